@@ -1,0 +1,8 @@
+"""Hyperparameter search on Ray Tune for the recurrent models of Google's seq2seq framework, in PyTorch.
+
+Read in this order: hparams, spaces, corpus, metrics;
+nn: cells, encoders, bridges, attention, decoders, models, generate; tf_variables;
+batches, optim, training, decoding; results, progress, recorder, tuning; cli.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,440 @@
+"""The command line: check · sample · debug · search · results · decode.
+
+Imports stand inside the verbs, so that each waits only for what it needs.
+Exit status: 0; 2 for what the user can mend; 130 after Ctrl-C.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from s2s_search.hparams import MODELS, ConfigError, Hparams, parse_hparams, resolve
+from s2s_search.spaces import Space, load_space
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from s2s_search.results import Results
+
+QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    parser = make_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:  # after --help, or a message about the arguments
+        return int(end.code or 0)
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_search.py",
+        description="Searches the hyperparameters of recurrent sequence-to-sequence models.",
+        epilog="Without a file, search runs search_spaces/quickstart.yaml: both models, on how English is pronounced.",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+
+    def verb(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = verb("check", check, "report every problem of search-space files, with file and line")
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+
+    sub = verb("sample", sample, "print the configurations that a search would try")
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument(
+        "-n", dest="trials", type=counted(1), metavar="N", help="how many (default: all that a search runs)"
+    )
+    add_draw_arguments(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    sub = verb("debug", debug, "run one trial in this process, without Ray")
+    sub.add_argument("--model", help=" or ".join(MODELS) + " (default: the latter)")
+    sub.add_argument(
+        "--corpus", metavar="C", help="cmudict (default), copy, reverse, or {train: [A, B], dev: [C, D], ...}"
+    )
+    sub.add_argument("--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)")
+    sub.add_argument("--space", type=Path, metavar="FILE", help="take the configuration from a search space ...")
+    sub.add_argument("--trial", type=counted(0), metavar="K", help="... the one that a search runs as trial K, from 0")
+    sub.add_argument(
+        "--out", type=Path, metavar="DIR", help="keep configuration, reports and checkpoints in a new folder"
+    )
+    add_draw_arguments(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON object a line for each report, and nothing else")
+
+    sub = verb("search", search, "search a space on Ray Tune: on this machine, or on a cluster")
+    sub.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the search space (default: the quickstart)")
+    sub.add_argument(
+        "--trials",
+        type=counted(1),
+        metavar="N",
+        help="draw N configurations, not the file's number; grids and replicates multiply them",
+    )
+    sub.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/SPACE-TIME)")
+    sub.add_argument("--address", metavar="A", help='join the Ray cluster at A, such as "auto" on one of its nodes')
+    add_draw_arguments(sub)
+
+    sub = verb("results", show_results, "rank the trials of a run folder, also while its search runs")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--top", type=counted(1), metavar="N", help="only the best N")
+    sub.add_argument("--sort", metavar="COLUMN", help="rank by another column, such as dev.bleu or seconds")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="all columns as CSV")
+
+    sub = verb("decode", decode, "let the best model of a search answer, from its checkpoint")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run")
+    sub.add_argument("--trial", type=counted(0), metavar="K", help="another trial's model, from 0")
+    sub.add_argument("--input", type=Path, metavar="FILE", help="source lines (default: standard input)")
+    sub.add_argument("--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)")
+    return parser
+
+
+def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=counted(0), metavar="S", help="draw with another seed than the file's")
+    parser.add_argument(
+        "--hparams",
+        metavar="H",
+        help='hyperparameters that win over all others: "optimizer.name=SGD,..." or a JSON object',
+    )
+
+
+class counted:
+    """An argument that is a whole number of at least `minimum`."""
+
+    def __init__(self, minimum: int) -> None:
+        self.minimum = minimum
+
+    def __call__(self, text: str) -> int:
+        if not text.isdecimal() or int(text) < self.minimum:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {self.minimum}, but got {text!r}")
+        return int(text)
+
+
+# --- verbs ---
+
+
+def check(args: argparse.Namespace) -> int:
+    good = True
+    for path in args.files:
+        try:
+            space = load_space(path)
+            trials = space.trials()
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            good = False
+        else:
+            models, searched = " and ".join(space.models), ", ".join(space.searched)
+            print(f"{path}: ok: {len(trials)} trials of {models}, searching {searched}")
+    return 0 if good else 2
+
+
+def sample(args: argparse.Namespace) -> int:
+    space = load_space(args.file)
+    trials = space.trials(args.trials, args.seed, overrides(args))[: args.trials]
+    if args.json:
+        for config in trials:
+            print_json(config)
+        return 0
+    constant = {key: value for key, value in trials[0].items() if all(trial.get(key) == value for trial in trials)}
+    if len(trials) > 1 and constant:
+        print("in every trial:", settings(constant))
+    for k, config in enumerate(trials):
+        differing = config if len(trials) == 1 else {key: value for key, value in config.items() if key not in constant}
+        print(f"trial-{k:05d}:", settings(differing))
+    return 0
+
+
+def debug(args: argparse.Namespace) -> int:
+    hparams, corpus_spec, space = debug_configuration(args)
+    if args.out is not None:
+        make_new_folder(args.out)
+    import torch
+
+    from s2s_search.corpus import load_corpus
+    from s2s_search.training import keep_snapshots, train
+
+    torch.set_num_threads(max(1, int(space.resources.cpu)) if space else 1)  # as many as the trial of a search has
+    gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
+    reports = train(hparams, load_corpus(corpus_spec), "cuda" if gpu else "cpu")
+    if args.out is not None:
+        (args.out / "config.json").write_text(json.dumps(hparams.flat(), indent=1) + "\n")
+        metric, goal = (space.metric.name, space.metric.goal) if space else ("dev.loss", "minimize")
+        reports = keep_snapshots(reports, args.out, metric, goal)
+    if not args.json:
+        print(f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps")
+    status = ""
+    for report in reports:
+        status = str(report.metrics["status"])
+        print_json(report.metrics) if args.json else print(report_line(report.metrics), flush=True)
+        if args.out is not None:
+            with (args.out / "reports.jsonl").open("a") as file:
+                file.write(json.dumps(report.metrics) + "\n")
+    if status == "diverged" and not args.json:
+        print("diverged: the loss is no longer finite; the values above stand for the worst", file=sys.stderr)
+    return 0
+
+
+def search(args: argparse.Namespace) -> int:
+    file = args.file or QUICKSTART
+    if args.file is None and not file.exists():
+        raise ConfigError(
+            "name a search-space file; the quickstart is part of the repository, not of the installed package"
+        )
+    space = load_space(file)
+    given = overrides(args)
+    out = args.out or Path("runs") / f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from s2s_search import results
+    from s2s_search.progress import Progress
+    from s2s_search.tuning import run_search
+
+    outcome = run_search(
+        space,
+        out=out,
+        trials=args.trials,
+        seed=args.seed,
+        address=args.address,
+        overrides=given,
+        command=["run_search.py", *sys.argv[1:]],
+        progress=Progress(),
+    )
+    table = results.load(outcome.folder)
+    print_ranking(table, 10)
+    print(f"\nrun folder: {out}\nmore: python run_search.py results {out} · python run_search.py decode {out}")
+    if outcome.status == "interrupted":
+        print("interrupted: the tables hold what was done until then", file=sys.stderr)
+        return 130
+    return 0
+
+
+def show_results(args: argparse.Namespace) -> int:
+    from s2s_search import results
+
+    table = results.load(args.folder)
+    if not args.json and not args.csv:
+        print_ranking(table, args.top, args.sort)
+        return 0
+    ranked = table.best(args.top, args.sort)
+    if args.csv:
+        print(ranked.to_csv(index=False), end="")
+    else:
+        for row in ranked.astype(object).where(ranked.notna(), None).to_dict("records"):
+            print_json({str(column): value for column, value in row.items()})
+    return 0
+
+
+def decode(args: argparse.Namespace) -> int:
+    path = checkpoint_path(args.folder, args.trial)
+    lines: Iterable[str] = read_lines(args.input)
+    from s2s_search.decoding import load_trained
+
+    trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
+    if args.input is None and sys.stdin.isatty():
+        print(f"{path}, step {trained.step}: a source a line, end with Ctrl-D", file=sys.stderr)
+        for line in lines:  # answer each line at once
+            print(*trained.answers([line]), flush=True)
+        return 0
+    for answer in trained.answers(lines):
+        print(answer)
+    return 0
+
+
+# --- what the verbs share ---
+
+
+def overrides(args: argparse.Namespace) -> dict[str, object]:
+    if args.hparams is None:
+        return {}
+    try:
+        return dict(parse_hparams(args.hparams))
+    except ConfigError as error:
+        raise ConfigError(error.problems, where="--hparams") from None
+
+
+def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, object], Space | None]:
+    """The configuration, the corpus and the search space of a debug run."""
+    given = overrides(args)
+    if args.steps is not None:
+        given["train.max_steps"] = args.steps
+    space = None
+    corpus: dict[str, object] = {"name": "cmudict"}
+    model = args.model or str(given.get("model", MODELS[1]))
+    if args.space is not None:
+        if args.model is not None:
+            raise ConfigError("--model: a search space names the model itself; leave one of the two out")
+        space = load_space(args.space)
+        corpus = space.corpus
+        trial = args.trial or 0
+        trials = space.trials(None, args.seed, given)
+        if trial >= len(trials):
+            trials = space.trials(trial + 1, args.seed, given) if space.search.method != "grid" else trials
+        if trial >= len(trials):
+            raise ConfigError(f"--trial: {args.space} has trials 0 to {len(trials) - 1}, but got {trial}")
+        given = trials[trial]
+        model = str(given["model"])
+    elif args.trial is not None or args.seed is not None:
+        raise ConfigError("--trial and --seed choose from a search space: name one with --space FILE")
+    if args.corpus is not None:
+        corpus = parse_corpus(args.corpus)
+    try:
+        hparams = resolve(model, {key: value for key, value in given.items() if key != "model"})
+    except ConfigError as error:
+        raise ConfigError(error.problems, where=None if space else "--hparams" if args.hparams else "debug") from None
+    return hparams, corpus, space
+
+
+def parse_corpus(text: str) -> dict[str, object]:
+    """The name of a built-in corpus, or the mapping that a search space would have; relative paths as they are."""
+    import yaml
+
+    from s2s_search.corpus import check_corpus
+
+    try:
+        spec = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"must be a name or a mapping such as {{train: [A, B], dev: [C, D]}}, but got {text!r}", "--corpus"
+        ) from None
+    spec = spec if isinstance(spec, dict) else {"name": spec}
+    problems = [f"{key}: {problem}" if key else problem for key, problem in check_corpus(spec)]
+    if problems:
+        raise ConfigError(problems, where="--corpus")
+    return spec
+
+
+def make_new_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(
+            "exists already, and nothing is ever overwritten; name a new folder", where=f"--out {folder}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be made: {error.strerror}", where=f"--out {folder}") from None
+
+
+def checkpoint_path(folder: Path, trial: int | None) -> Path:
+    """The best checkpoint of a run folder or of one of its trials, or the one of a debug run."""
+    if (folder / "best.pt").exists() and trial is None:
+        return folder / "best.pt"
+    from s2s_search import results
+
+    table = results.load(folder)
+    if trial is None:
+        for name in table.best(None).trial:
+            if (folder / name / "best.pt").exists():
+                return folder / str(name) / "best.pt"
+        raise ConfigError("no trial has a checkpoint yet", where=str(folder))
+    name = f"trial-{trial:05d}"
+    if name not in set(table.trials.trial):
+        known = ", ".join(map(str, table.trials.trial.head(12))) + (", ..." if len(table.trials) > 12 else "")
+        raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
+    if not (folder / name / "best.pt").exists():
+        raise ConfigError(f"{name} has no checkpoint: it never reported", where=str(folder))
+    return folder / name / "best.pt"
+
+
+def read_lines(path: Path | None) -> Iterable[str]:
+    if path is None:
+        return (line.rstrip("\r\n") for line in sys.stdin)
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is not UTF-8 text"
+        raise ConfigError(f"cannot be read: {reason}", where=f"--input {path}") from None
+
+
+def settings(config: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in config.items())
+
+
+def print_json(row: Mapping[str, object]) -> None:
+    print(json.dumps(row, ensure_ascii=False, default=str), flush=True)
+
+
+def report_line(metrics: Mapping[str, Any]) -> str:
+    """A report in a line: step 200 · train.loss 2.1 · dev.loss 2.0 · ..."""
+    shown = ["train.loss", "dev.loss", "dev.error_rate", "dev.word_error_rate", "dev.bleu", "learning_rate"]
+    numbers = [f"{name} {metrics[name]:.4g}" for name in shown]
+    return " · ".join([f"step {metrics['step']}", *numbers, f"{metrics['seconds']:.1f} s"])
+
+
+# Columns of the ranking; the search's metric follows the first, the searched hyperparameters the last.
+RANKING = ("trial", "status", "best.step", "best.dev.error_rate", "best.dev.word_error_rate", "seconds")
+NARROW = 3  # of these where the terminal is narrow
+
+
+def print_ranking(table: "Results", top: int | None, sort: str | None = None) -> None:
+    """Prints the best trials: a column for each searched hyperparameter, or all in one where the terminal is narrow."""
+    from rich.console import Console
+
+    ranked = table.best(top, sort)
+    title = f"{table.name}: {len(table.trials)} trials, {table.status}"
+    sorted_by = [f"best.{sort}" if f"best.{sort}" in ranked else sort] if sort else []
+
+    def columns(count: int) -> list[str]:
+        wanted = dict.fromkeys([RANKING[0], *sorted_by, f"best.{table.metric}", *RANKING[1:count]])
+        return [column for column in wanted if column in ranked]
+
+    def cells(names: Sequence[str]) -> list[list[str]]:
+        return [[cell(value) for value in row] for row in ranked[list(names)].itertuples(index=False)]
+
+    every = [*columns(len(RANKING)), *table.searched]
+    wide = grid(title, every, cells(every))
+    console, width = Console(), Console(width=1000).measure(wide).maximum
+    if width <= console.width or not console.is_terminal:
+        Console(width=width).print(wide)
+        return
+    active = ["\n".join(f"{key} {value}" for key, value in zip(table.searched, row, strict=True) if value != "-")
+              for row in cells(table.searched)]  # fmt: skip
+    rows = [[*row, text] for row, text in zip(cells(columns(NARROW)), active, strict=True)]
+    console.print(grid(title, [*columns(NARROW), "searched"], rows))
+
+
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for column in columns:
+        heading = column.replace(".", ".\n")  # narrow: a part of the name a line
+        table.add_column(heading, no_wrap=column != "searched", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def cell(value: object) -> str:
+    import pandas as pd
+
+    if pd.isna(value):  # type: ignore[call-overload]
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value) or '""'
+
+
+__all__ = ["main"]

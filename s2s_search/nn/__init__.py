@@ -1,0 +1,1 @@
+"""The models, bottom up: cells, encoders, bridges, attention, decoders, models, generate."""

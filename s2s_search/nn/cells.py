@@ -1,0 +1,440 @@
+"""Recurrent cells by the names that a `cell_spec` gives them, their stacking and their unrolling over a sequence.
+
+B batch · S positions of the unrolled sequence · I input units · H cell units · O output units (H, or the projection)
+A state is a flat tuple of [B, ...] tensors: layer by layer, and within an LSTM c before h.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = tuple[Tensor, ...]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+def glorot(*shape: int) -> nn.Parameter:
+    """A Glorot-uniform parameter (Glorot & Bengio, 2010); a vector's length is its fan-in and its fan-out."""
+    limit = math.sqrt(6.0 / (shape[0] + shape[-1]))
+    return nn.Parameter(torch.empty(shape).uniform_(-limit, limit))
+
+
+def kernel(inputs: int, outputs: int, gates: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """A Glorot-uniform matrix [inputs + outputs, gates] in two: the rows that meet the input, and those of the state.
+
+    In two, because a loop that cut it at every step would add up gradients of the whole matrix at every step.
+    """
+    whole = glorot(inputs + outputs, gates).detach()
+    return nn.Parameter(whole[:inputs].clone()), nn.Parameter(whole[inputs:].clone())
+
+
+def constant(value: float, size: int) -> nn.Parameter:
+    return nn.Parameter(torch.full((size,), value))
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer with Glorot-uniform weights and zero biases."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Cell(nn.Module):
+    """Maps an input and a state to an output and the next state.
+
+    What depends on the input alone is apart, `project`, so that `unroll` computes it for all positions at once. In the
+    equations below [x, h] W is that x `input_weights` + h `recurrent_weights`.
+    """
+
+    def __init__(self, input_size: int, output_size: int, state_sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.input_size, self.output_size, self.state_sizes = input_size, output_size, state_sizes
+
+    def initial_state(self, batch_size: int, like: Tensor) -> State:
+        """Zeros [B, size] for each tensor of the state, of the type and on the device of `like`."""
+        return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """Projects inputs [..., I] to what `step` adds to the recurrent part [..., gates]."""
+        raise NotImplementedError
+
+    def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        """Computes the output [B, O] and the next state from a projected input [B, gates]."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.step(self.project(inputs), state)
+
+
+class BasicRNNCell(Cell):
+    """h' = tanh([x, h] W + b)."""
+
+    def __init__(self, input_size: int, num_units: int, activation: str = "tanh") -> None:
+        super().__init__(input_size, num_units, (num_units,))
+        self.activation = ACTIVATIONS[activation]
+        self.input_weights, self.recurrent_weights = kernel(input_size, num_units, num_units)
+        self.biases = constant(0.0, num_units)
+
+    def project(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.input_weights + self.biases
+
+    def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        h = self.activation(torch.addmm(projected, state[0], self.recurrent_weights))
+        return h, (h,)
+
+
+class GRUCell(Cell):
+    """A gated recurrent unit (Cho et al., 2014); unlike torch's, it resets the state before the candidate's product.
+
+    r, u = sigmoid([x, h] W_gates + b_gates),  c = tanh([x, r * h] W_candidate + b_candidate),  h' = u * h + (1 - u) * c
+    """
+
+    def __init__(self, input_size: int, num_units: int, activation: str = "tanh") -> None:
+        super().__init__(input_size, num_units, (num_units,))
+        self.activation = ACTIVATIONS[activation]
+        gate_inputs, self.gate_weights = kernel(input_size, num_units, 2 * num_units)
+        candidate_inputs, self.candidate_weights = kernel(input_size, num_units, num_units)
+        self.input_weights = nn.Parameter(torch.cat([gate_inputs, candidate_inputs], dim=1).detach())
+        self.biases = nn.Parameter(torch.cat([torch.ones(2 * num_units), torch.zeros(num_units)]))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.input_weights + self.biases
+
+    def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        (h,) = state
+        gates, candidate = torch.split(projected, [2 * self.output_size, self.output_size], dim=-1)
+        r, u = torch.sigmoid(torch.addmm(gates, h, self.gate_weights)).chunk(2, dim=-1)
+        c = self.activation(torch.addmm(candidate, r * h, self.candidate_weights))
+        h = torch.lerp(c, h, u)
+        return h, (h,)
+
+
+class GRUBlockCell(GRUCell):
+    """The original's fused GRU: the same equations, its size given as `cell_size`."""
+
+    def __init__(self, input_size: int, cell_size: int) -> None:
+        super().__init__(input_size, cell_size)
+
+
+class LSTMCell(Cell):
+    """A long short-term memory (Hochreiter & Schmidhuber, 1997; peepholes and projection as in Sak et al., 2014).
+
+    i, j, f, o = [x, h] W + b
+    c' = clip(sigmoid(f + forget_bias + w_f * c) * c + sigmoid(i + w_i * c) * tanh(j))
+    h' = clip((sigmoid(o + w_o * c') * tanh(c')) W_projection)
+
+    `use_peepholes` adds the w terms, `num_proj` the projection, `cell_clip` and `proj_clip` the clips.
+    With `state_is_tuple` false the state is one tensor [c, h].
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        num_units: int,
+        use_peepholes: bool = False,
+        cell_clip: float | None = None,
+        num_proj: int | None = None,
+        proj_clip: float | None = None,
+        forget_bias: float = 1.0,
+        state_is_tuple: bool = True,
+        activation: str = "tanh",
+    ) -> None:
+        output = num_proj or num_units
+        super().__init__(input_size, output, (num_units, output) if state_is_tuple else (num_units + output,))
+        self.num_units, self.forget_bias, self.cell_clip, self.proj_clip = num_units, forget_bias, cell_clip, proj_clip
+        self.activation = ACTIVATIONS[activation]
+        self.make_gates(use_peepholes)
+        self.projection = glorot(num_units, num_proj) if num_proj else None
+
+    def make_gates(self, use_peepholes: bool) -> None:
+        n = self.num_units
+        self.input_weights, self.recurrent_weights = kernel(self.input_size, self.output_size, 4 * n)
+        self.biases: nn.Parameter | None = constant(0.0, 4 * n)
+        self.w_i_diag, self.w_f_diag, self.w_o_diag = (glorot(n) if use_peepholes else None for _ in range(3))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        projected = inputs @ self.input_weights
+        return projected if self.biases is None else projected + self.biases
+
+    def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        c, h = state if len(state) == 2 else torch.split(state[0], [self.num_units, self.output_size], dim=-1)
+        c, o = self.remember(torch.addmm(projected, h, self.recurrent_weights), c)
+        h = torch.sigmoid(o) * self.activation(c)
+        if self.projection is not None:
+            h = h @ self.projection
+            if self.proj_clip is not None:
+                h = h.clamp(-self.proj_clip, self.proj_clip)
+        return h, ((c, h) if len(state) == 2 else (torch.cat([c, h], dim=-1),))
+
+    def remember(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the new c and the output gate before its sigmoid, both [B, H]."""
+        i, j, f, o = gates.chunk(4, dim=-1)
+        if self.w_i_diag is not None and self.w_f_diag is not None:
+            i, f = i + self.w_i_diag * c, f + self.w_f_diag * c
+        c = self.clip(torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * self.activation(j))
+        return c, o if self.w_o_diag is None else o + self.w_o_diag * c
+
+    def clip(self, c: Tensor) -> Tensor:
+        return c if self.cell_clip is None else c.clamp(-self.cell_clip, self.cell_clip)
+
+
+class BasicLSTMCell(LSTMCell):
+    """An LSTM without peepholes, clipping and projection (Zaremba et al., 2014)."""
+
+    def __init__(
+        self,
+        input_size: int,
+        num_units: int,
+        forget_bias: float = 1.0,
+        state_is_tuple: bool = True,
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__(
+            input_size, num_units, forget_bias=forget_bias, state_is_tuple=state_is_tuple, activation=activation
+        )
+
+
+class LSTMBlockCell(LSTMCell):
+    """The original's fused LSTM: c is always clipped to +-3.
+
+    Its backward pass has two peculiarities, kept here because they decide what a model learns: it does not see the
+    clip, and on the way to c it takes the peephole w_o for w_f and w_f for w_o.
+    """
+
+    def __init__(self, input_size: int, num_units: int, forget_bias: float = 1.0, use_peephole: bool = False) -> None:
+        super().__init__(input_size, num_units, use_peepholes=use_peephole, cell_clip=3.0, forget_bias=forget_bias)
+
+    def remember(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        if self.w_i_diag is None or self.w_f_diag is None or self.w_o_diag is None:
+            return super().remember(gates, c)
+        i, j, f, o = gates.chunk(4, dim=-1)
+        i, f = i + self.w_i_diag * c, f + peephole(self.w_f_diag, c, self.w_o_diag)
+        c = self.clip(torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * self.activation(j))
+        return c, o + peephole(self.w_o_diag, c, self.w_f_diag)
+
+    def clip(self, c: Tensor) -> Tensor:
+        return c + (super().clip(c) - c).detach()
+
+
+def peephole(w: Tensor, c: Tensor, w_backward: Tensor) -> Tensor:
+    """w * c, whose gradient with respect to c is w_backward."""
+    return w * c.detach() + w_backward.detach() * (c - c.detach())
+
+
+class CoupledInputForgetGateLSTMCell(LSTMCell):
+    """An LSTM whose input gate is one minus its forget gate (Greff et al., 2015): j, f, o = [x, h] W + b."""
+
+    def __init__(
+        self,
+        input_size: int,
+        num_units: int,
+        use_peepholes: bool = False,
+        num_proj: int | None = None,
+        proj_clip: float | None = None,
+        forget_bias: float = 1.0,
+        state_is_tuple: bool = False,
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__(
+            input_size,
+            num_units,
+            use_peepholes=use_peepholes,
+            num_proj=num_proj,
+            proj_clip=proj_clip,
+            forget_bias=forget_bias,
+            state_is_tuple=state_is_tuple,
+            activation=activation,
+        )
+
+    def make_gates(self, use_peepholes: bool) -> None:
+        n = self.num_units
+        self.input_weights, self.recurrent_weights = kernel(self.input_size, self.output_size, 3 * n)
+        self.biases = constant(0.0, 3 * n)
+        self.w_i_diag = None
+        self.w_f_diag, self.w_o_diag = (glorot(n) if use_peepholes else None for _ in range(2))
+
+    def remember(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        j, f, o = gates.chunk(3, dim=-1)
+        if self.w_f_diag is not None:
+            f = f + self.w_f_diag * c
+        c = torch.lerp(self.activation(j), c, torch.sigmoid(f + self.forget_bias))
+        return c, o if self.w_o_diag is None else o + self.w_o_diag * c
+
+
+class LayerNormBasicLSTMCell(LSTMCell):
+    """An LSTM with layer normalisation of each gate and of the new c (Ba et al., 2016) and dropout of the candidate
+    (Semeniuta et al., 2016), the latter in training only.
+
+    The normalised gates have no bias; `forget_bias` comes after the normalisation; the normalised c is the state.
+    """
+
+    GATES = ("input", "transform", "forget", "output", "state")
+
+    def __init__(
+        self,
+        input_size: int,
+        num_units: int,
+        forget_bias: float = 1.0,
+        activation: str = "tanh",
+        layer_norm: bool = True,
+        norm_gain: float = 1.0,
+        norm_shift: float = 0.0,
+        dropout_keep_prob: float = 1.0,
+    ) -> None:
+        super().__init__(input_size, num_units, forget_bias=forget_bias, activation=activation)
+        self.dropout_keep_prob = dropout_keep_prob
+        self.gamma = self.beta = None
+        if layer_norm:
+            self.biases = None
+            self.gamma = nn.ParameterDict({gate: constant(norm_gain, num_units) for gate in self.GATES})
+            self.beta = nn.ParameterDict({gate: constant(norm_shift, num_units) for gate in self.GATES})
+
+    def norm(self, x: Tensor, gate: str) -> Tensor:
+        if self.gamma is None or self.beta is None:
+            return x
+        return F.layer_norm(x, x.shape[-1:], self.gamma[gate], self.beta[gate], eps=1e-12)
+
+    def remember(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, j, f, o = (self.norm(gate, name) for gate, name in zip(gates.chunk(4, dim=-1), self.GATES[:4], strict=True))
+        j = dropout(self.activation(j), self.dropout_keep_prob, self.training)
+        return self.norm(torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * j, "state"), o
+
+
+CELLS: dict[str, type[Cell]] = {
+    cell.__name__: cell
+    for cell in (
+        BasicLSTMCell,
+        LSTMCell,
+        GRUCell,
+        BasicRNNCell,
+        LayerNormBasicLSTMCell,
+        CoupledInputForgetGateLSTMCell,
+        LSTMBlockCell,
+        GRUBlockCell,
+    )
+}
+
+
+def make_cell(spec: Mapping[str, object], input_size: int) -> Cell:
+    """Builds the cell that a spec such as {"class": "LSTMCell", "num_units": 128, "use_peepholes": True} describes."""
+    arguments = {name: value for name, value in spec.items() if name != "class"}
+    return CELLS[str(spec["class"])](input_size, **arguments)  # type: ignore[arg-type]
+
+
+def dropout(x: Tensor, keep_prob: float, training: bool) -> Tensor:
+    """Zeroes each value with probability 1 - keep_prob and divides the kept ones by keep_prob, in training only."""
+    return F.dropout(x, 1.0 - keep_prob, training) if keep_prob < 1.0 else x
+
+
+class StackedCell(nn.Module):
+    """Layers of cells of one spec, with dropout around and residual connections over each layer.
+
+    A layer computes  y = dropout(cell(dropout(x)))  and with residual connections passes on  x + y. If then x of the
+    first layer has another width than y, one linear `input_transform` comes before. One layer never has residuals.
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, object],
+        input_size: int,
+        num_layers: int = 1,
+        dropout_input_keep_prob: float = 1.0,
+        dropout_output_keep_prob: float = 1.0,
+        residual_connections: bool = False,
+    ) -> None:
+        super().__init__()
+        self.input_keep_prob, self.output_keep_prob = dropout_input_keep_prob, dropout_output_keep_prob
+        self.residual = residual_connections and num_layers > 1
+        self.input_transform = None
+        first = make_cell(spec, input_size)
+        if self.residual and input_size != first.output_size:
+            self.input_transform = linear(input_size, first.output_size)
+            first = make_cell(spec, first.output_size)
+        others = [make_cell(spec, first.output_size) for _ in range(num_layers - 1)]
+        self.layers = nn.ModuleList([first, *others])
+        self.input_size, self.output_size = input_size, first.output_size
+
+    @property
+    def cells(self) -> list[Cell]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return tuple(size for cell in self.cells for size in cell.state_sizes)
+
+    def initial_state(self, batch_size: int, like: Tensor) -> State:
+        return tuple(tensor for cell in self.cells for tensor in cell.initial_state(batch_size, like))
+
+    def layer_states(self, state: State) -> list[State]:
+        """Cuts the flat state into one state a layer."""
+        tensors = iter(state)
+        return [tuple(next(tensors) for _ in cell.state_sizes) for cell in self.cells]
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Computes one position: x [B, I] -> output [B, O]."""
+        x = x if self.input_transform is None else self.input_transform(x)
+        states: list[Tensor] = []
+        for cell, layer_state in zip(self.cells, self.layer_states(state), strict=True):
+            y, layer_state = cell(self.dropped(x), layer_state)
+            states += layer_state
+            x = self.joined(x, y)
+        return x, tuple(states)
+
+    def unroll(self, x: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Computes all positions, layer by layer: x [B, S, I], lengths [B] -> outputs [B, S, O], the last state."""
+        layer_states = self.layer_states(self.initial_state(len(x), x) if state is None else state)
+        x = x if self.input_transform is None else self.input_transform(x)
+        states: list[Tensor] = []
+        for cell, layer_state in zip(self.cells, layer_states, strict=True):
+            y, layer_state = unroll(cell, self.dropped(x), lengths, layer_state)
+            states += layer_state
+            x = self.joined(x, y)
+        return x.masked_fill(~positions_within(lengths, x.shape[1]).unsqueeze(-1), 0.0), tuple(states)
+
+    def dropped(self, x: Tensor) -> Tensor:
+        return dropout(x, self.input_keep_prob, self.training)
+
+    def joined(self, x: Tensor, y: Tensor) -> Tensor:
+        y = dropout(y, self.output_keep_prob, self.training)
+        return x + y if self.residual else y
+
+
+def positions_within(lengths: Tensor, positions: int) -> Tensor:
+    """The mask [B, positions] of real positions: True before a row's length."""
+    return torch.arange(positions, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def reverse_sequence(x: Tensor, lengths: Tensor) -> Tensor:
+    """Reverses each row of x [B, S, ...] within its length; what stands behind stays where it is."""
+    position = torch.arange(x.shape[1], device=x.device)
+    last = lengths.unsqueeze(1) - 1
+    index = torch.where(position <= last, last - position, position)
+    return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand_as(x))
+
+
+def unroll(cell: Cell, inputs: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    """Runs a cell over inputs [B, S, I]; past a row's length its state stays and its outputs are not defined.
+
+    Equals this loop, with the inputs' projection computed for all positions at once:
+
+        for t in range(S):
+            outputs[:, t], new = cell(inputs[:, t], state)
+            state = where(t < lengths, new, state)
+    """
+    state = cell.initial_state(len(inputs), inputs) if state is None else state
+    within = positions_within(lengths, inputs.shape[1]).unsqueeze(-1).unbind(1)
+    outputs = []
+    for projected, live in zip(cell.project(inputs).unbind(1), within, strict=True):
+        output, new = cell.step(projected, state)
+        state = tuple(torch.where(live, n, s) for n, s in zip(new, state, strict=True))
+        outputs.append(output)
+    return torch.stack(outputs, dim=1), state

@@ -1,0 +1,81 @@
+"""The three encoders: embedded source positions in, a memory for attention and a final state out.
+
+B batch · S source positions · E embedding · M memory (encoder output) units
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s2s_search.nn.cells import StackedCell, State, reverse_sequence
+
+
+class EncoderOutput(NamedTuple):
+    """Outputs [B, S, M], zero past a row's length; the flat final state; lengths [B]."""
+
+    outputs: Tensor
+    final_state: State
+    lengths: Tensor
+
+
+class UnidirectionalRNNEncoder(nn.Module):
+    """Reads the source from its first position to its last."""
+
+    def __init__(self, cell: StackedCell) -> None:
+        super().__init__()
+        self.cell = cell
+        self.output_size, self.state_sizes = cell.output_size, cell.state_sizes
+
+    def forward(self, embedded: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Encodes embedded [B, S, E] of lengths [B]."""
+        outputs, state = self.cell.unroll(embedded, lengths)
+        return EncoderOutput(outputs, state, lengths)
+
+
+class BidirectionalRNNEncoder(nn.Module):
+    """Reads the source in both directions with two stacks; outputs side by side, final state (forward, backward)."""
+
+    def __init__(self, forward_cell: StackedCell, backward_cell: StackedCell) -> None:
+        super().__init__()
+        self.forward_cell, self.backward_cell = forward_cell, backward_cell
+        self.output_size = forward_cell.output_size + backward_cell.output_size
+        self.state_sizes = forward_cell.state_sizes + backward_cell.state_sizes
+
+    def forward(self, embedded: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Encodes embedded [B, S, E] of lengths [B]."""
+        forward, forward_state = self.forward_cell.unroll(embedded, lengths)
+        backward, backward_state = self.backward_cell.unroll(reverse_sequence(embedded, lengths), lengths)
+        outputs = torch.cat([forward, reverse_sequence(backward, lengths)], dim=-1)
+        return EncoderOutput(outputs, forward_state + backward_state, lengths)
+
+
+class StackBidirectionalRNNEncoder(nn.Module):
+    """Reads in both directions layer by layer: each layer sees both directions of the one below.
+
+    `layers` are bidirectional encoders of one layer each. The final state is (forward of all layers, backward of all).
+    """
+
+    def __init__(self, layers: Sequence[BidirectionalRNNEncoder]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.output_size = layers[-1].output_size
+        self.state_sizes = tuple(
+            size for cells in ([e.forward_cell for e in layers], [e.backward_cell for e in layers])
+            for cell in cells for size in cell.state_sizes
+        )  # fmt: skip
+
+    def forward(self, embedded: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Encodes embedded [B, S, E] of lengths [B]."""
+        outputs = embedded
+        forward: State = ()
+        backward: State = ()
+        for layer in self.layers:
+            outputs, state, _ = layer(outputs, lengths)
+            half = len(state) // 2
+            forward, backward = forward + state[:half], backward + state[half:]
+        return EncoderOutput(outputs, forward + backward, lengths)
+
+
+Encoder = UnidirectionalRNNEncoder | BidirectionalRNNEncoder | StackBidirectionalRNNEncoder

@@ -1,0 +1,177 @@
+"""The two models, and how a set of hyperparameters becomes one of them.
+
+B batch · S source positions · T target steps · E embedding · M memory units · V vocabulary, special ids included
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s2s_search.batches import Batch
+from s2s_search.hparams import Hparams, cell_state_sizes
+from s2s_search.nn.attention import Attention, Memory
+from s2s_search.nn.bridges import BRIDGES, Bridge, ReadingBridge
+from s2s_search.nn.cells import StackedCell, State, reverse_sequence
+from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder, Decoder, DecoderOutput
+from s2s_search.nn.encoders import (
+    BidirectionalRNNEncoder,
+    Encoder,
+    EncoderOutput,
+    StackBidirectionalRNNEncoder,
+    UnidirectionalRNNEncoder,
+)
+
+
+class Encoding(NamedTuple):
+    """All that decoding needs of the source.
+
+    The encoder's output, the decoder's initial state, the vector [B, X] that the bridge appends to every decoder input,
+    or None, and the memory, None without attention.
+    """
+
+    encoder_output: EncoderOutput
+    state: State
+    extra: Tensor | None
+    memory: Memory | None
+
+
+class Seq2Seq(nn.Module):
+    """Embeddings, an encoder, a bridge and a decoder.
+
+    `reverse_source` feeds the source to the encoder from its end to its beginning (Sutskever et al., 2014). The
+    embeddings' gradients are row-sparse, one row for each looked-up position, as the original's are.
+    """
+
+    def __init__(
+        self,
+        source_size: int,
+        target_size: int,
+        embedding_size: int,
+        encoder: Encoder,
+        bridge: Bridge,
+        decoder: Decoder,
+        reverse_source: bool,
+    ) -> None:
+        super().__init__()
+        self.source_embedding = nn.Embedding(source_size, embedding_size, sparse=True)
+        self.target_embedding = nn.Embedding(target_size, embedding_size, sparse=True)
+        for embedding in (self.source_embedding, self.target_embedding):
+            nn.init.xavier_uniform_(embedding.weight)
+        self.encoder, self.bridge, self.decoder = encoder, bridge, decoder
+        self.reverse_source = reverse_source
+        self.start_id, self.end_id = target_size - 2, target_size - 1
+
+    def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoding:
+        """Encodes source_ids [B, S] of lengths [B]; END is part of both."""
+        if self.reverse_source:
+            source_ids = reverse_sequence(source_ids, source_lengths)
+        encoded = self.encoder(self.source_embedding(source_ids), source_lengths)
+        state, extra = self.bridge(encoded)
+        return Encoding(encoded, state, extra, self.decoder.remember(encoded))
+
+    def decoder_input(self, ids: Tensor, extra: Tensor | None) -> Tensor:
+        """What the decoder reads for target ids [B] or [B, T]: [B, X] or [B, T, X]."""
+        embedded: Tensor = self.target_embedding(ids)
+        if extra is None:
+            return embedded
+        extra = extra if ids.dim() == 1 else extra.unsqueeze(1).expand(-1, ids.shape[1], -1)
+        return torch.cat([embedded, extra], dim=-1)
+
+    def decode(self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor) -> DecoderOutput:
+        """Predicts target_ids[:, 1:] from target_ids[:, :-1] (teacher forcing); ids are [B, T + 1], with START and END.
+
+        Attention weights are in the order of the source as it was given, whether it was reversed or not.
+        """
+        # The last column is looked up too, as in the original: a row-sparse update rule touches its rows.
+        x = self.decoder_input(target_ids, encoding.extra)[:, :-1]
+        output = self.decoder.unroll(x, target_lengths - 1, encoding.state, encoding.memory)
+        if output.weights is None:
+            return output
+        return output._replace(weights=self.source_order(output.weights, encoding.encoder_output.lengths))
+
+    def source_order(self, weights: Tensor, lengths: Tensor) -> Tensor:
+        """Attention weights [B, T, S] in the order of the given source."""
+        if not self.reverse_source:
+            return weights
+        return reverse_sequence(weights.transpose(1, 2), lengths).transpose(1, 2)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The logits [B, T, V] that predict batch.target_ids[:, 1:]; zero past a row's end."""
+        encoding = self.encode(batch.source_ids, batch.source_lengths)
+        return self.decode(encoding, batch.target_ids, batch.target_lengths).logits
+
+
+class BasicSeq2Seq(Seq2Seq):
+    """The decoder knows the source by its initial state alone (Sutskever et al., 2014)."""
+
+
+class AttentionSeq2Seq(Seq2Seq):
+    """The decoder looks back at all source positions at every step (Bahdanau et al., 2015)."""
+
+
+def build_model(hparams: Hparams, source_size: int, target_size: int, source_length: int | None = None) -> Seq2Seq:
+    """Builds a model from its hyperparameters, initialised from torch's global random numbers.
+
+    Sizes count the vocabulary with its three special ids. `source_length` is the number of positions that a bridge with
+    `bridge_input` "outputs" reads; by default `source.max_seq_len`.
+    """
+    embedding_size = hparams["embedding.dim"]
+    encoder = make_encoder(hparams, embedding_size)
+    decoder_state_sizes = (
+        cell_state_sizes(hparams["decoder.rnn_cell.cell_spec"]) * hparams["decoder.rnn_cell.num_layers"]
+    )
+    width = sum(encoder.state_sizes)
+    if hparams["bridge_spec"].get("bridge_input") == "outputs":
+        width = (source_length or hparams["source.max_seq_len"]) * encoder.output_size
+    bridge = make_bridge(hparams["bridge_spec"], decoder_state_sizes, width)
+    model = MODELS[hparams.model]
+    decoder = make_decoder(hparams, embedding_size + bridge.extra_size, encoder.output_size, target_size)
+    return model(source_size, target_size, embedding_size, encoder, bridge, decoder, hparams["source.reverse"])
+
+
+MODELS: dict[str, type[Seq2Seq]] = {model.__name__: model for model in (BasicSeq2Seq, AttentionSeq2Seq)}
+
+
+def make_decoder(hparams: Hparams, input_size: int, memory_size: int, target_size: int) -> Decoder:
+    if hparams.model == "BasicSeq2Seq":
+        return BasicDecoder(make_stack(hparams, "decoder", input_size), target_size)
+    cell = make_stack(hparams, "decoder", input_size + memory_size)
+    attention = Attention(cell.output_size, memory_size, hparams["attention.dim"], hparams["attention.score_type"])
+    return AttentionDecoder(cell, attention, memory_size, target_size)
+
+
+def make_encoder(hparams: Hparams, input_size: int) -> Encoder:
+    kind = hparams["encoder.type"]
+    if kind == "UnidirectionalRNNEncoder":
+        return UnidirectionalRNNEncoder(make_stack(hparams, "encoder", input_size))
+    if kind == "BidirectionalRNNEncoder":
+        return BidirectionalRNNEncoder(*(make_stack(hparams, "encoder", input_size) for _ in range(2)))
+    if kind == "StackBidirectionalRNNEncoder":
+        layers: list[BidirectionalRNNEncoder] = []
+        for _ in range(hparams["encoder.rnn_cell.num_layers"]):
+            width = layers[-1].output_size if layers else input_size
+            layers.append(BidirectionalRNNEncoder(*(make_stack(hparams, "encoder", width, 1) for _ in range(2))))
+        return StackBidirectionalRNNEncoder(layers)
+    raise AssertionError(f"encoder.type {kind!r} passed the table's check and has no constructor")
+
+
+def make_stack(hparams: Hparams, side: str, input_size: int, num_layers: int | None = None) -> StackedCell:
+    """Builds the stacked cell that the `encoder` or `decoder` hyperparameters describe."""
+    return StackedCell(
+        hparams[f"{side}.rnn_cell.cell_spec"],
+        input_size,
+        num_layers or hparams[f"{side}.rnn_cell.num_layers"],
+        hparams[f"{side}.rnn_cell.dropout_input_keep_prob"],
+        hparams[f"{side}.rnn_cell.dropout_output_keep_prob"],
+        hparams[f"{side}.rnn_cell.residual_connections"],
+    )
+
+
+def make_bridge(spec: Mapping[str, object], decoder_state_sizes: tuple[int, ...], width: int) -> Bridge:
+    """Builds the bridge that a spec such as {"class": "InitialStateBridge", "activation_fn": "tanh"} describes."""
+    arguments = {name: value for name, value in spec.items() if name != "class"}
+    bridge = BRIDGES[str(spec["class"])]
+    sizes = (decoder_state_sizes, width) if issubclass(bridge, ReadingBridge) else (decoder_state_sizes,)
+    return bridge(*sizes, **arguments)  # type: ignore[arg-type]

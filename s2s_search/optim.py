@@ -1,0 +1,197 @@
+"""Update rules, clipping and learning-rate decay as the original computes them."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from s2s_search.hparams import Hparams
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], hparams: Hparams) -> "Optimizer":
+    """Builds the optimizer that the `optimizer.*` hyperparameters describe."""
+
+    def schedule(step: int) -> float:
+        return decayed_learning_rate(
+            step,
+            initial=hparams["optimizer.learning_rate"],
+            decay_type=hparams["optimizer.lr_decay_type"],
+            decay_steps=hparams["optimizer.lr_decay_steps"],
+            decay_rate=hparams["optimizer.lr_decay_rate"],
+            start_at=hparams["optimizer.lr_start_decay_at"],
+            stop_at=hparams["optimizer.lr_stop_decay_at"],
+            minimum=hparams["optimizer.lr_min_learning_rate"],
+            staircase=hparams["optimizer.lr_staircase"],
+        )
+
+    return Optimizer(parameters, hparams["optimizer.name"], schedule, hparams["optimizer.clip_gradients"])
+
+
+def decayed_learning_rate(
+    step: int,
+    initial: float,
+    decay_type: str = "",
+    decay_steps: int = 100,
+    decay_rate: float = 0.99,
+    start_at: int = 0,
+    stop_at: int = 10**9,
+    minimum: float = 1e-12,
+    staircase: bool = False,
+) -> float:
+    """The learning rate of the update at `step`, where 0 is the first update.
+
+    Up to `start_at` it is `initial`, then a function of p = (min(step, stop_at) - start_at) / decay_steps, which
+    `staircase` floors. It never falls below `minimum`, and is raised to it even before `start_at`, as in the original.
+    """
+    rate = initial
+    if decay_type and step > start_at:
+        p = (min(step, stop_at) - start_at) / decay_steps
+        rate = DECAYS[decay_type](initial, decay_rate, math.floor(p) if staircase else p, minimum)
+    return max(rate, minimum) if minimum else rate
+
+
+# (initial rate, decay rate, progress p, least rate) -> rate. The last two are extensions: the original raises on them.
+DECAYS: dict[str, Callable[[float, float, float, float], float]] = {
+    "exponential_decay": lambda initial, rate, p, least: initial * rate**p,
+    "natural_exp_decay": lambda initial, rate, p, least: initial * math.exp(-rate * p),
+    "inverse_time_decay": lambda initial, rate, p, least: initial / (1 + rate * p),
+    "polynomial_decay": lambda initial, rate, p, least: least + (initial - least) * (1 - min(p, 1.0)),
+    "cosine_decay": lambda initial, rate, p, least: (
+        least + (initial - least) * (1 + math.cos(math.pi * min(p, 1.0))) / 2
+    ),
+}
+
+
+class Optimizer:
+    """Clips the gradients by their global norm and updates the parameters at the learning rate of the step.
+
+    The norm counts an embedding's gradient by looked-up position, not by row. A negative `clip` never clips, and 0
+    zeroes all.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], name: str, schedule: Callable[[int], float], clip: float
+    ) -> None:
+        self.parameters = list(parameters)
+        self.rule = RULES[name](self.parameters)
+        self.schedule, self.clip = schedule, clip
+
+    def step(self, step: int) -> Tensor:
+        """Updates all parameters with a gradient, frees the gradients, returns their norm before clipping, a scalar."""
+        norm = clip_by_global_norm([p.grad for p in self.parameters if p.grad is not None], self.clip)
+        for group in self.rule.param_groups:
+            group["lr"] = self.schedule(step)
+            if isinstance(self.rule, torch.optim.Adam):  # the original's epsilon is on the uncorrected second moment
+                group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (step + 1))
+        if not isinstance(self.rule, RowSparseRule):
+            self.make_dense()
+        self.rule.step()
+        self.rule.zero_grad(set_to_none=True)
+        return norm
+
+    def make_dense(self) -> None:
+        """Spreads row-sparse gradients out: Adam moves every row, and for SGD and Adagrad zeros change nothing."""
+        for p in self.parameters:
+            if p.grad is not None and p.grad.is_sparse:
+                p.grad = p.grad.to_dense()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.rule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rule.load_state_dict(state)
+
+
+@torch.no_grad()
+def clip_by_global_norm(gradients: Iterable[Tensor], clip: float) -> Tensor:
+    """Scales the gradients in place by clip * min(1 / norm, 1 / clip) and returns their norm, a scalar."""
+    values = [g._values() if g.is_sparse else g for g in gradients]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
+    if clip >= 0:
+        torch._foreach_mul_(values, clip * torch.clamp(1 / norm, max=1 / clip) if clip else torch.zeros_like(norm))
+    return norm
+
+
+class RowSparseRule(torch.optim.Optimizer):
+    """An update rule that torch has otherwise or not at all.
+
+    Of a row-sparse gradient, duplicates summed, it updates the looked-up rows and their slots, and no others.
+    """
+
+    SLOTS: ClassVar[Mapping[str, float]]  # name -> initial value
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                slots = self.state[p]
+                if not slots:
+                    slots |= {name: torch.full_like(p, value) for name, value in self.SLOTS.items()}
+                if not p.grad.is_sparse:
+                    self.update(p, p.grad, group["lr"], slots)
+                    continue
+                gradient = p.grad.coalesce()
+                (rows,) = gradient.indices()
+                p_rows, slot_rows = p[rows], {name: slot[rows] for name, slot in slots.items()}
+                self.update(p_rows, gradient.values(), group["lr"], slot_rows)
+                p[rows] = p_rows
+                for name, slot in slots.items():
+                    slot[rows] = slot_rows[name]
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        """Updates p and its slots in place."""
+        raise NotImplementedError
+
+
+class Momentum(RowSparseRule):
+    """a = 0.9 a + g,  p -= lr a."""
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"momentum": 0.0}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        p.sub_(slots["momentum"].mul_(0.9).add_(gradient), alpha=lr)
+
+
+class RMSProp(RowSparseRule):
+    """s = 0.9 s + 0.1 g²,  p -= lr g / sqrt(s + 1e-10), where s starts at 1."""
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"mean_square": 1.0}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        s = slots["mean_square"].mul_(0.9).addcmul_(gradient, gradient, value=0.1)
+        p.addcdiv_(gradient, (s + 1e-10).sqrt_(), value=-lr)
+
+
+class Ftrl(RowSparseRule):
+    """Follows the regularised leader (McMahan et al., 2013) without regularisation.
+
+    n' = n + g²,  z += g - (sqrt(n') - sqrt(n)) / lr p,  p = -lr z / sqrt(n'), where n starts at 0.1.
+    The first update forgets p.
+    """
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"n": 0.1, "z": 0.0}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        n, z = slots["n"], slots["z"]
+        root = n.sqrt()
+        new_root = n.addcmul_(gradient, gradient).sqrt()
+        z.add_(gradient).addcmul_(new_root - root, p, value=-1 / lr)
+        p.copy_(z / new_root).mul_(-lr)
+
+
+# The learning rate is set at every step.
+RULES: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "Adam": lambda parameters: torch.optim.Adam(parameters, fused=True),
+    "SGD": lambda parameters: torch.optim.SGD(parameters),
+    "Momentum": Momentum,
+    "Adagrad": lambda parameters: torch.optim.Adagrad(parameters, initial_accumulator_value=0.1, eps=0.0),
+    "RMSProp": RMSProp,
+    "Ftrl": Ftrl,
+}

@@ -1,0 +1,284 @@
+"""A trial: trains a model on a corpus and reports as it goes.
+
+The same generator runs under Ray, in a debug run and in a test; seeds come from the hyperparameters alone.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s2s_search import metrics
+from s2s_search.batches import Batch, TrainingBatches, evaluation_batches
+from s2s_search.corpus import Corpus, Split
+from s2s_search.hparams import Hparams
+from s2s_search.nn.generate import beam_search, greedy
+from s2s_search.nn.models import Seq2Seq, build_model
+from s2s_search.optim import Optimizer, make_optimizer
+
+# What a diverged trial reports: finite, and worse than anything that a model can earn.
+WORST: dict[str, float] = {
+    "train.loss": 1e6,
+    "dev.loss": 1e6,
+    "dev.perplexity": math.exp(100),
+    "dev.token_accuracy": 0.0,
+    "dev.error_rate": 1e6,
+    "dev.word_error_rate": 1.0,
+    "dev.bleu": 0.0,
+}
+# A loss is looked at every so many steps: on a GPU each look waits for the device.
+STEPS_BETWEEN_LOOKS = 10
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says at a report: metrics by name, and its snapshot on demand, valid until the trial goes on.
+
+    metrics: step · status (running, finished, diverged) · seconds (of this trial so far, evaluation included) ·
+    evaluation_seconds · learning_rate (of the last update) · parameters · train.loss (nats per target token since the
+    last report) · dev.* (see `evaluate`)
+    """
+
+    metrics: dict[str, Any]
+    snapshot: Callable[[], dict[str, Any]]
+
+
+def train(
+    hparams: Hparams, corpus: Corpus, device: str | torch.device = "cpu", snapshot: Mapping[str, Any] | None = None
+) -> Iterator[Report]:
+    """Trains a model and yields a report every `train.eval_every_steps` steps and at the end.
+
+    With a `snapshot` it goes on from there, on the CPU bit for bit as if it had never stopped. A loss that is not
+    finite ends it with status `diverged` and the values of WORST. What the caller does between two reports changes no
+    number.
+    """
+    trial = Trial(hparams, corpus, torch.device(device))
+    if snapshot is not None:
+        trial.restore(snapshot)
+    while trial.status == "running":
+        trial.advance()
+        states = random_states(trial.device)
+        yield Report(trial.report(), trial.snapshot)
+        set_random_states(states, trial.device)
+
+
+def keep_snapshots(reports: Iterable[Report], folder: Path, metric: str, goal: str) -> Iterator[Report]:
+    """Passes reports on, and keeps the newest snapshot as last.pt and the best report's as best.pt in a folder.
+
+    The best has the least `metric`, or the greatest where `goal` is "maximize". A diverged model is not kept. A file is
+    there whole or not at all.
+    """
+    sign, best = (1 if goal == "minimize" else -1), math.inf
+    for report in reports:
+        if report.metrics["status"] != "diverged" and math.isfinite(report.metrics[metric]):
+            save(report.snapshot(), folder / "last.pt")
+            if sign * report.metrics[metric] < best:
+                best = sign * report.metrics[metric]
+                save(report.snapshot(), folder / "best.pt")
+        yield report
+
+
+def save(snapshot: Mapping[str, Any], path: Path) -> None:
+    unfinished = path.with_suffix(".tmp")
+    torch.save(snapshot, unfinished)
+    os.replace(unfinished, path)
+
+
+class Trial:
+    """A model in training, and all that its snapshot holds."""
+
+    def __init__(self, hparams: Hparams, corpus: Corpus, device: torch.device) -> None:
+        self.hparams, self.corpus, self.device = hparams, corpus, device
+        self.steps_between_reports = hparams["train.eval_every_steps"]
+        self.max_steps = hparams["train.max_steps"]
+        torch.manual_seed(hparams["train.seed"])
+        self.model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab)).to(device)
+        self.optimizer: Optimizer = make_optimizer(self.model.parameters(), hparams)
+        self.batches = TrainingBatches(
+            corpus.train,
+            corpus.source_vocab,
+            corpus.target_vocab,
+            batch_size=hparams["train.batch_size"],
+            seed=hparams["train.seed"],
+            source_max=hparams["source.max_seq_len"],
+            target_max=hparams["target.max_seq_len"],
+        )
+        self.step = 0
+        self.status = "running"
+        self.seconds = self.evaluation_seconds = 0.0
+        self.measured: dict[str, float] = {}
+
+    def advance(self) -> None:
+        """Trains up to the next report and evaluates."""
+        began = time.perf_counter()
+        steps = self.steps_between_reports - self.step % self.steps_between_reports
+        self.measured = {"train.loss": self.train_steps(min(steps, self.max_steps - self.step))}
+        trained = time.perf_counter()
+        if math.isfinite(self.measured["train.loss"]):
+            self.measured |= evaluate(self.model, self.corpus.dev, self.corpus, self.hparams)
+        if not all(math.isfinite(value) for value in self.measured.values()):
+            self.status, self.measured = "diverged", dict(WORST)
+        elif self.step >= self.max_steps:
+            self.status = "finished"
+        self.evaluation_seconds += time.perf_counter() - trained
+        self.seconds += time.perf_counter() - began
+
+    def train_steps(self, steps: int) -> float:
+        """Makes up to `steps` updates and returns their mean loss in nats per target token."""
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        tokens = torch.zeros((), device=self.device)
+        for _ in range(steps):
+            batch = next(self.batches).to(self.device)
+            loss, count = training_step(self.model, self.optimizer, batch, self.step)
+            total, tokens = total + loss, tokens + count
+            self.step += 1
+            if self.step % STEPS_BETWEEN_LOOKS == 0 and not math.isfinite(total.item()):
+                break
+        return float(total / tokens.clamp(min=1)) if steps else 0.0
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "status": self.status,
+            "seconds": self.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "learning_rate": self.optimizer.schedule(max(self.step - 1, 0)),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            **self.measured,
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the trial needs to go on, and what decoding needs; made of tensors and plain values only.
+
+        The tensors are those of the trial: save them before it goes on.
+        """
+        return {
+            "hparams": self.hparams.flat(),
+            "source_tokens": list(self.corpus.source_vocab.tokens),
+            "target_tokens": list(self.corpus.target_vocab.tokens),
+            "delimiters": list(self.corpus.delimiters),
+            "corpus": self.corpus.fingerprint,
+            "step": self.step,
+            "seconds": self.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "batches": self.batches.position,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_states(self.device),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        if snapshot["corpus"] != self.corpus.fingerprint:
+            raise ValueError("the snapshot was made on another corpus")
+        self.step, self.seconds = snapshot["step"], snapshot["seconds"]
+        self.evaluation_seconds = snapshot["evaluation_seconds"]
+        self.status = "finished" if self.step >= self.max_steps else "running"
+        self.batches.position = snapshot["batches"]
+        self.model.load_state_dict(snapshot["model"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        set_random_states(snapshot["random"], self.device)
+
+
+def training_step(model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    """Makes one update and returns the summed loss and the number of target tokens, both scalars on the device."""
+    losses = token_losses(model(batch), batch)
+    total, tokens = losses.sum(), (batch.target_lengths - 1).sum()
+    torch.autograd.backward(total / tokens.clamp(min=1))
+    optimizer.step(step)
+    return total.detach(), tokens
+
+
+def token_losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy [B, T] in nats of the logits [B, T, V] against batch.target_ids[:, 1:]; zero past a row's end."""
+    targets = batch.target_ids[:, 1:]
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    return losses * target_mask(batch)
+
+
+def target_mask(batch: Batch) -> Tensor:
+    """The mask [B, T] of the target tokens to predict."""
+    steps = torch.arange(batch.target_ids.shape[1] - 1, device=batch.target_ids.device)
+    return steps < (batch.target_lengths - 1).unsqueeze(1)
+
+
+@torch.no_grad()
+def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> dict[str, float]:
+    """The dev.* metrics on all of a split, or on the fixed part of `train.eval_examples` sources.
+
+    Loss, perplexity and accuracy count every target. Error rates and BLEU decode every source once and take the best
+    of its references.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    loss = correct = tokens = 0.0
+    predictions: list[list[int]] = []
+    references: list[list[list[int]]] = []
+    first_pairs = {int(pair): group for group, pair in enumerate(split.groups[:-1])}
+    batches = evaluation_batches(
+        split,
+        corpus.source_vocab,
+        corpus.target_vocab,
+        hparams["train.eval_batch_size"],
+        hparams["train.eval_examples"],
+    )
+    for cpu_batch, pairs in batches:
+        batch = cpu_batch.to(device)
+        logits = model(batch)
+        mask = target_mask(batch)
+        loss += float(token_losses(logits, batch).sum())
+        correct += float(((logits.argmax(-1) == batch.target_ids[:, 1:]) & mask).sum())
+        tokens += float(mask.sum())
+        rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]
+        if rows:
+            predictions += decode(model, batch.source_ids[rows], batch.source_lengths[rows], hparams)
+            references += [group_targets(split, first_pairs[int(pairs[row])]) for row in rows]
+    words = corpus.target_vocab.decode
+    return {
+        "dev.loss": loss / tokens,
+        "dev.perplexity": math.exp(min(loss / tokens, 100.0)),
+        "dev.token_accuracy": correct / tokens,
+        "dev.error_rate": metrics.error_rate(predictions, references),
+        "dev.word_error_rate": metrics.word_error_rate(predictions, references),
+        "dev.bleu": metrics.bleu([words(p) for p in predictions], [[words(r) for r in rs] for rs in references]),
+    }
+
+
+def group_targets(split: Split, group: int) -> list[list[int]]:
+    """All references of one source, as lists of target ids."""
+    return [split.target(pair).tolist() for pair in range(int(split.groups[group]), int(split.groups[group + 1]))]
+
+
+def decode(model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams) -> list[list[int]]:
+    """The best target ids of each source, without END: greedy, or by a beam if `inference.*` makes it wider than 1."""
+    max_length = hparams["inference.max_decode_length"]
+    width = hparams["inference.beam_search.beam_width"]
+    if width > 1:
+        weight = hparams["inference.beam_search.length_penalty_weight"]
+        beam = beam_search(model, source_ids, source_lengths, max_length, width, weight)
+        ids, lengths = beam.ids[:, 0], beam.lengths[:, 0]
+    else:
+        ids, lengths, *_ = greedy(model, source_ids, source_lengths, max_length)
+    rows = [row[:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
+    return [row[:-1] if row and row[-1] == model.end_id else row for row in rows]
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """The state of every random number generator that training draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

@@ -1,0 +1,472 @@
+"""Searches on a real Ray, with real processes and real signals."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import types
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.cloudpickle
+import torch
+from ray.cluster_utils import Cluster
+
+from s2s_search import results, tuning
+from s2s_search.corpus import load_corpus
+from s2s_search.hparams import ConfigError, resolve
+from s2s_search.progress import Interrupt
+from s2s_search.spaces import Resources, Space, load_space
+from s2s_search.training import WORST, train
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins below reach workers with their code
+
+TINY = """
+model: [BasicSeq2Seq, AttentionSeq2Seq]
+corpus: {name: copy, train: 100, dev: 10, vocabulary: 5, min_length: 2, max_length: 5}
+search: {method: random, trials: 6, seed: 3}
+scheduler: {name: asha, max_steps: 30, grace_steps: 10, reduction_factor: 2}
+parameters:
+  embedding.dim: 8
+  attention.dim: 8
+  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  bridge_spec: {choices: {zero: {class: ZeroBridge}, initial: {class: InitialStateBridge}}}
+  decoder.rnn_cell.dropout_input_keep_prob: 0.8
+  train.batch_size: 8
+  train.eval_every_steps: 10
+  inference.max_decode_length: 8
+  attention.score_type: [dot, bahdanau]
+  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
+"""
+# The stand-ins for train() do what the number of the seed says.
+SEEDS = """
+model: BasicSeq2Seq
+corpus: {{name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_length: 5}}
+search: {{method: grid}}
+scheduler: {{name: {scheduler}, max_steps: 40, grace_steps: 10, reduction_factor: 2}}
+resources: {{cpu: {cpu}}}
+parameters: {{train.seed: {seeds}}}
+"""
+
+
+def write_space(folder: Path, text: str) -> Space:
+    (folder / "space.yaml").write_text(textwrap.dedent(text))
+    return load_space(folder / "space.yaml")
+
+
+def seeds(folder: Path, numbers: list[int], scheduler: str = "none", cpu: float = 1) -> Space:
+    return write_space(folder, SEEDS.format(seeds=numbers, scheduler=scheduler, cpu=cpu))
+
+
+def report(step: int, loss: float, **metrics: Any) -> Any:
+    numbers = {"step": step, "seconds": step / 10, "status": "finished" if step == 40 else "running", "parameters": 7}
+    return types.SimpleNamespace(metrics=numbers | {"dev.loss": loss} | metrics, snapshot=lambda: {"step": step})
+
+
+# --- before Ray starts ---
+
+
+def test_all_that_is_wrong_is_said_at_once_and_nothing_is_left(tmp_path: Path) -> None:
+    text = TINY.replace("{name: copy", "{name: copy, seed: 1").replace("trials: 6", "trials: 6")
+    space = write_space(tmp_path, text + "resources: {cpu: 4096, gpu: 512}\n")
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        tuning.run_search(space, out=tmp_path / "out", overrides={"optimizer.nmae": "SGD"})
+    assert len(caught.value.problems) == 3
+    for part in ("optimizer.nmae", "needs 4096 CPU and 512 GPU", "is a file"):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigError, match="needs 4096 CPU"):
+        tuning.run_search(space, out=tmp_path / "new" / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "space.yaml"]
+    assert not ray.is_initialized()
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes").write_text("mine")
+    with pytest.raises(ConfigError, match="never overwritten"):
+        tuning.run_search(write_space(tmp_path, TINY), out=tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("out", ["/proc/run", "/dev/null/run"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, out: str) -> None:
+    with pytest.raises(ConfigError, match=f"{out}: cannot be written"):
+        tuning.run_search(write_space(tmp_path, TINY), out=Path(out))
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "local", "head", "127.0.0.1:1", "127.0.0.1:99999", ":1"])
+def test_an_address_where_no_cluster_is_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"address {address!r}")):
+        tuning.run_search(write_space(tmp_path, TINY), out=tmp_path / "run", address=address)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "cpu, gpu, fits",
+    [(2, 0, True), (3, 0, False), (0.5, 0.25, True), (1, 1, True), (1, 2, False), (2, 1, False)],
+)
+def test_a_trial_must_fit_on_one_node(cpu: float, gpu: float, fits: bool) -> None:
+    nodes: list[dict[str, float]] = [{"CPU": 2}, {"CPU": 1, "GPU": 1}, {}]
+    assert (not tuning.resource_problems(Resources(cpu, gpu), nodes)) is fits
+    assert tuning.resource_problems(Resources(cpu, gpu), [])
+
+
+# --- Ctrl-C ---
+
+
+def test_the_first_interrupt_waits_for_a_good_moment_and_the_second_does_not() -> None:
+    interrupt = Interrupt()
+    with interrupt:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+        signal.raise_signal(signal.SIGINT)  # what follows the first is not disturbed
+    again = Interrupt()
+    with again:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+# --- the trainable, with a stand-in for Tune ---
+
+
+class FakeTune:
+    """Collects reports; stops the trial, as Tune does, after some."""
+
+    def __init__(self, folder: Path, stop_after: int = 99) -> None:
+        self.folder, self.stop_after = folder, stop_after
+        self.reports: list[dict[str, Any]] = []
+
+    def get_context(self) -> Any:
+        needs = types.SimpleNamespace(required_resources={"CPU": 1.0})
+        return types.SimpleNamespace(
+            get_trial_name=lambda: "trial-00000",
+            get_trial_dir=lambda: str(self.folder / "ray"),
+            get_trial_resources=lambda: needs,
+        )
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        self.reports.append(metrics)
+        if len(self.reports) == self.stop_after:
+            sys.exit(0)
+
+
+def run_trial(monkeypatch: pytest.MonkeyPatch, fake: FakeTune, losses: list[float], goal: str = "minimize") -> Path:
+    def stand_in(*_: object) -> Iterator[Any]:
+        yield from (report(10 * k, loss) for k, loss in enumerate(losses, 1))
+
+    monkeypatch.setattr(tuning, "tune", fake)
+    threads = torch.get_num_threads()
+    corpus: Any = object()
+    try:
+        tuning.trainable({"model": "BasicSeq2Seq"}, corpus, fake.folder, goal=goal, train=stand_in)
+    finally:
+        torch.set_num_threads(threads)
+    return fake.folder / "trial-00000"
+
+
+@pytest.mark.parametrize("goal, best", [("minimize", 20), ("maximize", 10)])
+def test_the_best_and_the_last_snapshot_are_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, goal: str, best: int
+) -> None:
+    folder = run_trial(monkeypatch, FakeTune(tmp_path), [3.0, 1.0, 2.0], goal)
+    steps = {path.name: torch.load(path, weights_only=True)["step"] for path in folder.iterdir()}
+    assert steps == {"best.pt": best, "last.pt": 30}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_not_finite_ends_the_trial_with_the_worst_values(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: float
+) -> None:
+    fake = FakeTune(tmp_path)
+    folder = run_trial(monkeypatch, fake, [3.0, value, 1.0])
+    assert [row["status"] for row in fake.reports] == ["running", "diverged"]
+    assert fake.reports[-1]["dev.loss"] == WORST["dev.loss"]
+    assert torch.load(folder / "last.pt", weights_only=True)["step"] == 10
+
+
+def test_a_stopped_trial_lets_go_of_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    models: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def stand_in(*_: object) -> Iterator[Any]:
+        model = torch.zeros(10)
+        models.append(weakref.ref(model))
+        for step in (10, 20):
+            yield report(step, 1.0, model=model)
+
+    monkeypatch.setattr(tuning, "tune", FakeTune(tmp_path, stop_after=1))
+    monkeypatch.setattr(FakeTune, "report", lambda self, metrics: sys.exit(0))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(models[0]() is not None))
+    corpus: Any = object()
+    with pytest.raises(SystemExit):
+        tuning.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
+    assert alive == [False]
+
+
+def test_the_message_of_a_traceback() -> None:
+    try:
+        raise ValueError("first line\n  second line")
+    except ValueError:
+        import traceback
+
+        text = traceback.format_exc()
+    assert results.error_message(text) == "ValueError: first line"
+    assert results.error_message("The actor died.\n\tpid: 3\n") == "The actor died."
+    assert results.error_message("\n") == "failed without a message"
+
+
+# --- on a cluster that is joined ---
+
+
+@pytest.fixture(scope="module")
+def address(ray_folder: Path) -> Iterator[str]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+def troubled(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
+    kind = hparams["train.seed"]
+    shared = not corpus.train.source_tokens.flags.owndata
+    if kind == 1:
+        raise ValueError("before the first report\nsecond line")
+    for step in (10, 20, 30, 40):
+        yield report(step, math.nan if kind == 2 and step == 30 else 1 / step, process=os.getpid(), shared=shared)
+        if kind == 3:
+
+            class OddError(Exception):
+                def __init__(self, one: int, two: int) -> None:
+                    super().__init__("cannot be copied")
+
+            raise OddError(1, 2)
+        if kind == 4:
+            os._exit(7)
+
+
+@pytest.fixture(scope="module")
+def troubled_run(address: str, tmp_path_factory: pytest.TempPathFactory) -> results.Results:
+    folder = tmp_path_factory.mktemp("troubled")
+    outcome = tuning.run_search(
+        seeds(folder, [0, 1, 2, 3, 4, 5, 6, 7]), out=folder / "run", address=address, train=troubled, command=["search"]
+    )
+    assert outcome == tuning.Outcome("finished", folder / "run")
+    return results.load(folder / "run")
+
+
+def test_no_trouble_of_a_trial_ends_the_search(troubled_run: results.Results) -> None:
+    trials = troubled_run.trials
+    assert trials["trial"].tolist() == [f"trial-{k:05d}" for k in range(8)]
+    assert trials["train.seed"].tolist() == list(range(8))
+    assert trials["status"].tolist() == ["finished", "failed", "diverged", "failed", "failed", *["finished"] * 3]
+    assert trials["step"].fillna(-1).tolist() == [40, -1, 30, 10, 10, 40, 40, 40]
+    assert trials["best.dev.loss"][2] == 1 / 20
+    assert trials["last.dev.loss"][2] == WORST["dev.loss"]
+    assert troubled_run.status == "finished"
+
+
+def test_a_failed_trial_has_a_message_and_a_traceback(troubled_run: results.Results) -> None:
+    messages = troubled_run.trials["message"]
+    assert messages[1] == "ValueError: before the first report"
+    assert messages[3].endswith("OddError: cannot be copied")
+    assert "died" in messages[4]
+    texts = [(troubled_run.folder / f"trial-{k:05d}" / "error.txt").read_text() for k in (1, 3, 4)]
+    assert texts[0].startswith("Traceback")
+    assert texts[0].endswith("second line\n")
+    assert "\x1b" not in "".join(texts)
+    assert "exit" in texts[2]
+    assert not (troubled_run.folder / "trial-00000" / "error.txt").exists()
+
+
+def test_processes_run_several_trials(troubled_run: results.Results) -> None:
+    processes = troubled_run.reports["process"].dropna()
+    assert processes.nunique() < troubled_run.trials["status"].isin(["finished", "diverged"]).sum()
+
+
+def test_the_corpus_is_not_copied_into_each_process(troubled_run: results.Results) -> None:
+    assert troubled_run.reports["shared"].dropna().all()
+
+
+def test_the_run_folder_says_what_ran(troubled_run: results.Results) -> None:
+    folder = troubled_run.folder
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["command"] == ["search"]
+    assert environment["seed"] == 0
+    assert environment["versions"]["ray"] == ray.__version__
+    config = json.loads((folder / "trial-00005" / "config.json").read_text())
+    assert config == resolve("BasicSeq2Seq", {"train.seed": 5, "train.max_steps": 40}).flat()
+    assert (folder / "space.yaml").read_bytes() == (folder.parent / "space.yaml").read_bytes()
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert events[0]["event"] == "search"
+    assert events[-1] | {"time": 0} == {"event": "status", "time": 0, "status": "finished"}
+
+
+def judged(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
+    losses = {0: 1.0, 1: math.nan, 2: 0.5, 3: 5.0, 4: 0.25}
+    for step in (10, 20, 30, 40):
+        yield report(step, losses[hparams["train.seed"]])
+
+
+def test_asha_stops_the_worse_and_a_nan_neither_wins_nor_blocks(address: str, tmp_path: Path) -> None:
+    space = seeds(tmp_path, [0, 1, 2, 3, 4], scheduler="asha", cpu=2)  # both processors: one after the other
+    trials = results.load(tuning.run_search(space, out=tmp_path / "run", address=address, train=judged).folder).trials
+    assert trials["status"].tolist() == ["finished", "diverged", "finished", "stopped", "finished"]
+    assert trials["step"].tolist() == [40, 10, 40, 10, 40]
+
+
+def test_a_cluster_that_is_too_small_is_refused(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs 3 CPU and 0 GPU, and the largest node has 2 CPU"):
+        tuning.run_search(seeds(tmp_path, [0], cpu=3), out=tmp_path / "run", address=address)
+    assert not (tmp_path / "run").exists()
+    assert not ray.is_initialized()
+
+
+# --- on a Ray of its own, in a process of its own ---
+
+PROGRAM = """
+import sys, time, types
+from pathlib import Path
+from s2s_search.progress import Progress
+from s2s_search.spaces import load_space
+from s2s_search.tuning import run_search
+
+def slow(hparams, corpus, device):
+    for step in range(10, 1000, 10):
+        metrics = {"step": step, "seconds": 1.0, "status": "running", "parameters": 1, "dev.loss": 1.0}
+        yield types.SimpleNamespace(metrics=metrics, snapshot=dict)
+        time.sleep(3)
+
+train = slow if sys.argv[3:] == ["slow"] else None
+outcome = run_search(load_space(sys.argv[1]), out=Path(sys.argv[2]), progress=Progress(), train=train)
+print(outcome.status)
+"""
+
+
+def own_ray() -> str:
+    return os.environ["RAY_TMPDIR"] + "/own"
+
+
+def start(space: Space, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a search in the folder of its space file, which is its home too."""
+    folder = Path(space.path).parent
+    environment = os.environ | {"HOME": str(folder), "RAY_TMPDIR": own_ray()}
+    command = [sys.executable, "-c", PROGRAM, str(space.path), str(folder / "run"), *arguments]
+    return subprocess.Popen(
+        command, env=environment, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def processes_of_own_ray() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found += [line] if own_ray() in line else []
+    return found
+
+
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Space, results.Results, str, str, Path]:
+    folder = tmp_path_factory.mktemp("real")
+    space = write_space(folder, TINY)
+    with start(space) as process:
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return space, results.load(folder / "run"), out, err, folder
+
+
+Run = tuple[Space, results.Results, str, str, Path]
+
+
+def test_trial_k_is_the_kth_configuration_of_the_space(real_run: Run) -> None:
+    space, found, *_ = real_run
+    for k, config in enumerate(space.trials()):
+        flat = json.loads((found.folder / f"trial-{k:05d}" / "config.json").read_text())
+        assert flat == resolve(config["model"], {key: config[key] for key in config if key != "model"}).flat()
+    assert len(found.trials) == 6
+    assert set(found.trials["bridge_spec"]) == {"zero", "initial"}
+
+
+def test_a_trial_reports_the_numbers_of_a_run_without_ray(real_run: Run) -> None:
+    space, found, *_ = real_run
+    corpus = load_corpus(space.corpus)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for k, config in enumerate(space.trials()):
+        rows = found.reports[found.reports["trial"] == f"trial-{k:05d}"]
+        hparams = resolve(config["model"], {key: config[key] for key in config if key != "model"})
+        for (_, row), here in zip(rows.iterrows(), train(hparams, corpus), strict=False):
+            same = [name for name in here.metrics if not name.endswith("seconds")]
+            assert {name: row[name] for name in same} == {name: here.metrics[name] for name in same}
+    torch.set_num_threads(threads)
+
+
+def test_snapshots_are_those_of_the_tables(real_run: Run) -> None:
+    _, found, *_ = real_run
+    for _, row in found.trials.iterrows():
+        for name, column in (("best.pt", "best.step"), ("last.pt", "step")):
+            assert torch.load(found.folder / row["trial"] / name, weights_only=True)["step"] == row[column]
+
+
+def test_nothing_but_our_display_reaches_the_terminal(real_run: Run) -> None:
+    *_, out, err, _ = real_run
+    assert out == "finished\n"
+    first, *lines = err.splitlines()
+    assert first == "starting Ray"
+    assert len(lines) >= 7
+    assert [line for line in lines if not re.match(r"\[\d+:\d\d\] ", line)] == []
+
+
+def test_ray_leaves_neither_processes_nor_files(real_run: Run) -> None:
+    *_, folder = real_run
+    assert sorted(path.name for path in folder.iterdir()) == ["run", "space.yaml"]
+    assert (folder / "run" / "ray.log").read_text() == ""
+    assert processes_of_own_ray() == []
+
+
+def interrupt_at_the_second_report(folder: Path, signals: int, group: bool) -> tuple[subprocess.Popen[str], str, float]:
+    space = write_space(folder, TINY)
+    with start(space, "slow") as process:
+        log = folder / "run" / "events.jsonl"
+        until = time.monotonic() + 120
+        while not (log.exists() and log.read_text().count('"report"') >= 2):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert results.load(folder / "run").trials["status"].eq("running").all()
+        began = time.monotonic()
+        for _ in range(signals):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        out, err = process.communicate(timeout=60)
+        assert out == "interrupted\n", err
+        return process, err, time.monotonic() - began
+
+
+@pytest.mark.parametrize("signals, group", [(1, True), pytest.param(10, False, marks=pytest.mark.slow)])
+def test_interrupts_end_a_search_within_seconds_with_its_tables(tmp_path: Path, signals: int, group: bool) -> None:
+    process, err, seconds = interrupt_at_the_second_report(tmp_path, signals, group)
+    assert process.returncode == 0
+    assert seconds < 15
+    assert "Traceback" not in err
+    found = results.load(tmp_path / "run")
+    assert found.status == "interrupted"
+    assert len(found.reports) >= 2
+    trials = (tmp_path / "run" / "trials.csv").read_text().splitlines()
+    assert len(trials) == len(found.trials) + 1

@@ -1,0 +1,83 @@
+"""README and docs: every command is one that the program takes, every example works, every file is named."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from s2s_search import cli
+from s2s_search.spaces import load_space
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of each call of run_search.py in the page's shell blocks."""
+    calls = []
+    for block in blocks(page, "bash"):
+        words = shlex.split(block, comments=True)
+        for i, word in enumerate(words):
+            if word == "run_search.py":
+                end = next((k for k in range(i, len(words)) if words[k] in ("&&", "|", "python", "echo")), len(words))
+                calls.append(words[i + 1 : end])
+    return calls
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_is_one(page: Path) -> None:
+    parser = cli.make_parser()
+    for command in commands(page):
+        args = parser.parse_args(command)  # exits when it is none
+        assert args.verb is not None
+        for word in command:
+            if word.startswith("search_spaces/"):
+                assert list(ROOT.glob(word)), word
+
+
+def test_the_main_job_and_the_tests_come_first() -> None:
+    first, second, *_ = blocks(ROOT / "README.md", "bash")
+    assert first.strip() == "pip install -e . && python run_search.py search"
+    assert second.strip() == "pip install -e '.[dev]' && pytest"
+    assert len(commands(ROOT / "README.md")) >= 8
+
+
+def test_configurations_of_the_commands_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    parser = cli.make_parser()
+    debugs = [args for args in map(parser.parse_args, commands(ROOT / "README.md")) if args.verb == "debug"]
+    assert len(debugs) >= 3
+    for args in debugs:
+        hparams, corpus, _ = cli.debug_configuration(args)
+        assert hparams["train.max_steps"] == (args.steps or hparams["train.max_steps"])
+        assert corpus["name"] in ("cmudict", "reverse")
+
+
+def test_the_example_space_is_one(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "README.md", "yaml")
+    path = tmp_path / "example.yaml"
+    path.write_text(example)
+    space = load_space(path)
+    assert len(space.trials()) == 32
+    assert set(space.searched) == set(yaml.safe_load(example)["parameters"])
+
+
+def test_the_tree_names_every_file() -> None:
+    tree = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]
+    files = [path for path in (ROOT / "s2s_search").rglob("*.py") if path.name != "__init__.py"]
+    listed = re.findall(r"(\w+\.py)\b", tree)
+    assert sorted(listed) == sorted(
+        path.name for path in [*files, ROOT / "run_search.py", ROOT / "s2s_search" / "cli.py"]
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target

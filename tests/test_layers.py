@@ -1,0 +1,47 @@
+"""Imports point down: each layer works where the packages above it are missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+WITHOUT = {
+    "hparams": ("torch", "ray", "pandas", "numpy", "rich", "optuna"),
+    "spaces": ("torch", "ray", "pandas", "numpy", "rich"),
+    "corpus": ("torch", "ray", "pandas", "rich"),
+    "metrics": ("torch", "ray", "pandas", "rich"),
+    "cli": ("torch", "ray", "pandas", "numpy", "rich"),
+    "nn.cells": ("ray", "pandas", "rich"),
+    "nn.generate": ("ray", "pandas", "rich"),
+    "tf_variables": ("ray", "pandas", "rich"),
+    "optim": ("ray", "pandas", "rich"),
+    "training": ("ray", "pandas", "rich"),
+    "decoding": ("ray", "pandas", "rich"),
+    "results": ("ray", "torch", "rich"),
+    "progress": ("ray", "torch", "pandas"),
+    "recorder": ("ray", "torch"),
+}
+
+BLOCK = """
+import sys
+for name in {packages}:
+    sys.modules[name] = None  # an import of it now raises
+import s2s_search.{module}
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("module", WITHOUT)
+def test_a_module_needs_no_package_of_the_layers_above(module: str) -> None:
+    code = BLOCK.format(packages=WITHOUT[module], module=module)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ray_is_imported_in_one_file() -> None:
+    from pathlib import Path
+
+    import s2s_search
+
+    files = Path(s2s_search.__file__).parent.rglob("*.py")
+    assert [f.name for f in files if "import ray" in f.read_text() or "from ray" in f.read_text()] == ["tuning.py"]

@@ -1,0 +1,195 @@
+"""The command line as its user meets it: what it prints, where, and its exit status."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from s2s_search import cli
+from s2s_search.corpus import load_corpus
+from s2s_search.hparams import resolve
+from s2s_search.spaces import load_space
+from s2s_search.training import train
+
+SPACE = """
+model: [BasicSeq2Seq, AttentionSeq2Seq]
+corpus: {name: reverse, train: 60, dev: 8, test: 4, vocabulary: 5, min_length: 2, max_length: 5}
+metric: {name: dev.error_rate, goal: minimize}
+search: {method: random, trials: 4, seed: 3}
+scheduler: {name: none, max_steps: 6}
+parameters:
+  embedding.dim: 8
+  attention.dim: 8
+  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  decoder.rnn_cell.dropout_input_keep_prob: 0.8
+  train.eval_every_steps: 3
+  inference.max_decode_length: 8
+  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
+"""
+TIMES = {"seconds", "evaluation_seconds"}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    status = cli.main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return status, out, err
+
+
+def untimed(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if key not in TIMES}
+
+
+def test_no_verb_and_help_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in ([], ["--help"]):
+        status, out, err = run(capsys, *argv)
+        assert status == 0
+        for verb in ("check", "sample", "debug", "search", "results", "decode"):
+            assert verb in out
+        assert not err
+    assert run(capsys, "serach")[0] == 2
+    assert run(capsys, "sample", "x.yaml", "-n", "0")[0] == 2
+
+
+def test_check_tells_all_problems_of_all_files(capsys: pytest.CaptureFixture[str], space: Path) -> None:
+    bad = space.with_name("bad.yaml")
+    bad.write_text("model: AttentionSeq2Seq\nparameters:\n  attention.score_tpye: dot\n  embedding.dim: wide\n")
+    status, out, err = run(capsys, "check", space, bad, space.with_name("none.yaml"))
+    assert status == 2
+    assert f"{space}: ok: 4 trials" in out
+    assert f"{bad}: 2 problems" in err
+    assert "line 3" in err
+    assert "did you mean 'attention.score_type'?" in err
+    assert "line 4" in err
+    assert "none.yaml" in err
+
+
+def test_check_needs_neither_torch_nor_ray(space: Path) -> None:
+    code = "import sys; sys.modules['torch'] = sys.modules['ray'] = sys.modules['pandas'] = None\n"
+    code += f"from s2s_search.cli import main; sys.exit(main(['check', {str(space)!r}]))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_sample_prints_what_a_search_runs(capsys: pytest.CaptureFixture[str], space: Path) -> None:
+    status, out, _ = run(capsys, "sample", space, "-n", 3, "--seed", 5, "--json")
+    assert status == 0
+    assert [json.loads(line) for line in out.splitlines()] == load_space(space).trials(3, 5)
+    status, out, _ = run(capsys, "sample", space)
+    assert [line.split(":")[0] for line in out.splitlines()] == [
+        "in every trial", "trial-00000", "trial-00001", "trial-00002", "trial-00003",
+    ]  # fmt: skip
+
+
+def test_debug_runs_the_trial_of_a_search(capsys: pytest.CaptureFixture[str], space: Path) -> None:
+    """The same configuration, budget, corpus and numbers, printed as JSON and nothing else."""
+    status, out, err = run(capsys, "debug", "--space", space, "--trial", 2, "--json")
+    assert (status, err) == (0, "")
+    loaded = load_space(space)
+    config = loaded.trials()[2]
+    hparams = resolve(str(config["model"]), config)
+    torch.set_num_threads(1)
+    expected = [untimed(report.metrics) for report in train(hparams, load_corpus(loaded.corpus))]
+    assert [untimed(json.loads(line)) for line in out.splitlines()] == expected
+
+
+def test_debug_keeps_what_decode_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, space: Path, tmp_path: Path
+) -> None:
+    out_folder = tmp_path / "deep" / "run"
+    status, out, _ = run(capsys, "debug", "--space", space, "--out", out_folder, "--steps", 4)
+    assert status == 0
+    assert [line.split(" · ")[0] for line in out.splitlines()[1:]] == ["step 3", "step 4"]
+    reports = [json.loads(line) for line in (out_folder / "reports.jsonl").read_text().splitlines()]
+    assert [report["step"] for report in reports] == [3, 4]
+    assert json.loads((out_folder / "config.json").read_text())["train.max_steps"] == 4
+    (tmp_path / "lines").write_text("1 2 3\n\n4 4 unheard-of\n")
+    for beam in ([], ["--beam", 3]):
+        status, out, _ = run(capsys, "decode", out_folder, "--input", tmp_path / "lines", *beam)
+        assert status == 0
+        assert len(out.splitlines()) == 3
+    monkeypatch.setattr("sys.stdin", io.StringIO("1 2 3\n"))
+    status, out, _ = run(capsys, "decode", out_folder)
+    assert status == 0
+    assert len(out.splitlines()) == 1
+    status, _, err = run(capsys, "debug", "--space", space, "--out", out_folder)
+    assert status == 2
+    assert "nothing is ever overwritten" in err
+
+
+@pytest.mark.parametrize(
+    "argv, messages",
+    [
+        (
+            ["debug", "--hparams", "encoder.typ=x,attention.dim=0"],
+            ["did you mean 'encoder.type'?", "attention.dim: must"],
+        ),
+        (["debug", "--hparams", "bridge_spec={"], ["--hparams"]),
+        (["debug", "--model", "BasicSeq2Sq"], ["did you mean 'BasicSeq2Seq'?"]),
+        (["debug", "--model", "BasicSeq2Seq", "--hparams", "attention.dim=4"], ["belongs to AttentionSeq2Seq"]),
+        (["debug", "--corpus", "cmudcit"], ["did you mean 'cmudict'?"]),
+        (["debug", "--corpus", "{train: [no.a, no.b], dev: no.tsv}"], ["no.a", "no.b", "no.tsv"]),
+        (["debug", "--corpus", "{train"], ["--corpus"]),
+        (["debug", "--trial", "3"], ["--space"]),
+        (["debug", "--out", "/dev/null/run"], ["--out"]),
+        (["search", "no.yaml"], ["no.yaml"]),
+        (["results", "/dev/null"], ["/dev/null"]),
+        (["results", "."], ["events.jsonl"]),
+        (["decode", "/nowhere"], ["/nowhere"]),
+        (["sample", "/dev/null"], ["/dev/null"]),
+    ],
+)
+def test_what_the_user_can_mend(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    argv: list[str],
+    messages: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *argv)
+    assert (status, out) == (2, "")
+    for message in messages:
+        assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trial_beyond_the_search(capsys: pytest.CaptureFixture[str], space: Path) -> None:
+    grid = space.with_name("grid.yaml")
+    grid.write_text(
+        SPACE.replace("random, trials: 4, seed: 3", "grid").replace("{min: 1e-3, max: 1e-1, log: true}", "0.1")
+    )
+    status, _, err = run(capsys, "debug", "--space", grid, "--trial", 7)
+    assert status == 2
+    assert "has trials 0 to 1, but got 7" in err
+
+
+def test_a_damaged_checkpoint_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for content in (b"", b"garbage", b"PK\x03\x04 half a file"):
+        (tmp_path / "best.pt").write_bytes(content)
+        status, _, err = run(capsys, "decode", tmp_path)
+        assert status == 2
+        assert "best.pt: this is no checkpoint of a trial" in err
+    torch.save({"model": 1}, tmp_path / "best.pt")
+    assert run(capsys, "decode", tmp_path)[0] == 2
+
+
+def test_a_reader_that_leaves_early_is_no_error(space: Path) -> None:
+    code = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = f"{sys.executable} -c {code!r} sample {space} -n 400 --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 1

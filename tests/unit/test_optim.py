@@ -1,0 +1,141 @@
+"""Update rules against plain loops over rows; the original's recorded numbers are in tests/golden."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from s2s_search.optim import DECAYS, RULES, Optimizer, clip_by_global_norm, decayed_learning_rate
+
+Rows = list[list[float]]
+
+
+def plain_adam(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
+    m = slots["m"] = 0.9 * slots.get("m", 0.0) + 0.1 * g
+    v = slots["v"] = 0.999 * slots.get("v", 0.0) + 0.001 * g * g
+    return p - lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (math.sqrt(v) + 1e-8)
+
+
+def plain_sgd(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
+    return p - lr * g
+
+
+def plain_momentum(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
+    slots["a"] = 0.9 * slots.get("a", 0.0) + g
+    return p - lr * slots["a"]
+
+
+def plain_adagrad(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
+    slots["n"] = slots.get("n", 0.1) + g * g
+    return p - lr * g / math.sqrt(slots["n"])
+
+
+def plain_rmsprop(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
+    slots["s"] = 0.9 * slots.get("s", 1.0) + 0.1 * g * g
+    return p - lr * g / math.sqrt(slots["s"] + 1e-10)
+
+
+def plain_ftrl(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
+    n = slots.get("n", 0.1)
+    slots["n"] = n + g * g
+    slots["z"] = slots.get("z", 0.0) + g - (math.sqrt(slots["n"]) - math.sqrt(n)) / lr * p
+    return -slots["z"] * lr / math.sqrt(slots["n"])
+
+
+PLAIN: dict[str, Callable[[float, float, float, dict[str, float], int], float]] = {
+    "Adam": plain_adam,
+    "SGD": plain_sgd,
+    "Momentum": plain_momentum,
+    "Adagrad": plain_adagrad,
+    "RMSProp": plain_rmsprop,
+    "Ftrl": plain_ftrl,
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
+    """Five updates of a matrix and of an embedding whose looked-up rows change and repeat; Adam moves all rows."""
+    torch.manual_seed(0)
+    dense, embedding = nn.Parameter(torch.randn(2, 3).double()), nn.Embedding(5, 3, sparse=True).double()
+    optimizer = Optimizer([dense, embedding.weight], name, lambda step: 0.1 / (step + 1), clip=-1.0)
+    plain = {"dense": dense.detach().numpy().copy(), "rows": embedding.weight.detach().numpy().copy()}
+    slots: dict[tuple[str, int, int], dict[str, float]] = {}
+    for step, ids in enumerate([[0, 1, 1], [1, 3], [0, 0], [3, 1, 0, 1], [1]]):
+        x = torch.randn(len(ids), 3).double()
+        ((embedding(torch.tensor(ids)) * x).sum() + (dense**2).sum()).backward()
+        gradients = {"dense": 2 * plain["dense"], "rows": np.zeros((5, 3))}
+        for i, row in zip(ids, x.numpy(), strict=True):
+            gradients["rows"][i] += row
+        optimizer.step(step)
+        for what, values in plain.items():
+            touched = range(len(values)) if what == "dense" or name == "Adam" else sorted(set(ids))
+            for i in touched:
+                for j in range(3):
+                    slot = slots.setdefault((what, i, j), {})
+                    lr = 0.1 / (step + 1)
+                    values[i, j] = PLAIN[name](values[i, j], gradients[what][i, j], lr, slot, step + 1)
+        np.testing.assert_allclose(dense.detach(), plain["dense"], rtol=1e-9)
+        np.testing.assert_allclose(embedding.weight.detach(), plain["rows"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_state_comes_back_bit_for_bit(name: str) -> None:
+    def run(steps: range, p: nn.Parameter, state: dict[str, object] | None) -> Optimizer:
+        optimizer = Optimizer([p], name, lambda step: 0.1, clip=0.5)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for step in steps:
+            ((p - step) ** 2).sum().backward()
+            optimizer.step(step)
+        return optimizer
+
+    whole = nn.Parameter(torch.arange(4.0))
+    run(range(6), whole, None)
+    p = nn.Parameter(torch.arange(4.0))
+    state = run(range(3), p, None).state_dict()
+    p = nn.Parameter(p.detach().clone())
+    run(range(3, 6), p, state)
+    assert p.tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("clip, factor", [(5.0, 1.0), (1.0, 1 / 13), (0.0, 0.0), (-1.0, 1.0)])
+def test_clipping(clip: float, factor: float) -> None:
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])]
+    norm = clip_by_global_norm(gradients, clip if clip != 5.0 else 20.0)
+    assert float(norm) == 13.0
+    torch.testing.assert_close(torch.cat([g.flatten() for g in gradients]), factor * torch.tensor([3.0, 4.0, 12.0]))
+
+
+def test_zero_gradients_stay_zero() -> None:
+    gradients = [torch.zeros(3)]
+    assert float(clip_by_global_norm(gradients, 5.0)) == 0.0
+    assert gradients[0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_norm_counts_looked_up_positions() -> None:
+    embedding = nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1, 1, 2])).sum().backward()
+    assert embedding.weight.grad is not None
+    norm = clip_by_global_norm([embedding.weight.grad], -1.0)
+    assert float(norm) == pytest.approx(math.sqrt(6))  # and not sqrt(2² + 2² + 1 + 1)
+
+
+@pytest.mark.parametrize("decay", ["polynomial_decay", "cosine_decay"])
+def test_extensions_go_from_the_first_rate_to_the_least(decay: str) -> None:
+    def rate(step: int) -> float:
+        return decayed_learning_rate(step, 0.1, decay, decay_steps=10, start_at=5, minimum=0.02)
+
+    assert [rate(step) for step in (0, 5)] == [0.1, 0.1]
+    assert rate(10) == pytest.approx(0.06)
+    assert [rate(step) for step in (15, 16, 10**6)] == pytest.approx([0.02] * 3)
+    falling = [rate(step) for step in range(5, 16)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_the_least_rate_holds_for_every_decay() -> None:
+    for decay in DECAYS:
+        assert decayed_learning_rate(10**6, 0.1, decay, decay_steps=1, decay_rate=0.5, minimum=0.01) == 0.01
+    assert decayed_learning_rate(0, 0.1, minimum=0.2) == 0.2  # raised, as in the original

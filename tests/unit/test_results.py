@@ -1,0 +1,312 @@
+"""The tables of a run folder, from logs written by hand."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from s2s_search import results
+from s2s_search.hparams import ConfigError
+from s2s_search.progress import ENDS
+from s2s_search.results import append_event, load, write_tables
+
+SEARCHED = {
+    "model": "string",
+    "encoder.type": "string",
+    "attention.dim": "Int64",
+    "optimizer.learning_rate": "Float64",
+    "bridge_spec": "string",
+}
+
+
+class Run:
+    """A run folder, filled event by event."""
+
+    def __init__(self, folder: Path, metric: str = "dev.loss", goal: str = "minimize") -> None:
+        self.folder = folder
+        search = {"event": "search", "name": "toy", "metric": metric, "goal": goal, "searched": SEARCHED}
+        append_event(folder, search | {"trials": 4})
+
+    def trial(self, k: int, **settings: object) -> None:
+        settings = {key.replace("__", "."): value for key, value in settings.items()}
+        event = {"event": "trial", "trial": f"trial-{k:05d}", "settings": settings}
+        append_event(self.folder, event | {"config": {"train.seed": k, **settings}})
+
+    def report(self, k: int, step: int, loss: float, **metrics: object) -> None:
+        numbers = {"step": step, "seconds": step / 10, "status": "running", "dev.loss": loss, "parameters": 100 + k}
+        append_event(self.folder, {"event": "report", "trial": f"trial-{k:05d}", **numbers, **metrics})
+
+    def end(self, k: int | None, status: str, message: str | None = None) -> None:
+        trial = {} if k is None else {"trial": f"trial-{k:05d}", "message": message}
+        append_event(self.folder, {"event": "status", "status": status, **trial})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Four trials: finished, stopped, failed before its first report, running."""
+    run = Run(tmp_path)
+    run.trial(0, model="AttentionSeq2Seq", encoder__type="A", attention__dim=64, optimizer__learning_rate=1e-3)
+    run.trial(1, model="BasicSeq2Seq", encoder__type="B", optimizer__learning_rate=1, bridge_spec={"class": "X"})
+    run.report(0, 10, 2.0)
+    run.report(1, 10, 3.0)
+    run.end(1, "stopped")
+    run.trial(2, model="BasicSeq2Seq", encoder__type="B")
+    run.end(2, "failed", "ValueError: no")
+    run.report(0, 20, 1.0)
+    run.report(0, 30, 1.5)
+    run.end(0, "finished")
+    run.trial(3, model="AttentionSeq2Seq", encoder__type="A", attention__dim=32)
+    run.report(3, 10, 1.25)
+    return run
+
+
+def test_a_row_a_trial(run: Run) -> None:
+    trials = load(run.folder).trials.set_index("trial")
+    assert list(trials.status) == ["finished", "stopped", "failed", "running"]
+    first = trials.loc["trial-00000"]
+    assert (first["step"], first["seconds"], first["parameters"], first["seed"]) == (30, 3.0, 100, 0)
+    assert (first["best.step"], first["best.dev.loss"], first["last.dev.loss"]) == (20, 1.0, 1.5)
+    assert trials["message"].dropna().to_dict() == {"trial-00002": "ValueError: no"}
+
+
+def test_a_trial_that_failed_before_its_first_report_has_a_row_without_numbers(run: Run) -> None:
+    failed = load(run.folder).trials.set_index("trial").loc["trial-00002"]
+    assert failed[["step", "seconds", "best.step", "best.dev.loss", "last.dev.loss", "parameters"]].isna().all()
+    assert failed["encoder.type"] == "B"
+
+
+def test_a_column_for_each_searched_hyperparameter_with_na_where_inactive(run: Run) -> None:
+    trials = load(run.folder).trials
+    assert list(trials.columns[-len(SEARCHED) :]) == list(SEARCHED)
+    assert trials["attention.dim"].isna().tolist() == [False, True, True, False]
+    assert trials["bridge_spec"][1] == '{"class": "X"}'
+
+
+def test_dtypes_do_not_depend_on_what_the_rows_are(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    full, empty = load(run.folder), load(Run(tmp_path / "empty").folder)
+    assert len(empty.trials) == len(empty.reports) == 0
+    assert full.trials.dtypes.to_dict() == empty.trials.dtypes.to_dict()
+    assert full.reports.dtypes.to_dict() == empty.reports.dtypes.to_dict()
+    assert {key: str(full.trials[key].dtype) for key in SEARCHED} == SEARCHED
+    assert str(full.trials["last.dev.bleu"].dtype) == "Float64"
+
+
+def test_a_row_a_report_in_the_order_of_time(run: Run) -> None:
+    reports = load(run.folder).reports
+    assert list(reports.columns) == [*results.REPORT, *results.METRICS]
+    assert reports[reports.trial == "trial-00000"]["dev.loss"].tolist() == [2.0, 1.0, 1.5]
+    assert reports["elapsed"].is_monotonic_increasing
+
+
+def test_stored_tables_equal_those_from_the_log(run: Run) -> None:
+    from_log = load(run.folder)
+    write_tables(run.folder)
+    (run.folder / "events.jsonl").write_bytes(_without_all_but_the_first_line(run.folder / "events.jsonl"))
+    stored = load(run.folder)
+    pd.testing.assert_frame_equal(stored.trials, from_log.trials)
+    pd.testing.assert_frame_equal(stored.reports, from_log.reports)
+    assert (stored.status, stored.metric, stored.searched) == ("running", "dev.loss", tuple(SEARCHED))
+
+
+def _without_all_but_the_first_line(log: Path) -> bytes:
+    """Of the same length, so that only the stored tables can say what the rest was."""
+    first, rest = log.read_bytes().split(b"\n", 1)
+    return first + b"\n" + b"#" * len(rest)
+
+
+def test_tables_older_than_the_log_are_not_believed(run: Run) -> None:
+    write_tables(run.folder)
+    run.report(3, 20, 0.5)
+    run.end(None, "interrupted")
+    found = load(run.folder)
+    assert found.best(1)["best.dev.loss"][0] == 0.5
+    assert found.status == "interrupted"
+
+
+@pytest.mark.parametrize("name", ["trials.parquet", "reports.parquet"])
+@pytest.mark.parametrize("content", [b"", b"PAR1 nonsense", None])
+def test_a_damaged_table_is_made_again_from_the_log(run: Run, name: str, content: bytes | None) -> None:
+    write_tables(run.folder)
+    (run.folder / name).unlink() if content is None else (run.folder / name).write_bytes(content)
+    assert len(load(run.folder).trials) == 4
+
+
+def test_the_csv_reads_as_the_table(run: Run) -> None:
+    trials = write_tables(run.folder).trials
+    read = pd.read_csv(run.folder / "trials.csv", dtype=trials.dtypes.astype(str).to_dict())
+    pd.testing.assert_frame_equal(read, trials)
+
+
+def test_no_temporary_file_stays(run: Run) -> None:
+    write_tables(run.folder)
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"events.jsonl", "trials.csv", "trials.parquet", "reports.parquet"}
+    with pytest.raises(ZeroDivisionError):
+        results.replace(run.folder / "trials.csv", lambda path: [path.write_text("half"), 1 / 0])
+    assert {path.name for path in run.folder.iterdir()} == names
+    assert "half" not in (run.folder / "trials.csv").read_text()
+
+
+def test_best_ranks_by_the_metric_with_trials_without_one_last(run: Run) -> None:
+    found = load(run.folder)
+    assert found.best(None).trial.str[-1:].tolist() == ["0", "3", "1", "2"]
+    assert found.best(2)["best.dev.loss"].tolist() == [1.0, 1.25]
+
+
+def test_best_of_a_metric_to_maximize(tmp_path: Path) -> None:
+    run = Run(tmp_path, "dev.bleu", "maximize")
+    for k, bleu in enumerate([10.0, 30.0, 20.0]):
+        run.trial(k)
+        run.report(k, 1, 1.0, **{"dev.bleu": bleu})
+        run.report(k, 2, 1.0, **{"dev.bleu": 5.0})
+    found = load(tmp_path)
+    assert found.best()["best.dev.bleu"].tolist() == [30.0, 20.0, 10.0]
+    assert found.best()["best.step"].tolist() == [1, 1, 1]
+    assert found.best(sort="dev.loss")["trial"].str[-1:].tolist() == ["0", "1", "2"]
+
+
+def test_best_sorts_by_any_column_towards_its_better_side(run: Run) -> None:
+    found = load(run.folder)
+    assert found.best(None, "seconds")["trial"].str[-1:].tolist() == ["1", "3", "0", "2"]
+    assert found.best(None, "encoder.type")["encoder.type"].tolist() == ["A", "A", "B", "B"]
+    with pytest.raises(ConfigError, match=r"encoder\.typ"):
+        found.best(sort="encoder.typ")
+
+
+def test_equal_values_rank_the_earlier_report_first(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.trial(0)
+    run.report(0, 10, 1.0)
+    run.report(0, 20, 1.0)
+    assert load(tmp_path).trials["best.step"][0] == 10
+
+
+def test_by_compares_the_values_of_a_hyperparameter(run: Run) -> None:
+    table = load(run.folder).by("encoder.type")
+    assert table.index.tolist() == ["A", "B"]
+    assert table["trials"].tolist() == [2, 2]
+    assert table["scored"].tolist() == [2, 1]
+    assert table.loc["A", ["best", "median", "mean", "trial"]].tolist() == [1.0, 1.125, 1.125, "trial-00000"]
+    assert pd.isna(table.loc["B", "std"])
+
+
+def test_by_keeps_the_trials_where_the_hyperparameter_is_inactive(run: Run) -> None:
+    table = load(run.folder).by("attention.dim")
+    assert table.index.fillna(0).tolist() == [64, 32, 0]
+    assert table["trials"].tolist() == [1, 1, 2]
+    assert table["scored"].tolist() == [1, 1, 1]
+
+
+def test_by_shows_values_whose_trials_all_failed(run: Run) -> None:
+    run.trial(4, encoder__type="C")
+    run.end(4, "failed", "no")
+    row = load(run.folder).by("encoder.type").loc["C"]
+    assert (row["trials"], row["scored"]) == (1, 0)
+    assert row[["best", "mean", "trial"]].isna().all()
+
+
+def test_what_a_divergence_is_given_is_never_best(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for k in (0, 1):
+        run.trial(k)
+    run.report(0, 10, 3.0)
+    run.report(0, 20, 1e6, status="diverged")
+    run.report(1, 10, 1e6, status="diverged")
+    trials = load(tmp_path).trials
+    assert trials["best.dev.loss"].fillna(-1).tolist() == [3.0, -1]
+    assert trials["last.dev.loss"].tolist() == [1e6, 1e6]
+
+
+def test_numbers_that_are_not_finite_become_na(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.trial(0)
+    run.report(0, 10, float("nan"), **{"train.loss": float("inf")})
+    found = load(tmp_path)
+    assert found.reports[["dev.loss", "train.loss"]].isna().all(axis=None)
+    assert pd.isna(found.trials["best.dev.loss"][0])
+
+
+def test_metrics_that_are_not_known_get_columns_of_their_own(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.trial(0)
+    run.report(0, 10, 1.0, node="a", **{"dev.chrf": 3})
+    found = load(tmp_path)
+    assert found.trials["best.dev.chrf"][0] == 3
+    assert found.reports["node"].tolist() == ["a"]
+
+
+def test_a_line_that_is_being_written_is_left_out(run: Run) -> None:
+    with open(run.folder / "events.jsonl", "ab") as log:
+        log.write(b'{"event": "report", "trial": "trial-00003", "st')
+    assert len(load(run.folder).reports) == 5
+
+
+def test_a_damaged_line_is_named(run: Run) -> None:
+    log = run.folder / "events.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*lines[:3], b"nonsense\n", *lines[3:]]))
+    with pytest.raises(ConfigError, match=r"events\.jsonl: line 4: .*nonsense"):
+        load(run.folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "\n",
+        "{}\n",
+        "[1]\n[2]\n",
+        '{"event": "trial"}\n',
+        '"search"\n',
+        '{"event": "search"}\n',
+        '{"event": []}\n',
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "events.jsonl").write_text(content)
+    with pytest.raises(ConfigError):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["missing", "file", "file/below"])
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="no folder"):
+        load(tmp_path / name)
+
+
+def test_reading_needs_neither_ray_nor_torch(run: Run) -> None:
+    program = f"""
+        import sys
+        sys.modules["ray"] = sys.modules["torch"] = None
+        from s2s_search import results
+        print(len(results.load({str(run.folder)!r}).trials))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "4"
+
+
+def test_the_log_is_json_lines_with_times(run: Run) -> None:
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events][:4] == ["search", "trial", "trial", "report"]
+    assert all(event["time"] > 1.6e9 for event in events)
+
+
+def test_the_documentation_names_every_column_with_its_dtype() -> None:
+    rows: dict[str, str] = {}
+    for line in (Path(__file__).parents[2] / "docs" / "results.md").read_text().splitlines():
+        if line.startswith("| `"):
+            name, dtype, *_ = [cell.strip(" `") for cell in line.split("|")[1:]]
+            rows.setdefault(name, dtype)
+    metrics = dict.fromkeys(results.METRICS, "Float64")
+    assert {name: rows.get(name) for name in results.REPORT | metrics} == results.REPORT | metrics
+    assert {*ENDS, "running"} <= set(rows)
+    trials = {"best.step": "Int64", "seed": "Int64", "message": "string", "best.*": "Float64", "last.*": "Float64"}
+    assert {name: rows.get(name) for name in trials} == trials

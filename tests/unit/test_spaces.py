@@ -1,0 +1,566 @@
+"""The grammar of search-space files: what each form means, and what is refused with which line."""
+# ruff: noqa: E501 (a case is a line)
+
+import math
+import pickle
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from s2s_search.hparams import ConfigError, resolve
+from s2s_search.spaces import Choice, Range, Space, Tie, load_space
+
+ROOT = Path(__file__).parents[2]
+CELL = "encoder.rnn_cell.cell_spec"
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a space from text: parameters alone, or a whole file where it names a model."""
+
+    def load(text: str, **sections: str) -> Space:
+        text = textwrap.dedent(text)
+        if not re.search("^model:", text, re.MULTILINE):
+            head = {"model": "AttentionSeq2Seq", "search": "{trials: 1}", **sections}
+            text = "".join(f"{name}: {value}\n" for name, value in head.items()) + "parameters:\n" + indent(text)
+        path = tmp_path / "space.yaml"
+        path.write_text(text)
+        return load_space(path)
+
+    return load
+
+
+@pytest.fixture
+def problems(load):
+    def problems(text: str, **sections: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load(text, **sections)
+        assert str(caught.value).splitlines()[0].startswith(caught.value.where)
+        return [re.sub(": +", ": ", problem, count=1) for problem in caught.value.problems]
+
+    return problems
+
+
+def indent(text: str) -> str:
+    return textwrap.indent(text.strip("\n"), "  ") + "\n"
+
+
+def domain(space: Space, key: str) -> Choice | Range | Tie:
+    (found,) = (dimension.domain for dimension in space.dimensions if dimension.key == key)
+    return found
+
+
+class TestForms:
+    def test_constant(self, load):
+        space = load("embedding.dim: 64")
+        assert space.searched == ()
+        assert space.at([]) == {"model": "AttentionSeq2Seq", "embedding.dim": 64}
+
+    def test_choice(self, load):
+        space = load("embedding.dim: [64, 128, 256]")
+        assert [space.at([u])["embedding.dim"] for u in (0, 0.33, 0.34, 0.67, 1)] == [64, 64, 128, 256, 256]
+
+    def test_kinds_come_from_the_table(self, load):
+        space = load("""
+            optimizer.learning_rate: 1e-4
+            optimizer.lr_decay_type: ["", exponential_decay]
+            optimizer.lr_staircase: no
+            source.reverse: "True"
+            optimizer.lr_stop_decay_at: 1e9
+            encoder.rnn_cell.cell_spec: {class: LSTMCell, num_units: "64", use_peepholes: yes, num_proj: ~}
+        """)
+        flat = space.at([0.0])
+        assert flat["optimizer.learning_rate"] == 1e-4
+        assert flat["optimizer.lr_decay_type"] == ""
+        assert flat["optimizer.lr_staircase"] is False
+        assert flat["source.reverse"] is True
+        assert repr(flat["optimizer.lr_stop_decay_at"]) == "1000000000"
+        assert flat[CELL] == {"class": "LSTMCell", "num_units": 64, "use_peepholes": True, "num_proj": None}
+
+    def test_labelled_choices_and_conditions_on_labels(self, load):
+        space = load(
+            """
+            bridge_spec:
+              choices:
+                zero: {class: ZeroBridge}
+                initial: {class: InitialStateBridge, activation_fn: tanh}
+              role: scientific
+            embedding.dim: {choices: [7], when: {bridge_spec: initial}}
+            """
+        )
+        assert space.at([0.0]) == {"model": "AttentionSeq2Seq", "bridge_spec": {"class": "ZeroBridge"}}
+        assert space.at([1.0])["embedding.dim"] == 7
+        assert space.label("bridge_spec", space.at([1.0])["bridge_spec"]) == "initial"
+        assert space.label("embedding.dim", 7) == 7
+        assert space.dimensions[1].role == "scientific"
+
+    def test_same_as_ties_a_spec_with_its_entries(self, load):
+        space = load(f"""
+            {CELL}.class: [GRUCell, LSTMCell]
+            {CELL}.num_units: [8, 16]
+            {CELL}.use_peepholes: {{choices: [true], when: {{{CELL}.class: LSTMCell}}}}
+            decoder.rnn_cell.cell_spec: {{same_as: {CELL}}}
+            attention.dim: {{same_as: {CELL}.num_units}}
+        """)
+        assert space.searched == (f"{CELL}.class", f"{CELL}.num_units")
+        for flat in space.grid():
+            h = resolve("AttentionSeq2Seq", flat)
+            assert h[CELL] == h["decoder.rnn_cell.cell_spec"]
+            assert h["attention.dim"] == h[CELL]["num_units"]
+
+    def test_same_as_ties_a_whole_spec_and_an_own_entry_wins(self, load):
+        space = load(f"""
+            {CELL}: [{{class: GRUCell, num_units: 8}}, {{class: BasicRNNCell, num_units: 9}}]
+            decoder.rnn_cell.cell_spec: {{same_as: {CELL}}}
+            decoder.rnn_cell.cell_spec.num_units: 32
+            attention.dim: {{same_as: {CELL}.num_units}}
+        """)
+        h = resolve("AttentionSeq2Seq", space.at([1.0]))
+        assert h["decoder.rnn_cell.cell_spec"] == {"class": "BasicRNNCell", "num_units": 32}
+        assert h["attention.dim"] == 9
+
+    def test_conditions_all_hold_and_chain(self, load):
+        space = load("""
+            optimizer.lr_staircase: {choices: [true], when: {optimizer.lr_decay_rate: [0.25]}}
+            optimizer.lr_decay_rate:
+              choices: [0.25, 0.75]
+              when: {optimizer.lr_decay_type: [exponential_decay, natural_exp_decay], optimizer.name: SGD}
+            optimizer.lr_decay_type: ["", exponential_decay, natural_exp_decay]
+            optimizer.name: [Adam, SGD]
+        """)
+        flats = [flat for flat in space.grid() if "optimizer.lr_decay_rate" in flat]
+        assert len(space.grid()) == 8
+        assert [flat["optimizer.lr_decay_rate"] for flat in flats] == [0.25, 0.75] * 2
+        assert [("optimizer.lr_staircase" in flat) for flat in flats] == [True, False] * 2
+
+    def test_a_condition_on_a_key_outside_the_file_looks_at_its_default(self, load):
+        space = load("embedding.dim: {choices: [7], when: {optimizer.name: Adam}}")
+        assert space.at([])["embedding.dim"] == 7
+
+    def test_keys_of_one_of_two_models(self, load):
+        space = load(
+            """
+            attention.score_type: [dot, bahdanau]
+            attention.dim: 32
+            embedding.dim: {choices: [7], when: {model: BasicSeq2Seq}}
+            """,
+            model="[BasicSeq2Seq, AttentionSeq2seq]",
+        )
+        assert space.models == ("BasicSeq2Seq", "AttentionSeq2Seq")
+        assert space.searched == ("model", "attention.score_type")
+        assert space.grid() == [
+            {"model": "BasicSeq2Seq", "embedding.dim": 7},
+            {"model": "AttentionSeq2Seq", "attention.score_type": "dot", "attention.dim": 32},
+            {"model": "AttentionSeq2Seq", "attention.score_type": "bahdanau", "attention.dim": 32},
+        ]
+
+    def test_aliases_are_followed(self, load):
+        space = load(f"""
+            {CELL}: &cell {{class: GRUCell, num_units: 8}}
+            decoder.rnn_cell.cell_spec: *cell
+        """)
+        assert space.at([])["decoder.rnn_cell.cell_spec"] == {"class": "GRUCell", "num_units": 8}
+
+    def test_a_configuration_shares_nothing_with_the_space(self, load):
+        space = load(f"{CELL}: {{class: GRUCell, num_units: 8}}")
+        space.at([])[CELL]["num_units"] = 9
+        assert space.at([])[CELL]["num_units"] == 8
+
+    def test_a_space_is_picklable(self, load):
+        space = load("embedding.dim: [1, 2]")
+        assert pickle.loads(pickle.dumps(space)) == space
+
+
+class TestRange:
+    def test_linear(self):
+        assert [Range(0.0, 2.0).at(u) for u in (0, 0.25, 1)] == [0, 0.5, 2]
+
+    def test_log(self):
+        assert [Range(1e-4, 1e-2, log=True).at(u) for u in (0, 0.5, 1)] == [1e-4, 1e-3, 1e-2]
+
+    def test_whole_numbers_are_equally_likely_ends_included(self):
+        whole = Range(1, 4, step=1, whole=True)
+        assert [whole.at((i + 0.5) / 16) for i in range(16)] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+        assert whole.at(1.0) == 4
+
+    def test_step(self):
+        assert Range(0.5, 1.0, step=0.1).points() == (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+        assert Range(64, 500, step=64, whole=True).points()[-1] == 448
+
+    def test_log_of_whole_numbers_covers_octaves_evenly(self):
+        whole = Range(8, 127, log=True, step=1, whole=True)
+        drawn = [whole.at((i + 0.5) / 1000) for i in range(1000)]
+        for low in (8, 16, 32, 64):
+            assert abs(sum(low <= x < 2 * low for x in drawn) - 250) <= 10
+        assert (min(drawn), max(drawn)) == (8, 127)
+
+    def test_few_digits_and_never_outside(self):
+        for low, high in ((1e-4, 1e-2), (0.99999, 0.999999), (3.0, 3.0000000001), (1e-300, 1e38)):
+            for log in (True, False):
+                for i in range(101):
+                    assert low <= Range(low, high, log=log).at(i / 100) <= high
+        assert len(repr(Range(1e-4, 1e-2, log=True).at(math.pi / 4))) <= 11
+
+
+class TestDraws:
+    TEXT = """
+        embedding.dim: {min: 8, max: 64}
+        optimizer.learning_rate: {min: 1e-4, max: 1e-2, log: true}
+        encoder.type: [UnidirectionalRNNEncoder, BidirectionalRNNEncoder]
+    """
+
+    @pytest.mark.parametrize("method", ["random", "halton"])
+    def test_seeded_and_prefixes(self, load, method):
+        space = load(self.TEXT, search=f"{{method: {method}, seed: 3}}")
+        assert space.draw(20) == space.draw(20, seed=3) == [*space.draw(7), *space.draw(20)[7:]]
+        assert space.draw(5, seed=4) != space.draw(5)
+
+    def test_halton_is_more_even_than_chance(self, load):
+        space = load(self.TEXT, search="{method: halton, seed: 3}")
+        dims = sorted(flat["embedding.dim"] for flat in space.draw(57))
+        worst = max(abs(sum(x <= bound for x in dims) - (bound - 7)) for bound in range(8, 65))
+        assert worst <= 4
+
+    def test_no_configuration_twice(self, load):
+        space = load("embedding.dim: [100, 200]\noptimizer.name: [Adam, SGD]\n")
+        drawn = space.draw(4)
+        assert len({resolve("AttentionSeq2Seq", flat) for flat in drawn}) == 4
+
+    def test_equal_when_resolved_is_equal(self, load):
+        space = load(f"{CELL}.num_units: [128, 64]\nembedding.dim: {{choices: [100], when: {{{CELL}.num_units: 128}}}}")
+        with pytest.raises(ConfigError, match="3 different configurations were asked for, but only 2 valid ones"):
+            space.draw(3)
+
+    def test_invalid_combinations_are_never_drawn(self, load):
+        space = load("""
+            bridge_spec: [{class: PassThroughBridge}, {class: ZeroBridge}]
+            encoder.rnn_cell.num_layers: [1, 2, 3]
+            decoder.rnn_cell.num_layers: [1, 2, 3]
+        """)
+        assert len(space.draw(12)) == len(space.grid()) == 12
+        for flat in space.draw(12):
+            resolve("AttentionSeq2Seq", flat)
+
+    def test_fixing_a_key_leaves_the_others(self, load):
+        space = load(self.TEXT)
+        free = [flat["optimizer.learning_rate"] for flat in space.draw(10)]
+        fixed = space.fixed({"embedding.dim": "32"}).draw(10)
+        assert [flat["optimizer.learning_rate"] for flat in fixed] == free
+        assert {flat["embedding.dim"] for flat in fixed} == {32}
+
+    def test_at_takes_as_many_numbers_as_searched(self, load):
+        space = load(self.TEXT)
+        assert space.size == len(space.searched) == 3
+        for u in ([0.5] * 2, [0.5, 0.5, 1.5], [0.5, 0.5, math.nan]):
+            with pytest.raises(ValueError, match="at needs 3 numbers from 0 to 1"):
+                space.at(u)
+
+
+class TestTrials:
+    def test_budget_and_seeds(self, load):
+        space = load(
+            "embedding.dim: [1, 2, 3]", search="{trials: 2, seed: 5, replicates: 2}", scheduler="{max_steps: 70}"
+        )
+        trials = space.trials()
+        assert [flat["train.seed"] for flat in trials] == [5, 6, 5, 6]
+        assert {flat["train.max_steps"] for flat in trials} == {70}
+        assert trials[0]["embedding.dim"] == trials[1]["embedding.dim"] != trials[2]["embedding.dim"]
+        assert trials[:2] == space.trials(1)
+        assert [flat["train.seed"] for flat in space.trials(1, seed=9)] == [9, 10]
+
+    def test_grids_multiply_the_draws(self, load):
+        space = load(
+            """
+            optimizer.learning_rate: {min: 0.1, max: 0.9}
+            attention.score_type: {grid: [dot, bahdanau]}
+            embedding.dim: {grid: [1, 2], when: {attention.score_type: dot}}
+            """,
+            search="{trials: 3}",
+        )
+        trials = space.trials()
+        assert len(trials) == 9
+        assert len({flat["optimizer.learning_rate"] for flat in trials[:3]}) == 1
+        assert space.draw(9) == [{k: v for k, v in flat.items() if not k.startswith("train")} for flat in trials]
+
+    def test_grid_search(self, load):
+        space = load("embedding.dim: {min: 1, max: 3}\noptimizer.clip_gradients: {min: 1, max: 2, step: 0.5}",
+                     search="{method: grid}")  # fmt: skip
+        trials = space.trials()
+        assert [(flat["embedding.dim"], flat["optimizer.clip_gradients"]) for flat in trials] == [
+            (dim, clip) for dim in (1, 2, 3) for clip in (1.0, 1.5, 2.0)
+        ]
+        assert space.trials(4) == trials[:4]
+        assert len(space.trials(100)) == 9
+
+    def test_overrides_win_and_ties_follow(self, load):
+        space = load(f"""
+            {CELL}.num_units: [8, 16]
+            decoder.rnn_cell.cell_spec: {{same_as: {CELL}}}
+            optimizer.lr_decay_type: ["", exponential_decay]
+            optimizer.lr_decay_rate: {{choices: [0.5], when: {{optimizer.lr_decay_type: exponential_decay}}}}
+        """)
+        overrides = {f"{CELL}.num_units": "4", "optimizer.lr_decay_type": "exponential_decay", "train.max_steps": 7}
+        (flat,) = space.trials(1, overrides=overrides)
+        h = resolve("AttentionSeq2Seq", flat)
+        assert h["decoder.rnn_cell.cell_spec"]["num_units"] == 4
+        assert (h["optimizer.lr_decay_rate"], h["train.max_steps"]) == (0.5, 7)
+
+    def test_a_whole_spec_overrides_entries(self, load):
+        space = load(f"{CELL}.num_units: [8, 16]\n{CELL}.forget_bias: 0")
+        (flat,) = space.trials(1, overrides={CELL: {"class": "GRUCell", "num_units": 4}})
+        assert resolve("AttentionSeq2Seq", flat)[CELL] == {"class": "GRUCell", "num_units": 4}
+
+    def test_bad_overrides(self, load):
+        space = load("embedding.dim: [1, 2]", search="{trials: 1, replicates: 2}")
+        with pytest.raises(ConfigError) as caught:
+            space.trials(overrides={"embedding.dmi": 3, "embedding.dim": "x", "train.seed": 1, "model": "BasicSeq2Seq"})
+        assert caught.value.problems == (
+            "unknown hyperparameter 'embedding.dmi'; did you mean 'embedding.dim'?",
+            "embedding.dim: must be a whole number at least 1 and at most 65536, but got 'x'",
+            "model: BasicSeq2Seq is not searched here; known: AttentionSeq2Seq",
+            "train.seed: cannot be fixed, because replicates differ by it",
+        )
+
+    def test_overrides_that_no_draw_survives(self, load):
+        space = load("encoder.rnn_cell.num_layers: [2, 3]")
+        with pytest.raises(ConfigError, match="no valid configuration among 2000 draws: bridge_spec: PassThrough"):
+            space.trials(overrides={"bridge_spec": {"class": "PassThroughBridge"}})
+
+    def test_train_max_steps_among_the_parameters(self, load):
+        space = load("train.max_steps: [50, 80, 60]\ntrain.seed: 4")
+        assert space.scheduler.max_steps == 80
+        assert {flat["train.max_steps"] for flat in space.trials(3)} == {50, 60, 80}
+        assert {flat["train.seed"] for flat in space.trials(3)} == {4}
+
+    def test_too_few(self, load):
+        with pytest.raises(ConfigError, match=r"search\.trials: must be at least 1, but got -1"):
+            load("embedding.dim: [1, 2]").trials(-1)
+
+    def test_too_many(self, load):
+        with pytest.raises(ConfigError, match="9 different configurations were asked for, but only 2 valid ones"):
+            load("embedding.dim: [1, 2]").trials(9)
+
+
+class TestSections:
+    def test_defaults(self, load):
+        space = load("model: BasicSeq2Seq")
+        assert (space.metric.name, space.metric.goal) == ("dev.loss", "minimize")
+        assert (space.search.method, space.search.trials, space.search.seed, space.search.replicates) == (
+            "random",
+            1,
+            0,
+            1,
+        )
+        assert (space.scheduler.name, space.scheduler.max_steps, space.scheduler.grace_steps) == ("asha", 1000, 111)
+        assert (space.resources.cpu, space.resources.gpu) == (1, 0)
+        assert space.corpus == {"name": "cmudict"}
+        assert space.name == "space"
+        assert space.text == "model: BasicSeq2Seq"
+
+    def test_goal_follows_the_metric(self, load):
+        assert load("embedding.dim: 1", metric="{name: dev.bleu}").metric.goal == "maximize"
+
+    def test_sixteen_draws_or_as_many_as_there_are(self, load):
+        assert load("embedding.dim: [1, 2]", search="{}").search.trials == 2
+        assert load("embedding.dim: {min: 1, max: 99}", search="{}").search.trials == 16
+
+    def test_paths_of_a_corpus_start_from_the_folder_of_the_file(self, load, tmp_path):
+        for name in ("a.src", "a.tgt", "b.tsv"):
+            (tmp_path / name).write_text("x\ty\n")
+        space = load("embedding.dim: 1", corpus="{train: [a.src, a.tgt], dev: b.tsv, source_delimiter: ' '}")
+        assert space.corpus == {
+            "train": [str(tmp_path / "a.src"), str(tmp_path / "a.tgt")],
+            "dev": str(tmp_path / "b.tsv"),
+            "source_delimiter": " ",
+        }
+
+    def test_numbers_of_a_toy_corpus(self, load):
+        assert load("embedding.dim: 1", corpus="{name: reverse, train: 100}").corpus == {
+            "name": "reverse",
+            "train": 100,
+        }
+
+
+class TestProblems:
+    """Each with its line; in these texts the parameters begin in line 4."""
+
+    @pytest.mark.parametrize(
+        "text, expected",
+        [
+            ("embedding.dmi: 3", "line 4: unknown hyperparameter 'embedding.dmi'; did you mean 'embedding.dim'?"),
+            ("embedding.dim: 3\nembedding.dim: 4", "line 5: embedding.dim is given twice, first in line 4"),
+            ("embedding.dim: 0", "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but got '0'"),
+            ("embedding.dim: [64,\n  1.5]", "line 5: embedding.dim: must be a whole number at least 1 and at most 65536, but got '1.5'"),
+            ("embedding.dim: [[1]]", "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but got ['1']"),
+            ("embedding.dim:", "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but got None"),
+            ("embedding.dim: []", "line 4: embedding.dim: the list of choices is empty"),
+            ("embedding.dim: [8, 8.0]", "line 4: embedding.dim: 8 is listed twice"),
+            ("embedding.dim: {choices: 3}", "line 4: embedding.dim: choices must be a list, or a mapping from labels, but got '3'"),
+            ("embedding.dim: {}", "line 4: embedding.dim: needs one of choices, grid, same_as, or min and max, but has none"),
+            ("embedding.dim: {min: 1, max: 2, grid: [3]}", "line 4: embedding.dim: needs one of choices, grid, same_as, or min and max, but has grid and min and max"),
+            ("embedding.dim: {choices: [3], rol: nuisance}", "line 4: embedding.dim: unknown word 'rol'; did you mean 'role'?"),
+            ("embedding.dim: {choices: [3], role: x}", "line 4: embedding.dim: role: unknown name 'x'; known: scientific, nuisance"),
+            ("embedding.dim:\n  min: 1", "line 4: embedding.dim: max is missing"),
+            ("embedding.dim:\n  min: 1\n  max: x", "line 6: embedding.dim: must be a whole number at least 1 and at most 65536, but got 'x'"),
+            ("optimizer.learning_rate: {min: 1e-2, max: 1e-3}", "line 4: optimizer.learning_rate: min must be below max, but min = 0.01 and max = 0.001"),
+            ("optimizer.clip_gradients: {min: 0, max: 1, log: true}", "line 4: optimizer.clip_gradients: log needs min above 0, but min = 0.0"),
+            ("embedding.dim: {min: 1, max: 9, log: 1}", "line 4: embedding.dim: log must be true or false, but got '1'"),
+            ("embedding.dim: {min: 1, max: 9, step: 0}", "line 4: embedding.dim: step must be a whole number above 0, but got '0'"),
+            ("embedding.dim: {min: 1, max: 9, step: 10}", "line 4: embedding.dim: step must be at most max - min and at least 1e-16 of it, but step = 10 and max - min = 8"),
+            ("optimizer.clip_gradients: {min: 1e-30, max: 1e30, step: 1e-300}", "line 4: optimizer.clip_gradients: step must be at most max - min and at least 1e-16 of it, but step = 1e-300 and max - min = 1e+30"),
+            ("optimizer.lr_stop_decay_at: {min: 1, max: 1e15}\nembedding.dim: {choices: [1], when: {optimizer.lr_stop_decay_at: [7, 0]}}", "line 5: embedding.dim: when: optimizer.lr_stop_decay_at can never be 0 in this file"),
+            ("source.reverse: {min: 0, max: 1}", "line 4: source.reverse: min and max are for numbers, and this is true or false"),
+            ("embedding.dim: {same_as: optimizer.name}", "line 4: embedding.dim: same_as: embedding.dim is a whole number, but optimizer.name is a name"),
+            ("embedding.dim: {same_as: attention.dim}", "line 4: embedding.dim: same_as: attention.dim is not set in this file"),
+            ("embedding.dim: {same_as: [x]}", "line 4: unknown hyperparameter \"['x']\"; known: source.max_seq_len, source.reverse, target.max_seq_len, ... (71 in all)"),
+            ("embedding.dim: {same_as: embedding.dim}", "line 4: embedding.dim: when and same_as go in a circle: embedding.dim -> embedding.dim"),
+            ("embedding.dim: {choices: [1], when: 3}", "line 4: embedding.dim.when: must be a mapping, but got '3'"),
+            ("embedding.dim:\n  choices: [1]\n  when:\n    optimizer.nam: x", "line 7: embedding.dim: when: unknown hyperparameter 'optimizer.nam'; did you mean 'optimizer.name'?"),
+            ("embedding.dim: {choices: [1], when: {optimizer.name: SGD}}", "line 4: embedding.dim: when: optimizer.name can never be 'SGD' in this file"),
+            ("embedding.dim: {choices: [1], when: {model: BasicSeq2Seq}}", "line 4: embedding.dim: when: model: BasicSeq2Seq is not searched here; known: AttentionSeq2Seq"),
+            ("attention.dim: {min: 1, max: 4}\nembedding.dim: {choices: [1], when: {attention.dim: [4, 5]}}", "line 5: embedding.dim: when: attention.dim can never be 5 in this file"),
+            ("optimizer.learning_rate: {min: 1, max: 4}\nembedding.dim: {choices: [1], when: {optimizer.learning_rate: 2}}", "line 5: embedding.dim: when: optimizer.learning_rate can never be 2.0 in this file"),
+            ("bridge_spec: {class: ZeroBridg}", "line 4: bridge_spec: unknown class 'ZeroBridg'; did you mean 'ZeroBridge'?"),
+            ("bridge_spec: ZeroBridge", "line 4: bridge_spec: must be a mapping with a class, but got 'ZeroBridge'"),
+            ("bridge_spec:\n  choices:\n    a: {class: ZeroBridge}\n    b: {class: ConcatInputBridge}", "line 4: bridge_spec: ConcatInputBridge needs num_units"),
+            ("bridge_spec: {choices: {a: {class: ZeroBridge}}}\nembedding.dim: {choices: [1], when: {bridge_spec: b}}", "line 5: embedding.dim: when: bridge_spec has no choice 'b'; known: a"),
+            (f"{CELL}.initializer: 3", f"line 4: {CELL}.initializer is refused: it is a function, which a configuration cannot hold"),
+            (f"{CELL}.class: [LSTMCell, GRUCell]\n{CELL}.use_peepholes: [true, false]", f"line 5: {CELL}.use_peepholes: GRUCell has no argument 'use_peepholes'; known: num_units, activation"),
+            ("bridge_spec: {class: PassThroughBridge}\nencoder.rnn_cell.num_layers: 2", "line 3: bridge_spec: PassThroughBridge needs an encoder whose final state is shaped as the decoder's state, but encoder = (LSTM(128, 128), LSTM(128, 128)) and decoder = LSTM(128, 128); InitialStateBridge fits any"),
+            ("model: BasicSeq2Seq\nembedding.dim: !!python/name:os.system 3\nparameters: {}", "line 2: unknown section 'embedding.dim'; it belongs under parameters:"),
+            ("embedding.dim: !!python/name:os.system 3", "line 4: unknown tag 'tag:yaml.org,2002:python/name:os.system'"),
+            ("? [a, b]\n: 3", "line 4: a key must be a name"),
+        ],
+    )  # fmt: skip
+    def test_parameters(self, problems, text, expected):
+        assert expected in problems(text)
+
+    @pytest.mark.parametrize(
+        "sections, expected",
+        [
+            ({"model": "BasicSeq"}, "line 1: unknown model 'BasicSeq'; did you mean 'BasicSeq2Seq'?"),
+            ({"model": "[BasicSeq2Seq, BasicSeq2Seq]"}, "line 1: model: a model is listed twice"),
+            ({"model": "[]"}, "line 1: model is missing; known: BasicSeq2Seq, AttentionSeq2Seq"),
+            ({"metric": "{name: dev.los}"}, "line 3: metric.name: unknown name 'dev.los'; did you mean 'dev.loss'?"),
+            ({"metric": "{goal: maximize}"}, "line 3: metric.goal: dev.loss can only be minimized, but goal = maximize"),
+            ({"metric": "dev.loss"}, "line 3: metric: must be a mapping, but got 'dev.loss'"),
+            ({"search": "{method: tpe}"}, "line 2: search.method: unknown name 'tpe'; known: random, halton, grid"),
+            ({"search": "{trails: 3}"}, "line 2: search: unknown key 'trails'; did you mean 'trials'?"),
+            ({"search": "{trials: 0}"}, "line 2: search.trials: must be a whole number at least 1 and at most 1000000 or null, but got '0'"),
+            ({"search": "{trials: 3}"}, "line 2: search.trials: draws must differ, but trials = 3 and there are 2 configurations; method: grid runs each once"),
+            ({"scheduler": "{name: pbt}"}, "line 3: scheduler.name: unknown name 'pbt'; known: asha, none"),
+            ({"scheduler": "{max_steps: 5, grace_steps: 6}"}, "line 3: scheduler.grace_steps: must be at most max_steps, but grace_steps = 6 and max_steps = 5"),
+            ({"scheduler": "{reduction_factor: 1}"}, "line 3: scheduler.reduction_factor: must be a number above 1, but got '1'"),
+            ({"resources": "{cpu: 0}"}, "line 3: resources.cpu: must be a number above 0, but got '0'"),
+            ({"resources": "{gpu: 1.5}"}, "line 3: resources.gpu: must be whole above 1, but gpu = 1.5"),
+            ({"corpus": "{name: cmudct}"}, "line 3: corpus.name: unknown corpus 'cmudct'; did you mean 'cmudict'?"),
+            ({"sarch": "{}"}, "line 3: unknown section 'sarch'; did you mean 'search'?"),
+            ({"search": "{}", "parameter": "{}"}, "line 3: unknown section 'parameter'; did you mean 'parameters'?"),
+        ],
+    )  # fmt: skip
+    def test_sections(self, problems, sections, expected):
+        assert expected in problems("embedding.dim: [3, 4]", **sections)
+
+    def test_missing_corpus_file(self, problems, tmp_path):
+        text = "model: BasicSeq2Seq\ncorpus:\n  train: [a, b]\n  dev: c\n"
+        expected = [
+            f"corpus.train: {tmp_path / 'a'}",
+            f"corpus.train: {tmp_path / 'b'}",
+            f"corpus.dev: {tmp_path / 'c'}",
+        ]
+        found = problems(text)
+        assert [p.split(": cannot")[0].split(": ", 1)[1] for p in found] == expected
+        assert [p.split(":")[0] for p in found] == ["line 3", "line 3", "line 4"]
+
+    def test_one_mistake_is_one_problem(self, problems):
+        assert problems(
+            "", metric="{name: dev.blue, goal: maximize}", scheduler="{max_steps: x, grace_steps: 9000}"
+        ) == [
+            "line 3: metric.name: unknown name 'dev.blue'; did you mean 'dev.bleu'?",
+            "line 4: scheduler.max_steps: must be a whole number at least 1 or null, but got 'x'",
+            "line 5: parameters: must be a mapping, but got nothing",
+        ]
+
+    def test_budget_and_seed_that_contradict_the_sections(self, problems):
+        found = problems(
+            "train.max_steps: [10, 30]\ntrain.seed: 3", scheduler="{max_steps: 20}", search="{trials: 1, replicates: 2}"
+        )
+        assert found == [
+            "line 5: train.max_steps: must be at most scheduler.max_steps = 20, but goes up to 30",
+            "line 6: train.seed: cannot be set, because search.replicates differ by it",
+        ]
+
+    def test_grids(self, problems):
+        text = "optimizer.learning_rate: {min: 1, max: 2}\nembedding.dim: {min: 1, max: 1000}\ntarget.max_seq_len: {min: 2, max: 1000}"
+        assert problems(text, search="{method: grid}") == [
+            "line 4: optimizer.learning_rate: a grid needs steps; give step or choices"
+        ]
+        assert problems(text.split("\n", 1)[1], search="{method: grid}") == [
+            "line 4: search.method: a grid may have at most 100000 points, but this one has 999000"
+        ]
+
+    def test_circles_through_specs(self, problems):
+        (problem,) = problems(f"""
+            {CELL}: {{same_as: decoder.rnn_cell.cell_spec}}
+            decoder.rnn_cell.cell_spec.num_units: {{same_as: {CELL}.num_units}}
+        """)
+        assert "when and same_as go in a circle" in problem
+
+    def test_all_at_once_in_the_order_of_lines_under_one_head(self, load, tmp_path):
+        with pytest.raises(ConfigError) as caught:
+            load("embedding.dim: 0\nattention.dmi: 2\n\n\n\n\n\nencoder.type: x", metric="{goal: maximize}")
+        lines = str(caught.value).splitlines()
+        assert lines[0] == f"{tmp_path / 'space.yaml'}: 4 problems"
+        assert [line[:10] for line in lines[1:]] == ["  line 3: ", "  line 5: ", "  line 6: ", "  line 12:"]
+        assert {line[11] != " " for line in lines[1:]} == {True}
+
+    @pytest.mark.parametrize(
+        "data, expected",
+        [
+            (b"", "the file (sections: model, corpus, metric, search, scheduler, resources, parameters): must be a mapping, but got nothing"),
+            (b"- a\n", "but got a list"),
+            (b"model: BasicSeq2Seq\nparameters:\n\tembedding.dim: 3\n", "line 3: broken YAML: while scanning for the next token found character '\\t' that cannot start any token; indent with spaces, not tabs"),
+            (b"model: BasicSeq2Seq\n---\na: 3\n", "line 2: broken YAML: expected a single document"),
+            (b"model: BasicSeq2Seq\nx: \xff\n", "line 2: not UTF-8: byte 0xff"),
+            (b"model: BasicSeq2Seq\nx: \x00\n", "line 2: broken YAML: character '\\x00'"),
+            (b"a: &a [*a]\n", "broken YAML: an alias stands inside what it stands for"),
+            (b"a: *b\n", "line 1: broken YAML: found undefined alias 'b'"),
+            (b"a: [1, 2\n", "broken YAML: while parsing a flow sequence"),
+            (b"a: " + b"[" * 1000, "broken YAML: nested too deeply"),
+            (b"".join(b"a%d: &a%d [%s]\n" % (i, i, b"x, x" if i == 0 else b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(9)), "broken YAML: too many values by aliases"),
+            (b"#" * 300_000, "is larger than 200000 bytes"),
+            (b"parameters: {}", "model is missing; known: BasicSeq2Seq, AttentionSeq2Seq"),
+        ],
+    )  # fmt: skip
+    def test_broken_files(self, tmp_path, data, expected):
+        path = tmp_path / "broken.yaml"
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match=re.escape(expected)):
+            load_space(path)
+
+    @pytest.mark.parametrize("path", ["no/such/file.yaml", ".", "a\0b"])
+    def test_unreadable_files(self, path):
+        with pytest.raises(ConfigError, match="cannot be read: "):
+            load_space(path)
+
+
+class TestDocument:
+    def test_its_files_load(self, load):
+        blocks = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "search_spaces.md").read_text(), re.DOTALL)
+        counts = [len(load(block).trials()) for block in blocks]
+        assert counts == [64, 8, 4]
+
+
+def test_checking_a_file_imports_nothing_heavy():
+    script = (
+        "import sys\n"
+        "from s2s_search.spaces import load_space\n"
+        f"load_space({str(ROOT / 'search_spaces' / 'quickstart.yaml')!r}).trials()\n"
+        "print({'torch', 'ray', 'pandas', 'numpy'} & set(sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout == "set()\n"

@@ -1,0 +1,167 @@
+"""The trial as a generator: what it reports, that it resumes bit for bit, that it ends in order."""
+
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from s2s_search.batches import make_batch
+from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.hparams import Hparams, resolve
+from s2s_search.nn.generate import greedy
+from s2s_search.nn.models import build_model
+from s2s_search.training import WORST, evaluate, train
+
+TIMES = {"seconds", "evaluation_seconds"}
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return load_corpus({"name": "reverse", "train": 90, "dev": 20, "test": 5, "vocabulary": 6, "max_length": 7})
+
+
+def settings(**more: object) -> Hparams:
+    values = {
+        "embedding.dim": 8,
+        "encoder.type": "BidirectionalRNNEncoder",
+        "encoder.rnn_cell.cell_spec.num_units": 8,
+        "decoder.rnn_cell.cell_spec.num_units": 8,
+        "decoder.rnn_cell.dropout_input_keep_prob": 0.8,
+        "encoder.rnn_cell.dropout_output_keep_prob": 0.7,
+        "attention.dim": 8,
+        "optimizer.learning_rate": 0.01,
+        "train.batch_size": 16,
+        "train.max_steps": 20,
+        "train.eval_every_steps": 5,
+        "inference.max_decode_length": 12,
+    }
+    return resolve("AttentionSeq2Seq", values | {name.replace("__", "."): value for name, value in more.items()})
+
+
+def collected(reports: Any) -> list[dict[str, Any]]:
+    return [{k: v for k, v in report.metrics.items() if k not in TIMES} for report in reports]
+
+
+def test_reports(corpus: Corpus) -> None:
+    reports = [report.metrics for report in train(settings(train__max_steps=12), corpus)]
+    assert [report["step"] for report in reports] == [5, 10, 12]
+    assert [report["status"] for report in reports] == ["running", "running", "finished"]
+    for report in reports:
+        assert report["dev.perplexity"] == pytest.approx(math.exp(report["dev.loss"]))
+        assert 0 <= report["dev.token_accuracy"] <= 1
+        assert 0 <= report["evaluation_seconds"] <= report["seconds"]
+        assert report["learning_rate"] == 0.01
+        assert set(WORST) <= set(report)
+    sizes = len(corpus.source_vocab), len(corpus.target_vocab)
+    parameters = sum(p.numel() for p in build_model(settings(), *sizes).parameters())
+    assert {report["parameters"] for report in reports} == {parameters}
+
+
+@pytest.mark.parametrize("name", ["Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD"])
+def test_resumes_bit_for_bit_in_mid_epoch_with_dropout(corpus: Corpus, name: str) -> None:
+    """train(20) == train(10) + snapshot to bytes and back + train(10); an epoch has six batches."""
+    hparams = settings(optimizer__name=name)
+    whole = list(train(hparams, corpus))
+    expected = collected(whole)
+    buffer = io.BytesIO()
+    for report in train(hparams, corpus):
+        if report.metrics["step"] == 10:
+            torch.save(report.snapshot(), buffer)
+            break
+    torch.manual_seed(999)
+    buffer.seek(0)
+    snapshot = torch.load(buffer, weights_only=True)
+    resumed = list(train(hparams, corpus, snapshot=snapshot))
+    assert collected(resumed) == expected[2:]
+    last, last_resumed = whole[-1].snapshot(), resumed[-1].snapshot()
+    for key, tensor in last["model"].items():
+        assert torch.equal(tensor, last_resumed["model"][key]), key
+    assert torch.equal(last["random"]["cpu"], last_resumed["random"]["cpu"])
+
+
+def test_a_finished_trial_has_nothing_left_to_do(corpus: Corpus) -> None:
+    hparams = settings(train__max_steps=5)
+    (report,) = train(hparams, corpus)
+    assert list(train(hparams, corpus, snapshot=report.snapshot())) == []
+
+
+def test_what_happens_between_reports_changes_nothing(corpus: Corpus) -> None:
+    def disturbed() -> Any:
+        for report in train(settings(), corpus):
+            torch.manual_seed(5)
+            torch.rand(100)
+            yield report
+
+    assert collected(disturbed()) == collected(train(settings(), corpus))
+
+
+def test_the_seed_decides(corpus: Corpus) -> None:
+    torch.manual_seed(123)
+    first = collected(train(settings(), corpus))
+    torch.manual_seed(321)
+    assert collected(train(settings(), corpus)) == first
+    other = collected(train(settings(train__seed=1), corpus))
+    assert other[0]["dev.loss"] != first[0]["dev.loss"]
+
+
+def test_divergence_is_a_result(corpus: Corpus) -> None:
+    hparams = settings(optimizer__name="SGD", optimizer__learning_rate=1e30, optimizer__clip_gradients=-1.0)
+    *_, last = collected(train(hparams, corpus))
+    assert last["status"] == "diverged"
+    assert last["step"] < 20
+    assert {name: last[name] for name in WORST} == WORST
+    assert all(math.isfinite(value) for value in WORST.values())
+
+
+def test_a_model_learns_to_reverse() -> None:
+    corpus = load_corpus({"name": "reverse", "train": 2000, "dev": 100, "test": 5, "vocabulary": 5, "max_length": 6})
+    hparams = settings(
+        train__max_steps=500,
+        train__eval_every_steps=500,
+        encoder__rnn_cell__dropout_output_keep_prob=1.0,
+        decoder__rnn_cell__dropout_input_keep_prob=1.0,
+        encoder__rnn_cell__cell_spec__num_units=24,
+        decoder__rnn_cell__cell_spec__num_units=24,
+    )
+    (report,) = collected(train(hparams, corpus))
+    assert report["dev.error_rate"] < 0.1
+    assert report["dev.token_accuracy"] > 0.9
+    assert report["dev.bleu"] > 80
+
+
+def test_evaluation_equals_a_plain_loop(corpus: Corpus) -> None:
+    """Whatever the batch size: sums over single examples, a dynamic-programming edit distance, exact matches."""
+    hparams = settings(train__eval_batch_size=7)
+    torch.manual_seed(0)
+    model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
+    measured = evaluate(model, corpus.dev, corpus, hparams)
+    model.eval()
+    loss = correct = tokens = edits = length = wrong = 0.0
+    for i in range(len(corpus.dev)):
+        batch = make_batch(corpus.dev, torch.tensor([i]).numpy(), corpus.source_vocab, corpus.target_vocab)
+        log_p = torch.log_softmax(model(batch)[0], -1)
+        wanted = batch.target_ids[0, 1:]
+        loss -= float(log_p[torch.arange(len(wanted)), wanted].detach().sum())
+        correct += float((log_p.argmax(-1) == wanted).sum())
+        tokens += len(wanted)
+        ids = greedy(model, batch.source_ids, batch.source_lengths, 12).ids[0].tolist()
+        ids = ids[: ids.index(model.end_id)] if model.end_id in ids else ids
+        reference = wanted[:-1].tolist()
+        edits += distance(ids, reference)
+        length += len(reference)
+        wrong += ids != reference
+    assert measured["dev.loss"] == pytest.approx(loss / tokens, rel=1e-5)
+    assert measured["dev.token_accuracy"] == pytest.approx(correct / tokens)
+    assert measured["dev.error_rate"] == pytest.approx(edits / length)
+    assert measured["dev.word_error_rate"] == pytest.approx(wrong / len(corpus.dev))
+
+
+def distance(a: list[int], b: list[int]) -> int:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1]
