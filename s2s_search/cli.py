@@ -81,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)")
     sub.add_argument("--space", type=Path, metavar="FILE", help="take the configuration from a search space ...")
     sub.add_argument("--trial", type=counted(0), metavar="K", help="... the one that a search runs as trial K, from 0")
+    sub.add_argument("--trials", type=counted(1), metavar="N", help="... when that search drew N configurations")
     sub.add_argument(
         "--out", type=Path, metavar="DIR", help="keep configuration, reports and checkpoints in a new folder"
     )
@@ -145,6 +146,7 @@ def check(args: argparse.Namespace) -> int:
         try:
             space = load_space(path)
             trials = space.trials()
+            check_files(space)
         except ConfigError as error:
             print(error, file=sys.stderr)
             good = False
@@ -152,6 +154,17 @@ def check(args: argparse.Namespace) -> int:
             models, searched = " and ".join(space.models), ", ".join(space.searched)
             print(f"{path}: ok: {len(trials)} trials of {models}, searching {searched}")
     return 0 if good else 2
+
+
+def check_files(space: Space) -> None:
+    """Reads the user's own corpus: unequal line counts and the like are problems, too."""
+    if "name" not in space.corpus:
+        from s2s_search.corpus import load_corpus
+
+        try:
+            load_corpus(space.corpus)
+        except ConfigError as error:
+            raise ConfigError(error.problems, where=error.where or str(space.path)) from None
 
 
 def sample(args: argparse.Namespace) -> int:
@@ -290,15 +303,14 @@ def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, ob
         space = load_space(args.space)
         corpus = space.corpus
         trial = args.trial or 0
-        trials = space.trials(None, args.seed, given)
+        trials = space.trials(args.trials, args.seed, given)
         if trial >= len(trials):
-            trials = space.trials(trial + 1, args.seed, given) if space.search.method != "grid" else trials
-        if trial >= len(trials):
-            raise ConfigError(f"--trial: {args.space} has trials 0 to {len(trials) - 1}, but got {trial}")
+            law = f"{args.space} has trials 0 to {len(trials) - 1}; --trials N draws more, as it does for search"
+            raise ConfigError(f"--trial {trial}: {law}")
         given = trials[trial]
         model = str(given["model"])
-    elif args.trial is not None or args.seed is not None:
-        raise ConfigError("--trial and --seed choose from a search space: name one with --space FILE")
+    elif not (args.trial is args.trials is args.seed is None):
+        raise ConfigError("--trial, --trials and --seed choose from a search space: name one with --space FILE")
     if args.corpus is not None:
         corpus = parse_corpus(args.corpus)
     try:

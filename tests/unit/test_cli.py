@@ -144,6 +144,7 @@ def test_debug_keeps_what_decode_needs(
         (["debug", "--corpus", "{train: [no.a, no.b], dev: no.tsv}"], ["no.a", "no.b", "no.tsv"]),
         (["debug", "--corpus", "{train"], ["--corpus"]),
         (["debug", "--trial", "3"], ["--space"]),
+        (["debug", "--trials", "3"], ["--space"]),
         (["debug", "--out", "/dev/null/run"], ["--out"]),
         (["search", "no.yaml"], ["no.yaml"]),
         (["results", "/dev/null"], ["/dev/null"]),
@@ -174,7 +175,21 @@ def test_a_trial_beyond_the_search(capsys: pytest.CaptureFixture[str], space: Pa
     )
     status, _, err = run(capsys, "debug", "--space", grid, "--trial", 7)
     assert status == 2
-    assert "has trials 0 to 1, but got 7" in err
+    assert "--trial 7" in err
+    assert "has trials 0 to 1;" in err
+    assert run(capsys, "debug", "--space", space, "--trial", 4)[0] == 2
+    status, out, _ = run(capsys, "debug", "--space", space, "--trial", 4, "--trials", 5, "--steps", 1, "--json")
+    assert status == 0
+    assert json.loads(out)["step"] == 1
+
+
+def test_check_reads_the_users_corpus(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1 2\n3\n")
+    (tmp_path / "b").write_text("1 2\n")
+    (tmp_path / "space.yaml").write_text("model: BasicSeq2Seq\ncorpus: {train: [a, b], dev: [a, a]}\n")
+    status, _, err = run(capsys, "check", tmp_path / "space.yaml")
+    assert status == 2
+    assert "same number of lines" in err
 
 
 def test_a_damaged_checkpoint_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
