@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from s2s_search.hparams import Hparams
 
@@ -81,27 +82,19 @@ class Optimizer:
     def step(self, step: int) -> Tensor:
         """Updates all parameters with a gradient, frees the gradients, returns their norm before clipping, a scalar."""
         norm = clip_by_global_norm([p.grad for p in self.parameters if p.grad is not None], self.clip)
-        for group in self.rule.param_groups:
-            group["lr"] = self.schedule(step)
-            if isinstance(self.rule, torch.optim.Adam):  # the original's epsilon is on the uncorrected second moment
-                group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (step + 1))
-        if not isinstance(self.rule, RowSparseRule):
-            self.make_dense()
-        self.rule.step()
-        self.rule.zero_grad(set_to_none=True)
+        self.rule.step(step, self.schedule(step))
+        for p in self.parameters:
+            p.grad = None
         return norm
 
-    def make_dense(self) -> None:
-        """Spreads row-sparse gradients out: Adam moves every row, and for SGD and Adagrad zeros change nothing."""
-        for p in self.parameters:
-            if p.grad is not None and p.grad.is_sparse:
-                p.grad = p.grad.to_dense()
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """The slots of the update rule, one tensor a parameter each."""
+        return self.rule.slots
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.rule.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rule.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, list[Tensor]]) -> None:
+        for name, slot in self.rule.slots.items():
+            for tensor, saved in zip(slot, state[name], strict=True):
+                tensor.copy_(saved)
 
 
 @torch.no_grad()
@@ -114,62 +107,110 @@ def clip_by_global_norm(gradients: Iterable[Tensor], clip: float) -> Tensor:
     return norm
 
 
-class RowSparseRule(torch.optim.Optimizer):
-    """An update rule that torch has otherwise or not at all.
+class Rule:
+    """An update rule, with a slot of each name for each parameter.
 
     Of a row-sparse gradient, duplicates summed, it updates the looked-up rows and their slots, and no others.
+    (No torch.optim.Optimizer: one costs a second of imports when it is made, and the original's rules are otherwise.)
     """
 
-    SLOTS: ClassVar[Mapping[str, float]]  # name -> initial value
+    SLOTS: ClassVar[Mapping[str, float]] = {}  # name -> initial value
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        super().__init__(parameters, {"lr": 0.0})
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.slots = {
+            name: [torch.full_like(p, value, requires_grad=False) for p in parameters]
+            for name, value in self.SLOTS.items()
+        }
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                slots = self.state[p]
-                if not slots:
-                    slots |= {name: torch.full_like(p, value) for name, value in self.SLOTS.items()}
-                if not p.grad.is_sparse:
-                    self.update(p, p.grad, group["lr"], slots)
-                    continue
-                gradient = p.grad.coalesce()
-                (rows,) = gradient.indices()
-                p_rows, slot_rows = p[rows], {name: slot[rows] for name, slot in slots.items()}
-                self.update(p_rows, gradient.values(), group["lr"], slot_rows)
-                p[rows] = p_rows
-                for name, slot in slots.items():
-                    slot[rows] = slot_rows[name]
+    def step(self, step: int, lr: float) -> None:
+        """Updates every parameter that has a gradient; `step` counts from 0."""
+        for i, p in enumerate(self.parameters):
+            slots = {name: slot[i] for name, slot in self.slots.items()}
+            if p.grad is None:
+                continue
+            if not p.grad.is_sparse:
+                self.update(p, p.grad, lr, slots)
+                continue
+            gradient = p.grad.coalesce()
+            (rows,) = gradient.indices()
+            p_rows, slot_rows = p[rows], {name: slot[rows] for name, slot in slots.items()}
+            self.update(p_rows, gradient.values(), lr, slot_rows)
+            p[rows] = p_rows
+            for name, slot in slots.items():
+                slot[rows] = slot_rows[name]
 
     def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
         """Updates p and its slots in place."""
         raise NotImplementedError
 
 
-class Momentum(RowSparseRule):
+class Adam(Rule):
+    """Adam (Kingma & Ba, 2015) with epsilon on the uncorrected second moment; every row of an embedding moves.
+
+    m = 0.9 m + 0.1 g,  v = 0.999 v + 0.001 g²,  p -= lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-8)
+    """
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"m": 0.0, "v": 0.0}
+
+    @torch.no_grad()
+    def step(self, step: int, lr: float) -> None:
+        used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        adam(
+            [self.parameters[i] for i in used],
+            [g.to_dense() for i in used if (g := self.parameters[i].grad) is not None],
+            [self.slots["m"][i] for i in used],
+            [self.slots["v"][i] for i in used],
+            max_exp_avg_sqs=[],
+            state_steps=list(torch.full((len(used),), float(step)).unbind()),
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=lr,
+            weight_decay=0.0,
+            eps=1e-8 / math.sqrt(1 - 0.999 ** (step + 1)),  # torch's is on the corrected moment
+            maximize=False,
+        )
+
+
+class SGD(Rule):
+    """p -= lr g."""
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        p.sub_(gradient, alpha=lr)
+
+
+class Momentum(Rule):
     """a = 0.9 a + g,  p -= lr a."""
 
-    SLOTS: ClassVar[Mapping[str, float]] = {"momentum": 0.0}
+    SLOTS: ClassVar[Mapping[str, float]] = {"a": 0.0}
 
     def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
-        p.sub_(slots["momentum"].mul_(0.9).add_(gradient), alpha=lr)
+        p.sub_(slots["a"].mul_(0.9).add_(gradient), alpha=lr)
 
 
-class RMSProp(RowSparseRule):
+class Adagrad(Rule):
+    """n = n + g²,  p -= lr g / sqrt(n), where n starts at 0.1 (Duchi et al., 2011)."""
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"n": 0.1}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        p.addcdiv_(gradient, slots["n"].addcmul_(gradient, gradient).sqrt(), value=-lr)
+
+
+class RMSProp(Rule):
     """s = 0.9 s + 0.1 g²,  p -= lr g / sqrt(s + 1e-10), where s starts at 1."""
 
-    SLOTS: ClassVar[Mapping[str, float]] = {"mean_square": 1.0}
+    SLOTS: ClassVar[Mapping[str, float]] = {"s": 1.0}
 
     def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
-        s = slots["mean_square"].mul_(0.9).addcmul_(gradient, gradient, value=0.1)
+        s = slots["s"].mul_(0.9).addcmul_(gradient, gradient, value=0.1)
         p.addcdiv_(gradient, (s + 1e-10).sqrt_(), value=-lr)
 
 
-class Ftrl(RowSparseRule):
+class Ftrl(Rule):
     """Follows the regularised leader (McMahan et al., 2013) without regularisation.
 
     n' = n + g²,  z += g - (sqrt(n') - sqrt(n)) / lr p,  p = -lr z / sqrt(n'), where n starts at 0.1.
@@ -186,12 +227,4 @@ class Ftrl(RowSparseRule):
         p.copy_(z / new_root).mul_(-lr)
 
 
-# The learning rate is set at every step.
-RULES: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
-    "Adam": lambda parameters: torch.optim.Adam(parameters, fused=True),
-    "SGD": lambda parameters: torch.optim.SGD(parameters),
-    "Momentum": Momentum,
-    "Adagrad": lambda parameters: torch.optim.Adagrad(parameters, initial_accumulator_value=0.1, eps=0.0),
-    "RMSProp": RMSProp,
-    "Ftrl": Ftrl,
-}
+RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in (Adam, SGD, Momentum, Adagrad, RMSProp, Ftrl)}
