@@ -39,9 +39,9 @@ def test_a_module_needs_no_package_of_the_layers_above(module: str) -> None:
 
 def test_a_debug_run_does_not_pay_for_torchs_compiler() -> None:
     """torch._dynamo takes a second to import; torch.optim's classes and others import it when they are used."""
-    code = "from s2s_search.cli import main; import sys; main(['debug', '--corpus', '{name: copy, train: 9}', '--steps', '2'])"
-    code += "; assert 'torch._dynamo' not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = "from s2s_search.cli import main; import sys; main(sys.argv[1:]); assert 'torch._dynamo' not in sys.modules"
+    command = [sys.executable, "-c", code, "debug", "--corpus", "{name: copy, train: 9}", "--steps", "2"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
