@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s2s_search.hparams import MODELS, ConfigError, Hparams, parse_hparams, resolve
+from s2s_search.hparams import Hparams, parse_hparams, resolve
 from s2s_search.spaces import Space, load_space
+from s2s_search.table import MODELS, ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from s2s_search.hparams import ConfigError, nearest
+from s2s_search.table import ConfigError, nearest
 
 if TYPE_CHECKING:
     import numpy as np

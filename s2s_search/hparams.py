@@ -1,293 +1,37 @@
-"""Declares every hyperparameter once, and makes overrides into a complete configuration.
+"""Overrides become a complete configuration: `resolve` is the one way to it, and reports all problems at once."""
 
-The table is data: defaults, kinds, ranges, docs/hparams.md, the checks of search-space files and the tests'
-generators are derived from it. `resolve` is the one way to a configuration; it reports all problems at once.
-"""
-
-import difflib
 import json
 import math
 import numbers
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from enum import Enum
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-MODELS = ("BasicSeq2Seq", "AttentionSeq2Seq")
-MODEL_ALIASES = {"AttentionSeq2seq": "AttentionSeq2Seq"}  # the hyperparameter page's spelling
-
-Problem = tuple[str, str]  # the key that it is about ("" when several), and the sentence
-Spec = dict[str, object]  # {"class": ..., argument: value, ...}
-
-
-class ConfigError(ValueError):
-    """Carries all problems of a user's input: "where: problem", or "where: N problems" and a line for each."""
-
-    def __init__(self, problems: str | Sequence[str], where: str | None = None) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
-        self.where = where
-        super().__init__(self.problems, where)
-
-    def __str__(self) -> str:
-        prefix = f"{self.where}: " if self.where else ""
-        if len(self.problems) == 1:
-            return prefix + self.problems[0]
-        return "\n  ".join([f"{prefix}{len(self.problems)} problems", *self.problems])
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Returns the end of a sentence about an unknown name: the nearest known one, or the known ones."""
-    word, names = str(name)[:100], list(known)
-    by_ending = [other for other in names if word and other.endswith("." + word)]
-    close = by_ending or difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    if len(names) > 20:
-        return f"; known: {', '.join(names[:3])}, ... ({len(names)} in all)"
-    return "; known: " + ", ".join(other or '""' for other in names) if names else ""
-
-
-def shown(value: object) -> str:
-    """Returns the value as a message shows it: quoted when a string, shortened when long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-# ---------------------------------------------------------------------------------------------- declarations
-
-
-class Kind(Enum):
-    """What a value is; the value of the member is what a message calls it."""
-
-    INT = "a whole number"
-    FLOAT = "a number"
-    BOOL = "true or false"
-    NAME = "a name"
-    SPEC = "a mapping with a class"
-
-
-INT, FLOAT, BOOL, NAME, SPEC = Kind
-REQUIRED = ...  # the default of an argument that must be given
-WIDEST = 65536  # units: a width beyond it is a slip of the pen
-
-
-@dataclass(frozen=True)
-class Argument:
-    """Declares an argument of a cell or bridge, or a hyperparameter. A default of None allows None."""
-
-    name: str
-    kind: Kind
-    default: object
-    _: KW_ONLY
-    choices: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None  # a minimum that is itself excluded
-
-    @property
-    def law(self) -> str:
-        """What a value must be, in words: "a number above 0 and at most 1"."""
-        if self.choices:
-            return "one of " + ", ".join(choice or '""' for choice in self.choices)
-        ends = (("at least", self.minimum), ("above", self.above), ("at most", self.maximum))
-        bounds = " and ".join(f"{word} {end:.12g}" for word, end in ends if end is not None)
-        return f"{self.kind.value} {bounds}".strip() + (" or null" if self.default is None else "")
-
-
-@dataclass(frozen=True)
-class Hparam(Argument):
-    """Declares a hyperparameter. A default that depends on the model is a mapping from model to default."""
-
-    description: str
-    _: KW_ONLY
-    models: tuple[str, ...] = MODELS
-    ours: bool = False  # not on the original's hyperparameter page
-
-    def default_for(self, model: str) -> object:
-        """Returns the default of this hyperparameter in the model; a spec as a fresh copy."""
-        default = self.default
-        if isinstance(default, dict) and model in default:
-            default = default[model]
-        return dict(default) if isinstance(default, dict) else default
-
-
-def width(name: str, default: object = REQUIRED) -> Argument:
-    """Declares a number of units."""
-    return Argument(name, INT, default, minimum=1, maximum=WIDEST)
-
-
-def positive(name: str, default: object) -> Argument:
-    """Declares a number above zero."""
-    return Argument(name, FLOAT, default, above=0)
-
-
-ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid")
-ACTIVATION = Argument("activation", NAME, "tanh", choices=ACTIVATIONS)
-FORGET_BIAS = Argument("forget_bias", FLOAT, 1.0)
-PEEPHOLES = Argument("use_peepholes", BOOL, False)
-TUPLE = Argument("state_is_tuple", BOOL, True)
-ONE_TENSOR = Argument("state_is_tuple", BOOL, False)
-PROJECTION = (width("num_proj", None), positive("proj_clip", None))
-LAYER_NORM = (
-    Argument("layer_norm", BOOL, True),
-    Argument("norm_gain", FLOAT, 1.0),
-    Argument("norm_shift", FLOAT, 0.0),
-    Argument("dropout_keep_prob", FLOAT, 1.0, above=0, maximum=1),
+from s2s_search.table import (
+    BOOL,
+    CELLS,
+    ENTRIES,
+    FLOAT,
+    HPARAMS,
+    NAME,
+    REFUSED,
+    REQUIRED,
+    SPEC,
+    SPECS,
+    Argument,
+    ConfigError,
+    Kind,
+    Problem,
+    Spec,
+    canonical_model,
+    declared,
+    nearest,
+    owners,
+    shown,
+    spec_classes,
 )
 
-CELLS: dict[str, tuple[Argument, ...]] = {
-    "BasicLSTMCell": (width("num_units"), FORGET_BIAS, TUPLE, ACTIVATION),
-    "LSTMCell": (width("num_units"), PEEPHOLES, positive("cell_clip", None), *PROJECTION, FORGET_BIAS, TUPLE,
-                 ACTIVATION),
-    "GRUCell": (width("num_units"), ACTIVATION),
-    "BasicRNNCell": (width("num_units"), ACTIVATION),
-    "LayerNormBasicLSTMCell": (width("num_units"), FORGET_BIAS, ACTIVATION, *LAYER_NORM),
-    "CoupledInputForgetGateLSTMCell": (width("num_units"), PEEPHOLES, *PROJECTION, FORGET_BIAS, ONE_TENSOR,
-                                       ACTIVATION),
-    "LSTMBlockCell": (width("num_units"), FORGET_BIAS, Argument("use_peephole", BOOL, False)),
-    "GRUBlockCell": (width("cell_size"),),
-}  # fmt: skip
-
-BRIDGE_INPUT = Argument("bridge_input", NAME, "final_state", choices=("final_state", "outputs"))
-ACTIVATION_FN = Argument("activation_fn", NAME, "identity", choices=ACTIVATIONS)
-BRIDGES: dict[str, tuple[Argument, ...]] = {
-    "ZeroBridge": (),
-    "PassThroughBridge": (),
-    "InitialStateBridge": (BRIDGE_INPUT, ACTIVATION_FN),
-    "ConcatInputBridge": (width("num_units"), BRIDGE_INPUT, ACTIVATION_FN),
-}
-
-# Names that the original knows and that are refused here.
-REFUSED = {
-    "input_size": "it is deprecated in the original and has no effect",
-    "initializer": "it is a function, which a configuration cannot hold",
-    "num_unit_shards": "it splits variables over machines and changes no number",
-    "num_proj_shards": "it splits variables over machines and changes no number",
-    "dropout_prob_seed": "all seeds come from train.seed",
-    "piecewise_constant": "its boundaries and values cannot be given by these "
-    "hyperparameters (the original fails on it, too)",
-}
-
-OPTIMIZERS = ("Adam", "SGD", "Momentum", "Adagrad", "RMSProp", "Ftrl")
-DECAYS = (
-    "", "exponential_decay", "natural_exp_decay", "inverse_time_decay", "polynomial_decay", "cosine_decay",
-)  # fmt: skip
-ENCODERS = ("UnidirectionalRNNEncoder", "BidirectionalRNNEncoder", "StackBidirectionalRNNEncoder")
-
-
-def _rnn(side: str) -> tuple[Hparam, ...]:
-    """The rows of a stack of RNN layers: the encoder's or the decoder's."""
-    dropout = "Keep probability of the dropout on the (non-recurrent) {} of each RNN layer; 1.0 disables dropout."
-    return (
-        Hparam(f"{side}.rnn_cell.cell_spec", SPEC, {"class": "BasicLSTMCell", "num_units": 128},
-               "The cell's class and the arguments of its constructor."),
-        Hparam(f"{side}.rnn_cell.dropout_input_keep_prob", FLOAT, 1.0, dropout.format("inputs"),
-               above=0, maximum=1),
-        Hparam(f"{side}.rnn_cell.dropout_output_keep_prob", FLOAT, 1.0, dropout.format("outputs"),
-               above=0, maximum=1),
-        Hparam(f"{side}.rnn_cell.num_layers", INT, 1, "Number of RNN layers.", minimum=1, maximum=1000),
-        Hparam(f"{side}.rnn_cell.residual_connections", BOOL, False,
-               "Whether each RNN layer's input is added to its output (with two layers or more)."),
-    )  # fmt: skip
-
-
-HPARAMS: tuple[Hparam, ...] = (
-    Hparam("source.max_seq_len", INT, 40,
-           "Maximum length of source sequences in training, END included; longer ones are sliced.",
-           minimum=1),
-    Hparam("source.reverse", BOOL, True, "Whether the source is reversed before it enters the encoder."),
-    Hparam("target.max_seq_len", INT, 40,
-           "Maximum length of target sequences in training, START and END included; longer ones are sliced.",
-           minimum=2),
-    Hparam("embedding.dim", INT, 100, "Dimensionality of the embedding layer.", minimum=1, maximum=WIDEST),
-    Hparam("inference.max_decode_length", INT, 100,
-           "In inference, decode up to this length or until SEQUENCE_END, whichever comes first.", minimum=1),
-    Hparam("optimizer.name", NAME, "Adam", "The optimizer.", choices=OPTIMIZERS),
-    Hparam("optimizer.learning_rate", FLOAT, 1e-4, "Initial learning rate.", above=0),
-    Hparam("optimizer.lr_decay_type", NAME, "",
-           "The learning-rate decay; empty for none. polynomial_decay (which ends at "
-           "optimizer.lr_min_learning_rate) and cosine_decay are ours.", choices=DECAYS),
-    Hparam("optimizer.lr_decay_steps", INT, 100, "How often decay is applied, in steps.", minimum=1),
-    Hparam("optimizer.lr_decay_rate", FLOAT, 0.99, "The decay rate.", above=0),
-    Hparam("optimizer.lr_start_decay_at", INT, 0, "The step at which decay starts.", minimum=0),
-    Hparam("optimizer.lr_stop_decay_at", INT, 1_000_000_000, "The step at which decay stops.", minimum=0),
-    Hparam("optimizer.lr_min_learning_rate", FLOAT, 1e-12, "Decay never goes below this rate.", minimum=0),
-    Hparam("optimizer.lr_staircase", BOOL, False, "Whether the rate decays at discrete intervals."),
-    Hparam("optimizer.clip_gradients", FLOAT, 5.0,
-           "Largest global norm of the gradients; a negative one never clips."),
-    Hparam("bridge_spec", SPEC,
-           {"BasicSeq2Seq": {"class": "InitialStateBridge"}, "AttentionSeq2Seq": {"class": "ZeroBridge"}},
-           "The class of the bridge that passes state from encoder to decoder, and its arguments."),
-    Hparam("encoder.type", NAME, "UnidirectionalRNNEncoder", "The encoder.", choices=ENCODERS),
-    *_rnn("encoder"),
-    *_rnn("decoder"),
-    Hparam("attention.dim", INT, 128, "Number of units in the attention layer.", minimum=1, maximum=WIDEST,
-           models=("AttentionSeq2Seq",)),
-    Hparam("attention.score_type", NAME, "dot", "The formula of the attention scores.",
-           choices=("bahdanau", "dot"), models=("AttentionSeq2Seq",)),
-    Hparam("train.batch_size", INT, 32, "Examples in a training batch.", minimum=1, ours=True),
-    Hparam("train.max_steps", INT, 1000, "Steps (updates) after which training ends.", minimum=1, ours=True),
-    Hparam("train.eval_every_steps", INT, 100, "Steps from one report to the next.", minimum=1, ours=True),
-    Hparam("train.eval_examples", INT, 0,
-           "Evaluate on a fixed part of the dev set with this many sources; 0 for all.", minimum=0, ours=True),
-    Hparam("train.eval_batch_size", INT, 128, "Examples in an evaluation batch.", minimum=1, ours=True),
-    Hparam("train.seed", INT, 0, "Seeds the initial weights, the order of the data and dropout.",
-           minimum=0, ours=True),
-    Hparam("inference.beam_search.beam_width", INT, 1, "Hypotheses that are kept; 1 decodes greedily.",
-           minimum=1, maximum=WIDEST, ours=True),
-    Hparam("inference.beam_search.length_penalty_weight", FLOAT, 0.0,
-           "Weight of the length penalty in beam search; 0 for none.", minimum=0, ours=True),
-)  # fmt: skip
-
-TABLE = {row.name: row for row in HPARAMS}
-
-
-def spec_classes(name: str) -> dict[str, tuple[Argument, ...]]:
-    """Returns the classes that the spec-valued hyperparameter `name` may name, with their arguments."""
-    return BRIDGES if name == "bridge_spec" else CELLS
-
-
-def _entries(name: str) -> Iterator[tuple[str, Argument]]:
-    classes = spec_classes(name)
-    for arguments in classes.values():  # an argument's kind and range are the same in all classes that have it
-        yield from ((f"{name}.{argument.name}", argument) for argument in arguments)
-    yield f"{name}.class", Argument("class", NAME, REQUIRED, choices=tuple(classes))
-
-
-SPECS = tuple(row.name for row in HPARAMS if row.kind is SPEC)
-ENTRIES = {key: entry for name in SPECS for key, entry in _entries(name)}
-
-
-def declared(key: str) -> Argument:
-    """Returns the declaration of a hyperparameter or of a spec's entry. Raises ValueError for another key."""
-    found = TABLE.get(key) or ENTRIES.get(key)
-    if found:
-        return found
-    row, _, entry = key.rpartition(".")
-    if entry in REFUSED and row in TABLE:
-        raise ValueError(f"{key} is refused: {REFUSED[entry]}")
-    if row in TABLE and TABLE[row].kind is SPEC:
-        names = [other.rpartition(".")[2] for other in ENTRIES if other.rpartition(".")[0] == row]
-        raise ValueError(f"{row} has no entry {shown(entry)}{nearest(entry, names)}")
-    raise ValueError(f"unknown hyperparameter {shown(key)}{nearest(key, [*TABLE, *ENTRIES])}")
-
-
-def owners(key: str) -> tuple[str, ...]:
-    """Returns the models that a declared key belongs to."""
-    return TABLE[key if key in TABLE else key.rpartition(".")[0]].models
-
-
-def canonical_model(model: object) -> str:
-    """Returns the model's name, the page's spelling understood. Raises ConfigError when it is unknown."""
-    name = MODEL_ALIASES.get(model, model) if isinstance(model, str) else model
-    if name not in MODELS:
-        raise ConfigError(f"unknown model {shown(model)}{nearest(model, MODELS)}")
-    return str(name)
-
-
-# ---------------------------------------------------------------------------------------------------- values
+__all__ = ["ConfigError", "Hparams", "defaults", "parse_hparams", "resolve"]  # what scripts use
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -630,58 +374,3 @@ def _assignments(text: str) -> Iterator[tuple[str, object]]:
         if not separator:
             raise ValueError(f"{name}: expected a comma after the value, but got {shown(text[position:])}")
         position = separator.end()
-
-
-def _code(value: object) -> str:
-    if value is REQUIRED or value == "":
-        return "" if value == "" else "must be given"
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
-
-
-def _row(row: Hparam) -> str:
-    values = {model: _code(row.default_for(model)) for model in row.models}
-    each = "; ".join(f"{model}: {value}" for model, value in values.items())
-    default = each if len(set(values.values())) > 1 else next(iter(values.values()))
-    return f"| `{row.name}` | {default} | {row.law} | {row.description} |"
-
-
-def _section(title: str, rows: Iterable[Hparam]) -> list[str]:
-    head = ["| Name | Default | Values | Description |", "| --- | --- | --- | --- |"]
-    return [f"\n## {title}\n", *head, *map(_row, rows)]
-
-
-def _classes(title: str, classes: Mapping[str, tuple[Argument, ...]]) -> list[str]:
-    lines = [f"\n## {title}\n", "| Class | Argument | Default | Values |", "| --- | --- | --- | --- |"]
-    for name, arguments in classes.items():
-        lines += [f"| `{name}` | `{a.name}` | {_code(a.default)} | {a.law} |" for a in arguments]
-        lines += [] if arguments else [f"| `{name}` | none | | |"]
-    return lines
-
-
-def reference() -> str:
-    """Returns docs/hparams.md, made from the table."""
-    common = HPARAMS[: HPARAMS.index(TABLE["bridge_spec"])]
-    models = [row for row in HPARAMS if not row.ours and row not in common]
-    lines = [
-        "<!-- Written by `python -m s2s_search.hparams > docs/hparams.md`; do not edit. -->",
-        "# Hyperparameters\n",
-        "Models: " + ", ".join(f"`{model}`" for model in MODELS) + " (`AttentionSeq2seq` is understood).",
-        "One entry of a spec is set by one more dot: `encoder.rnn_cell.cell_spec.num_units=256`. A spec given",
-        "whole replaces the default whole. Where an entry sets another class, entries of the default that it does",
-        "not know are dropped, and `num_units` becomes the `cell_size` of `GRUBlockCell`.",
-        *_section("Common", common),
-        *_section("Both models", (row for row in models if row.models == MODELS)),
-        *_section("AttentionSeq2Seq only", (row for row in models if row.models != MODELS)),
-        *_section("Ours: training, evaluation and beam search", (row for row in HPARAMS if row.ours)),
-        *_classes("Cells", CELLS),
-        *_classes("Bridges", BRIDGES),
-        "\n## Rules\n",
-        *(f"- {rule.__doc__}" for rule in RULES),
-        "\nNames that the original knows and that are refused:\n",
-        *(f"- `{name}`: {reason}." for name, reason in REFUSED.items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -13,10 +13,11 @@ from typing import Any
 
 from s2s_search import results
 from s2s_search.corpus import Corpus
-from s2s_search.hparams import BOOL, FLOAT, INT, ConfigError, Hparams, declared, resolve
+from s2s_search.hparams import Hparams, resolve
 from s2s_search.metrics import bleu_signature
 from s2s_search.progress import Progress
 from s2s_search.spaces import Space
+from s2s_search.table import BOOL, FLOAT, INT, ConfigError, declared
 
 ERROR = "error.txt"  # of a failed trial
 SECONDS_BETWEEN_TABLES = 10.0  # or 20 times as long as writing them takes

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.hparams import ConfigError, nearest
+from s2s_search.table import ConfigError, nearest
 
 EVENTS = "events.jsonl"
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"

@@ -27,10 +27,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from s2s_search import results
 from s2s_search.corpus import Corpus, load_corpus
-from s2s_search.hparams import ConfigError
 from s2s_search.progress import Interrupt, Progress
 from s2s_search.recorder import ERROR, Config, Recorder, environment, resolved
 from s2s_search.spaces import Resources, Space
+from s2s_search.table import ConfigError
 
 Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device) -> reports: training.train, or a stand-in for it
 

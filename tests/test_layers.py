@@ -7,6 +7,8 @@ import pytest
 
 WITHOUT = {
     "hparams": ("torch", "ray", "pandas", "numpy", "rich", "optuna"),
+    "table": ("torch", "ray", "pandas", "numpy", "rich"),
+    "space_files": ("torch", "ray", "pandas", "numpy", "rich"),
     "spaces": ("torch", "ray", "pandas", "numpy", "rich"),
     "corpus": ("torch", "ray", "pandas", "rich"),
     "metrics": ("torch", "ray", "pandas", "rich"),

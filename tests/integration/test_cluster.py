@@ -13,8 +13,8 @@ import ray.cloudpickle
 from ray.cluster_utils import Cluster
 
 from s2s_search import results
-from s2s_search.hparams import ConfigError
 from s2s_search.spaces import Space, load_space
+from s2s_search.table import ConfigError
 from s2s_search.tuning import run_search
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -23,9 +23,10 @@ from ray.cluster_utils import Cluster
 
 from s2s_search import results, tuning
 from s2s_search.corpus import load_corpus
-from s2s_search.hparams import ConfigError, resolve
+from s2s_search.hparams import resolve
 from s2s_search.progress import Interrupt
 from s2s_search.spaces import Resources, Space, load_space
+from s2s_search.table import ConfigError
 from s2s_search.training import WORST, train
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins below reach workers with their code

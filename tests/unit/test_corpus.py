@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from s2s_search.corpus import Corpus, Split, Vocabulary, check_corpus, load_corpus, tokenize
-from s2s_search.hparams import ConfigError
+from s2s_search.table import ConfigError
 
 TOY = {"train": 30, "dev": 10, "test": 5}
 

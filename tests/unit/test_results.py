@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from s2s_search import results
-from s2s_search.hparams import ConfigError
 from s2s_search.progress import ENDS
 from s2s_search.results import append_event, load, write_tables
+from s2s_search.table import ConfigError
 
 SEARCHED = {
     "model": "string",
