@@ -1,7 +1,7 @@
 """Hyperparameter search on Ray Tune for the recurrent models of Google's seq2seq framework, in PyTorch.
 
 Read in this order: table, hparams, spaces, space_files, corpus, metrics;
-nn: cells, encoders, bridges, attention, decoders, models, generate; tf_variables;
+nn: cells, encoders, bridges, attention, decoders, models, stepping, generate; tf_variables;
 batches, optim, training, decoding; results, progress, recorder, tuning; cli.
 """
 

@@ -55,6 +55,8 @@ class Cell(nn.Module):
     equations below [x, h] W is that x `input_weights` + h `recurrent_weights`.
     """
 
+    input_weights: nn.Parameter  # [I, gates]
+
     def __init__(self, input_size: int, output_size: int, state_sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.input_size, self.output_size, self.state_sizes = input_size, output_size, state_sizes

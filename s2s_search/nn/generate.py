@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from s2s_search.nn.attention import Memory
-from s2s_search.nn.encoders import EncoderOutput
-from s2s_search.nn.models import Encoding, Seq2Seq
+from s2s_search.nn.models import Seq2Seq
+from s2s_search.nn.stepping import make_stepper
 
 
 class Generated(NamedTuple):
@@ -39,31 +38,39 @@ def greedy(
     model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, max_length: int, keep_logits: bool = False
 ) -> Generated:
     """Takes the likeliest token at every step, up to END or `max_length`, for source_ids [B, S] of lengths [B]."""
-    encoding = model.encode(source_ids, source_lengths)
-    state = model.decoder.start(encoding.state, encoding.memory)
+    stepper = make_stepper(model, model.encode(source_ids, source_lengths), beams=1)
+    state = stepper.start()
     ids = torch.full_like(source_lengths, model.start_id)
+    rows = torch.arange(len(ids), device=ids.device)  # those that are still decoded
     live = torch.ones_like(ids, dtype=torch.bool)
-    steps: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     lengths = torch.zeros_like(ids)
+    steps: list[tuple[Tensor, ...]] = []
     for _ in range(max_length):
-        logits, state, weights = model.decoder.step(model.decoder_input(ids, encoding.extra), state, encoding.memory)
-        ids = logits.argmax(dim=-1) * live
-        row = live.unsqueeze(1)
-        steps.append((ids, logits * row if keep_logits else None, None if weights is None else weights * row))
-        lengths = lengths + live
+        logits, state, weights = stepper.step(ids, state)
+        ids = logits.argmax(dim=-1)
+        seen = [ids * live, *([logits * live.unsqueeze(1)] if keep_logits else [])]
+        seen += [] if weights is None else [weights * live.unsqueeze(1)]
+        steps.append(tuple(spread(tensor, rows, len(lengths)) for tensor in seen))
+        lengths[rows] += live
         live = live & (ids != model.end_id)
-        if not live.any():
+        left = int(live.sum())
+        if left == 0:
             break
-    all_ids, all_logits, all_weights = (stacked(column) for column in zip(*steps, strict=True))
-    assert all_ids is not None
-    if all_weights is not None:
-        all_weights = model.source_order(all_weights, source_lengths)
+        if left <= len(rows) // 2:
+            stay = live.nonzero().squeeze(1)
+            stepper, rows, ids, live = stepper.select(stay), rows[stay], ids[stay], live[stay]
+            state = tuple(tensor[stay] for tensor in state)
+    all_ids, *others = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
+    all_logits = others.pop(0) if keep_logits else None
+    all_weights = model.source_order(others[0], source_lengths) if others else None
     return Generated(all_ids, lengths, all_logits, all_weights)
 
 
-def stacked(column: tuple[Tensor | None, ...]) -> Tensor | None:
-    tensors = [tensor for tensor in column if tensor is not None]
-    return torch.stack(tensors, dim=1) if tensors else None
+def spread(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Values [n, ...] of some of `count` rows, with zeros for the others."""
+    if len(rows) == count:
+        return values
+    return values.new_zeros(count, *values.shape[1:]).index_copy(0, rows, values)
 
 
 @torch.no_grad()
@@ -81,53 +88,32 @@ def beam_search(
     the original's beam search). A finished hypothesis keeps its score.
     """
     batch, k = len(source_ids), beam_width
-    encoding = repeated(model.encode(source_ids, source_lengths), k)
-    state = model.decoder.start(encoding.state, encoding.memory)
-    first = torch.arange(k, device=source_ids.device) == 0
-    log_probs = (
-        torch.zeros_like(encoding.encoder_output.outputs[:, 0, 0]).view(batch, k).masked_fill(~first, -torch.inf)
-    )
-    finished = torch.zeros_like(log_probs, dtype=torch.bool)
-    lengths = torch.zeros_like(log_probs, dtype=torch.long)
-    ids = lengths.new_full((batch, k, 1), model.start_id)
-    scores = log_probs
+    stepper = make_stepper(model, model.encode(source_ids, source_lengths), beams=k)
+    state = stepper.start()
+    ids = source_ids.new_full((batch, k, 1), model.start_id)
+    lengths = torch.zeros_like(ids[..., 0])
+    finished = torch.zeros_like(lengths, dtype=torch.bool)
+    log_probs = scores = torch.where(torch.arange(k, device=ids.device) == 0, 0.0, -torch.inf).expand(batch, k)
+    sources = torch.arange(batch, device=ids.device).unsqueeze(1)
     for _ in range(max_length):
-        x = model.decoder_input(ids[:, :, -1].flatten(), encoding.extra)
-        logits, state, _ = model.decoder.step(x, state, encoding.memory)
+        logits, state, _ = stepper.step(ids[..., -1].flatten(), state)
         step = torch.log_softmax(logits, dim=-1).view(batch, k, -1)
         vocabulary = step.shape[-1]
-        is_end = torch.arange(vocabulary, device=step.device) == model.end_id
-        only_end = torch.zeros_like(step[0, 0]).masked_fill(~is_end, -torch.inf)
-        total = log_probs.unsqueeze(-1) + torch.where(finished.unsqueeze(-1), only_end, step)
+        is_end = torch.arange(vocabulary, device=ids.device) == model.end_id
+        step = torch.where(finished.unsqueeze(-1), torch.where(is_end, 0.0, -torch.inf), step)
+        total = log_probs.unsqueeze(-1) + step
         longer = lengths.unsqueeze(-1) + (~finished.unsqueeze(-1) & ~is_end)
-        penalty = ((5.0 + longer) / 6.0) ** length_penalty_weight
-        scores, best = (total / penalty).flatten(1).topk(k)
+        score = total / ((5.0 + longer) / 6.0) ** length_penalty_weight if length_penalty_weight else total
+        scores, best = score.flatten(1).topk(k)
         parent, token = best // vocabulary, best % vocabulary
         log_probs = total.flatten(1).gather(1, best)
         lengths = longer.flatten(1).gather(1, best)
-        was_finished = finished.gather(1, parent)
-        finished = was_finished | (token == model.end_id)
+        finished = finished.gather(1, parent) | (token == model.end_id)
         ids = torch.cat([ids.gather(1, parent.unsqueeze(-1).expand_as(ids)), token.unsqueeze(-1)], dim=-1)
-        rows = (parent + k * torch.arange(batch, device=parent.device).unsqueeze(1)).flatten()
-        state = tuple(tensor[rows] for tensor in state)
+        rows = (parent + k * sources).flatten()
+        state = tuple(tensor.index_select(0, rows) for tensor in state)
         if finished.all():
             break
-    ids = ids[:, :, 1:]
-    lengths = lengths + finished
+    ids, lengths = ids[:, :, 1:], lengths + finished
     past = torch.arange(ids.shape[-1], device=ids.device) >= lengths.unsqueeze(-1)
     return Hypotheses(ids.masked_fill(past, 0), lengths, scores)
-
-
-def repeated(encoding: Encoding, times: int) -> Encoding:
-    """The encoding with each row `times` times in a row."""
-
-    def each(tensor: Tensor) -> Tensor:
-        return tensor.repeat_interleave(times, dim=0)
-
-    outputs, final_state, lengths = encoding.encoder_output
-    return Encoding(
-        EncoderOutput(each(outputs), tuple(map(each, final_state)), each(lengths)),
-        tuple(map(each, encoding.state)),
-        None if encoding.extra is None else each(encoding.extra),
-        None if encoding.memory is None else Memory(*map(each, encoding.memory)),
-    )

@@ -6,7 +6,8 @@ import itertools
 import pytest
 import torch
 
-from s2s_search import hparams as table
+from s2s_search import table
+from s2s_search.hparams import cell_output_size, cell_state_sizes
 from s2s_search.nn import bridges, cells
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import build_model
@@ -92,8 +93,8 @@ def test_state_sizes_of_the_rules_are_those_of_the_cells(cell: str) -> None:
         if set(more) <= {argument.name for argument in table.CELLS[cell]}:
             spec = {"class": cell, "cell_size" if cell == "GRUBlockCell" else "num_units": 4, **more}
             built = cells.make_cell(spec, 2)
-            assert built.state_sizes == table.cell_state_sizes(spec)
-            assert built.output_size == table.cell_output_size(spec)
+            assert built.state_sizes == cell_state_sizes(spec)
+            assert built.output_size == cell_output_size(spec)
 
 
 @pytest.mark.parametrize("encoder", table.ENCODERS)

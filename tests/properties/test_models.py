@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from s2s_search.hparams import Hparams
+from s2s_search.nn import stepping
 from s2s_search.nn.cells import StackedCell, make_cell, reverse_sequence, unroll
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq
+from s2s_search.nn.stepping import PlainStepper, PreparedStepper, make_stepper
 from s2s_search.table import CELLS, ENCODERS
 from s2s_search.training import token_losses
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, cell_spec, make, small
@@ -95,6 +97,30 @@ def test_teacher_forcing_equals_stepping(hparams: Hparams) -> None:
         expected, state, _ = model.decoder.step(x, state, encoding.memory)
         live = t < BATCH.target_lengths - 1
         torch.testing.assert_close(logits[live, t], expected[live])
+
+
+@settings(max_examples=60)
+@given(configurations(), st.integers(1, 3), st.booleans())
+def test_prepared_steps_equal_plain_steps(hparams: Hparams, beams: int, table: bool) -> None:
+    """In logits, states and weights, for some sources of a batch too, with the embeddings in a table or not."""
+    model = make(hparams).eval()
+    if model.decoder.cell.residual:
+        assert isinstance(make_stepper(model, model.encode(BATCH.source_ids, BATCH.source_lengths), 1), PlainStepper)
+        return
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stepping, "ROWS_OF_A_TABLE", 10 if table else 0)
+        encoding = model.encode(BATCH.source_ids, BATCH.source_lengths)
+        plain, prepared = PlainStepper(model, encoding, beams), PreparedStepper(model, encoding, beams)
+        sources = torch.tensor([2, 0])
+        for one, other in ((plain, prepared), (plain.select(sources), prepared.select(sources))):
+            state, same = one.start(), other.start()
+            for t in range(3):
+                ids = (torch.arange(len(state[0])) + t) % TARGET_SIZE
+                logits, state, weights = one.step(ids, state)
+                same_logits, same, same_weights = other.step(ids, same)
+                torch.testing.assert_close(same_logits, logits)
+                torch.testing.assert_close(same, state)
+                torch.testing.assert_close(same_weights, weights)
 
 
 @settings(max_examples=40)
