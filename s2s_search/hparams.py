@@ -1,15 +1,18 @@
-"""Overrides become a complete configuration: `resolve` is the one way to it, and reports all problems at once."""
+"""Makes overrides into a complete configuration.
+
+`resolve` is the one way to a configuration; it reports all problems at once. table.py declares what there is.
+"""
 
 import json
-import math
 import numbers
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from s2s_search.rules import RULES
 from s2s_search.table import (
     BOOL,
-    CELLS,
     ENTRIES,
     FLOAT,
     HPARAMS,
@@ -31,7 +34,8 @@ from s2s_search.table import (
     spec_classes,
 )
 
-__all__ = ["ConfigError", "Hparams", "defaults", "parse_hparams", "resolve"]  # what scripts use
+__all__ = ["ConfigError", "Hparams", "defaults", "parse_hparams", "resolve"]
+
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -54,6 +58,8 @@ def convert(argument: Argument, value: object) -> object:
 
 def _of_kind(kind: Kind, value: object) -> object:
     """Returns the value in the kind, or None when it cannot be."""
+    if kind is SPEC:  # its arguments wait for check_spec
+        return {str(name): entry for name, entry in value.items()} if isinstance(value, Mapping) else None
     if kind is NAME:
         return value if isinstance(value, str) else None
     if kind is BOOL:
@@ -78,6 +84,14 @@ def _within(argument: Argument, value: object) -> bool:
     return (least is None or least <= value) and (most is None or value <= most) and (above is None or above < value)
 
 
+def typed(key: str, value: object) -> object:
+    """Returns a declared key's value in its kind. Raises ValueError with a whole sentence."""
+    try:
+        return convert(declared(key), value)
+    except ValueError as problem:
+        raise ValueError(f"{key}: {problem}") from None
+
+
 def check_spec(name: str, spec: Spec, entries: Iterable[str] = ()) -> tuple[Spec, list[Problem]]:
     """Returns the spec with its arguments in their kinds, and the problems of its class and arguments.
 
@@ -89,13 +103,13 @@ def check_spec(name: str, spec: Spec, entries: Iterable[str] = ()) -> tuple[Spec
         problem = f"unknown class {shown(class_name)}" if "class" in spec else "class is missing"
         return spec, [(key, f"{key}: {problem}{nearest(class_name, classes)}")]
     arguments = {argument.name: argument for argument in classes[class_name]}
-    typed, problems = {"class": class_name, **spec}, list[Problem]()
-    for key in typed.keys() - {"class"}:
+    checked, problems = {"class": class_name, **spec}, list[Problem]()
+    for key in checked.keys() - {"class"}:
         try:
-            typed[key] = convert(_argument(class_name, arguments, key), typed[key])
+            checked[key] = convert(_argument(class_name, arguments, key), checked[key])
         except ValueError as problem:
             problems.append((f"{name}.{key}" if key in entries else name, f"{name}.{key}: {problem}"))
-    return typed, sorted(problems)
+    return checked, sorted(problems)
 
 
 def complete_spec(name: str, spec: Spec, entries: Mapping[str, object], whole: bool) -> tuple[Spec, list[Problem]]:
@@ -123,120 +137,12 @@ def _argument(class_name: str, arguments: Mapping[str, Argument], key: str) -> A
     raise ValueError(f"{class_name} has no argument {shown(key)}{nearest(key, arguments)}")
 
 
-# ------------------------------------------------------------------------------------------------------ rules
-
-
-def cell_output_size(spec: Mapping[str, object]) -> int:
-    """Returns the width of the cell's output: its projection's where it has one, else its number of units."""
-    size = spec.get("num_proj") or spec.get("num_units") or spec.get("cell_size")
-    assert isinstance(size, int), spec
-    return size
-
-
-def cell_state_sizes(spec: Mapping[str, object]) -> tuple[int, ...]:
-    """Returns the widths of the tensors of the cell's state: (c, h) of an LSTM, else one."""
-    output = cell_output_size(spec)
-    units = spec.get("num_units", output)
-    assert isinstance(units, int), spec
-    arguments = {argument.name: argument.default for argument in CELLS[str(spec["class"])]}
-    if "forget_bias" not in arguments:
-        return (output,)
-    return (units, output) if spec.get("state_is_tuple", arguments.get("state_is_tuple", True)) else (units + output,)
-
-
-Structure = int | str | tuple["Structure", ...]  # a tensor's width, or a tuple; an LSTM's is ("LSTM", c, h)
-
-
-def _cell_structure(spec: Mapping[str, object]) -> Structure:
-    sizes = cell_state_sizes(spec)
-    if len(sizes) == 1:
-        return sizes[0]
-    return sizes if spec["class"] == "LSTMBlockCell" else ("LSTM", *sizes)
-
-
-def state_structures(values: Mapping[str, object]) -> tuple[Structure, Structure]:
-    """Returns the structures of the encoder's final state and of the decoder's state, as in the original.
-
-    One layer has its cell's state, several have a tuple of them; a bidirectional encoder has (fw, bw). The
-    stacked one has a tuple of layers in each direction even when there is one layer.
-    """
-    stacks = []
-    for side in ("encoder", "decoder"):
-        spec, layers = values[f"{side}.rnn_cell.cell_spec"], values[f"{side}.rnn_cell.num_layers"]
-        assert isinstance(spec, dict)
-        assert isinstance(layers, int)
-        stacked = layers > 1 or (side == "encoder" and values["encoder.type"] == "StackBidirectionalRNNEncoder")
-        stacks.append((_cell_structure(spec),) * layers if stacked else _cell_structure(spec))
-    encoder, decoder = stacks
-    return encoder if values["encoder.type"] == "UnidirectionalRNNEncoder" else (encoder, encoder), decoder
-
-
-def _described(structure: Structure) -> str:
-    if not isinstance(structure, tuple):
-        return str(structure)
-    if structure[0] == "LSTM":
-        return f"LSTM{structure[1:]}"
-    inner = _described(structure[0])
-    return f"({len(structure)} x {inner})" if len(structure) > 2 else "(" + ", ".join(inner for _ in structure) + ")"
-
-
-def passthrough_problems(values: Mapping[str, object]) -> list[str]:
-    """PassThroughBridge hands on the encoder's final state as it is: it must be shaped as the decoder's."""
-    bridge = values["bridge_spec"]
-    assert isinstance(bridge, dict)
-    encoder, decoder = state_structures(values)
-    if bridge["class"] != "PassThroughBridge" or encoder == decoder:
-        return []
-    return [
-        "bridge_spec: PassThroughBridge needs an encoder whose final state is shaped as the decoder's state, "
-        f"but encoder = {_described(encoder)} and decoder = {_described(decoder)}; InitialStateBridge fits any"
-    ]
-
-
-DECAY = ("decay_type", "start_decay_at", "stop_decay_at", "decay_steps", "decay_rate", "staircase")
-
-
-def decay_problems(values: Mapping[str, object]) -> list[str]:
-    """Decay must keep the learning rate finite and positive; it can grow when stop < start or rate > 1."""
-    kind, start, stop, steps, rate, staircase = (values[f"optimizer.lr_{name}"] for name in DECAY)
-    last = values["train.max_steps"]
-    assert isinstance(start, int) and isinstance(stop, int) and isinstance(last, int)  # noqa: PT018
-    assert isinstance(steps, int) and isinstance(rate, float)  # noqa: PT018
-    progress = (min(last, stop) - start) / steps if last > start else 0.0
-    progress = math.floor(progress) if staircase else progress
-    law = f"{kind} must keep the learning rate finite and positive, but rate = {rate:g} and p = {progress:g}"
-    growth = {"exponential_decay": progress * math.log(rate), "natural_exp_decay": -progress * rate}
-    if growth.get(str(kind), 0) > 300:  # e^300: float32 has long overflowed
-        return [f"optimizer.lr_decay_type: {law} give a factor of e^{growth[str(kind)]:.4g}"]
-    if kind == "inverse_time_decay" and 1 + rate * progress <= 0:
-        return [f"optimizer.lr_decay_type: {law} give 1 + rate * p = {1 + rate * progress:g}"]
-    return []
-
-
-# There is no rule for residual connections: all layers of a stack share one spec, hence one output width, and an
-# input of another width goes through a linear layer first. Nothing can be unequal, projections included.
-RULES: tuple[Callable[[Mapping[str, object]], list[str]], ...] = (passthrough_problems, decay_problems)
-
-
-# --------------------------------------------------------------------------------------------- configurations
-
-
+@dataclass(frozen=True)
 class Hparams(Mapping[str, Any]):
     """A complete configuration: the model's name and a value for each hyperparameter. Never changes."""
 
-    __slots__ = ("_values", "model")
     model: str
-    _values: dict[str, object]
-
-    def __init__(self, model: str, values: Mapping[str, object]) -> None:
-        object.__setattr__(self, "model", model)
-        object.__setattr__(self, "_values", dict(values))
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a configuration never changes; resolve another one")
-
-    def __reduce__(self) -> tuple[type["Hparams"], tuple[str, dict[str, object]]]:
-        return Hparams, (self.model, self._values)
+    _values: Mapping[str, object]
 
     def __getitem__(self, name: str) -> Any:
         value = self._values[name]
@@ -247,9 +153,6 @@ class Hparams(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Hparams) and (self.model, self._values) == (other.model, other._values)
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.flat(), sort_keys=True))
@@ -262,54 +165,37 @@ class Hparams(Mapping[str, Any]):
         return {"model": self.model, **self}
 
 
-def defaults(model: str) -> dict[str, object]:
+def defaults(model: str) -> dict[str, Any]:
     """Returns the default of each hyperparameter of the model. Raises ConfigError for an unknown model."""
     name = canonical_model(model)
     return {row.name: row.default_for(name) for row in HPARAMS if name in row.models}
 
 
-def overlay(model: str, overrides: Mapping[str, object]) -> tuple[dict[str, object], list[Problem]]:
+def overlay(model: str, overrides: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
     """Lays overrides over the model's defaults: returns all values and the problems, those of rules aside."""
     values, problems = defaults(model), list[Problem]()
-    specs: dict[str, Spec] = {}
-    entries: dict[str, dict[str, object]] = {}
+    specs, entries = dict[str, Any](), dict[str, Spec]()
     for key, value in overrides.items():
         try:
             if key == "model":
                 if canonical_model(value) != model:
                     raise ValueError(f"model is {shown(value)}, but this is a {model}")
                 continue
-            argument = declared(str(key))
+            declared(str(key))
             if model not in owners(key):
                 raise ValueError(f"{key} belongs to {' and '.join(owners(key))}, and this is a {model}")
             row, _, entry = key.rpartition(".")
             if key in ENTRIES:
                 entries.setdefault(row, {})[entry] = value
-            elif argument.kind is SPEC:
-                specs[key] = _mapping(key, value)
             else:
-                values[key] = _converted(argument, key, value)
+                (specs if key in SPECS else values)[key] = typed(key, value)
         except ValueError as problem:
             problems.append((str(key), str(problem)))
     for name in [row for row in SPECS if row in specs or row in entries]:
         spec = specs.get(name, values[name])
-        assert isinstance(spec, dict)
         values[name], found = complete_spec(name, spec, entries.get(name, {}), whole=name in specs)
         problems += found
     return values, problems
-
-
-def _mapping(key: str, value: object) -> Spec:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key}: must be {SPEC.value}, but got {shown(value)}")
-    return {str(name): entry for name, entry in value.items()}
-
-
-def _converted(argument: Argument, key: str, value: object) -> object:
-    try:
-        return convert(argument, value)
-    except ValueError as problem:
-        raise ValueError(f"{key}: {problem}") from None
 
 
 def resolve(model: str, overrides: Mapping[str, object]) -> Hparams:
@@ -321,8 +207,6 @@ def resolve(model: str, overrides: Mapping[str, object]) -> Hparams:
         raise ConfigError(sentences)
     return Hparams(name, values)
 
-
-# ------------------------------------------------------------------------------------------------- text forms
 
 NAME_AND_EQUALS = re.compile(r"\s*([^\s=,]+)\s*=\s*")
 COMMA_OR_END = re.compile(r"\s*(,|$)")

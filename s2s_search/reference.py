@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 
-from s2s_search.hparams import RULES
+from s2s_search.rules import RULES
 from s2s_search.table import BRIDGES, CELLS, HPARAMS, MODELS, REFUSED, REQUIRED, TABLE, Argument, Hparam
 
 

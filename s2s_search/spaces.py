@@ -7,106 +7,17 @@ quasi-random and grid search are three ways to choose `u`; `Space.trials()` is w
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, count, islice, product
 from pathlib import Path
+from typing import Any
 
-from s2s_search.hparams import RULES, Hparams, check_spec, convert, overlay
-from s2s_search.table import (
-    ENTRIES,
-    SPEC,
-    TABLE,
-    Argument,
-    ConfigError,
-    canonical_model,
-    declared,
-    owners,
-    shown,
-)
-
-Flat = dict[str, object]  # a partial configuration by dotted names, "model" among them
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several values, all equally likely; a constant is a choice of one. Labels name values that are specs."""
-
-    values: tuple[object, ...]
-    labels: tuple[str, ...] = ()
-
-    def at(self, u: float) -> object:
-        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
-
-    def points(self) -> tuple[object, ...]:
-        return self.values
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.values
-
-    @property
-    def size(self) -> float:
-        return len(self.values)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from low to high, both included: evenly spread, or (log) their logarithms; on multiples of a step."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None  # None: continuous
-    whole: bool = False
-
-    def at(self, u: float) -> object:
-        end = self.high if self.step is None else self.low + self.size * self.step  # a point stands for its interval
-        logs = (math.log(self.low), math.log(end)) if self.log else (0.0, 0.0)
-        x = math.exp(logs[0] + u * (logs[1] - logs[0])) if self.log else self.low + u * (end - self.low)
-        if self.step is not None:
-            return self._point(min(int((x - self.low) / self.step), int(self.size) - 1))
-        digits = 5 - math.floor(math.log10(x if self.log else self.high - self.low))
-        return min(max(round(x, digits), self.low), self.high)  # a rate of 0.000351827 reads better than 17 digits
-
-    def points(self) -> tuple[object, ...]:
-        return tuple(self._point(index) for index in range(int(self.size)))
-
-    def __contains__(self, value: object) -> bool:
-        if self.step is None or not isinstance(value, int | float) or not self.low <= value <= self.high:
-            return False
-        return self._point(round((value - self.low) / self.step)) == value
-
-    @property
-    def size(self) -> float:
-        return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
-
-    def _point(self, index: int) -> object:
-        assert self.step is not None
-        x = self.low + index * self.step
-        return int(x) if self.whole else min(max(float(f"{x:.12g}"), self.low), self.high)
-
-
-@dataclass(frozen=True)
-class Tie:
-    """The value of another key; of a spec, also its single entries."""
-
-    key: str
-    size = 1.0
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """A key of the file: what values it takes, and under which conditions it takes part at all."""
-
-    key: str
-    domain: Choice | Range | Tie
-    when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    role: str | None = None  # "scientific" | "nuisance"
-    grid: bool = False
-
-    @property
-    def varies(self) -> bool:
-        return self.domain.size > 1
+from s2s_search.dimensions import Choice, Dimension, Flat, Range, Tie, checked, read_dimensions, value_of
+from s2s_search.hparams import Hparams, overlay, resolve
+from s2s_search.rules import RULES
+from s2s_search.space_files import METRICS, SECTIONS, Report, read_corpus, read_models, read_parts, read_section
+from s2s_search.table import TABLE, ConfigError, owners, shown
 
 
 @dataclass(frozen=True)
@@ -137,9 +48,6 @@ class Resources:
 
     cpu: float
     gpu: float
-
-
-# -------------------------------------------------------------------------------------------------- the space
 
 
 @dataclass(frozen=True)
@@ -174,7 +82,7 @@ class Space:
     def label(self, key: str, value: object) -> object:
         """Returns the name that the file gives a value, or the value."""
         domains = [d.domain for d in self.dimensions if d.key == key and isinstance(d.domain, Choice)]
-        named = [pair for domain in domains for pair in zip(domain.labels, domain.values, strict=False)]
+        named = [pair for domain in domains for pair in domain.named.items()]
         return next((label for label, other in named if other == value), value)
 
     def at(self, u: Sequence[float]) -> Flat:
@@ -191,7 +99,7 @@ class Space:
 
     def grid(self) -> list[Flat]:
         """Returns all valid configurations. Raises ConfigError when a range has no steps or there are too many."""
-        problems = [sentence for _, sentence in grid_problems(self.varying)]
+        problems = [sentence for _, sentence in _grid_problems(self.varying)]
         if problems:
             raise ConfigError(problems, str(self.path))
         enumerated = replace(self, search=replace(self.search, method="grid"))
@@ -221,21 +129,19 @@ class Space:
 
     def fixed(self, overrides: Mapping[str, object]) -> "Space":
         """Returns the space with some keys fixed; the others are drawn as before. Raises ConfigError."""
-        values, problems = dict[str, object](), list[str]()
+        report, values = Report("hparams"), dict[str, object]()
         for key, value in overrides.items():
-            try:
-                values[key] = typed(key, value, self.models)
-            except ValueError as problem:
-                problems.append(str(problem))
+            with report.at():
+                values[key] = checked(key, value, self.models)
         if "train.seed" in values and self.search.replicates > 1:
-            problems.append("train.seed: cannot be fixed, because replicates differ by it")
+            report.add((), "train.seed: cannot be fixed, because replicates differ by it")
         kept = [d for d in self.dimensions if d.key not in values and d.key.rpartition(".")[0] not in values]
         constants = [Dimension(key, Choice((value,))) for key, value in values.items()]  # they depend on nothing
         order = sorted([*constants, *kept], key=lambda dimension: dimension.key != "model")
         space = replace(self, dimensions=tuple(order))
-        problems = problems or list(probe(space).values())
-        if problems:
-            raise ConfigError(problems, "hparams")
+        for sentence in {} if report.problems else _probe(space).values():
+            report.add((), sentence)
+        report.fail()
         return space
 
     def _flat(self, chosen: Mapping[str, object]) -> Flat:
@@ -305,27 +211,16 @@ def _copy(flat: Flat) -> Flat:
 
 def _resolved(flat: Flat) -> Hparams | None:
     """Returns the complete configuration, or None when it is invalid."""
-    values, problems = overlay(str(flat["model"]), flat)
-    return None if problems or any(rule(values) for rule in RULES) else Hparams(str(flat["model"]), values)
+    try:
+        return resolve(str(flat["model"]), flat)
+    except ConfigError:
+        return None
 
 
 def _active(dimension: Dimension, flat: Mapping[str, object]) -> bool:
     if dimension.key != "model" and flat["model"] not in owners(dimension.key):
         return False
     return all(value_of(parent, flat) in values for parent, values in dimension.when.items())
-
-
-def value_of(key: str, flat: Mapping[str, object]) -> object:
-    """Returns a key's value in a partial configuration, its default where it is not set; None when it has none."""
-    if key in flat:
-        return flat[key]
-    model, (row, _, entry) = str(flat["model"]), key.rpartition(".")
-    if model not in owners(key):
-        return None
-    if key in TABLE:
-        return TABLE[key].default_for(model)
-    spec = flat.get(row, TABLE[row].default_for(model))
-    return spec.get(entry, ENTRIES[key].default) if isinstance(spec, dict) else None
 
 
 def _tied(key: str, source: str, flat: Mapping[str, object]) -> Iterator[tuple[str, object]]:
@@ -356,7 +251,7 @@ def _halton(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
         yield [sum(digit[index // b**d % b] / b ** (d + 1) for d, digit in enumerate(digits)) for b, digits in axes]
 
 
-def probe(space: Space) -> dict[str, str]:
+def _probe(space: Space) -> dict[str, str]:
     """Tries the space out; returns, by key, problems that no rule between keys explains, or that all draws have."""
     found: dict[str, str] = {}
     is_valid, reasons = False, list[str]()
@@ -375,7 +270,7 @@ def probe(space: Space) -> dict[str, str]:
 LARGEST_GRID = 100_000
 
 
-def grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
+def _grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
     """Returns why the dimensions cannot be enumerated: keys and sentences."""
     sizes = {dimension.key: dimension.domain.size for dimension in dimensions}
     if math.prod(sizes.values()) <= LARGEST_GRID:
@@ -385,37 +280,76 @@ def grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
     return endless or [(max(sizes, key=lambda key: sizes[key]), f"search.method: {law}")]
 
 
-def check_owner(key: str, models: Sequence[str]) -> Argument:
-    """Returns the declaration of a key. Raises ValueError when it is unknown or belongs to none of the models."""
-    argument = declared(key)
-    if not set(owners(key)) & set(models):
-        raise ValueError(f"{key} belongs to {' and '.join(owners(key))}, and this file searches {', '.join(models)}")
-    return argument
-
-
-def typed(key: str, value: object, models: Sequence[str]) -> object:
-    """Returns a key's value in its kind. Raises ValueError with whole sentences; a spec may still lack arguments."""
-    if key == "model":
-        name = canonical_model(value)
-        if name not in models:
-            raise ValueError(f"model: {name} is not searched here; known: {', '.join(models)}")
-        return name
-    argument = check_owner(key, models)
-    if argument.kind is not SPEC:
-        try:
-            return convert(argument, value)
-        except ValueError as problem:
-            raise ValueError(f"{key}: {problem}") from None
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key}: must be {SPEC.value}, but got {shown(value)}")
-    spec, problems = check_spec(key, dict(value))
-    if problems:
-        raise ValueError("; ".join(sentence for _, sentence in problems))
-    return spec
-
-
 def load_space(path: str | Path) -> Space:
     """Returns the space that a YAML file describes. Raises ConfigError with all its problems and their lines."""
-    from s2s_search.space_files import read_space
+    path, report = Path(path), Report(str(path))
+    text, parts = read_parts(path, report)
+    models, corpus = read_models(parts, report), read_corpus(parts, path.absolute().parent, report)
+    metric, search, scheduler, resources = (read_section(name, parts, report) for name in SECTIONS)
+    before = len(report.problems)
+    dimensions = read_dimensions(parts, models, report)
+    can_be_tried = len(report.problems) == before
+    keys = [dimension.key for dimension in dimensions]
+    if search["replicates"] > 1 and "train.seed" in keys:
+        report.add(("parameters", "train.seed"), "train.seed: cannot be set, because search.replicates differ by it")
+    space = Space(
+        path,
+        text,
+        path.stem,
+        models,
+        corpus,
+        _metric(metric, report),
+        Search(**{**search, "trials": _trials(search, dimensions, report)}),
+        _scheduler(scheduler, dimensions, report),
+        _resources(resources, report),
+        dimensions,
+    )
+    for key, sentence in _probe(space).items() if can_be_tried else ():
+        near = [k for k in keys if key and (f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}."))]
+        report.add(("parameters", *near[:1]), sentence)
+    report.fail()
+    return space
 
-    return read_space(Path(path))
+
+def _metric(section: Mapping[str, Any], report: Report) -> Metric:
+    name, goal = section["name"], METRICS[section["name"]]
+    if section["goal"] not in (None, goal):
+        law = f"metric.goal: {name} can only be {goal}d, but goal = {section['goal']}"
+        report.add(("metric", "goal"), law)
+    return Metric(name, goal)
+
+
+def _resources(section: Mapping[str, Any], report: Report) -> Resources:
+    if 1 < section["gpu"] != int(section["gpu"]):
+        report.add(("resources", "gpu"), f"resources.gpu: must be whole above 1, but gpu = {section['gpu']:g}")
+    return Resources(**section)
+
+
+def _trials(search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report) -> int | None:
+    """Returns the number of draws: as given, else 16 or fewer; reports what cannot be enumerated, or drawn as often."""
+    is_grid, given = search["method"] == "grid", search["trials"]
+    for key, problem in _grid_problems(d for d in dimensions if d.grid or is_grid):
+        report.add(("parameters", key), problem)
+    size = math.prod(dimension.domain.size for dimension in dimensions if not dimension.grid)
+    if given and given > size and not is_grid:
+        law = f"draws must differ, but trials = {given} and there are {size:.0f} configurations"
+        report.add(("search", "trials"), f"search.trials: {law}; method: grid runs each once")
+    return given if is_grid or given else int(min(16, size))
+
+
+def _scheduler(section: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report) -> Scheduler:
+    """Returns the scheduler; without max_steps it takes the largest train.max_steps of the parameters."""
+    steps, factor = section["max_steps"], section["reduction_factor"]
+    ends: list[Any] = []
+    for domain in (dimension.domain for dimension in dimensions if dimension.key == "train.max_steps"):
+        ends += domain.values if isinstance(domain, Choice) else [domain.high] if isinstance(domain, Range) else []
+    largest = max(ends, default=None)
+    if largest and steps and largest > steps:
+        problem = f"must be at most scheduler.max_steps = {steps}, but goes up to {largest}"
+        report.add(("parameters", "train.max_steps"), f"train.max_steps: {problem}")
+    steps = steps or largest or TABLE["train.max_steps"].default
+    grace = section["grace_steps"] or max(1, int(steps / factor**2))
+    if grace > steps:
+        law = f"must be at most max_steps, but grace_steps = {grace} and max_steps = {steps}"
+        report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}")
+    return Scheduler(section["name"], steps, grace, factor)

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
+from typing import Any
 
 MODELS = ("BasicSeq2Seq", "AttentionSeq2Seq")
 MODEL_ALIASES = {"AttentionSeq2seq": "AttentionSeq2Seq"}  # the hyperparameter page's spelling
@@ -69,7 +70,7 @@ class Argument:
 
     name: str
     kind: Kind
-    default: object
+    default: Any
     _: KW_ONLY
     choices: tuple[str, ...] = ()
     minimum: float | None = None

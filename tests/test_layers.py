@@ -6,11 +6,12 @@ import sys
 import pytest
 
 WITHOUT = {
-    "hparams": ("torch", "ray", "pandas", "numpy", "rich", "optuna"),
-    "table": ("torch", "ray", "pandas", "numpy", "rich"),
+    "table": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
+    "hparams": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
+    "text_files": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
+    "corpus": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "space_files": ("torch", "ray", "pandas", "numpy", "rich"),
     "spaces": ("torch", "ray", "pandas", "numpy", "rich"),
-    "corpus": ("torch", "ray", "pandas", "rich"),
     "metrics": ("torch", "ray", "pandas", "rich"),
     "cli": ("torch", "ray", "pandas", "numpy", "rich"),
     "nn.cells": ("ray", "pandas", "rich"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s_search.batches import Batch
-from s2s_search.hparams import Hparams, cell_state_sizes
+from s2s_search.hparams import Hparams
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.bridges import BRIDGES, Bridge, ReadingBridge
 from s2s_search.nn.cells import StackedCell, State, reverse_sequence
@@ -22,6 +22,7 @@ from s2s_search.nn.encoders import (
     StackBidirectionalRNNEncoder,
     UnidirectionalRNNEncoder,
 )
+from s2s_search.rules import cell_state_sizes
 
 
 class Encoding(NamedTuple):

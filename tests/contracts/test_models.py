@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from s2s_search import table
-from s2s_search.hparams import cell_output_size, cell_state_sizes
 from s2s_search.nn import bridges, cells
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import build_model
 from s2s_search.optim import DECAYS, RULES, make_optimizer
+from s2s_search.rules import cell_output_size, cell_state_sizes
 from s2s_search.tf_variables import export_variables, load_variables
 from s2s_search.training import training_step
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, make, small

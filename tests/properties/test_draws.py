@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s2s_search.hparams import RULES, overlay, resolve
-from s2s_search.spaces import Choice, Range, Space, Tie, load_space
+from s2s_search.dimensions import Choice, Range, Tie
+from s2s_search.hparams import overlay, resolve
+from s2s_search.rules import RULES
+from s2s_search.spaces import Space, load_space
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 NAMES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml"))

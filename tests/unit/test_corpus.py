@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from s2s_search.corpus import Corpus, Split, Vocabulary, check_corpus, load_corpus, tokenize
+from s2s_search.corpus import Corpus, Split, Vocabulary, check_corpus, load_corpus
 from s2s_search.table import ConfigError
+from s2s_search.text_files import tokenize
 
 TOY = {"train": 30, "dev": 10, "test": 5}
 

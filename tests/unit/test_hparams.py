@@ -11,17 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s2s_search.hparams import (
-    Hparams,
-    cell_output_size,
-    cell_state_sizes,
-    convert,
-    defaults,
-    parse_hparams,
-    resolve,
-    state_structures,
-)
+from s2s_search.hparams import Hparams, convert, defaults, parse_hparams, resolve
 from s2s_search.reference import reference
+from s2s_search.rules import cell_output_size, cell_state_sizes, state_structures
 from s2s_search.table import (
     BRIDGES,
     CELLS,

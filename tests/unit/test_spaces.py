@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from s2s_search.dimensions import Choice, Range, Tie
 from s2s_search.hparams import resolve
-from s2s_search.spaces import Choice, Range, Space, Tie, load_space
+from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
 
 ROOT = Path(__file__).parents[2]
