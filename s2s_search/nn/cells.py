@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2s_search.nn import fused
+
 State = tuple[Tensor, ...]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -74,6 +76,10 @@ class Cell(nn.Module):
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         return self.step(self.project(inputs), state)
 
+    def recurrence(self) -> fused.Recurrence | None:
+        """What the loops with a written-out backward need of this cell, or None if they do not know its equations."""
+        return None
+
 
 class BasicRNNCell(Cell):
     """h' = tanh([x, h] W + b)."""
@@ -116,6 +122,12 @@ class GRUCell(Cell):
         c = self.activation(torch.addmm(candidate, r * h, self.candidate_weights))
         h = torch.lerp(c, h, u)
         return h, (h,)
+
+    def recurrence(self) -> fused.Recurrence | None:
+        if self.activation is not torch.tanh:
+            return None
+        weights = (self.input_weights, self.gate_weights, self.candidate_weights, self.biases)
+        return fused.Recurrence(fused.GRUSteps, weights)
 
 
 class GRUBlockCell(GRUCell):
@@ -185,6 +197,14 @@ class LSTMCell(Cell):
 
     def clip(self, c: Tensor) -> Tensor:
         return c if self.cell_clip is None else c.clamp(-self.cell_clip, self.cell_clip)
+
+    def recurrence(self) -> fused.Recurrence | None:
+        more = (self.w_i_diag, self.cell_clip, self.projection)  # the projection's clip comes with it
+        plain = type(self).remember is LSTMCell.remember and all(part is None for part in more)
+        if not plain or self.activation is not torch.tanh or self.biases is None or len(self.state_sizes) != 2:
+            return None
+        weights = (self.input_weights, self.recurrent_weights, self.biases)
+        return fused.Recurrence(fused.LSTMSteps, weights, {"forget_bias": self.forget_bias})
 
 
 class BasicLSTMCell(LSTMCell):
@@ -431,6 +451,15 @@ def unroll(cell: Cell, inputs: Tensor, lengths: Tensor, state: State | None = No
             state = where(t < lengths, new, state)
     """
     state = cell.initial_state(len(inputs), inputs) if state is None else state
+    recurrence = cell.recurrence()
+    if recurrence is not None:
+        outputs, state = fused.unroll(recurrence, inputs.transpose(0, 1), lengths, state)
+        return outputs.transpose(0, 1), state
+    return plain_unroll(cell, inputs, lengths, state)
+
+
+def plain_unroll(cell: Cell, inputs: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State]:
+    """`unroll` for any cell."""
     within = positions_within(lengths, inputs.shape[1]).unsqueeze(-1).unbind(1)
     outputs = []
     for projected, live in zip(cell.project(inputs).unbind(1), within, strict=True):

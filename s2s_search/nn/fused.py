@@ -1,0 +1,315 @@
+"""Loops over time with a written-out backward: the same numbers as the plain loops of `cells` and `decoders`, sooner.
+
+In the backward loop only the gradient of the state goes step by step. What of the derivatives the gradient does not
+change is computed for all steps before it, and the gradient of every weight is one product over all steps after it.
+
+B batch · S source positions · T steps of the loop · X input units · H cell units · G units of all gates (4 H, or 3 H
+of a GRU) · M memory units · A attention units
+
+Time comes first here. Of a buffer [T + 1, ...] the row t + 1 is what step t makes, row 0 what there is before it, and
+d_ is the gradient of the loss. On a CPU a tanh costs three sigmoids, hence tanh(x) = 2 sigmoid(2 x) - 1 throughout.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
+
+
+def product_over_steps(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """The sum [X, Y] of x[t, b] y[t, b] over the steps and rows of [T, B, X] and [T, B, Y]."""
+    return torch.mm(x.flatten(0, 1).t(), y.flatten(0, 1), out=out)
+
+
+class Steps:
+    """The steps of one layer of cells.
+
+    A step computes its gates [B, G] from x[t], from `below`, an input that is known only inside the loop, and from its
+    state: [x, below] W_input + biases + the recurrent part, where either input may be missing. `weights` are W_input,
+    then the cell's recurrent weights, then the biases.
+    """
+
+    GATES: int
+
+    def __init__(
+        self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor], scale: list[float]
+    ) -> None:
+        """Makes the buffers; `gates` hold what x and the biases give, each gate times its `scale`."""
+        self.input_weights, *self.recurrent_weights, self.biases = weights
+        batch, self.units = state[-1].shape
+        self.x, self.x_size = x, 0 if x is None else x.shape[-1]
+        self.scale = self.biases.new_tensor(scale).repeat_interleave(self.units)
+        scaled_weights, scaled_biases = self.input_weights * self.scale, self.biases * self.scale
+        self.below_weights, self.scaled_below_weights = self.input_weights[self.x_size :], scaled_weights[self.x_size :]
+        self.gates = self.biases.new_empty(time, batch, self.GATES * self.units)
+        if x is None:
+            self.gates.copy_(scaled_biases)
+        else:
+            torch.addmm(
+                scaled_biases, x.flatten(0, 1), scaled_weights[: self.x_size], out=self.gates.view(time * batch, -1)
+            )
+        self.output = self.biases.new_empty(time + 1, batch, self.units)
+        self.output[0] = state[-1]
+
+    def gate(self, k: int) -> Tensor:
+        """A gate of all steps [T, B, H]."""
+        return self.gates.unflatten(-1, (self.GATES, self.units))[:, :, k]
+
+    def stay(self, lengths: Tensor) -> None:
+        """Makes the gates such that the state does not change at and after step lengths[b]."""
+        raise NotImplementedError
+
+    def forward(self, t: int, below: Tensor | None = None) -> None:
+        """Computes output[t + 1]."""
+        raise NotImplementedError
+
+    def last_state(self, lengths: Tensor | None) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def start_backward(
+        self, d_output: Tensor | None, d_last: Sequence[Tensor | None], lengths: Tensor | None = None
+    ) -> None:
+        """Takes the gradients of output[1:] and of the last state, and makes of the gates their derivatives."""
+        self.d_output = torch.empty_like(self.output)
+        self.d_output[0] = 0.0
+        if d_output is None:
+            self.d_output.zero_()
+        else:
+            self.d_output[1:] = d_output
+        if d_last and d_last[-1] is not None:
+            self.d_output[last_rows(self.output, lengths)] += d_last[-1]
+
+    def backward(self, t: int, d_below: Tensor | None = None) -> None:
+        """Takes d_output[t + 1], makes of gates[t] its gradient, and adds to d_output[t] and d_below."""
+        raise NotImplementedError
+
+    def d_state(self) -> tuple[Tensor, ...]:
+        """The gradient of the state before the first step."""
+        raise NotImplementedError
+
+    def d_recurrent_weights(self) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def d_x(self) -> Tensor | None:
+        return None if self.x is None else self.gates @ self.input_weights[: self.x_size].t()
+
+    def d_weights(self, below: Tensor | None = None) -> tuple[Tensor, ...]:
+        """For `below` of all steps [T, B, ...]."""
+        d_input_weights = torch.empty_like(self.input_weights)
+        if self.x is not None:
+            product_over_steps(self.x, self.gates, out=d_input_weights[: self.x_size])
+        if below is not None:
+            product_over_steps(below, self.gates, out=d_input_weights[self.x_size :])
+        return d_input_weights, *self.d_recurrent_weights(), self.gates.flatten(0, 1).sum(0)
+
+
+def last_rows(output: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor] | int:
+    """The index in output [T + 1, B, H] of what the last real step of each row made."""
+    return -1 if lengths is None else (lengths, torch.arange(len(lengths), device=lengths.device))
+
+
+def ended(time: int, lengths: Tensor) -> Tensor:
+    """The mask [T, B, 1] of the steps at and after each row's length."""
+    return (torch.arange(time, device=lengths.device).unsqueeze(1) >= lengths).unsqueeze(-1)
+
+
+class LSTMSteps(Steps):
+    """i, j, f, o = [x, below] W_input + h W + b,  c' = sigmoid(f + forget_bias) c + sigmoid(i) tanh(j),
+    h' = sigmoid(o) tanh(c');  the state is c, h.
+    """
+
+    GATES = 4
+
+    def __init__(
+        self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor], forget_bias: float = 1.0
+    ) -> None:
+        *others, biases = weights
+        biases = biases.clone()
+        biases[2 * len(biases) // 4 : 3 * len(biases) // 4] += forget_bias
+        super().__init__(x, time, (*others, biases), state, [1.0, 2.0, 1.0, 1.0])
+        self.scaled_weights = self.recurrent_weights[0] * self.scale
+        # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
+        self.twice_c, self.half_tanh = torch.empty_like(self.output), torch.empty_like(self.output)
+        torch.mul(state[0], 2.0, out=self.twice_c[0])
+        gates = [self.gate(k).unbind() for k in range(4)]
+        c, h = self.twice_c.unbind(), self.output.unbind()
+        self.at = list(zip(self.gates.unbind(), *gates, c, c[1:], self.half_tanh.unbind(), h, h[1:], strict=False))
+
+    def stay(self, lengths: Tensor) -> None:
+        after = ended(len(self.gates), lengths)
+        self.gate(0).masked_fill_(after, -ENDLESS)
+        self.gate(2).masked_fill_(after, ENDLESS)
+
+    def forward(self, t: int, below: Tensor | None = None) -> None:
+        gates, i, j, f, o, twice_c, new_twice_c, half_tanh, h, new_h = self.at[t]
+        if below is not None:
+            gates.addmm_(below, self.scaled_below_weights)
+        gates.addmm_(h, self.scaled_weights).sigmoid_()
+        torch.mul(f, twice_c, out=new_twice_c).addcmul_(i, j, value=4.0).sub_(i, alpha=2.0)
+        torch.sigmoid(new_twice_c, out=half_tanh)
+        torch.neg(o, out=new_h).addcmul_(o, half_tanh, value=2.0)
+
+    def last_state(self, lengths: Tensor | None) -> tuple[Tensor, ...]:
+        return self.twice_c[-1] * 0.5, self.output[last_rows(self.output, lengths)]
+
+    def start_backward(
+        self, d_output: Tensor | None, d_last: Sequence[Tensor | None], lengths: Tensor | None = None
+    ) -> None:
+        super().start_backward(d_output, d_last, lengths)
+        d_c = d_last[0] if d_last else None
+        self.d_c = torch.zeros_like(self.twice_c[0]) if d_c is None else d_c.clone()
+        i, j, f, o = (self.gate(k) for k in range(4))
+        half_tanh = self.half_tanh[:-1]
+        by_c = torch.addcmul(half_tanh, half_tanh, half_tanh, value=-1.0).mul_(o).mul_(4.0)  # of h'
+        self.f = f.clone().unbind()
+        tanh_j, of_j = j * 2.0 - 1.0, i * 4.0
+        self.gates.addcmul_(self.gates, self.gates, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
+        i.mul_(tanh_j)
+        j.mul_(of_j)
+        f.mul_(self.twice_c[:-1]).mul_(0.5)
+        o.mul_(half_tanh.mul_(2.0).sub_(1.0))
+        of_c = self.gates[..., : 3 * self.units].unflatten(-1, (3, self.units))
+        self.derivatives = list(zip(self.gates.unbind(), of_c.unbind(), o.unbind(), by_c.unbind(), strict=True))
+
+    def backward(self, t: int, d_below: Tensor | None = None) -> None:
+        gates, of_c, of_h, by_c = self.derivatives[t]
+        d_h = self.d_output[t + 1]
+        self.d_c.addcmul_(d_h, by_c)
+        of_c.mul_(self.d_c.unsqueeze(1))
+        of_h.mul_(d_h)
+        self.d_c.mul_(self.f[t])
+        self.d_output[t].addmm_(gates, self.recurrent_weights[0].t())
+        if d_below is not None:
+            d_below.addmm_(gates, self.below_weights.t())
+
+    def d_state(self) -> tuple[Tensor, ...]:
+        return self.d_c, self.d_output[0]
+
+    def d_recurrent_weights(self) -> tuple[Tensor, ...]:
+        return (product_over_steps(self.output[:-1], self.gates),)
+
+
+class GRUSteps(Steps):
+    """r, u, c = [x, below] W_input + b,  r, u = sigmoid(r, u + h W_gates),  c = tanh(c + (r * h) W_candidate),
+    h' = u h + (1 - u) c;  the state is h.
+    """
+
+    GATES = 3
+
+    def __init__(self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor]) -> None:
+        super().__init__(x, time, weights, state, [1.0, 1.0, 2.0])
+        self.scaled_candidate_weights = self.recurrent_weights[1] * 2.0
+        # gates become sigmoid(r), sigmoid(u), tanh(c)
+        self.reset_h = torch.empty_like(self.output)
+        gates, h = [self.gate(k).unbind() for k in range(3)], self.output.unbind()
+        r_and_u = self.gates[..., : 2 * self.units].unbind()
+        self.at = list(zip(self.gates.unbind(), r_and_u, *gates, self.reset_h.unbind(), h, h[1:], strict=False))
+
+    def stay(self, lengths: Tensor) -> None:
+        self.gate(1).masked_fill_(ended(len(self.gates), lengths), ENDLESS)
+
+    def forward(self, t: int, below: Tensor | None = None) -> None:
+        gates, r_and_u, r, u, c, reset_h, h, new_h = self.at[t]
+        if below is not None:
+            gates.addmm_(below, self.scaled_below_weights)
+        r_and_u.addmm_(h, self.recurrent_weights[0]).sigmoid_()
+        torch.mul(r, h, out=reset_h)
+        c.addmm_(reset_h, self.scaled_candidate_weights).sigmoid_().mul_(2.0).sub_(1.0)
+        torch.lerp(c, h, u, out=new_h)
+
+    def last_state(self, lengths: Tensor | None) -> tuple[Tensor, ...]:
+        return (self.output[last_rows(self.output, lengths)],)
+
+    def start_backward(
+        self, d_output: Tensor | None, d_last: Sequence[Tensor | None], lengths: Tensor | None = None
+    ) -> None:
+        super().start_backward(d_output, d_last, lengths)
+        h = self.output[:-1]
+        r, u, c = (self.gate(k) for k in range(3))
+        kept_r, kept_u = r.clone(), u.clone()
+        r.addcmul_(r, r, value=-1.0).mul_(h)
+        u.addcmul_(u, u, value=-1.0).mul_(h - c)
+        torch.mul(1.0 - kept_u, 1.0 - c * c, out=c)
+        gates = self.gates[..., : 2 * self.units]
+        parts = (self.gates, gates, r, u, c, kept_r, kept_u)
+        self.derivatives = list(zip(*(part.unbind() for part in parts), strict=True))
+
+    def backward(self, t: int, d_below: Tensor | None = None) -> None:
+        gates, r_and_u, of_r, of_u, of_c, r, u = self.derivatives[t]
+        d_h, d_previous = self.d_output[t + 1], self.d_output[t]
+        of_u.mul_(d_h)
+        of_c.mul_(d_h)
+        d_reset_h = of_c @ self.recurrent_weights[1].t()
+        of_r.mul_(d_reset_h)
+        d_previous.addcmul_(d_h, u).addcmul_(d_reset_h, r).addmm_(r_and_u, self.recurrent_weights[0].t())
+        if d_below is not None:
+            d_below.addmm_(gates, self.below_weights.t())
+
+    def d_state(self) -> tuple[Tensor, ...]:
+        return (self.d_output[0],)
+
+    def d_recurrent_weights(self) -> tuple[Tensor, ...]:
+        r_and_u, c = self.gates.split([2 * self.units, self.units], dim=-1)
+        return product_over_steps(self.output[:-1], r_and_u), product_over_steps(self.reset_h[:-1], c)
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A cell as the loops here run it: the class of its steps, their weights and further arguments."""
+
+    steps: type[Steps]
+    weights: tuple[Tensor, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def unroll(
+    recurrence: Recurrence, x: Tensor, lengths: Tensor, state: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Runs a cell over x [T, B, X] of lengths [B]: its outputs [T, B, H] and the last state.
+
+    Past a row's length its state stays and its outputs are not defined.
+    """
+    outputs, *last = Unroll.apply(recurrence, lengths, x, *recurrence.weights, *state)  # type: ignore[no-untyped-call]
+    return outputs, tuple(last)
+
+
+class Unroll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, recurrence: Recurrence, lengths: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        n = len(recurrence.weights)
+        steps = recurrence.steps(x, len(x), tensors[:n], tensors[n:], **recurrence.options)
+        steps.stay(lengths)
+        for t in range(len(x)):
+            steps.forward(t)
+        keep(ctx, steps, tensors)
+        ctx.lengths = lengths
+        return steps.output[1:], *steps.last_state(lengths)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, d_outputs: Tensor | None, *d_last: Tensor | None) -> tuple[Tensor | None, ...]:
+        steps: Steps = taken(ctx)
+        steps.start_backward(d_outputs, d_last, ctx.lengths)
+        for t in reversed(range(len(steps.gates))):
+            steps.backward(t)
+        return None, None, steps.d_x(), *steps.d_weights(), *steps.d_state()
+
+
+def keep(ctx: Any, loop: Any, tensors: Sequence[Tensor]) -> None:
+    """Keeps the buffers of a loop for its backward, which overwrites them: it can be run once."""
+    ctx.loop = loop
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def taken(ctx: Any) -> Any:
+    _ = ctx.saved_tensors  # raises if they were changed since, or used up by a backward before
+    if ctx.loop is None:
+        raise RuntimeError("the backward of a fused loop can be run only once")
+    loop, ctx.loop = ctx.loop, None
+    return loop
