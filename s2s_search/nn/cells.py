@@ -420,6 +420,12 @@ class StackedCell(nn.Module):
             x = self.joined(x, y)
         return x.masked_fill(~positions_within(lengths, x.shape[1]).unsqueeze(-1), 0.0), tuple(states)
 
+    def recurrences(self) -> list[fused.Recurrence] | None:
+        """The layers for a loop over all of them at every step; None if it does not know what is in them or between."""
+        dropout = self.training and (self.input_keep_prob < 1.0 or self.output_keep_prob < 1.0)
+        found = [recurrence for cell in self.cells if (recurrence := cell.recurrence()) is not None]
+        return found if len(found) == len(self.cells) and not dropout and not self.residual else None
+
     def dropped(self, x: Tensor) -> Tensor:
         return dropout(x, self.input_keep_prob, self.training)
 

@@ -3,11 +3,14 @@
 B batch · S source positions · T target steps · X input units · H cell output units · M memory units · V vocabulary
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from s2s_search.nn import fused
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.cells import StackedCell, State, linear, positions_within
 from s2s_search.nn.encoders import EncoderOutput
@@ -108,14 +111,28 @@ class AttentionDecoder(Decoder):
 
     def unroll(self, x: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> DecoderOutput:
         # What is not fed back, the mix and the logits, is computed for all steps at once.
-        state = self.start(state, memory)
-        outputs, contexts, weights = [], [], []
-        for x_t in x.unbind(1):
-            y, state, w = self.attend(x_t, state, memory)
-            outputs.append(y)
-            contexts.append(state[-1])
-            weights.append(w)
-        context = torch.stack(contexts, dim=1)
-        logits = self.predict(torch.stack(outputs, dim=1), context)
+        assert memory is not None
+        recurrences = self.cell.recurrences()
+        loop = self.attend_all if recurrences is None else partial(self.attend_all_fused, recurrences)
+        outputs, contexts, weights = loop(x, state, memory)
+        logits = self.predict(outputs, contexts)
         ended = ~positions_within(lengths, x.shape[1]).unsqueeze(-1)
-        return DecoderOutput(*(t.masked_fill(ended, 0.0) for t in (logits, torch.stack(weights, dim=1), context)))
+        return DecoderOutput(*(t.masked_fill(ended, 0.0) for t in (logits, weights, contexts)))
+
+    def attend_all(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """The recurrent part of all steps: outputs [B, T, H], contexts [B, T, M] and weights [B, T, S]."""
+        state = self.start(state, memory)
+        steps = []
+        for x_t in x.unbind(1):
+            y, state, weights = self.attend(x_t, state, memory)
+            steps.append((y, state[-1], weights))
+        outputs, contexts, all_weights = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
+        return outputs, contexts, all_weights
+
+    def attend_all_fused(
+        self, recurrences: Sequence[fused.Recurrence], x: Tensor, state: State, memory: Memory
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`attend_all` with a written-out backward."""
+        states, lookup = self.cell.layer_states(state), self.attention.lookup(memory)
+        outputs, contexts, weights = fused.attend(recurrences, lookup, x.transpose(0, 1), states)
+        return outputs.transpose(0, 1), contexts.transpose(0, 1), weights.transpose(0, 1)

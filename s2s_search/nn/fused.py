@@ -35,6 +35,7 @@ class Steps:
     """
 
     GATES: int
+    STATE: int  # tensors of the state
 
     def __init__(
         self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor], scale: list[float]
@@ -123,7 +124,7 @@ class LSTMSteps(Steps):
     h' = sigmoid(o) tanh(c');  the state is c, h.
     """
 
-    GATES = 4
+    GATES, STATE = 4, 2
 
     def __init__(
         self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor], forget_bias: float = 1.0
@@ -199,7 +200,7 @@ class GRUSteps(Steps):
     h' = u h + (1 - u) c;  the state is h.
     """
 
-    GATES = 3
+    GATES, STATE = 3, 1
 
     def __init__(self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor]) -> None:
         super().__init__(x, time, weights, state, [1.0, 1.0, 2.0])
@@ -313,3 +314,180 @@ def taken(ctx: Any) -> Any:
         raise RuntimeError("the backward of a fused loop can be run only once")
     loop, ctx.loop = ctx.loop, None
     return loop
+
+
+class AttentionSteps:
+    """The steps of attention: the weights and the context of each query, for values [B, S, M]."""
+
+    def __init__(self, time: int, values: Tensor) -> None:
+        batch, positions, _ = values.shape
+        self.values, self.values_t = values, values.transpose(1, 2)
+        self.context = values.new_empty(time + 1, batch, values.shape[-1])
+        self.context[0] = 0.0
+        self.weights = values.new_empty(time, batch, positions)
+        self.row_weights = self.weights.unsqueeze(2).unbind()
+        self.new_context = self.context[1:].unsqueeze(2).unbind()
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        """The scores [B, S] of a query [B, H], very low at padding."""
+        raise NotImplementedError
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        """Takes the gradient [B, S] of the scores, and adds to d_query."""
+        raise NotImplementedError
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of all that the scores are made of besides the queries [T, B, H]."""
+        raise NotImplementedError
+
+    def forward(self, t: int, query: Tensor) -> None:
+        """Computes weights[t] and context[t + 1] for a query [B, H]."""
+        torch.softmax(self.scores(t, query), dim=-1, out=self.weights[t])
+        torch.bmm(self.row_weights[t], self.values, out=self.new_context[t])
+
+    def start_backward(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
+        self.d_context = torch.zeros_like(self.context)
+        if d_context is not None:
+            self.d_context[1:] = d_context
+        self.d_weights = d_weights
+        self.d_scores = torch.empty_like(self.weights)
+
+    def backward(self, t: int, d_query: Tensor) -> None:
+        """Takes d_context[t + 1], and adds to d_query."""
+        d_weights = torch.bmm(self.d_context[t + 1].unsqueeze(1), self.values_t).squeeze(1)
+        if self.d_weights is not None:
+            d_weights += self.d_weights[t]
+        weights = self.weights[t]
+        torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=self.d_scores[t])
+        self.d_scores_backward(t, self.d_scores[t], d_query)
+
+    def d_values(self) -> Tensor:
+        return torch.bmm(self.weights.permute(1, 2, 0), self.d_context[1:].transpose(0, 1))
+
+
+class DotSteps(AttentionSteps):
+    """score = k · query + bias, for keys [B, S, H] and biases [B, S], very low at padding."""
+
+    def __init__(self, time: int, values: Tensor, keys: Tensor, biases: Tensor) -> None:
+        super().__init__(time, values)
+        self.keys, self.keys_t, self.row_biases = keys, keys.transpose(1, 2), biases.unsqueeze(1)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        return torch.baddbmm(self.row_biases, query.unsqueeze(1), self.keys_t).squeeze(1)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        d_query.unsqueeze(1).baddbmm_(d_scores.unsqueeze(1), self.keys)
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.bmm(self.d_scores.permute(1, 2, 0), queries.transpose(0, 1)), self.d_scores.sum(0)
+
+
+class AdditiveSteps(AttentionSteps):
+    """score = 2 v · sigmoid(2 (k + query W)) + bias, which is v · tanh(k + query W) but for a constant that cancels.
+
+    For keys [B, S, A], biases [B, S], very low at padding and without gradient, W [H, A] and v [A].
+    """
+
+    def __init__(
+        self, time: int, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor
+    ) -> None:
+        super().__init__(time, values)
+        self.twice_keys, self.biases = keys * 2.0, biases.flatten()
+        self.query_weights, self.twice_weights, self.twice_v = weights, weights * 2.0, v * 2.0
+        self.hidden = values.new_empty(time, *keys.shape)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        hidden = self.hidden[t]
+        torch.add(self.twice_keys, (query @ self.twice_weights).unsqueeze(1), out=hidden).sigmoid_()
+        return torch.addmv(self.biases, hidden.view(-1, hidden.shape[-1]), self.twice_v).view(hidden.shape[:2])
+
+    def start_backward(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
+        super().start_backward(d_context, d_weights)
+        self.d_query_part = self.hidden.new_empty(len(self.hidden), len(self.values), self.hidden.shape[-1])
+        self.d_keys, self.d_v = torch.zeros_like(self.twice_keys), torch.zeros_like(self.twice_v)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        hidden, d_query_part = self.hidden[t], self.d_query_part[t]
+        self.d_v.addmv_(hidden.view(-1, hidden.shape[-1]).t(), d_scores.flatten())
+        hidden.addcmul_(hidden, hidden, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
+        torch.bmm(d_scores.unsqueeze(1), hidden, out=d_query_part.unsqueeze(1))
+        d_query_part.mul_(self.twice_v)
+        self.d_keys.addcmul_(hidden, d_scores.unsqueeze(-1))
+        d_query.addmm_(d_query_part, self.twice_weights.t())
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        d_weights = product_over_steps(queries, self.d_query_part).mul_(2.0)
+        return self.d_keys * (self.twice_v * 2.0), None, d_weights, self.d_v * 2.0
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Attention as the loop here runs it: the class of its steps, the values, and what the scores are made of."""
+
+    steps: type[AttentionSteps]
+    values: Tensor
+    tensors: tuple[Tensor, ...]
+
+
+def attend(
+    recurrences: Sequence[Recurrence], lookup: Lookup, x: Tensor, states: Sequence[Sequence[Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs layers of cells, each over the outputs of the one below, with the top one's output as attention's query.
+
+    y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X].
+    Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S].
+    """
+    layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
+    result = Attend.apply(recurrences, lookup.steps, x, *layers, lookup.values, *lookup.tensors)  # type: ignore[no-untyped-call]
+    outputs, contexts, weights = result
+    return outputs, contexts, weights
+
+
+class Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recurrences: Sequence[Recurrence],
+        attention_steps: type[AttentionSteps],
+        x: Tensor,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        layers: list[Steps] = []
+        rest, time = list(tensors), len(x)
+        for r in recurrences:
+            weights, state = taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)
+            layers.append(r.steps(None if layers else x, time, weights, state, **r.options))
+        attention = attention_steps(time, *rest)
+        below = [attention.context, *(layer.output[1:] for layer in layers)]
+        rows = [tensor.unbind() for tensor in below]
+        for t in range(time):
+            for layer, row in zip(layers, rows, strict=False):
+                layer.forward(t, row[t])
+            attention.forward(t, rows[-1][t])
+        keep(ctx, (layers, attention, below), tensors)
+        return below[-1], attention.context[1:], attention.weights
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, d_outputs: Tensor | None, d_contexts: Tensor | None, d_weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        layers, attention, below = taken(ctx)
+        attention.start_backward(d_contexts, d_weights)
+        for layer in layers:
+            layer.start_backward(d_outputs if layer is layers[-1] else None, ())
+        d_rows = [attention.d_context.unbind(), *(layer.d_output[1:].unbind() for layer in layers)]
+        for t in reversed(range(len(below[-1]))):
+            attention.backward(t, d_rows[-1][t])
+            for layer, d_row in reversed(list(zip(layers, d_rows, strict=False))):
+                layer.backward(t, d_row[t])
+        d_layers: list[Tensor] = []
+        for layer, tensor in zip(layers, [attention.context[:-1], *below[1:]], strict=False):
+            d_layers += [*layer.d_weights(tensor), *layer.d_state()]
+        return None, None, layers[0].d_x(), *d_layers, attention.d_values(), *attention.d_tensors(below[-1])
+
+
+def taken_off(tensors: list[Tensor], number: int) -> list[Tensor]:
+    """Removes the first tensors of a list and returns them."""
+    first, tensors[:] = tensors[:number], tensors[number:]
+    return first
