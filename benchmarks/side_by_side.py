@@ -16,7 +16,7 @@ from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.optim import make_optimizer
-from s2s_search.training import training_step
+from s2s_search.training import keep_freed_memory, training_step
 
 Arrays = Mapping[str, Any]
 
@@ -62,6 +62,7 @@ def batch_of(arrays: Arrays) -> Batch:
 
 def build(work: Any) -> tuple[Callable[[Arrays], float], int]:
     """Returns a step, which trains once on a batch and returns its summed loss, and the number of parameters."""
+    keep_freed_memory()
     model, hparams = model_of(work)
     optimizer = make_optimizer(model.parameters(), hparams)
     steps = 0

@@ -59,7 +59,7 @@ class Steps:
 
     def gate(self, k: int) -> Tensor:
         """A gate of all steps [T, B, H]."""
-        return self.gates.unflatten(-1, (self.GATES, self.units))[:, :, k]
+        return self.gates[..., k * self.units : (k + 1) * self.units]
 
     def stay(self, lengths: Tensor) -> None:
         """Makes the gates such that the state does not change at and after step lengths[b]."""
@@ -174,7 +174,7 @@ class LSTMSteps(Steps):
         j.mul_(of_j)
         f.mul_(self.twice_c[:-1]).mul_(0.5)
         o.mul_(half_tanh.mul_(2.0).sub_(1.0))
-        of_c = self.gates[..., : 3 * self.units].unflatten(-1, (3, self.units))
+        of_c = self.gates.view(*self.gates.shape[:2], 4, self.units)[:, :, :3]
         self.derivatives = list(zip(self.gates.unbind(), of_c.unbind(), o.unbind(), by_c.unbind(), strict=True))
 
     def backward(self, t: int, d_below: Tensor | None = None) -> None:
@@ -255,8 +255,8 @@ class GRUSteps(Steps):
         return (self.d_output[0],)
 
     def d_recurrent_weights(self) -> tuple[Tensor, ...]:
-        r_and_u, c = self.gates.split([2 * self.units, self.units], dim=-1)
-        return product_over_steps(self.output[:-1], r_and_u), product_over_steps(self.reset_h[:-1], c)
+        r_and_u = self.gates[..., : 2 * self.units]
+        return product_over_steps(self.output[:-1], r_and_u), product_over_steps(self.reset_h[:-1], self.gate(2))
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def unroll(
 
     Past a row's length its state stays and its outputs are not defined.
     """
-    outputs, *last = Unroll.apply(recurrence, lengths, x, *recurrence.weights, *state)  # type: ignore[no-untyped-call]
+    outputs, *last = Unroll.apply(recurrence, lengths, x, *recurrence.weights, *state)
     return outputs, tuple(last)
 
 
@@ -388,9 +388,7 @@ class AdditiveSteps(AttentionSteps):
     For keys [B, S, A], biases [B, S], very low at padding and without gradient, W [H, A] and v [A].
     """
 
-    def __init__(
-        self, time: int, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor
-    ) -> None:
+    def __init__(self, time: int, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor) -> None:
         super().__init__(time, values)
         self.twice_keys, self.biases = keys * 2.0, biases.flatten()
         self.query_weights, self.twice_weights, self.twice_v = weights, weights * 2.0, v * 2.0
@@ -438,7 +436,7 @@ def attend(
     Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S].
     """
     layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
-    result = Attend.apply(recurrences, lookup.steps, x, *layers, lookup.values, *lookup.tensors)  # type: ignore[no-untyped-call]
+    result = Attend.apply(recurrences, lookup.steps, x, *layers, lookup.values, *lookup.tensors)
     outputs, contexts, weights = result
     return outputs, contexts, weights
 
