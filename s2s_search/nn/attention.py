@@ -56,7 +56,6 @@ class Attention(nn.Module):
         low = torch.finfo(memory.keys.dtype).min
         if self.v is None:  # k · (W_q query + b_q) = (k W_q) · query + k · b_q
             rows = (memory.keys @ biases).masked_fill(~memory.mask, low)
-            return fused.Lookup(fused.DotSteps, memory.values, (memory.keys @ weights, rows))
+            return fused.Lookup(fused.DotSteps, memory.values, memory.keys @ weights, rows)
         rows = torch.zeros_like(memory.mask, dtype=memory.keys.dtype).masked_fill_(~memory.mask, low)
-        tensors = (memory.keys + biases, rows, weights.t(), self.v)
-        return fused.Lookup(fused.AdditiveSteps, memory.values, tensors)
+        return fused.Lookup(fused.AdditiveSteps, memory.values, memory.keys + biases, rows, (weights.t(), self.v))

@@ -15,6 +15,9 @@ from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.cells import StackedCell, State, linear, positions_within
 from s2s_search.nn.encoders import EncoderOutput
 
+# Where more of the steps than this lie within their rows' lengths, to sort the rows costs more than it saves.
+LIVE_ENOUGH = 0.95
+
 
 class DecoderOutput(NamedTuple):
     """Logits [B, T, V]; with attention, its weights [B, T, S] and contexts [B, T, M]; all zero past a row's end."""
@@ -113,7 +116,7 @@ class AttentionDecoder(Decoder):
         # What is not fed back, the mix and the logits, is computed for all steps at once.
         assert memory is not None
         recurrences = self.cell.recurrences()
-        loop = self.attend_all if recurrences is None else partial(self.attend_all_fused, recurrences)
+        loop = self.attend_all if recurrences is None else partial(self.attend_all_fused, recurrences, lengths)
         outputs, contexts, weights = loop(x, state, memory)
         logits = self.predict(outputs, contexts)
         ended = ~positions_within(lengths, x.shape[1]).unsqueeze(-1)
@@ -130,9 +133,20 @@ class AttentionDecoder(Decoder):
         return outputs, contexts, all_weights
 
     def attend_all_fused(
-        self, recurrences: Sequence[fused.Recurrence], x: Tensor, state: State, memory: Memory
+        self, recurrences: Sequence[fused.Recurrence], lengths: Tensor, x: Tensor, state: State, memory: Memory
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`attend_all` with a written-out backward."""
-        states, lookup = self.cell.layer_states(state), self.attention.lookup(memory)
-        outputs, contexts, weights = fused.attend(recurrences, lookup, x.transpose(0, 1), states)
-        return outputs.transpose(0, 1), contexts.transpose(0, 1), weights.transpose(0, 1)
+        """`attend_all` with a written-out backward; on a CPU it leaves out steps past the lengths, if they are many."""
+        lookup, (batch, time, _) = self.attention.lookup(memory), x.shape
+        rows, place = [batch] * time, None
+        if lengths.device.type == "cpu":  # elsewhere the counts would have to be waited for
+            falling, order = lengths.sort(descending=True, stable=True)
+            live = positions_within(falling, time).sum(0).tolist()
+            if sum(live) < LIVE_ENOUGH * sum(rows):
+                rows, place = live, order.argsort()
+                x, state = x[order], tuple(tensor[order] for tensor in state)
+                lookup = lookup.reordered(order)
+        results = fused.attend(recurrences, lookup, x.transpose(0, 1), self.cell.layer_states(state), rows)
+        outputs, contexts, weights = (
+            r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results
+        )
+        return outputs, contexts, weights

@@ -26,6 +26,25 @@ def product_over_steps(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tenso
     return torch.mm(x.flatten(0, 1).t(), y.flatten(0, 1), out=out)
 
 
+Rows = Sequence[int]  # how many rows of the batch each step computes: the first ones, never more than the step before
+
+
+def at_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+    """The rows of [T, B, ...] that each step computes."""
+    return tuple(part if n == len(part) else part[:n] for part, n in zip(tensor.unbind(), rows, strict=False))
+
+
+def for_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+    """The rows of a tensor [B, ...] that each step needs."""
+    return tuple(tensor if n == len(tensor) else tensor[:n] for n in rows)
+
+
+def buffer(like: Tensor, time: int, shape: Sequence[int], rows: Rows) -> Tensor:
+    """A buffer [time, *shape], zero where no step will write."""
+    partly = bool(rows) and rows[-1] < shape[0]
+    return like.new_zeros(time, *shape) if partly else like.new_empty(time, *shape)
+
+
 class Steps:
     """The steps of one layer of cells.
 
@@ -38,11 +57,12 @@ class Steps:
     STATE: int  # tensors of the state
 
     def __init__(
-        self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor], scale: list[float]
+        self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor], scale: list[float]
     ) -> None:
         """Makes the buffers; `gates` hold what x and the biases give, each gate times its `scale`."""
         self.input_weights, *self.recurrent_weights, self.biases = weights
         batch, self.units = state[-1].shape
+        time, self.rows = len(rows), rows
         self.x, self.x_size = x, 0 if x is None else x.shape[-1]
         self.scale = self.biases.new_tensor(scale).repeat_interleave(self.units)
         scaled_weights, scaled_biases = self.input_weights * self.scale, self.biases * self.scale
@@ -54,7 +74,7 @@ class Steps:
             torch.addmm(
                 scaled_biases, x.flatten(0, 1), scaled_weights[: self.x_size], out=self.gates.view(time * batch, -1)
             )
-        self.output = self.biases.new_empty(time + 1, batch, self.units)
+        self.output = buffer(self.biases, time + 1, (batch, self.units), rows)
         self.output[0] = state[-1]
 
     def gate(self, k: int) -> Tensor:
@@ -84,6 +104,12 @@ class Steps:
             self.d_output[1:] = d_output
         if d_last and d_last[-1] is not None:
             self.d_output[last_rows(self.output, lengths)] += d_last[-1]
+
+    def clear(self) -> None:
+        """Makes the gradient of those gates zero that no step computes."""
+        for gates, n in zip(self.gates.unbind(), self.rows, strict=True):
+            if n < len(gates):
+                gates[n:].zero_()
 
     def backward(self, t: int, d_below: Tensor | None = None) -> None:
         """Takes d_output[t + 1], makes of gates[t] its gradient, and adds to d_output[t] and d_below."""
@@ -127,19 +153,19 @@ class LSTMSteps(Steps):
     GATES, STATE = 4, 2
 
     def __init__(
-        self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor], forget_bias: float = 1.0
+        self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor], forget_bias: float = 1.0
     ) -> None:
         *others, biases = weights
         biases = biases.clone()
         biases[2 * len(biases) // 4 : 3 * len(biases) // 4] += forget_bias
-        super().__init__(x, time, (*others, biases), state, [1.0, 2.0, 1.0, 1.0])
+        super().__init__(x, rows, (*others, biases), state, [1.0, 2.0, 1.0, 1.0])
         self.scaled_weights = self.recurrent_weights[0] * self.scale
         # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
-        self.twice_c, self.half_tanh = torch.empty_like(self.output), torch.empty_like(self.output)
+        self.twice_c, self.half_tanh = (buffer(self.output, len(self.output), state[1].shape, rows) for _ in range(2))
         torch.mul(state[0], 2.0, out=self.twice_c[0])
-        gates = [self.gate(k).unbind() for k in range(4)]
-        c, h = self.twice_c.unbind(), self.output.unbind()
-        self.at = list(zip(self.gates.unbind(), *gates, c, c[1:], self.half_tanh.unbind(), h, h[1:], strict=False))
+        c, h = self.twice_c, self.output
+        parts = (self.gates, *(self.gate(k) for k in range(4)), c, c[1:], self.half_tanh, h, h[1:])
+        self.at = list(zip(*(at_each_step(part, rows) for part in parts), strict=True))
 
     def stay(self, lengths: Tensor) -> None:
         after = ended(len(self.gates), lengths)
@@ -167,7 +193,7 @@ class LSTMSteps(Steps):
         i, j, f, o = (self.gate(k) for k in range(4))
         half_tanh = self.half_tanh[:-1]
         by_c = torch.addcmul(half_tanh, half_tanh, half_tanh, value=-1.0).mul_(o).mul_(4.0)  # of h'
-        self.f = f.clone().unbind()
+        kept_f = f.clone()
         tanh_j, of_j = j * 2.0 - 1.0, i * 4.0
         self.gates.addcmul_(self.gates, self.gates, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
         i.mul_(tanh_j)
@@ -175,18 +201,20 @@ class LSTMSteps(Steps):
         f.mul_(self.twice_c[:-1]).mul_(0.5)
         o.mul_(half_tanh.mul_(2.0).sub_(1.0))
         of_c = self.gates.view(*self.gates.shape[:2], 4, self.units)[:, :, :3]
-        self.derivatives = list(zip(self.gates.unbind(), of_c.unbind(), o.unbind(), by_c.unbind(), strict=True))
+        d_h, d_cs = self.d_output, for_each_step(self.d_c, self.rows)
+        parts = (self.gates, of_c, o, by_c, kept_f, d_h, d_h[1:])
+        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), d_cs, strict=True))
+        self.weights_t, self.below_weights_t = self.recurrent_weights[0].t(), self.below_weights.t()
 
     def backward(self, t: int, d_below: Tensor | None = None) -> None:
-        gates, of_c, of_h, by_c = self.derivatives[t]
-        d_h = self.d_output[t + 1]
-        self.d_c.addcmul_(d_h, by_c)
-        of_c.mul_(self.d_c.unsqueeze(1))
+        gates, of_c, of_h, by_c, f, d_previous, d_h, d_c = self.derivatives[t]
+        d_c.addcmul_(d_h, by_c)
+        of_c.mul_(d_c.unsqueeze(1))
         of_h.mul_(d_h)
-        self.d_c.mul_(self.f[t])
-        self.d_output[t].addmm_(gates, self.recurrent_weights[0].t())
+        d_c.mul_(f)
+        d_previous.addmm_(gates, self.weights_t)
         if d_below is not None:
-            d_below.addmm_(gates, self.below_weights.t())
+            d_below.addmm_(gates, self.below_weights_t)
 
     def d_state(self) -> tuple[Tensor, ...]:
         return self.d_c, self.d_output[0]
@@ -202,14 +230,14 @@ class GRUSteps(Steps):
 
     GATES, STATE = 3, 1
 
-    def __init__(self, x: Tensor | None, time: int, weights: Sequence[Tensor], state: Sequence[Tensor]) -> None:
-        super().__init__(x, time, weights, state, [1.0, 1.0, 2.0])
+    def __init__(self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor]) -> None:
+        super().__init__(x, rows, weights, state, [1.0, 1.0, 2.0])
         self.scaled_candidate_weights = self.recurrent_weights[1] * 2.0
         # gates become sigmoid(r), sigmoid(u), tanh(c)
-        self.reset_h = torch.empty_like(self.output)
-        gates, h = [self.gate(k).unbind() for k in range(3)], self.output.unbind()
-        r_and_u = self.gates[..., : 2 * self.units].unbind()
-        self.at = list(zip(self.gates.unbind(), r_and_u, *gates, self.reset_h.unbind(), h, h[1:], strict=False))
+        self.reset_h = buffer(self.output, len(rows), state[0].shape, rows)
+        r_and_u, h = self.gates[..., : 2 * self.units], self.output
+        parts = (self.gates, r_and_u, *(self.gate(k) for k in range(3)), self.reset_h, h, h[1:])
+        self.at = list(zip(*(at_each_step(part, rows) for part in parts), strict=True))
 
     def stay(self, lengths: Tensor) -> None:
         self.gate(1).masked_fill_(ended(len(self.gates), lengths), ENDLESS)
@@ -237,12 +265,11 @@ class GRUSteps(Steps):
         u.addcmul_(u, u, value=-1.0).mul_(h - c)
         torch.mul(1.0 - kept_u, 1.0 - c * c, out=c)
         gates = self.gates[..., : 2 * self.units]
-        parts = (self.gates, gates, r, u, c, kept_r, kept_u)
-        self.derivatives = list(zip(*(part.unbind() for part in parts), strict=True))
+        parts = (self.gates, gates, r, u, c, kept_r, kept_u, self.d_output, self.d_output[1:])
+        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
 
     def backward(self, t: int, d_below: Tensor | None = None) -> None:
-        gates, r_and_u, of_r, of_u, of_c, r, u = self.derivatives[t]
-        d_h, d_previous = self.d_output[t + 1], self.d_output[t]
+        gates, r_and_u, of_r, of_u, of_c, r, u, d_previous, d_h = self.derivatives[t]
         of_u.mul_(d_h)
         of_c.mul_(d_h)
         d_reset_h = of_c @ self.recurrent_weights[1].t()
@@ -256,7 +283,7 @@ class GRUSteps(Steps):
 
     def d_recurrent_weights(self) -> tuple[Tensor, ...]:
         r_and_u = self.gates[..., : 2 * self.units]
-        return product_over_steps(self.output[:-1], r_and_u), product_over_steps(self.reset_h[:-1], self.gate(2))
+        return product_over_steps(self.output[:-1], r_and_u), product_over_steps(self.reset_h, self.gate(2))
 
 
 @dataclass(frozen=True)
@@ -275,7 +302,7 @@ def unroll(
 
     Past a row's length its state stays and its outputs are not defined.
     """
-    outputs, *last = Unroll.apply(recurrence, lengths, x, *recurrence.weights, *state)
+    outputs, *last = Unroll.apply(recurrence, lengths, x, *recurrence.weights, *state)  # type: ignore[no-untyped-call]
     return outputs, tuple(last)
 
 
@@ -283,7 +310,7 @@ class Unroll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, recurrence: Recurrence, lengths: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         n = len(recurrence.weights)
-        steps = recurrence.steps(x, len(x), tensors[:n], tensors[n:], **recurrence.options)
+        steps = recurrence.steps(x, [x.shape[1]] * len(x), tensors[:n], tensors[n:], **recurrence.options)
         steps.stay(lengths)
         for t in range(len(x)):
             steps.forward(t)
@@ -292,7 +319,7 @@ class Unroll(torch.autograd.Function):
         return steps.output[1:], *steps.last_state(lengths)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor | None, *d_last: Tensor | None) -> tuple[Tensor | None, ...]:
         steps: Steps = taken(ctx)
         steps.start_backward(d_outputs, d_last, ctx.lengths)
@@ -319,14 +346,14 @@ def taken(ctx: Any) -> Any:
 class AttentionSteps:
     """The steps of attention: the weights and the context of each query, for values [B, S, M]."""
 
-    def __init__(self, time: int, values: Tensor) -> None:
-        batch, positions, _ = values.shape
-        self.values, self.values_t = values, values.transpose(1, 2)
-        self.context = values.new_empty(time + 1, batch, values.shape[-1])
+    def __init__(self, rows: Rows, values: Tensor) -> None:
+        batch, positions, memory = values.shape
+        self.rows, self.values = rows, values
+        self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
         self.context[0] = 0.0
-        self.weights = values.new_empty(time, batch, positions)
-        self.row_weights = self.weights.unsqueeze(2).unbind()
-        self.new_context = self.context[1:].unsqueeze(2).unbind()
+        self.weights = buffer(values, len(rows), (batch, positions), rows)
+        parts = (self.weights, self.weights.unsqueeze(2), self.context[1:].unsqueeze(2))
+        self.at = list(zip(*(at_each_step(part, rows) for part in parts), for_each_step(values, rows), strict=True))
 
     def scores(self, t: int, query: Tensor) -> Tensor:
         """The scores [B, S] of a query [B, H], very low at padding."""
@@ -342,24 +369,28 @@ class AttentionSteps:
 
     def forward(self, t: int, query: Tensor) -> None:
         """Computes weights[t] and context[t + 1] for a query [B, H]."""
-        torch.softmax(self.scores(t, query), dim=-1, out=self.weights[t])
-        torch.bmm(self.row_weights[t], self.values, out=self.new_context[t])
+        weights, row_weights, new_context, values = self.at[t]
+        torch.softmax(self.scores(t, query), dim=-1, out=weights)
+        torch.bmm(row_weights, values, out=new_context)
 
     def start_backward(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
         self.d_context = torch.zeros_like(self.context)
         if d_context is not None:
             self.d_context[1:] = d_context
         self.d_weights = d_weights
-        self.d_scores = torch.empty_like(self.weights)
+        self.d_scores = buffer(self.weights, len(self.weights), self.weights.shape[1:], self.rows)
+        parts = (self.weights, self.d_scores, self.d_context[1:].unsqueeze(2))
+        values = for_each_step(self.values.transpose(1, 2), self.rows)
+        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
 
     def backward(self, t: int, d_query: Tensor) -> None:
         """Takes d_context[t + 1], and adds to d_query."""
-        d_weights = torch.bmm(self.d_context[t + 1].unsqueeze(1), self.values_t).squeeze(1)
+        weights, d_scores, d_context, values_t = self.derivatives[t]
+        d_weights = torch.bmm(d_context, values_t).squeeze(1)
         if self.d_weights is not None:
-            d_weights += self.d_weights[t]
-        weights = self.weights[t]
-        torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=self.d_scores[t])
-        self.d_scores_backward(t, self.d_scores[t], d_query)
+            d_weights += self.d_weights[t, : len(weights)]
+        torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
+        self.d_scores_backward(t, d_scores, d_query)
 
     def d_values(self) -> Tensor:
         return torch.bmm(self.weights.permute(1, 2, 0), self.d_context[1:].transpose(0, 1))
@@ -368,15 +399,16 @@ class AttentionSteps:
 class DotSteps(AttentionSteps):
     """score = k · query + bias, for keys [B, S, H] and biases [B, S], very low at padding."""
 
-    def __init__(self, time: int, values: Tensor, keys: Tensor, biases: Tensor) -> None:
-        super().__init__(time, values)
-        self.keys, self.keys_t, self.row_biases = keys, keys.transpose(1, 2), biases.unsqueeze(1)
+    def __init__(self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor) -> None:
+        super().__init__(rows, values)
+        self.keys, self.keys_t = for_each_step(keys, rows), for_each_step(keys.transpose(1, 2), rows)
+        self.row_biases = for_each_step(biases.unsqueeze(1), rows)
 
     def scores(self, t: int, query: Tensor) -> Tensor:
-        return torch.baddbmm(self.row_biases, query.unsqueeze(1), self.keys_t).squeeze(1)
+        return torch.baddbmm(self.row_biases[t], query.unsqueeze(1), self.keys_t[t]).squeeze(1)
 
     def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
-        d_query.unsqueeze(1).baddbmm_(d_scores.unsqueeze(1), self.keys)
+        d_query.unsqueeze(1).baddbmm_(d_scores.unsqueeze(1), self.keys[t])
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
         return torch.bmm(self.d_scores.permute(1, 2, 0), queries.transpose(0, 1)), self.d_scores.sum(0)
@@ -388,29 +420,31 @@ class AdditiveSteps(AttentionSteps):
     For keys [B, S, A], biases [B, S], very low at padding and without gradient, W [H, A] and v [A].
     """
 
-    def __init__(self, time: int, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor) -> None:
-        super().__init__(time, values)
-        self.twice_keys, self.biases = keys * 2.0, biases.flatten()
+    def __init__(self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor) -> None:
+        super().__init__(rows, values)
+        self.twice_keys, self.biases = for_each_step(keys * 2.0, rows), for_each_step(biases, rows)
         self.query_weights, self.twice_weights, self.twice_v = weights, weights * 2.0, v * 2.0
-        self.hidden = values.new_empty(time, *keys.shape)
+        self.hidden = buffer(values, len(rows), keys.shape, rows)
+        self.hidden_at = at_each_step(self.hidden, rows)
 
     def scores(self, t: int, query: Tensor) -> Tensor:
-        hidden = self.hidden[t]
-        torch.add(self.twice_keys, (query @ self.twice_weights).unsqueeze(1), out=hidden).sigmoid_()
-        return torch.addmv(self.biases, hidden.view(-1, hidden.shape[-1]), self.twice_v).view(hidden.shape[:2])
+        hidden, biases = self.hidden_at[t], self.biases[t]
+        torch.add(self.twice_keys[t], (query @ self.twice_weights).unsqueeze(1), out=hidden).sigmoid_()
+        return torch.addmv(biases.flatten(), hidden.flatten(0, 1), self.twice_v).view_as(biases)
 
     def start_backward(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
         super().start_backward(d_context, d_weights)
-        self.d_query_part = self.hidden.new_empty(len(self.hidden), len(self.values), self.hidden.shape[-1])
-        self.d_keys, self.d_v = torch.zeros_like(self.twice_keys), torch.zeros_like(self.twice_v)
+        time, batch, _, units = self.hidden.shape
+        self.d_query_part = buffer(self.hidden, time, (batch, units), self.rows)
+        self.d_keys, self.d_v = torch.zeros_like(self.hidden[0]), torch.zeros_like(self.twice_v)
 
     def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
-        hidden, d_query_part = self.hidden[t], self.d_query_part[t]
-        self.d_v.addmv_(hidden.view(-1, hidden.shape[-1]).t(), d_scores.flatten())
+        hidden, d_query_part = self.hidden_at[t], self.d_query_part[t, : len(d_scores)]
+        self.d_v.addmv_(hidden.flatten(0, 1).t(), d_scores.flatten())
         hidden.addcmul_(hidden, hidden, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
         torch.bmm(d_scores.unsqueeze(1), hidden, out=d_query_part.unsqueeze(1))
         d_query_part.mul_(self.twice_v)
-        self.d_keys.addcmul_(hidden, d_scores.unsqueeze(-1))
+        self.d_keys[: len(d_scores)].addcmul_(hidden, d_scores.unsqueeze(-1))
         d_query.addmm_(d_query_part, self.twice_weights.t())
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
@@ -420,23 +454,30 @@ class AdditiveSteps(AttentionSteps):
 
 @dataclass(frozen=True)
 class Lookup:
-    """Attention as the loop here runs it: the class of its steps, the values, and what the scores are made of."""
+    """Attention as the loop here runs it: the class of its steps, and what they take; `weights` are the scores'."""
 
     steps: type[AttentionSteps]
     values: Tensor
-    tensors: tuple[Tensor, ...]
+    keys: Tensor
+    biases: Tensor
+    weights: tuple[Tensor, ...] = ()
+
+    def reordered(self, rows: Tensor) -> "Lookup":
+        return Lookup(self.steps, self.values[rows], self.keys[rows], self.biases[rows], self.weights)
 
 
 def attend(
-    recurrences: Sequence[Recurrence], lookup: Lookup, x: Tensor, states: Sequence[Sequence[Tensor]]
+    recurrences: Sequence[Recurrence], lookup: Lookup, x: Tensor, states: Sequence[Sequence[Tensor]], rows: Rows
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs layers of cells, each over the outputs of the one below, with the top one's output as attention's query.
 
     y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X].
-    Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S].
+    Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S]. Step t computes the first rows[t]
+    rows only; the rest is zero.
     """
     layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
-    result = Attend.apply(recurrences, lookup.steps, x, *layers, lookup.values, *lookup.tensors)
+    tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
+    result = Attend.apply(recurrences, lookup.steps, rows, x, *tensors)  # type: ignore[no-untyped-call]
     outputs, contexts, weights = result
     return outputs, contexts, weights
 
@@ -447,42 +488,45 @@ class Attend(torch.autograd.Function):
         ctx: Any,
         recurrences: Sequence[Recurrence],
         attention_steps: type[AttentionSteps],
+        rows: Rows,
         x: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         layers: list[Steps] = []
-        rest, time = list(tensors), len(x)
+        rest = list(tensors)
         for r in recurrences:
             weights, state = taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)
-            layers.append(r.steps(None if layers else x, time, weights, state, **r.options))
-        attention = attention_steps(time, *rest)
+            layers.append(r.steps(None if layers else x, rows, weights, state, **r.options))
+        attention = attention_steps(rows, *rest)
         below = [attention.context, *(layer.output[1:] for layer in layers)]
-        rows = [tensor.unbind() for tensor in below]
-        for t in range(time):
-            for layer, row in zip(layers, rows, strict=False):
-                layer.forward(t, row[t])
-            attention.forward(t, rows[-1][t])
-        keep(ctx, (layers, attention, below), tensors)
+        inputs = [at_each_step(tensor, rows) for tensor in below]
+        for t in range(len(rows)):
+            for layer, x_below in zip(layers, inputs, strict=False):
+                layer.forward(t, x_below[t])
+            attention.forward(t, inputs[-1][t])
+        keep(ctx, (layers, attention, below, rows), tensors)
         return below[-1], attention.context[1:], attention.weights
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: Any, d_outputs: Tensor | None, d_contexts: Tensor | None, d_weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        layers, attention, below = taken(ctx)
+        layers, attention, below, rows = taken(ctx)
         attention.start_backward(d_contexts, d_weights)
         for layer in layers:
             layer.start_backward(d_outputs if layer is layers[-1] else None, ())
-        d_rows = [attention.d_context.unbind(), *(layer.d_output[1:].unbind() for layer in layers)]
-        for t in reversed(range(len(below[-1]))):
-            attention.backward(t, d_rows[-1][t])
-            for layer, d_row in reversed(list(zip(layers, d_rows, strict=False))):
-                layer.backward(t, d_row[t])
+            layer.clear()
+        d_below = [attention.d_context, *(layer.d_output[1:] for layer in layers)]
+        d_inputs = [at_each_step(tensor, rows) for tensor in d_below]
+        for t in reversed(range(len(rows))):
+            attention.backward(t, d_inputs[-1][t])
+            for layer, d_input in zip(reversed(layers), reversed(d_inputs[:-1]), strict=True):
+                layer.backward(t, d_input[t])
         d_layers: list[Tensor] = []
         for layer, tensor in zip(layers, [attention.context[:-1], *below[1:]], strict=False):
             d_layers += [*layer.d_weights(tensor), *layer.d_state()]
-        return None, None, layers[0].d_x(), *d_layers, attention.d_values(), *attention.d_tensors(below[-1])
+        return None, None, None, layers[0].d_x(), *d_layers, attention.d_values(), *attention.d_tensors(below[-1])
 
 
 def taken_off(tensors: list[Tensor], number: int) -> list[Tensor]:
