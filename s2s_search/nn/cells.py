@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2s_search.nn import fused
+
 State = tuple[Tensor, ...]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -76,6 +78,10 @@ class Cell(nn.Module):
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         return self.step(self.project(inputs), state)
 
+    def recurrence(self) -> fused.Recurrence | None:
+        """What the loops with a written-out backward need of this cell, or None if they do not know its equations."""
+        return None
+
 
 class BasicRNNCell(Cell):
     """h' = tanh([x, h] W + b)."""
@@ -118,6 +124,12 @@ class GRUCell(Cell):
         c = self.activation(torch.addmm(candidate, r * h, self.candidate_weights))
         h = torch.lerp(c, h, u)
         return h, (h,)
+
+    def recurrence(self) -> fused.Recurrence | None:
+        if self.activation is not torch.tanh:
+            return None
+        weights = (self.input_weights, self.gate_weights, self.candidate_weights, self.biases)
+        return fused.Recurrence(fused.GRUSteps, weights)
 
 
 class GRUBlockCell(GRUCell):
@@ -187,6 +199,14 @@ class LSTMCell(Cell):
 
     def clip(self, c: Tensor) -> Tensor:
         return c if self.cell_clip is None else c.clamp(-self.cell_clip, self.cell_clip)
+
+    def recurrence(self) -> fused.Recurrence | None:
+        more = (self.w_i_diag, self.cell_clip, self.projection)  # the projection's clip comes with it
+        plain = type(self).remember is LSTMCell.remember and all(part is None for part in more)
+        if not plain or self.activation is not torch.tanh or self.biases is None or len(self.state_sizes) != 2:
+            return None
+        weights = (self.input_weights, self.recurrent_weights, self.biases)
+        return fused.Recurrence(fused.LSTMSteps, weights, {"forget_bias": self.forget_bias})
 
 
 class BasicLSTMCell(LSTMCell):
@@ -402,6 +422,12 @@ class StackedCell(nn.Module):
             x = self.joined(x, y)
         return x.masked_fill(~positions_within(lengths, x.shape[1]).unsqueeze(-1), 0.0), tuple(states)
 
+    def recurrences(self) -> list[fused.Recurrence] | None:
+        """The layers for a loop over all of them at every step; None if it does not know what is in them or between."""
+        dropout = self.training and (self.input_keep_prob < 1.0 or self.output_keep_prob < 1.0)
+        found = [recurrence for cell in self.cells if (recurrence := cell.recurrence()) is not None]
+        return found if len(found) == len(self.cells) and not dropout and not self.residual else None
+
     def dropped(self, x: Tensor) -> Tensor:
         return dropout(x, self.input_keep_prob, self.training)
 
@@ -433,6 +459,15 @@ def unroll(cell: Cell, inputs: Tensor, lengths: Tensor, state: State | None = No
             state = where(t < lengths, new, state)
     """
     state = cell.initial_state(len(inputs), inputs) if state is None else state
+    recurrence = cell.recurrence()
+    if recurrence is not None:
+        outputs, state = fused.unroll(recurrence, inputs.transpose(0, 1), lengths, state)
+        return outputs.transpose(0, 1), state
+    return plain_unroll(cell, inputs, lengths, state)
+
+
+def plain_unroll(cell: Cell, inputs: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State]:
+    """`unroll` for any cell."""
     within = positions_within(lengths, inputs.shape[1]).unsqueeze(-1).unbind(1)
     outputs = []
     for projected, live in zip(cell.project(inputs).unbind(1), within, strict=True):

@@ -3,14 +3,20 @@
 B batch · S source positions · T target steps · X input units · H cell output units · M memory units · V vocabulary
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from s2s_search.nn import fused
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.cells import StackedCell, State, linear, positions_within
 from s2s_search.nn.encoders import EncoderOutput
+
+# Where more of the steps than this lie within their rows' lengths, to sort the rows costs more than it saves.
+LIVE_ENOUGH = 0.95
 
 
 class DecoderOutput(NamedTuple):
@@ -108,14 +114,39 @@ class AttentionDecoder(Decoder):
 
     def unroll(self, x: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> DecoderOutput:
         # What is not fed back, the mix and the logits, is computed for all steps at once.
-        state = self.start(state, memory)
-        outputs, contexts, weights = [], [], []
-        for x_t in x.unbind(1):
-            y, state, w = self.attend(x_t, state, memory)
-            outputs.append(y)
-            contexts.append(state[-1])
-            weights.append(w)
-        context = torch.stack(contexts, dim=1)
-        logits = self.predict(torch.stack(outputs, dim=1), context)
+        assert memory is not None
+        recurrences = self.cell.recurrences()
+        loop = self.attend_all if recurrences is None else partial(self.attend_all_fused, recurrences, lengths)
+        outputs, contexts, weights = loop(x, state, memory)
+        logits = self.predict(outputs, contexts)
         ended = ~positions_within(lengths, x.shape[1]).unsqueeze(-1)
-        return DecoderOutput(*(t.masked_fill(ended, 0.0) for t in (logits, torch.stack(weights, dim=1), context)))
+        return DecoderOutput(*(t.masked_fill(ended, 0.0) for t in (logits, weights, contexts)))
+
+    def attend_all(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """The recurrent part of all steps: outputs [B, T, H], contexts [B, T, M] and weights [B, T, S]."""
+        state = self.start(state, memory)
+        steps = []
+        for x_t in x.unbind(1):
+            y, state, weights = self.attend(x_t, state, memory)
+            steps.append((y, state[-1], weights))
+        outputs, contexts, all_weights = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
+        return outputs, contexts, all_weights
+
+    def attend_all_fused(
+        self, recurrences: Sequence[fused.Recurrence], lengths: Tensor, x: Tensor, state: State, memory: Memory
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`attend_all` with a written-out backward; on a CPU it leaves out steps past the lengths, if they are many."""
+        lookup, (batch, time, _) = self.attention.lookup(memory), x.shape
+        rows, place = [batch] * time, None
+        if lengths.device.type == "cpu":  # elsewhere the counts would have to be waited for
+            falling, order = lengths.sort(descending=True, stable=True)
+            live = positions_within(falling, time).sum(0).tolist()
+            if sum(live) < LIVE_ENOUGH * sum(rows):
+                rows, place = live, order.argsort()
+                x, state = x[order], tuple(tensor[order] for tensor in state)
+                lookup = lookup.reordered(order)
+        results = fused.attend(recurrences, lookup, x.transpose(0, 1), self.cell.layer_states(state), rows)
+        outputs, contexts, weights = (
+            r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results
+        )
+        return outputs, contexts, weights

@@ -1,0 +1,171 @@
+"""The loops with a written-out backward are the plain loops: in values, in all gradients, for any lengths."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from s2s_search.hparams import ENCODERS, Hparams
+from s2s_search.nn.cells import GRUCell, LSTMCell, StackedCell, make_cell, plain_unroll, unroll
+from s2s_search.training import token_losses
+from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
+
+CELLS = st.sampled_from(
+    [
+        {"class": "BasicLSTMCell", "forget_bias": 0.3},
+        {"class": "LSTMCell"},
+        {"class": "GRUCell"},
+        {"class": "GRUBlockCell"},
+    ]
+)
+
+
+def spec(cell: dict[str, Any], units: int) -> dict[str, Any]:
+    return cell | {"cell_size" if cell["class"] == "GRUBlockCell" else "num_units": units}
+
+
+@contextmanager
+def plain_loops() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for cell in (LSTMCell, GRUCell):
+            patch.setattr(cell, "recurrence", lambda self: None)
+        yield
+
+
+@settings(max_examples=60)
+@given(CELLS, st.integers(1, 4), st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 2), st.data())
+def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int, data: st.DataObject) -> None:
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    made = make_cell(spec(cell, units), 3).double()
+    batch, time = len(lengths), max([*lengths, 1]) + more
+    x = torch.randn(batch, time, 3).double().requires_grad_()
+    state = tuple(torch.randn(batch, size).double().requires_grad_() for size in made.state_sizes)
+    within = torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
+    used = data.draw(st.sampled_from(["outputs", "state", "both"]))
+    weigh = [
+        torch.randn(batch, time, units).double() * within.unsqueeze(-1),
+        *(torch.randn(batch, units) for _ in state),
+    ]
+    results = []
+    for loop in (unroll, plain_unroll):
+        outputs, last = loop(made, x, torch.tensor(lengths), state)
+        parts = [outputs * within.unsqueeze(-1), *last]
+        chosen = {"outputs": slice(1), "state": slice(1, None), "both": slice(None)}[used]
+        loss = sum(((a * b).sum() for a, b in zip(parts[chosen], weigh[chosen], strict=True)), torch.zeros(()))
+        gradients = torch.autograd.grad(loss, [x, *state, *made.parameters()])
+        results.append((parts, gradients))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Hparams:
+    return small(
+        "AttentionSeq2Seq",
+        **{
+            "encoder.type": draw(st.sampled_from(ENCODERS)),
+            "bridge_spec": {"class": draw(st.sampled_from(["ZeroBridge", "InitialStateBridge"]))},
+            "encoder.rnn_cell.cell_spec": spec(draw(CELLS), draw(st.integers(2, 4))),
+            "decoder.rnn_cell.cell_spec": spec(draw(CELLS), draw(st.integers(2, 4))),
+            "encoder.rnn_cell.num_layers": draw(st.integers(1, 2)),
+            "decoder.rnn_cell.num_layers": draw(st.integers(1, 3)),
+            "attention.score_type": draw(st.sampled_from(["dot", "bahdanau"])),
+            "attention.dim": draw(st.integers(1, 5)),
+        },
+    )
+
+
+sources = st.lists(st.lists(st.integers(0, SOURCE_SIZE - 4), max_size=5), min_size=1, max_size=4)
+target = st.lists(st.integers(0, TARGET_SIZE - 4), max_size=5)
+
+
+@settings(max_examples=60)
+@given(configurations(), sources, st.data())
+def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject) -> None:
+    model = make(hparams)
+    padding = data.draw(st.sampled_from([(0, 0), (2, 1)]))
+    batch = batch_of(sources, [data.draw(target) for _ in sources], padding=padding)
+
+    def run() -> list[Tensor | None]:
+        model.zero_grad()
+        encoding = model.encode(batch.source_ids, batch.source_lengths)
+        output = model.decode(encoding, batch.target_ids, batch.target_lengths)
+        assert output.weights is not None
+        assert output.contexts is not None
+        loss = token_losses(output.logits, batch).sum() + (output.weights**2).sum() + (output.contexts**3).sum()
+        loss.backward()
+        gradients = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+        return [loss, *output, *gradients]
+
+    made = run()
+    with plain_loops():
+        expected = run()
+    torch.testing.assert_close(made, expected)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"class": "LSTMCell", "use_peepholes": True},
+        {"class": "LSTMCell", "num_proj": 2},
+        {"class": "LSTMCell", "cell_clip": 1.0},
+        {"class": "BasicLSTMCell", "activation": "relu"},
+        {"class": "GRUCell", "activation": "relu"},
+        {"class": "LSTMBlockCell"},
+        {"class": "CoupledInputForgetGateLSTMCell"},
+        {"class": "LayerNormBasicLSTMCell"},
+        {"class": "BasicRNNCell"},
+    ],
+)
+def test_other_cells_take_the_plain_loop(cell: dict[str, Any]) -> None:
+    assert make_cell(spec(cell, 3), 2).recurrence() is None
+
+
+def test_layers_with_something_between_them_take_the_plain_loop() -> None:
+    layer = {"class": "GRUCell", "num_units": 3}
+    assert StackedCell(layer, 3, 2, residual_connections=True).recurrences() is None
+    dropped = StackedCell(layer, 3, 2, dropout_output_keep_prob=0.5)
+    assert dropped.recurrences() is None
+    assert dropped.eval().recurrences() is not None
+
+
+def test_a_second_backward_is_refused() -> None:
+    cell = make_cell({"class": "GRUCell", "num_units": 3}, 2)
+    outputs, _ = unroll(cell, torch.randn(2, 3, 2), torch.tensor([3, 2]))
+    loss = outputs.sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("score_type", ["dot", "bahdanau"])
+def test_a_step_never_waits_for_the_device(score_type: str) -> None:
+    model = make(small("AttentionSeq2Seq", attention__score_type=score_type))
+    with Operations() as operations:
+        token_losses(model(BATCH), BATCH).sum().backward()
+    assert not {"_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal"} & set(operations.names)
+
+
+def test_a_model_runs_on_the_meta_device() -> None:
+    model = make(small()).to("meta")
+    batch = BATCH.to("meta")
+    loss = token_losses(model(batch), batch).sum()
+    loss.backward()
+    assert loss.device.type == "meta"
