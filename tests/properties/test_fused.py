@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from s2s_search.hparams import ENCODERS, Hparams
+from s2s_search.hparams import Hparams
 from s2s_search.nn.cells import GRUCell, LSTMCell, StackedCell, make_cell, plain_unroll, unroll
+from s2s_search.table import ENCODERS
 from s2s_search.training import token_losses
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
 
