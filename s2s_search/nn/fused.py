@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 
 ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
 
-
 Rows = Sequence[int]  # how many rows of the batch each step computes: the first ones, never more than the step before
 
 
@@ -72,14 +71,15 @@ class Steps:
     STATE: int  # tensors of the state
 
     def __init__(
-        self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor], scale: list[float]
+        self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor], doubled: int
     ) -> None:
-        """Makes the buffers; `gates` hold what x and the biases give, each gate times its `scale`."""
+        """Makes the buffers; `gates` hold what x and the biases give, that of the tanh, which is `doubled`, twice."""
         self.input_weights, *self.recurrent_weights, self.biases = weights
         batch, self.units = state[-1].shape
         time, self.rows, self.flat = len(rows), rows, Flat(rows, batch, self.biases)
         self.x, self.x_size = x, 0 if x is None else x.shape[-1]
-        self.scale = self.biases.new_tensor(scale).repeat_interleave(self.units)
+        self.scale = torch.ones_like(self.biases)
+        self.scale[doubled * self.units : (doubled + 1) * self.units] = 2.0
         scaled_weights, scaled_biases = self.input_weights * self.scale, self.biases * self.scale
         self.below_weights, self.scaled_below_weights = self.input_weights[self.x_size :], scaled_weights[self.x_size :]
         self.gates = self.biases.new_empty(time, batch, self.GATES * self.units)
@@ -170,7 +170,7 @@ class LSTMSteps(Steps):
         *others, biases = weights
         biases = biases.clone()
         biases[2 * len(biases) // 4 : 3 * len(biases) // 4] += forget_bias
-        super().__init__(x, rows, (*others, biases), state, [1.0, 2.0, 1.0, 1.0])
+        super().__init__(x, rows, (*others, biases), state, doubled=1)
         self.scaled_weights = self.recurrent_weights[0] * self.scale
         # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
         self.twice_c, self.half_tanh = torch.empty_like(self.output), torch.empty_like(self.output)
@@ -243,7 +243,7 @@ class GRUSteps(Steps):
     GATES, STATE = 3, 1
 
     def __init__(self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor]) -> None:
-        super().__init__(x, rows, weights, state, [1.0, 1.0, 2.0])
+        super().__init__(x, rows, weights, state, doubled=2)
         self.scaled_candidate_weights = self.recurrent_weights[1] * 2.0
         # gates become sigmoid(r), sigmoid(u), tanh(c)
         self.reset_h = torch.empty_like(self.output[1:])
