@@ -20,12 +20,6 @@ from torch.autograd.function import once_differentiable
 
 ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
 
-
-def product_over_steps(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
-    """The sum [X, Y] of x[t, b] y[t, b] over the steps and rows of [T, B, X] and [T, B, Y]."""
-    return torch.mm(x.flatten(0, 1).t(), y.flatten(0, 1), out=out)
-
-
 Rows = Sequence[int]  # how many rows of the batch each step computes: the first ones, never more than the step before
 
 
@@ -45,6 +39,26 @@ def buffer(like: Tensor, time: int, shape: Sequence[int], rows: Rows) -> Tensor:
     return like.new_zeros(time, *shape) if partly else like.new_empty(time, *shape)
 
 
+class Flat:
+    """Lays the rows that the steps compute one below the other, for products over all of them."""
+
+    def __init__(self, rows: Rows, batch: int, like: Tensor) -> None:
+        self.size = len(rows) * batch
+        self.index: Tensor | None = None
+        if sum(rows) < self.size:
+            parts = [torch.arange(t * batch, t * batch + n, device=like.device) for t, n in enumerate(rows)]
+            self.index = torch.cat(parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Makes [N, ...] of [T, B, ...]."""
+        x = x.flatten(0, 1)
+        return x if self.index is None else x.index_select(0, self.index)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Makes [T * B, ...] of [N, ...], zero where no step computes."""
+        return x if self.index is None else x.new_zeros(self.size, *x.shape[1:]).index_copy_(0, self.index, x)
+
+
 class Steps:
     """The steps of one layer of cells.
 
@@ -57,23 +71,27 @@ class Steps:
     STATE: int  # tensors of the state
 
     def __init__(
-        self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor], scale: list[float]
+        self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor], doubled: int
     ) -> None:
-        """Makes the buffers; `gates` hold what x and the biases give, each gate times its `scale`."""
+        """Makes the buffers; `gates` hold what x and the biases give, that of the tanh, which is `doubled`, twice."""
         self.input_weights, *self.recurrent_weights, self.biases = weights
         batch, self.units = state[-1].shape
-        time, self.rows = len(rows), rows
+        time, self.rows, self.flat = len(rows), rows, Flat(rows, batch, self.biases)
         self.x, self.x_size = x, 0 if x is None else x.shape[-1]
-        self.scale = self.biases.new_tensor(scale).repeat_interleave(self.units)
+        self.scale = torch.ones_like(self.biases)
+        self.scale[doubled * self.units : (doubled + 1) * self.units] = 2.0
         scaled_weights, scaled_biases = self.input_weights * self.scale, self.biases * self.scale
         self.below_weights, self.scaled_below_weights = self.input_weights[self.x_size :], scaled_weights[self.x_size :]
         self.gates = self.biases.new_empty(time, batch, self.GATES * self.units)
         if x is None:
             self.gates.copy_(scaled_biases)
         else:
-            torch.addmm(
-                scaled_biases, x.flatten(0, 1), scaled_weights[: self.x_size], out=self.gates.view(time * batch, -1)
-            )
+            gates = self.gates.view(time * batch, -1)
+            if self.flat.index is None:
+                torch.addmm(scaled_biases, self.flat(x), scaled_weights[: self.x_size], out=gates)
+            else:
+                part = torch.addmm(scaled_biases, self.flat(x), scaled_weights[: self.x_size])
+                gates.index_copy_(0, self.flat.index, part)
         self.output = buffer(self.biases, time + 1, (batch, self.units), rows)
         self.output[0] = state[-1]
 
@@ -105,12 +123,6 @@ class Steps:
         if d_last and d_last[-1] is not None:
             self.d_output[last_rows(self.output, lengths)] += d_last[-1]
 
-    def clear(self) -> None:
-        """Makes the gradient of those gates zero that no step computes."""
-        for gates, n in zip(self.gates.unbind(), self.rows, strict=True):
-            if n < len(gates):
-                gates[n:].zero_()
-
     def backward(self, t: int, d_below: Tensor | None = None) -> None:
         """Takes d_output[t + 1], makes of gates[t] its gradient, and adds to d_output[t] and d_below."""
         raise NotImplementedError
@@ -119,20 +131,20 @@ class Steps:
         """The gradient of the state before the first step."""
         raise NotImplementedError
 
-    def d_recurrent_weights(self) -> tuple[Tensor, ...]:
+    def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
+        """For the gradient [N, G] of the gates."""
         raise NotImplementedError
 
-    def d_x(self) -> Tensor | None:
-        return None if self.x is None else self.gates @ self.input_weights[: self.x_size].t()
-
-    def d_weights(self, below: Tensor | None = None) -> tuple[Tensor, ...]:
-        """For `below` of all steps [T, B, ...]."""
-        d_input_weights = torch.empty_like(self.input_weights)
+    def d_x_and_weights(self, below: Tensor | None = None) -> tuple[Tensor | None, list[Tensor]]:
+        """The gradients of x and of all weights, for `below` of all steps [T, B, ...]."""
+        d_gates = self.flat(self.gates)
+        d_x, d_input_weights = None, torch.empty_like(self.input_weights)
         if self.x is not None:
-            product_over_steps(self.x, self.gates, out=d_input_weights[: self.x_size])
+            d_x = self.flat.spread(d_gates @ self.input_weights[: self.x_size].t()).view_as(self.x)
+            torch.mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
         if below is not None:
-            product_over_steps(below, self.gates, out=d_input_weights[self.x_size :])
-        return d_input_weights, *self.d_recurrent_weights(), self.gates.flatten(0, 1).sum(0)
+            torch.mm(self.flat(below).t(), d_gates, out=d_input_weights[self.x_size :])
+        return d_x, [d_input_weights, *self.d_recurrent_weights(d_gates), d_gates.sum(0)]
 
 
 def last_rows(output: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor] | int:
@@ -158,10 +170,10 @@ class LSTMSteps(Steps):
         *others, biases = weights
         biases = biases.clone()
         biases[2 * len(biases) // 4 : 3 * len(biases) // 4] += forget_bias
-        super().__init__(x, rows, (*others, biases), state, [1.0, 2.0, 1.0, 1.0])
+        super().__init__(x, rows, (*others, biases), state, doubled=1)
         self.scaled_weights = self.recurrent_weights[0] * self.scale
         # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
-        self.twice_c, self.half_tanh = (buffer(self.output, len(self.output), state[1].shape, rows) for _ in range(2))
+        self.twice_c, self.half_tanh = torch.empty_like(self.output), torch.empty_like(self.output)
         torch.mul(state[0], 2.0, out=self.twice_c[0])
         c, h = self.twice_c, self.output
         parts = (self.gates, *(self.gate(k) for k in range(4)), c, c[1:], self.half_tanh, h, h[1:])
@@ -219,8 +231,8 @@ class LSTMSteps(Steps):
     def d_state(self) -> tuple[Tensor, ...]:
         return self.d_c, self.d_output[0]
 
-    def d_recurrent_weights(self) -> tuple[Tensor, ...]:
-        return (product_over_steps(self.output[:-1], self.gates),)
+    def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
+        return (self.flat(self.output[:-1]).t() @ d_gates,)
 
 
 class GRUSteps(Steps):
@@ -231,10 +243,10 @@ class GRUSteps(Steps):
     GATES, STATE = 3, 1
 
     def __init__(self, x: Tensor | None, rows: Rows, weights: Sequence[Tensor], state: Sequence[Tensor]) -> None:
-        super().__init__(x, rows, weights, state, [1.0, 1.0, 2.0])
+        super().__init__(x, rows, weights, state, doubled=2)
         self.scaled_candidate_weights = self.recurrent_weights[1] * 2.0
         # gates become sigmoid(r), sigmoid(u), tanh(c)
-        self.reset_h = buffer(self.output, len(rows), state[0].shape, rows)
+        self.reset_h = torch.empty_like(self.output[1:])
         r_and_u, h = self.gates[..., : 2 * self.units], self.output
         parts = (self.gates, r_and_u, *(self.gate(k) for k in range(3)), self.reset_h, h, h[1:])
         self.at = list(zip(*(at_each_step(part, rows) for part in parts), strict=True))
@@ -281,9 +293,9 @@ class GRUSteps(Steps):
     def d_state(self) -> tuple[Tensor, ...]:
         return (self.d_output[0],)
 
-    def d_recurrent_weights(self) -> tuple[Tensor, ...]:
-        r_and_u = self.gates[..., : 2 * self.units]
-        return product_over_steps(self.output[:-1], r_and_u), product_over_steps(self.reset_h, self.gate(2))
+    def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
+        d_r_and_u, d_c = d_gates[:, : 2 * self.units], d_gates[:, 2 * self.units :]
+        return self.flat(self.output[:-1]).t() @ d_r_and_u, self.flat(self.reset_h).t() @ d_c
 
 
 @dataclass(frozen=True)
@@ -325,7 +337,8 @@ class Unroll(torch.autograd.Function):
         steps.start_backward(d_outputs, d_last, ctx.lengths)
         for t in reversed(range(len(steps.gates))):
             steps.backward(t)
-        return None, None, steps.d_x(), *steps.d_weights(), *steps.d_state()
+        d_x, d_weights = steps.d_x_and_weights()
+        return None, None, d_x, *d_weights, *steps.d_state()
 
 
 def keep(ctx: Any, loop: Any, tensors: Sequence[Tensor]) -> None:
@@ -424,7 +437,7 @@ class AdditiveSteps(AttentionSteps):
         super().__init__(rows, values)
         self.twice_keys, self.biases = for_each_step(keys * 2.0, rows), for_each_step(biases, rows)
         self.query_weights, self.twice_weights, self.twice_v = weights, weights * 2.0, v * 2.0
-        self.hidden = buffer(values, len(rows), keys.shape, rows)
+        self.hidden = values.new_empty(len(rows), *keys.shape)
         self.hidden_at = at_each_step(self.hidden, rows)
 
     def scores(self, t: int, query: Tensor) -> Tensor:
@@ -448,7 +461,7 @@ class AdditiveSteps(AttentionSteps):
         d_query.addmm_(d_query_part, self.twice_weights.t())
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
-        d_weights = product_over_steps(queries, self.d_query_part).mul_(2.0)
+        d_weights = (queries.flatten(0, 1).t() @ self.d_query_part.flatten(0, 1)).mul_(2.0)
         return self.d_keys * (self.twice_v * 2.0), None, d_weights, self.d_v * 2.0
 
 
@@ -516,17 +529,18 @@ class Attend(torch.autograd.Function):
         attention.start_backward(d_contexts, d_weights)
         for layer in layers:
             layer.start_backward(d_outputs if layer is layers[-1] else None, ())
-            layer.clear()
         d_below = [attention.d_context, *(layer.d_output[1:] for layer in layers)]
         d_inputs = [at_each_step(tensor, rows) for tensor in d_below]
         for t in reversed(range(len(rows))):
             attention.backward(t, d_inputs[-1][t])
             for layer, d_input in zip(reversed(layers), reversed(d_inputs[:-1]), strict=True):
                 layer.backward(t, d_input[t])
-        d_layers: list[Tensor] = []
-        for layer, tensor in zip(layers, [attention.context[:-1], *below[1:]], strict=False):
-            d_layers += [*layer.d_weights(tensor), *layer.d_state()]
-        return None, None, None, layers[0].d_x(), *d_layers, attention.d_values(), *attention.d_tensors(below[-1])
+        d_x, d_layers = None, []
+        for layer, tensor in zip(layers, [attention.context[:-1], *below[:-1][1:]], strict=True):
+            d_layer_x, d_weights = layer.d_x_and_weights(tensor)
+            d_x = d_layer_x if d_x is None else d_x
+            d_layers += [*d_weights, *layer.d_state()]
+        return None, None, None, d_x, *d_layers, attention.d_values(), *attention.d_tensors(below[-1])
 
 
 def taken_off(tensors: list[Tensor], number: int) -> list[Tensor]:
