@@ -275,8 +275,8 @@ def decode(model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: 
 def keep_freed_memory() -> None:
     """Lets this process keep the memory that it frees, where its C library is glibc.
 
-    By default glibc returns large blocks to the system, and each training step asks for the same ones again: the page
-    faults cost a tenth of a step.
+    By default glibc returns large blocks to the system, and each training step asks for the same ones again, at the
+    cost of hundreds of page faults or more.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
     if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

@@ -436,7 +436,7 @@ class AdditiveSteps(AttentionSteps):
     def __init__(self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor) -> None:
         super().__init__(rows, values)
         self.twice_keys, self.biases = for_each_step(keys * 2.0, rows), for_each_step(biases, rows)
-        self.query_weights, self.twice_weights, self.twice_v = weights, weights * 2.0, v * 2.0
+        self.twice_weights, self.twice_v = weights * 2.0, v * 2.0
         self.hidden = values.new_empty(len(rows), *keys.shape)
         self.hidden_at = at_each_step(self.hidden, rows)
 

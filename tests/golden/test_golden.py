@@ -23,7 +23,7 @@ ATOL = 1e-5  # the recorded numbers agree with float64 within 1e-6
 
 def close(actual: Tensor | None, expected: np.ndarray, what: str, atol: float = ATOL) -> None:
     assert actual is not None, what
-    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=1e-5, atol=atol, err_msg=what)
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=atol, err_msg=what)
 
 
 def test_training_mode(case: Recorded) -> None:
@@ -118,6 +118,7 @@ def test_updates(case: Recorded) -> None:
         after = export_variables(model)
         for name, expected in case.group(f"after{update + 1}/").items():
             if name not in case.facts["noise_gradient"]:
+                # A tiny gradient's rounding shows in Adam's first update already, which divides it by itself.
                 atol = max(ATOL, 20 * case.facts["after3_sensitivity"].get(name, 0.0))
                 close(torch.from_numpy(after[name]), expected, f"after update {update + 1}: {name}", atol)
                 compared += 1
