@@ -1,0 +1,89 @@
+"""How the benchmarks measure: the things that are compared take turns, in processor time, and the median ratio counts.
+
+A machine that does other work, or changes its clock, then slows all of them alike.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PACKAGES = ("torch", "ray", "numpy", "pandas")
+
+
+class Ratio(NamedTuple):
+    """How many times as long one thing takes as another: the median over the rounds, and the quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Runs each contestant once a round, in an order that turns around every round; gives seconds a run by name."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for run in contestants.values():
+        run()  # the first run warms up
+    for k in range(rounds):
+        for name in list(contestants)[:: 1 if k % 2 == 0 else -1]:
+            began = clock()
+            contestants[name]()
+            seconds[name].append(clock() - began)
+    return seconds
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
+    """How many times as long `slow` takes as `fast`, round by round."""
+    each = sorted(a / b for a, b in zip(slow, fast, strict=True))
+    low, median, high = statistics.quantiles(each, n=4) if len(each) > 1 else each * 3
+    return Ratio(median, low, high)
+
+
+def machine() -> dict[str, object]:
+    """Where the figures come from."""
+    versions = {package: metadata.version(package) for package in PACKAGES}
+    return {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def parser(name: str, description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The arguments that all benchmarks share."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    made.add_argument("--rounds", type=int, default=rounds, help=f"turns of each contestant (default: {rounds})")
+    made.add_argument("--json", type=Path, default=Path("runs") / "benchmarks" / f"{name}.json", help="where rows go")
+    return made
+
+
+def show(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Prints rows as a Markdown table, and writes them as JSON with the machine's description."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    print("| " + " | ".join(columns) + " |")
+    print("|" + " --- |" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(cell(row.get(column)) for column in columns) + " |")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    print(f"\n{path}")
+
+
+def cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else str(value)
