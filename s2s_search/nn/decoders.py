@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn import fused
+from s2s_search.nn import fused, fused_attention
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.cells import StackedCell, State, linear, positions_within
 from s2s_search.nn.encoders import EncoderOutput
@@ -145,7 +145,7 @@ class AttentionDecoder(Decoder):
                 rows, place = live, order.argsort()
                 x, state = x[order], tuple(tensor[order] for tensor in state)
                 lookup = lookup.reordered(order)
-        results = fused.attend(recurrences, lookup, x.transpose(0, 1), self.cell.layer_states(state), rows)
+        results = fused_attention.attend(recurrences, lookup, x.transpose(0, 1), self.cell.layer_states(state), rows)
         outputs, contexts, weights = (
             r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results
         )
