@@ -61,6 +61,17 @@ class Flat:
         return x if self.index is None else x.new_zeros(self.size, *x.shape[1:]).index_copy_(0, self.index, x)
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Where the x of a loop comes from: x[t, b] = table[ids[t, b]], for ids [T, B] and a table [V, X].
+
+    Of a table with fewer rows than there are tokens the products are cheaper than of x.
+    """
+
+    ids: Tensor
+    table: Tensor
+
+
 class Steps:
     """The steps of one layer of cells.
 
@@ -82,6 +93,7 @@ class Steps:
         state: Sequence[Tensor],
         lengths: Tensor | None = None,
         reverse: bool = False,
+        tokens: Tokens | None = None,
     ) -> None:
         """Makes the buffers; `gates` hold what x and the biases give.
 
@@ -93,6 +105,7 @@ class Steps:
         self.flat = Flat(rows, batch, self.biases)
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.x, self.below, self.x_size = x, below, 0 if x is None else x.shape[-1]
+        self.tokens = tokens if tokens is not None and len(tokens.table) < tokens.ids.numel() else None
         self.compiled = compiled.usable(self.biases)
         if not self.compiled:
             self.scale = torch.ones_like(self.biases)
@@ -100,13 +113,17 @@ class Steps:
         input_weights, biases = self.doubled(self.input_weights), self.doubled(self.biases)
         x_weights, self.forward_below_weights = input_weights[: self.x_size], input_weights[self.x_size :]
         self.gates = self.biases.new_empty(time, batch, self.GATES * self.units)
+        flat_gates = self.gates.view(time * batch, -1)
         if x is None:
             self.gates.copy_(biases)
+        elif self.tokens is not None:
+            torch.index_select(
+                torch.addmm(biases, self.tokens.table, x_weights), 0, self.tokens.ids.flatten(), out=flat_gates
+            )
         elif self.flat.index is None:
-            torch.addmm(biases, self.flat(x), x_weights, out=self.gates.view(time * batch, -1))
+            torch.addmm(biases, self.flat(x), x_weights, out=flat_gates)
         else:
-            part = torch.addmm(biases, self.flat(x), x_weights)
-            self.gates.view(time * batch, -1).index_copy_(0, self.flat.index, part)
+            flat_gates.index_copy_(0, self.flat.index, torch.addmm(biases, self.flat(x), x_weights))
         self.output = self.state_buffer(state[-1])
 
     def state_buffer(self, first: Tensor) -> Tensor:
@@ -212,7 +229,12 @@ class Steps:
         d_x, d_input_weights = None, torch.empty_like(self.input_weights)
         if self.x is not None:
             d_x = self.flat.spread(d_gates @ self.input_weights[: self.x_size].t()).view_as(self.x)
-            torch.mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
+            if self.tokens is None:
+                torch.mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
+            else:
+                d_table = d_gates.new_zeros(len(self.tokens.table), d_gates.shape[1])
+                d_table.index_add_(0, self.flat(self.tokens.ids), d_gates)
+                torch.mm(self.tokens.table.t(), d_table, out=d_input_weights[: self.x_size])
         if self.below is not None:
             torch.mm(self.flat(self.below).t(), d_gates, out=d_input_weights[self.x_size :])
         return d_x, [d_input_weights, *self.d_recurrent_weights(d_gates), d_gates.sum(0)]
@@ -234,12 +256,13 @@ class LSTMSteps(Steps):
         state: Sequence[Tensor],
         lengths: Tensor | None = None,
         reverse: bool = False,
+        tokens: Tokens | None = None,
         forget_bias: float = 1.0,
     ) -> None:
         *others, biases = weights
         biases = biases.clone()
         biases[2 * len(biases) // 4 : 3 * len(biases) // 4] += forget_bias
-        super().__init__(rows, x, below, (*others, biases), state, lengths, reverse)
+        super().__init__(rows, x, below, (*others, biases), state, lengths, reverse, tokens)
         # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
         self.twice_c, self.half_tanh = self.state_buffer(state[0] * 2.0), self.state_buffer(state[0])
 
@@ -326,8 +349,9 @@ class GRUSteps(Steps):
         state: Sequence[Tensor],
         lengths: Tensor | None = None,
         reverse: bool = False,
+        tokens: Tokens | None = None,
     ) -> None:
-        super().__init__(rows, x, below, weights, state, lengths, reverse)
+        super().__init__(rows, x, below, weights, state, lengths, reverse, tokens)
         # gates become sigmoid(r), sigmoid(u), tanh(c)
         self.reset_h = torch.empty_like(self.output[1:])
 
@@ -400,25 +424,37 @@ class Recurrence:
 
 
 def unroll(
-    recurrence: Recurrence, x: Tensor, lengths: Tensor, state: Sequence[Tensor], reverse: bool = False
+    recurrence: Recurrence,
+    x: Tensor,
+    lengths: Tensor,
+    state: Sequence[Tensor],
+    reverse: bool = False,
+    tokens: Tokens | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Runs a cell over x [T, B, X] of lengths [B]: its outputs [T, B, H] and the last state.
+    """Runs a cell over x [T, B, X], which `tokens` may explain, of lengths [B]: outputs [T, B, H] and the last state.
 
     Past a row's length its state stays and its outputs are not defined. In reverse it must start from zeros.
     """
-    result = Unroll.apply(recurrence, lengths, reverse, x, *recurrence.weights, *state)  # type: ignore[no-untyped-call]
-    outputs, *last = result
+    outputs, *last = Unroll.apply(  # type: ignore[no-untyped-call]
+        recurrence, lengths, reverse, tokens, x, *recurrence.weights, *state
+    )
     return outputs, tuple(last)
 
 
 class Unroll(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, recurrence: Recurrence, lengths: Tensor, reverse: bool, x: Tensor, *tensors: Tensor
+        ctx: Any,
+        recurrence: Recurrence,
+        lengths: Tensor,
+        reverse: bool,
+        tokens: Tokens | None,
+        x: Tensor,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         n = len(recurrence.weights)
         rows, weights, state = [x.shape[1]] * len(x), tensors[:n], tensors[n:]
-        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, **recurrence.options)
+        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, tokens, **recurrence.options)
         run(steps)
         keep(ctx, steps, tensors)
         return steps.made(steps.output), *steps.last_state()
@@ -430,7 +466,7 @@ class Unroll(torch.autograd.Function):
         steps.take_gradients(d_outputs, d_last)
         run_backward(steps)
         d_x, d_weights = steps.d_x_and_weights()
-        return None, None, None, d_x, *d_weights, *steps.d_first_state()
+        return None, None, None, None, d_x, *d_weights, *steps.d_first_state()
 
 
 def run(steps: Steps) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from s2s_search.nn import compiled
-from s2s_search.nn.fused import Recurrence, Rows, Steps, at_each_step, buffer, for_each_step, keep, taken
+from s2s_search.nn.fused import Recurrence, Rows, Steps, Tokens, at_each_step, buffer, for_each_step, keep, taken
 
 
 class AttentionSteps:
@@ -192,17 +192,23 @@ class Lookup:
 
 
 def attend(
-    recurrences: Sequence[Recurrence], lookup: Lookup, x: Tensor, states: Sequence[Sequence[Tensor]], rows: Rows
+    recurrences: Sequence[Recurrence],
+    lookup: Lookup,
+    x: Tensor,
+    states: Sequence[Sequence[Tensor]],
+    rows: Rows,
+    tokens: Tokens | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs layers of cells, each over the outputs of the one below, with the top one's output as attention's query.
 
-    y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X].
+    y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X], which `tokens` may
+    explain.
     Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S]. Step t computes the first rows[t]
     rows only; the rest is zero.
     """
     layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
     tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
-    result = Attend.apply(recurrences, lookup.steps, rows, x, *tensors)  # type: ignore[no-untyped-call]
+    result = Attend.apply(recurrences, lookup.steps, rows, tokens, x, *tensors)  # type: ignore[no-untyped-call]
     outputs, contexts, weights = result
     return outputs, contexts, weights
 
@@ -214,6 +220,7 @@ class Attend(torch.autograd.Function):
         recurrences: Sequence[Recurrence],
         attention_steps: type[AttentionSteps],
         rows: Rows,
+        tokens: Tokens | None,
         x: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -222,8 +229,11 @@ class Attend(torch.autograd.Function):
         attention = attention_steps(rows, *rest)
         layers: list[Steps] = []
         for r, (weights, state) in zip(recurrences, of_layers, strict=True):
-            first_x, below = (None, layers[-1].output[1:]) if layers else (x, attention.context[:-1])
-            layers.append(r.steps(rows, first_x, below, weights, state, **r.options))
+            if layers:
+                layers.append(r.steps(rows, None, layers[-1].output[1:], weights, state, **r.options))
+            else:
+                below = attention.context[:-1]
+                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens, **r.options))
         run(layers, attention)
         keep(ctx, (layers, attention), tensors)
         return layers[-1].output[1:], attention.context[1:], attention.weights
@@ -246,7 +256,7 @@ class Attend(torch.autograd.Function):
             d_x = d_layer_x if d_x is None else d_x
             d_layers += [*d_layer_weights, *layer.d_first_state()]
         queries = layers[-1].output[1:]
-        return None, None, None, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
+        return None, None, None, None, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
 
 
 def run(layers: Sequence[Steps], attention: AttentionSteps) -> None:

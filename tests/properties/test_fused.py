@@ -61,7 +61,9 @@ def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int,
     made = make_cell(spec(cell, units), 3).double()
     batch, time = len(lengths), max([*lengths, 1]) + more
     x = torch.randn(batch, time, 3).double().requires_grad_()
-    state = tuple(torch.randn(batch, size).double().requires_grad_() for size in made.state_sizes)
+    reverse = data.draw(st.booleans())
+    scale = 0.0 if reverse else 1.0
+    state = tuple((torch.randn(batch, size).double() * scale).requires_grad_() for size in made.state_sizes)
     within = torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
     used = data.draw(st.sampled_from(["outputs", "state", "both"]))
     weigh = [
@@ -71,11 +73,12 @@ def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int,
     results = []
     for loops in LOOPS.values():
         with loops():
-            outputs, last = unroll(made, x, torch.tensor(lengths), state)
+            outputs, last = unroll(made, x, torch.tensor(lengths), state, reverse)
         parts = [outputs * within.unsqueeze(-1), *last]
         chosen = {"outputs": slice(1), "state": slice(1, None), "both": slice(None)}[used]
         loss = sum(((a * b).sum() for a, b in zip(parts[chosen], weigh[chosen], strict=True)), torch.zeros(()))
-        gradients = torch.autograd.grad(loss, [x, *state, *made.parameters()])
+        wanted = [x, *([] if reverse else state), *made.parameters()]
+        gradients = torch.autograd.grad(loss, wanted)
         results.append((parts, gradients))
     torch.testing.assert_close(results[0], results[2])
     torch.testing.assert_close(results[1], results[2])
@@ -126,6 +129,14 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
             results.append(run(model))
     torch.testing.assert_close(results[0], results[2])
     torch.testing.assert_close(results[1], results[2])
+    model.zero_grad()
+    model.loss(batch).backward()
+    made = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+    model.zero_grad()
+    loss = token_losses(model(batch), batch).sum()
+    loss.backward()
+    torch.testing.assert_close(model.loss(batch), loss)
+    torch.testing.assert_close(made, [None if p.grad is None else p.grad.to_dense() for p in model.parameters()])
     for single, double in zip(run(copy.deepcopy(model).float()), results[2], strict=True):
         if single is not None:
             torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
@@ -177,7 +188,7 @@ def test_layers_with_something_between_them_take_the_plain_loop() -> None:
 
 def test_a_second_backward_is_refused() -> None:
     cell = make_cell({"class": "GRUCell", "num_units": 3}, 2)
-    outputs, _ = unroll(cell, torch.randn(2, 3, 2), torch.tensor([3, 2]))
+    outputs, _ = unroll(cell, torch.randn(2, 3, 2), torch.tensor([3, 2]), (torch.zeros(2, 3),))
     loss = outputs.sum()
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
