@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.air.constants import EXPR_PARAM_FILE, EXPR_RESULT_FILE
 from ray.train._internal.storage import StorageContext
 from ray.tune import ExperimentAnalysis
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
-from ray.tune.result import EXPR_PARAM_FILE, EXPR_RESULT_FILE
 from ray.tune.utils.serialization import TuneFunctionEncoder
 
 from benchmarks.measure import parser, ratio, show, take_turns
