@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from s2s_search.hparams import Hparams
 from s2s_search.nn import compiled
@@ -19,7 +18,7 @@ from s2s_search.nn.cells import GRUCell, LSTMCell, StackedCell, make_cell, unrol
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.table import ENCODERS
 from s2s_search.training import token_losses
-from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
+from tests.models import SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
 
 CELLS = st.sampled_from(
     [
@@ -193,31 +192,3 @@ def test_a_second_backward_is_refused() -> None:
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         loss.backward()
-
-
-class Operations(TorchDispatchMode):
-    """Counts what torch is asked to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("score_type", ["dot", "bahdanau"])
-def test_a_step_never_waits_for_the_device(score_type: str) -> None:
-    model = make(small("AttentionSeq2Seq", attention__score_type=score_type))
-    with Operations() as operations:
-        token_losses(model(BATCH), BATCH).sum().backward()
-    assert not {"_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal"} & set(operations.names)
-
-
-def test_a_model_runs_on_the_meta_device() -> None:
-    model = make(small()).to("meta")
-    batch = BATCH.to("meta")
-    loss = token_losses(model(batch), batch).sum()
-    loss.backward()
-    assert loss.device.type == "meta"
