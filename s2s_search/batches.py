@@ -27,6 +27,8 @@ class Batch(NamedTuple):
     target_lengths: Tensor  # [B] int64
 
     def to(self, device: torch.device | str) -> "Batch":
+        if torch.device(device).type == "cuda":  # from pinned memory, so that the host does not wait for the copy
+            return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in self))
         return Batch(*(tensor.to(device) for tensor in self))
 
 

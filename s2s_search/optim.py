@@ -157,13 +157,14 @@ class Adam(Rule):
     @torch.no_grad()
     def step(self, step: int, lr: float) -> None:
         used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        steps = torch.full((len(used),), float(step), device=self.parameters[0].device)
         adam(
             [self.parameters[i] for i in used],
             [g.to_dense() for i in used if (g := self.parameters[i].grad) is not None],
             [self.slots["m"][i] for i in used],
             [self.slots["v"][i] for i in used],
             max_exp_avg_sqs=[],
-            state_steps=list(torch.full((len(used),), float(step)).unbind()),
+            state_steps=list(steps.unbind()),
             fused=True,
             amsgrad=False,
             beta1=0.9,

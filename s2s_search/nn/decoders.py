@@ -75,8 +75,8 @@ class Decoder(nn.Module):
         """The cross-entropy in nats of target ids [B, T] for inputs x [B, T, X], summed over the real steps."""
         outputs, contexts, _ = self.recur(x, lengths, state, memory)
         live, index = positions_within(lengths, targets.shape[1]), None
-        if live_rows(lengths, targets.shape[1]) is not None:
-            index = torch.arange(live.numel()).masked_select(live.t().flatten())
+        if (rows := live_rows(lengths, targets.shape[1])) is not None:
+            index = live.t().flatten().argsort(descending=True, stable=True)[: sum(rows)]
 
         def column(tensor: Tensor) -> Tensor:
             """Makes [N, ...] of [B, T, ...], time first, as it lies in memory."""

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from s2s_search.hparams import Hparams
-from s2s_search.optim import RULES, make_optimizer
+from s2s_search.optim import RULES, Optimizer, make_optimizer
 from s2s_search.table import CELLS, ENCODERS
 from s2s_search.training import training_step
 from tests.models import BATCH, make, small
@@ -78,3 +78,12 @@ def test_an_update_waits_for_nothing_but_the_number_of_rows(model: str, rule: st
     """Which rows of the two embeddings to update, each once, only the device knows; Adam updates all."""
     waits = [name for name in step(small(model, optimizer__name=rule), "cpu").names if name in WAITS]
     assert len(waits) == waits.count("_coalesce") <= (0 if rule == "Adam" else 2)
+
+
+def test_adam_counts_steps_on_the_device() -> None:
+    """torch's kernel for a GPU takes no number of steps from the host."""
+    p = torch.nn.Parameter(torch.empty(2, 3, device="meta"))
+    p.grad = torch.empty_like(p)
+    with Operations() as operations:
+        Optimizer([p], "Adam", lambda step: 0.1, clip=5.0).step(0)
+    assert not operations.between_devices
