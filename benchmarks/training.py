@@ -1,8 +1,9 @@
-"""A trial's training step, batch and all: its processor time, and how many times as long it takes by the plain loops.
+"""A trial's training step, batch and all: its processor time, and how many times as long it takes by simpler code.
 
-These are `cells.plain_unroll` and `AttentionDecoder.attend_all`: over the positions one by one, with torch's own
-backward, and otherwise the same trial. One thread. W1, W1n, W2 and W3 are of the sizes of the comparison with other
-toolkits; the rest says what a configuration costs beside its neighbours.
+The plain loops are `cells.plain_unroll` and `AttentionDecoder.attend_all`, over the positions one by one, and the loss
+is `training.token_losses`, all with torch's own backward; otherwise it is the same trial. Torch's loops are those with
+a written-out backward where nothing was compiled. One thread. W1, W1n, W2 and W3 are of the sizes of the comparison
+with other toolkits; the rest says what a configuration costs beside its neighbours.
 """
 
 import statistics
@@ -17,11 +18,13 @@ from unittest import mock
 import torch
 
 from benchmarks.measure import parser, ratio, show, take_turns
-from s2s_search.batches import TrainingBatches
+from s2s_search.batches import Batch, TrainingBatches
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.hparams import resolve
+from s2s_search.nn import compiled
 from s2s_search.nn.cells import CELLS
-from s2s_search.training import Trial
+from s2s_search.nn.models import Seq2Seq
+from s2s_search.training import Trial, token_losses
 
 BATCHES_FOR_PADDING = 200
 
@@ -119,11 +122,12 @@ def main() -> None:
 
 
 def row(name: str, work: Work, rounds: int) -> dict[str, object]:
-    now, plain, batches = trial(work), trial(work), trial(work).batches
+    now, uncompiled, plain, batches = trial(work), trial(work), trial(work), trial(work).batches
     padded = padding(batches)
     batches.position = 0
     contestants = {
         "now": partial(now.train_steps, work.steps),
+        "torch": partial(train_uncompiled, uncompiled, work.steps),
         "plain": partial(train_plainly, plain, work.steps),
         "batches": lambda: list(islice(batches, work.steps)),
     }
@@ -132,6 +136,8 @@ def row(name: str, work: Work, rounds: int) -> dict[str, object]:
         "work": name,
         "ms a step": 1000 * statistics.median(seconds["now"]) / work.steps,
         "plain loops take": ratio(seconds["plain"], seconds["now"]),
+        "torch's loops take": ratio(seconds["torch"], seconds["now"]),
+        "plain by torch's": ratio(seconds["plain"], seconds["torch"]),
         "making the batch, %": 100 * statistics.median(seconds["batches"]) / statistics.median(seconds["now"]),
         "padding, %": 100 * padded,
     }
@@ -151,6 +157,11 @@ def corpus(tokens: int | None, length: int) -> Corpus:
     )
 
 
+def train_uncompiled(trial: Trial, steps: int) -> None:
+    with mock.patch.object(compiled, "LIBRARY", None):
+        trial.train_steps(steps)
+
+
 def train_plainly(trial: Trial, steps: int) -> None:
     with plain_loops():
         trial.train_steps(steps)
@@ -158,11 +169,16 @@ def train_plainly(trial: Trial, steps: int) -> None:
 
 @contextmanager
 def plain_loops() -> Iterator[None]:
-    """Hides from all loops what they know of the cells' equations."""
+    """Hides from all loops what they know of the cells' equations, and takes the loss by its definition."""
     with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(Seq2Seq, "loss", plain_loss))
         for cell in CELLS.values():
             patches.enter_context(mock.patch.object(cell, "recurrence", return_value=None))
         yield
+
+
+def plain_loss(model: Seq2Seq, batch: Batch) -> torch.Tensor:
+    return token_losses(model(batch), batch).sum()
 
 
 def padding(batches: TrainingBatches) -> float:

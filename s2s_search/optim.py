@@ -81,8 +81,8 @@ class Optimizer:
 
     def step(self, step: int) -> Tensor:
         """Updates all parameters with a gradient, frees the gradients, returns their norm before clipping, a scalar."""
-        norm = clip_by_global_norm([p.grad for p in self.parameters if p.grad is not None], self.clip)
-        self.rule.step(step, self.schedule(step))
+        norm = global_norm([p.grad for p in self.parameters if p.grad is not None])
+        self.rule.step(step, self.schedule(step), clip_factor(norm, self.clip))
         for p in self.parameters:
             p.grad = None
         return norm
@@ -98,13 +98,18 @@ class Optimizer:
 
 
 @torch.no_grad()
-def clip_by_global_norm(gradients: Iterable[Tensor], clip: float) -> Tensor:
-    """Scales the gradients in place by clip * min(1 / norm, 1 / clip) and returns their norm, a scalar."""
+def global_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients together, a scalar; of a row-sparse one its looked-up positions count, not its rows."""
     values = [g._values() if g.is_sparse else g for g in gradients]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
-    if clip >= 0:
-        torch._foreach_mul_(values, clip * torch.clamp(1 / norm, max=1 / clip) if clip else torch.zeros_like(norm))
     return norm
+
+
+def clip_factor(norm: Tensor, clip: float) -> Tensor | None:
+    """What clipping multiplies all gradients by, clip * min(1 / norm, 1 / clip), a scalar; None: it never does."""
+    if clip <= 0:
+        return None if clip < 0 else torch.zeros_like(norm)
+    return clip * torch.clamp(1 / norm, max=1 / clip)
 
 
 class Rule:
@@ -124,8 +129,11 @@ class Rule:
         }
 
     @torch.no_grad()
-    def step(self, step: int, lr: float) -> None:
-        """Updates every parameter that has a gradient; `step` counts from 0."""
+    def step(self, step: int, lr: float, factor: Tensor | None = None) -> None:
+        """Updates every parameter that has a gradient, multiplied by the scalar `factor`; `step` counts from 0."""
+        if factor is not None:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_mul_([g._values() if g.is_sparse else g for g in gradients], factor)
         for i, p in enumerate(self.parameters):
             slots = {name: slot[i] for name, slot in self.slots.items()}
             if p.grad is None:
@@ -155,7 +163,7 @@ class Adam(Rule):
     SLOTS: ClassVar[Mapping[str, float]] = {"m": 0.0, "v": 0.0}
 
     @torch.no_grad()
-    def step(self, step: int, lr: float) -> None:
+    def step(self, step: int, lr: float, factor: Tensor | None = None) -> None:
         used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         steps = torch.full((len(used),), float(step), device=self.parameters[0].device)
         adam(
@@ -173,6 +181,7 @@ class Adam(Rule):
             weight_decay=0.0,
             eps=1e-8 / math.sqrt(1 - 0.999 ** (step + 1)),  # torch's is on the corrected moment
             maximize=False,
+            grad_scale=None if factor is None else (1 / factor).float(),  # it divides
         )
 
 

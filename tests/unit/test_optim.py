@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from s2s_search.optim import DECAYS, RULES, Optimizer, clip_by_global_norm, decayed_learning_rate
+from s2s_search.optim import DECAYS, RULES, Optimizer, decayed_learning_rate, global_norm
 
 Rows = list[list[float]]
 
@@ -101,25 +101,34 @@ def test_state_comes_back_bit_for_bit(name: str) -> None:
     assert p.tolist() == whole.tolist()
 
 
-@pytest.mark.parametrize("clip, factor", [(5.0, 1.0), (1.0, 1 / 13), (0.0, 0.0), (-1.0, 1.0)])
-def test_clipping(clip: float, factor: float) -> None:
-    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])]
-    norm = clip_by_global_norm(gradients, clip if clip != 5.0 else 20.0)
-    assert float(norm) == 13.0
-    torch.testing.assert_close(torch.cat([g.flatten() for g in gradients]), factor * torch.tensor([3.0, 4.0, 12.0]))
+@pytest.mark.parametrize("clip, factor", [(20.0, 1.0), (1.0, 1 / 13), (0.0, 0.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("name", RULES)
+def test_clipping_is_an_update_with_smaller_gradients(name: str, clip: float, factor: float) -> None:
+    results = []
+    for scale, optimizer_clip in ((1.0, clip), (factor, -1.0)):
+        parameters = [nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([[3.0]]))]
+        optimizer = Optimizer(parameters, name, lambda step: 0.1, clip=optimizer_clip)
+        for p, gradient in zip(parameters, ([3.0, 4.0], [[12.0]]), strict=True):
+            p.grad = torch.tensor(gradient) * scale
+        assert float(optimizer.step(0)) == pytest.approx(13.0 * scale)
+        results.append(parameters)
+    torch.testing.assert_close(results[0], results[1])
 
 
-def test_zero_gradients_stay_zero() -> None:
-    gradients = [torch.zeros(3)]
-    assert float(clip_by_global_norm(gradients, 5.0)) == 0.0
-    assert gradients[0].tolist() == [0.0, 0.0, 0.0]
+@pytest.mark.parametrize("name", RULES)
+def test_zero_gradients_change_nothing(name: str) -> None:
+    p = nn.Parameter(torch.ones(3))
+    optimizer = Optimizer([p], name, lambda step: 0.1, clip=5.0)
+    p.grad = torch.zeros(3)
+    assert float(optimizer.step(0)) == 0.0
+    assert p.tolist() == ([0.0] * 3 if name == "Ftrl" else [1.0] * 3)  # whose first update forgets p
 
 
 def test_the_norm_counts_looked_up_positions() -> None:
     embedding = nn.Embedding(4, 2, sparse=True)
     embedding(torch.tensor([1, 1, 2])).sum().backward()
     assert embedding.weight.grad is not None
-    norm = clip_by_global_norm([embedding.weight.grad], -1.0)
+    norm = global_norm([embedding.weight.grad])
     assert float(norm) == pytest.approx(math.sqrt(6))  # and not sqrt(2² + 2² + 1 + 1)
 
 
