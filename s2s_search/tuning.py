@@ -78,18 +78,17 @@ def trainable(
     device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
     try:
         corpus = corpus or load_corpus({"name": "cmudict"})
-        reports: Iterable[Any] = (train or training.train)(resolved(config), corpus, device)
-        _pass_on(reports, place, metric, goal)
+        _pass_on((train or training.train)(resolved(config), corpus, device), place, metric, goal)
     except Exception:
         text = traceback.format_exc()
         (place / ERROR).write_text(text, encoding="utf-8")
         raise RuntimeError(results.error_message(text)) from None  # of a kind that Ray can copy
     except SystemExit as stop:  # the scheduler's
-        reports = ()
         traceback.clear_frames(stop.__traceback__)  # they hold the model
         raise
     finally:
         torch.cuda.empty_cache()  # for the trials that share the GPU
+        training.release_freed_memory()
 
 
 def _pass_on(reports: Iterable[Any], place: Path, metric: str, goal: str) -> None:
