@@ -44,6 +44,9 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
 }
+# Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
+# none to the home folder.
+RAY_TOKEN = secrets.token_hex(32)
 RAY_LOG = "ray.log"
 NOT_THE_ERROR = re.compile(r"\x1b\[[0-9;]*m|^Failure # .*\n", re.MULTILINE)  # in Ray's error files
 RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag"}
@@ -288,8 +291,7 @@ def _ray_environment(address: str | None) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
     if address is None:
-        # Ray protects a cluster that it starts with a token; with one of our own it writes none to the home folder.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
     try:
         yield
     finally:

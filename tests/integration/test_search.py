@@ -385,11 +385,11 @@ def own_ray() -> str:
     return os.environ["RAY_TMPDIR"] + "/own"
 
 
-def start(space: Space, *arguments: str) -> subprocess.Popen[str]:
+def start(space: Space, *arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
     """Starts a search in the folder of its space file, which is its home too."""
     folder = Path(space.path).parent
     environment = os.environ | {"HOME": str(folder), "RAY_TMPDIR": own_ray()}
-    command = [sys.executable, "-c", PROGRAM, str(space.path), str(folder / "run"), *arguments]
+    command = [sys.executable, "-c", program, str(space.path), str(folder / "run"), *arguments]
     return subprocess.Popen(
         command, env=environment, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -461,6 +461,15 @@ def test_ray_leaves_neither_processes_nor_files(real_run: Run) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["run", "space.yaml"]
     assert (folder / "run" / "ray.log").read_text() == ""
     assert processes_of_own_ray() == []
+
+
+@pytest.mark.slow
+def test_a_process_can_search_twice(tmp_path: Path) -> None:
+    again = """print(run_search(load_space(sys.argv[1]), out=Path(sys.argv[2] + "-again")).status)"""
+    with start(write_space(tmp_path, TINY), program=PROGRAM + again) as process:
+        out, err = process.communicate(timeout=240)
+    assert out == "finished\nfinished\n", err
+    assert results.load(tmp_path / "run-again").trials["status"].isin(["finished", "stopped"]).all()
 
 
 def interrupt_at_the_second_report(folder: Path, signals: int, group: bool) -> tuple[subprocess.Popen[str], str, float]:
