@@ -190,7 +190,10 @@ def memory() -> dict[str, float]:
 
 
 def two_against_one(folder: Path, rounds: int) -> Iterator[Row]:
-    """The time that two trials train, side by side with a thread each, and one after the other with two threads."""
+    """The time that two trials train, side by side with a thread each, and one after the other with two threads.
+
+    On an idle machine only: with other work on the cores, two threads wait for each other, and the ratio grows tenfold.
+    """
     ratios = []
     for k in range(rounds):
         seconds = {}
