@@ -186,16 +186,18 @@ def sample(args: argparse.Namespace) -> int:
 
 def debug(args: argparse.Namespace) -> int:
     hparams, corpus_spec, space = debug_configuration(args)
+    from s2s_search.corpus import load_corpus
+
+    corpus = load_corpus(corpus_spec)
     if args.out is not None:
         make_new_folder(args.out)
-    import torch
+    import torch  # late: a corpus is encoded sooner without, and its problems are said at once
 
-    from s2s_search.corpus import load_corpus
     from s2s_search.training import keep_snapshots, train
 
     torch.set_num_threads(max(1, int(space.resources.cpu)) if space else 1)  # as many as the trial of a search has
     gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
-    reports = train(hparams, load_corpus(corpus_spec), "cuda" if gpu else "cpu")
+    reports = train(hparams, corpus, "cuda" if gpu else "cpu")
     if args.out is not None:
         (args.out / "config.json").write_text(json.dumps(hparams.flat(), indent=1) + "\n")
         metric, goal = (space.metric.name, space.metric.goal) if space else ("dev.loss", "minimize")

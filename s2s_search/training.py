@@ -283,6 +283,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def release_freed_memory() -> None:
+    """Returns what `keep_freed_memory` keeps to the system, at the end of a trial.
+
+    The next trial of a process may run in another thread, to which glibc gives another heap.
+    """
+    if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def random_states(device: torch.device) -> dict[str, Tensor]:
     """The state of every random number generator that training draws from."""
     states = {"cpu": torch.get_rng_state()}

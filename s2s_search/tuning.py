@@ -44,6 +44,9 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
 }
+# Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
+# none to the home folder.
+RAY_TOKEN = secrets.token_hex(32)
 RAY_LOG = "ray.log"
 NOT_THE_ERROR = re.compile(r"\x1b\[[0-9;]*m|^Failure # .*\n", re.MULTILINE)  # in Ray's error files
 RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag"}
@@ -78,18 +81,17 @@ def trainable(
     device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
     try:
         corpus = corpus or load_corpus({"name": "cmudict"})
-        reports: Iterable[Any] = (train or training.train)(resolved(config), corpus, device)
-        _pass_on(reports, place, metric, goal)
+        _pass_on((train or training.train)(resolved(config), corpus, device), place, metric, goal)
     except Exception:
         text = traceback.format_exc()
         (place / ERROR).write_text(text, encoding="utf-8")
         raise RuntimeError(results.error_message(text)) from None  # of a kind that Ray can copy
     except SystemExit as stop:  # the scheduler's
-        reports = ()
         traceback.clear_frames(stop.__traceback__)  # they hold the model
         raise
     finally:
         torch.cuda.empty_cache()  # for the trials that share the GPU
+        training.release_freed_memory()
 
 
 def _pass_on(reports: Iterable[Any], place: Path, metric: str, goal: str) -> None:
@@ -289,8 +291,7 @@ def _ray_environment(address: str | None) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
     if address is None:
-        # Ray protects a cluster that it starts with a token; with one of our own it writes none to the home folder.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
     try:
         yield
     finally:

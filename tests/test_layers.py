@@ -9,6 +9,7 @@ WITHOUT = {
     "table": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "hparams": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "text_files": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
+    "cache": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "corpus": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "space_files": ("torch", "ray", "pandas", "numpy", "rich"),
     "spaces": ("torch", "ray", "pandas", "numpy", "rich"),

@@ -201,7 +201,10 @@ def test_a_metric_that_is_not_finite_ends_the_trial_with_the_worst_values(
     assert torch.load(folder / "last.pt", weights_only=True)["step"] == 10
 
 
-def test_a_stopped_trial_lets_go_of_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss, end", [(1.0, SystemExit), (1.0, None), (math.nan, None)])
+def test_a_trial_that_ends_has_let_go_of_its_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loss: float, end: type[SystemExit] | None
+) -> None:
     models: list[weakref.ref[torch.Tensor]] = []
     alive: list[bool] = []
 
@@ -209,13 +212,12 @@ def test_a_stopped_trial_lets_go_of_its_model(monkeypatch: pytest.MonkeyPatch, t
         model = torch.zeros(10)
         models.append(weakref.ref(model))
         for step in (10, 20):
-            yield report(step, 1.0, model=model)
+            yield report(step, loss)
 
-    monkeypatch.setattr(tuning, "tune", FakeTune(tmp_path, stop_after=1))
-    monkeypatch.setattr(FakeTune, "report", lambda self, metrics: sys.exit(0))
+    monkeypatch.setattr(tuning, "tune", FakeTune(tmp_path, stop_after=1 if end else 99))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(models[0]() is not None))
     corpus: Any = object()
-    with pytest.raises(SystemExit):
+    with pytest.raises(end) if end else contextlib.nullcontext():
         tuning.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
     assert alive == [False]
 
@@ -237,7 +239,9 @@ def test_the_message_of_a_traceback() -> None:
 
 @pytest.fixture(scope="module")
 def address(ray_folder: Path) -> Iterator[str]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "5")  # what a machine says of threads is not what a trial has
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
 
@@ -317,6 +321,25 @@ def test_the_run_folder_says_what_ran(troubled_run: results.Results) -> None:
     assert events[-1] | {"time": 0} == {"event": "status", "time": 0, "status": "finished"}
 
 
+def counting_threads(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
+    def own_threads() -> int:
+        """Those of this thread's name, which the ones that it starts inherit."""
+        name = Path("/proc/thread-self/comm").read_text()
+        return sum(path.read_text() == name for path in Path("/proc/self/task").glob("*/comm"))
+
+    before = own_threads()
+    matrix = torch.ones(1000, 1000, requires_grad=True)
+    (matrix @ matrix).exp().sum().backward()  # large enough for as many threads as there may be
+    yield report(40, 1.0, started=own_threads() - before)
+
+
+@pytest.mark.parametrize("cpu", [0.5, 1, 2])
+def test_a_trial_has_a_thread_for_each_of_its_cpus(address: str, tmp_path: Path, cpu: float) -> None:
+    folder = tmp_path / "run"
+    tuning.run_search(seeds(tmp_path, [0], cpu=cpu), out=folder, address=address, train=counting_threads)
+    assert results.load(folder).reports["started"].tolist() == [max(1, int(cpu)) - 1]
+
+
 def judged(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
     losses = {0: 1.0, 1: math.nan, 2: 0.5, 3: 5.0, 4: 0.25}
     for step in (10, 20, 30, 40):
@@ -362,11 +385,11 @@ def own_ray() -> str:
     return os.environ["RAY_TMPDIR"] + "/own"
 
 
-def start(space: Space, *arguments: str) -> subprocess.Popen[str]:
+def start(space: Space, *arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
     """Starts a search in the folder of its space file, which is its home too."""
     folder = Path(space.path).parent
     environment = os.environ | {"HOME": str(folder), "RAY_TMPDIR": own_ray()}
-    command = [sys.executable, "-c", PROGRAM, str(space.path), str(folder / "run"), *arguments]
+    command = [sys.executable, "-c", program, str(space.path), str(folder / "run"), *arguments]
     return subprocess.Popen(
         command, env=environment, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -438,6 +461,15 @@ def test_ray_leaves_neither_processes_nor_files(real_run: Run) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["run", "space.yaml"]
     assert (folder / "run" / "ray.log").read_text() == ""
     assert processes_of_own_ray() == []
+
+
+@pytest.mark.slow
+def test_a_process_can_search_twice(tmp_path: Path) -> None:
+    again = """print(run_search(load_space(sys.argv[1]), out=Path(sys.argv[2] + "-again")).status)"""
+    with start(write_space(tmp_path, TINY), program=PROGRAM + again) as process:
+        out, err = process.communicate(timeout=240)
+    assert out == "finished\nfinished\n", err
+    assert results.load(tmp_path / "run-again").trials["status"].isin(["finished", "stopped"]).all()
 
 
 def interrupt_at_the_second_report(folder: Path, signals: int, group: bool) -> tuple[subprocess.Popen[str], str, float]:

@@ -106,6 +106,17 @@ def test_debug_runs_the_trial_of_a_search(capsys: pytest.CaptureFixture[str], sp
     assert [untimed(json.loads(line)) for line in out.splitlines()] == expected
 
 
+def test_debug_says_what_is_wrong_with_a_corpus_before_it_makes_or_imports_anything(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tsv"
+    bad.write_text("no tab\n")
+    code = "import sys; sys.modules['torch'] = None; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["debug", "--corpus", f"{{train: {bad}, dev: {bad}}}", "--out", str(tmp_path / "run")]
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.tsv"]
+
+
 def test_debug_keeps_what_decode_needs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, space: Path, tmp_path: Path
 ) -> None:

@@ -1,3 +1,4 @@
+import os
 import pickle
 import re
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from s2s_search import cache, corpus
 from s2s_search.corpus import Corpus, Split, Vocabulary, check_corpus, load_corpus
 from s2s_search.table import ConfigError
 from s2s_search.text_files import tokenize
@@ -343,3 +345,148 @@ def test_examples_of_the_documentation_are_specifications(tmp_path: Path, monkey
     assert len(specs) == 5
     assert [check_corpus(spec) for spec in specs] == [[]] * 5
     assert load_corpus(specs[2]).fingerprint == load_corpus({"name": "reverse"}).fingerprint
+
+
+# --- kept between runs ---
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of what is kept, of one test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache.cache_folder()
+
+
+def same(one: Corpus, other: Corpus) -> bool:
+    """Whether two corpora are equal in all but their names."""
+
+    def content(found: Corpus) -> dict[str, object]:
+        splits = {
+            part: {
+                name: (values.tolist(), values.dtype, values.flags.writeable) for name, values in vars(split).items()
+            }
+            for part in ("train", "dev", "test")
+            if (split := getattr(found, part)) is not None
+        }
+        return {**vars(found), "train": None, "dev": None, "test": None, **splits, "name": None}
+
+    return content(one) == content(other)
+
+
+def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_encode", lambda *_: pytest.fail("encodes again"))
+
+
+def test_cmudict_is_encoded_once(cmudict: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_encoding(monkeypatch)
+    assert same(load_corpus({"name": "cmudict"}), cmudict)
+
+
+def test_the_same_files_are_encoded_once_wherever_they_are(
+    write: Folder, good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocab = write("v", "x\nz\n\u2028\n")
+    spec = {"train": good, "dev": good, "test": good, "target_vocab": vocab, "source_max_vocab": 2}
+    first = load_corpus(spec)
+    forbid_encoding(monkeypatch)
+    assert same(load_corpus(spec), first)
+    elsewhere = [write("other.source", Path(good[0]).read_bytes()), write("other.target", Path(good[1]).read_bytes())]
+    moved = load_corpus({**spec, "train": elsewhere})
+    assert same(moved, first)
+    assert (first.name, moved.name) == ("good", "other")
+
+
+def test_other_text_of_the_same_size_and_age_is_encoded(write: Folder, good: list[str], kept: Path) -> None:
+    first, times = load_corpus({"train": good, "dev": good}), Path(good[0]).stat()
+    write("good.source", "a b\nb d\n")
+    os.utime(good[0], ns=(times.st_atime_ns, times.st_mtime_ns))
+    second = load_corpus({"train": good, "dev": good})
+    assert first.source_vocab.tokens == ("b", "a", "c")
+    assert second.source_vocab.tokens == ("b", "a", "d")
+
+
+def test_specifications_of_the_same_files_are_told_apart(write: Folder, good: list[str], kept: Path) -> None:
+    vocab, tsv = write("v", "a\n"), write("good.tsv", "x\ty\n")
+    specs: list[dict[str, object]] = [
+        {"train": good, "dev": good},
+        {"train": good, "dev": good, "test": good},
+        {"train": good, "dev": tsv},
+        {"train": tsv, "dev": good},
+        {"train": good[::-1], "dev": good[::-1]},
+        {"train": good, "dev": good, "source_delimiter": ""},
+        {"train": good, "dev": good, "target_delimiter": ""},
+        {"train": good, "dev": good, "source_max_vocab": 1},
+        {"train": good, "dev": good, "target_max_vocab": 1},
+        {"train": good, "dev": good, "source_vocab": vocab},
+    ]
+    encoded = [load_corpus(spec) for spec in specs]
+    assert len(list(kept.iterdir())) == len(specs)
+    for spec, first in zip(specs, encoded, strict=True):
+        assert same(load_corpus(spec), first)
+    assert sum(same(one, other) for one in encoded for other in encoded) == len(specs)
+
+
+def test_another_format_is_encoded_again(good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_corpus({"train": good, "dev": good})
+    monkeypatch.setattr(corpus, "FORMAT", 0)
+    load_corpus({"train": good, "dev": good})
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_a_damaged_or_unwritable_cache_changes_nothing(
+    good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"train": good, "dev": good}
+    first = load_corpus(spec)
+    (entry,) = kept.iterdir()
+    whole = entry.read_bytes()
+    for damaged in (b"", b"{}", whole[:-1], whole[:40] + b"?" + whole[41:]):
+        entry.write_bytes(damaged)
+        assert same(load_corpus(spec), first)
+        assert entry.read_bytes() == whole
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert same(load_corpus(spec), first)
+
+
+def test_only_good_files_are_kept(write: Folder, good: list[str], kept: Path) -> None:
+    short = write("short.target", "x\n")
+    for _ in range(2):
+        assert len(problems_of({"train": good, "dev": [good[0], short]})) == 1
+    assert not kept.exists()
+
+
+def test_toy_tasks_are_not_kept(kept: Path) -> None:
+    load_corpus({"name": "copy", **TOY})
+    assert not kept.exists()
+
+
+def test_files_that_change_while_they_are_read_are_not_kept(
+    write: Folder, good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = corpus._load_files
+
+    def load_and_write(spec: dict[str, object], name: str) -> Corpus:
+        write("good.source", "b\nb\n")
+        return load(spec, name)
+
+    monkeypatch.setattr(corpus, "_load_files", load_and_write)
+    load_corpus({"train": good, "dev": good})
+    assert not kept.exists()
+
+
+def test_a_pipe_is_read_once(good: list[str], kept: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"a b\tx\n")
+    os.close(writing)
+    assert len(load_corpus({"train": f"/dev/fd/{reading}", "dev": good}).train) == 1
+    os.close(reading)
+    assert not kept.exists()
+
+
+def test_two_processes_that_start_together(good: list[str], kept: Path) -> None:
+    spec: dict[str, object] = {"train": good, "dev": good}
+    program = f"from s2s_search.corpus import load_corpus; print(load_corpus({spec}).fingerprint)"
+    command, root = [sys.executable, "-c", program], Path(__file__).parents[2]
+    running = [subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE) for _ in range(2)]
+    assert {process.communicate()[0].strip() for process in running} == {load_corpus(spec).fingerprint}
+    assert len(list(kept.iterdir())) == 1

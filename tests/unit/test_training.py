@@ -2,6 +2,9 @@
 
 import io
 import math
+import os
+import platform
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
-from s2s_search.training import WORST, evaluate, train
+from s2s_search.training import WORST, evaluate, keep_freed_memory, release_freed_memory, train
 
 TIMES = {"seconds", "evaluation_seconds"}
 
@@ -165,3 +168,18 @@ def distance(a: list[int], b: list[int]) -> int:
         for j, y in enumerate(b, 1):
             last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
     return row[-1]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+def test_freed_memory_is_kept_until_it_is_released() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20  # MB
+
+    keep_freed_memory()
+    blocks = [torch.zeros(2**18) for _ in range(100)]  # of a MB
+    full = resident()
+    blocks.clear()
+    kept = resident()
+    release_freed_memory()
+    assert full - kept < 20
+    assert kept - resident() > 80
