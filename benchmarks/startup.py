@@ -4,6 +4,7 @@ Commands run in fresh processes, in processor time; trials in the processes of r
 and in processor time.
 """
 
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -11,6 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,12 @@ from benchmarks.measure import parser, ratio, show, take_turns
 from s2s_search import results
 from s2s_search.batches import make_batch
 from s2s_search.corpus import Corpus, load_corpus
-from s2s_search.hparams import Hparams
+from s2s_search.hparams import Hparams, resolve
 from s2s_search.metrics import bleu_signature
 from s2s_search.nn.models import build_model
 from s2s_search.optim import make_optimizer
 from s2s_search.spaces import load_space
 from s2s_search.training import Report, Trial, evaluate, keep_freed_memory, training_step
-from s2s_search.tuning import run_search
 
 Row = dict[str, object]
 
@@ -52,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder + "/cache"
         rows = [*trial_starts(Path(folder)), *commands(Path(folder) / "starts", args.rounds), *corpora(args.rounds)]
-        show([*rows, *trial_memory(Path(folder)), *two_against_one(Path(folder), max(2, args.rounds // 2))], args.json)
+        show([*rows, *trial_memory(Path(folder)), *two_against_one(5 * args.rounds)], args.json)
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -63,6 +65,8 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 def search(out: Path, run: Any, steps: int, cpu: int, trials: int, examples: int) -> results.Results:
     """Runs so many trials with a stand-in for training.train."""
+    from s2s_search.tuning import run_search  # late: the processes of `two_against_one` need no Ray
+
     space = out.with_suffix(".yaml")
     space.write_text(SPACE.format(steps=steps, cpu=cpu, seeds=list(range(1, trials + 1)), examples=examples))
     return results.load(run_search(load_space(space), out=out, train=run).folder)
@@ -189,23 +193,36 @@ def memory() -> dict[str, float]:
 # --- threads ---
 
 
-def two_against_one(folder: Path, rounds: int) -> Iterator[Row]:
-    """The time that two trials train, side by side with a thread each, and one after the other with two threads.
+def two_against_one(rounds: int) -> Iterator[Row]:
+    """The time that passes while two trials go on, side by side with a thread each, and in turn with two threads.
 
-    On an idle machine only: with other work on the cores, two threads wait for each other, and the ratio grows tenfold.
+    In short turns: where other work shares the cores, two threads wait for each other.
     """
-    ratios = []
-    for k in range(rounds):
-        seconds = {}
-        for cpu in (1, 2):
-            trials = search(folder / f"threads-{k}-{cpu}", None, steps=100, cpu=cpu, trials=2, examples=50).trials
-            seconds[cpu] = trials["seconds"]
-        ratios.append(seconds[2].sum() / seconds[1].max())
-    yield {
-        "what": "two trials of two threads in turn",
-        "ratio": spread(ratios),
-        "yardstick": "two of one thread side by side",
-    }
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(2, spawn, begin_trial, (1,)) as side_by_side,
+        ProcessPoolExecutor(1, spawn, begin_trial, (2,)) as in_turn,
+    ):
+        pools = {"side by side": side_by_side, "in turn": in_turn}
+        contestants = {name: partial(go_on_twice, pool) for name, pool in pools.items()}
+        seconds = take_turns(contestants, rounds, clock=time.perf_counter)
+    ratios = str(ratio(seconds["in turn"], seconds["side by side"]))
+    yield {"what": "two trials of two threads in turn", "ratio": ratios, "yardstick": "two of one thread side by side"}
+
+
+def begin_trial(threads: int) -> None:
+    global trial
+    torch.set_num_threads(threads)
+    hparams = resolve("AttentionSeq2Seq", {"train.batch_size": 64})
+    trial = Trial(hparams, load_corpus({"name": "cmudict"}), torch.device("cpu"))
+
+
+def go_on_twice(pool: ProcessPoolExecutor) -> None:
+    list(pool.map(go_on, [10, 10]))
+
+
+def go_on(steps: int) -> None:
+    trial.train_steps(steps)
 
 
 if __name__ == "__main__":
