@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ RAY_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
 }
 RAY_LOG = "ray.log"
+RAY_TOKEN = secrets.token_hex(32)  # of a cluster of our own: a process keeps the first that it had
 NOT_THE_ERROR = re.compile(r"\x1b\[[0-9;]*m|^Failure # .*\n", re.MULTILINE)  # in Ray's error files
 RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag"}
 
@@ -66,6 +68,7 @@ def trainable(
     numbers as a fresh one. The newest snapshot and the one of the best report are kept as last.pt and best.pt in the
     trial's folder below `folder`, without `folder` in Ray's own. Without a corpus it is cmudict.
     """
+    began = time.perf_counter()
     import torch  # slow to import, and the process that drives the search needs none
 
     from s2s_search import training
@@ -79,7 +82,7 @@ def trainable(
     try:
         corpus = corpus or load_corpus({"name": "cmudict"})
         reports: Iterable[Any] = (train or training.train)(resolved(config), corpus, device)
-        _pass_on(reports, place, metric, goal)
+        _pass_on(reports, place, metric, goal, began)
     except Exception:
         text = traceback.format_exc()
         (place / ERROR).write_text(text, encoding="utf-8")
@@ -92,12 +95,18 @@ def trainable(
         torch.cuda.empty_cache()  # for the trials that share the GPU
 
 
-def _pass_on(reports: Iterable[Any], place: Path, metric: str, goal: str) -> None:
+def _pass_on(reports: Iterable[Any], place: Path, metric: str, goal: str, began: float) -> None:
+    """Passes the reports of a trial that began at `began` on to Tune, with the seconds that are not of training."""
     from s2s_search.training import keep_snapshots
 
+    start, waiting = math.nan, 0.0
     for report in keep_snapshots(reports, place, metric, goal):
         metrics = guarded(report.metrics)
-        tune.report(metrics)
+        now = time.perf_counter()
+        if math.isnan(start):  # until now it has started, trained and written a snapshot, nothing else
+            start = max(now - began - metrics["seconds"] - metrics["snapshot_seconds"], 0.0)
+        tune.report(metrics | {"start_seconds": start, "waiting_seconds": waiting})
+        waiting += time.perf_counter() - now
         if metrics["status"] == "diverged":
             return
 
@@ -290,7 +299,7 @@ def _ray_environment(address: str | None) -> Iterator[None]:
     os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
     if address is None:
         # Ray protects a cluster that it starts with a token; with one of our own it writes none to the home folder.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
     try:
         yield
     finally:
