@@ -241,6 +241,7 @@ def search(args: argparse.Namespace) -> int:
     )
     table = results.load(outcome.folder)
     print_ranking(table, 10)
+    print_times(table)
     print(f"\nrun folder: {out}\nmore: python run_search.py results {out} · python run_search.py decode {out}")
     if outcome.status == "interrupted":
         print("interrupted: the tables hold what was done until then", file=sys.stderr)
@@ -254,6 +255,7 @@ def show_results(args: argparse.Namespace) -> int:
     table = results.load(args.folder)
     if not args.json and not args.csv:
         print_ranking(table, args.top, args.sort)
+        print_times(table)
         return 0
     ranked = table.best(args.top, args.sort)
     if args.csv:
@@ -429,6 +431,21 @@ def print_ranking(table: "Results", top: int | None, sort: str | None = None) ->
               for row in cells(table.searched)]  # fmt: skip
     rows = [[*row, text] for row, text in zip(cells(columns(NARROW)), active, strict=True)]
     console.print(grid(title, [*columns(NARROW), "searched"], rows))
+
+
+def print_times(table: "Results") -> None:
+    """Prints where the workers' time went from the first step on, and what the search cost its driver."""
+    parts = table.worker_seconds()
+    tail = parts.pop("tail")
+    total = sum(parts.values())
+    if total > 0:
+        shares = ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in parts.items())
+        print(
+            f"where {total:.0f} worker seconds went: {shares}; and a tail of {tail:.0f} s with no trial left to start"
+        )
+    if driver := table.driver:
+        cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"
+        print(f"the driver: {cost}, for {driver['reports']:.0f} reports")
 
 
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":

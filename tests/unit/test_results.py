@@ -113,6 +113,48 @@ def test_stored_tables_equal_those_from_the_log(run: Run) -> None:
     assert (stored.status, stored.metric, stored.searched) == ("running", "dev.loss", tuple(SEARCHED))
 
 
+def test_a_worker_second_is_counted_once(tmp_path: Path) -> None:
+    """Two workers, three trials of a written-down timetable: 20 s from the first step, at 1, to the end, at 21."""
+    log, began = tmp_path / "events.jsonl", 1000.0
+
+    def add(at: float, kind: str, k: int | None = None, **rest: object) -> None:
+        trial = {} if k is None else {"trial": f"trial-{k:05d}"}
+        with log.open("a") as file:
+            file.write(json.dumps({"event": kind, "time": began + at, **trial, **rest}) + "\n")
+
+    def report(at: float, k: int, seconds: float, evaluation: float, snapshot: float, waiting: float) -> None:
+        numbers = {"seconds": seconds, "evaluation_seconds": evaluation, "snapshot_seconds": snapshot}
+        times = numbers | {"start_seconds": 1.0, "waiting_seconds": waiting}
+        add(at, "report", k, step=at, status="running", **{"dev.loss": 1.0}, **times)
+
+    add(0, "search", name="toy", metric="dev.loss", goal="minimize", searched={})
+    for k in (0, 1):
+        add(0, "trial", k, settings={}, config={})
+    report(5, 0, seconds=3.5, evaluation=1.0, snapshot=0.5, waiting=0)  # its first step is the first of all
+    report(8, 1, seconds=5, evaluation=1.0, snapshot=1.0, waiting=0)  # starts 1 s later
+    report(10, 0, seconds=7.5, evaluation=2.0, snapshot=1.0, waiting=0.5)
+    add(10, "status", 0, status="finished")
+    add(12, "trial", 2, settings={}, config={})  # the worker is idle for 2 s
+    report(18, 2, seconds=5, evaluation=0, snapshot=0, waiting=0)
+    add(18, "status", 2, status="finished")
+    report(21, 1, seconds=17, evaluation=3.0, snapshot=2.0, waiting=1.0)
+    add(21, "status", 1, status="finished")
+    cost = {"reports": 5, "seconds": 21.5, "processor_seconds": 2.0}
+    add(21.5, "status", status="finished", driver=cost)
+    parts = {"steps": 24.5, "evaluation": 5, "snapshots": 3, "waiting": 1.5, "starting": 2.0, "between": 1.0, "tail": 3}
+    for _ in range(2):  # from the log, then from the tables on disk
+        assert load(tmp_path).worker_seconds() == pytest.approx(parts)
+        assert load(tmp_path).driver == cost
+        write_tables(tmp_path)
+
+
+def test_a_log_without_times_has_tables_too(run: Run) -> None:
+    found = load(run.folder)
+    assert found.trials[["start_seconds", "waiting_seconds"]].isna().all(axis=None)
+    assert found.driver == {}
+    assert found.worker_seconds()["steps"] == pytest.approx(5.0)  # the newest reports' seconds
+
+
 def _without_all_but_the_first_line(log: Path) -> bytes:
     """Of the same length, so that only the stored tables can say what the rest was."""
     first, rest = log.read_bytes().split(b"\n", 1)

@@ -1,0 +1,124 @@
+"""Where the time of a sweep goes: the workers' seconds of real trials, and what the driver does for each report.
+
+Shares are of the workers' seconds from the first step to the end; the tail, in which no trial is left to start, is
+listed apart. The driver's cost is measured on tiny trials whose stand-in for training only reports, in tenths of the
+sweep: equal tenths mean that the cost does not grow with the number of trials.
+"""
+
+import tempfile
+import time
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import parser, show
+from s2s_search import results
+from s2s_search.spaces import load_space
+from s2s_search.tuning import run_search
+
+QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
+TINY = """\
+model: BasicSeq2Seq
+corpus: {name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_length: 5}
+scheduler: {name: asha, max_steps: 4, grace_steps: 1, reduction_factor: 4}
+resources: {cpu: 1}
+parameters: {optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}}
+"""
+REPORTS = 4  # of a tiny trial that is not stopped
+
+
+class Meter:
+    """In the place of the progress display: reads the driver's clock and its memory at the end of every trial."""
+
+    def __init__(self) -> None:
+        self.reports = 0
+        self.readings: list[tuple[float, int, float]] = []  # processor seconds, reports, megabytes
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        self.reports += event["event"] == "report"
+        ended = event["event"] == "status" and "trial" in event
+        if ended or (event["event"] == "trial" and not self.readings):
+            self.readings.append((time.process_time(), self.reports, megabytes()))
+
+    def note(self, text: str) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def megabytes() -> float:
+    """The resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def only_reports(hparams: Any, corpus: Any, device: Any) -> Iterator[Any]:
+    """A trial of no work: its loss is its learning rate."""
+    numbers = {"seconds": 0.0, "evaluation_seconds": 0.0, "parameters": 1}
+    for step in range(1, REPORTS + 1):
+        loss = {"dev.loss": hparams["optimizer.learning_rate"] / step}
+        status = {"status": "finished" if step == REPORTS else "running"}
+        yield types.SimpleNamespace(metrics=numbers | loss | status | {"step": step}, snapshot=dict)
+
+
+def shares(name: str, folder: Path, **how: Any) -> dict[str, object]:
+    """Runs a search of real trials on the quickstart's space, and says where its workers' seconds went."""
+    run_search(load_space(QUICKSTART), out=folder, **how)
+    found = results.load(folder)
+    parts = found.worker_seconds()
+    tail = parts.pop("tail")
+    total = sum(parts.values())
+    useful = parts["steps"] + parts["evaluation"]
+    trained = found.trials["seconds"].sum()
+    return {
+        "sweep": name,
+        "trials": len(found.trials),
+        "seconds a trial": float(found.trials["seconds"].mean()),
+        "steps and evaluation %": 100 * useful / total,
+        "with the tail %": 100 * useful / (total + tail),
+        **{f"{part} %": 100 * seconds / total for part, seconds in parts.items()},
+        "evaluation % of trials": 100 * float(found.trials["evaluation_seconds"].sum() / trained),
+        "driver processor s, with Ray's start": found.driver["processor_seconds"],
+    }
+
+
+def tenths(folder: Path, trials: int) -> list[dict[str, object]]:
+    """Runs a sweep of tiny trials, and says what the driver does for them, a row for each tenth of the trials."""
+    (folder / "tiny.yaml").write_text(TINY)
+    meter = Meter()
+    run = folder / "tiny"
+    run_search(load_space(folder / "tiny.yaml"), out=run, trials=trials, progress=meter, train=only_reports)  # type: ignore[arg-type]
+    rows: list[dict[str, object]] = []
+    log = (run / results.EVENTS).stat().st_size / meter.reports
+    for k in range(10):
+        (began, before, _), (ended, reports, memory) = (meter.readings[trials * i // 10] for i in (k, k + 1))
+        row = {"tenth": k + 1, "trials": trials // 10, "reports": reports - before}
+        cost = {
+            "ms a report": 1000 * (ended - began) / (reports - before),
+            "ms a trial": 10000 * (ended - began) / trials,
+        }
+        rows.append(row | cost | {"driver MB": memory, "log bytes a report": log})
+    return rows
+
+
+def main() -> None:
+    arguments = parser("sweep", __doc__, rounds=1)
+    arguments.add_argument("--tiny", type=int, default=200, help="tiny trials for the driver's cost (default: 200)")
+    arguments.add_argument("--short", type=int, default=20, help="real trials of a few seconds (default: 20)")
+    arguments.add_argument("--quickstart", action="store_true", help="run the quickstart too: minutes")
+    args = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        rows = tenths(folder, args.tiny)
+        short = {"train.max_steps": 200, "train.eval_every_steps": 100}
+        searches = [shares("short trials", folder / "short", trials=args.short, overrides=short)]
+        if args.quickstart:
+            searches.append(shares("quickstart", folder / "quickstart"))
+    show(rows, args.json.with_name("sweep_driver.json"))
+    show(searches, args.json)
+
+
+if __name__ == "__main__":
+    main()
