@@ -7,6 +7,7 @@ nothing in it is read from what Ray keeps. The one file that imports Ray.
 """
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -49,6 +50,7 @@ RAY_ENVIRONMENT = {
 # none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
 RAY_LOG = "ray.log"
+HPARAMS = "hparams"  # of a point of Tune's grid, as JSON: Tune copies the grid for every trial, value by value
 NOT_THE_ERROR = re.compile(r"\x1b\[[0-9;]*m|^Failure # .*\n", re.MULTILINE)  # in Ray's error files
 RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag"}
 
@@ -202,7 +204,7 @@ class Listener(tune.Callback):
         self.recorder.tick()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self.recorder.begin_trial(str(trial), trial.config["hparams"])
+        self.recorder.begin_trial(str(trial), json.loads(trial.config[HPARAMS]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
@@ -214,7 +216,7 @@ class Listener(tune.Callback):
         self.recorder.end_trial(str(trial), "stopped" if status == "running" else status)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self.recorder.begin_trial(str(trial), trial.config["hparams"])  # it may have failed before it started
+        self.recorder.begin_trial(str(trial), json.loads(trial.config[HPARAMS]))  # it may have failed before it started
         text = Path(trial.error_file).read_text(encoding="utf-8")
         self.recorder.fail_trial(str(trial), NOT_THE_ERROR.sub("", text))
 
@@ -336,12 +338,12 @@ def _tuner(
     metric = space.metric
 
     def run(point: Mapping[str, Any], corpus: Corpus | None = None) -> None:
-        trainable(point["hparams"], corpus, folder, metric.name, metric.goal, train)
+        trainable(json.loads(point[HPARAMS]), corpus, folder, metric.name, metric.goal, train)
 
     resources = {"cpu": space.resources.cpu, "gpu": space.resources.gpu}
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(run, corpus=corpus), resources),
-        param_space={"hparams": tune.grid_search(list(configs))},
+        param_space={HPARAMS: tune.grid_search([json.dumps(config) for config in configs])},
         tune_config=tune.TuneConfig(
             metric=metric.name,
             mode="min" if metric.goal == "minimize" else "max",
