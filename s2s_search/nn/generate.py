@@ -13,7 +13,7 @@ from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stepping import make_stepper
 
 # Sources that have ended leave the batch when at most this share of it is left: to copy the others takes time, too.
-SHARE_LEFT = 0.8
+SHARE_LEFT = 0.65
 # Off the CPU it is looked only every so many steps at what has ended: each look waits for the device.
 STEPS_BETWEEN_LOOKS = 8
 
