@@ -85,5 +85,5 @@ def show(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return "" if value is None else str(value)

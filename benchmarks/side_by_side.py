@@ -57,7 +57,9 @@ def sources(arrays: Arrays) -> tuple[Tensor, Tensor]:
 def batch_of(arrays: Arrays) -> Batch:
     """The batch of one dictionary of arrays."""
     target_ids = np.concatenate([arrays["tgt_in"][:, :1], arrays["tgt_out"]], axis=1)
-    return Batch(*sources(arrays), torch.from_numpy(target_ids), torch.from_numpy(arrays["tgt_len"] + 1))
+    falling = np.argsort(-arrays["tgt_len"], kind="stable")  # as the batches of a trial are
+    columns = arrays["src"], arrays["src_len"], target_ids, arrays["tgt_len"] + 1
+    return Batch(*(torch.from_numpy(column[falling]) for column in columns))
 
 
 def build(work: Any) -> tuple[Callable[[Arrays], float], int]:

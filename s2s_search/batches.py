@@ -74,7 +74,8 @@ class TrainingBatches(Iterator[Batch]):
     """Batches of like lengths without end: every pair once an epoch, in an order that (seed, epoch) alone decide.
 
     `position`, the number of batches given so far, is the whole state; it may be set. An epoch is shuffled and cut into
-    pools, each pool sorted by source and target length and cut into batches, and all batches are shuffled again.
+    pools, each pool sorted by source and target length and cut into batches, and all batches are shuffled again. Within
+    a batch target lengths fall: a decoder's steps then need the first rows only.
     """
 
     def __init__(
@@ -116,10 +117,11 @@ class TrainingBatches(Iterator[Batch]):
         pairs = random.permutation(len(self.split))
         sources = _clipped_lengths(self.split.source_offsets, 1, self.source_max)
         targets = _clipped_lengths(self.split.target_offsets, 2, self.target_max)
-        targets = np.where(sources % 2, targets, -targets)  # up and down in turn: neighbours stay alike
+        up_and_down = np.where(sources % 2, targets, -targets)  # in turn: neighbours stay alike
         batches: list[Indices] = []
         for pool in _cut(pairs, self.batch_size * BATCHES_PER_POOL):
-            batches += _cut(pool[np.lexsort((targets[pool], sources[pool]))], self.batch_size)
+            alike = _cut(pool[np.lexsort((up_and_down[pool], sources[pool]))], self.batch_size)
+            batches += [batch[np.argsort(-targets[batch], kind="stable")] for batch in alike]
         return [batches[k] for k in random.permutation(len(batches))]
 
 

@@ -192,11 +192,10 @@ class Trial:
 
 def training_step(model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
     """Makes one update and returns the summed loss and the number of target tokens, both scalars on the device."""
-    losses = token_losses(model(batch), batch)
-    total, tokens = losses.sum(), (batch.target_lengths - 1).sum()
-    torch.autograd.backward(total / tokens.clamp(min=1))
+    loss, tokens = model.loss(batch), (batch.target_lengths - 1).sum()
+    torch.autograd.backward(loss / tokens.clamp(min=1))
     optimizer.step(step)
-    return total.detach(), tokens
+    return loss.detach(), tokens
 
 
 def token_losses(logits: Tensor, batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ WITHOUT = {
     "metrics": ("torch", "ray", "pandas", "rich"),
     "cli": ("torch", "ray", "pandas", "numpy", "rich"),
     "nn.cells": ("ray", "pandas", "rich"),
-    "nn.fused": ("ray", "pandas", "rich"),
+    "nn.fused_attention": ("ray", "pandas", "rich"),
     "nn.generate": ("ray", "pandas", "rich"),
     "tf_variables": ("ray", "pandas", "rich"),
     "optim": ("ray", "pandas", "rich"),

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn import fused
 from s2s_search.nn.cells import glorot, linear, positions_within
+from s2s_search.nn.fused_attention import AdditiveSteps, DotSteps, Lookup
 
 
 class Memory(NamedTuple):
@@ -50,12 +50,12 @@ class Attention(nn.Module):
             return (keys @ q.unsqueeze(-1)).squeeze(-1)
         return torch.tanh(keys + q.unsqueeze(1)) @ self.v
 
-    def lookup(self, memory: Memory) -> fused.Lookup:
+    def lookup(self, memory: Memory) -> Lookup:
         """What the loop with a written-out backward needs of this attention to a memory."""
         weights, biases = self.query.weight, self.query.bias
         low = torch.finfo(memory.keys.dtype).min
         if self.v is None:  # k · (W_q query + b_q) = (k W_q) · query + k · b_q
             rows = (memory.keys @ biases).masked_fill(~memory.mask, low)
-            return fused.Lookup(fused.DotSteps, memory.values, memory.keys @ weights, rows)
+            return Lookup(DotSteps, memory.values, memory.keys @ weights, rows)
         rows = torch.zeros_like(memory.mask, dtype=memory.keys.dtype).masked_fill_(~memory.mask, low)
-        return fused.Lookup(fused.AdditiveSteps, memory.values, memory.keys + biases, rows, (weights.t(), self.v))
+        return Lookup(AdditiveSteps, memory.values, memory.keys + biases, rows, (weights.t(), self.v))

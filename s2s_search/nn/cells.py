@@ -6,6 +6,7 @@ A state is a flat tuple of [B, ...] tensors: layer by layer, and within an LSTM 
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -357,6 +358,18 @@ def dropout(x: Tensor, keep_prob: float, training: bool) -> Tensor:
     return F.dropout(x, 1.0 - keep_prob, training) if keep_prob < 1.0 else x
 
 
+class Embedded(NamedTuple):
+    """Inputs [B, S, I]; where they were looked up as they are, the ids [B, S] and the table [V, I]."""
+
+    vectors: Tensor
+    ids: Tensor | None = None
+    table: Tensor | None = None
+
+    def tokens(self) -> fused.Tokens | None:
+        """What a loop over time can make of it."""
+        return None if self.ids is None or self.table is None else fused.Tokens(self.ids.t(), self.table.detach())
+
+
 class StackedCell(nn.Module):
     """Layers of cells of one spec, with dropout around and residual connections over each layer.
 
@@ -411,16 +424,26 @@ class StackedCell(nn.Module):
             x = self.joined(x, y)
         return x, tuple(states)
 
-    def unroll(self, x: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Computes all positions, layer by layer: x [B, S, I], lengths [B] -> outputs [B, S, O], the last state."""
+    def unroll(
+        self, inputs: Tensor | Embedded, lengths: Tensor, state: State | None = None, reverse: bool = False
+    ) -> tuple[Tensor, State]:
+        """Computes all positions, layer by layer: inputs [B, S, I], lengths [B] -> outputs [B, S, O], the last state.
+
+        In reverse it reads from the last position within a row's length to the first. Outputs past it are not defined.
+        """
+        inputs = inputs if isinstance(inputs, Embedded) else Embedded(inputs)
+        x, tokens = inputs.vectors, inputs.tokens()
         layer_states = self.layer_states(self.initial_state(len(x), x) if state is None else state)
         x = x if self.input_transform is None else self.input_transform(x)
         states: list[Tensor] = []
         for cell, layer_state in zip(self.cells, layer_states, strict=True):
-            y, layer_state = unroll(cell, self.dropped(x), lengths, layer_state)
+            dropped = self.dropped(x)
+            y, layer_state = unroll(
+                cell, dropped, lengths, layer_state, reverse, tokens if dropped is inputs.vectors else None
+            )
             states += layer_state
             x = self.joined(x, y)
-        return x.masked_fill(~positions_within(lengths, x.shape[1]).unsqueeze(-1), 0.0), tuple(states)
+        return x, tuple(states)
 
     def recurrences(self) -> list[fused.Recurrence] | None:
         """The layers for a loop over all of them at every step; None if it does not know what is in them or between."""
@@ -449,29 +472,40 @@ def reverse_sequence(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand_as(x))
 
 
-def unroll(cell: Cell, inputs: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+def unroll(
+    cell: Cell,
+    inputs: Tensor,
+    lengths: Tensor,
+    state: State | None = None,
+    reverse: bool = False,
+    tokens: fused.Tokens | None = None,
+) -> tuple[Tensor, State]:
     """Runs a cell over inputs [B, S, I]; past a row's length its state stays and its outputs are not defined.
 
-    Equals this loop, with the inputs' projection computed for all positions at once:
+    Equals this loop, with the inputs' projection computed for all positions at once; `tokens` may say where the inputs
+    come from. In reverse the state must be zeros.
 
-        for t in range(S):
+        for t in reversed(range(S)) if reverse else range(S):
             outputs[:, t], new = cell(inputs[:, t], state)
             state = where(t < lengths, new, state)
     """
     state = cell.initial_state(len(inputs), inputs) if state is None else state
     recurrence = cell.recurrence()
     if recurrence is not None:
-        outputs, state = fused.unroll(recurrence, inputs.transpose(0, 1), lengths, state)
+        outputs, state = fused.unroll(recurrence, inputs.transpose(0, 1), lengths, state, reverse, tokens)
         return outputs.transpose(0, 1), state
-    return plain_unroll(cell, inputs, lengths, state)
+    return plain_unroll(cell, inputs, lengths, state, reverse)
 
 
-def plain_unroll(cell: Cell, inputs: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State]:
+def plain_unroll(
+    cell: Cell, inputs: Tensor, lengths: Tensor, state: State, reverse: bool = False
+) -> tuple[Tensor, State]:
     """`unroll` for any cell."""
     within = positions_within(lengths, inputs.shape[1]).unsqueeze(-1).unbind(1)
     outputs = []
-    for projected, live in zip(cell.project(inputs).unbind(1), within, strict=True):
+    order = -1 if reverse else 1
+    for projected, live in list(zip(cell.project(inputs).unbind(1), within, strict=True))[::order]:
         output, new = cell.step(projected, state)
         state = tuple(torch.where(live, n, s) for n, s in zip(new, state, strict=True))
         outputs.append(output)
-    return torch.stack(outputs, dim=1), state
+    return torch.stack(outputs[::order], dim=1), state

@@ -4,16 +4,17 @@ B batch · S source positions · T target steps · X input units · H cell outpu
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn import fused
 from s2s_search.nn.attention import Attention, Memory
-from s2s_search.nn.cells import StackedCell, State, linear, positions_within
+from s2s_search.nn.cells import Embedded, StackedCell, State, linear, positions_within
 from s2s_search.nn.encoders import EncoderOutput
+from s2s_search.nn.fused import Recurrence
+from s2s_search.nn.fused_attention import attend
+from s2s_search.nn.loss import cross_entropy
 
 # Where more of the steps than this lie within their rows' lengths, to sort the rows costs more than it saves.
 LIVE_ENOUGH = 0.95
@@ -27,10 +28,21 @@ class DecoderOutput(NamedTuple):
     contexts: Tensor | None = None
 
 
+class Unrolled(NamedTuple):
+    """The recurrent part of all steps: the cell's outputs [B, T, H]; with attention, its contexts [B, T, M] and weights
+    [B, T, S]; not defined past a row's end."""
+
+    outputs: Tensor
+    contexts: Tensor | None = None
+    weights: Tensor | None = None
+
+
 class Decoder(nn.Module):
     """Predicts target tokens step by step, from a state that a bridge made and a memory, None without attention."""
 
     cell: StackedCell
+    logits: nn.Linear
+    mix: nn.Linear | None
 
     def remember(self, encoded: EncoderOutput) -> Memory | None:
         """What of the encoder's output the steps look at."""
@@ -44,9 +56,35 @@ class Decoder(nn.Module):
         """Computes one step: input x [B, X] -> logits [B, V], the next state, attention weights [B, S] or None."""
         raise NotImplementedError
 
-    def unroll(self, x: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> DecoderOutput:
-        """Computes all steps for given inputs x [B, T, X] (teacher forcing) of which `lengths` [B] are real."""
+    def recur(self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None) -> Unrolled:
+        """Computes the recurrent part of all steps for given inputs x [B, T, X] of which `lengths` [B] are real."""
         raise NotImplementedError
+
+    def predict(self, outputs: Tensor, contexts: Tensor | None) -> Tensor:
+        """The logits [..., V] of cell outputs [..., H] and contexts [..., M]."""
+        raise NotImplementedError
+
+    def unroll(self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None) -> DecoderOutput:
+        """Computes all steps for given inputs x [B, T, X] (teacher forcing) of which `lengths` [B] are real."""
+        outputs, contexts, weights = self.recur(x, lengths, state, memory)
+        ended = ~positions_within(lengths, outputs.shape[1]).unsqueeze(-1)
+        logits = self.predict(outputs, contexts).masked_fill(ended, 0.0)
+        return DecoderOutput(logits, *(t if t is None else t.masked_fill(ended, 0.0) for t in (weights, contexts)))
+
+    def loss(self, x: Embedded, targets: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> Tensor:
+        """The cross-entropy in nats of target ids [B, T] for inputs x [B, T, X], summed over the real steps."""
+        outputs, contexts, _ = self.recur(x, lengths, state, memory)
+        live, index = positions_within(lengths, targets.shape[1]), None
+        if live_rows(lengths, targets.shape[1]) is not None:
+            index = torch.arange(live.numel()).masked_select(live.t().flatten())
+
+        def column(tensor: Tensor) -> Tensor:
+            """Makes [N, ...] of [B, T, ...], time first, as it lies in memory."""
+            tensor = tensor.transpose(0, 1).flatten(0, 1)
+            return tensor if index is None else tensor.index_select(0, index)
+
+        of_context = None if contexts is None else column(contexts)
+        return cross_entropy(column(targets), column(live), column(outputs), of_context, self.mix, self.logits)
 
 
 class BasicDecoder(Decoder):
@@ -55,6 +93,7 @@ class BasicDecoder(Decoder):
     def __init__(self, cell: StackedCell, vocabulary_size: int) -> None:
         super().__init__()
         self.cell = cell
+        self.mix = None
         self.logits = linear(cell.output_size, vocabulary_size)
 
     def remember(self, encoded: EncoderOutput) -> None:
@@ -67,10 +106,12 @@ class BasicDecoder(Decoder):
         y, state = self.cell(x, state)
         return self.logits(y), state, None
 
-    def unroll(self, x: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> DecoderOutput:
-        outputs, _ = self.cell.unroll(x, lengths, state)
-        ended = ~positions_within(lengths, x.shape[1]).unsqueeze(-1)
-        return DecoderOutput(self.logits(outputs).masked_fill(ended, 0.0))
+    def recur(self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None) -> Unrolled:
+        return Unrolled(self.cell.unroll(x, lengths, state)[0])
+
+    def predict(self, outputs: Tensor, contexts: Tensor | None) -> Tensor:
+        logits: Tensor = self.logits(outputs)
+        return logits
 
 
 class AttentionDecoder(Decoder):
@@ -81,6 +122,8 @@ class AttentionDecoder(Decoder):
 
     The first context is zero. The decoder's state is the cell's state and the last context.
     """
+
+    mix: nn.Linear
 
     def __init__(self, cell: StackedCell, attention: Attention, memory_size: int, vocabulary_size: int) -> None:
         super().__init__()
@@ -103,8 +146,8 @@ class AttentionDecoder(Decoder):
         context, weights = self.attention(y, memory)
         return y, (*cell_state_, context), weights
 
-    def predict(self, outputs: Tensor, contexts: Tensor) -> Tensor:
-        """The logits [..., V] of cell outputs [..., H] and contexts [..., M]."""
+    def predict(self, outputs: Tensor, contexts: Tensor | None) -> Tensor:
+        assert contexts is not None
         logits: Tensor = self.logits(torch.tanh(self.mix(torch.cat([outputs, contexts], dim=-1))))
         return logits
 
@@ -112,41 +155,44 @@ class AttentionDecoder(Decoder):
         y, state, weights = self.attend(x, state, memory)
         return self.predict(y, state[-1]), state, weights
 
-    def unroll(self, x: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> DecoderOutput:
-        # What is not fed back, the mix and the logits, is computed for all steps at once.
+    def recur(self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None) -> Unrolled:
         assert memory is not None
         recurrences = self.cell.recurrences()
-        loop = self.attend_all if recurrences is None else partial(self.attend_all_fused, recurrences, lengths)
-        outputs, contexts, weights = loop(x, state, memory)
-        logits = self.predict(outputs, contexts)
-        ended = ~positions_within(lengths, x.shape[1]).unsqueeze(-1)
-        return DecoderOutput(*(t.masked_fill(ended, 0.0) for t in (logits, weights, contexts)))
+        if recurrences is None:
+            return self.attend_all(x.vectors, state, memory)
+        return self.attend_all_fused(recurrences, x, lengths, state, memory)
 
-    def attend_all(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """The recurrent part of all steps: outputs [B, T, H], contexts [B, T, M] and weights [B, T, S]."""
+    def attend_all(self, x: Tensor, state: State, memory: Memory) -> Unrolled:
+        """The recurrent part of all steps, step by step."""
         state = self.start(state, memory)
         steps = []
         for x_t in x.unbind(1):
             y, state, weights = self.attend(x_t, state, memory)
             steps.append((y, state[-1], weights))
-        outputs, contexts, all_weights = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
-        return outputs, contexts, all_weights
+        return Unrolled(*(torch.stack(column, dim=1) for column in zip(*steps, strict=True)))
 
     def attend_all_fused(
-        self, recurrences: Sequence[fused.Recurrence], lengths: Tensor, x: Tensor, state: State, memory: Memory
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, recurrences: Sequence[Recurrence], x: Embedded, lengths: Tensor, state: State, memory: Memory
+    ) -> Unrolled:
         """`attend_all` with a written-out backward; on a CPU it leaves out steps past the lengths, if they are many."""
-        lookup, (batch, time, _) = self.attention.lookup(memory), x.shape
-        rows, place = [batch] * time, None
-        if lengths.device.type == "cpu":  # elsewhere the counts would have to be waited for
-            falling, order = lengths.sort(descending=True, stable=True)
-            live = positions_within(falling, time).sum(0).tolist()
-            if sum(live) < LIVE_ENOUGH * sum(rows):
-                rows, place = live, order.argsort()
-                x, state = x[order], tuple(tensor[order] for tensor in state)
-                lookup = lookup.reordered(order)
-        results = fused.attend(recurrences, lookup, x.transpose(0, 1), self.cell.layer_states(state), rows)
-        outputs, contexts, weights = (
-            r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results
-        )
-        return outputs, contexts, weights
+        lookup, (batch, time, _) = self.attention.lookup(memory), x.vectors.shape
+        rows, place = live_rows(lengths, time) or [batch] * time, None
+        if rows[-1] < batch and sorted(lengths.tolist(), reverse=True) != lengths.tolist():
+            order = lengths.argsort(descending=True, stable=True)
+            place, lookup = order.argsort(), lookup.reordered(order)
+            x = Embedded(x.vectors[order], None if x.ids is None else x.ids[order], x.table)
+            state = tuple(tensor[order] for tensor in state)
+        layer_states = self.cell.layer_states(state)
+        results = attend(recurrences, lookup, x.vectors.transpose(0, 1), layer_states, rows, x.tokens())
+        return Unrolled(*(r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results))
+
+
+def live_rows(lengths: Tensor, time: int) -> list[int] | None:
+    """How many rows of falling lengths each step computes, where leaving out the others pays.
+
+    None where it does not, and on other devices than the CPU, where one would have to wait for the counts.
+    """
+    if lengths.device.type != "cpu":
+        return None
+    live: list[int] = positions_within(lengths, time).sum(0).tolist()
+    return live if sum(live) < LIVE_ENOUGH * len(lengths) * time else None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn.cells import StackedCell, State, reverse_sequence
+from s2s_search.nn.cells import Embedded, StackedCell, State, positions_within
 
 
 class EncoderOutput(NamedTuple):
@@ -28,10 +28,10 @@ class UnidirectionalRNNEncoder(nn.Module):
         self.cell = cell
         self.output_size, self.state_sizes = cell.output_size, cell.state_sizes
 
-    def forward(self, embedded: Tensor, lengths: Tensor) -> EncoderOutput:
+    def forward(self, embedded: Embedded, lengths: Tensor) -> EncoderOutput:
         """Encodes embedded [B, S, E] of lengths [B]."""
         outputs, state = self.cell.unroll(embedded, lengths)
-        return EncoderOutput(outputs, state, lengths)
+        return EncoderOutput(real(outputs, lengths), state, lengths)
 
 
 class BidirectionalRNNEncoder(nn.Module):
@@ -43,11 +43,11 @@ class BidirectionalRNNEncoder(nn.Module):
         self.output_size = forward_cell.output_size + backward_cell.output_size
         self.state_sizes = forward_cell.state_sizes + backward_cell.state_sizes
 
-    def forward(self, embedded: Tensor, lengths: Tensor) -> EncoderOutput:
+    def forward(self, embedded: Tensor | Embedded, lengths: Tensor) -> EncoderOutput:
         """Encodes embedded [B, S, E] of lengths [B]."""
         forward, forward_state = self.forward_cell.unroll(embedded, lengths)
-        backward, backward_state = self.backward_cell.unroll(reverse_sequence(embedded, lengths), lengths)
-        outputs = torch.cat([forward, reverse_sequence(backward, lengths)], dim=-1)
+        backward, backward_state = self.backward_cell.unroll(embedded, lengths, reverse=True)
+        outputs = real(torch.cat([forward, backward], dim=-1), lengths)
         return EncoderOutput(outputs, forward_state + backward_state, lengths)
 
 
@@ -66,16 +66,22 @@ class StackBidirectionalRNNEncoder(nn.Module):
             for cell in cells for size in cell.state_sizes
         )  # fmt: skip
 
-    def forward(self, embedded: Tensor, lengths: Tensor) -> EncoderOutput:
+    def forward(self, embedded: Embedded, lengths: Tensor) -> EncoderOutput:
         """Encodes embedded [B, S, E] of lengths [B]."""
-        outputs = embedded
+        outputs: Tensor | Embedded = embedded
         forward: State = ()
         backward: State = ()
         for layer in self.layers:
             outputs, state, _ = layer(outputs, lengths)
             half = len(state) // 2
             forward, backward = forward + state[:half], backward + state[half:]
+        assert isinstance(outputs, Tensor)
         return EncoderOutput(outputs, forward + backward, lengths)
+
+
+def real(outputs: Tensor, lengths: Tensor) -> Tensor:
+    """The outputs [B, S, M] with zeros past each row's length."""
+    return outputs.masked_fill(~positions_within(lengths, outputs.shape[1]).unsqueeze(-1), 0.0)
 
 
 Encoder = UnidirectionalRNNEncoder | BidirectionalRNNEncoder | StackBidirectionalRNNEncoder

@@ -13,7 +13,7 @@ from s2s_search.batches import Batch
 from s2s_search.hparams import Hparams
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.bridges import BRIDGES, Bridge, ReadingBridge
-from s2s_search.nn.cells import StackedCell, State, reverse_sequence
+from s2s_search.nn.cells import Embedded, StackedCell, State, reverse_sequence
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder, Decoder, DecoderOutput
 from s2s_search.nn.encoders import (
     BidirectionalRNNEncoder,
@@ -68,25 +68,30 @@ class Seq2Seq(nn.Module):
         """Encodes source_ids [B, S] of lengths [B]; END is part of both."""
         if self.reverse_source:
             source_ids = reverse_sequence(source_ids, source_lengths)
-        encoded = self.encoder(self.source_embedding(source_ids), source_lengths)
+        encoded = self.encoder(embedded(self.source_embedding, source_ids), source_lengths)
         state, extra = self.bridge(encoded)
         return Encoding(encoded, state, extra, self.decoder.remember(encoded))
 
     def decoder_input(self, ids: Tensor, extra: Tensor | None) -> Tensor:
-        """What the decoder reads for target ids [B] or [B, T]: [B, X] or [B, T, X]."""
-        embedded: Tensor = self.target_embedding(ids)
+        """What the decoder reads for target ids [B] at one step: [B, X]."""
+        vectors: Tensor = self.target_embedding(ids)
+        return vectors if extra is None else torch.cat([vectors, extra], dim=-1)
+
+    def decoder_inputs(self, target_ids: Tensor, extra: Tensor | None) -> Embedded:
+        """What the decoder reads to predict target_ids[:, 1:] of target_ids [B, T + 1]: [B, T, X]."""
+        # The last column is looked up too, as in the original: a row-sparse update rule touches its rows.
+        vectors, _, table = embedded(self.target_embedding, target_ids)
+        vectors = vectors[:, :-1]
         if extra is None:
-            return embedded
-        extra = extra if ids.dim() == 1 else extra.unsqueeze(1).expand(-1, ids.shape[1], -1)
-        return torch.cat([embedded, extra], dim=-1)
+            return Embedded(vectors, target_ids[:, :-1], table)
+        return Embedded(torch.cat([vectors, extra.unsqueeze(1).expand(-1, vectors.shape[1], -1)], dim=-1))
 
     def decode(self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor) -> DecoderOutput:
         """Predicts target_ids[:, 1:] from target_ids[:, :-1] (teacher forcing); ids are [B, T + 1], with START and END.
 
         Attention weights are in the order of the source as it was given, whether it was reversed or not.
         """
-        # The last column is looked up too, as in the original: a row-sparse update rule touches its rows.
-        x = self.decoder_input(target_ids, encoding.extra)[:, :-1]
+        x = self.decoder_inputs(target_ids, encoding.extra)
         output = self.decoder.unroll(x, target_lengths - 1, encoding.state, encoding.memory)
         if output.weights is None:
             return output
@@ -102,6 +107,17 @@ class Seq2Seq(nn.Module):
         """The logits [B, T, V] that predict batch.target_ids[:, 1:]; zero past a row's end."""
         encoding = self.encode(batch.source_ids, batch.source_lengths)
         return self.decode(encoding, batch.target_ids, batch.target_lengths).logits
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The cross-entropy in nats of batch.target_ids[:, 1:], summed over all rows and steps: what training needs."""
+        encoding = self.encode(batch.source_ids, batch.source_lengths)
+        x, targets = self.decoder_inputs(batch.target_ids, encoding.extra), batch.target_ids[:, 1:]
+        return self.decoder.loss(x, targets, batch.target_lengths - 1, encoding.state, encoding.memory)
+
+
+def embedded(embedding: nn.Embedding, ids: Tensor) -> Embedded:
+    """The embeddings of ids [B, S]; time comes first in memory, as the loops over it want."""
+    return Embedded(embedding(ids.t()).transpose(0, 1), ids, embedding.weight)
 
 
 class BasicSeq2Seq(Seq2Seq):

@@ -82,7 +82,7 @@ def updates(case: Recorded) -> Iterator[tuple[int, float, float, Tensor, Mapping
 
 
 def mean_loss(model: Seq2Seq, batch: Batch) -> Tensor:
-    return token_losses(model(batch), batch).sum() / (batch.target_lengths - 1).sum()
+    return model.loss(batch) / (batch.target_lengths - 1).sum()
 
 
 def gradients_by_name(model: Seq2Seq) -> dict[str, Tensor | None]:

@@ -1,7 +1,9 @@
-"""The loops with a written-out backward are the plain loops: in values, in all gradients, for any lengths."""
+"""The loops with a written-out backward, compiled or not, are the plain loops: values, gradients, for any lengths."""
 
+import copy
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -9,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from s2s_search.hparams import Hparams
-from s2s_search.nn.cells import GRUCell, LSTMCell, StackedCell, make_cell, plain_unroll, unroll
+from s2s_search.nn import compiled
+from s2s_search.nn.cells import GRUCell, LSTMCell, StackedCell, make_cell, unroll
+from s2s_search.nn.models import Seq2Seq
 from s2s_search.table import ENCODERS
 from s2s_search.training import token_losses
-from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
+from tests.models import SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
 
 CELLS = st.sampled_from(
     [
@@ -39,14 +42,27 @@ def plain_loops() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "LIBRARY", None)
+        yield
+
+
+# Where no C compiler was found, the first two are the same.
+LOOPS = {"compiled": nullcontext, "torch": uncompiled, "plain": plain_loops}
+
+
 @settings(max_examples=60)
-@given(CELLS, st.integers(1, 4), st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 2), st.data())
+@given(CELLS, st.integers(1, 20), st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 2), st.data())
 def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int, data: st.DataObject) -> None:
     torch.manual_seed(data.draw(st.integers(0, 99)))
     made = make_cell(spec(cell, units), 3).double()
     batch, time = len(lengths), max([*lengths, 1]) + more
     x = torch.randn(batch, time, 3).double().requires_grad_()
-    state = tuple(torch.randn(batch, size).double().requires_grad_() for size in made.state_sizes)
+    reverse = data.draw(st.booleans())
+    scale = 0.0 if reverse else 1.0
+    state = tuple((torch.randn(batch, size).double() * scale).requires_grad_() for size in made.state_sizes)
     within = torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
     used = data.draw(st.sampled_from(["outputs", "state", "both"]))
     weigh = [
@@ -54,14 +70,17 @@ def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int,
         *(torch.randn(batch, units) for _ in state),
     ]
     results = []
-    for loop in (unroll, plain_unroll):
-        outputs, last = loop(made, x, torch.tensor(lengths), state)
+    for loops in LOOPS.values():
+        with loops():
+            outputs, last = unroll(made, x, torch.tensor(lengths), state, reverse)
         parts = [outputs * within.unsqueeze(-1), *last]
         chosen = {"outputs": slice(1), "state": slice(1, None), "both": slice(None)}[used]
         loss = sum(((a * b).sum() for a, b in zip(parts[chosen], weigh[chosen], strict=True)), torch.zeros(()))
-        gradients = torch.autograd.grad(loss, [x, *state, *made.parameters()])
+        wanted = [x, *([] if reverse else state), *made.parameters()]
+        gradients = torch.autograd.grad(loss, wanted)
         results.append((parts, gradients))
-    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2])
+    torch.testing.assert_close(results[1], results[2])
 
 
 @st.composite
@@ -92,7 +111,7 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
     padding = data.draw(st.sampled_from([(0, 0), (2, 1)]))
     batch = batch_of(sources, [data.draw(target) for _ in sources], padding=padding)
 
-    def run() -> list[Tensor | None]:
+    def run(model: Seq2Seq) -> list[Tensor | None]:
         model.zero_grad()
         encoding = model.encode(batch.source_ids, batch.source_lengths)
         output = model.decode(encoding, batch.target_ids, batch.target_lengths)
@@ -103,10 +122,41 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
         gradients = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
         return [loss, *output, *gradients]
 
-    made = run()
-    with plain_loops():
-        expected = run()
-    torch.testing.assert_close(made, expected)
+    results = []
+    for loops in LOOPS.values():
+        with loops():
+            results.append(run(model))
+    torch.testing.assert_close(results[0], results[2])
+    torch.testing.assert_close(results[1], results[2])
+    model.zero_grad()
+    model.loss(batch).backward()
+    made = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+    model.zero_grad()
+    loss = token_losses(model(batch), batch).sum()
+    loss.backward()
+    torch.testing.assert_close(model.loss(batch), loss)
+    torch.testing.assert_close(made, [None if p.grad is None else p.grad.to_dense() for p in model.parameters()])
+    for single, double in zip(run(copy.deepcopy(model).float()), results[2], strict=True):
+        if single is not None:
+            torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+
+
+def test_an_installation_with_a_compiler_has_the_compiled_loops() -> None:
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("no C compiler: torch's loops are used")
+    assert compiled.usable(torch.zeros(1))
+
+
+def test_sigmoids_of_the_compiled_loops_are_exact_and_never_overflow() -> None:
+    """A GRU of one unit and one step that starts from h = 1 with a candidate of 0: its output is sigmoid(u)."""
+    u = torch.cat([torch.linspace(-120, 120, 100_001), torch.tensor([-1e30, 1e30, torch.nan])]).unsqueeze(1)
+    cell = make_cell({"class": "GRUCell", "num_units": 1}, 1)
+    with torch.no_grad():
+        for p in cell.parameters():
+            p.zero_()
+        cell.input_weights[0, 1] = 1.0
+        outputs, _ = unroll(cell, u.unsqueeze(1), torch.ones(len(u), dtype=torch.long), (torch.ones(len(u), 1),))
+    torch.testing.assert_close(outputs.flatten(), torch.sigmoid(u).flatten(), rtol=1e-6, atol=1e-37, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -137,36 +187,8 @@ def test_layers_with_something_between_them_take_the_plain_loop() -> None:
 
 def test_a_second_backward_is_refused() -> None:
     cell = make_cell({"class": "GRUCell", "num_units": 3}, 2)
-    outputs, _ = unroll(cell, torch.randn(2, 3, 2), torch.tensor([3, 2]))
+    outputs, _ = unroll(cell, torch.randn(2, 3, 2), torch.tensor([3, 2]), (torch.zeros(2, 3),))
     loss = outputs.sum()
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         loss.backward()
-
-
-class Operations(TorchDispatchMode):
-    """Counts what torch is asked to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("score_type", ["dot", "bahdanau"])
-def test_a_step_never_waits_for_the_device(score_type: str) -> None:
-    model = make(small("AttentionSeq2Seq", attention__score_type=score_type))
-    with Operations() as operations:
-        token_losses(model(BATCH), BATCH).sum().backward()
-    assert not {"_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal"} & set(operations.names)
-
-
-def test_a_model_runs_on_the_meta_device() -> None:
-    model = make(small()).to("meta")
-    batch = BATCH.to("meta")
-    loss = token_losses(model(batch), batch).sum()
-    loss.backward()
-    assert loss.device.type == "meta"

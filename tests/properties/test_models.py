@@ -210,8 +210,8 @@ class TestDropout:
     def test_outputs_are_dropped_before_the_residual_sum(self) -> None:
         outputs, _ = self.run(self.stack(1.0, 1e-12, residual=True))
         x = torch.linspace(-1, 1, 24).double().view(2, 3, 4)
-        x[1, 2] = 0  # past its length
-        torch.testing.assert_close(outputs, x)
+        torch.testing.assert_close(outputs[0], x[0])
+        torch.testing.assert_close(outputs[1, :2], x[1, :2])
 
     def test_residual_inputs_are_not_dropped(self) -> None:
         outputs, _ = self.run(self.stack(1e-12, 1e-12, residual=True))

@@ -1,4 +1,4 @@
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -67,6 +67,11 @@ def test_batch_moves_as_a_whole() -> None:
     batch = make_batch(split_of([("a", "b")]), np.array([0]), LETTERS, LETTERS).to("meta")
     assert isinstance(batch, Batch)
     assert {tensor.device.type for tensor in batch} == {"meta"}
+
+
+def test_target_lengths_fall_within_a_batch(toy: Corpus) -> None:
+    for batch in islice(batches_of(toy, target_max=7), 20):
+        assert batch.target_lengths.tolist() == sorted(batch.target_lengths.tolist(), reverse=True)
 
 
 def test_every_pair_once_an_epoch_in_another_order_each(toy: Corpus) -> None:

@@ -1,0 +1,91 @@
+"""The compiled loops of loops.c, where the installation found a C compiler; without them all runs on torch alone.
+
+They run steps on the CPU, in place of the loops over `forward(t)` and `backward(t)` in fused.py and fused_attention.py,
+on the same buffers.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+VERSION = 1  # of loops.c
+TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
+
+
+class Arguments(ctypes.Structure):
+    """A C structure of 64-bit numbers and addresses; a tensor stands for its address, what is left out is 0."""
+
+    def __init__(self, **values: Tensor | int | None) -> None:
+        for name, value in values.items():
+            setattr(self, name, value.data_ptr() if isinstance(value, Tensor) else value or 0)
+
+
+def fields(names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_int64) for name in names.split()]
+
+
+class Cell(Arguments):
+    _fields_ = fields(
+        "gru batch units below_units before after lengths gates output inside half_tanh weights candidate_weights below"
+        " below_weights d_output d_c d_below scratch weights_t candidate_weights_t below_weights_t"
+    )
+
+
+class Attention(Arguments):
+    _fields_ = fields(
+        "additive batch positions query_units memory_units units query values keys biases query_weights v weights"
+        " context hidden scratch d_weights query_weights_t d_context d_scores d_query d_query_part d_keys d_v"
+    )
+
+
+def load() -> Any:
+    """The library that the installation built, or None."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"loops{suffix}")
+        if path.exists():
+            try:
+                library = ctypes.CDLL(str(path))
+                library.version.restype = ctypes.c_int64
+                return library if library.version() == VERSION else None
+            except (OSError, AttributeError):  # made for another machine
+                return None
+    return None
+
+
+def load_blas() -> Any:
+    """The library in which torch has its matrix products, or None."""
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        path = Path(torch.__file__).with_name("lib") / name
+        if path.exists():
+            return ctypes.CDLL(str(path))
+    return None
+
+
+LIBRARY, BLAS = load(), load_blas()
+
+
+def usable(tensor: Tensor) -> bool:
+    """Whether the compiled loops take such tensors."""
+    if LIBRARY is None or tensor.device.type != "cpu" or tensor.dtype not in TYPES:
+        return False
+    return hasattr(BLAS, TYPES[tensor.dtype][1])
+
+
+def run(
+    direction: str, dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, rows: Sequence[int]
+) -> None:
+    """Runs the `forward` or the `backward` loop over all steps, of which step t computes the first rows[t] rows."""
+    suffix, gemm = TYPES[dtype]
+    getattr(LIBRARY, f"{direction}_{suffix}")(
+        ctypes.cast(getattr(BLAS, gemm), ctypes.c_void_p),
+        (Cell * len(cells))(*cells),
+        ctypes.c_int64(len(cells)),
+        None if attention is None else ctypes.byref(attention),
+        ctypes.c_int64(len(rows)),
+        (ctypes.c_int64 * len(rows))(*rows),
+    )

@@ -1,0 +1,301 @@
+"""The loop of an attention decoder with a written-out backward, as fused.py has it for cells alone.
+
+B batch · S source positions · T steps of the loop · X input units · H cell units · M memory units · A attention units
+
+Time comes first here; of a buffer [T + 1, ...] the row t + 1 is what step t makes. d_ is the gradient of the loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from s2s_search.nn import compiled
+from s2s_search.nn.fused import Recurrence, Rows, Steps, Tokens, at_each_step, buffer, for_each_step, keep, taken
+
+
+class AttentionSteps:
+    """The steps of attention: the weights and the context of each query, for values [B, S, M]."""
+
+    def __init__(self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor) -> None:
+        batch, positions, memory = values.shape
+        self.rows, self.values, self.keys, self.biases = rows, values.contiguous(), keys.contiguous(), biases
+        self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
+        self.context[0] = 0.0
+        self.weights = buffer(values, len(rows), (batch, positions), rows)
+
+    def start(self) -> None:
+        """Makes ready for `forward`."""
+        parts = (self.weights, self.weights.unsqueeze(2), self.context[1:].unsqueeze(2))
+        values = for_each_step(self.values, self.rows)
+        self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
+
+    def forward(self, t: int, query: Tensor) -> None:
+        """Computes weights[t] and context[t + 1] for a query [B, H]."""
+        weights, row_weights, new_context, values = self.at[t]
+        torch.softmax(self.scores(t, query), dim=-1, out=weights)
+        torch.bmm(row_weights, values, out=new_context)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        """The scores [B, S] of a query [B, H], very low at padding."""
+        raise NotImplementedError
+
+    def take_gradients(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
+        """Takes the gradients of all contexts [T, B, M] and of all weights."""
+        self.d_context = torch.zeros_like(self.context)
+        if d_context is not None:
+            self.d_context[1:] = d_context
+        self.d_weights = None if d_weights is None else d_weights.contiguous()
+        self.d_scores = buffer(self.weights, len(self.weights), self.weights.shape[1:], self.rows)
+
+    def start_backward(self) -> None:
+        """Makes ready for `backward`."""
+        parts = (self.weights, self.d_scores, self.d_context[1:].unsqueeze(2))
+        values = for_each_step(self.values.transpose(1, 2), self.rows)
+        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
+
+    def backward(self, t: int, d_query: Tensor) -> None:
+        """Takes d_context[t + 1], and adds to d_query."""
+        weights, d_scores, d_context, values_t = self.derivatives[t]
+        d_weights = torch.bmm(d_context, values_t).squeeze(1)
+        if self.d_weights is not None:
+            d_weights += self.d_weights[t, : len(weights)]
+        torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
+        self.d_scores_backward(t, d_scores, d_query)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        """Takes the gradient [B, S] of the scores, and adds to d_query."""
+        raise NotImplementedError
+
+    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> compiled.Attention:
+        """What the compiled loop takes: all queries [T, B, H], and in the backward where to add their gradients."""
+        raise NotImplementedError
+
+    def shared_arguments(self, queries: Tensor, d_queries: Tensor | None) -> dict[str, Tensor | int | None]:
+        given: dict[str, Tensor | int | None] = {
+            "batch": self.values.shape[0],
+            "positions": self.values.shape[1],
+            "query_units": queries.shape[-1],
+            "memory_units": self.values.shape[-1],
+            "units": self.keys.shape[-1],
+            "query": queries,
+            "values": self.values,
+            "keys": self.keys,
+            "biases": self.biases,
+            "weights": self.weights,
+            "context": self.context,
+        }
+        if d_queries is None:
+            return given
+        backward = {"d_context": self.d_context, "d_scores": self.d_scores, "d_weights": self.d_weights}
+        return given | backward | {"d_query": d_queries}
+
+    def d_values(self) -> Tensor:
+        return torch.bmm(self.weights.permute(1, 2, 0), self.d_context[1:].transpose(0, 1))
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of all that the scores are made of besides the queries [T, B, H]."""
+        raise NotImplementedError
+
+
+class DotSteps(AttentionSteps):
+    """score = k · query + bias, for keys [B, S, H] and biases [B, S], very low at padding."""
+
+    def start(self) -> None:
+        super().start()
+        self.keys_t = for_each_step(self.keys.transpose(1, 2), self.rows)
+        self.row_biases = for_each_step(self.biases.unsqueeze(1), self.rows)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        return torch.baddbmm(self.row_biases[t], query.unsqueeze(1), self.keys_t[t]).squeeze(1)
+
+    def start_backward(self) -> None:
+        super().start_backward()
+        self.keys_at = for_each_step(self.keys, self.rows)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        d_query.unsqueeze(1).baddbmm_(d_scores.unsqueeze(1), self.keys_at[t])
+
+    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> compiled.Attention:
+        return compiled.Attention(**self.shared_arguments(queries, d_queries))
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.bmm(self.d_scores.permute(1, 2, 0), queries.transpose(0, 1)), self.d_scores.sum(0)
+
+
+class AdditiveSteps(AttentionSteps):
+    """score = 2 v · sigmoid(2 (k + query W)) + bias, which is v · tanh(k + query W) but for a constant that cancels.
+
+    For keys [B, S, A], biases [B, S], very low at padding and without gradient, W [H, A] and v [A].
+    """
+
+    def __init__(self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor) -> None:
+        super().__init__(rows, values, keys * 2.0, biases)
+        self.twice_weights, self.twice_v = (weights * 2.0).contiguous(), v * 2.0
+        self.hidden = values.new_empty(len(rows), *keys.shape)
+
+    def start(self) -> None:
+        super().start()
+        self.keys_at, self.biases_at = for_each_step(self.keys, self.rows), for_each_step(self.biases, self.rows)
+        self.hidden_at = at_each_step(self.hidden, self.rows)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        hidden, biases = self.hidden_at[t], self.biases_at[t]
+        torch.add(self.keys_at[t], (query @ self.twice_weights).unsqueeze(1), out=hidden).sigmoid_()
+        return torch.addmv(biases.flatten(), hidden.flatten(0, 1), self.twice_v).view_as(biases)
+
+    def take_gradients(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
+        super().take_gradients(d_context, d_weights)
+        time, batch, _, units = self.hidden.shape
+        self.d_query_part = buffer(self.hidden, time, (batch, units), self.rows)
+        self.d_keys, self.d_v = torch.zeros_like(self.hidden[0]), torch.zeros_like(self.twice_v)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        hidden, d_query_part = self.hidden_at[t], self.d_query_part[t, : len(d_scores)]
+        self.d_v.addmv_(hidden.flatten(0, 1).t(), d_scores.flatten())
+        hidden.addcmul_(hidden, hidden, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
+        torch.bmm(d_scores.unsqueeze(1), hidden, out=d_query_part.unsqueeze(1))
+        d_query_part.mul_(self.twice_v)
+        self.d_keys[: len(d_scores)].addcmul_(hidden, d_scores.unsqueeze(-1))
+        d_query.addmm_(d_query_part, self.twice_weights.t())
+
+    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> compiled.Attention:
+        given = self.shared_arguments(queries, d_queries)
+        given |= {"additive": 1, "query_weights": self.twice_weights, "v": self.twice_v, "hidden": self.hidden}
+        if d_queries is None:
+            self.projected_query = self.keys.new_empty(len(self.keys), self.keys.shape[-1])
+            return compiled.Attention(**given, scratch=self.projected_query)
+        self.twice_weights_t = self.twice_weights.t().contiguous()
+        gradients = {"d_query_part": self.d_query_part, "d_keys": self.d_keys, "d_v": self.d_v}
+        return compiled.Attention(**given, **gradients, query_weights_t=self.twice_weights_t)
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        d_weights = (queries.flatten(0, 1).t() @ self.d_query_part.flatten(0, 1)).mul_(2.0)
+        return self.d_keys * (self.twice_v * 2.0), None, d_weights, self.d_v * 2.0
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Attention as the loop here runs it: the class of its steps, and what they take; `weights` are the scores'."""
+
+    steps: type[AttentionSteps]
+    values: Tensor
+    keys: Tensor
+    biases: Tensor
+    weights: tuple[Tensor, ...] = ()
+
+    def reordered(self, rows: Tensor) -> "Lookup":
+        return Lookup(self.steps, self.values[rows], self.keys[rows], self.biases[rows], self.weights)
+
+
+def attend(
+    recurrences: Sequence[Recurrence],
+    lookup: Lookup,
+    x: Tensor,
+    states: Sequence[Sequence[Tensor]],
+    rows: Rows,
+    tokens: Tokens | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs layers of cells, each over the outputs of the one below, with the top one's output as attention's query.
+
+    y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X], which `tokens` may
+    explain.
+    Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S]. Step t computes the first rows[t]
+    rows only; the rest is zero.
+    """
+    layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
+    tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
+    result = Attend.apply(recurrences, lookup.steps, rows, tokens, x, *tensors)  # type: ignore[no-untyped-call]
+    outputs, contexts, weights = result
+    return outputs, contexts, weights
+
+
+class Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recurrences: Sequence[Recurrence],
+        attention_steps: type[AttentionSteps],
+        rows: Rows,
+        tokens: Tokens | None,
+        x: Tensor,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        rest = list(tensors)
+        of_layers = [(taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)) for r in recurrences]
+        attention = attention_steps(rows, *rest)
+        layers: list[Steps] = []
+        for r, (weights, state) in zip(recurrences, of_layers, strict=True):
+            if layers:
+                layers.append(r.steps(rows, None, layers[-1].output[1:], weights, state, **r.options))
+            else:
+                below = attention.context[:-1]
+                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens, **r.options))
+        run(layers, attention)
+        keep(ctx, (layers, attention), tensors)
+        return layers[-1].output[1:], attention.context[1:], attention.weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_outputs: Tensor | None, d_contexts: Tensor | None, d_weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        layers, attention = taken(ctx)
+        attention.take_gradients(d_contexts, d_weights)
+        d_below = attention.d_context[:-1]
+        for layer in layers:
+            layer.take_gradients(d_outputs if layer is layers[-1] else None, (), d_below)
+            d_below = layer.d_output[1:]
+        run_backward(layers, attention)
+        d_x, d_layers = None, []
+        for layer in layers:
+            d_layer_x, d_layer_weights = layer.d_x_and_weights()
+            d_x = d_layer_x if d_x is None else d_x
+            d_layers += [*d_layer_weights, *layer.d_first_state()]
+        queries = layers[-1].output[1:]
+        return None, None, None, None, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
+
+
+def run(layers: Sequence[Steps], attention: AttentionSteps) -> None:
+    """Runs the steps of all layers and of attention, whose query is the last layer's output."""
+    top, rows = layers[-1], attention.rows
+    if top.compiled:
+        cells = [layer.arguments(backward=False) for layer in layers]
+        compiled.run("forward", top.gates.dtype, cells, attention.arguments(top.output[1:]), rows)
+        return
+    attention.start()
+    for layer in layers:
+        layer.start()
+    below = [at_each_step(layer.below, rows) for layer in layers if layer.below is not None]
+    queries = at_each_step(top.output[1:], rows)
+    for t in range(len(rows)):
+        for layer, layer_below in zip(layers, below, strict=True):
+            layer.forward(t, layer_below[t])
+        attention.forward(t, queries[t])
+
+
+def run_backward(layers: Sequence[Steps], attention: AttentionSteps) -> None:
+    top, rows = layers[-1], attention.rows
+    if top.compiled:
+        cells = [layer.arguments(backward=True) for layer in layers]
+        of_attention = attention.arguments(top.output[1:], top.d_output[1:])
+        compiled.run("backward", top.gates.dtype, cells, of_attention, rows)
+        return
+    attention.start_backward()
+    for layer in layers:
+        layer.start_backward()
+    d_below = [at_each_step(layer.d_below, rows) for layer in layers if layer.d_below is not None]
+    d_queries = at_each_step(top.d_output[1:], rows)
+    for t in reversed(range(len(rows))):
+        attention.backward(t, d_queries[t])
+        for layer, layer_d_below in zip(reversed(layers), reversed(d_below), strict=True):
+            layer.backward(t, layer_d_below[t])
+
+
+def taken_off(tensors: list[Tensor], number: int) -> list[Tensor]:
+    """Removes the first tensors of a list and returns them."""
+    first, tensors[:] = tensors[:number], tensors[number:]
+    return first

@@ -1,0 +1,422 @@
+/* The loops over time of fused.py and fused_attention.py, step for step the same, without an interpreter between the steps.
+
+   B rows of the batch, of which step t computes the first rows[t] · S source positions · H cell units · M memory units ·
+   A attention units. All arrays lie in rows, time first: a state buffer is [T + 1, B, H], gates are [T, B, G].
+
+   The file is compiled for float and for double: it includes itself. Matrix products are torch's own, by BLAS' address. */
+
+#ifndef REAL
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VERSION 1 /* of what both sides must agree on: compiled.py has the same number */
+
+#ifdef _WIN32
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED __attribute__((visibility("default")))
+#endif
+
+/* One build serves every x86-64 processor: these functions exist once for each set of vector instructions. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define VECTORISED
+#endif
+
+#if defined(__GNUC__)
+#define INLINED static inline __attribute__((always_inline))
+#else
+#define INLINED static inline
+#endif
+
+EXPORTED int64_t version(void) { return VERSION; }
+
+/* exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, and exp(r) by its series; arithmetic without branches, so that it vectorises. */
+INLINED float exponential_float(float x)
+{
+    const float to_whole = 12582912.0f; /* 1.5 * 2^23: added and taken away again, it rounds */
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float n = (x * 1.44269504f + to_whole) - to_whole;
+    float r = (x - n * 0.693145752f) - n * 1.42860677e-6f; /* ln(2) in two parts */
+    float series = 1.0f / 5040;
+    series = series * r + 1.0f / 720;
+    series = series * r + 1.0f / 120;
+    series = series * r + 1.0f / 24;
+    series = series * r + 1.0f / 6;
+    series = series * r + 0.5f;
+    series = series * r + 1.0f;
+    series = series * r + 1.0f;
+    union {
+        uint32_t bits;
+        float value;
+    } power = {(uint32_t)((int32_t)n + 127) << 23};
+    return series * power.value;
+}
+
+INLINED double exponential_double(double x) { return exp(x); }
+
+#define REAL float
+#define NAME(name) name##_float
+#include "loops.c"
+#undef REAL
+#undef NAME
+#define REAL double
+#define NAME(name) name##_double
+#include "loops.c"
+
+#else
+
+#define gemm_t NAME(gemm_t)
+#define cell_t NAME(cell_t)
+#define attention_t NAME(attention_t)
+#define multiply NAME(multiply)
+#define sigmoid NAME(sigmoid)
+#define softmax NAME(softmax)
+#define inner NAME(inner)
+#define add_scaled NAME(add_scaled)
+
+typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *, const REAL *, const REAL *,
+                       const int *, const REAL *, const int *, const REAL *, REAL *, const int *);
+
+/* A layer of cells (Steps of fused.py). What is made by step t is row t + after of a state buffer, from row t + before. */
+typedef struct {
+    int64_t gru, batch, units, below_units, before, after;
+    const int64_t *lengths;                              /* [B], at and after which a row's state stays; or none */
+    REAL *gates, *output, *inside, *half_tanh;           /* inside: of an LSTM 2 c [T + 1, B, H], of a GRU r * h [T, B, H] */
+    const REAL *weights, *candidate_weights;             /* [H, 4 H] of an LSTM, [H, 2 H] and [H, H] of a GRU */
+    const REAL *below, *below_weights;                   /* [T, B, below_units], [below_units, G]; or none */
+    REAL *d_output, *d_c, *d_below, *scratch;            /* the last [B, H] */
+    const REAL *weights_t, *candidate_weights_t, *below_weights_t;
+} cell_t;
+
+/* Attention (AttentionSteps of fused_attention.py). */
+typedef struct {
+    int64_t additive, batch, positions, query_units, memory_units, units;
+    const REAL *query, *values, *keys, *biases;          /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
+    const REAL *query_weights, *v;                       /* 2 W [H, A] and 2 v [A] */
+    REAL *weights, *context, *hidden, *scratch;          /* [T, B, S], [T + 1, B, M], [T, B, S, A], the last [B, A] */
+    const REAL *d_weights, *query_weights_t;
+    REAL *d_context, *d_scores, *d_query, *d_query_part, *d_keys, *d_v;
+} attention_t;
+
+/* c [n, m] += a [n, k] b [k, m], where a row of a and of c is `a_row` and `c_row` numbers long. BLAS counts columns first,
+   hence the order of a and b. */
+static void multiply(gemm_t gemm, int64_t n, int64_t k, int64_t m, const REAL *a, int64_t a_row, const REAL *b, REAL *c,
+                     int64_t c_row)
+{
+    const int rows = (int)n, inner_size = (int)k, columns = (int)m, a_step = (int)a_row, c_step = (int)c_row;
+    const REAL one = 1;
+    gemm("N", "N", &columns, &rows, &inner_size, &one, b, &columns, a, &a_step, &one, c, &c_step);
+}
+
+INLINED REAL sigmoid(REAL x) { return 1 / (1 + NAME(exponential)(-x)); }
+
+INLINED REAL inner(int64_t size, const REAL *restrict a, const REAL *restrict b)
+{
+    REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < size; k++) sum += a[k] * b[k];
+    return sum;
+}
+
+INLINED void add_scaled(int64_t size, REAL factor, const REAL *restrict a, REAL *restrict sum)
+{
+#pragma omp simd
+    for (int64_t k = 0; k < size; k++) sum[k] += factor * a[k];
+}
+
+INLINED void softmax(int64_t size, REAL *restrict x)
+{
+    REAL most = x[0], sum = 0;
+    for (int64_t k = 1; k < size; k++) most = x[k] > most ? x[k] : most;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < size; k++) {
+        x[k] = NAME(exponential)(x[k] - most);
+        sum += x[k];
+    }
+    REAL scale = 1 / sum;
+#pragma omp simd
+    for (int64_t k = 0; k < size; k++) x[k] *= scale;
+}
+
+/* --- LSTM --- */
+
+VECTORISED static void NAME(lstm_forward)(int64_t rows, int64_t units, const int64_t *lengths, int64_t t, REAL *restrict gates,
+                                         const REAL *restrict c, REAL *restrict new_c, REAL *restrict half_tanh,
+                                         REAL *restrict new_h)
+{
+    for (int64_t b = 0; b < rows; b++, c += units, new_c += units, half_tanh += units, new_h += units, gates += 4 * units) {
+        REAL *restrict i = gates, *restrict j = i + units, *restrict f = j + units, *restrict o = f + units;
+        if (lengths && t >= lengths[b]) { /* gates whose derivatives are 0, but for f = 1, and an output that nobody reads */
+            for (int64_t k = 0; k < units; k++) {
+                i[k] = o[k] = new_h[k] = 0;
+                j[k] = half_tanh[k] = (REAL)0.5;
+                f[k] = 1;
+                new_c[k] = c[k];
+            }
+            continue;
+        }
+#pragma omp simd
+        for (int64_t k = 0; k < units; k++) {
+            i[k] = sigmoid(i[k]), j[k] = sigmoid(2 * j[k]), f[k] = sigmoid(f[k]), o[k] = sigmoid(o[k]);
+            new_c[k] = f[k] * c[k] + 4 * i[k] * j[k] - 2 * i[k];
+            half_tanh[k] = sigmoid(new_c[k]);
+            new_h[k] = 2 * o[k] * half_tanh[k] - o[k];
+        }
+    }
+}
+
+VECTORISED static void NAME(lstm_backward)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict c,
+                                          const REAL *restrict half_tanh, const REAL *restrict d_h, REAL *restrict d_c)
+{
+    for (int64_t b = 0; b < rows; b++, c += units, half_tanh += units, d_h += units, d_c += units, gates += 4 * units) {
+        REAL *restrict i = gates, *restrict j = i + units, *restrict f = j + units, *restrict o = f + units;
+#pragma omp simd
+        for (int64_t k = 0; k < units; k++) {
+            REAL input = i[k], twice_candidate = j[k], forget = f[k], out = o[k], half = half_tanh[k];
+            REAL d = d_c[k] + d_h[k] * 4 * out * half * (1 - half);
+            i[k] = d * input * (1 - input) * (2 * twice_candidate - 1);
+            j[k] = d * 4 * input * twice_candidate * (1 - twice_candidate);
+            f[k] = d * forget * (1 - forget) * (REAL)0.5 * c[k];
+            o[k] = d_h[k] * out * (1 - out) * (2 * half - 1);
+            d_c[k] = d * forget;
+        }
+    }
+}
+
+/* --- GRU --- */
+
+VECTORISED static void NAME(gru_reset)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict h,
+                                      REAL *restrict reset_h)
+{
+    for (int64_t b = 0; b < rows; b++, gates += 3 * units, h += units, reset_h += units) {
+        REAL *restrict r = gates, *restrict u = r + units;
+#pragma omp simd
+        for (int64_t k = 0; k < units; k++) {
+            r[k] = sigmoid(r[k]), u[k] = sigmoid(u[k]);
+            reset_h[k] = r[k] * h[k];
+        }
+    }
+}
+
+VECTORISED static void NAME(gru_forward)(int64_t rows, int64_t units, const int64_t *lengths, int64_t t, REAL *restrict gates,
+                                        const REAL *restrict h, REAL *restrict new_h)
+{
+    for (int64_t b = 0; b < rows; b++, gates += 3 * units, h += units, new_h += units) {
+        REAL *restrict r = gates, *restrict u = r + units, *restrict c = u + units;
+        if (lengths && t >= lengths[b]) {
+            for (int64_t k = 0; k < units; k++) {
+                r[k] = c[k] = 0;
+                u[k] = 1;
+                new_h[k] = h[k];
+            }
+            continue;
+        }
+#pragma omp simd
+        for (int64_t k = 0; k < units; k++) {
+            c[k] = 2 * sigmoid(2 * c[k]) - 1;
+            new_h[k] = u[k] * h[k] + (1 - u[k]) * c[k];
+        }
+    }
+}
+
+/* Leaves r and u as they are: the gradient of c comes first, for d_reset_h. */
+VECTORISED static void NAME(gru_candidate)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict d_h,
+                                          REAL *restrict d_candidate)
+{
+    for (int64_t b = 0; b < rows; b++, gates += 3 * units, d_h += units, d_candidate += units) {
+        REAL *restrict u = gates + units, *restrict c = u + units;
+#pragma omp simd
+        for (int64_t k = 0; k < units; k++) d_candidate[k] = d_h[k] * (1 - u[k]) * (1 - c[k] * c[k]);
+    }
+}
+
+VECTORISED static void NAME(gru_backward)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict h,
+                                         const REAL *restrict d_reset_h, const REAL *restrict d_candidate,
+                                         const REAL *restrict d_h, REAL *restrict d_previous)
+{
+    for (int64_t b = 0; b < rows; b++, gates += 3 * units, h += units, d_reset_h += units, d_candidate += units,
+                 d_h += units, d_previous += units) {
+        REAL *restrict r = gates, *restrict u = r + units, *restrict c = u + units;
+#pragma omp simd
+        for (int64_t k = 0; k < units; k++) {
+            REAL reset = r[k], update = u[k];
+            d_previous[k] += d_h[k] * update + d_reset_h[k] * reset;
+            r[k] = d_reset_h[k] * h[k] * reset * (1 - reset);
+            u[k] = d_h[k] * (h[k] - c[k]) * update * (1 - update);
+            c[k] = d_candidate[k];
+        }
+    }
+}
+
+/* --- a step of any cell --- */
+
+static void NAME(cell_forward)(const cell_t *cell, gemm_t gemm, int64_t t, int64_t rows)
+{
+    const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units, state = cell->batch * units;
+    REAL *gates = cell->gates + t * cell->batch * width;
+    const REAL *h = cell->output + (t + cell->before) * state;
+    REAL *new_h = cell->output + (t + cell->after) * state;
+    if (cell->below)
+        multiply(gemm, rows, cell->below_units, width, cell->below + t * cell->batch * cell->below_units, cell->below_units,
+                 cell->below_weights, gates, width);
+    if (cell->gru) {
+        REAL *reset_h = cell->inside + t * state;
+        multiply(gemm, rows, units, 2 * units, h, units, cell->weights, gates, width);
+        NAME(gru_reset)(rows, units, gates, h, reset_h);
+        multiply(gemm, rows, units, units, reset_h, units, cell->candidate_weights, gates + 2 * units, width);
+        NAME(gru_forward)(rows, units, cell->lengths, t, gates, h, new_h);
+    } else {
+        const REAL *c = cell->inside + (t + cell->before) * state;
+        multiply(gemm, rows, units, width, h, units, cell->weights, gates, width);
+        NAME(lstm_forward)(rows, units, cell->lengths, t, gates, c, cell->inside + (t + cell->after) * state,
+                           cell->half_tanh + (t + cell->after) * state, new_h);
+    }
+}
+
+static void NAME(cell_backward)(const cell_t *cell, gemm_t gemm, int64_t t, int64_t rows)
+{
+    const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units, state = cell->batch * units;
+    REAL *gates = cell->gates + t * cell->batch * width;
+    const REAL *h = cell->output + (t + cell->before) * state;
+    const REAL *d_h = cell->d_output + (t + cell->after) * state;
+    REAL *d_previous = cell->d_output + (t + cell->before) * state;
+    if (cell->gru) {
+        REAL *d_candidate = cell->scratch, *d_reset_h = d_candidate + state;
+        NAME(gru_candidate)(rows, units, gates, d_h, d_candidate);
+        memset(d_reset_h, 0, (size_t)(rows * units) * sizeof(REAL));
+        multiply(gemm, rows, units, units, d_candidate, units, cell->candidate_weights_t, d_reset_h, units);
+        NAME(gru_backward)(rows, units, gates, h, d_reset_h, d_candidate, d_h, d_previous);
+        multiply(gemm, rows, 2 * units, units, gates, width, cell->weights_t, d_previous, units);
+    } else {
+        NAME(lstm_backward)(rows, units, gates, cell->inside + (t + cell->before) * state,
+                            cell->half_tanh + (t + cell->after) * state, d_h, cell->d_c);
+        multiply(gemm, rows, width, units, gates, width, cell->weights_t, d_previous, units);
+    }
+    if (cell->d_below)
+        multiply(gemm, rows, width, cell->below_units, gates, width, cell->below_weights_t,
+                 cell->d_below + t * cell->batch * cell->below_units, cell->below_units);
+}
+
+/* --- attention --- */
+
+VECTORISED static void NAME(attention_forward)(const attention_t *a, int64_t t, int64_t rows)
+{
+    const int64_t positions = a->positions, memory = a->memory_units, units = a->units;
+    for (int64_t b = 0; b < rows; b++) {
+        const REAL *query = a->query + (t * a->batch + b) * a->query_units;
+        const REAL *keys = a->keys + b * positions * units, *values = a->values + b * positions * memory;
+        REAL *weights = a->weights + (t * a->batch + b) * positions;
+        REAL *context = a->context + ((t + 1) * a->batch + b) * memory;
+        if (a->additive) {
+            const REAL *projected = a->scratch + b * units;
+            REAL *hidden = a->hidden + (t * a->batch + b) * positions * units;
+            for (int64_t s = 0; s < positions; s++, keys += units, hidden += units) {
+                const REAL *restrict key = keys, *restrict q = projected;
+                REAL *restrict h = hidden;
+#pragma omp simd
+                for (int64_t k = 0; k < units; k++) h[k] = sigmoid(key[k] + q[k]);
+                weights[s] = inner(units, hidden, a->v);
+            }
+        } else {
+            for (int64_t s = 0; s < positions; s++) weights[s] = inner(units, keys + s * units, query);
+        }
+        for (int64_t s = 0; s < positions; s++) weights[s] += a->biases[b * positions + s];
+        softmax(positions, weights);
+        memset(context, 0, (size_t)memory * sizeof(REAL));
+        for (int64_t s = 0; s < positions; s++) add_scaled(memory, weights[s], values + s * memory, context);
+    }
+}
+
+VECTORISED static void NAME(attention_backward)(const attention_t *a, int64_t t, int64_t rows)
+{
+    const int64_t positions = a->positions, memory = a->memory_units, units = a->units;
+    for (int64_t b = 0; b < rows; b++) {
+        const REAL *keys = a->keys + b * positions * units, *values = a->values + b * positions * memory;
+        const REAL *weights = a->weights + (t * a->batch + b) * positions;
+        const REAL *d_context = a->d_context + ((t + 1) * a->batch + b) * memory;
+        REAL *d_scores = a->d_scores + (t * a->batch + b) * positions;
+        REAL *d_query = a->d_query + (t * a->batch + b) * a->query_units;
+        REAL mean = 0;
+        for (int64_t s = 0; s < positions; s++) {
+            REAL d_weight = inner(memory, d_context, values + s * memory);
+            if (a->d_weights) d_weight += a->d_weights[(t * a->batch + b) * positions + s];
+            d_scores[s] = d_weight;
+            mean += weights[s] * d_weight;
+        }
+        for (int64_t s = 0; s < positions; s++) d_scores[s] = weights[s] * (d_scores[s] - mean);
+        if (!a->additive) {
+            for (int64_t s = 0; s < positions; s++) add_scaled(units, d_scores[s], keys + s * units, d_query);
+            continue;
+        }
+        REAL *restrict d_part = a->d_query_part + (t * a->batch + b) * units, *restrict d_v = a->d_v;
+        memset(d_part, 0, (size_t)units * sizeof(REAL));
+        for (int64_t s = 0; s < positions; s++) {
+            const REAL *restrict hidden = a->hidden + ((t * a->batch + b) * positions + s) * units;
+            REAL *restrict d_key = a->d_keys + (b * positions + s) * units, d_score = d_scores[s];
+#pragma omp simd
+            for (int64_t k = 0; k < units; k++) {
+                REAL d = d_score * hidden[k] * (1 - hidden[k]);
+                d_v[k] += d_score * hidden[k];
+                d_part[k] += d;
+                d_key[k] += d;
+            }
+        }
+        const REAL *restrict v = a->v;
+#pragma omp simd
+        for (int64_t k = 0; k < units; k++) d_part[k] *= v[k];
+    }
+}
+
+/* --- the loops --- */
+
+/* Runs `count` layers, each over the outputs of the one below, and attention over the last one's, if there is any. Time goes
+   backwards where a layer's `before` is 1: that is for a layer alone. */
+EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, const attention_t *attention, int64_t time,
+                            const int64_t *rows)
+{
+    for (int64_t step = 0; step < time; step++) {
+        const int64_t t = cells->before ? time - 1 - step : step;
+        for (int64_t k = 0; k < count; k++) NAME(cell_forward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+        if (!attention) continue;
+        if (attention->additive) {
+            memset(attention->scratch, 0, (size_t)(rows[t] * attention->units) * sizeof(REAL));
+            multiply((gemm_t)gemm, rows[t], attention->query_units, attention->units,
+                     attention->query + t * attention->batch * attention->query_units, attention->query_units,
+                     attention->query_weights, attention->scratch, attention->units);
+        }
+        NAME(attention_forward)(attention, t, rows[t]);
+    }
+}
+
+EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, const attention_t *attention, int64_t time,
+                             const int64_t *rows)
+{
+    for (int64_t step = time - 1; step >= 0; step--) {
+        const int64_t t = cells->before ? time - 1 - step : step;
+        if (attention) {
+            NAME(attention_backward)(attention, t, rows[t]);
+            if (attention->additive)
+                multiply((gemm_t)gemm, rows[t], attention->units, attention->query_units,
+                         attention->d_query_part + t * attention->batch * attention->units, attention->units,
+                         attention->query_weights_t, attention->d_query + t * attention->batch * attention->query_units,
+                         attention->query_units);
+        }
+        for (int64_t k = count - 1; k >= 0; k--) NAME(cell_backward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+    }
+}
+
+#undef gemm_t
+#undef cell_t
+#undef attention_t
+#undef multiply
+#undef sigmoid
+#undef softmax
+#undef inner
+#undef add_scaled
+
+#endif
