@@ -22,8 +22,9 @@ from s2s_search import metrics
 from s2s_search.batches import Batch, TrainingBatches, evaluation_batches
 from s2s_search.corpus import Corpus, Split
 from s2s_search.hparams import Hparams
-from s2s_search.nn.generate import beam_search, greedy
-from s2s_search.nn.models import Seq2Seq, build_model
+from s2s_search.nn.generate import beam_search_from, greedy_from
+from s2s_search.nn.models import Encoding, Seq2Seq, build_model
+from s2s_search.nn.stepping import selected
 from s2s_search.optim import Optimizer, make_optimizer
 
 # What a diverged trial reports: finite, and worse than anything that a model can earn.
@@ -225,7 +226,7 @@ def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
     """
     model.eval()
     device = next(model.parameters()).device
-    loss = correct = tokens = 0.0
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct tokens, tokens
     predictions: list[list[int]] = []
     references: list[list[list[int]]] = []
     first_pairs = {int(pair): group for group, pair in enumerate(split.groups[:-1])}
@@ -238,23 +239,23 @@ def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
     )
     for cpu_batch, pairs in batches:
         batch = cpu_batch.to(device)
-        logits = model(batch)
+        encoding = model.encode(batch.source_ids, batch.source_lengths)
+        logits = model.decode(encoding, batch.target_ids, batch.target_lengths).logits
         mask = target_mask(batch)
-        loss += float(token_losses(logits, batch).sum())
-        correct += float(((logits.argmax(-1) == batch.target_ids[:, 1:]) & mask).sum())
-        tokens += float(mask.sum())
+        correct = (logits.argmax(-1) == batch.target_ids[:, 1:]) & mask
+        sums += torch.stack([token_losses(logits, batch).sum(dtype=sums.dtype), correct.sum(), mask.sum()])
         rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]
         if rows:
-            predictions += decode(model, batch.source_ids[rows], batch.source_lengths[rows], hparams)
+            predictions += answers(model, selected(encoding, torch.tensor(rows, device=device)), hparams)
             references += [group_targets(split, first_pairs[int(pairs[row])]) for row in rows]
-    words = corpus.target_vocab.decode
+    loss, right, tokens = sums.tolist()
     return {
         "dev.loss": loss / tokens,
         "dev.perplexity": math.exp(min(loss / tokens, 100.0)),
-        "dev.token_accuracy": correct / tokens,
+        "dev.token_accuracy": right / tokens,
         "dev.error_rate": metrics.error_rate(predictions, references),
         "dev.word_error_rate": metrics.word_error_rate(predictions, references),
-        "dev.bleu": metrics.bleu([words(p) for p in predictions], [[words(r) for r in rs] for rs in references]),
+        "dev.bleu": metrics.bleu(predictions, references),
     }
 
 
@@ -263,16 +264,22 @@ def group_targets(split: Split, group: int) -> list[list[int]]:
     return [split.target(pair).tolist() for pair in range(int(split.groups[group]), int(split.groups[group + 1]))]
 
 
+@torch.no_grad()
 def decode(model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams) -> list[list[int]]:
     """The best target ids of each source, without END: greedy, or by a beam if `inference.*` makes it wider than 1."""
+    return answers(model, model.encode(source_ids, source_lengths), hparams)
+
+
+def answers(model: Seq2Seq, encoding: Encoding, hparams: Hparams) -> list[list[int]]:
+    """`decode` for encoded sources."""
     max_length = hparams["inference.max_decode_length"]
     width = hparams["inference.beam_search.beam_width"]
     if width > 1:
         weight = hparams["inference.beam_search.length_penalty_weight"]
-        beam = beam_search(model, source_ids, source_lengths, max_length, width, weight)
+        beam = beam_search_from(model, encoding, max_length, width, weight)
         ids, lengths = beam.ids[:, 0], beam.lengths[:, 0]
     else:
-        ids, lengths, *_ = greedy(model, source_ids, source_lengths, max_length)
+        ids, lengths, *_ = greedy_from(model, encoding, max_length)
     rows = [row[:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
     return [row[:-1] if row and row[-1] == model.end_id else row for row in rows]
 

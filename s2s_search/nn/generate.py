@@ -8,15 +8,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from s2s_search.nn.models import Seq2Seq
+from s2s_search.nn.cells import positions_within
+from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stepping import make_stepper
+
+# Sources that have ended leave the batch when at most this share of it is left: to copy the others takes time, too.
+SHARE_LEFT = 0.65
+# Off the CPU it is looked only every so many steps at what has ended: each look waits for the device.
+STEPS_BETWEEN_LOOKS = 8
 
 
 class Generated(NamedTuple):
     """Target ids [B, T], END included and 0 after it; lengths [B], END included; what greedy decoding saw on the way.
 
-    logits [B, T, V] (None unless asked for) and weights [B, T, S] (None without attention) are zero after a row's END.
-    Weights are in the order of the given source.
+    logits [B, T, V] and weights [B, T, S] (None unless asked for, weights also without attention) are zero after a
+    row's END. Weights are in the order of the given source.
     """
 
     ids: Tensor
@@ -37,33 +43,52 @@ class Hypotheses(NamedTuple):
 def greedy(
     model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, max_length: int, keep_logits: bool = False
 ) -> Generated:
-    """Takes the likeliest token at every step, up to END or `max_length`, for source_ids [B, S] of lengths [B]."""
-    stepper = make_stepper(model, model.encode(source_ids, source_lengths), beams=1)
+    """Takes the likeliest token at every step, up to END or `max_length`, for source_ids [B, S] of lengths [B].
+
+    With `keep_logits` the result has logits and attention weights.
+    """
+    return greedy_from(model, model.encode(source_ids, source_lengths), max_length, keep_logits)
+
+
+@torch.no_grad()
+def greedy_from(model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits: bool = False) -> Generated:
+    """`greedy` for encoded sources."""
+    source_lengths = encoding.encoder_output.lengths
+    stepper = make_stepper(model, encoding, beams=1)
     state = stepper.start()
     ids = torch.full_like(source_lengths, model.start_id)
     rows = torch.arange(len(ids), device=ids.device)  # those that are still decoded
-    live = torch.ones_like(ids, dtype=torch.bool)
-    lengths = torch.zeros_like(ids)
-    steps: list[tuple[Tensor, ...]] = []
-    for _ in range(max_length):
+    ended = torch.zeros_like(ids, dtype=torch.bool)
+    all_ids = ids.new_zeros(len(ids), max_length)
+    seen: list[tuple[Tensor, ...]] = []
+    looks = looked_at(max_length, ids.device)
+    for t in range(max_length):
         logits, state, weights = stepper.step(ids, state)
         ids = logits.argmax(dim=-1)
-        seen = [ids * live, *([logits * live.unsqueeze(1)] if keep_logits else [])]
-        seen += [] if weights is None else [weights * live.unsqueeze(1)]
-        steps.append(tuple(spread(tensor, rows, len(lengths)) for tensor in seen))
-        lengths[rows] += live
-        live = live & (ids != model.end_id)
-        left = int(live.sum())
-        if left == 0:
-            break
-        if left <= len(rows) // 2:
-            stay = live.nonzero().squeeze(1)
-            stepper, rows, ids, live = stepper.select(stay), rows[stay], ids[stay], live[stay]
-            state = tuple(tensor[stay] for tensor in state)
-    all_ids, *others = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
-    all_logits = others.pop(0) if keep_logits else None
-    all_weights = model.source_order(others[0], source_lengths) if others else None
-    return Generated(all_ids, lengths, all_logits, all_weights)
+        all_ids[rows, t] = ids
+        if keep_logits:
+            seen.append(tuple(spread(x, rows, len(all_ids)) for x in (logits, weights) if x is not None))
+        ended |= ids == model.end_id
+        if t in looks:
+            left = len(rows) - int(ended.sum())
+            if left == 0:
+                break
+            if left <= SHARE_LEFT * len(rows):
+                stay = (~ended).nonzero().squeeze(1)
+                stepper, rows, ids, ended = stepper.select(stay), rows[stay], ids[stay], ended[stay]
+                state = tuple(tensor[stay] for tensor in state)
+    all_ids, lengths = cut_at_end(all_ids, model.end_id)
+    steps = all_ids.shape[1]
+    past = ~positions_within(lengths, steps).unsqueeze(-1)
+    kept = [torch.stack(column, dim=1)[:, :steps].masked_fill(past, 0.0) for column in zip(*seen, strict=True)]
+    weights = model.source_order(kept[1], source_lengths) if len(kept) > 1 else None
+    return Generated(all_ids, lengths, kept[0] if kept else None, weights)
+
+
+def looked_at(steps: int, device: torch.device) -> range:
+    """The steps after which it is looked at what has ended."""
+    every = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS
+    return range(every - 1, steps, every)
 
 
 def spread(values: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -71,6 +96,14 @@ def spread(values: Tensor, rows: Tensor, count: int) -> Tensor:
     if len(rows) == count:
         return values
     return values.new_zeros(count, *values.shape[1:]).index_copy(0, rows, values)
+
+
+def cut_at_end(ids: Tensor, end_id: int) -> tuple[Tensor, Tensor]:
+    """Ids [..., T] that are 0 after the first END and as short as the longest row, and lengths [...] with END."""
+    is_end = ids == end_id
+    within = is_end.cumsum(-1) - is_end.long() == 0
+    lengths = within.sum(-1)
+    return (ids * within)[..., : int(lengths.max())], lengths
 
 
 @torch.no_grad()
@@ -87,33 +120,65 @@ def beam_search(
     score = log p / ((5 + length) / 6) ** length_penalty_weight, where the length does not count END (Wu et al., 2016;
     the original's beam search). A finished hypothesis keeps its score.
     """
-    batch, k = len(source_ids), beam_width
-    stepper = make_stepper(model, model.encode(source_ids, source_lengths), beams=k)
+    encoding = model.encode(source_ids, source_lengths)
+    return beam_search_from(model, encoding, max_length, beam_width, length_penalty_weight)
+
+
+@torch.no_grad()
+def beam_search_from(
+    model: Seq2Seq, encoding: Encoding, max_length: int, beam_width: int, length_penalty_weight: float = 0.0
+) -> Hypotheses:
+    """`beam_search` for encoded sources."""
+    source_lengths, k = encoding.encoder_output.lengths, beam_width
+    batch, device = len(source_lengths), source_lengths.device
+    stepper = make_stepper(model, encoding, beams=k)
     state = stepper.start()
-    ids = source_ids.new_full((batch, k, 1), model.start_id)
-    lengths = torch.zeros_like(ids[..., 0])
+    ids = source_lengths.new_full((batch * k,), model.start_id)
+    is_end = torch.arange(model.target_embedding.num_embeddings, device=device) == model.end_id
+    only_end = torch.where(is_end, 0.0, -torch.inf)
+    beam = torch.arange(k, device=device)
+    lengths = source_lengths.new_zeros(batch, k)
     finished = torch.zeros_like(lengths, dtype=torch.bool)
-    log_probs = scores = torch.where(torch.arange(k, device=ids.device) == 0, 0.0, -torch.inf).expand(batch, k)
-    sources = torch.arange(batch, device=ids.device).unsqueeze(1)
-    for _ in range(max_length):
-        logits, state, _ = stepper.step(ids[..., -1].flatten(), state)
-        step = torch.log_softmax(logits, dim=-1).view(batch, k, -1)
-        vocabulary = step.shape[-1]
-        is_end = torch.arange(vocabulary, device=ids.device) == model.end_id
-        step = torch.where(finished.unsqueeze(-1), torch.where(is_end, 0.0, -torch.inf), step)
-        total = log_probs.unsqueeze(-1) + step
-        longer = lengths.unsqueeze(-1) + (~finished.unsqueeze(-1) & ~is_end)
-        score = total / ((5.0 + longer) / 6.0) ** length_penalty_weight if length_penalty_weight else total
-        scores, best = score.flatten(1).topk(k)
-        parent, token = best // vocabulary, best % vocabulary
-        log_probs = total.flatten(1).gather(1, best)
-        lengths = longer.flatten(1).gather(1, best)
+    log_probs = torch.where(beam == 0, 0.0, -torch.inf).expand(batch, k)
+    sources = torch.arange(batch, device=device)  # those that are still decoded
+    parents, tokens = beam.repeat(max_length, batch, 1), lengths.new_zeros(max_length, batch, k)
+    scores = torch.zeros_like(lengths, dtype=state[0].dtype)
+    looks = looked_at(max_length, device)
+    for t in range(max_length):
+        logits, state, _ = stepper.step(ids, state)
+        step = torch.log_softmax(logits, dim=-1).view(len(sources), k, -1)
+        total = torch.where(finished.unsqueeze(-1), only_end, step).add_(log_probs.unsqueeze(-1)).flatten(1)
+        if length_penalty_weight:
+            penalty = ((5.0 + (lengths.unsqueeze(-1) + ~is_end)) / 6.0) ** length_penalty_weight
+            scores[sources], best = (total / penalty.flatten(1)).topk(k)
+            log_probs = total.gather(1, best)
+        else:
+            log_probs, best = total.topk(k)
+            scores[sources] = log_probs
+        parent, token = best // len(is_end), best % len(is_end)
+        parents[t, sources], tokens[t, sources] = parent, token
         finished = finished.gather(1, parent) | (token == model.end_id)
-        ids = torch.cat([ids.gather(1, parent.unsqueeze(-1).expand_as(ids)), token.unsqueeze(-1)], dim=-1)
-        rows = (parent + k * sources).flatten()
-        state = tuple(tensor.index_select(0, rows) for tensor in state)
-        if finished.all():
-            break
-    ids, lengths = ids[:, :, 1:], lengths + finished
-    past = torch.arange(ids.shape[-1], device=ids.device) >= lengths.unsqueeze(-1)
-    return Hypotheses(ids.masked_fill(past, 0), lengths, scores)
+        lengths = lengths.gather(1, parent) + ~finished
+        rows = parent + k * torch.arange(len(sources), device=device).unsqueeze(1)
+        if t in looks:
+            live = ~finished.all(dim=1)
+            left = int(live.sum())
+            if left == 0:
+                break
+            if left <= SHARE_LEFT * len(live):
+                stay = live.nonzero().squeeze(1)
+                stepper, sources, rows, token = stepper.select(stay), sources[stay], rows[stay], token[stay]
+                log_probs, finished, lengths = log_probs[stay], finished[stay], lengths[stay]
+        ids, state = token.flatten(), tuple(tensor.index_select(0, rows.flatten()) for tensor in state)
+    all_ids, all_lengths = cut_at_end(traced(parents[: t + 1], tokens[: t + 1]), model.end_id)
+    return Hypotheses(all_ids, all_lengths, scores)
+
+
+def traced(parents: Tensor, tokens: Tensor) -> Tensor:
+    """The ids [B, K, T] of the last hypotheses, from the tokens [T, B, K] and the hypotheses that they continue."""
+    at = torch.arange(tokens.shape[2], device=tokens.device).expand(tokens.shape[1:])
+    ids = []
+    for parent, token in zip(reversed(parents.unbind()), reversed(tokens.unbind()), strict=True):
+        ids.append(token.gather(1, at))
+        at = parent.gather(1, at)
+    return torch.stack(ids[::-1], dim=-1)

@@ -5,19 +5,23 @@ V vocabulary. Rows are the B * K hypotheses, those of one source side by side.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from s2s_search.nn import fused
 from s2s_search.nn.attention import Attention, Memory
-from s2s_search.nn.cells import StackedCell, State
+from s2s_search.nn.cells import Cell, State
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder
 from s2s_search.nn.encoders import EncoderOutput
 from s2s_search.nn.models import Encoding, Seq2Seq
 
 # A table pays when the vocabulary is not much larger than the rows of a step: they look up a few tens of times.
 ROWS_OF_A_TABLE = 10
+# A source's values are projected when a beam uses the results at every step, and they are few for their width.
+MEMORY_OVER_POSITIONS = 5
 
 
 class Stepper(Protocol):
@@ -61,68 +65,109 @@ class PlainStepper:
 class PreparedStepper:
     """Steps with all that never changes prepared; not for residual connections.
 
-    The hypotheses of a source share its memory. The first layer's input is [embedding, bridge vector, context], so its
-    projection is a sum of three: the first is looked up in a table, the second is the same at every step.
+    The first layer's input is [embedding, bridge vector, context], so its projection is a sum of three: the first is
+    looked up in a table, the second is the same at every step. With attention and z = W_mix [y, context] + b_mix,
+
+    logits = W tanh(z) + b = 2 W sigmoid(2 z) + b - W · 1
+
+    as on a CPU a tanh costs three sigmoids. The state is the layers' and then what PreparedAttention returns of it.
     """
 
     def __init__(self, model: Seq2Seq, encoding: Encoding, beams: int) -> None:
-        self.model, self.encoding, self.beams = model, encoding, beams
-        self.cell: StackedCell = model.decoder.cell
-        first, embeddings = self.cell.cells[0], model.target_embedding.weight
-        width, extra_width = embeddings.shape[1], 0 if encoding.extra is None else encoding.extra.shape[1]
-        of_embedding, of_extra, self.of_context = torch.split(
-            first.input_weights, [width, extra_width, first.input_size - width - extra_width]
-        )
-        self.bias = first.project(embeddings.new_zeros(1, first.input_size))
-        self.embeddings, self.of_embedding, self.table = embeddings, of_embedding, None
-        if len(embeddings) <= ROWS_OF_A_TABLE * beams * len(encoding.encoder_output.outputs):
-            self.table = torch.addmm(self.bias, embeddings, of_embedding)
-        self.constant = None if encoding.extra is None else (encoding.extra @ of_extra).repeat_interleave(beams, dim=0)
+        decoder = model.decoder
+        assert isinstance(decoder, BasicDecoder | AttentionDecoder)
+        self.encoding, self.beams, self.cell = encoding, beams, decoder.cell
+        self.layers = [prepared_layer(cell) for cell in decoder.cell.cells]
+        first, self.embeddings = self.layers[0], model.target_embedding.weight
+        width, extra_width = self.embeddings.shape[1], 0 if encoding.extra is None else encoding.extra.shape[1]
+        self.of_embedding, of_extra, of_context = first.input_weights.tensor_split([width, width + extra_width])
+        self.table: Tensor | None = None
+        if len(self.embeddings) <= ROWS_OF_A_TABLE * beams * len(encoding.encoder_output.outputs):
+            self.table = torch.addmm(first.biases, self.embeddings, self.of_embedding)
+        self.constant = None if encoding.extra is None else (encoding.extra @ of_extra).unsqueeze(1)  # [B, 1, gates]
+        self.weights, self.biases = decoder.logits.weight.t(), decoder.logits.bias.detach()
         self.attention: PreparedAttention | None = None
-        if encoding.memory is not None and isinstance(model.decoder, AttentionDecoder):
-            self.attention = PreparedAttention(model.decoder.attention, encoding.memory)
+        if encoding.memory is not None and isinstance(decoder, AttentionDecoder):
+            self.mix_of_y, mix_of_context = (2.0 * decoder.mix.weight.t()).tensor_split([decoder.cell.output_size])
+            self.mix_biases = 2.0 * decoder.mix.bias
+            self.weights, self.biases = 2.0 * self.weights, self.biases - self.weights.sum(0)
+            self.attention = PreparedAttention(decoder.attention, encoding.memory, beams, (of_context, mix_of_context))
 
     def start(self) -> State:
         state = tuple(tensor.repeat_interleave(self.beams, dim=0) for tensor in self.encoding.state)
-        if self.attention is None:
-            return state
-        return (*state, state[0].new_zeros(len(state[0]), self.attention.values.shape[-1]))
+        return state if self.attention is None else (*state, self.attention.start())
 
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State, Tensor | None]:
         if self.table is not None:
             projected = self.table.index_select(0, ids)
         else:
-            projected = torch.addmm(self.bias, self.embeddings.index_select(0, ids), self.of_embedding)
+            first = self.layers[0]
+            projected = torch.addmm(first.biases, self.embeddings.index_select(0, ids), self.of_embedding)
         if self.constant is not None:
-            projected = projected + self.constant
-        decoder = self.model.decoder
+            projected.view(-1, self.beams, projected.shape[1]).add_(self.constant)
         if self.attention is None:
             y, state = self.run_layers(projected, state)
-            assert isinstance(decoder, BasicDecoder)
-            return decoder.logits(y), state, None
-        y, cell_state = self.run_layers(torch.addmm(projected, state[-1], self.of_context), state[:-1])
-        context, weights = self.attention(y.view(-1, self.beams, y.shape[1]))
-        context = context.view(len(y), -1)
-        assert isinstance(decoder, AttentionDecoder)
-        return decoder.predict(y, context), (*cell_state, context), weights.view(len(y), -1)
+            return torch.addmm(self.biases, y, self.weights), state, None
+        y, state = self.run_layers(self.attention.add_context(0, projected, state[-1]), state[:-1])
+        seen, weights = self.attention(y)
+        mix = self.attention.add_context(1, torch.addmm(self.mix_biases, y, self.mix_of_y), seen)
+        return torch.addmm(self.biases, mix.sigmoid_(), self.weights), (*state, seen), weights
 
     def run_layers(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        first, *others = zip(self.cell.cells, self.cell.layer_states(state), strict=True)
-        y, states = first[0].step(projected, first[1])
-        for cell, layer_state in others:
-            y, layer_state = cell(y, layer_state)
-            states += layer_state
-        return y, states
+        states = self.cell.layer_states(state)
+        y, new = self.layers[0].step(projected, states[0])
+        for layer, layer_state in zip(self.layers[1:], states[1:], strict=True):
+            y, layer_state = layer.step(torch.addmm(layer.biases, y, layer.input_weights), layer_state)
+            new += layer_state
+        return y, new
 
     def select(self, sources: Tensor) -> "PreparedStepper":
         fewer = copy.copy(self)
         fewer.encoding = selected(self.encoding, sources)
-        if self.constant is not None:
-            rows = torch.arange(len(self.constant), device=sources.device).view(-1, self.beams)[sources].flatten()
-            fewer.constant = self.constant[rows]
-        if self.attention is not None:
-            fewer.attention = self.attention.select(sources)
+        fewer.constant = None if self.constant is None else self.constant[sources]
+        fewer.attention = None if self.attention is None else self.attention.select(sources)
         return fewer
+
+
+class Layer:
+    """A layer of cells; its step takes x `input_weights` + `biases`, which it may overwrite."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell, self.input_weights = cell, cell.input_weights.detach()
+        self.biases = cell.project(self.input_weights.new_zeros(cell.input_size))
+
+    def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.cell.step(projected, state)
+
+
+class LSTMLayer(Layer):
+    """A layer of LSTM cells with one sigmoid for all gates: its candidate's weights are doubled, and
+
+    c' = sigmoid(f) c + sigmoid(i) (2 sigmoid(2 j) - 1),  h' = sigmoid(o) (2 sigmoid(2 c') - 1)
+    """
+
+    def __init__(self, cell: Cell, recurrence: fused.Recurrence) -> None:
+        super().__init__(cell)
+        input_weights, recurrent_weights, biases = recurrence.weights
+        units = len(recurrent_weights)
+        scale, forget_bias = torch.ones_like(biases), torch.zeros_like(biases)
+        scale[units : 2 * units], forget_bias[2 * units : 3 * units] = 2.0, recurrence.options["forget_bias"]
+        self.input_weights, self.recurrent_weights = input_weights * scale, recurrent_weights * scale
+        self.biases = biases * scale + forget_bias
+
+    def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        c, h = state
+        i, j, f, o = projected.addmm_(h, self.recurrent_weights).sigmoid_().chunk(4, dim=-1)
+        c = (f * c).addcmul_(i, j, value=2.0).sub_(i)
+        h = (2.0 * c).sigmoid_().mul_(o).mul_(2.0).sub_(o)
+        return h, (c, h)
+
+
+def prepared_layer(cell: Cell) -> Layer:
+    recurrence = cell.recurrence()
+    if recurrence is not None and recurrence.steps is fused.LSTMSteps:
+        return LSTMLayer(cell, recurrence)
+    return Layer(cell)
 
 
 class PreparedAttention:
@@ -130,32 +175,55 @@ class PreparedAttention:
 
     dot       k · (W q + b) = (W' k) · q + k · b
     bahdanau  v · tanh(k + W q + b) = 2 v · sigmoid(2 k + 2 b + 2 W q) - v · 1, of which the last cancels in the softmax
+
+    Of the context only products with some matrices are wanted, context W = (weights values) W = weights (values W).
+    Where values W is worth making, the weights [B * K, S] are what attention returns, else the context [B * K, M].
     """
 
-    def __init__(self, attention: Attention, memory: Memory) -> None:
+    def __init__(self, attention: Attention, memory: Memory, beams: int, matrices: Sequence[Tensor]) -> None:
         weight, bias = attention.query.weight, attention.query.bias
-        self.values = memory.values
+        self.beams, self.values, self.matrices = beams, memory.values, matrices
+        self.projected_values: list[Tensor] | None = None
+        if beams > 1 and memory.values.shape[1] * MEMORY_OVER_POSITIONS <= memory.values.shape[2]:
+            self.projected_values = [memory.values @ matrix for matrix in matrices]
         self.padding = torch.zeros_like(memory.keys[..., 0]).masked_fill(~memory.mask, -torch.inf).unsqueeze(1)
         self.v = self.weight = None
         if attention.v is None:
             self.padding = self.padding + (memory.keys @ bias).unsqueeze(1)
             self.keys = (memory.keys @ weight).transpose(1, 2).contiguous()  # [B, H, S]
         else:
-            self.v, self.weight = 2 * attention.v, 2 * weight.T
-            self.keys = (2 * (memory.keys + bias)).unsqueeze(1)  # [B, 1, S, A]
+            self.v, self.weight = 2.0 * attention.v, 2.0 * weight.t()
+            self.keys = (2.0 * (memory.keys + bias)).unsqueeze(1)  # [B, 1, S, A]
+
+    def start(self) -> Tensor:
+        """What `__call__` would return for a context of zeros."""
+        batch, positions, memory = self.values.shape
+        return self.values.new_zeros(batch * self.beams, memory if self.projected_values is None else positions)
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns contexts [B, K, M] and weights [B, K, S]."""
+        """Returns what `add_context` takes, and the weights [B * K, S], for queries [B * K, H]."""
+        query = query.view(-1, self.beams, query.shape[1])
         if self.v is None or self.weight is None:
             scores = torch.baddbmm(self.padding, query, self.keys)
         else:
-            scores = torch.sigmoid(self.keys + (query @ self.weight).unsqueeze(2)) @ self.v + self.padding
+            scores = (self.keys + (query @ self.weight).unsqueeze(2)).sigmoid_() @ self.v + self.padding
         weights = torch.softmax(scores, dim=-1)
-        return weights @ self.values, weights
+        seen = weights @ self.values if self.projected_values is None else weights
+        return seen.flatten(0, 1), weights.flatten(0, 1)
+
+    def add_context(self, k: int, to: Tensor, seen: Tensor) -> Tensor:
+        """Adds context W to a tensor [B * K, ...], for W the matrix number k."""
+        if self.projected_values is None:
+            return to.addmm_(seen, self.matrices[k])
+        by_source = to.view(-1, self.beams, to.shape[1])
+        by_source.baddbmm_(seen.view(-1, self.beams, seen.shape[1]), self.projected_values[k])
+        return to
 
     def select(self, sources: Tensor) -> "PreparedAttention":
         fewer = copy.copy(self)
         fewer.values, fewer.padding, fewer.keys = self.values[sources], self.padding[sources], self.keys[sources]
+        if self.projected_values is not None:
+            fewer.projected_values = [values[sources] for values in self.projected_values]
         return fewer
 
 

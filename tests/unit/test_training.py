@@ -6,6 +6,7 @@ import os
 import platform
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -172,6 +173,14 @@ def test_evaluation_equals_a_plain_loop(corpus: Corpus) -> None:
     assert measured["dev.token_accuracy"] == pytest.approx(correct / tokens)
     assert measured["dev.error_rate"] == pytest.approx(edits / length)
     assert measured["dev.word_error_rate"] == pytest.approx(wrong / len(corpus.dev))
+
+
+def test_evaluation_encodes_a_batch_once(corpus: Corpus) -> None:
+    hparams = settings(train__eval_batch_size=7)
+    model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
+    with mock.patch.object(model, "encode", wraps=model.encode) as encode:
+        evaluate(model, corpus.dev, corpus, hparams)
+    assert encode.call_count == 3  # 20 pairs
 
 
 def distance(a: list[int], b: list[int]) -> int:

@@ -1,0 +1,140 @@
+"""Greedy and beam search, held to searches over lists, a source at a time, with the teacher-forced model's numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2s_search.hparams import Hparams
+from s2s_search.nn import generate
+from s2s_search.nn.generate import beam_search, greedy
+from s2s_search.nn.models import Encoding, Seq2Seq
+from s2s_search.nn.stepping import Stepper, make_stepper
+from tests.models import TARGET_SIZE, batch_of, make
+from tests.properties.test_device import Operations
+from tests.properties.test_models import configurations
+
+STEPS, END = 5, TARGET_SIZE - 1
+SOURCES = [[1, 2, 3, 4], [5, 0], [2], [], [4, 4, 1], [0, 3, 5, 1, 2]]
+MANY = batch_of(SOURCES, [[]] * 6)
+
+Hypothesis = tuple[tuple[int, ...], float]
+
+
+def model_of(hparams: Hparams, forced: bool, seed: int = 3) -> Seq2Seq:
+    """A model; no sequence ends if lengths are `forced`."""
+    model = make(hparams, seed).eval()
+    with torch.no_grad():  # so that sequences end at all lengths
+        model.decoder.logits.bias[END] += 1.0  # type: ignore[union-attr, operator, index]
+    model.end_id = -1 if forced else END
+    return model
+
+
+def plain_search(model: Seq2Seq, source: list[int], width: int, weight: float) -> list[Hypothesis]:
+    """The best hypotheses and their scores, best first, of one source."""
+
+    def score(hypothesis: Hypothesis) -> float:
+        ids, log_p = hypothesis
+        length = len(ids) - (ids[-1] == model.end_id)
+        return log_p / ((5 + length) / 6) ** weight
+
+    beam: list[Hypothesis] = [((), 0.0)]
+    for _ in range(STEPS):
+        candidates = [(ids, log_p) for ids, log_p in beam if ids and ids[-1] == model.end_id]
+        for ids, log_p in set(beam) - set(candidates):
+            logits = model(batch_of([source], [ids]))[0, len(ids)]
+            candidates += [((*ids, k), log_p + p) for k, p in enumerate(torch.log_softmax(logits, -1).tolist())]
+        beam = sorted(candidates, key=score, reverse=True)[:width]
+    return [(ids, score((ids, log_p))) for ids, log_p in beam]
+
+
+@settings(max_examples=25, deadline=None)
+@given(configurations(), st.booleans())
+def test_greedy_search_is_a_plain_search(hparams: Hparams, forced: bool) -> None:
+    model = model_of(hparams, forced)
+    with leaving_at_once():
+        result = greedy(model, MANY.source_ids, MANY.source_lengths, STEPS)
+    for row, source in enumerate(SOURCES):
+        ((ids, _),) = plain_search(model, source, 1, 0.0)
+        assert result.lengths[row] == len(ids)
+        assert result.ids[row].tolist() == [*ids, *[0] * (result.ids.shape[1] - len(ids))]
+
+
+@settings(max_examples=30, deadline=None)
+@given(configurations(), st.integers(2, 4), st.sampled_from([0.0, 1.0, 3.0]), st.booleans())
+def test_beam_search_is_a_plain_search(hparams: Hparams, width: int, weight: float, forced: bool) -> None:
+    model = model_of(hparams, forced)
+    with leaving_at_once():
+        beam = beam_search(model, MANY.source_ids, MANY.source_lengths, STEPS, width, weight)
+    for row, source in enumerate(SOURCES):
+        for k, (ids, score) in enumerate(plain_search(model, source, width, weight)):
+            assert beam.ids[row, k, : beam.lengths[row, k]].tolist() == list(ids)
+            assert not beam.ids[row, k, len(ids) :].any()
+            assert float(beam.scores[row, k]) == pytest.approx(score)
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Lets sources leave the batch as soon as they have ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "SHARE_LEFT", 1.0)
+        yield
+
+
+@contextmanager
+def rows_of_steps() -> Iterator[list[int]]:
+    """Collects how many rows each step computes."""
+    rows: list[int] = []
+
+    class Counting:
+        def __init__(self, stepper: Stepper) -> None:
+            self.stepper, self.start = stepper, stepper.start
+
+        def step(self, ids: torch.Tensor, state: tuple[torch.Tensor, ...]) -> object:
+            rows.append(len(ids))
+            return self.stepper.step(ids, state)
+
+        def select(self, sources: torch.Tensor) -> "Counting":
+            return Counting(self.stepper.select(sources))
+
+    def counting(model: Seq2Seq, encoding: Encoding, beams: int) -> Counting:
+        return Counting(make_stepper(model, encoding, beams))
+
+    with pytest.MonkeyPatch.context() as patch, leaving_at_once():
+        patch.setattr(generate, "make_stepper", counting)
+        yield rows
+
+
+@settings(max_examples=25, deadline=None)
+@given(configurations(), st.booleans(), st.integers(1, 3))
+def test_a_source_leaves_the_batch_when_all_of_it_has_ended(hparams: Hparams, forced: bool, width: int) -> None:
+    model = model_of(hparams, forced)
+    with rows_of_steps() as rows:
+        lengths = greedy(model, MANY.source_ids, MANY.source_lengths, STEPS).lengths
+    assert rows == [int((lengths > t).sum()) for t in range(int(lengths.max()))]
+    with rows_of_steps() as rows:
+        longest = beam_search(model, MANY.source_ids, MANY.source_lengths, STEPS, width).lengths.amax(1)
+    assert rows == [width * int((longest > t).sum()) for t in range(int(longest.max()))]
+
+
+@settings(max_examples=30, deadline=None)
+@given(configurations(), st.integers(1, STEPS + 1))
+def test_to_look_seldom_changes_nothing(hparams: Hparams, every: int) -> None:
+    """On a GPU it is looked every so many steps at what has ended; each look and the last one wait for the device."""
+    model, sources = model_of(hparams, forced=False), (MANY.source_ids, MANY.source_lengths)
+    expected = greedy(model, *sources, STEPS, keep_logits=True), beam_search(model, *sources, STEPS, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "looked_at", lambda steps, device: range(every - 1, steps, every))
+        seldom = greedy(model, *sources, STEPS, keep_logits=True), beam_search(model, *sources, STEPS, 3)
+        torch.testing.assert_close(seldom, expected)
+        encoded = model.encode(*sources)
+        with Operations() as decoding:
+            generate.greedy_from(model, encoded, STEPS)
+    waits = decoding.names.count("_local_scalar_dense")
+    assert waits <= STEPS // every + 1
+    if every > STEPS:
+        assert waits == 1
+        assert "nonzero" not in decoding.names
