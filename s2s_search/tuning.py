@@ -45,12 +45,13 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # the driver looks through all that wait
 }
 # Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
 # none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
 RAY_LOG = "ray.log"
-HPARAMS = "hparams"  # of a point of Tune's grid, as JSON: Tune copies the grid for every trial, value by value
+NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
 NOT_THE_ERROR = re.compile(r"\x1b\[[0-9;]*m|^Failure # .*\n", re.MULTILINE)  # in Ray's error files
 RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag"}
 
@@ -204,7 +205,7 @@ class Listener(tune.Callback):
         self.recorder.tick()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self.recorder.begin_trial(str(trial), json.loads(trial.config[HPARAMS]))
+        self.recorder.begin_trial(str(trial), _hparams(trial.config))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
@@ -216,7 +217,7 @@ class Listener(tune.Callback):
         self.recorder.end_trial(str(trial), "stopped" if status == "running" else status)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self.recorder.begin_trial(str(trial), json.loads(trial.config[HPARAMS]))  # it may have failed before it started
+        self.recorder.begin_trial(str(trial), _hparams(trial.config))  # it may have failed before it started
         text = Path(trial.error_file).read_text(encoding="utf-8")
         self.recorder.fail_trial(str(trial), NOT_THE_ERROR.sub("", text))
 
@@ -337,17 +338,18 @@ def _tuner(
 ) -> tune.Tuner:
     metric = space.metric
 
-    def run(point: Mapping[str, Any], corpus: Corpus | None = None) -> None:
-        trainable(json.loads(point[HPARAMS]), corpus, folder, metric.name, metric.goal, train)
+    def run(config: Mapping[str, Any], corpus: Corpus | None = None) -> None:
+        trainable(_hparams(config), corpus, folder, metric.name, metric.goal, train)
 
     resources = {"cpu": space.resources.cpu, "gpu": space.resources.gpu}
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(run, corpus=corpus), resources),
-        param_space={HPARAMS: tune.grid_search([json.dumps(config) for config in configs])},
         tune_config=tune.TuneConfig(
             metric=metric.name,
             mode="min" if metric.goal == "minimize" else "max",
             scheduler=_scheduler(space),
+            search_alg=Configurations(configs),
+            num_samples=len(configs),
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -356,9 +358,30 @@ def _tuner(
     )
 
 
+class Configurations(tune.search.Searcher):
+    """Hands one configuration a trial to Tune, in their order. (Of a grid Tune makes a copy for every trial.)"""
+
+    def __init__(self, configs: Sequence[Config]) -> None:
+        super().__init__()
+        self.configs = enumerate(configs)
+
+    def suggest(self, trial_id: str) -> Any:
+        for number, config in self.configs:
+            return {NUMBER: number, HPARAMS: json.dumps(config)}
+        return tune.search.Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None: ...
+
+
 def _name(trial: Any) -> str:
-    """Names the K-th configuration trial-0000K: Tune numbers the points of a grid in their order."""
-    return f"trial-{int(trial.trial_id.rpartition('_')[2]):05d}"
+    """Names the K-th configuration trial-0000K."""
+    return f"trial-{trial.config[NUMBER]:05d}"
+
+
+def _hparams(config: Mapping[str, Any]) -> Config:
+    """The hyperparameters of a trial, from Tune's configuration of it."""
+    hparams: Config = json.loads(config[HPARAMS])
+    return hparams
 
 
 def _scheduler(space: Space) -> TrialScheduler:

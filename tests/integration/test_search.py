@@ -318,7 +318,8 @@ def test_the_run_folder_says_what_ran(troubled_run: results.Results) -> None:
     assert (folder / "space.yaml").read_bytes() == (folder.parent / "space.yaml").read_bytes()
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "search"
-    assert events[-1] | {"time": 0} == {"event": "status", "time": 0, "status": "finished"}
+    assert (events[-1]["event"], events[-1]["status"]) == ("status", "finished")
+    assert events[-1]["driver"]["reports"] == sum(event["event"] == "report" for event in events)
 
 
 def counting_threads(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
