@@ -358,6 +358,11 @@ def dropout(x: Tensor, keep_prob: float, training: bool) -> Tensor:
     return F.dropout(x, 1.0 - keep_prob, training) if keep_prob < 1.0 else x
 
 
+def dropout_mask(like: Tensor, keep_prob: float) -> Tensor | None:
+    """Draws what `dropout` multiplies by in training: 1 / keep_prob with probability keep_prob, or else 0."""
+    return torch.empty_like(like).bernoulli_(keep_prob).div_(keep_prob) if keep_prob < 1.0 else None
+
+
 class Embedded(NamedTuple):
     """Inputs [B, S, I]; where they were looked up as they are, the ids [B, S] and the table [V, I]."""
 
@@ -446,10 +451,25 @@ class StackedCell(nn.Module):
         return x, tuple(states)
 
     def recurrences(self) -> list[fused.Recurrence] | None:
-        """The layers for a loop over all of them at every step; None if it does not know what is in them or between."""
-        dropout = self.training and (self.input_keep_prob < 1.0 or self.output_keep_prob < 1.0)
+        """The layers for a loop over all of them at every step; None if it does not know their equations."""
         found = [recurrence for cell in self.cells if (recurrence := cell.recurrence()) is not None]
-        return found if len(found) == len(self.cells) and not dropout and not self.residual else None
+        return found if len(found) == len(self.cells) and not self.residual else None
+
+    def masks(self, time: int, below: Tensor) -> list[Tensor | None]:
+        """Draws the dropout of such a loop, whose first layer takes something like `below` [B, M] besides x.
+
+        Masks [T, B, ...] for that, for the outputs of each layer that the next one takes, and for those of the last.
+        """
+        if not self.training:
+            return [None] * (len(self.layers) + 1)
+        # Between two layers dropout comes twice; of two draws in a row both are kept with the product's probability.
+        between = self.input_keep_prob * self.output_keep_prob
+        keep_probs = [self.input_keep_prob, *[between] * (len(self.layers) - 1), self.output_keep_prob]
+        units = [below.shape[1], *(cell.output_size for cell in self.cells)]
+        return [
+            dropout_mask(below.new_empty(time, len(below), size), keep_prob)
+            for size, keep_prob in zip(units, keep_probs, strict=True)
+        ]
 
     def dropped(self, x: Tensor) -> Tensor:
         return dropout(x, self.input_keep_prob, self.training)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 1  # of loops.c
+VERSION = 2  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 
 
@@ -34,6 +34,10 @@ class Cell(Arguments):
         "gru batch units below_units before after lengths gates output inside half_tanh weights candidate_weights below"
         " below_weights d_output d_c d_below scratch weights_t candidate_weights_t below_weights_t"
     )
+
+
+class Dropout(Arguments):
+    _fields_ = fields("batch units mask below output d_output d_below")
 
 
 class Attention(Arguments):
@@ -77,14 +81,23 @@ def usable(tensor: Tensor) -> bool:
 
 
 def run(
-    direction: str, dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, rows: Sequence[int]
+    direction: str,
+    dtype: torch.dtype,
+    cells: Sequence[Cell],
+    rows: Sequence[int],
+    attention: Attention | None = None,
+    dropouts: Sequence[Dropout] = (),
 ) -> None:
-    """Runs the `forward` or the `backward` loop over all steps, of which step t computes the first rows[t] rows."""
+    """Runs the `forward` or the `backward` loop over all steps, of which step t computes the first rows[t] rows.
+
+    With attention there is a dropout before each of the cells and before attention.
+    """
     suffix, gemm = TYPES[dtype]
     getattr(LIBRARY, f"{direction}_{suffix}")(
         ctypes.cast(getattr(BLAS, gemm), ctypes.c_void_p),
         (Cell * len(cells))(*cells),
         ctypes.c_int64(len(cells)),
+        (Dropout * len(dropouts))(*dropouts),
         None if attention is None else ctypes.byref(attention),
         ctypes.c_int64(len(rows)),
         (ctypes.c_int64 * len(rows))(*rows),

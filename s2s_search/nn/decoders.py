@@ -182,8 +182,10 @@ class AttentionDecoder(Decoder):
             place, lookup = order.argsort(), lookup.reordered(order)
             x = Embedded(x.vectors[order], None if x.ids is None else x.ids[order], x.table)
             state = tuple(tensor[order] for tensor in state)
-        layer_states = self.cell.layer_states(state)
-        results = attend(recurrences, lookup, x.vectors.transpose(0, 1), layer_states, rows, x.tokens())
+        vectors, layer_states = self.cell.dropped(x.vectors), self.cell.layer_states(state)
+        tokens = x.tokens() if vectors is x.vectors else None
+        masks = self.cell.masks(time, lookup.values[:, 0])
+        results = attend(recurrences, lookup, vectors.transpose(0, 1), layer_states, rows, masks, tokens)
         return Unrolled(*(r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results))
 
 

@@ -472,7 +472,7 @@ class Unroll(torch.autograd.Function):
 def run(steps: Steps) -> None:
     """Runs the steps of a layer."""
     if steps.compiled:
-        compiled.run("forward", steps.gates.dtype, [steps.arguments(backward=False)], None, steps.rows)
+        compiled.run("forward", steps.gates.dtype, [steps.arguments(backward=False)], steps.rows)
         return
     steps.start()
     for t in range(len(steps.rows))[:: -1 if steps.reverse else 1]:
@@ -481,7 +481,7 @@ def run(steps: Steps) -> None:
 
 def run_backward(steps: Steps) -> None:
     if steps.compiled:
-        compiled.run("backward", steps.gates.dtype, [steps.arguments(backward=True)], None, steps.rows)
+        compiled.run("backward", steps.gates.dtype, [steps.arguments(backward=True)], steps.rows)
         return
     steps.start_backward()
     for t in range(len(steps.rows))[:: 1 if steps.reverse else -1]:

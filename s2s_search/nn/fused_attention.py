@@ -177,6 +177,56 @@ class AdditiveSteps(AttentionSteps):
         return self.d_keys * (self.twice_v * 2.0), None, d_weights, self.d_v * 2.0
 
 
+class Dropout:
+    """What a layer, or attention, takes of what lies below it: output[t] = mask[t] * below[t], for both [T, B, ...].
+
+    Without a mask it takes all as it is.
+    """
+
+    def __init__(self, rows: Rows, below: Tensor, mask: Tensor | None) -> None:
+        self.rows, self.below, self.mask = rows, below, mask
+        self.output = below if mask is None else buffer(below, len(rows), below.shape[1:], rows)
+
+    def start(self) -> None:
+        """Makes ready for `forward`."""
+        if self.mask is not None:
+            parts = (self.mask, self.below, self.output)
+            self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+
+    def forward(self, t: int) -> None:
+        """Computes output[t]."""
+        if self.mask is not None:
+            mask, below, output = self.at[t]
+            torch.mul(mask, below, out=output)
+
+    def take_gradients(self, d_below: Tensor, d_output: Tensor | None = None) -> None:
+        """Takes where to add the gradient of `below`, and what the outputs' gradient starts from, or None for zeros."""
+        self.d_below = d_below
+        self.d_output = d_below if self.mask is None else torch.zeros_like(d_below)
+        if d_output is not None:
+            self.d_output.copy_(d_output)
+
+    def start_backward(self) -> None:
+        """Makes ready for `backward`."""
+        if self.mask is not None:
+            parts = (self.mask, self.d_below, self.d_output)
+            self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+
+    def backward(self, t: int) -> None:
+        """Takes d_output[t], and adds to d_below[t]."""
+        if self.mask is not None:
+            mask, d_below, d_output = self.derivatives[t]
+            d_below.addcmul_(mask, d_output)
+
+    def arguments(self, backward: bool) -> compiled.Dropout:
+        """What the compiled loop takes."""
+        _, batch, units = self.below.shape
+        given = {"mask": self.mask, "below": self.below, "output": self.output}
+        if backward:
+            given |= {"d_output": self.d_output, "d_below": self.d_below}
+        return compiled.Dropout(batch=batch, units=units, **given)
+
+
 @dataclass(frozen=True)
 class Lookup:
     """Attention as the loop here runs it: the class of its steps, and what they take; `weights` are the scores'."""
@@ -197,18 +247,20 @@ def attend(
     x: Tensor,
     states: Sequence[Sequence[Tensor]],
     rows: Rows,
+    masks: Sequence[Tensor | None],
     tokens: Tokens | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs layers of cells, each over the outputs of the one below, with the top one's output as attention's query.
 
     y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X], which `tokens` may
-    explain.
+    explain. The masks, where there are any, multiply the contexts [T, B, M] that the first layer takes, and then the
+    outputs [T, B, H] of each layer.
     Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S]. Step t computes the first rows[t]
     rows only; the rest is zero.
     """
     layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
     tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
-    result = Attend.apply(recurrences, lookup.steps, rows, tokens, x, *tensors)  # type: ignore[no-untyped-call]
+    result = Attend.apply(recurrences, lookup.steps, rows, masks, tokens, x, *tensors)  # type: ignore[no-untyped-call]
     outputs, contexts, weights = result
     return outputs, contexts, weights
 
@@ -220,6 +272,7 @@ class Attend(torch.autograd.Function):
         recurrences: Sequence[Recurrence],
         attention_steps: type[AttentionSteps],
         rows: Rows,
+        masks: Sequence[Tensor | None],
         tokens: Tokens | None,
         x: Tensor,
         *tensors: Tensor,
@@ -228,71 +281,79 @@ class Attend(torch.autograd.Function):
         of_layers = [(taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)) for r in recurrences]
         attention = attention_steps(rows, *rest)
         layers: list[Steps] = []
-        for r, (weights, state) in zip(recurrences, of_layers, strict=True):
+        dropouts = [Dropout(rows, attention.context[:-1], masks[0])]
+        for r, (weights, state), mask in zip(recurrences, of_layers, masks[1:], strict=True):
+            below = dropouts[-1].output
             if layers:
-                layers.append(r.steps(rows, None, layers[-1].output[1:], weights, state, **r.options))
+                layers.append(r.steps(rows, None, below, weights, state, **r.options))
             else:
-                below = attention.context[:-1]
                 layers.append(r.steps(rows, x, below, weights, state, tokens=tokens, **r.options))
-        run(layers, attention)
-        keep(ctx, (layers, attention), tensors)
-        return layers[-1].output[1:], attention.context[1:], attention.weights
+            dropouts.append(Dropout(rows, layers[-1].output[1:], mask))
+        run(layers, dropouts, attention)
+        keep(ctx, (layers, dropouts, attention), tensors)
+        return dropouts[-1].output, attention.context[1:], attention.weights
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, d_outputs: Tensor | None, d_contexts: Tensor | None, d_weights: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        layers, attention = taken(ctx)
+        layers, dropouts, attention = taken(ctx)
         attention.take_gradients(d_contexts, d_weights)
         d_below = attention.d_context[:-1]
-        for layer in layers:
-            layer.take_gradients(d_outputs if layer is layers[-1] else None, (), d_below)
+        for layer, dropout in zip(layers, dropouts[:-1], strict=True):
+            dropout.take_gradients(d_below)
+            layer.take_gradients(None, (), dropout.d_output)
             d_below = layer.d_output[1:]
-        run_backward(layers, attention)
+        dropouts[-1].take_gradients(d_below, d_outputs)
+        run_backward(layers, dropouts, attention)
         d_x, d_layers = None, []
         for layer in layers:
             d_layer_x, d_layer_weights = layer.d_x_and_weights()
             d_x = d_layer_x if d_x is None else d_x
             d_layers += [*d_layer_weights, *layer.d_first_state()]
-        queries = layers[-1].output[1:]
-        return None, None, None, None, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
+        queries = dropouts[-1].output
+        return None, None, None, None, None, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
 
 
-def run(layers: Sequence[Steps], attention: AttentionSteps) -> None:
-    """Runs the steps of all layers and of attention, whose query is the last layer's output."""
-    top, rows = layers[-1], attention.rows
-    if top.compiled:
+def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:
+    """Runs the steps of all layers, each after its dropout, and after the last dropout those of attention."""
+    last, rows = dropouts[-1], attention.rows
+    if layers[0].compiled:
         cells = [layer.arguments(backward=False) for layer in layers]
-        compiled.run("forward", top.gates.dtype, cells, attention.arguments(top.output[1:]), rows)
+        dropped = [dropout.arguments(backward=False) for dropout in dropouts]
+        compiled.run("forward", last.output.dtype, cells, rows, attention.arguments(last.output), dropped)
         return
-    attention.start()
-    for layer in layers:
-        layer.start()
-    below = [at_each_step(layer.below, rows) for layer in layers if layer.below is not None]
-    queries = at_each_step(top.output[1:], rows)
+    parts: list[Steps | Dropout | AttentionSteps] = [*layers, *dropouts, attention]
+    for part in parts:
+        part.start()
+    inputs = [at_each_step(dropout.output, rows) for dropout in dropouts]
     for t in range(len(rows)):
-        for layer, layer_below in zip(layers, below, strict=True):
-            layer.forward(t, layer_below[t])
-        attention.forward(t, queries[t])
+        for layer, dropout, layer_input in zip(layers, dropouts[:-1], inputs[:-1], strict=True):
+            dropout.forward(t)
+            layer.forward(t, layer_input[t])
+        last.forward(t)
+        attention.forward(t, inputs[-1][t])
 
 
-def run_backward(layers: Sequence[Steps], attention: AttentionSteps) -> None:
-    top, rows = layers[-1], attention.rows
-    if top.compiled:
+def run_backward(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:
+    last, rows = dropouts[-1], attention.rows
+    if layers[0].compiled:
         cells = [layer.arguments(backward=True) for layer in layers]
-        of_attention = attention.arguments(top.output[1:], top.d_output[1:])
-        compiled.run("backward", top.gates.dtype, cells, of_attention, rows)
+        dropped = [dropout.arguments(backward=True) for dropout in dropouts]
+        of_attention = attention.arguments(last.output, last.d_output)
+        compiled.run("backward", last.output.dtype, cells, rows, of_attention, dropped)
         return
-    attention.start_backward()
-    for layer in layers:
-        layer.start_backward()
-    d_below = [at_each_step(layer.d_below, rows) for layer in layers if layer.d_below is not None]
-    d_queries = at_each_step(top.d_output[1:], rows)
+    parts: list[Steps | Dropout | AttentionSteps] = [*layers, *dropouts, attention]
+    for part in parts:
+        part.start_backward()
+    d_inputs = [at_each_step(dropout.d_output, rows) for dropout in dropouts]
     for t in reversed(range(len(rows))):
-        attention.backward(t, d_queries[t])
-        for layer, layer_d_below in zip(reversed(layers), reversed(d_below), strict=True):
-            layer.backward(t, layer_d_below[t])
+        attention.backward(t, d_inputs[-1][t])
+        last.backward(t)
+        for layer, dropout, d_input in zip(layers[::-1], dropouts[-2::-1], d_inputs[-2::-1], strict=True):
+            layer.backward(t, d_input[t])
+            dropout.backward(t)
 
 
 def taken_off(tensors: list[Tensor], number: int) -> list[Tensor]:

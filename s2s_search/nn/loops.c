@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 1 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 2 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -72,6 +72,7 @@ INLINED double exponential_double(double x) { return exp(x); }
 
 #define gemm_t NAME(gemm_t)
 #define cell_t NAME(cell_t)
+#define dropout_t NAME(dropout_t)
 #define attention_t NAME(attention_t)
 #define multiply NAME(multiply)
 #define sigmoid NAME(sigmoid)
@@ -92,6 +93,15 @@ typedef struct {
     REAL *d_output, *d_c, *d_below, *scratch;            /* the last [B, H] */
     const REAL *weights_t, *candidate_weights_t, *below_weights_t;
 } cell_t;
+
+/* What a layer, or attention, takes of what lies below it (Dropout of fused_attention.py). All are [T, B, units]. */
+typedef struct {
+    int64_t batch, units;
+    const REAL *mask, *below;                            /* without a mask, output and below are one, and so are their d_ */
+    REAL *output;
+    const REAL *d_output;
+    REAL *d_below;
+} dropout_t;
 
 /* Attention (AttentionSteps of fused_attention.py). */
 typedef struct {
@@ -302,6 +312,28 @@ static void NAME(cell_backward)(const cell_t *cell, gemm_t gemm, int64_t t, int6
                  cell->d_below + t * cell->batch * cell->below_units, cell->below_units);
 }
 
+/* --- dropout --- */
+
+VECTORISED static void NAME(dropout_forward)(const dropout_t *dropout, int64_t t, int64_t rows)
+{
+    if (!dropout->mask) return;
+    const int64_t first = t * dropout->batch * dropout->units;
+    const REAL *restrict mask = dropout->mask + first, *restrict below = dropout->below + first;
+    REAL *restrict output = dropout->output + first;
+#pragma omp simd
+    for (int64_t k = 0; k < rows * dropout->units; k++) output[k] = mask[k] * below[k];
+}
+
+VECTORISED static void NAME(dropout_backward)(const dropout_t *dropout, int64_t t, int64_t rows)
+{
+    if (!dropout->mask) return;
+    const int64_t first = t * dropout->batch * dropout->units;
+    const REAL *restrict mask = dropout->mask + first, *restrict d_output = dropout->d_output + first;
+    REAL *restrict d_below = dropout->d_below + first;
+#pragma omp simd
+    for (int64_t k = 0; k < rows * dropout->units; k++) d_below[k] += mask[k] * d_output[k];
+}
+
 /* --- attention --- */
 
 VECTORISED static void NAME(attention_forward)(const attention_t *a, int64_t t, int64_t rows)
@@ -374,15 +406,19 @@ VECTORISED static void NAME(attention_backward)(const attention_t *a, int64_t t,
 
 /* --- the loops --- */
 
-/* Runs `count` layers, each over the outputs of the one below, and attention over the last one's, if there is any. Time goes
-   backwards where a layer's `before` is 1: that is for a layer alone. */
-EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, const attention_t *attention, int64_t time,
-                            const int64_t *rows)
+/* Runs `count` layers, each over the outputs of the one below, and attention over the last one's, if there is any; then each
+   of them takes the output of a dropout. Time goes backwards where a layer's `before` is 1: that is for a layer alone. */
+EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, const dropout_t *dropouts,
+                            const attention_t *attention, int64_t time, const int64_t *rows)
 {
     for (int64_t step = 0; step < time; step++) {
         const int64_t t = cells->before ? time - 1 - step : step;
-        for (int64_t k = 0; k < count; k++) NAME(cell_forward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+        for (int64_t k = 0; k < count; k++) {
+            if (attention) NAME(dropout_forward)(&dropouts[k], t, rows[t]);
+            NAME(cell_forward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+        }
         if (!attention) continue;
+        NAME(dropout_forward)(&dropouts[count], t, rows[t]);
         if (attention->additive) {
             memset(attention->scratch, 0, (size_t)(rows[t] * attention->units) * sizeof(REAL));
             multiply((gemm_t)gemm, rows[t], attention->query_units, attention->units,
@@ -393,8 +429,8 @@ EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, cons
     }
 }
 
-EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, const attention_t *attention, int64_t time,
-                             const int64_t *rows)
+EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, const dropout_t *dropouts,
+                             const attention_t *attention, int64_t time, const int64_t *rows)
 {
     for (int64_t step = time - 1; step >= 0; step--) {
         const int64_t t = cells->before ? time - 1 - step : step;
@@ -405,13 +441,18 @@ EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, con
                          attention->d_query_part + t * attention->batch * attention->units, attention->units,
                          attention->query_weights_t, attention->d_query + t * attention->batch * attention->query_units,
                          attention->query_units);
+            NAME(dropout_backward)(&dropouts[count], t, rows[t]);
         }
-        for (int64_t k = count - 1; k >= 0; k--) NAME(cell_backward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+        for (int64_t k = count - 1; k >= 0; k--) {
+            NAME(cell_backward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+            if (attention) NAME(dropout_backward)(&dropouts[k], t, rows[t]);
+        }
     }
 }
 
 #undef gemm_t
 #undef cell_t
+#undef dropout_t
 #undef attention_t
 #undef multiply
 #undef sigmoid

@@ -4,7 +4,9 @@ import copy
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from s2s_search.batches import Batch
 from s2s_search.hparams import Hparams
 from s2s_search.nn import compiled
 from s2s_search.nn.cells import GRUCell, LSTMCell, StackedCell, make_cell, unroll
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.table import ENCODERS
 from s2s_search.training import token_losses
-from tests.models import SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
+from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
 
 CELLS = st.sampled_from(
     [
@@ -84,10 +87,13 @@ def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int,
 
 
 @st.composite
-def configurations(draw: st.DrawFn) -> Hparams:
+def configurations(draw: st.DrawFn, dropout: bool = False) -> Hparams:
+    keep_prob = st.sampled_from([0.3, 0.6, 1.0]) if dropout else st.just(1.0)
     return small(
         "AttentionSeq2Seq",
         **{
+            "decoder.rnn_cell.dropout_input_keep_prob": draw(keep_prob),
+            "decoder.rnn_cell.dropout_output_keep_prob": draw(keep_prob),
             "encoder.type": draw(st.sampled_from(ENCODERS)),
             "bridge_spec": {"class": draw(st.sampled_from(["ZeroBridge", "InitialStateBridge"]))},
             "encoder.rnn_cell.cell_spec": spec(draw(CELLS), draw(st.integers(2, 4))),
@@ -104,6 +110,18 @@ sources = st.lists(st.lists(st.integers(0, SOURCE_SIZE - 4), max_size=5), min_si
 target = st.lists(st.integers(0, TARGET_SIZE - 4), max_size=5)
 
 
+def values_and_gradients(model: Seq2Seq, batch: Batch) -> list[Tensor | None]:
+    model.zero_grad()
+    encoding = model.encode(batch.source_ids, batch.source_lengths)
+    output = model.decode(encoding, batch.target_ids, batch.target_lengths)
+    assert output.weights is not None
+    assert output.contexts is not None
+    loss = token_losses(output.logits, batch).sum() + (output.weights**2).sum() + (output.contexts**3).sum()
+    loss.backward()
+    gradients = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+    return [loss, *output, *gradients]
+
+
 @settings(max_examples=60)
 @given(configurations(), sources, st.data())
 def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject) -> None:
@@ -111,21 +129,10 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
     padding = data.draw(st.sampled_from([(0, 0), (2, 1)]))
     batch = batch_of(sources, [data.draw(target) for _ in sources], padding=padding)
 
-    def run(model: Seq2Seq) -> list[Tensor | None]:
-        model.zero_grad()
-        encoding = model.encode(batch.source_ids, batch.source_lengths)
-        output = model.decode(encoding, batch.target_ids, batch.target_lengths)
-        assert output.weights is not None
-        assert output.contexts is not None
-        loss = token_losses(output.logits, batch).sum() + (output.weights**2).sum() + (output.contexts**3).sum()
-        loss.backward()
-        gradients = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
-        return [loss, *output, *gradients]
-
     results = []
     for loops in LOOPS.values():
         with loops():
-            results.append(run(model))
+            results.append(values_and_gradients(model, batch))
     torch.testing.assert_close(results[0], results[2])
     torch.testing.assert_close(results[1], results[2])
     model.zero_grad()
@@ -136,9 +143,88 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
     loss.backward()
     torch.testing.assert_close(model.loss(batch), loss)
     torch.testing.assert_close(made, [None if p.grad is None else p.grad.to_dense() for p in model.parameters()])
-    for single, double in zip(run(copy.deepcopy(model).float()), results[2], strict=True):
+    for single, double in zip(values_and_gradients(copy.deepcopy(model).float(), batch), results[2], strict=True):
         if single is not None:
             torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+
+
+class Drawn:
+    """The dropout that a stacked cell draws for a loop over all layers, and the same in the plain loop."""
+
+    def __init__(self, cell: StackedCell) -> None:
+        self.cell, self.steps = cell, (divmod(n, len(cell.layers)) for n in count())
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        def dropped(x: Tensor) -> Tensor:
+            self.x_mask = StackedCell.dropped(self.cell, torch.ones_like(x))
+            return x if self.cell.input_keep_prob == 1.0 else x * self.x_mask
+
+        def masks(time: int, below: Tensor) -> list[Tensor | None]:
+            self.masks = StackedCell.masks(self.cell, time, below)
+            return self.masks
+
+        with mock.patch.multiple(self.cell, dropped=dropped, masks=masks):
+            yield
+
+    @contextmanager
+    def repeated(self) -> Iterator[None]:
+        def step_of(mask: Tensor | None) -> Tensor:
+            return torch.ones(1, 1) if mask is None else mask[self.t]
+
+        def dropped(x: Tensor) -> Tensor:
+            self.t, self.layer = next(self.steps)
+            if self.layer > 0:
+                return x * step_of(self.masks[self.layer])
+            inputs = self.x_mask.shape[-1]
+            return torch.cat([x[:, :inputs] * self.x_mask[:, self.t], x[:, inputs:] * step_of(self.masks[0])], dim=-1)
+
+        def joined(x: Tensor, y: Tensor) -> Tensor:
+            return y * step_of(self.masks[-1]) if self.layer == len(self.cell.layers) - 1 else y
+
+        with mock.patch.multiple(self.cell, dropped=dropped, joined=joined):
+            yield
+
+
+@settings(max_examples=60)
+@given(configurations(dropout=True), sources, st.data())
+def test_a_model_with_dropout(hparams: Hparams, sources: list[list[int]], data: st.DataObject) -> None:
+    """Of falling target lengths, as in training, so that no row of a mask changes its place."""
+    model = make(hparams)
+    targets = sorted([data.draw(target) for _ in sources], key=len, reverse=True)
+    batch = batch_of(sources, targets, padding=data.draw(st.sampled_from([(0, 0), (2, 1)])))
+    drawn = Drawn(model.decoder.cell)
+    results = []
+    for name, loops in LOOPS.items():
+        torch.manual_seed(1)
+        with loops(), drawn.repeated() if name == "plain" else drawn.recorded():
+            results.append(values_and_gradients(model, batch))
+    torch.testing.assert_close(results[0], results[2])
+    torch.testing.assert_close(results[1], results[2])
+
+
+@given(configurations(dropout=True))
+def test_a_model_drops_nothing_in_evaluation(hparams: Hparams) -> None:
+    model = make(hparams).eval()
+    with plain_loops():
+        expected = values_and_gradients(model, BATCH)
+    torch.testing.assert_close(values_and_gradients(model, BATCH), expected)
+
+
+def test_masks_keep_what_dropout_keeps() -> None:
+    torch.manual_seed(0)
+    cell = StackedCell({"class": "GRUCell", "num_units": 30}, 3, 2, 0.8, 0.5)
+    masks = cell.masks(40, torch.empty(20, 10))
+    ones = [torch.ones(20, 40, units) for units in (10, 30, 30)]
+    twice = cell.dropped(cell.joined(ones[1], ones[1]))
+    for mask, same in zip(masks, [cell.dropped(ones[0]), twice, cell.joined(ones[2], ones[2])], strict=True):
+        assert mask is not None
+        assert mask.shape == (40, 20, same.shape[-1])
+        torch.testing.assert_close(mask.unique(), same.unique())
+        assert mask.mean().item() == pytest.approx(1.0, abs=0.03)
+        assert len(mask.flatten(1).unique(dim=0)) == 40  # every step has its own
+        assert len(mask.transpose(0, 1).flatten(1).unique(dim=0)) == 20
+    assert cell.eval().masks(40, torch.empty(20, 10)) == [None] * 3
 
 
 def test_an_installation_with_a_compiler_has_the_compiled_loops() -> None:
@@ -177,12 +263,10 @@ def test_other_cells_take_the_plain_loop(cell: dict[str, Any]) -> None:
     assert make_cell(spec(cell, 3), 2).recurrence() is None
 
 
-def test_layers_with_something_between_them_take_the_plain_loop() -> None:
+def test_layers_with_residual_connections_take_the_plain_loop() -> None:
     layer = {"class": "GRUCell", "num_units": 3}
     assert StackedCell(layer, 3, 2, residual_connections=True).recurrences() is None
-    dropped = StackedCell(layer, 3, 2, dropout_output_keep_prob=0.5)
-    assert dropped.recurrences() is None
-    assert dropped.eval().recurrences() is not None
+    assert StackedCell(layer, 3, 1, residual_connections=True).recurrences() is not None
 
 
 def test_a_second_backward_is_refused() -> None:
