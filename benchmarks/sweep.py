@@ -1,8 +1,9 @@
 """Where the time of a sweep goes: the workers' seconds of real trials, and what the driver does for each report.
 
 Shares are of the workers' seconds from the first step to the end; the tail, in which no trial is left to start, is
-listed apart. The driver's cost is measured on tiny trials whose stand-in for training only reports, in tenths of the
-sweep: equal tenths mean that the cost does not grow with the number of trials.
+listed apart. The driver's cost is measured on trials whose stand-in for training only reports: on tiny ones of at most
+4 reports that ASHA stops early, in tenths of the sweep (equal tenths mean that the cost does not grow with the number
+of trials), and on long ones of 20 reports. Single runs.
 """
 
 import tempfile
@@ -18,14 +19,15 @@ from s2s_search.spaces import load_space
 from s2s_search.tuning import run_search
 
 QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
-TINY = """\
+SPACE = """\
 model: BasicSeq2Seq
 corpus: {name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_length: 5}
-scheduler: {name: asha, max_steps: 4, grace_steps: 1, reduction_factor: 4}
+scheduler: {scheduler}
 resources: {cpu: 1}
 parameters: {optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}}
 """
-REPORTS = 4  # of a tiny trial that is not stopped
+TINY = "{name: asha, max_steps: 4, grace_steps: 1, reduction_factor: 4}"
+LONG = "{name: none, max_steps: 20}"
 
 
 class Meter:
@@ -55,11 +57,12 @@ def megabytes() -> float:
 
 
 def only_reports(hparams: Any, corpus: Any, device: Any) -> Iterator[Any]:
-    """A trial of no work: its loss is its learning rate."""
+    """A trial of no work, with a report a step: its loss is its learning rate."""
     numbers = {"seconds": 0.0, "evaluation_seconds": 0.0, "parameters": 1}
-    for step in range(1, REPORTS + 1):
+    steps = hparams["train.max_steps"]
+    for step in range(1, steps + 1):
         loss = {"dev.loss": hparams["optimizer.learning_rate"] / step}
-        status = {"status": "finished" if step == REPORTS else "running"}
+        status = {"status": "finished" if step == steps else "running"}
         yield types.SimpleNamespace(metrics=numbers | loss | status | {"step": step}, snapshot=dict)
 
 
@@ -84,20 +87,21 @@ def shares(name: str, folder: Path, **how: Any) -> dict[str, object]:
     }
 
 
-def tenths(folder: Path, trials: int) -> list[dict[str, object]]:
-    """Runs a sweep of tiny trials, and says what the driver does for them, a row for each tenth of the trials."""
-    (folder / "tiny.yaml").write_text(TINY)
+def driver(name: str, folder: Path, scheduler: str, trials: int, parts: int) -> list[dict[str, object]]:
+    """Runs a sweep of trials that only report, and says what the driver does for each of equal parts of them."""
+    folder.mkdir()
+    (folder / "space.yaml").write_text(SPACE.replace("{scheduler}", scheduler))
     meter = Meter()
-    run = folder / "tiny"
-    run_search(load_space(folder / "tiny.yaml"), out=run, trials=trials, progress=meter, train=only_reports)  # type: ignore[arg-type]
+    run = folder / "run"
+    run_search(load_space(folder / "space.yaml"), out=run, trials=trials, progress=meter, train=only_reports)  # type: ignore[arg-type]
     rows: list[dict[str, object]] = []
     log = (run / results.EVENTS).stat().st_size / meter.reports
-    for k in range(10):
-        (began, before, _), (ended, reports, memory) = (meter.readings[trials * i // 10] for i in (k, k + 1))
-        row = {"tenth": k + 1, "trials": trials // 10, "reports": reports - before}
+    for k in range(parts):
+        (began, before, _), (ended, reports, memory) = (meter.readings[trials * i // parts] for i in (k, k + 1))
+        row = {"sweep": name, "part": k + 1, "trials": trials // parts, "reports": reports - before}
         cost = {
             "ms a report": 1000 * (ended - began) / (reports - before),
-            "ms a trial": 10000 * (ended - began) / trials,
+            "ms a trial": 1000 * parts * (ended - began) / trials,
         }
         rows.append(row | cost | {"driver MB": memory, "log bytes a report": log})
     return rows
@@ -111,7 +115,8 @@ def main() -> None:
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        rows = tenths(folder, args.tiny)
+        rows = driver("tiny trials", folder / "tiny", TINY, args.tiny, parts=10)
+        rows += driver("trials of 20 reports", folder / "long", LONG, max(1, args.tiny // 10), parts=1)
         short = {"train.max_steps": 200, "train.eval_every_steps": 100}
         searches = [shares("short trials", folder / "short", trials=args.short, overrides=short)]
         if args.quickstart:

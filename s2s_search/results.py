@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +255,14 @@ def error_message(text: str) -> str:
 
 
 def software() -> dict[str, object]:
-    """Names the software that runs: versions, platform, and the git commit of this source."""
+    """Names the software that runs: versions, platform, this source's git commit, whether its loops are compiled."""
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     system = {"python": platform.python_version(), "platform": platform.platform()}
-    return {"commit": _commit(), **system, "versions": versions}
+    loops = [Path(__file__).parent / "nn" / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
+    return {"commit": _commit(), "compiled_loops": any(path.exists() for path in loops), **system, "versions": versions}
 
 
 def _commit() -> str | None:

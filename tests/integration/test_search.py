@@ -24,6 +24,7 @@ from ray.cluster_utils import Cluster
 from s2s_search import results, tuning
 from s2s_search.corpus import load_corpus
 from s2s_search.hparams import resolve
+from s2s_search.nn import compiled
 from s2s_search.progress import Interrupt
 from s2s_search.spaces import Resources, Space, load_space
 from s2s_search.table import ConfigError
@@ -313,6 +314,7 @@ def test_the_run_folder_says_what_ran(troubled_run: results.Results) -> None:
     assert environment["command"] == ["search"]
     assert environment["seed"] == 0
     assert environment["versions"]["ray"] == ray.__version__
+    assert environment["compiled_loops"] == compiled.usable(torch.zeros(1))
     config = json.loads((folder / "trial-00005" / "config.json").read_text())
     assert config == resolve("BasicSeq2Seq", {"train.seed": 5, "train.max_steps": 40}).flat()
     assert (folder / "space.yaml").read_bytes() == (folder.parent / "space.yaml").read_bytes()
