@@ -440,9 +440,7 @@ def print_times(table: "Results") -> None:
     total = sum(parts.values())
     if total > 0:
         shares = ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in parts.items())
-        print(
-            f"where {total:.0f} worker seconds went: {shares}; and a tail of {tail:.0f} s with no trial left to start"
-        )
+        print(f"where {total:.0f} worker seconds went: {shares}; then {tail:.0f} with no trial left to start")
     if driver := table.driver:
         cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"
         print(f"the driver: {cost}, for {driver['reports']:.0f} reports")

@@ -106,9 +106,7 @@ class Results:
     searched: tuple[str, ...]
     trials: pd.DataFrame
     reports: pd.DataFrame
-    driver: dict[
-        str, float
-    ]  # reports, seconds, processor_seconds: what the search cost its driver; empty until its end
+    driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
 
     def best(self, n: int | None = 10, sort: str | None = None) -> pd.DataFrame:
         """Ranks the trials, best first: by the search's metric, or by a column (`dev.bleu` is `best.dev.bleu`).
@@ -159,10 +157,12 @@ class Results:
         if first.empty:
             return parts
         first_steps = first["elapsed"] - first["seconds"] - first["snapshot_seconds"].fillna(0.0)
-        begin, end = (
-            float(first_steps.min()),
-            float(max(self.reports["elapsed"].max(), trials["ended"].fillna(0).max())),
+        begin, last_report, last_end = (
+            first_steps.min(),
+            self.reports["elapsed"].max(),
+            trials["ended"].fillna(0.0).max(),
         )
+        begin, end = float(begin), float(max(last_report, last_end))
         for part, column in (("evaluation", "evaluation"), ("snapshots", "snapshot"), ("waiting", "waiting")):
             parts[part] = float(trials[f"{column}_seconds"].sum())
         parts["steps"] = float(trials["seconds"].sum()) - parts["evaluation"]

@@ -206,8 +206,10 @@ class LSTMCell(Cell):
         plain = type(self).remember is LSTMCell.remember and all(part is None for part in more)
         if not plain or self.activation is not torch.tanh or self.biases is None or len(self.state_sizes) != 2:
             return None
-        weights = (self.input_weights, self.recurrent_weights, self.biases)
-        return fused.Recurrence(fused.LSTMSteps, weights, {"forget_bias": self.forget_bias})
+        forget_bias = torch.zeros_like(self.biases)
+        forget_bias[2 * self.num_units : 3 * self.num_units] = self.forget_bias
+        weights = (self.input_weights, self.recurrent_weights, self.biases + forget_bias)
+        return fused.Recurrence(fused.LSTMSteps, weights)
 
 
 class BasicLSTMCell(LSTMCell):

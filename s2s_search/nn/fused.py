@@ -11,7 +11,7 @@ row t + 1. d_ is the gradient of the loss. On a CPU a tanh costs three sigmoids,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -124,6 +124,10 @@ class Steps:
             torch.addmm(biases, self.flat(x), x_weights, out=flat_gates)
         else:
             flat_gates.index_copy_(0, self.flat.index, torch.addmm(biases, self.flat(x), x_weights))
+        self.make_buffers(state)
+
+    def make_buffers(self, state: Sequence[Tensor]) -> None:
+        """Makes the buffers of what the steps make, with the state before the first one."""
         self.output = self.state_buffer(state[-1])
 
     def state_buffer(self, first: Tensor) -> Tensor:
@@ -241,28 +245,14 @@ class Steps:
 
 
 class LSTMSteps(Steps):
-    """i, j, f, o = [x, below] W_input + h W + b,  c' = sigmoid(f + forget_bias) c + sigmoid(i) tanh(j),
+    """i, j, f, o = [x, below] W_input + h W + b,  c' = sigmoid(f) c + sigmoid(i) tanh(j),
     h' = sigmoid(o) tanh(c');  the state is c, h.
     """
 
     GATES, STATE, DOUBLED = 4, 2, 1
 
-    def __init__(
-        self,
-        rows: Rows,
-        x: Tensor | None,
-        below: Tensor | None,
-        weights: Sequence[Tensor],
-        state: Sequence[Tensor],
-        lengths: Tensor | None = None,
-        reverse: bool = False,
-        tokens: Tokens | None = None,
-        forget_bias: float = 1.0,
-    ) -> None:
-        *others, biases = weights
-        biases = biases.clone()
-        biases[2 * len(biases) // 4 : 3 * len(biases) // 4] += forget_bias
-        super().__init__(rows, x, below, (*others, biases), state, lengths, reverse, tokens)
+    def make_buffers(self, state: Sequence[Tensor]) -> None:
+        super().make_buffers(state)
         # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
         self.twice_c, self.half_tanh = self.state_buffer(state[0] * 2.0), self.state_buffer(state[0])
 
@@ -340,18 +330,8 @@ class GRUSteps(Steps):
 
     GATES, STATE, DOUBLED = 3, 1, 2
 
-    def __init__(
-        self,
-        rows: Rows,
-        x: Tensor | None,
-        below: Tensor | None,
-        weights: Sequence[Tensor],
-        state: Sequence[Tensor],
-        lengths: Tensor | None = None,
-        reverse: bool = False,
-        tokens: Tokens | None = None,
-    ) -> None:
-        super().__init__(rows, x, below, weights, state, lengths, reverse, tokens)
+    def make_buffers(self, state: Sequence[Tensor]) -> None:
+        super().make_buffers(state)
         # gates become sigmoid(r), sigmoid(u), tanh(c)
         self.reset_h = torch.empty_like(self.output[1:])
 
@@ -416,11 +396,10 @@ class GRUSteps(Steps):
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A cell as the loops here run it: the class of its steps, their weights and further arguments."""
+    """A cell as the loops here run it: the class of its steps, and their weights."""
 
     steps: type[Steps]
     weights: tuple[Tensor, ...]
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 def unroll(
@@ -454,7 +433,7 @@ class Unroll(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         n = len(recurrence.weights)
         rows, weights, state = [x.shape[1]] * len(x), tensors[:n], tensors[n:]
-        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, tokens, **recurrence.options)
+        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, tokens)
         run(steps)
         keep(ctx, steps, tensors)
         return steps.made(steps.output), *steps.last_state()

@@ -285,9 +285,9 @@ class Attend(torch.autograd.Function):
         for r, (weights, state), mask in zip(recurrences, of_layers, masks[1:], strict=True):
             below = dropouts[-1].output
             if layers:
-                layers.append(r.steps(rows, None, below, weights, state, **r.options))
+                layers.append(r.steps(rows, None, below, weights, state))
             else:
-                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens, **r.options))
+                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens))
             dropouts.append(Dropout(rows, layers[-1].output[1:], mask))
         run(layers, dropouts, attention)
         keep(ctx, (layers, dropouts, attention), tensors)

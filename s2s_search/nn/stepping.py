@@ -150,10 +150,10 @@ class LSTMLayer(Layer):
         super().__init__(cell)
         input_weights, recurrent_weights, biases = recurrence.weights
         units = len(recurrent_weights)
-        scale, forget_bias = torch.ones_like(biases), torch.zeros_like(biases)
-        scale[units : 2 * units], forget_bias[2 * units : 3 * units] = 2.0, recurrence.options["forget_bias"]
+        scale = torch.ones_like(biases)
+        scale[units : 2 * units] = 2.0
         self.input_weights, self.recurrent_weights = input_weights * scale, recurrent_weights * scale
-        self.biases = biases * scale + forget_bias
+        self.biases = biases * scale
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
         c, h = state
