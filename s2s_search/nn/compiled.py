@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 2  # of loops.c
+VERSION = 3  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 
 
@@ -32,7 +32,7 @@ def fields(names: str) -> list[tuple[str, type]]:
 class Cell(Arguments):
     _fields_ = fields(
         "gru batch units below_units before after lengths gates output inside half_tanh weights candidate_weights below"
-        " below_weights d_output d_c d_below scratch weights_t candidate_weights_t below_weights_t"
+        " below_weights d_output d_c d_below scratch"
     )
 
 
@@ -43,7 +43,7 @@ class Dropout(Arguments):
 class Attention(Arguments):
     _fields_ = fields(
         "additive batch positions query_units memory_units units query values keys biases query_weights v weights"
-        " context hidden scratch d_weights query_weights_t d_context d_scores d_query d_query_part d_keys d_v"
+        " context hidden scratch d_weights d_context d_scores d_query d_query_part d_keys d_v"
     )
 
 

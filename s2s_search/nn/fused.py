@@ -211,13 +211,12 @@ class Steps:
             "gates": self.gates,
             "output": self.output,
         }
-        if not backward:
-            shared |= {"weights": self.recurrent_weights[0], "below": self.below}
-            return shared | {"below_weights": self.forward_below_weights}
-        self.weights_t = self.recurrent_weights[0].t().contiguous()
-        self.below_weights_t = self.input_weights[self.x_size :].t().contiguous()
-        shared |= {"weights_t": self.weights_t, "below_weights_t": self.below_weights_t}
-        return shared | {"d_output": self.d_output, "d_below": self.d_below}
+        shared |= {
+            "weights": self.recurrent_weights[0],
+            "below": self.below,
+            "below_weights": self.forward_below_weights,
+        }
+        return shared | {"d_output": self.d_output, "d_below": self.d_below} if backward else shared
 
     def d_first_state(self) -> tuple[Tensor, ...]:
         """The gradient of the state before the first step."""
@@ -380,11 +379,11 @@ class GRUSteps(Steps):
 
     def arguments(self, backward: bool) -> compiled.Cell:
         given = self.shared_arguments(backward) | {"gru": 1, "inside": self.reset_h}
-        if not backward:
-            return compiled.Cell(**given, candidate_weights=self.recurrent_weights[1])
-        self.candidate_weights_t = self.recurrent_weights[1].t().contiguous()
-        self.scratch = self.output.new_empty(2, *self.output.shape[1:])
-        return compiled.Cell(**given, candidate_weights_t=self.candidate_weights_t, scratch=self.scratch)
+        given |= {"candidate_weights": self.recurrent_weights[1]}
+        if backward:
+            self.scratch = self.output.new_empty(2, *self.output.shape[1:])
+            given |= {"scratch": self.scratch}
+        return compiled.Cell(**given)
 
     def d_first_state(self) -> tuple[Tensor, ...]:
         return (self.d_output[-1 if self.reverse else 0],)

@@ -168,9 +168,8 @@ class AdditiveSteps(AttentionSteps):
         if d_queries is None:
             self.projected_query = self.keys.new_empty(len(self.keys), self.keys.shape[-1])
             return compiled.Attention(**given, scratch=self.projected_query)
-        self.twice_weights_t = self.twice_weights.t().contiguous()
         gradients = {"d_query_part": self.d_query_part, "d_keys": self.d_keys, "d_v": self.d_v}
-        return compiled.Attention(**given, **gradients, query_weights_t=self.twice_weights_t)
+        return compiled.Attention(**given, **gradients)
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
         d_weights = (queries.flatten(0, 1).t() @ self.d_query_part.flatten(0, 1)).mul_(2.0)

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 2 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 3 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -91,7 +91,6 @@ typedef struct {
     const REAL *weights, *candidate_weights;             /* [H, 4 H] of an LSTM, [H, 2 H] and [H, H] of a GRU */
     const REAL *below, *below_weights;                   /* [T, B, below_units], [below_units, G]; or none */
     REAL *d_output, *d_c, *d_below, *scratch;            /* the last [B, H] */
-    const REAL *weights_t, *candidate_weights_t, *below_weights_t;
 } cell_t;
 
 /* What a layer, or attention, takes of what lies below it (Dropout of fused_attention.py). All are [T, B, units]. */
@@ -109,18 +108,19 @@ typedef struct {
     const REAL *query, *values, *keys, *biases;          /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
     const REAL *query_weights, *v;                       /* 2 W [H, A] and 2 v [A] */
     REAL *weights, *context, *hidden, *scratch;          /* [T, B, S], [T + 1, B, M], [T, B, S, A], the last [B, A] */
-    const REAL *d_weights, *query_weights_t;
+    const REAL *d_weights;
     REAL *d_context, *d_scores, *d_query, *d_query_part, *d_keys, *d_v;
 } attention_t;
 
-/* c [n, m] += a [n, k] b [k, m], where a row of a and of c is `a_row` and `c_row` numbers long. BLAS counts columns first,
-   hence the order of a and b. */
-static void multiply(gemm_t gemm, int64_t n, int64_t k, int64_t m, const REAL *a, int64_t a_row, const REAL *b, REAL *c,
-                     int64_t c_row)
+/* c [n, m] += a [n, k] b, for b [k, m] or with "T" for the transpose of b [m, k]; a row of a and of c is `a_row` and `c_row`
+   numbers long. BLAS counts columns first, hence the order of a and b. */
+static void multiply(gemm_t gemm, const char *transpose, int64_t n, int64_t k, int64_t m, const REAL *a, int64_t a_row,
+                     const REAL *b, REAL *c, int64_t c_row)
 {
     const int rows = (int)n, inner_size = (int)k, columns = (int)m, a_step = (int)a_row, c_step = (int)c_row;
     const REAL one = 1;
-    gemm("N", "N", &columns, &rows, &inner_size, &one, b, &columns, a, &a_step, &one, c, &c_step);
+    gemm(transpose, "N", &columns, &rows, &inner_size, &one, b, *transpose == 'T' ? &inner_size : &columns, a, &a_step, &one,
+         c, &c_step);
 }
 
 INLINED REAL sigmoid(REAL x) { return 1 / (1 + NAME(exponential)(-x)); }
@@ -272,17 +272,17 @@ static void NAME(cell_forward)(const cell_t *cell, gemm_t gemm, int64_t t, int64
     const REAL *h = cell->output + (t + cell->before) * state;
     REAL *new_h = cell->output + (t + cell->after) * state;
     if (cell->below)
-        multiply(gemm, rows, cell->below_units, width, cell->below + t * cell->batch * cell->below_units, cell->below_units,
+        multiply(gemm, "N", rows, cell->below_units, width, cell->below + t * cell->batch * cell->below_units, cell->below_units,
                  cell->below_weights, gates, width);
     if (cell->gru) {
         REAL *reset_h = cell->inside + t * state;
-        multiply(gemm, rows, units, 2 * units, h, units, cell->weights, gates, width);
+        multiply(gemm, "N", rows, units, 2 * units, h, units, cell->weights, gates, width);
         NAME(gru_reset)(rows, units, gates, h, reset_h);
-        multiply(gemm, rows, units, units, reset_h, units, cell->candidate_weights, gates + 2 * units, width);
+        multiply(gemm, "N", rows, units, units, reset_h, units, cell->candidate_weights, gates + 2 * units, width);
         NAME(gru_forward)(rows, units, cell->lengths, t, gates, h, new_h);
     } else {
         const REAL *c = cell->inside + (t + cell->before) * state;
-        multiply(gemm, rows, units, width, h, units, cell->weights, gates, width);
+        multiply(gemm, "N", rows, units, width, h, units, cell->weights, gates, width);
         NAME(lstm_forward)(rows, units, cell->lengths, t, gates, c, cell->inside + (t + cell->after) * state,
                            cell->half_tanh + (t + cell->after) * state, new_h);
     }
@@ -299,16 +299,16 @@ static void NAME(cell_backward)(const cell_t *cell, gemm_t gemm, int64_t t, int6
         REAL *d_candidate = cell->scratch, *d_reset_h = d_candidate + state;
         NAME(gru_candidate)(rows, units, gates, d_h, d_candidate);
         memset(d_reset_h, 0, (size_t)(rows * units) * sizeof(REAL));
-        multiply(gemm, rows, units, units, d_candidate, units, cell->candidate_weights_t, d_reset_h, units);
+        multiply(gemm, "T", rows, units, units, d_candidate, units, cell->candidate_weights, d_reset_h, units);
         NAME(gru_backward)(rows, units, gates, h, d_reset_h, d_candidate, d_h, d_previous);
-        multiply(gemm, rows, 2 * units, units, gates, width, cell->weights_t, d_previous, units);
+        multiply(gemm, "T", rows, 2 * units, units, gates, width, cell->weights, d_previous, units);
     } else {
         NAME(lstm_backward)(rows, units, gates, cell->inside + (t + cell->before) * state,
                             cell->half_tanh + (t + cell->after) * state, d_h, cell->d_c);
-        multiply(gemm, rows, width, units, gates, width, cell->weights_t, d_previous, units);
+        multiply(gemm, "T", rows, width, units, gates, width, cell->weights, d_previous, units);
     }
     if (cell->d_below)
-        multiply(gemm, rows, width, cell->below_units, gates, width, cell->below_weights_t,
+        multiply(gemm, "T", rows, width, cell->below_units, gates, width, cell->below_weights,
                  cell->d_below + t * cell->batch * cell->below_units, cell->below_units);
 }
 
@@ -421,7 +421,7 @@ EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, cons
         NAME(dropout_forward)(&dropouts[count], t, rows[t]);
         if (attention->additive) {
             memset(attention->scratch, 0, (size_t)(rows[t] * attention->units) * sizeof(REAL));
-            multiply((gemm_t)gemm, rows[t], attention->query_units, attention->units,
+            multiply((gemm_t)gemm, "N", rows[t], attention->query_units, attention->units,
                      attention->query + t * attention->batch * attention->query_units, attention->query_units,
                      attention->query_weights, attention->scratch, attention->units);
         }
@@ -437,9 +437,9 @@ EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, con
         if (attention) {
             NAME(attention_backward)(attention, t, rows[t]);
             if (attention->additive)
-                multiply((gemm_t)gemm, rows[t], attention->units, attention->query_units,
+                multiply((gemm_t)gemm, "T", rows[t], attention->units, attention->query_units,
                          attention->d_query_part + t * attention->batch * attention->units, attention->units,
-                         attention->query_weights_t, attention->d_query + t * attention->batch * attention->query_units,
+                         attention->query_weights, attention->d_query + t * attention->batch * attention->query_units,
                          attention->query_units);
             NAME(dropout_backward)(&dropouts[count], t, rows[t]);
         }
