@@ -63,10 +63,11 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def parser(name: str, description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The arguments that all benchmarks share."""
+def parser(name: str, description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """The arguments that all benchmarks share; `rounds` is the default of those that take turns."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
-    made.add_argument("--rounds", type=int, default=rounds, help=f"turns of each contestant (default: {rounds})")
+    if rounds is not None:
+        made.add_argument("--rounds", type=int, default=rounds, help=f"turns of each contestant (default: {rounds})")
     made.add_argument("--json", type=Path, default=Path("runs") / "benchmarks" / f"{name}.json", help="where rows go")
     return made
 

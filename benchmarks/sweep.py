@@ -108,7 +108,7 @@ def driver(name: str, folder: Path, scheduler: str, trials: int, parts: int) -> 
 
 
 def main() -> None:
-    arguments = parser("sweep", __doc__, rounds=1)
+    arguments = parser("sweep", __doc__)
     arguments.add_argument("--tiny", type=int, default=200, help="tiny trials for the driver's cost (default: 200)")
     arguments.add_argument("--short", type=int, default=20, help="real trials of a few seconds (default: 20)")
     arguments.add_argument("--quickstart", action="store_true", help="run the quickstart too: minutes")
