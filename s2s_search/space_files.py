@@ -47,6 +47,9 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("trials", INT, None, minimum=1, maximum=1_000_000),
         Argument("seed", INT, 0, minimum=0, maximum=2**32 - 1),
         Argument("replicates", INT, 1, minimum=1, maximum=1000),
+        Argument("retries", INT, 3, minimum=0, maximum=1000),
+        Argument("hours", FLOAT, None, above=0),
+        Argument("gpu_hours", FLOAT, None, above=0),
     ),
     "scheduler": (
         Argument("name", NAME, "asha", choices=("asha", "none")),
@@ -55,6 +58,10 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("reduction_factor", FLOAT, 3.0, above=1),
     ),
     "resources": (Argument("cpu", FLOAT, 1.0, above=0), Argument("gpu", FLOAT, 0.0, minimum=0)),
+    "checkpoints": (
+        Argument("best", INT, 10, minimum=1, maximum=1_000_000),
+        Argument("disk_gb", FLOAT, None, above=0),
+    ),
 }
 PARTS = ("model", "corpus", *SECTIONS, "parameters")
 LARGEST_FILE = 200_000  # bytes, and values with aliases followed

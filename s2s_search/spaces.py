@@ -32,6 +32,9 @@ class Search:
     trials: int | None  # draws, each multiplied by grids and replicates; None: all of a grid
     seed: int
     replicates: int
+    retries: int = 3  # of a trial whose worker was lost
+    hours: float | None = None  # budgets of the whole search
+    gpu_hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """Whose weights a search keeps: those of so many best trials, besides those that still run."""
+
+    best: int = 10
+    disk_gb: float | None = None
+
+
+@dataclass(frozen=True)
 class Space:
     """What is searched, and how. Each dimension comes after those that it depends on."""
 
@@ -64,6 +75,7 @@ class Space:
     scheduler: Scheduler
     resources: Resources
     dimensions: tuple[Dimension, ...]
+    checkpoints: Checkpoints = Checkpoints()
 
     @cached_property
     def varying(self) -> tuple[Dimension, ...]:
@@ -285,7 +297,7 @@ def load_space(path: str | Path) -> Space:
     path, report = Path(path), Report(str(path))
     text, parts = read_parts(path, report)
     models, corpus = read_models(parts, report), read_corpus(parts, path.absolute().parent, report)
-    metric, search, scheduler, resources = (read_section(name, parts, report) for name in SECTIONS)
+    metric, search, scheduler, resources, checkpoints = (read_section(name, parts, report) for name in SECTIONS)
     before = len(report.problems)
     dimensions = read_dimensions(parts, models, report)
     can_be_tried = len(report.problems) == before
@@ -303,7 +315,10 @@ def load_space(path: str | Path) -> Space:
         _scheduler(scheduler, dimensions, report),
         _resources(resources, report),
         dimensions,
+        Checkpoints(**checkpoints),
     )
+    if space.search.gpu_hours and not space.resources.gpu:
+        report.add(("search", "gpu_hours"), "search.gpu_hours: trials take no GPU; give resources.gpu, or search.hours")
     for key, sentence in _probe(space).items() if can_be_tried else ():
         near = [k for k in keys if key and (f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}."))]
         report.add(("parameters", *near[:1]), sentence)

@@ -523,7 +523,7 @@ class TestProblems:
     @pytest.mark.parametrize(
         "data, expected",
         [
-            (b"", "the file (sections: model, corpus, metric, search, scheduler, resources, parameters): must be a mapping, but got nothing"),
+            (b"", "the file (sections: model, corpus, metric, search, scheduler, resources, checkpoints, parameters): must be a mapping, but got nothing"),
             (b"- a\n", "but got a list"),
             (b"model: BasicSeq2Seq\nparameters:\n\tembedding.dim: 3\n", "line 3: broken YAML: while scanning for the next token found character '\\t' that cannot start any token; indent with spaces, not tabs"),
             (b"model: BasicSeq2Seq\n---\na: 3\n", "line 2: broken YAML: expected a single document"),
