@@ -41,6 +41,11 @@ class Choice:
     def points(self) -> tuple[object, ...]:
         return self.values
 
+    def perturbed(self, value: object, factor: float) -> object:
+        """Returns the next value when the factor is above 1, else the one before; the value itself at the ends."""
+        index = self.values.index(value) + (1 if factor > 1 else -1)
+        return self.values[min(max(index, 0), len(self.values) - 1)]
+
     @property
     def named(self) -> dict[str, object]:
         return dict(zip(self.labels, self.values, strict=False))
@@ -72,17 +77,51 @@ class Range:
         digits = 5 - math.floor(math.log10(x if self.log else self.high - self.low))
         return min(max(round(x, digits), self.low), self.high)  # a rate of 0.000351827 reads better than 17 digits
 
+    def position(self, value: object) -> float:
+        """Returns where in [0, 1] `at` has a value; of a point, the middle of what it stands for.
+
+        Raises ValueError when the value is outside, or between two points.
+        """
+        if not self._is_inside(value) or (self.step is not None and value not in self):
+            raise ValueError(f"must be a value of {self}, but got {shown(value)}")
+        assert isinstance(value, int | float)
+        x, low, end = float(value), self.low, self.high
+        if self.step is not None:
+            x, end = low + (self._index(x) + 0.5) * self.step, low + self.size * self.step
+        if self.log:
+            x, low, end = math.log(x), math.log(low), math.log(end)
+        return min(max((x - low) / (end - low), 0.0), 1.0)
+
+    def perturbed(self, value: object, factor: float) -> object:
+        """Returns the value times a factor, within the range; of steps, at least the next one."""
+        assert isinstance(value, int | float)
+        x = min(max(value * factor, self.low), self.high)
+        if self.step is None:
+            return self.at(self.position(x))
+        index, near = self._index(value), self._index(x)
+        if near == index and factor != 1:
+            near += 1 if value * factor > value else -1
+        return self._point(min(max(near, 0), int(self.size) - 1))
+
     def points(self) -> tuple[object, ...]:
         return tuple(self._point(index) for index in range(int(self.size)))
 
     def __contains__(self, value: object) -> bool:
-        if self.step is None or not isinstance(value, int | float) or not self.low <= value <= self.high:
+        if self.step is None or not self._is_inside(value):
             return False
-        return self._point(round((value - self.low) / self.step)) == value
+        assert isinstance(value, int | float)
+        return self._point(self._index(value)) == value
 
     @property
     def size(self) -> float:
         return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    def _is_inside(self, value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def _index(self, value: float) -> int:
+        assert self.step is not None
+        return round((value - self.low) / self.step)
 
     def _point(self, index: int) -> object:
         assert self.step is not None

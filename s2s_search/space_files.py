@@ -37,13 +37,14 @@ METRICS = {
     "dev.word_error_rate": "minimize",
     "dev.bleu": "maximize",
 }
+OBJECTIVES = {**METRICS, "parameters": "minimize", "seconds": "minimize", "evaluation_seconds": "minimize"}
 SECTIONS: dict[str, tuple[Argument, ...]] = {
     "metric": (
         Argument("name", NAME, "dev.loss", choices=tuple(METRICS)),
         Argument("goal", NAME, None, choices=("minimize", "maximize")),
     ),
     "search": (
-        Argument("method", NAME, "random", choices=("random", "halton", "grid")),
+        Argument("method", NAME, "random", choices=("random", "halton", "grid", "tpe")),
         Argument("trials", INT, None, minimum=1, maximum=1_000_000),
         Argument("seed", INT, 0, minimum=0, maximum=2**32 - 1),
         Argument("replicates", INT, 1, minimum=1, maximum=1000),
@@ -52,10 +53,11 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("gpu_hours", FLOAT, None, above=0),
     ),
     "scheduler": (
-        Argument("name", NAME, "asha", choices=("asha", "none")),
+        Argument("name", NAME, "asha", choices=("asha", "hyperband", "median", "pbt", "none")),
         Argument("max_steps", INT, None, minimum=1),
         Argument("grace_steps", INT, None, minimum=1),
         Argument("reduction_factor", FLOAT, 3.0, above=1),
+        Argument("interval_steps", INT, None, minimum=1),
     ),
     "resources": (Argument("cpu", FLOAT, 1.0, above=0), Argument("gpu", FLOAT, 0.0, minimum=0)),
     "checkpoints": (
@@ -63,7 +65,7 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("disk_gb", FLOAT, None, above=0),
     ),
 }
-PARTS = ("model", "corpus", *SECTIONS, "parameters")
+PARTS = ("model", "corpus", *SECTIONS, "objectives", "parameters")
 LARGEST_FILE = 200_000  # bytes, and values with aliases followed
 SCALARS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")

@@ -1,12 +1,13 @@
 """Search spaces: a YAML file becomes a function from the unit cube to configurations.
 
 `load_space` reads and checks the file; docs/search_spaces.md is its grammar. `Space.at(u)` is the function. Random,
-quasi-random and grid search are three ways to choose `u`; `Space.trials()` is what a search runs, in order.
+quasi-random and grid search are three ways to choose `u`; `Space.trials()` is what they run, in order. Where results
+decide what is tried next, samplers.py does.
 """
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, count, islice, product
@@ -16,8 +17,20 @@ from typing import Any
 from s2s_search.dimensions import Choice, Dimension, Flat, Range, Tie, checked, read_dimensions, value_of
 from s2s_search.hparams import Hparams, overlay, resolve
 from s2s_search.rules import RULES
-from s2s_search.space_files import METRICS, SECTIONS, Report, read_corpus, read_models, read_parts, read_section
-from s2s_search.table import TABLE, ConfigError, owners, shown
+from s2s_search.space_files import (
+    METRICS,
+    OBJECTIVES,
+    SECTIONS,
+    Report,
+    listed,
+    read_corpus,
+    read_models,
+    read_parts,
+    read_section,
+)
+from s2s_search.table import TABLE, ConfigError, nearest, owners, shown
+
+BUDGET = ("train.max_steps", "train.seed")  # of a trial: from the sections, unless the parameters say otherwise
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Scheduler:
     max_steps: int
     grace_steps: int
     reduction_factor: float
+    interval_steps: int | None = None  # pbt alone: from one perturbation to the next
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,12 @@ class Space:
     resources: Resources
     dimensions: tuple[Dimension, ...]
     checkpoints: Checkpoints = Checkpoints()
+    further: tuple[Metric, ...] = ()  # objectives beside the metric
+
+    @property
+    def objectives(self) -> tuple[Metric, ...]:
+        """What a trial is judged by: the metric, and what tpe minimizes or maximizes beside it."""
+        return (self.metric, *self.further)
 
     @cached_property
     def varying(self) -> tuple[Dimension, ...]:
@@ -85,6 +105,11 @@ class Space:
     def searched(self) -> tuple[str, ...]:
         """The keys that vary, "model" included when there are several. Tied keys add nothing and are not there."""
         return tuple(dimension.key for dimension in self.varying)
+
+    @property
+    def mutable(self) -> tuple[str, ...]:
+        """The searched keys that pbt mutates: those that may change while a trial goes on."""
+        return tuple(key for key in self.searched if survives(key))
 
     @property
     def size(self) -> int:
@@ -102,6 +127,29 @@ class Space:
         if len(u) != self.size or not all(0 <= x <= 1 for x in u):
             raise ValueError(f"at needs {self.size} numbers from 0 to 1, but got {shown(u)}")
         return self._flat(_values_at(self.varying, u))
+
+    def configuration(self, choose: Callable[[Dimension], object]) -> Flat:
+        """Returns the partial configuration of the values that `choose` gives.
+
+        It is asked for the varying dimensions that take part, one after the other, each after those it depends on.
+        """
+        flat: Flat = {}
+        keys = {dimension.key for dimension in self.dimensions}
+        for dimension in self.dimensions:
+            key, domain = dimension.key, dimension.domain
+            if not _active(dimension, flat):
+                continue
+            if isinstance(domain, Tie):
+                flat |= {name: value for name, value in _tied(key, domain.key, flat) if name == key or name not in keys}
+            else:
+                flat[key] = choose(dimension) if dimension.varies else domain.at(0.0)
+        return _copy(flat)
+
+    def budgeted(self, flat: Flat, seed: int) -> Flat:
+        """Returns the configuration with a trial's budget and seed, where the space does not set them itself."""
+        own = {dimension.key for dimension in self.dimensions}
+        budget: Flat = dict(zip(BUDGET, (self.scheduler.max_steps, seed), strict=True))
+        return _copy(flat) | {key: value for key, value in budget.items() if key not in own}
 
     def draw(self, n: int, seed: int | None = None) -> list[Flat]:
         """Returns n valid configurations that differ when resolved. Raises ConfigError when there are fewer."""
@@ -122,6 +170,7 @@ class Space:
     ) -> list[Flat]:
         """Returns what a search runs, in order: draws, each with all points of the grids, each with its replicates.
 
+        For tpe, which chooses as results come, these are random draws: what it begins with, and what the space holds.
         Overrides win over the file, conditions and ties included. Raises ConfigError.
         """
         space = self.fixed(overrides) if overrides else self
@@ -132,12 +181,8 @@ class Space:
         blocks = list(islice(space._blocks(seed), wanted))
         if wanted is not None and self.search.method != "grid":
             space._check_count(len(blocks), wanted)
-        own = {dimension.key for dimension in space.dimensions}
-        result = []
-        for flat, replicate in product(chain.from_iterable(blocks), range(self.search.replicates)):
-            ours: Flat = {"train.max_steps": self.scheduler.max_steps, "train.seed": seed + replicate}
-            result.append(_copy(flat) | {key: value for key, value in ours.items() if key not in own})
-        return result
+        each = product(chain.from_iterable(blocks), range(self.search.replicates))
+        return [space.budgeted(flat, seed + replicate) for flat, replicate in each]
 
     def fixed(self, overrides: Mapping[str, object]) -> "Space":
         """Returns the space with some keys fixed; the others are drawn as before. Raises ConfigError."""
@@ -157,18 +202,7 @@ class Space:
         return space
 
     def _flat(self, chosen: Mapping[str, object]) -> Flat:
-        """Returns the partial configuration of the values chosen for the varying keys."""
-        flat: Flat = {}
-        keys = {dimension.key for dimension in self.dimensions}
-        for dimension in self.dimensions:
-            key, domain = dimension.key, dimension.domain
-            if not _active(dimension, flat):
-                continue
-            if isinstance(domain, Tie):
-                flat |= {name: value for name, value in _tied(key, domain.key, flat) if name == key or name not in keys}
-            else:
-                flat[key] = chosen[key] if dimension.varies else domain.at(0.0)
-        return _copy(flat)
+        return self.configuration(lambda dimension: chosen[dimension.key])
 
     def _points(self, seed: int) -> Iterator[Flat]:
         """Yields choices for the varying keys outside grids, without end; for a grid search, all choices."""
@@ -191,7 +225,7 @@ class Space:
             block = []
             for rest in _enumerated(grids):
                 flat = self._flat(point | rest)
-                complete = _resolved(flat)
+                complete = completed(flat)
                 if complete is not None and complete not in seen:
                     seen.add(complete)
                     block.append(flat)
@@ -221,12 +255,17 @@ def _copy(flat: Flat) -> Flat:
     return {key: dict(value) if isinstance(value, dict) else value for key, value in flat.items()}
 
 
-def _resolved(flat: Flat) -> Hparams | None:
+def completed(flat: Mapping[str, object]) -> Hparams | None:
     """Returns the complete configuration, or None when it is invalid."""
     try:
         return resolve(str(flat["model"]), flat)
     except ConfigError:
         return None
+
+
+def survives(key: str) -> bool:
+    """Tells whether a checkpoint stays good when the hyperparameter changes: it sizes nothing, and no state is its."""
+    return (key.startswith("optimizer.") and key != "optimizer.name") or key.endswith("keep_prob")
 
 
 def _active(dimension: Dimension, flat: Mapping[str, object]) -> bool:
@@ -316,7 +355,10 @@ def load_space(path: str | Path) -> Space:
         _resources(resources, report),
         dimensions,
         Checkpoints(**checkpoints),
+        _further(parts, metric["name"], report),
     )
+    _check_tpe(space, parts, report)
+    _check_pbt(space, report)
     if space.search.gpu_hours and not space.resources.gpu:
         report.add(("search", "gpu_hours"), "search.gpu_hours: trials take no GPU; give resources.gpu, or search.hours")
     for key, sentence in _probe(space).items() if can_be_tried else ():
@@ -367,4 +409,47 @@ def _scheduler(section: Mapping[str, Any], dimensions: Sequence[Dimension], repo
     if grace > steps:
         law = f"must be at most max_steps, but grace_steps = {grace} and max_steps = {steps}"
         report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}")
-    return Scheduler(section["name"], steps, grace, factor)
+    name, interval = section["name"], section["interval_steps"]
+    if interval and name != "pbt":
+        report.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: only pbt has one, but name = {name}")
+    if interval and interval > steps:
+        law = f"must be at most max_steps, but interval_steps = {interval} and max_steps = {steps}"
+        report.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
+    return Scheduler(name, steps, grace, factor, (interval or grace) if name == "pbt" else None)
+
+
+def _further(parts: Mapping[str, object], metric: str, report: Report) -> tuple[Metric, ...]:
+    """Returns the objectives beside the metric; reports those that are unknown or given twice."""
+    found: dict[str, Metric] = {}
+    for index, name in enumerate(listed(parts.get("objectives", []))):
+        if not isinstance(name, str) or name not in OBJECTIVES:
+            report.add(("objectives", index), f"objectives: unknown name {shown(name)}{nearest(name, OBJECTIVES)}")
+        elif name == metric or name in found:
+            where = "the metric, and an objective already" if name == metric else "listed twice"
+            report.add(("objectives", index), f"objectives: {name} is {where}")
+        else:
+            found[name] = Metric(name, OBJECTIVES[name])
+    return tuple(found.values())
+
+
+def _check_tpe(space: Space, parts: Mapping[str, object], report: Report) -> None:
+    """Reports what tpe cannot do, and what needs it."""
+    if space.search.method != "tpe":
+        if "objectives" in parts:
+            report.add(("objectives",), f"objectives: need search.method tpe, but method = {space.search.method}")
+        return
+    for dimension in space.dimensions:
+        if dimension.grid:
+            law = "search.method: tpe chooses every value itself; write choices, not grid"
+            report.add(("parameters", dimension.key, "grid"), law)
+    if space.search.replicates > 1:
+        law = f"tpe runs each configuration once, but replicates = {space.search.replicates}; use random"
+        report.add(("search", "replicates"), f"search.replicates: {law}")
+
+
+def _check_pbt(space: Space, report: Report) -> None:
+    if space.scheduler.name == "pbt" and not space.mutable:
+        law = "pbt needs a searched key that a checkpoint survives: optimizer.* without optimizer.name, or a keep_prob"
+        report.add(
+            ("scheduler", "name"), f"scheduler.name: {law}; this file searches {', '.join(space.searched) or 'none'}"
+        )
