@@ -1,26 +1,25 @@
-"""The command line: check · sample · debug · search · results · decode.
+"""The command line: check · sample · plan · debug · search · resume · retry · results · explain · decode.
 
 Imports stand inside the verbs, so that each waits only for what it needs.
-Exit status: 0; 2 for what the user can mend; 130 after Ctrl-C.
+Exit status: 0; 1 when a search failed; 2 for what the user can mend; 130 after Ctrl-C or a SIGTERM.
 """
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s_search.hparams import Hparams, parse_hparams, resolve
 from s2s_search.spaces import Space, load_space
-from s2s_search.table import MODELS, ConfigError
+from s2s_search.table import MODELS, ConfigError, nearest
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from s2s_search.results import Results
+    from s2s_search.tuning import Outcome
 
 QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
 
@@ -84,6 +83,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--trial", type=counted(0), metavar="K", help="... the one that a search runs as trial K, from 0")
     sub.add_argument("--trials", type=counted(1), metavar="N", help="... when that search drew N configurations")
     sub.add_argument(
+        "--run", dest="of", type=Path, metavar="DIR", help="take configuration and corpus of --trial K from a run"
+    )
+    sub.add_argument(
         "--out", type=Path, metavar="DIR", help="keep configuration, reports and checkpoints in a new folder"
     )
     add_draw_arguments(sub)
@@ -98,8 +100,31 @@ def make_parser() -> argparse.ArgumentParser:
         help="draw N configurations, not the file's number; grids and replicates multiply them",
     )
     sub.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/SPACE-TIME)")
-    sub.add_argument("--address", metavar="A", help='join the Ray cluster at A, such as "auto" on one of its nodes')
+    sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
+    sub.add_argument("--warm-start", type=Path, metavar="DIR", help="a tpe sampler learns from this run first")
+    add_cluster_argument(sub)
     add_draw_arguments(sub)
+
+    sub = verb("resume", resume, "go on with a search that was killed, interrupted or out of budget, or extend it")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--trials", type=counted(1), metavar="N", help="extend it: draw N configurations in all")
+    sub.add_argument("--hours", type=positive, metavar="H", help="a new search.hours for all of the search")
+    sub.add_argument("--gpu-hours", type=positive, metavar="H", help="a new search.gpu_hours")
+    add_cluster_argument(sub)
+
+    sub = verb("retry", retry, "run trials of a search again that failed")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument(
+        "--status",
+        default="failed",
+        metavar="S",
+        help="which: failed (default), out_of_memory, lost, or several with commas",
+    )
+    add_cluster_argument(sub)
+
+    sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("trial", type=counted(0), metavar="TRIAL", help="its number, from 0")
 
     sub = verb("results", show_results, "rank the trials of a run folder, also while its search runs")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -115,6 +140,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--input", type=Path, metavar="FILE", help="source lines (default: standard input)")
     sub.add_argument("--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)")
     return parser
+
+
+def add_cluster_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", metavar="A", help='join the Ray cluster at A, such as "auto" on one of its nodes')
 
 
 def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +165,17 @@ class counted:
         if not text.isdecimal() or int(text) < self.minimum:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least {self.minimum}, but got {text!r}")
         return int(text)
+
+
+def positive(text: str) -> float:
+    """An argument that is a number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text!r}")
+    return value
 
 
 # --- verbs ---
@@ -193,15 +233,17 @@ def debug(args: argparse.Namespace) -> int:
         make_new_folder(args.out)
     import torch  # late: a corpus is encoded sooner without, and its problems are said at once
 
-    from s2s_search.training import keep_snapshots, train
+    from s2s_search.training import train
 
     torch.set_num_threads(max(1, int(space.resources.cpu)) if space else 1)  # as many as the trial of a search has
     gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
-    reports = train(hparams, corpus, "cuda" if gpu else "cpu")
+    reports: Iterable[Any] = train(hparams, corpus, "cuda" if gpu else "cpu")
     if args.out is not None:
+        from s2s_search.checkpoints import Checkpoints, keep_snapshots
+
         (args.out / "config.json").write_text(json.dumps(hparams.flat(), indent=1) + "\n")
         metric, goal = (space.metric.name, space.metric.goal) if space else ("dev.loss", "minimize")
-        reports = keep_snapshots(reports, args.out, metric, goal)
+        reports = keep_snapshots(reports, Checkpoints(args.out), metric, goal)
     if not args.json:
         print(f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps")
     status = ""
@@ -225,7 +267,6 @@ def search(args: argparse.Namespace) -> int:
     space = load_space(file)
     given = overrides(args)
     out = args.out or Path("runs") / f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    from s2s_search import results
     from s2s_search.progress import Progress
     from s2s_search.tuning import run_search
 
@@ -238,24 +279,73 @@ def search(args: argparse.Namespace) -> int:
         overrides=given,
         command=["run_search.py", *sys.argv[1:]],
         progress=Progress(),
+        storage=args.storage,
+        warm_start=args.warm_start,
     )
+    return conclude(outcome, out)
+
+
+def resume(args: argparse.Namespace) -> int:
+    from s2s_search.progress import Progress
+    from s2s_search.tuning import resume_search
+
+    outcome = resume_search(
+        args.folder,
+        trials=args.trials,
+        hours=args.hours,
+        gpu_hours=args.gpu_hours,
+        address=args.address,
+        progress=Progress(),
+        say=print,
+    )
+    return conclude(outcome, args.folder)
+
+
+def retry(args: argparse.Namespace) -> int:
+    from s2s_search.failures import FAILURES
+
+    wanted = [status for status in args.status.split(",") if status]
+    if unknown := [status for status in wanted if status not in FAILURES]:
+        hint = nearest(unknown[0], FAILURES)
+        raise ConfigError(f"must be among {', '.join(FAILURES)}, but got {unknown[0]!r}{hint}", "--status")
+    from s2s_search.progress import Progress
+    from s2s_search.tuning import resume_search
+
+    outcome = resume_search(args.folder, again=wanted, address=args.address, progress=Progress(), say=print)
+    return conclude(outcome, args.folder)
+
+
+def conclude(outcome: "Outcome", folder: Path) -> int:
+    """Prints what a search came to, and returns its exit status."""
+    from s2s_search import ranking, results
+
     table = results.load(outcome.folder)
-    print_ranking(table, 10)
-    print_times(table)
-    print(f"\nrun folder: {out}\nmore: python run_search.py results {out} · python run_search.py decode {out}")
-    if outcome.status == "interrupted":
-        print("interrupted: the tables hold what was done until then", file=sys.stderr)
-        return 130
-    return 0
+    ranking.print_ranking(table, 10)
+    ranking.print_failures(table, folder)
+    ranking.print_times(table)
+    print(f"\nrun folder: {folder}\nmore: python run_search.py results {folder} · python run_search.py decode {folder}")
+    if outcome.status == "finished":
+        return 0
+    what = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
+    again = f"python run_search.py resume {folder}"
+    print(f"{what}; the tables hold what was done until then; to go on: {again}", file=sys.stderr)
+    return {"interrupted": 130, "failed": 1}.get(outcome.status, 0)
 
 
 def show_results(args: argparse.Namespace) -> int:
     from s2s_search import results
 
     table = results.load(args.folder)
+    for problem in table.damaged:
+        print(problem, file=sys.stderr)
     if not args.json and not args.csv:
-        print_ranking(table, args.top, args.sort)
-        print_times(table)
+        from s2s_search import ranking
+
+        ranking.print_ranking(table, args.top, args.sort)
+        ranking.print_failures(table, args.folder)
+        ranking.print_times(table)
+        if table.status == "killed":
+            print(f"its driver was killed; to go on: python run_search.py resume {args.folder}")
         return 0
     ranked = table.best(args.top, args.sort)
     if args.csv:
@@ -263,6 +353,17 @@ def show_results(args: argparse.Namespace) -> int:
     else:
         for row in ranked.astype(object).where(ranked.notna(), None).to_dict("records"):
             print_json({str(column): value for column, value in row.items()})
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    from s2s_search import history
+
+    try:
+        for line in history.explain(history.load_history(args.folder), args.trial):
+            print(line.replace("--run DIR", f"--run {args.folder}"))
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.where or str(args.folder)) from None
     return 0
 
 
@@ -302,6 +403,8 @@ def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, ob
     space = None
     corpus: dict[str, object] = {"name": "cmudict"}
     model = args.model or str(given.get("model", MODELS[1]))
+    if args.of is not None:
+        return run_configuration(args, given)
     if args.space is not None:
         if args.model is not None:
             raise ConfigError("--model: a search space names the model itself; leave one of the two out")
@@ -323,6 +426,24 @@ def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, ob
     except ConfigError as error:
         raise ConfigError(error.problems, where=None if space else "--hparams" if args.hparams else "debug") from None
     return hparams, corpus, space
+
+
+def run_configuration(
+    args: argparse.Namespace, given: dict[str, object]
+) -> tuple[Hparams, dict[str, object], Space | None]:
+    """The configuration of a trial of a run folder, with the corpus and the space of its search."""
+    from s2s_search.history import load_history, space_of
+
+    if args.trial is None or args.space is not None or args.model is not None:
+        raise ConfigError("--run DIR needs --trial K, and neither --space nor --model")
+    past = load_history(args.of)
+    trial = past.trials.get(f"trial-{args.trial:05d}")
+    if trial is None:
+        raise ConfigError(f"there is no trial {args.trial}; {len(past.trials)} have begun", f"--run {args.of}")
+    space = space_of(past, args.of)
+    config = trial.config | given
+    hparams = resolve(str(config["model"]), {key: value for key, value in config.items() if key != "model"})
+    return hparams, parse_corpus(args.corpus) if args.corpus else space.corpus, space
 
 
 def parse_corpus(text: str) -> dict[str, object]:
@@ -399,72 +520,6 @@ def report_line(metrics: Mapping[str, Any]) -> str:
     shown = ["train.loss", "dev.loss", "dev.error_rate", "dev.word_error_rate", "dev.bleu", "learning_rate"]
     numbers = [f"{name} {metrics[name]:.4g}" for name in shown]
     return " · ".join([f"step {metrics['step']}", *numbers, f"{metrics['seconds']:.1f} s"])
-
-
-# Columns of the ranking; the search's metric follows the first, the searched hyperparameters the last.
-RANKING = ("trial", "status", "best.step", "best.dev.error_rate", "best.dev.word_error_rate", "seconds")
-NARROW = 3  # of these where the terminal is narrow
-
-
-def print_ranking(table: "Results", top: int | None, sort: str | None = None) -> None:
-    """Prints the best trials: a column for each searched hyperparameter, or all in one where the terminal is narrow."""
-    from rich.console import Console
-
-    ranked = table.best(top, sort)
-    title = f"{table.name}: {len(table.trials)} trials, {table.status}"
-    sorted_by = [f"best.{sort}" if f"best.{sort}" in ranked else sort] if sort else []
-
-    def columns(count: int) -> list[str]:
-        wanted = dict.fromkeys([RANKING[0], *sorted_by, f"best.{table.metric}", *RANKING[1:count]])
-        return [column for column in wanted if column in ranked]
-
-    def cells(names: Sequence[str]) -> list[list[str]]:
-        return [[cell(value) for value in row] for row in ranked[list(names)].itertuples(index=False)]
-
-    every = [*columns(len(RANKING)), *table.searched]
-    wide = grid(title, every, cells(every))
-    console, width = Console(), Console(width=1000).measure(wide).maximum
-    if width <= console.width or not console.is_terminal:
-        Console(width=width).print(wide)
-        return
-    active = ["\n".join(f"{key} {value}" for key, value in zip(table.searched, row, strict=True) if value != "-")
-              for row in cells(table.searched)]  # fmt: skip
-    rows = [[*row, text] for row, text in zip(cells(columns(NARROW)), active, strict=True)]
-    console.print(grid(title, [*columns(NARROW), "searched"], rows))
-
-
-def print_times(table: "Results") -> None:
-    """Prints where the workers' time went from the first step on, and what the search cost its driver."""
-    parts = table.worker_seconds()
-    tail = parts.pop("tail")
-    total = sum(parts.values())
-    if total > 0:
-        shares = ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in parts.items())
-        print(f"where {total:.0f} worker seconds went: {shares}; then {tail:.0f} with no trial left to start")
-    if driver := table.driver:
-        cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"
-        print(f"the driver: {cost}, for {driver['reports']:.0f} reports")
-
-
-def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for column in columns:
-        heading = column.replace(".", ".\n")  # narrow: a part of the name a line
-        table.add_column(heading, no_wrap=column != "searched", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def cell(value: object) -> str:
-    import pandas as pd
-
-    if pd.isna(value):  # type: ignore[call-overload]
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value) or '""'
 
 
 __all__ = ["main"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from s2s_search.checkpoints import read_snapshot
 from s2s_search.corpus import Vocabulary
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.models import Seq2Seq, build_model
@@ -48,7 +49,7 @@ def load_trained(path: Path, overrides: dict[str, object] | None = None) -> Trai
     Raises ConfigError when the file is missing or no checkpoint. Nothing in the file is executed.
     """
     try:
-        snapshot = torch.load(path, weights_only=True, map_location="cpu")
+        snapshot = read_snapshot(str(path))
         config = {name: value for name, value in snapshot["hparams"].items() if name != "model"}
         hparams = resolve(snapshot["hparams"]["model"], config | (overrides or {}))
         vocabularies = Vocabulary(tuple(snapshot["source_tokens"])), Vocabulary(tuple(snapshot["target_tokens"]))

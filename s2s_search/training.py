@@ -4,14 +4,11 @@ The same generator runs under Ray, in a debug run and in a test; seeds come from
 """
 
 import ctypes
-import functools
 import math
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,32 +68,6 @@ def train(
         states = random_states(trial.device)
         yield Report(trial.report(), trial.snapshot)
         set_random_states(states, trial.device)
-
-
-def keep_snapshots(reports: Iterable[Report], folder: Path, metric: str, goal: str) -> Iterator[Report]:
-    """Passes reports on, and keeps the newest snapshot as last.pt and the best report's as best.pt in a folder.
-
-    The best has the least `metric`, or the greatest where `goal` is "maximize". A diverged model is not kept. A file is
-    there whole or not at all. A report learns its `snapshot_seconds`: those of writing, so far.
-    """
-    sign, best, seconds = (1 if goal == "minimize" else -1), math.inf, 0.0
-    for report in reports:
-        began = time.perf_counter()
-        if report.metrics["status"] != "diverged" and math.isfinite(report.metrics[metric]):
-            last = folder / "last.pt"
-            replace(last, functools.partial(torch.save, report.snapshot()))
-            if sign * report.metrics[metric] < best:
-                best = sign * report.metrics[metric]
-                replace(folder / "best.pt", functools.partial(shutil.copyfile, last))  # cheaper than a second save
-        seconds += time.perf_counter() - began
-        report.metrics["snapshot_seconds"] = seconds
-        yield report
-
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    unfinished = path.with_suffix(".tmp")
-    write(unfinished)
-    os.replace(unfinished, path)
 
 
 class Trial:

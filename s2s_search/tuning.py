@@ -1,59 +1,60 @@
-"""A search on Ray Tune: many trials at once, the hopeless ones stopped early by ASHA.
+"""A search on Ray Tune: many trials at once, the hopeless ones stopped early, and nothing lost when it is killed.
 
-    Space.trials() -> configurations -> Ray Tune -> trainable -> train() -> reports -> Recorder -> run folder, display
+    sampler -> configurations -> Ray Tune -> trainable -> train() -> reports -> Recorder -> run folder, display
+                                    └─ asks the scheduler
 
-Ray places the trials, runs them and asks the scheduler. The run folder (docs/results.md) is written by us alone, and
-nothing in it is read from what Ray keeps. The one file that imports Ray.
+Ray places the trials and runs them. The run folder (docs/results.md) is written by us alone, and nothing in it is read
+from what Ray keeps: a search goes on from its own log and its own checkpoints.
 """
 
 import contextlib
 import json
-import logging
 import math
 import os
-import re
-import secrets
+import random
 import shutil
-import socket
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import SearchAlgorithm
 
-from s2s_search import results
+from s2s_search import cluster
+from s2s_search.checkpoints import Checkpoints, Reported, file_system, keep_snapshots
 from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.events import check_new, is_locked, new_folder
+from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY, error_message, status_of
+from s2s_search.history import ENDS_ITSELF, History, TrialHistory, load_history, space_of
 from s2s_search.progress import Interrupt, Progress
-from s2s_search.recorder import ERROR, Config, Recorder, environment, resolved
-from s2s_search.spaces import Resources, Space
+from s2s_search.recorder import Config, Recorder, environment, resolved
+from s2s_search.samplers import TPE, Sampler, explore, make_sampler
+from s2s_search.schedulers import PAUSING, make_scheduler
+from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 
-Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device) -> reports: training.train, or a stand-in for it
+Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
 
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means in a trial what it means here
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints even with verbose=0
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # the driver looks through all that wait
-}
-# Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
-# none to the home folder.
-RAY_TOKEN = secrets.token_hex(32)
 RAY_LOG = "ray.log"
-NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
-NOT_THE_ERROR = re.compile(r"\x1b\[[0-9;]*m|^Failure # .*\n", re.MULTILINE)  # in Ray's error files
-RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag"}
+REFERENCE = "reference.json"  # what Tune gets for a checkpoint: whose it is, and its step
+NUMBER, HPARAMS, SOURCE = "number", "hparams", "source"  # of Tune's configuration of a trial; hparams are JSON to it
+RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "checkpoint_dir_name"}
+SECONDS_OF_SILENCE = 10.0  # without a running trial, before it is said why
 
 
 # --- a trial ---
@@ -62,16 +63,19 @@ RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag"}
 def trainable(
     config: Config,
     corpus: Corpus | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     metric: str = "dev.loss",
     goal: str = "minimize",
     train: Train | None = None,
+    pausing: bool = False,
 ) -> None:
     """Runs one trial inside Ray Tune: trains by `config` and passes every report on.
 
     Everything is built and seeded from `config`, so that a process that ran other trials before gives the same
-    numbers as a fresh one. The newest snapshot and the one of the best report are kept as last.pt and best.pt in the
-    trial's folder below `folder`, without `folder` in Ray's own. Without a corpus it is cmudict.
+    numbers as a fresh one. Checkpoints are kept in the trial's folder below `folder`, which may be a URL; without
+    `folder` in Ray's own. Where there are some already it goes on from the newest, and says its report again, which
+    may not have been heard. With `pausing`, Tune gets a reference to each, as a scheduler that pauses trials needs.
+    Without a corpus it is cmudict.
     """
     began = time.perf_counter()
     import torch  # slow to import, and the process that drives the search needs none
@@ -79,18 +83,25 @@ def trainable(
     from s2s_search import training
 
     context = tune.get_context()
-    place = Path(context.get_trial_dir()) if folder is None else folder / context.get_trial_name()
-    place.mkdir(parents=True, exist_ok=True)
+    name = context.get_trial_name()
     needs = context.get_trial_resources().required_resources
     torch.set_num_threads(max(1, int(needs.get("CPU", 1))))
     device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
     try:
-        corpus = corpus or load_corpus({"name": "cmudict"})
-        _pass_on((train or training.train)(resolved(config), corpus, device), place, metric, goal, began)
+        checkpoints = Checkpoints(context.get_trial_dir() if folder is None else f"{folder}/{name}")
+        before = _taken_over(name, folder, checkpoints) if pausing else checkpoints.newest()
+        arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
+        arguments += [] if before is None else [before]
+        _pass_on(
+            name,  # the reports are made for it alone: what holds them holds the model
+            keep_snapshots((train or training.train)(*arguments), checkpoints, metric, goal, before),
+            checkpoints,
+            before,
+            pausing,
+            began,
+        )
     except Exception:
-        text = traceback.format_exc()
-        (place / ERROR).write_text(text, encoding="utf-8")
-        raise RuntimeError(results.error_message(text)) from None  # of a kind that Ray can copy
+        raise RuntimeError(traceback.format_exc()) from None  # of a kind that Ray can copy
     except SystemExit as stop:  # the scheduler's
         traceback.clear_frames(stop.__traceback__)  # they hold the model
         raise
@@ -99,20 +110,62 @@ def trainable(
         training.release_freed_memory()
 
 
-def _pass_on(reports: Iterable[Any], place: Path, metric: str, goal: str, began: float) -> None:
+def _pass_on(
+    name: str,
+    reports: Iterable[Reported],
+    checkpoints: Checkpoints,
+    before: Mapping[str, Any] | None,
+    pausing: bool,
+    began: float,
+) -> None:
     """Passes the reports of a trial that began at `began` on to Tune, with the seconds that are not of training."""
-    from s2s_search.training import keep_snapshots
-
-    start, waiting = math.nan, 0.0
-    for report in keep_snapshots(reports, place, metric, goal):
+    start, waiting, spent = math.nan, 0.0, 0.0
+    if before is not None:
+        spent = before["report"]["seconds"] + before["report"]["snapshot_seconds"]
+    if before is not None and "exploited" not in before:
+        _report(name, before["report"] | {"start_seconds": 0.0, "waiting_seconds": 0.0}, checkpoints, pausing)
+    for report in reports:
         metrics = guarded(report.metrics)
         now = time.perf_counter()
         if math.isnan(start):  # until now it has started, trained and written a snapshot, nothing else
-            start = max(now - began - metrics["seconds"] - metrics["snapshot_seconds"], 0.0)
-        tune.report(metrics | {"start_seconds": start, "waiting_seconds": waiting})
+            start = max(now - began - (metrics["seconds"] + metrics["snapshot_seconds"] - spent), 0.0)
+        _report(name, metrics | {"start_seconds": start, "waiting_seconds": waiting}, checkpoints, pausing)
         waiting += time.perf_counter() - now
         if metrics["status"] == "diverged":
             return
+
+
+def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausing: bool) -> None:
+    if checkpoints.problems:
+        metrics = metrics | {"notes": list(checkpoints.problems)}
+        checkpoints.problems.clear()
+    if not pausing:
+        tune.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, REFERENCE).write_text(json.dumps({"trial": name, "step": metrics["step"]}))
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """The snapshot to go on from: the trial's own newest, or that of another whose weights Tune gave it (pbt).
+
+    What is taken over is kept at once, so that it is taken over once.
+    """
+    own, given = checkpoints.newest(), tune.get_checkpoint()
+    if given is None:
+        return own
+    with given.as_directory() as place:
+        reference = json.loads(Path(place, REFERENCE).read_text())
+    if reference["trial"] == name or (own is not None and own.get("exploited") == reference):
+        return own
+    other = Checkpoints(f"{folder}/{reference['trial']}").newest()
+    if other is None:
+        return own
+    best = math.inf if own is None else own["best"]
+    taken = other | {"exploited": reference, "best": best}
+    checkpoints.save(taken, is_best=False)
+    return taken
 
 
 def guarded(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,10 +181,34 @@ def guarded(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a search ended, finished or interrupted, and where its tables are."""
+    """How a search ended: finished, interrupted, out of budget or failed, with a message; and where its tables are."""
 
     status: str
     folder: Path
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a resumed search has before it: trials that go on with the step they go on from, and how many are new."""
+
+    ended: int
+    closed: dict[str, str]  # trials that had ended, though it was not written down: name to status
+    going_on: dict[str, int]
+    new: int
+
+    def lines(self) -> Iterator[str]:
+        yield f"kept {self.ended} trials that have ended"
+        if self.closed:
+            yield f"of {len(self.closed)} more it was not written down that they had: {_listed(self.closed)}"
+        if self.going_on:
+            yield f"go on with {len(self.going_on)}: {_listed(self.going_on, 'at step ')}"
+        yield f"new: {self.new}"
+
+
+def _listed(trials: Mapping[str, object], word: str = "") -> str:
+    shown = [f"{name} {word}{value}" for name, value in list(trials.items())[:8]]
+    return ", ".join(shown) + (f" and {len(trials) - 8} more" if len(trials) > 8 else "")
 
 
 def run_search(
@@ -145,109 +222,133 @@ def run_search(
     command: Sequence[str] = (),
     progress: Progress | None = None,
     train: Train | None = None,
+    storage: str | None = None,
+    warm_start: Path | None = None,
 ) -> Outcome:
     """Runs the trials of a space on a Ray of its own, or on the cluster at `address`, and fills the run folder `out`.
 
-    Trial K is the K-th configuration of `space.trials(trials, seed, overrides)`. A trial that fails is a row of the
-    tables and ends nothing. Ctrl-C ends the search within seconds with the tables of what was done; the Ray processes
-    are gone when this returns. `command` is written down with the versions; `train` may stand in for training.train.
+    Trial K is the K-th configuration of `space.trials(trials, seed, overrides)`, unless a tpe sampler chooses it. A
+    trial that fails is a row of the tables and ends nothing, unless the first ones all fail alike. Ctrl-C, or a
+    SIGTERM, ends the search within seconds with the tables of what was done; the Ray processes are gone when this
+    returns, and `resume_search` goes on. `command` is written down with the versions; `train` may stand in for
+    training.train. Checkpoints go to the run folder, or below the URL `storage`. `warm_start` is an earlier run folder
+    from which a tpe sampler learns.
 
     Raises:
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
     """
     folder = Path(out).absolute()
-    configs, corpus = _prepare(space, folder, trials, seed, overrides, address)
-    interrupt = Interrupt()
-    recorder = Recorder(space, folder, progress)
-    with contextlib.ExitStack() as stack:
-        log = stack.enter_context(open(folder / RAY_LOG, "w", encoding="utf-8"))
-        stack.enter_context(contextlib.redirect_stdout(log))  # Ray prints how its workers died
-        stack.enter_context(_ray_environment(address))
-        stack.enter_context(interrupt)
-        stack.callback(_leave_ray)
-        if progress is not None:
-            stack.callback(progress.close)
-        try:
-            recorder.begin(len(configs), environment(space, corpus, seed, overrides, command))
-            if progress is not None:
-                progress.note("starting Ray" if address is None else f"joining the cluster at {address}")
-            _join_ray(address, space.resources)
-            interrupt.check()
-            _tuner(configs, corpus, space, folder, train, Listener(recorder, interrupt)).fit()
-            interrupt.hold()
-            recorder.end("finished")
-        except KeyboardInterrupt:
-            recorder.end("interrupted")
-        except ConfigError:
-            shutil.rmtree(folder)
-            raise
-        except BaseException as error:
-            interrupt.hold()
-            recorder.end("failed", f"{type(error).__name__}: {error}")
-            raise
-    return Outcome(recorder.status, folder)
-
-
-class Listener(tune.Callback):
-    """Passes on what Tune tells, and interrupts it between two of its steps."""
-
-    def __init__(self, recorder: Recorder, interrupt: Interrupt) -> None:
-        self.recorder, self.interrupt = recorder, interrupt
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray pickles its callbacks into its own state: of this one nothing."""
-        return tune.Callback, ()
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
-        self.interrupt.check()
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
-        self.recorder.tick()
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self.recorder.begin_trial(str(trial), _hparams(trial.config))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
-    ) -> None:
-        self.recorder.report(str(trial), {key: value for key, value in result.items() if key not in RAY_KEYS})
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        status = trial.last_result.get("status", "finished")
-        self.recorder.end_trial(str(trial), "stopped" if status == "running" else status)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self.recorder.begin_trial(str(trial), _hparams(trial.config))  # it may have failed before it started
-        text = Path(trial.error_file).read_text(encoding="utf-8")
-        self.recorder.fail_trial(str(trial), NOT_THE_ERROR.sub("", text))
-
-
-# --- before the start ---
-
-
-def _prepare(
-    space: Space,
-    folder: Path,
-    trials: int | None,
-    seed: int | None,
-    overrides: Mapping[str, object] | None,
-    address: str | None,
-) -> tuple[list[dict[str, Any]], Corpus]:
-    """Draws the configurations, loads the corpus and makes the folder, or raises ConfigError with all that is wrong."""
     problems: list[str] = []
     with _collected(problems):
-        configs = space.trials(trials, seed, overrides)
+        sampler = make_sampler(space, trials, seed, overrides)
     with _collected(problems):
         corpus = load_corpus(space.corpus)
-    problems += _ray_problems(space.resources, address)
+    problems += cluster.ray_problems(space.resources, address)
+    problems += _storage_problems(storage)
     with _collected(problems):
-        results.check_new(folder)
+        check_new(folder)
+    past = None
+    with _collected(problems):
+        if warm_start is not None:
+            past = load_history(Path(warm_start))
+            if space.search.method != "tpe":
+                law = f"only search.method tpe learns from an earlier run, but method = {space.search.method}"
+                raise ConfigError(f"--warm-start: {law}")
     if not problems:
         with _collected(problems):
-            results.new_folder(folder)
+            new_folder(folder)
     if problems:
         raise ConfigError(problems, str(space.path))
-    return configs, corpus
+    search = Search(space, folder, sampler, corpus, address, storage, progress, train)
+    with search.recorder_open():
+        about = environment(space, corpus, trials, seed, overrides, storage, command)
+        search.recorder.begin(len(sampler), about)
+        if past is not None and isinstance(sampler, TPE):
+            taken, left_out = sampler.warm_start(_ended(past, space))
+            search.recorder.note(f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit the space")
+        return search.run()
+
+
+def resume_search(
+    out: Path,
+    *,
+    trials: int | None = None,
+    again: Sequence[str] = (),
+    hours: float | None = None,
+    gpu_hours: float | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+    train: Train | None = None,
+    say: Callable[[str], object] = lambda line: None,
+) -> Outcome:
+    """Goes on with the search of a run folder, however it ended; `say` gets its plan, line by line, before it starts.
+
+    What has ended stays. Trials that have not ended go on from their newest checkpoint. The decisions of the past are
+    made again from the log, so that scheduler and sampler are where they were. `trials` is a new number of trials to
+    draw in all, `again` names statuses of trials to run again (failed, out_of_memory, lost), hours and gpu_hours are
+    new budgets. Where nothing is left to do nothing is changed.
+
+    Raises:
+        ConfigError: no run folder, or one that another search uses, or the corpus is not the same.
+    """
+    folder = Path(out).absolute()
+    history = load_history(folder)
+    if is_locked(folder):
+        Recorder(space_of(history, folder), folder).close()  # refused
+    search = history.search
+    space = _with_budgets(space_of(history, folder), hours, gpu_hours)
+    problems: list[str] = []
+    with _collected(problems):
+        seed, overrides = search.get("seed"), search.get("overrides")
+        sampler = make_sampler(space, trials or search.get("draws"), seed, overrides)
+        if len(sampler) < search["trials"]:
+            law = f"the search has {search['trials']} already; a search can only be extended"
+            raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
+    with _collected(problems):
+        corpus = load_corpus(space.corpus)
+        if corpus.fingerprint != search.get("corpus", {}).get("fingerprint"):
+            raise ConfigError(
+                "the corpus has changed since the search began: its numbers would not compare", str(folder)
+            )
+    problems += cluster.ray_problems(space.resources, address)
+    if problems:
+        raise ConfigError(problems)
+    run = Search(space, folder, sampler, corpus, address, search.get("storage"), progress, train)
+    plan = run.recall(history, again)
+    if not plan.going_on and not plan.new and not plan.closed:
+        more = "--trials N adds some" if not again else f"none is {' or '.join(again)}"
+        say(f"nothing to do: all {plan.ended} trials have ended; {more}")
+        return Outcome(history.status, folder, history.message)
+    for line in plan.lines():
+        say(line)
+    with run.recorder_open():
+        run.recorder.resume(history, len(sampler), draws=trials or search.get("draws"), **_budgets(space))
+        for name, status in plan.closed.items():
+            run.recorder.end_trial(name, status)
+        for name in plan.going_on:
+            cause = "run again" if history.trials[name].status in again else "resume"
+            run.recorder.restart(name, cause)
+        return run.run()
+
+
+def _with_budgets(space: Space, hours: float | None, gpu_hours: float | None) -> Space:
+    search = space.search
+    return replace(space, search=replace(search, hours=hours or search.hours, gpu_hours=gpu_hours or search.gpu_hours))
+
+
+def _budgets(space: Space) -> dict[str, object]:
+    return {"hours": space.search.hours, "gpu_hours": space.search.gpu_hours}
+
+
+def _storage_problems(storage: str | None) -> list[str]:
+    if storage is None:
+        return []
+    try:
+        files, path = file_system(storage)
+        files.create_dir(path, recursive=True)
+    except Exception as error:  # PyArrow's, and those of the clouds
+        return [f"--storage {storage}: cannot be used: {str(error).splitlines()[0]}"]
+    return []
 
 
 @contextlib.contextmanager
@@ -258,140 +359,356 @@ def _collected(problems: list[str]) -> Iterator[None]:
         problems += [f"{error.where}: {problem}" if error.where else problem for problem in error.problems]
 
 
-def _ray_problems(resources: Resources, address: str | None) -> list[str]:
-    if ray.is_initialized():
-        return ["this process has a Ray already: call ray.shutdown() first, or search from another process"]
-    if address is not None:
-        return _address_problems(address)
-    gpus = 0
-    if resources.gpu > 0:
-        import torch
-
-        gpus = torch.cuda.device_count()
-    return resource_problems(resources, [{"CPU": os.cpu_count() or 1, "GPU": gpus}])
+def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:
+    """The trials of a past that have ended: configurations, values of the objectives, statuses."""
+    ended = past.of("finished", "stopped", "diverged", *FAILURES)
+    return [(trial.config, _values(trial.best, space), trial.status) for trial in ended]
 
 
-def _address_problems(address: str) -> list[str]:
-    host, _, port = address.rpartition(":")
-    if address == "auto":
-        return []
-    if not host or "/" in host or not port.isdigit():  # ray:// is for clients outside the cluster
-        return [f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"]
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()  # Ray would wait for minutes
-    except (OSError, OverflowError) as error:
-        return [f"address {address!r}: no Ray cluster answers there: {error}"]
-    return []
+def _values(best: Mapping[str, Any] | None, space: Space) -> list[float] | None:
+    """What a trial is told to the sampler by: the objectives at its best report."""
+    if best is None:
+        return None
+    values = [best.get(objective.name) for objective in space.objectives]
+    return None if any(value is None for value in values) else [float(value) for value in values if value is not None]
 
 
-def resource_problems(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> list[str]:
-    """Says what is wrong when no single node can ever hold a trial."""
-    if any(resources.cpu <= node.get("CPU", 0) and resources.gpu <= node.get("GPU", 0) for node in nodes):
-        return []
-    largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
-    wanted = f"{resources.cpu:g} CPU and {resources.gpu:g} GPU"
-    found = f"{largest.get('CPU', 0):g} CPU and {largest.get('GPU', 0):g} GPU"
-    return [f"resources: a trial must fit on one node, but it needs {wanted}, and the largest node has {found}"]
+@dataclass
+class Search:
+    """A search in this process: what it runs, and what it runs it with."""
 
+    space: Space
+    folder: Path
+    sampler: Sampler
+    corpus: Corpus
+    address: str | None
+    storage: str | None
+    progress: Progress | None
+    train: Train | None
+    going_on: list[TrialHistory] = field(default_factory=list)
+    ended_before: list[str] = field(default_factory=list)
+    first_new: int = 0
+    resumed: bool = False
+    spent: float = 0.0  # seconds, before this process
+    busy: float = 0.0  # seconds of all trials, before this process
 
-# --- Ray ---
+    def __post_init__(self) -> None:
+        self.scheduler = make_scheduler(self.space, self._explore)
+        self._random = random.Random(f"{self.space.search.seed} explore")
 
+    @contextlib.contextmanager
+    def recorder_open(self) -> Iterator[None]:
+        """Opens the run folder; a folder that was made for a search that is refused is removed."""
+        self.recorder = Recorder(self.space, self.folder, self.progress)
+        try:
+            yield
+        finally:
+            self.recorder.close()
 
-@contextlib.contextmanager
-def _ray_environment(address: str | None) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
-    try:
-        yield
-    finally:
-        for key in set(os.environ) - set(before):
-            del os.environ[key]
+    def recall(self, history: History, again: Sequence[str]) -> Plan:
+        """Brings scheduler and sampler to where they were, and says what is left to do."""
+        decisions = self.scheduler.replay(history.events)
+        closed: dict[str, str] = {}
+        for trial in history.of("running", *again):
+            decided = decisions.get(trial.name, {})
+            if trial.status == "running" and trial.said in ENDS_ITSELF:
+                closed[trial.name] = trial.said
+            elif trial.status == "running" and decided.get("action") == "stop":
+                closed[trial.name] = "stopped"
+            else:
+                self.going_on.append(trial)
+        for trial in history.trials.values():
+            if trial in self.going_on:
+                self.sampler.running(trial.number, trial.config)
+            else:
+                self.ended_before.append(trial.name)
+                status = closed.get(trial.name, trial.status)
+                self.sampler.tell(trial.number, trial.config, _values(trial.best, self.space), status)
+        self.first_new = max((trial.number + 1 for trial in history.trials.values()), default=0)
+        self.resumed, self.spent, self.busy = True, history.elapsed, history.busy
+        going_on = {trial.name: trial.step for trial in self.going_on}
+        ended = len(history.trials) - len(going_on) - len(closed)
+        return Plan(ended, closed, going_on, len(self.sampler) - self.first_new)
 
+    def run(self) -> Outcome:
+        """Runs what is left to do, and returns when Ray is gone."""
+        recorder, interrupt = self.recorder, Interrupt()
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(open(self.folder / RAY_LOG, "a", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(log))  # Ray prints how its workers died
+            stack.enter_context(cluster.ray_environment(self.address))
+            stack.enter_context(interrupt)
+            stack.callback(cluster.leave_ray)
+            if self.progress is not None:
+                stack.callback(self.progress.close)
+                self.progress.note("starting Ray" if self.address is None else f"joining the cluster at {self.address}")
+            try:
+                cluster.join_ray(self.address, self.space.resources)
+                interrupt.check()
+                self._tuner(Listener(self, interrupt)).fit()
+                interrupt.hold()
+                recorder.end("finished")
+            except KeyboardInterrupt:
+                recorder.end("interrupted")
+            except Over as over:
+                interrupt.hold()
+                recorder.end(over.status, str(over))
+            except ConfigError:
+                if not self.resumed:
+                    shutil.rmtree(self.folder)
+                raise
+            except BaseException as error:
+                interrupt.hold()
+                recorder.end("failed", f"{type(error).__name__}: {error}")
+                raise
+        return Outcome(recorder.status, self.folder, recorder.message)
 
-def _join_ray(address: str | None, resources: Resources) -> None:
-    """Starts a Ray of our own, or joins the one at an address; it must have a node that is large enough."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
+    def _tuner(self, listener: "Listener") -> tune.Tuner:
+        metric, corpus = self.space.metric, self.corpus
+        place, train, pausing = self.storage or self.folder, self.train, self.space.scheduler.name in PAUSING
+
+        def run(config: Mapping[str, Any], corpus: Corpus | None = None) -> None:
+            trainable(json.loads(config[HPARAMS]), corpus, place, metric.name, metric.goal, train, pausing)
+
+        resources = {"cpu": self.space.resources.cpu, "gpu": self.space.resources.gpu}
+        return tune.Tuner(
+            tune.with_resources(tune.with_parameters(run, corpus=corpus), resources),
+            tune_config=tune.TuneConfig(
+                metric=metric.name,
+                mode="min" if metric.goal == "minimize" else "max",
+                scheduler=self.scheduler,
+                search_alg=Trials(self),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=f"ray-{os.getpid()}", storage_path=str(self.folder / "ray"), callbacks=[listener], verbose=0
+            ),
         )
-    except (ConnectionError, ray.exceptions.RpcError) as error:
-        raise ConfigError(f"no Ray cluster can be joined: {error}", f"address {address!r}") from None
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    problems = resource_problems(resources, [node["Resources"] for node in nodes if node["Alive"]])
-    if problems:
-        raise ConfigError(problems)
+
+    def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Tune's configuration for a trial that takes over the weights of the one that `config` is of."""
+        changed = explore(self.space, json.loads(config[HPARAMS]), self._random)
+        source = f"trial-{config[NUMBER]:05d}" if SOURCE not in config else config[SOURCE]
+        return config | {HPARAMS: json.dumps(changed), SOURCE: source}
 
 
-def _leave_ray() -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        ray.shutdown()
+class Over(Exception):
+    """Ends a search in order, with a status and a message."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-def _tuner(
-    configs: Sequence[Config], corpus: Corpus, space: Space, folder: Path, train: Train | None, listener: Listener
-) -> tune.Tuner:
-    metric = space.metric
-
-    def run(config: Mapping[str, Any], corpus: Corpus | None = None) -> None:
-        trainable(_hparams(config), corpus, folder, metric.name, metric.goal, train)
-
-    resources = {"cpu": space.resources.cpu, "gpu": space.resources.gpu}
-    return tune.Tuner(
-        tune.with_resources(tune.with_parameters(run, corpus=corpus), resources),
-        tune_config=tune.TuneConfig(
-            metric=metric.name,
-            mode="min" if metric.goal == "minimize" else "max",
-            scheduler=_scheduler(space),
-            search_alg=Configurations(configs),
-            num_samples=len(configs),
-            reuse_actors=True,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(name="ray", storage_path=str(folder), callbacks=[listener], verbose=0),
-    )
+# --- what Tune calls ---
 
 
-class Configurations(tune.search.Searcher):
-    """Hands one configuration a trial to Tune, in their order. (Of a grid Tune makes a copy for every trial.)"""
+class Trials(SearchAlgorithm):
+    """Hands trials to Tune: first those that go on, then new ones of the sampler's.
 
-    def __init__(self, configs: Sequence[Config]) -> None:
-        super().__init__()
-        self.configs = enumerate(configs)
+    A sampler that learns is asked no sooner than a trial can start.
+    """
 
-    def suggest(self, trial_id: str) -> Any:
-        for number, config in self.configs:
-            return {NUMBER: number, HPARAMS: json.dumps(config)}
-        return tune.search.Searcher.FINISHED
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._going_on = [(trial.number, trial.config) for trial in reversed(search.going_on)]
+        self._number = search.first_new
+        self._running: set[str] = set()
+        self._slots, self._slots_due = 0, 0.0
 
-    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None: ...
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Ray pickles what it is given into its own state: of this nothing."""
+        return SearchAlgorithm, ()
+
+    def add_configurations(self, experiments: Any) -> None:
+        self._spec = experiments[0].spec
+
+    def next_trial(self) -> Trial | None:
+        if self._going_on:
+            return self._trial(*self._going_on.pop())
+        if isinstance(self._search.sampler, TPE) and len(self._running) >= self._slots_now():
+            return None
+        config = self._search.sampler.ask(self._number) if self._number < len(self._search.sampler) else None
+        if config is None:
+            self._finished = True
+            return None
+        self._number += 1
+        return self._trial(self._number - 1, config)
+
+    def _trial(self, number: int, config: Config) -> "SearchTrial":
+        name = f"trial-{number:05d}"
+        self._running.add(name)
+        tune_config = {NUMBER: number, HPARAMS: json.dumps(config)}
+        return SearchTrial(self._spec, name, tune_config, self._search.space.search.retries)
+
+    def _slots_now(self) -> int:
+        if time.monotonic() > self._slots_due:
+            self._slots, self._slots_due = cluster.slots(self._search.space.resources), time.monotonic() + 10
+        return self._slots
+
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
+        self._running.discard(trial_id)
 
 
-def _name(trial: Any) -> str:
-    """Names the K-th configuration trial-0000K."""
-    return f"trial-{trial.config[NUMBER]:05d}"
+class SearchTrial(Trial):
+    """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost."""
+
+    def __init__(self, spec: Mapping[str, Any], name: str, config: dict[str, Any], retries: int) -> None:
+        super().__init__(
+            spec["run"],
+            config=config,
+            trial_id=name,
+            storage=spec["storage"],
+            checkpoint_config=spec.get("checkpoint_config"),
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        )
+        self.retries, self.losses = retries, 0
+        self.failure, self.error = "", ""
+
+    def __hash__(self) -> int:
+        return hash(self.trial_id)
+
+    def __eq__(self, other: object) -> bool:  # to a scheduler it is also the one of before a kill
+        return self.trial_id == getattr(other, "trial_id", None)
+
+    def handle_error(self, exc: Exception | None = None) -> None:
+        self.failure, self.error = failure_of(exc)
+        if self.failure == LOST and not getattr(exc, "preempted", False):
+            self.losses += 1
+
+    def should_recover(self) -> bool:
+        return self.failure == LOST and self.losses <= self.retries
+
+    def get_json_state(self) -> tuple[str, str]:
+        return "{}", "{}"  # Tune's own record of a trial is never read
 
 
-def _hparams(config: Mapping[str, Any]) -> Config:
-    """The hyperparameters of a trial, from Tune's configuration of it."""
-    hparams: Config = json.loads(config[HPARAMS])
-    return hparams
+def failure_of(error: Exception | None) -> tuple[str, str]:
+    """The status of a trial that met an error of Ray's, and the text of the error."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, RayError):
+        text = str(cause)
+        if isinstance(cause, OutOfMemoryError) or "running low on memory" in text:
+            return OUT_OF_MEMORY, text
+        if "creation task" not in text and isinstance(
+            cause, RayActorError | NodeDiedError | WorkerCrashedError | ObjectLostError
+        ):
+            return LOST, text
+    is_ours = isinstance(cause, RuntimeError) and str(cause).startswith("Traceback")
+    text = str(cause) if is_ours else str(error)
+    return status_of(text), text
 
 
-def _scheduler(space: Space) -> TrialScheduler:
-    scheduler = space.scheduler
-    if scheduler.name == "none":
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    return AsyncHyperBandScheduler(
-        time_attr="step",
-        max_t=scheduler.max_steps,
-        grace_period=scheduler.grace_steps,
-        reduction_factor=scheduler.reduction_factor,
-        stop_last_trials=False,  # a trial ends by itself; else Tune compares late reports at rungs long passed
-    )
+class Listener(tune.Callback):
+    """Passes on what Tune tells, and interrupts it between two of its steps."""
+
+    def __init__(self, search: Search, interrupt: Interrupt) -> None:
+        self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
+        self.scheduler = search.scheduler
+        self._hparams: dict[str, str] = {}  # as they were when the trial last started
+        self._started: dict[str, float] = {}  # when
+        self._busy = search.busy
+        self._begun = self._silent_since = time.monotonic()
+        self._kept = BestKept(search)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """As for Trials."""
+        return tune.Callback, ()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
+        self.interrupt.check()
+        self._check_budgets()
+        if message := self.recorder.failing_alike():
+            raise Over("failed", f"the first trials all failed alike: {message}")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
+        self.recorder.tick()
+        now = time.monotonic()
+        if self._started:
+            self._silent_since = now
+        elif now - self._silent_since > SECONDS_OF_SILENCE:
+            self._silent_since = now
+            self.recorder.wait(cluster.why_waiting(self.search.space.resources))
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        name, hparams = trial.trial_id, trial.config[HPARAMS]
+        if self._hparams.setdefault(name, hparams) != hparams:
+            self._hparams[name] = hparams
+            self.scheduler.forget(name)
+            self.recorder.exploit(name, trial.config[SOURCE], json.loads(hparams))
+        self._started[name] = time.monotonic()
+        self.recorder.begin_trial(name, json.loads(hparams))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
+    ) -> None:
+        name = trial.trial_id
+        for note in result.pop("notes", ()):
+            self.recorder.note(f"{name}: {note}", name)
+        metrics = {key: value for key, value in result.items() if key not in RAY_KEYS}
+        if self.recorder.report(name, metrics) and name in self.scheduler.decisions:
+            self.recorder.decision(name, self.scheduler.decisions.pop(name))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        status = trial.last_result.get("status", "finished")
+        self._stop_clock(trial.trial_id)
+        self.recorder.end_trial(trial.trial_id, "stopped" if status == "running" else status)
+        self._tell(trial, "stopped" if status == "running" else status)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        self._stop_clock(trial.trial_id)
+        self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        self._stop_clock(trial.trial_id)
+        self.recorder.begin_trial(trial.trial_id, json.loads(trial.config[HPARAMS]))  # it may never have started
+        self.recorder.fail_trial(trial.trial_id, trial.failure, trial.error)
+        self._tell(trial, trial.failure)
+
+    def _tell(self, trial: Any, status: str) -> None:
+        values = _values(self.recorder.best.get(trial.trial_id), self.search.space)
+        self.search.sampler.tell(trial.config[NUMBER], json.loads(trial.config[HPARAMS]), values, status)
+        self._kept.ended(trial.trial_id, status)
+
+    def _stop_clock(self, name: str) -> None:
+        self._busy += time.monotonic() - self._started.pop(name, time.monotonic())
+
+    def _check_budgets(self) -> None:
+        now, budget = time.monotonic(), self.search.space.search
+        if budget.hours is not None and self.search.spent + now - self._begun > 3600 * budget.hours:
+            raise Over("out of budget", f"search.hours: {budget.hours:g} hours are over")
+        if budget.gpu_hours is not None:
+            busy = self._busy + sum(now - began for began in self._started.values())
+            if busy * self.search.space.resources.gpu > 3600 * budget.gpu_hours:
+                raise Over("out of budget", f"search.gpu_hours: {budget.gpu_hours:g} GPU hours are over")
+
+
+class BestKept:
+    """Keeps the weights of the best trials of a search, and deletes those of the others when they have ended.
+
+    Trials that failed keep theirs: they may be run again.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._place = search.storage or search.folder
+        self._kept: list[tuple[float, str]] = []  # the best first
+        for name in search.ended_before:
+            self._consider(name)
+
+    def ended(self, name: str, status: str) -> None:
+        if status in FAILURES:
+            return
+        Checkpoints(f"{self._place}/{name}").keep_best()
+        self._consider(name)
+
+    def _consider(self, name: str) -> None:
+        metric = self._search.space.metric
+        best = self._search.recorder.best.get(name)
+        if best is None:
+            return
+        self._kept.append((best[metric.name] if metric.goal == "minimize" else -best[metric.name], name))
+        self._kept.sort()
+        while len(self._kept) > self._search.space.checkpoints.best:
+            Checkpoints(f"{self._place}/{self._kept.pop()[1]}").remove()

@@ -21,8 +21,9 @@ import ray.cloudpickle
 import torch
 from ray.cluster_utils import Cluster
 
-from s2s_search import results, tuning
+from s2s_search import cluster, results, tuning
 from s2s_search.corpus import load_corpus
+from s2s_search.failures import error_message
 from s2s_search.hparams import resolve
 from s2s_search.nn import compiled
 from s2s_search.progress import Interrupt
@@ -120,8 +121,8 @@ def test_an_address_where_no_cluster_is_is_refused(tmp_path: Path, address: str)
 )
 def test_a_trial_must_fit_on_one_node(cpu: float, gpu: float, fits: bool) -> None:
     nodes: list[dict[str, float]] = [{"CPU": 2}, {"CPU": 1, "GPU": 1}, {}]
-    assert (not tuning.resource_problems(Resources(cpu, gpu), nodes)) is fits
-    assert tuning.resource_problems(Resources(cpu, gpu), [])
+    assert (not cluster.resource_problems(Resources(cpu, gpu), nodes)) is fits
+    assert cluster.resource_problems(Resources(cpu, gpu), [])
 
 
 # --- Ctrl-C ---
@@ -188,7 +189,7 @@ def test_the_best_and_the_last_snapshot_are_kept(
 ) -> None:
     folder = run_trial(monkeypatch, FakeTune(tmp_path), [3.0, 1.0, 2.0], goal)
     steps = {path.name: torch.load(path, weights_only=True)["step"] for path in folder.iterdir()}
-    assert steps == {"best.pt": best, "last.pt": 30}
+    assert steps == {"best.pt": best, "last.pt": 30, "previous.pt": 20}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -230,9 +231,9 @@ def test_the_message_of_a_traceback() -> None:
         import traceback
 
         text = traceback.format_exc()
-    assert results.error_message(text) == "ValueError: first line"
-    assert results.error_message("The actor died.\n\tpid: 3\n") == "The actor died."
-    assert results.error_message("\n") == "failed without a message"
+    assert error_message(text) == "ValueError: first line"
+    assert error_message("The actor died.\n\tpid: 3\n") == "The actor died."
+    assert error_message("\n") == "failed without a message"
 
 
 # --- on a cluster that is joined ---
@@ -247,12 +248,12 @@ def address(ray_folder: Path) -> Iterator[str]:
     cluster.shutdown()
 
 
-def troubled(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
+def troubled(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
     kind = hparams["train.seed"]
     shared = not corpus.train.source_tokens.flags.owndata
     if kind == 1:
         raise ValueError("before the first report\nsecond line")
-    for step in (10, 20, 30, 40):
+    for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
         yield report(step, math.nan if kind == 2 and step == 30 else 1 / step, process=os.getpid(), shared=shared)
         if kind == 3:
 
@@ -279,8 +280,9 @@ def test_no_trouble_of_a_trial_ends_the_search(troubled_run: results.Results) ->
     trials = troubled_run.trials
     assert trials["trial"].tolist() == [f"trial-{k:05d}" for k in range(8)]
     assert trials["train.seed"].tolist() == list(range(8))
-    assert trials["status"].tolist() == ["finished", "failed", "diverged", "failed", "failed", *["finished"] * 3]
-    assert trials["step"].fillna(-1).tolist() == [40, -1, 30, 10, 10, 40, 40, 40]
+    assert trials["status"].tolist() == ["finished", "failed", "diverged", "failed", "lost", *["finished"] * 3]
+    assert trials["restarts"].tolist() == [0, 0, 0, 0, 3, 0, 0, 0]
+    assert trials["step"].fillna(-1).tolist() == [40, -1, 30, 10, 40, 40, 40, 40]  # each worker of the fifth made ten
     assert trials["best.dev.loss"][2] == 1 / 20
     assert trials["last.dev.loss"][2] == WORST["dev.loss"]
     assert troubled_run.status == "finished"
@@ -300,8 +302,9 @@ def test_a_failed_trial_has_a_message_and_a_traceback(troubled_run: results.Resu
 
 
 def test_processes_run_several_trials(troubled_run: results.Results) -> None:
-    processes = troubled_run.reports["process"].dropna()
-    assert processes.nunique() < troubled_run.trials["status"].isin(["finished", "diverged"]).sum()
+    well = troubled_run.trials.loc[troubled_run.trials["status"].isin(["finished", "diverged"]), "trial"]
+    reports = troubled_run.reports
+    assert reports.loc[reports["trial"].isin(well), "process"].nunique() < len(well)
 
 
 def test_the_corpus_is_not_copied_into_each_process(troubled_run: results.Results) -> None:
@@ -458,7 +461,7 @@ def test_two_searches_of_one_process_have_one_token(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     tokens = []
     for _ in range(2):
-        with tuning._ray_environment(None):
+        with cluster.ray_environment(None):
             tokens.append(os.environ["RAY_AUTH_TOKEN"])
         assert "RAY_AUTH_TOKEN" not in os.environ
     assert tokens[0] == tokens[1]
@@ -467,8 +470,10 @@ def test_two_searches_of_one_process_have_one_token(monkeypatch: pytest.MonkeyPa
 def test_snapshots_are_those_of_the_tables(real_run: Run) -> None:
     _, found, *_ = real_run
     for _, row in found.trials.iterrows():
-        for name, column in (("best.pt", "best.step"), ("last.pt", "step")):
-            assert torch.load(found.folder / row["trial"] / name, weights_only=True)["step"] == row[column]
+        best = torch.load(found.folder / row["trial"] / "best.pt", weights_only=True)
+        assert best["step"] == row["best.step"]
+        assert best["report"]["dev.loss"] == best["best"] == row["best.dev.loss"]
+        assert not (found.folder / row["trial"] / "last.pt").exists()  # it has ended
 
 
 def test_nothing_but_our_display_reaches_the_terminal(real_run: Run) -> None:

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from s2s_search.batches import make_batch
+from s2s_search.checkpoints import Checkpoints, keep_snapshots
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
-from s2s_search.training import WORST, evaluate, keep_freed_memory, keep_snapshots, release_freed_memory, train
+from s2s_search.training import WORST, evaluate, keep_freed_memory, release_freed_memory, train
 
 TIMES = {"seconds", "evaluation_seconds"}
 
@@ -49,16 +50,18 @@ def collected(reports: Any) -> list[dict[str, Any]]:
 
 
 def test_a_snapshot_is_made_once_a_report(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[str] = []
+    saved: list[int] = []
     save = torch.save
-    monkeypatch.setattr(torch, "save", lambda what, path: (saved.append(path.name), save(what, path)))
+    monkeypatch.setattr(torch, "save", lambda what, path: (saved.append(what["step"]), save(what, path)))
     seconds = []
-    for report in keep_snapshots(train(settings(train__max_steps=12), corpus), tmp_path, "step", "maximize"):
+    for report in keep_snapshots(
+        train(settings(train__max_steps=12), corpus), Checkpoints(tmp_path), "step", "maximize"
+    ):
         seconds.append(report.metrics["snapshot_seconds"])
         assert (tmp_path / "best.pt").read_bytes() == (tmp_path / "last.pt").read_bytes()
-    assert saved == ["last.tmp"] * 3
+    assert saved == [5, 10, 12]
     assert seconds == sorted(seconds)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
 
 
 def test_reports(corpus: Corpus) -> None:

@@ -1,0 +1,173 @@
+"""The checkpoints of a trial: its newest snapshot, the one before, and that of its best report.
+
+They lie in the trial's folder, or below a URL that PyArrow takes (s3://, gs://, hdfs://, file://). Each file is there
+whole or not at all, and one that is damaged in spite of that is noticed and passed over for the next older. A snapshot
+holds its own report: whoever goes on from it can say again what may not have been heard.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+from pyarrow import fs
+
+BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
+ALL = (LAST, PREVIOUS, BEST)
+
+Snapshot = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+
+class Reported(Protocol):
+    """What `training.train` yields: metrics, and a snapshot on demand."""
+
+    @property
+    def metrics(self) -> dict[str, Any]: ...
+
+    @property
+    def snapshot(self) -> Callable[[], Snapshot]: ...
+
+
+class Checkpoints:
+    """The checkpoints of one trial, in a folder or below a URL.
+
+    `problems` says what was damaged or could not be written, since it was last emptied.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = str(place)
+        self.problems: list[str] = []
+        self._files, self._folder = file_system(self.place)
+        self._files.create_dir(self._folder, recursive=True)
+
+    def save(self, snapshot: Snapshot, is_best: bool) -> bool:
+        """Makes a snapshot the newest, and the best when it is; says whether there was room for it."""
+        import torch  # the process that drives a search deletes checkpoints, and needs none
+
+        unfinished = f".{LAST}.{os.getpid()}"
+        try:
+            with self._files.open_output_stream(self._path(unfinished)) as stream:
+                torch.save(snapshot, stream)
+            if self._exists(LAST):
+                self._files.move(self._path(LAST), self._path(PREVIOUS))
+            self._files.move(self._path(unfinished), self._path(LAST))
+            if is_best:
+                self._files.copy_file(self._path(LAST), self._path(unfinished))
+                self._files.move(self._path(unfinished), self._path(BEST))
+        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+            self.problems.append(f"no checkpoint of step {snapshot.get('step')}: {_reason(error)}")
+            self._remove([unfinished])
+            return False
+        return True
+
+    def newest(self) -> Snapshot | None:
+        """The newest snapshot that can be read, or None; damaged ones are among the problems."""
+        if (last := self._read(LAST)) is not None:
+            return last
+        others = [snapshot for name in (PREVIOUS, BEST) if (snapshot := self._read(name)) is not None]
+        return max(others, key=lambda snapshot: snapshot["step"], default=None)
+
+    def _read(self, name: str) -> Snapshot | None:
+        if not self._exists(name):
+            return None
+        try:
+            return read_snapshot(self._path(name), self._files)
+        except ValueError as error:
+            self.problems.append(f"{name} is damaged and left out: {error}")
+            return None
+
+    def bytes(self) -> int:
+        """What they take of the disk."""
+        infos = self._files.get_file_info([self._path(name) for name in ALL])
+        return sum(info.size or 0 for info in infos)
+
+    def keep_best(self) -> None:
+        """Deletes what only a running trial needs."""
+        self._remove([LAST, PREVIOUS])
+
+    def remove(self) -> None:
+        """Deletes them all."""
+        self._remove(ALL)
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._files.get_file_info(self._path(name)).is_file)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            with contextlib.suppress(OSError):
+                self._files.delete_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}"
+
+
+def file_system(place: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a folder or URL, and the path in it. Raises ValueError when PyArrow knows no such URL."""
+    if "://" in place:
+        files, path = fs.FileSystem.from_uri(place)
+        return files, path
+    return fs.LocalFileSystem(), os.path.abspath(place)
+
+
+def read_snapshot(path: str, files: fs.FileSystem | None = None) -> Snapshot:
+    """Reads a snapshot. Nothing in the file is executed, and every byte is checked.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or no snapshot of a trial.
+    """
+    import torch
+
+    with (files or fs.LocalFileSystem()).open_input_file(path) as file:
+        data = io.BytesIO(file.read())
+    try:
+        with zipfile.ZipFile(data) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise ValueError(f"the checksum of {broken} is wrong")
+        data.seek(0)
+        snapshot = torch.load(data, weights_only=True, map_location="cpu")
+        if not isinstance(snapshot, dict) or not isinstance(snapshot["step"], int):
+            raise ValueError("no snapshot of a trial")
+    except Exception as error:  # whatever bytes a damaged file holds
+        raise ValueError(_reason(error)) from None
+    return snapshot
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return next(iter(text.splitlines()), type(error).__name__).split(". ")[0]
+
+
+def keep_snapshots(
+    reports: Iterable[Reported],
+    checkpoints: Checkpoints,
+    metric: str,
+    goal: str,
+    before: Mapping[str, Any] | None = None,
+) -> Iterator[Reported]:
+    """Passes reports on, and keeps the newest snapshot, the one before, and the best report's.
+
+    The best has the least `metric`, or the greatest where `goal` is "maximize"; `before` is the snapshot that the trial
+    goes on from. A diverged model is not kept. Where there is no room the trial goes on without. A report learns its
+    `snapshot_seconds`: those of writing, so far.
+    """
+    sign, seconds = (1 if goal == "minimize" else -1), 0.0
+    best = math.inf if before is None else sign * before["best"]
+    for report in reports:
+        began = perf_counter()
+        value = sign * report.metrics[metric]
+        if report.metrics["status"] != "diverged" and math.isfinite(value):
+            is_best, best = value < best, min(value, best)
+            report.metrics["snapshot_seconds"] = seconds
+            checkpoints.save(report.snapshot() | {"report": dict(report.metrics), "best": sign * best}, is_best)
+        seconds += perf_counter() - began
+        report.metrics["snapshot_seconds"] = seconds
+        yield report

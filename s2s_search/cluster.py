@@ -1,0 +1,134 @@
+"""The Ray that a search runs on: one of its own, or a cluster that it joins; and whether trials fit on its nodes."""
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+
+import ray
+
+from s2s_search.spaces import Resources
+from s2s_search.table import ConfigError
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means in a trial what it means here
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints even with verbose=0
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # a search goes on from its own log
+    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # the driver looks through all that wait
+}
+# Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
+# none to the home folder.
+RAY_TOKEN = secrets.token_hex(32)
+
+
+def ray_problems(resources: Resources, address: str | None) -> list[str]:
+    """Says what is wrong before Ray is started or joined."""
+    if ray.is_initialized():
+        return ["this process has a Ray already: call ray.shutdown() first, or search from another process"]
+    if address is not None:
+        return _address_problems(address)
+    gpus = 0
+    if resources.gpu > 0:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return resource_problems(resources, [{"CPU": os.cpu_count() or 1, "GPU": gpus}])
+
+
+def _address_problems(address: str) -> list[str]:
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return []
+    if not host or "/" in host or not port.isdigit():  # ray:// is for clients outside the cluster
+        return [f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"]
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()  # Ray would wait for minutes
+    except (OSError, OverflowError) as error:
+        return [f"address {address!r}: no Ray cluster answers there: {error}"]
+    return []
+
+
+def resource_problems(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> list[str]:
+    """Says what is wrong when no single node can ever hold a trial."""
+    if any(_trials_of(node, resources) for node in nodes):
+        return []
+    largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
+    return [
+        f"resources: a trial must fit on one node, but it needs {_amounts(resources.cpu, resources.gpu)}, "
+        f"and the largest node has {_amounts(largest.get('CPU', 0), largest.get('GPU', 0))}"
+    ]
+
+
+def _trials_of(node: Mapping[str, float], resources: Resources) -> int:
+    """How many trials a node holds at once."""
+    by_gpu = [node.get("GPU", 0) / resources.gpu] if resources.gpu else []
+    return int(min([node.get("CPU", 0) / resources.cpu, *by_gpu]) + 1e-6)
+
+
+def _amounts(cpu: float, gpu: float) -> str:
+    return f"{cpu:g} CPU and {gpu:g} GPU"
+
+
+# --- Ray ---
+
+
+@contextlib.contextmanager
+def ray_environment(address: str | None) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
+    try:
+        yield
+    finally:
+        for key in set(os.environ) - set(before):
+            del os.environ[key]
+
+
+def join_ray(address: str | None, resources: Resources) -> None:
+    """Starts a Ray of our own, or joins the one at an address; it must have a node that is large enough."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ray.exceptions.RpcError) as error:
+        raise ConfigError(f"no Ray cluster can be joined: {error}", f"address {address!r}") from None
+    problems = resource_problems(resources, nodes())
+    if problems:
+        raise ConfigError(problems)
+
+
+def leave_ray() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        ray.shutdown()
+
+
+def nodes() -> list[dict[str, float]]:
+    """The resources of the nodes that are alive."""
+    found = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
+
+
+def slots(resources: Resources) -> int:
+    """How many trials the nodes hold at once, when nothing else runs on them."""
+    return sum(_trials_of(node, resources) for node in nodes())
+
+
+def why_waiting(resources: Resources) -> str:
+    """Says why no trial runs now."""
+    if problems := resource_problems(resources, nodes()):
+        return f"waiting for a node: {problems[0]}"
+    found = (ray.available_resources(), ray.cluster_resources())  # type: ignore[no-untyped-call]
+    free, all_ = (_amounts(amounts.get("CPU", 0), amounts.get("GPU", 0)) for amounts in found)
+    return f"waiting: a trial needs {_amounts(resources.cpu, resources.gpu)} on one node; {free} of {all_} are free"

@@ -1,0 +1,303 @@
+"""The event log of a run folder: what happened in a search, a JSON object a line, as it happened.
+
+It is the truth: the tables are made from it (results.py), and a search that was killed goes on from it (history.py).
+It has one writer, which holds the lock of the folder, and any number of readers. A line is there whole or counts for
+nothing.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from s2s_search.table import ConfigError
+
+EVENTS = "events.jsonl"
+LOCK = "driver.lock"
+SECONDS_BETWEEN_SYNCS = 1.0
+
+# The kinds of events, with what the readers need of each.
+NEEDED = {
+    "search": {"name", "metric", "goal", "searched", "time"},
+    "trial": {"trial", "settings", "config"},
+    "report": {"trial", "time"},
+    "decision": {"trial", "action"},
+    "restart": {"trial", "cause"},
+    "exploit": {"trial", "source", "config"},
+    "status": {"status"},
+    "resume": {"trials", "time"},
+    "note": {"message"},
+}
+
+Event = Mapping[str, Any]
+Row = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+class EventLog:
+    """The log of a run folder, open for its one writer.
+
+    On a full disk events wait in memory, and are written as soon as there is room: `full` says why they wait.
+
+    Raises:
+        ConfigError: another process writes it, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.full = ""
+        self._lock = lock(folder)
+        try:
+            self._file = os.open(folder / EVENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            os.close(self._lock)
+            raise ConfigError(f"{EVENTS} cannot be written: {error.strerror}", str(folder)) from None
+        self._size = whole_lines(self._file)
+        os.ftruncate(self._file, self._size)  # what a writer that was killed had begun
+        self._waiting: list[bytes] = []
+        self._synced = time.monotonic()
+        self._dirty = False
+
+    def append(self, event: Event) -> Row:
+        """Appends an event in one write; gives what was written.
+
+        An event is `{"event": kind, "time": seconds since 1970, ...}`; the time is added here, and numbers that are not
+        finite become null.
+        """
+        row = {"event": event["event"], "time": round(time.time(), 3)}
+        row |= {key: _finite(value) for key, value in event.items() if key != "event"}
+        self._waiting.append(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self.flush()
+        return row
+
+    def flush(self) -> None:
+        """Writes what waits for room on the disk, and from time to time makes sure that it survives a loss of power."""
+        while self._waiting and self._write(self._waiting[0]):
+            del self._waiting[0]
+        if self._dirty and time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
+            self._sync()
+
+    def _write(self, line: bytes) -> bool:
+        try:
+            written = os.write(self._file, line)
+            self.full = "" if written == len(line) else "No space left on device"
+        except OSError as error:
+            self.full = error.strerror or str(error)
+        if self.full:
+            os.ftruncate(self._file, self._size)  # no half line
+            return False
+        self._size += len(line)
+        self._dirty = True
+        return True
+
+    def _sync(self) -> None:
+        with contextlib.suppress(OSError):
+            os.fdatasync(self._file)
+        self._synced, self._dirty = time.monotonic(), False
+
+    def close(self) -> None:
+        """Lets go of the log and of its lock."""
+        self.flush()
+        self._sync()
+        os.close(self._file)
+        with contextlib.suppress(OSError):
+            (self.folder / LOCK).unlink()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def lock(folder: Path) -> int:
+    """Locks a run folder for this process and gives the open lock; it ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    path = folder / LOCK
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error.strerror}", str(folder)) from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 200).decode(errors="replace").strip()
+            os.close(file)
+            law = "is in use: a run folder has one search at a time"
+            raise ConfigError(f"{law}, and {holder or 'another process'} drives it", str(folder)) from None
+        except OSError:  # a file system without locks
+            logger.warning("%s: this file system has no locks: make sure that no other search uses the folder", path)
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_ino == os.fstat(file).st_ino:  # not one that its holder has just removed
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                return file
+        os.close(file)
+
+
+def is_locked(folder: Path) -> bool:
+    """Says whether a search is writing a run folder now."""
+    try:
+        file = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
+# --- reading ---
+
+
+def log_size(folder: Path) -> int:
+    """The bytes of the log. Raises ConfigError when the folder is none of a search."""
+    try:
+        return (folder / EVENTS).stat().st_size
+    except OSError as error:
+        what = "is no run folder" if folder.is_dir() else "is no folder"
+        raise ConfigError(f"{what} of a search: {EVENTS}: {error.strerror}", str(folder)) from None
+
+
+def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[str]]:
+    """The events in the first `size` bytes of the log (None: in all), and what is wrong with lines that are left out.
+
+    A last line without its end is still being written, and no problem.
+
+    Raises:
+        ConfigError: this is no log of a search.
+    """
+    size = log_size(folder) if size is None else size
+    with open(folder / EVENTS, "rb") as log:
+        return _parse(log.read(size).split(b"\n")[:-1], folder)
+
+
+def first_event(folder: Path) -> Row:
+    """The search event. Raises ConfigError."""
+    with open(folder / EVENTS, "rb") as log:
+        return _parse([log.readline()], folder)[0][0]
+
+
+def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
+    try:
+        rows = json.loads(b"[" + b",".join(lines) + b"]")  # one call: twice as fast as one a line
+        if len(rows) != len(lines):
+            raise ValueError
+    except (ValueError, RecursionError):
+        rows = [_parse_line(line) for line in lines]
+    events = [row for row in rows if _is_event(row)]
+    if not rows or not _is_event(rows[0]) or rows[0]["event"] != "search":
+        raise ConfigError("is no log of a search: it does not begin with a search event", str(folder / EVENTS))
+    if len(events) == len(rows):
+        return events, []
+    damaged = [i for i, row in enumerate(rows, 1) if not _is_event(row)]
+    return events, [f"{folder / EVENTS}: line {i}: no event, left out: {_excerpt(lines[i - 1])}" for i in damaged]
+
+
+def _parse_line(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_event(row: object) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+        return False
+    if not NEEDED.get(row["event"], {"event"}) <= row.keys():
+        return False
+    return all(_HOLDS[key](row[key]) for key in row.keys() & _HOLDS.keys())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    "time": _is_number,
+    "trial": lambda value: isinstance(value, str),
+    "status": lambda value: isinstance(value, str),
+    "metric": lambda value: isinstance(value, str),
+    "name": lambda value: isinstance(value, str),
+    "goal": lambda value: value in ("minimize", "maximize"),
+    "searched": lambda value: isinstance(value, dict) and all(isinstance(dtype, str) for dtype in value.values()),
+    "settings": lambda value: isinstance(value, dict),
+    "config": lambda value: isinstance(value, dict),
+    "step": lambda value: value is None or _is_number(value),
+}
+
+
+def _excerpt(line: bytes) -> str:
+    return repr(line[:60].decode(errors="replace"))
+
+
+def whole_lines(file: int) -> int:
+    """The bytes of an open file up to the end of its last whole line."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        begin = max(0, end - 65536)
+        if (found := os.pread(file, end - begin, begin).rfind(b"\n")) >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- the folder ---
+
+
+def check_new(folder: Path) -> None:
+    """Raises ConfigError when a folder cannot become that of a new run."""
+    if folder.is_dir() and any(folder.iterdir()):
+        how = f"; go on with it by resume {folder}" if (folder / EVENTS).exists() else ""
+        raise ConfigError(f"is there already, and a run is never overwritten{how}", str(folder))
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("is a file; a run needs a folder of its own", str(folder))
+
+
+def new_folder(folder: Path) -> None:
+    """Makes the folder of a new run, with an empty log. Raises ConfigError when it cannot be made."""
+    check_new(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / EVENTS).touch(exist_ok=False)
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", str(folder)) from None
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Replaces a file by what `write` writes, in one step: a reader, or a kill, meets the old or the new."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(new)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Writes an object as JSON that people read."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    replace(path, lambda new: new.write_text(text, encoding="utf-8"))

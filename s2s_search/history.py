@@ -1,0 +1,200 @@
+"""What the log says of each trial of a search: where it stands, what was decided about it, and why.
+
+From this a search goes on after a kill, and `explain` answers. Needs nothing but the log.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from s2s_search.events import Event, read_events
+from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
+from s2s_search.spaces import Space, load_space
+from s2s_search.table import ConfigError
+
+# What ends a trial by itself: a driver that was killed may not have written down that it did.
+ENDS_ITSELF = ("finished", "diverged")
+
+
+@dataclass
+class TrialHistory:
+    """One trial: its configuration, its newest status and step, its best value, and what was decided about it."""
+
+    name: str
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    status: str = "running"
+    message: str | None = None
+    step: int = 0  # of the newest report
+    said: str = "running"  # what the newest report said of itself
+    best: Event | None = None  # the report with the best value of the metric
+    last: Event | None = None  # the newest report
+    reports: int = 0
+    losses: int = 0  # of its worker
+    decisions: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)  # restarts, exploits, notes
+
+    @property
+    def number(self) -> int:
+        return int(self.name.removeprefix("trial-"))
+
+
+class History:
+    """The past of a search.
+
+    `search` is its first event, changed by what it was resumed with; `trials` are those that began, by name, in order.
+    """
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+        self.search: dict[str, Any] = dict(events[0])
+        self.trials: dict[str, TrialHistory] = {}
+        self.status = "running"
+        self.message: str | None = None
+        self.elapsed = 0.0  # seconds in which a driver was at work
+        self.busy = 0.0  # seconds of all trials
+        self._now = self.search["time"]
+        self._running: set[str] = set()
+        for event in events[1:]:
+            self._add(event)
+
+    def _add(self, event: Event) -> None:
+        kind, name = event["event"], event.get("trial", "")
+        now = event.get("time", self._now)
+        if kind != "resume":
+            passed = max(now - self._now, 0.0)
+            self.elapsed += passed
+            self.busy += passed * len(self._running)
+        self._now = now
+        if kind == "trial" and name not in self.trials and _is_name(name):
+            self.trials[name] = TrialHistory(name, event["config"], event["settings"])
+            self._running.add(name)
+        elif kind == "status" and not name:
+            self.status, self.message = event["status"], event.get("message")
+        elif kind == "resume":
+            self.status, self.message = "running", None
+            self.search |= {key: value for key, value in event.items() if key not in ("event", "time")}
+        elif name in self.trials:
+            self._follow(self.trials[name], event)
+
+    def _follow(self, trial: TrialHistory, event: Event) -> None:
+        kind = event["event"]
+        if kind == "report":
+            self._report(trial, event)
+        elif kind == "status":
+            trial.status, trial.message = event["status"], event.get("message")
+            self._running.discard(trial.name)
+        elif kind == "decision":
+            trial.decisions.append(event)
+        else:
+            trial.events.append(event)
+        if kind == "restart":
+            trial.status, trial.message = "running", None
+            trial.losses += event["cause"] == LOST
+            self._running.add(trial.name)
+        elif kind == "exploit":
+            trial.config, trial.step = event["config"], 0
+
+    def _report(self, trial: TrialHistory, event: Event) -> None:
+        step, value = event.get("step") or 0, event.get(self.search["metric"])
+        if step <= trial.step and trial.reports:
+            return
+        trial.step, trial.said, trial.last = step, event.get("status") or "running", event
+        trial.reports += 1
+        if value is not None and trial.said != "diverged":
+            best = None if trial.best is None else trial.best[self.search["metric"]]
+            minimize = self.search["goal"] == "minimize"
+            if best is None or (value < best if minimize else value > best):
+                trial.best = event
+
+    def of(self, *statuses: str) -> list[TrialHistory]:
+        return [trial for trial in self.trials.values() if trial.status in statuses]
+
+
+def _is_name(name: str) -> bool:
+    """Says whether a name can be one of our own: names become folders."""
+    return name.startswith("trial-") and name[6:].isascii() and name[6:].isdigit()
+
+
+def load_history(folder: Path) -> History:
+    """Reads the log of a run folder. Raises ConfigError."""
+    return History(read_events(folder)[0])
+
+
+def space_of(history: History, folder: Path) -> Space:
+    """The search space of a run folder; the paths of its corpus start from where its file was."""
+    home = Path(str(history.search.get("space", folder / "space.yaml"))).parent
+    return replace(load_space(folder / "space.yaml", home), name=history.search["name"])
+
+
+# --- why was this trial stopped? ---
+
+
+def explain(history: History, number: int) -> Iterator[str]:
+    """Says in lines what happened to a trial and why.
+
+    Raises:
+        ConfigError: it never began.
+    """
+    name = f"trial-{number:05d}"
+    if name not in history.trials:
+        law = f"trials {_span(history)} began" if history.trials else "none has begun"
+        raise ConfigError(f"there is no trial {number}; {law}")
+    trial = history.trials[name]
+    metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
+    yield f"{name}: {trial.status}" + (f" after step {trial.step}" if trial.reports else ", without a report")
+    for key, value in trial.settings.items():
+        yield f"  {key} = {value}"
+    if trial.best is not None:
+        yield f"best {metric} {trial.best[metric]:.4g} at step {trial.best['step']}"
+    for event in sorted([*trial.decisions, *trial.events], key=lambda event: event["time"]):
+        yield _said(event, metric, minimize)
+    if trial.message:
+        yield f"why: {trial.message}"
+    yield from _outlook(trial, history)
+
+
+def _said(event: Event, metric: str, minimize: bool) -> str:
+    kind = event["event"]
+    if kind == "decision":
+        return decision_line(event, metric, minimize)
+    if kind == "restart":
+        return f"went on after step {event.get('step') or 0}: {event['cause']}" + (
+            f" ({event['message']})" if event.get("message") else ""
+        )
+    if kind == "exploit":
+        return f"took over the weights of {event['source']}, with other settings"
+    return str(event.get("message", ""))
+
+
+def decision_line(event: Event, metric: str, minimize: bool) -> str:
+    """A decision in a sentence: what was compared with what, and what would have kept a trial that was stopped."""
+    value, cutoff, stopped = event["value"], event.get("cutoff"), event["action"] == "stop"
+    at = f"rung {event['rung']:g}, at step {event['step']}" if "rung" in event else f"step {event['step']}"
+    if cutoff is None:
+        return f"{at}: {metric} {value:.4g}, the first of its kind, so it went on"
+    relation = "below" if minimize else "above"
+    what = "the median of the others" if "rung" not in event else "the cutoff"
+    place = f", {event['rank']} of {event['of']} so far" if "rank" in event else f", {event.get('of')} trials so far"
+    verdict = f"stopped; {metric} at or {relation} {cutoff:.4g} would have kept it" if stopped else "so it went on"
+    return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{place}: {verdict}"
+
+
+def _outlook(trial: TrialHistory, history: History) -> Iterator[str]:
+    again = f"--trial {trial.number}"
+    if trial.status in FAILURES:
+        yield f"to see it fail under a debugger: run_search.py debug --run DIR {again}"
+    if trial.status == OUT_OF_MEMORY:
+        yield "smaller train.batch_size, num_units or sequence lengths need less memory; it is not run again by itself"
+    if trial.status == LOST:
+        yield f"its worker was lost {trial.losses + 1} times, more than search.retries allows"
+    if trial.status == "stopped" and not any(event["action"] == "stop" for event in trial.decisions):
+        yield f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave no numbers"
+    if trial.status == "running" and history.status != "running":
+        yield f"the search ended before it ({history.status}); resume lets it go on"
+
+
+def _span(history: History) -> str:
+    numbers = sorted(trial.number for trial in history.trials.values())
+    return f"{numbers[0]} to {numbers[-1]}"

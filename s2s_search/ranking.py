@@ -1,0 +1,84 @@
+"""How the tables of a search are printed: the ranking, the failures by cause, where the time went."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from s2s_search.failures import grouped
+from s2s_search.results import Results
+
+# Columns of the ranking; the search's metric follows the first, the searched hyperparameters the last.
+RANKING = ("trial", "status", "best.step", "best.dev.error_rate", "best.dev.word_error_rate", "seconds")
+NARROW = 3  # of these where the terminal is narrow
+
+
+def print_ranking(table: Results, top: int | None, sort: str | None = None) -> None:
+    """Prints the best trials: a column for each searched hyperparameter, or all in one where the terminal is narrow."""
+    ranked = table.best(top, sort)
+    title = f"{table.name}: {len(table.trials)} trials, {table.status}"
+    sorted_by = [f"best.{sort}" if f"best.{sort}" in ranked else sort] if sort else []
+
+    def columns(count: int) -> list[str]:
+        wanted = dict.fromkeys([RANKING[0], *sorted_by, f"best.{table.metric}", *RANKING[1:count]])
+        return [column for column in wanted if column in ranked]
+
+    def cells(names: Sequence[str]) -> list[list[str]]:
+        return [[cell(value) for value in row] for row in ranked[list(names)].itertuples(index=False)]
+
+    every = [*columns(len(RANKING)), *table.searched]
+    wide = grid(title, every, cells(every))
+    console, width = Console(), Console(width=1000).measure(wide).maximum
+    if width <= console.width or not console.is_terminal:
+        Console(width=width).print(wide)
+        return
+    active = ["\n".join(f"{key} {value}" for key, value in zip(table.searched, row, strict=True) if value != "-")
+              for row in cells(table.searched)]  # fmt: skip
+    rows = [[*row, text] for row, text in zip(cells(columns(NARROW)), active, strict=True)]
+    console.print(grid(title, [*columns(NARROW), "searched"], rows))
+
+
+def print_failures(table: Results, folder: Path) -> None:
+    """Prints the trials that failed, by cause, with what they have in common and how to run one again."""
+    rows = [{str(key): value for key, value in row.items()} for row in table.trials.to_dict("records")]
+    cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
+    for failure in grouped(cells, table.searched):
+        count = f"{len(failure.trials)} trials" if len(failure.trials) > 1 else "1 trial"
+        print(f"{failure.status.replace('_', ' ')}, {count}: {failure.message}")
+        if failure.shared:
+            print("  only they have " + ", ".join(f"{key} = {value}" for key, value in failure.shared.items()))
+        number = int(failure.trials[0].removeprefix("trial-"))
+        print(f"  {', '.join(failure.trials[:6])}{', ...' if len(failure.trials) > 6 else ''}")
+        print(f"  to see it: python run_search.py debug --run {folder} --trial {number}")
+
+
+def print_times(table: Results) -> None:
+    """Prints where the workers' time went from the first step on, and what the search cost its driver."""
+    parts = table.worker_seconds()
+    tail = parts.pop("tail")
+    total = sum(parts.values())
+    if total > 0:
+        shares = ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in parts.items())
+        print(f"where {total:.0f} worker seconds went: {shares}; then {tail:.0f} with no trial left to start")
+    if driver := table.driver:
+        cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"
+        print(f"the driver: {cost}, for {driver['reports']:.0f} reports")
+
+
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for column in columns:
+        heading = column.replace(".", ".\n")  # narrow: a part of the name a line
+        table.add_column(heading, no_wrap=column != "searched", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def cell(value: object) -> str:
+    if pd.isna(value):  # type: ignore[call-overload]
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value) or '""'

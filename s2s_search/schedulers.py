@@ -1,0 +1,201 @@
+"""When a trial is stopped: Ray Tune's schedulers, watched.
+
+Tune decides. `Watched` stands in front of it: what Tune has seen it does not see again, each decision is written down
+with its reason, and after a kill the decisions of the past are made again from the log, so that the rungs are as they
+were.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+
+from s2s_search.events import Event
+from s2s_search.spaces import Scheduler, Space
+
+NEVER = 2**62
+PAUSING = ("hyperband", "pbt")  # they stop a trial to start it again from its checkpoint
+
+Explore = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def make_scheduler(space: Space, explore: Explore) -> "Watched":
+    """The scheduler of a space. `explore` changes Tune's configuration of a trial, for pbt."""
+    settings = space.scheduler
+    inner = _inner(settings, explore)
+    inner.set_search_properties(space.metric.name, "min" if space.metric.goal == "minimize" else "max")
+    return Watched(inner, settings, space.metric.name, space.metric.goal == "minimize")
+
+
+def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
+    if settings.name == "asha":
+        return AsyncHyperBandScheduler(
+            time_attr="step",
+            max_t=settings.max_steps,
+            grace_period=settings.grace_steps,
+            reduction_factor=settings.reduction_factor,
+            stop_last_trials=False,  # a trial ends by itself; else Tune compares late reports at rungs long passed
+        )
+    if settings.name == "median":
+        return MedianStoppingRule(time_attr="step", grace_period=settings.grace_steps, min_time_slice=NEVER)
+    if settings.name == "hyperband":
+        return HyperBandScheduler(
+            time_attr="step", max_t=settings.max_steps, reduction_factor=settings.reduction_factor
+        )
+    if settings.name == "pbt":
+        return PopulationBasedTraining(
+            time_attr="step",
+            perturbation_interval=settings.interval_steps or settings.grace_steps,
+            custom_explore_fn=explore,
+            log_config=False,
+        )
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+
+def rungs(settings: Scheduler) -> list[float]:
+    """The steps at which asha compares trials, upwards."""
+    count = int(math.log(settings.max_steps / settings.grace_steps) / math.log(settings.reduction_factor) + 1)
+    return [settings.grace_steps * settings.reduction_factor**k for k in range(count)]
+
+
+class Watched(TrialScheduler):
+    """A scheduler of Tune's that sees every report once, and whose decisions are known.
+
+    `decisions` holds by trial the newest decision that is not yet written down: `action` (continue or stop), `step`,
+    `value` (of the metric), `cutoff` (what it had to reach, None where nothing was compared), and for asha `rung`,
+    `rank` and `of` (its place among those that came to the rung so far).
+    """
+
+    def __init__(self, inner: TrialScheduler, settings: Scheduler, metric: str, minimize: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.inner: Any = inner
+        self.name, self.metric_name, self.minimize = settings.name, metric, minimize
+        self._share = 1 / settings.reduction_factor
+        self.decisions: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, float] = {}  # the newest steps
+        self._rungs: list[tuple[float, dict[str, float]]] = [(rung, {}) for rung in reversed(rungs(settings))]
+        self._grace = settings.grace_steps
+        self._curves: dict[str, list[tuple[float, float]]] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Ray pickles its scheduler into its own state: of this one nothing."""
+        return FIFOScheduler, ()
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:
+        return True  # it has them
+
+    def replay(self, events: Iterable[Event]) -> dict[str, dict[str, Any]]:
+        """Makes the decisions of a log's trials again; gives by trial the newest.
+
+        Those of schedulers that pause depend on Tune's state as well: they begin anew.
+        """
+        newest: dict[str, dict[str, Any]] = {}
+        if self.name in PAUSING:
+            return newest
+        trials: dict[str, Past] = {}
+        for event in events:
+            kind, name = event["event"], event.get("trial", "")
+            if kind == "trial" and name not in trials:
+                trials[name] = Past(name)
+                self.inner.on_trial_add(None, trials[name])
+            elif kind == "report" and name in trials and event.get("step") is not None:
+                result = {key: event.get(key) for key in ("step", self.metric_name)}
+                if result[self.metric_name] is not None:
+                    trials[name].last_result = result
+                    self.on_trial_result(None, trials[name], result)
+                    if name in self.decisions:
+                        newest[name] = self.decisions.pop(name)
+        return newest
+
+    def forget(self, trial: str) -> None:
+        """Lets a trial report steps again that it has reported: it goes on from another's checkpoint."""
+        self._seen.pop(trial, None)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        step, value = result.get("step"), result.get(self.metric_name)
+        if step is None or value is None or step <= self._seen.get(trial.trial_id, -1):
+            return TrialScheduler.CONTINUE
+        self._seen[trial.trial_id] = step
+        reason = self._reason(trial.trial_id, step, value)
+        action: str = self.inner.on_trial_result(tune_controller, trial, dict(result))
+        if reason is not None and action in (TrialScheduler.CONTINUE, TrialScheduler.STOP):
+            self.decisions[trial.trial_id] = {"action": action.lower(), "step": step, "value": value} | reason
+        return action
+
+    def _reason(self, trial: str, step: float, value: float) -> dict[str, Any] | None:
+        """What a decision rests on; None where there is none to make."""
+        if self.name == "median":
+            return self._median(trial, step, value)
+        if self.name != "asha":
+            return None
+        for rung, passed in self._rungs:
+            if step >= rung:
+                if trial in passed:
+                    return None
+                better = sum(other < value if self.minimize else other > value for other in passed.values())
+                cutoff = self._cutoff(list(passed.values()))
+                passed[trial] = value
+                return {"rung": rung, "cutoff": cutoff, "rank": better + 1, "of": len(passed)}
+        return None
+
+    def _cutoff(self, values: Sequence[float]) -> float | None:
+        if not values:
+            return None
+        return float(np.percentile(values, 100 * (self._share if self.minimize else 1 - self._share)))
+
+    def _median(self, trial: str, step: float, value: float) -> dict[str, Any] | None:
+        """The best value so far against the median of the others' means up to this step."""
+        self._curves.setdefault(trial, []).append((step, value))
+        if step < self._grace:
+            return None
+        means = []
+        for other, curve in self._curves.items():
+            values = [v for s, v in curve if self._grace <= s <= step]
+            if other != trial and curve[-1][0] >= step and values:
+                means.append(sum(values) / len(values))
+        best = (min if self.minimize else max)(v for _, v in self._curves[trial])
+        cutoff = float(np.median(means)) if len(means) >= 3 else None
+        return {"value": best, "cutoff": cutoff, "of": len(means) + 1}
+
+    # --- passed on ---
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.inner.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self.inner.on_trial_error(tune_controller, trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self.inner.on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self.inner.on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        return self.inner.choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        return str(self.inner.debug_string())
+
+
+class Past(SimpleNamespace):
+    """A trial of the past, as far as a scheduler looks at it; equal to the one of now that has its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(trial_id=name, status="RUNNING", last_result={})
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(self.trial_id)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.trial_id == getattr(other, "trial_id", None))

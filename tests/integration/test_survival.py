@@ -1,0 +1,189 @@
+"""Searches that are battered: drivers, trials and nodes killed, checkpoints cut short, disks filled.
+
+What comes out is compared with an undisturbed search of the same seed: no trial lost, no report doubled, and the same
+numbers for every trial that both ran to the end.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from s2s_search import results
+from s2s_search.events import read_events
+from s2s_search.schedulers import rungs
+from s2s_search.spaces import load_space
+
+ROOT = Path(__file__).parents[2]
+SPACE = """
+model: [BasicSeq2Seq, AttentionSeq2Seq]
+corpus: {{name: copy, train: 400, dev: 20, vocabulary: 6, min_length: 2, max_length: 8}}
+search: {{method: random, trials: {trials}, seed: 5, retries: 100}}
+scheduler: {{name: {scheduler}, max_steps: {steps}, grace_steps: {grace}, reduction_factor: 2}}
+parameters:
+  embedding.dim: 16
+  attention.dim: 16
+  encoder.rnn_cell.cell_spec: {{class: GRUCell, num_units: 24}}
+  decoder.rnn_cell.cell_spec: {{class: LSTMCell, num_units: 24}}
+  decoder.rnn_cell.dropout_input_keep_prob: 0.8
+  train.batch_size: 16
+  train.eval_every_steps: 50
+  inference.max_decode_length: 10
+  optimizer.learning_rate: {{min: 1e-3, max: 1e-1, log: true}}
+"""
+
+
+def write_space(folder: Path, trials: int = 6, steps: int = 600, scheduler: str = "asha") -> Path:
+    path = folder / "space.yaml"
+    path.write_text(textwrap.dedent(SPACE.format(trials=trials, steps=steps, grace=steps // 4, scheduler=scheduler)))
+    return path
+
+
+class Driver:
+    """A search in a process of its own, with a Ray of its own."""
+
+    def __init__(self, *arguments: object) -> None:
+        environment = os.environ | {"RAY_TMPDIR": os.environ["RAY_TMPDIR"] + "/own"}
+        command = [sys.executable, str(ROOT / "run_search.py"), *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            text=True,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait(self, seconds: float = 240) -> str:
+        out, _ = self.process.communicate(timeout=seconds)
+        return out
+
+    def kill(self) -> str:
+        """The driver alone: Ray's processes are left to notice."""
+        self.process.kill()
+        return self.wait(60)
+
+    def until_reports(self, folder: Path, count: int) -> bool:
+        """Waits until the log holds so many reports; says whether the driver is still alive."""
+        until = time.monotonic() + 120
+        while self.process.poll() is None and time.monotonic() < until:
+            if reports_in(folder) >= count:
+                return True
+            time.sleep(0.02)
+        return self.process.poll() is None
+
+
+def reports_in(folder: Path) -> int:
+    log = folder / "events.jsonl"
+    return log.read_bytes().count(b'"event": "report"') if log.exists() else 0
+
+
+def workers() -> list[int]:
+    """The processes that run trials of our own Rays."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            title, surroundings = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
+            if title.startswith(b"ray::") and os.environ["RAY_TMPDIR"].encode() in surroundings:
+                found.append(int(path.name))
+    return found
+
+
+NUMBERS = ("step", "parameters", "learning_rate", "train.loss", "dev.loss", "dev.error_rate", "dev.bleu")
+
+
+def numbers(found: results.Results, trial: str) -> list[tuple[object, ...]]:
+    rows = found.reports[found.reports["trial"] == trial]
+    return list(rows[list(NUMBERS)].itertuples(index=False, name=None))
+
+
+def compare(battered: results.Results, calm: results.Results) -> int:
+    """No trial lost, no report doubled, the same numbers; gives how many trials both ran to the end."""
+    assert battered.status == calm.status == "finished"
+    assert battered.trials["trial"].tolist() == calm.trials["trial"].tolist()
+    assert battered.trials["status"].isin(["finished", "stopped"]).all()
+    assert not battered.reports.duplicated(["trial", "step"]).any()
+    both = 0
+    for trial in calm.trials["trial"]:
+        ours, theirs = numbers(battered, trial), numbers(calm, trial)
+        shared = min(len(ours), len(theirs))
+        assert ours[:shared] == theirs[:shared], trial
+        both += len(ours) == len(theirs)
+    return both
+
+
+def check_decisions(folder: Path) -> int:
+    """Every stop and every going on follows from the reports in the log, by the definition of a rung."""
+    space = load_space(folder / "space.yaml")
+    passed: dict[float, dict[str, float]] = {rung: {} for rung in rungs(space.scheduler)}
+    count = 0
+    for event in read_events(folder)[0]:
+        if event["event"] != "decision":
+            continue
+        count += 1
+        others = passed[event["rung"]]
+        assert event["trial"] not in others
+        if event["cutoff"] is None:
+            assert not others
+        else:
+            assert event["cutoff"] == pytest.approx(pd.Series(others.values()).quantile(0.5))
+            assert (event["action"] == "stop") == (event["value"] > event["cutoff"])
+        others[event["trial"]] = event["value"]
+    return count
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
+    folder = tmp_path_factory.mktemp("calm")
+    out = Driver("search", write_space(folder), "--out", folder / "run").wait()
+    found = results.load(folder / "run")
+    assert found.status == "finished", out
+    return found
+
+
+def batter(folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 600) -> tuple[Path, dict[str, int]]:
+    """Runs a search and kills its driver at random moments, so many times; sometimes a worker, sometimes a file."""
+    rng, run = random.Random(seed), folder / "run"
+    done = {"drivers": 0, "workers": 0, "checkpoints": 0}
+    driver = Driver("search", write_space(folder, trials, steps), "--out", run)
+    per_kill = trials * steps / 50 * 0.6 / (kills + 1)
+    while done["drivers"] < kills:
+        if not driver.until_reports(run, int((done["drivers"] + rng.random()) * per_kill) + 1):
+            break
+        time.sleep(rng.random() * 0.3)
+        if rng.random() < 0.5 and (alive := workers()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(alive), signal.SIGKILL)
+                done["workers"] += 1
+            time.sleep(rng.random())
+        if driver.process.poll() is not None:
+            break
+        driver.kill()
+        done["drivers"] += 1
+        time.sleep(rng.random() * 3)  # Ray's processes may still run
+        kept = sorted(run.glob("trial-*/last.pt"))
+        if kept and rng.random() < 0.5:
+            victim = rng.choice(kept)
+            os.truncate(victim, int(victim.stat().st_size * rng.random()))
+            done["checkpoints"] += 1
+        driver = Driver("resume", run)
+    out = driver.wait()
+    assert driver.process.returncode in (0, 2), out
+    if driver.process.returncode == 2:  # it had ended before the kill
+        assert "Traceback" not in out
+    return run, done
+
+
+def test_a_search_whose_driver_is_killed_again_and_again(calm: results.Results, tmp_path: Path) -> None:
+    run, done = batter(tmp_path, kills=3, seed=0)
+    assert done["drivers"] >= 2
+    assert compare(results.load(run), calm) >= 1
+    assert check_decisions(run) >= 6
