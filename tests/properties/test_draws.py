@@ -145,7 +145,7 @@ def test_a_range_never_falls(domain, u, v):
     assert domain.at(min(u, v)) <= domain.at(max(u, v))
 
 
-ENDS = st.sampled_from(("finished", "stopped", "diverged", "failed", "running"))
+ENDS = st.sampled_from(("finished",) * 6 + ("stopped", "diverged", "failed", "running"))  # past the random start
 
 
 def judged(config: dict, status: str, objectives: int) -> list[float] | None:
@@ -154,8 +154,8 @@ def judged(config: dict, status: str, objectives: int) -> list[float] | None:
 
 
 @pytest.mark.parametrize("name", ["tpe.yaml", "quickstart.yaml", "bridge.yaml", "dropout.yaml"])
-@settings(SOME, max_examples=5)
-@given(ends=st.lists(ENDS, min_size=16, max_size=24), kill=st.integers(0, 23), data=st.data())
+@settings(SOME, max_examples=15)
+@given(ends=st.lists(ENDS, min_size=16, max_size=24), kill=st.integers(0, 23) | st.just(15), data=st.data())
 def test_a_search_that_was_killed_goes_on_as_if_it_had_lived(name, ends, kill, data):
     """A new sampler hears, in any order and from JSON, what the old one did; from there on both ask the same."""
     space = load(name)

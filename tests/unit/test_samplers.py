@@ -76,6 +76,16 @@ class TestTPE:
         assert run(tpe, STARTUP) == draws[:STARTUP]
         assert tpe.ask(STARTUP) != draws[STARTUP]
 
+    def test_the_order_in_which_it_hears_changes_nothing(self, space):
+        configs = run(make_sampler(space(WIDE)), 29)
+        asked = []
+        for order in (configs, configs[::-1]):
+            tpe = make_sampler(space(WIDE))
+            for config in order:
+                tpe.tell(configs.index(config), config, [cost(config)], "finished")
+            asked.append(tpe.ask(29))
+        assert asked[0] == asked[1]
+
     def test_asked_side_by_side_it_draws_until_results_come(self, space):
         tpe = make_sampler(space(WIDE))
         assert [tpe.ask(k) for k in range(20)] == space(WIDE).trials()[:20]
