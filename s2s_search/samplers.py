@@ -139,12 +139,12 @@ class TPE:
         return len(taken), len(trials) - len(taken)
 
     def _ended(self, config: Mapping[str, object], values: Values | None, status: str) -> Trial:
-        numbers = [] if values is None else [math.nan if value is None else value for value in values]
-        if status not in ("failed", "diverged"):
-            is_finite = all(map(math.isfinite, numbers))
-            is_whole = len(numbers) == len(self.space.objectives)
-            status = "failed" if not is_whole else status if is_finite else "diverged"
-        finite = () if status in ("failed", "diverged") else tuple(numbers)
+        known = [value for value in values or () if value is not None]
+        if status not in ("failed", "diverged") and len(known) != len(self.space.objectives):
+            status = "failed"
+        elif status != "failed" and not all(map(math.isfinite, known)):
+            status = "diverged"
+        finite = () if status in ("failed", "diverged") else tuple(known)
         return Trial(completed(config), self._point(config), status, finite)
 
     def _point(self, config: Mapping[str, object]) -> dict[str, float] | None:

@@ -258,7 +258,7 @@ def _copy(flat: Flat) -> Flat:
 def completed(flat: Mapping[str, object]) -> Hparams | None:
     """Returns the complete configuration, or None when it is invalid."""
     try:
-        return resolve(str(flat["model"]), flat)
+        return resolve(str(flat.get("model")), flat)
     except ConfigError:
         return None
 

@@ -1,5 +1,11 @@
-"""Properties of every shipped search space: each draw resolves, and draws depend on nothing but the seed."""
+"""Properties of every shipped search space: each draw resolves, and draws depend on nothing but the seed.
 
+What tpe suggests depends on nothing but what it was asked and told besides, and pbt changes what it may change.
+"""
+
+import json
+import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +16,7 @@ from hypothesis import strategies as st
 from s2s_search.dimensions import Choice, Range, Tie
 from s2s_search.hparams import overlay, resolve
 from s2s_search.rules import RULES
+from s2s_search.samplers import explore, make_sampler
 from s2s_search.spaces import Space, load_space
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
@@ -112,6 +119,80 @@ def test_a_range_stays_inside(domain, u):
 
 
 @SOME
+@given(ranges(), st.floats(0, 1))
+def test_a_position_is_where_a_value_is(domain, u):
+    value = domain.at(u)
+    if domain.step is None:
+        assert domain.at(domain.position(value)) == pytest.approx(
+            value, rel=1e-4, abs=1e-5 * (domain.high - domain.low)
+        )
+    else:
+        assert domain.at(domain.position(value)) == value
+
+
+@SOME
+@given(ranges(), st.floats(0, 1), st.sampled_from((0.8, 1.2)))
+def test_a_perturbation_stays_inside_and_goes_the_right_way(domain, u, factor):
+    value = domain.at(u)
+    other = domain.perturbed(value, factor)
+    assert_inside(other, domain)
+    assert other >= value if factor > 1 else other <= value
+
+
+@SOME
 @given(ranges(), st.floats(0, 1), st.floats(0, 1))
 def test_a_range_never_falls(domain, u, v):
     assert domain.at(min(u, v)) <= domain.at(max(u, v))
+
+
+ENDS = st.sampled_from(("finished",) * 6 + ("stopped", "diverged", "failed", "running"))  # past the random start
+
+
+def judged(config: dict, status: str, objectives: int) -> list[float] | None:
+    number = random.Random(json.dumps(config, sort_keys=True)).random()
+    return None if status in ("failed", "diverged") else [number, *range(1, objectives)]
+
+
+@pytest.mark.parametrize("name", ["tpe.yaml", "quickstart.yaml", "bridge.yaml", "dropout.yaml"])
+@settings(SOME, max_examples=15)
+@given(ends=st.lists(ENDS, min_size=16, max_size=24), kill=st.integers(0, 23) | st.just(15), data=st.data())
+def test_a_search_that_was_killed_goes_on_as_if_it_had_lived(name, ends, kill, data):
+    """A new sampler hears, in any order and from JSON, what the old one did; from there on both ask the same."""
+    space = load(name)
+    space = replace(space, search=replace(space.search, method="tpe", trials=24))
+    lived, heard = make_sampler(space), []
+    for number, status in enumerate(ends):
+        if number == kill:
+            revived = make_sampler(space)
+            for one, config, end in data.draw(st.permutations(heard)):
+                hear(revived, one, json.loads(json.dumps(config)), end, len(space.objectives))
+            assert revived.ask(number) == lived.ask(number)
+        config = lived.ask(number)
+        hear(lived, number, config, status, len(space.objectives))
+        heard.append((number, config, status))
+
+
+def hear(sampler, number: int, config: dict, status: str, objectives: int) -> None:
+    if status == "running":
+        sampler.running(number, config)
+    else:
+        sampler.tell(number, config, judged(config, status, objectives), status)
+
+
+@spaces
+@settings(SOME, max_examples=10)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_pbt_changes_only_what_a_checkpoint_survives_and_stays_in_the_space(name, seed):
+    space, rng = load(name), random.Random(seed)
+    config = rng.choice(space.trials())
+    for _ in range(5):
+        new = explore(space, config, rng)
+        resolved = [resolve(str(flat["model"]), flat) for flat in (config, new)]
+        changed = {key for key in resolved[0] if resolved[0][key] != resolved[1][key]}
+        assert all(key.startswith("optimizer.") or key.endswith("keep_prob") for key in changed)
+        assert "optimizer.name" not in changed
+        for dimension in space.dimensions:
+            assert dimension.key in new or dimension.key not in config or dimension.key.startswith("optimizer.")
+            if dimension.key in new and not isinstance(dimension.domain, Tie):
+                assert_inside(new[dimension.key], dimension.domain)
+        config = new

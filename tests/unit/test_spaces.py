@@ -207,6 +207,26 @@ class TestRange:
                     assert low <= Range(low, high, log=log).at(i / 100) <= high
         assert len(repr(Range(1e-4, 1e-2, log=True).at(math.pi / 4))) <= 11
 
+    def test_times_a_factor_within_the_range(self):
+        rate = Range(1e-4, 1e-2, log=True)
+        assert [rate.perturbed(x, 1.2) for x in (1e-3, 9e-3, 1e-2)] == [1.2e-3, 1e-2, 1e-2]
+        assert [rate.perturbed(x, 0.8) for x in (1e-3, 1.1e-4)] == [8e-4, 1e-4]
+        layers = Range(1, 8, step=1, whole=True)
+        assert [layers.perturbed(n, 1.2) for n in (1, 2, 5, 8)] == [2, 3, 6, 8]
+        assert [layers.perturbed(n, 0.8) for n in (1, 2, 5, 8)] == [1, 1, 4, 6]
+        keep = Range(0.5, 1.0, step=0.1)
+        assert [keep.perturbed(x, 0.8) for x in (1.0, 0.6, 0.5)] == [0.8, 0.5, 0.5]
+
+    def test_a_choice_moves_to_its_neighbour(self):
+        choice = Choice((5, 1, 3))
+        assert [choice.perturbed(x, 1.2) for x in (5, 1, 3)] == [1, 3, 3]
+        assert [choice.perturbed(x, 0.8) for x in (5, 1, 3)] == [5, 5, 1]
+
+    @pytest.mark.parametrize("value", [0, 9, 2.5, True, "3", None])
+    def test_a_position_is_of_values_only(self, value):
+        with pytest.raises(ValueError, match="must be a value of Range"):
+            Range(1, 8, step=1, whole=True).position(value)
+
 
 class TestDraws:
     TEXT = """
@@ -366,6 +386,38 @@ class TestSections:
     def test_goal_follows_the_metric(self, load):
         assert load("embedding.dim: 1", metric="{name: dev.bleu}").metric.goal == "maximize"
 
+    def test_objectives_begin_with_the_metric(self, load):
+        plain = load("embedding.dim: [1, 2]", metric="{name: dev.bleu}")
+        assert [(one.name, one.goal) for one in plain.objectives] == [("dev.bleu", "maximize")]
+        space = load("embedding.dim: [1, 2]", search="{method: tpe}", objectives="[parameters, dev.token_accuracy]")
+        goals = [("dev.loss", "minimize"), ("parameters", "minimize"), ("dev.token_accuracy", "maximize")]
+        assert [(one.name, one.goal) for one in space.objectives] == goals
+        assert space.objectives[0] is space.metric
+
+    def test_pbt_mutates_what_a_checkpoint_survives(self, load):
+        rate = "optimizer.learning_rate: {min: 1, max: 2}"
+        space = load(
+            f"""
+            embedding.dim: [1, 2]
+            optimizer.name: [Adam, SGD]
+            {rate}
+            optimizer.clip_gradients: 1
+            decoder.rnn_cell.dropout_input_keep_prob: [0.5, 1]
+            {CELL}.class: LayerNormBasicLSTMCell
+            {CELL}.dropout_keep_prob: {{min: 0.5, max: 1}}
+            """,
+            scheduler="{name: pbt, max_steps: 90}",
+        )
+        keeps = ("decoder.rnn_cell.dropout_input_keep_prob", f"{CELL}.dropout_keep_prob")
+        assert set(space.mutable) == {"optimizer.learning_rate", *keeps}
+        assert space.scheduler.interval_steps == space.scheduler.grace_steps == 10
+        assert load(rate, scheduler="{name: pbt, interval_steps: 7}").scheduler.interval_steps == 7
+        assert load(rate).scheduler.interval_steps is None
+
+    @pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
+    def test_other_schedulers_mutate_nothing_and_need_nothing(self, load, name):
+        assert load("embedding.dim: [1, 2]", scheduler=f"{{name: {name}}}").scheduler.name == name
+
     def test_sixteen_draws_or_as_many_as_there_are(self, load):
         assert load("embedding.dim: [1, 2]", search="{}").search.trials == 2
         assert load("embedding.dim: {min: 1, max: 99}", search="{}").search.trials == 16
@@ -450,11 +502,20 @@ class TestProblems:
             ({"metric": "{name: dev.los}"}, "line 3: metric.name: unknown name 'dev.los'; did you mean 'dev.loss'?"),
             ({"metric": "{goal: maximize}"}, "line 3: metric.goal: dev.loss can only be minimized, but goal = maximize"),
             ({"metric": "dev.loss"}, "line 3: metric: must be a mapping, but got 'dev.loss'"),
-            ({"search": "{method: tpe}"}, "line 2: search.method: unknown name 'tpe'; known: random, halton, grid"),
+            ({"search": "{method: tpee}"}, "line 2: search.method: unknown name 'tpee'; did you mean 'tpe'?"),
+            ({"search": "{method: tpe, replicates: 2}"}, "line 2: search.replicates: tpe runs each configuration once, but replicates = 2; use random"),
+            ({"objectives": "[parameters]"}, "line 3: objectives: need search.method tpe, but method = random"),
+            ({"search": "{method: tpe}", "objectives": "[parameter]"}, "line 3: objectives: unknown name 'parameter'; did you mean 'parameters'?"),
+            ({"search": "{method: tpe}", "objectives": "\n  - seconds\n  - [dev.bleu]"}, "line 5: objectives: unknown name ['dev.bleu']; did you mean 'dev.bleu'?"),
+            ({"search": "{method: tpe}", "objectives": "\n  - seconds\n  - seconds"}, "line 5: objectives: seconds is listed twice"),
+            ({"search": "{method: tpe}", "objectives": "[dev.loss]"}, "line 3: objectives: dev.loss is the metric, and an objective already"),
             ({"search": "{trails: 3}"}, "line 2: search: unknown key 'trails'; did you mean 'trials'?"),
             ({"search": "{trials: 0}"}, "line 2: search.trials: must be a whole number at least 1 and at most 1000000 or null, but got '0'"),
             ({"search": "{trials: 3}"}, "line 2: search.trials: draws must differ, but trials = 3 and there are 2 configurations; method: grid runs each once"),
-            ({"scheduler": "{name: pbt}"}, "line 3: scheduler.name: unknown name 'pbt'; known: asha, none"),
+            ({"scheduler": "{name: sha}"}, "line 3: scheduler.name: unknown name 'sha'; did you mean 'asha'?"),
+            ({"scheduler": "{name: pbt}"}, "line 3: scheduler.name: pbt needs a searched key that a checkpoint survives: optimizer.* without optimizer.name, or a keep_prob; this file searches embedding.dim"),
+            ({"scheduler": "{name: median, interval_steps: 5}"}, "line 3: scheduler.interval_steps: only pbt has one, but name = median"),
+            ({"scheduler": "{name: pbt, max_steps: 5, interval_steps: 6}"}, "line 3: scheduler.interval_steps: must be at most max_steps, but interval_steps = 6 and max_steps = 5"),
             ({"scheduler": "{max_steps: 5, grace_steps: 6}"}, "line 3: scheduler.grace_steps: must be at most max_steps, but grace_steps = 6 and max_steps = 5"),
             ({"scheduler": "{reduction_factor: 1}"}, "line 3: scheduler.reduction_factor: must be a number above 1, but got '1'"),
             ({"resources": "{cpu: 0}"}, "line 3: resources.cpu: must be a number above 0, but got '0'"),
@@ -505,6 +566,11 @@ class TestProblems:
             "line 4: search.method: a grid may have at most 100000 points, but this one has 999000"
         ]
 
+    def test_tpe_takes_no_grid(self, problems):
+        text = "embedding.dim: {grid: [1, 2]}\noptimizer.name:\n  role: scientific\n  grid: [Adam, SGD]"
+        law = "search.method: tpe chooses every value itself; write choices, not grid"
+        assert problems(text, search="{method: tpe}") == [f"line 4: {law}", f"line 7: {law}"]
+
     def test_circles_through_specs(self, problems):
         (problem,) = problems(f"""
             {CELL}: {{same_as: decoder.rnn_cell.cell_spec}}
@@ -523,7 +589,7 @@ class TestProblems:
     @pytest.mark.parametrize(
         "data, expected",
         [
-            (b"", "the file (sections: model, corpus, metric, search, scheduler, resources, checkpoints, parameters): must be a mapping, but got nothing"),
+            (b"", "the file (sections: model, corpus, metric, search, scheduler, resources, checkpoints, objectives, parameters): must be a mapping, but got nothing"),
             (b"- a\n", "but got a list"),
             (b"model: BasicSeq2Seq\nparameters:\n\tembedding.dim: 3\n", "line 3: broken YAML: while scanning for the next token found character '\\t' that cannot start any token; indent with spaces, not tabs"),
             (b"model: BasicSeq2Seq\n---\na: 3\n", "line 2: broken YAML: expected a single document"),
@@ -554,7 +620,7 @@ class TestDocument:
     def test_its_files_load(self, load):
         blocks = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "search_spaces.md").read_text(), re.DOTALL)
         counts = [len(load(block).trials()) for block in blocks]
-        assert counts == [64, 8, 4]
+        assert counts == [64, 8, 4, 40, 8]
 
 
 def test_checking_a_file_imports_nothing_heavy():
