@@ -30,7 +30,7 @@ NEEDED = {
     "report": {"trial", "time"},
     "decision": {"trial", "action"},
     "restart": {"trial", "cause"},
-    "exploit": {"trial", "source", "config"},
+    "exploit": {"trial", "source", "settings", "config"},
     "status": {"status"},
     "resume": {"trials", "time"},
     "note": {"message"},

@@ -94,7 +94,7 @@ class History:
             trial.losses += event["cause"] == LOST
             self._running.add(trial.name)
         elif kind == "exploit":
-            trial.config, trial.step = event["config"], 0
+            trial.config, trial.settings, trial.step, trial.reports = event["config"], event["settings"], 0, 0
 
     def _report(self, trial: TrialHistory, event: Event) -> None:
         step, value = event.get("step") or 0, event.get(self.search["metric"])

@@ -69,6 +69,7 @@ class Recorder:
         write_json(self.folder / "environment.json", environment)
         event = {"event": "search", "name": space.name, "metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
+        event["objectives"] = [[objective.name, objective.goal] for objective in space.objectives]
         again = {key: environment[key] for key in ("space", "seed", "overrides", "corpus", "draws", "storage")}
         self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again)
         self.write_tables()
@@ -94,8 +95,7 @@ class Recorder:
         complete = config
         with contextlib.suppress(ConfigError):  # the trial will say so
             complete = resolved(config).flat()
-        settings = {key: self.space.label(key, config[key]) for key in self.space.searched if key in config}
-        self._log({"event": "trial", "trial": trial, "settings": settings, "config": config})
+        self._log({"event": "trial", "trial": trial, "settings": self._settings(config), "config": config})
         with self._disk():
             (self.folder / trial).mkdir(exist_ok=True)
             write_json(self.folder / trial / "config.json", complete)
@@ -126,7 +126,12 @@ class Recorder:
     def exploit(self, trial: str, source: str, config: Config) -> None:
         """Writes that a trial goes on with another's weights and a new configuration."""
         self.steps.pop(trial, None)
-        self._log({"event": "exploit", "trial": trial, "source": source, "config": config})
+        settings = self._settings(config)
+        self._log({"event": "exploit", "trial": trial, "source": source, "settings": settings, "config": config})
+
+    def _settings(self, config: Config) -> dict[str, object]:
+        """The searched hyperparameters that take part, values that have a name by their names."""
+        return {key: self.space.label(key, config[key]) for key in self.space.searched if key in config}
 
     def note(self, message: str, trial: str | None = None) -> None:
         """Writes and shows something that went wrong and did not stop the search; the same only once."""

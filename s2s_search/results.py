@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2s_search.events import Event, Row, first_event, is_locked, log_size, read_events, replace
+from s2s_search.metrics import pareto
 from s2s_search.table import ConfigError, nearest
 
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
@@ -69,6 +70,7 @@ class Results:
     status: str  # of the search: running, finished, interrupted, failed, out of budget, or killed
     metric: str
     goal: str
+    objectives: tuple[tuple[str, str], ...]  # names and goals; the metric is the first
     searched: tuple[str, ...]
     trials: pd.DataFrame
     reports: pd.DataFrame
@@ -111,6 +113,15 @@ class Results:
             "trial": groups["trial"].first().where(scores.count() > 0),
         }
         return pd.DataFrame(columns)
+
+    def pareto(self) -> pd.DataFrame:
+        """The trials that no other beats in one objective without losing in another, by the objectives at their best.
+
+        Without further objectives than the metric it is the best trial.
+        """
+        names = [name if name in self.trials else f"best.{name}" for name, _ in self.objectives]
+        values = self.trials[names].astype(object).where(self.trials[names].notna(), None).to_numpy().tolist()
+        return self.trials[pareto(values, [goal for _, goal in self.objectives])].reset_index(drop=True)
 
     def worker_seconds(self) -> dict[str, float]:
         """Says where the workers' seconds went, from the first step of all trials to the last event of one.
@@ -217,8 +228,9 @@ def _fold(folder: Path, size: int) -> Results:
             status, driver = event["status"], event.get("driver", {})
         elif trial in trials:
             _follow(trials[trial], event, elapsed)
-            if kind == "exploit":  # its steps are those of another trial from here on
-                del steps[trial]
+            if kind == "exploit":  # its steps and settings are others from here on
+                steps.pop(trial, None)
+                trials[trial] |= {key: _cell(event["settings"].get(key)) for key in search["searched"]}
     table = _reports_table(reports)
     trials_table = _trials_table(trials.values(), table, search)
     return _results(folder, search, status, trials_table, table, driver, damaged)
@@ -246,7 +258,10 @@ def _results(
         status = "killed"
     searched = tuple(search["searched"])
     metric, goal = search["metric"], search["goal"]
-    return Results(folder, search["name"], status, metric, goal, searched, trials, reports, driver, tuple(damaged))
+    objectives = ((metric, goal), *((name, goal) for name, goal in search.get("objectives", ())[1:]))
+    return Results(
+        folder, search["name"], status, metric, goal, objectives, searched, trials, reports, driver, tuple(damaged)
+    )
 
 
 def _trial_row(event: Event, search: Event, began: float) -> Row:

@@ -451,6 +451,9 @@ def _check_tpe(space: Space, parts: Mapping[str, object], report: Report) -> Non
 
 
 def _check_pbt(space: Space, report: Report) -> None:
+    if space.scheduler.name == "pbt" and space.search.method == "tpe":
+        law = "tpe learns from settings that stay, and pbt changes them; take random or halton"
+        report.add(("search", "method"), f"search.method: {law}")
     if space.scheduler.name == "pbt" and not space.mutable:
         law = "pbt needs a searched key that a checkpoint survives: optimizer.* without optimizer.name, or a keep_prob"
         report.add(

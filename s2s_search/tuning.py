@@ -259,10 +259,12 @@ def run_search(
             new_folder(folder)
     if problems:
         raise ConfigError(problems, str(space.path))
-    search = Search(space, folder, sampler, corpus, address, storage, progress, train)
+    search = Search(space, folder, sampler, corpus, overrides or {}, address, storage, progress, train)
     with search.recorder_open():
         about = environment(space, corpus, trials, seed, overrides, storage, command)
         search.recorder.begin(len(sampler), about)
+        if space.scheduler.name == "pbt":
+            search.recorder.note(f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}")
         if past is not None and isinstance(sampler, TPE):
             taken, left_out = sampler.warm_start(_ended(past, space))
             search.recorder.note(f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit the space")
@@ -313,7 +315,7 @@ def resume_search(
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
-    run = Search(space, folder, sampler, corpus, address, search.get("storage"), progress, train)
+    run = Search(space, folder, sampler, corpus, overrides or {}, address, search.get("storage"), progress, train)
     plan = run.recall(history, again)
     if not plan.going_on and not plan.new and not plan.closed:
         more = "--trials N adds some" if not again else f"none is {' or '.join(again)}"
@@ -381,6 +383,7 @@ class Search:
     folder: Path
     sampler: Sampler
     corpus: Corpus
+    overrides: Mapping[str, object]
     address: str | None
     storage: str | None
     progress: Progress | None
@@ -487,7 +490,8 @@ class Search:
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Tune's configuration for a trial that takes over the weights of the one that `config` is of."""
-        changed = explore(self.space, json.loads(config[HPARAMS]), self._random)
+        space = self.space.fixed(self.overrides) if self.overrides else self.space
+        changed = explore(space, json.loads(config[HPARAMS]), self._random)
         source = f"trial-{config[NUMBER]:05d}" if SOURCE not in config else config[SOURCE]
         return config | {HPARAMS: json.dumps(changed), SOURCE: source}
 

@@ -13,6 +13,7 @@ WITHOUT = {
     "corpus": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "space_files": ("torch", "ray", "pandas", "numpy", "rich"),
     "spaces": ("torch", "ray", "pandas", "numpy", "rich"),
+    "samplers": ("torch", "ray", "pandas", "numpy", "rich", "optuna"),
     "metrics": ("torch", "ray", "pandas", "rich"),
     "cli": ("torch", "ray", "pandas", "numpy", "rich"),
     "nn.cells": ("ray", "pandas", "rich"),

@@ -1,0 +1,289 @@
+"""What becomes of trials that fail, of budgets, checkpoints and schedulers: on a real Ray, mostly with stand-ins."""
+
+import math
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.cloudpickle
+import torch
+from ray.cluster_utils import Cluster
+
+from s2s_search import cli, results, tuning
+from s2s_search.events import read_events
+from s2s_search.metrics import pareto
+from s2s_search.spaces import Space, load_space
+from s2s_search.table import ConfigError
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins reach workers with their code
+
+SEEDS = """
+model: BasicSeq2Seq
+corpus: {{name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_length: 5}}
+search: {{method: grid{search}}}
+scheduler: {{name: none, max_steps: 40, grace_steps: 10}}
+resources: {{cpu: 1}}
+{more}
+parameters: {{train.seed: {seeds}}}
+"""
+REAL = """
+model: BasicSeq2Seq
+corpus: {{name: copy, train: 100, dev: 10, vocabulary: 5, min_length: 2, max_length: 5}}
+search: {{method: {method}, trials: {trials}, seed: 3}}
+scheduler: {{name: {scheduler}, max_steps: {steps}, grace_steps: 10, reduction_factor: 3}}
+{more}
+parameters:
+  embedding.dim: 8
+  encoder.rnn_cell.cell_spec: {{class: GRUCell, num_units: 8}}
+  decoder.rnn_cell.cell_spec: {{class: GRUCell, num_units: 8}}
+  decoder.rnn_cell.dropout_input_keep_prob: 0.8
+  train.batch_size: 8
+  train.eval_every_steps: 10
+  inference.max_decode_length: 8
+  optimizer.learning_rate: {{min: 1e-3, max: 1e-1, log: true}}
+"""
+
+
+def write_space(folder: Path, text: str) -> Space:
+    folder.mkdir(exist_ok=True)
+    (folder / "space.yaml").write_text(text)
+    return load_space(folder / "space.yaml")
+
+
+def seeds(folder: Path, count: int, search: str = "", more: str = "") -> Space:
+    return write_space(folder, SEEDS.format(seeds=list(range(count)), search=search, more=more))
+
+
+def real(folder: Path, scheduler: str, trials: int, steps: int = 40, method: str = "random", more: str = "") -> Space:
+    return write_space(folder, REAL.format(scheduler=scheduler, trials=trials, steps=steps, method=method, more=more))
+
+
+def report(step: int, loss: float, **metrics: Any) -> Any:
+    numbers = {"step": step, "seconds": step / 10, "status": "finished" if step == 40 else "running", "parameters": 7}
+    return types.SimpleNamespace(metrics=numbers | {"dev.loss": loss} | metrics, snapshot=lambda: {"step": step})
+
+
+@pytest.fixture(scope="module")
+def address(ray_folder: Path) -> Iterator[str]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+# --- failures ---
+
+
+def broken(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
+    raise ValueError(f"no such thing as seed {hparams['train.seed']}")
+    yield
+
+
+def test_a_search_whose_first_trials_all_fail_alike_ends_early(address: str, tmp_path: Path) -> None:
+    outcome = tuning.run_search(seeds(tmp_path, 40), out=tmp_path / "run", address=address, train=broken)
+    assert outcome.status == "failed"
+    assert "first trials all failed alike: ValueError: no such thing as seed" in str(outcome.message)
+    trials = results.load(tmp_path / "run").trials
+    assert 3 <= (trials["status"] == "failed").sum() < 10
+
+
+def short_of_memory(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
+    yield report(10, 1.0)
+    if hparams["train.seed"] == 0:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if hparams["train.seed"] == 1:
+        torch.empty(2**60)
+    if hparams["train.seed"] == 2:
+        raise MemoryError
+    yield report(40, 0.5)
+
+
+def test_out_of_memory_is_no_bug_and_not_tried_again(address: str, tmp_path: Path) -> None:
+    tuning.run_search(seeds(tmp_path, 4), out=tmp_path / "run", address=address, train=short_of_memory)
+    trials = results.load(tmp_path / "run").trials
+    assert trials["status"].tolist() == ["out_of_memory"] * 3 + ["finished"]
+    assert trials["restarts"].tolist() == [0, 0, 0, 0]
+
+
+def sick(cure: Path) -> Any:
+    def train(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
+        for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
+            if step == 30 and hparams["train.seed"] in (1, 3) and not cure.exists():
+                raise KeyError("sick")
+            yield report(step, 1 / step)
+
+    return train
+
+
+def test_failed_trials_are_run_again_when_asked_to_and_no_others(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, train = tmp_path / "run", sick(tmp_path / "cure")
+    tuning.run_search(seeds(tmp_path, 4), out=run, address=address, train=train)
+    before = results.load(run)
+    assert before.trials["status"].tolist() == ["finished", "failed", "finished", "failed"]
+    assert cli.main(["results", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "failed, 2 trials: KeyError: 'sick'" in shown
+    assert f"debug --run {run} --trial 1" in shown
+    (tmp_path / "cure").touch()
+    said: list[str] = []
+    outcome = tuning.resume_search(run, again=["failed"], address=address, train=train, say=said.append)
+    assert outcome.status == "finished"
+    assert said == [
+        "kept 2 trials that have ended",
+        "go on with 2: trial-00001 at step 20, trial-00003 at step 20",
+        "new: 0",
+    ]
+    after = results.load(run)
+    assert after.trials["status"].tolist() == ["finished"] * 4
+    assert after.trials["restarts"].tolist() == [0, 1, 0, 1]
+    assert after.reports.groupby("trial")["step"].apply(list).tolist() == [[10, 20, 30, 40]] * 4
+    size = (run / "events.jsonl").stat().st_size
+    assert tuning.resume_search(run, again=["failed"], address=address, say=said.append).status == "finished"
+    assert "nothing to do" in said[-1]
+    assert (run / "events.jsonl").stat().st_size == size
+
+
+# --- budgets ---
+
+
+def slow(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
+    import time
+
+    for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
+        time.sleep(0.3)
+        yield report(step, 1 / step)
+
+
+def test_a_budget_of_hours_ends_a_search_in_order_and_a_larger_one_lets_it_go_on(address: str, tmp_path: Path) -> None:
+    space = seeds(tmp_path, 12, search=", hours: 0.0015")
+    outcome = tuning.run_search(space, out=tmp_path / "run", address=address, train=slow)
+    assert outcome.status == "out of budget"
+    assert "search.hours" in str(outcome.message)
+    assert len(results.load(tmp_path / "run").trials) < 12
+    assert tuning.resume_search(tmp_path / "run", hours=1, address=address, train=slow).status == "finished"
+    found = results.load(tmp_path / "run")
+    assert found.trials["status"].tolist() == ["finished"] * 12
+    assert len(found.reports) == 48
+
+
+# --- checkpoints ---
+
+
+def weights(run: Path) -> list[str]:
+    return sorted(path.parent.name + "/" + path.name for path in run.glob("trial-*/*.pt"))
+
+
+def valued(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
+    for step in (10, 20, 30, 40):
+        yield report(step, [3.0, 1.0, 2.0, 5.0, 4.0][hparams["train.seed"]] + step / 100)
+
+
+def test_only_the_best_trials_keep_their_weights(address: str, tmp_path: Path) -> None:
+    space = seeds(tmp_path, 5, more="checkpoints: {best: 2}")
+    tuning.run_search(space, out=tmp_path / "run", address=address, train=valued)
+    assert weights(tmp_path / "run") == ["trial-00001/best.pt", "trial-00002/best.pt"]
+
+
+def test_checkpoints_can_lie_below_a_url(address: str, tmp_path: Path) -> None:
+    storage = tmp_path / "elsewhere"
+    space = real(tmp_path, "none", trials=2)
+    tuning.run_search(space, out=tmp_path / "run", address=address, storage=f"file://{storage}")
+    assert weights(tmp_path / "run") == []
+    assert weights(storage) == ["trial-00000/best.pt", "trial-00001/best.pt"]
+    tuning.resume_search(tmp_path / "run", trials=3, address=address)
+    assert weights(storage)[-1] == "trial-00002/best.pt"
+    with pytest.raises(ConfigError, match="--storage nowhere://x: cannot be used"):
+        tuning.run_search(space, out=tmp_path / "other", address=address, storage="nowhere://x")
+
+
+def test_a_corpus_that_changed_is_refused(address: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("1 2\n2 1\n")
+    text = "model: BasicSeq2Seq\ncorpus: {train: [a, b], dev: [a, b]}\nsearch: {method: grid}\n"
+    space = write_space(tmp_path, text + "scheduler: {name: none, max_steps: 40}\nparameters: {train.seed: [0, 1]}\n")
+    tuning.run_search(space, out=tmp_path / "run", address=address, train=slow)
+    with pytest.raises(ConfigError, match="the search has 2 already; a search can only be extended"):
+        tuning.resume_search(tmp_path / "run", trials=1, address=address)
+    (tmp_path / "a").write_text("1 2\n2 2\n")
+    with pytest.raises(ConfigError, match="the corpus has changed"):
+        tuning.resume_search(tmp_path / "run", address=address)
+
+
+# --- schedulers and samplers ---
+
+
+def curves(found: results.Results) -> dict[str, list[tuple[object, ...]]]:
+    numbers = found.reports[["trial", "step", "train.loss", "dev.loss", "dev.error_rate"]]
+    return {str(trial): list(rows.itertuples(index=False, name=None)) for trial, rows in numbers.groupby("trial")}
+
+
+def test_hyperband_pauses_trials_that_go_on_as_if_undisturbed(address: str, tmp_path: Path) -> None:
+    for name in ("none", "hyperband"):
+        space = real(tmp_path / name, name, trials=9, steps=90)
+        tuning.run_search(space, out=tmp_path / name / "run", address=address)
+    calm, paused = (results.load(tmp_path / name / "run") for name in ("none", "hyperband"))
+    whole, parts = curves(calm), curves(paused)
+    assert all(parts[trial] == whole[trial][: len(parts[trial])] for trial in whole)
+    assert paused.trials["status"].isin(["finished", "stopped"]).all()
+    assert (paused.trials["status"] == "stopped").any()
+    starts = paused.reports.groupby("trial")["start_seconds"].nunique()
+    assert (starts > 1).any()  # it was paused
+
+
+def test_pbt_gives_the_worse_the_weights_of_the_better(address: str, tmp_path: Path) -> None:
+    space = real(tmp_path, "pbt", trials=4, steps=120)
+    assert tuning.run_search(space, out=tmp_path / "run", address=address).status == "finished"
+    found = results.load(tmp_path / "run")
+    assert found.trials["status"].tolist() == ["finished"] * 4
+    events, _ = read_events(tmp_path / "run")
+    assert any("optimizer.learning_rate" in event["message"] for event in events if event["event"] == "note")
+    exploits = [event for event in events if event["event"] == "exploit"]
+    assert exploits
+    for event in exploits:
+        before = [other for other in events if other.get("trial") == event["trial"] and other["time"] <= event["time"]]
+        began = next(other for other in before if other["event"] == "trial")
+        same = [key for key in began["config"] if key != "optimizer.learning_rate"]
+        assert {key: event["config"][key] for key in same} == {key: began["config"][key] for key in same}
+        assert event["source"] != event["trial"]
+    last = {event["trial"]: event["config"]["optimizer.learning_rate"] for event in exploits}
+    for trial, rate in last.items():
+        row = found.trials.set_index("trial").loc[trial]
+        assert row["optimizer.learning_rate"] == pytest.approx(rate)
+        assert row["last.learning_rate"] == pytest.approx(rate)
+
+
+def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_run(address: str, tmp_path: Path) -> None:
+    more = "objectives: [parameters]"
+    space = real(tmp_path, "none", trials=12, steps=10, method="tpe", more=more)
+    assert tuning.run_search(space, out=tmp_path / "run", address=address).status == "finished"
+    assert tuning.resume_search(tmp_path / "run", trials=14, address=address).status == "finished"
+    found = results.load(tmp_path / "run")
+    assert len(found.trials) == 14
+    assert found.trials["optimizer.learning_rate"].is_unique
+    values = found.trials[["best.dev.loss", "parameters"]].to_numpy().tolist()
+    assert found.pareto()["trial"].tolist() == [
+        trial for trial, best in zip(found.trials["trial"], pareto(values, ["minimize"] * 2), strict=True) if best
+    ]
+    again = real(tmp_path / "again", "none", trials=2, steps=10, method="tpe", more=more)
+    tuning.run_search(again, out=tmp_path / "warm", address=address, warm_start=tmp_path / "run")
+    notes = [event["message"] for event in read_events(tmp_path / "warm")[0] if event["event"] == "note"]
+    assert any("14 trials taken, 0 do not fit" in note for note in notes)
+
+
+def partly_nan(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
+    for step in (10, 20, 30, 40):
+        yield report(step, math.nan if hparams["train.seed"] % 2 else 1.0 + hparams["train.seed"])
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_a_nan_neither_wins_nor_blocks(address: str, tmp_path: Path, scheduler: str) -> None:
+    text = SEEDS.format(seeds=list(range(6)), search="", more="").replace("name: none", f"name: {scheduler}")
+    space = write_space(tmp_path, text)
+    found = results.load(tuning.run_search(space, out=tmp_path / "run", address=address, train=partly_nan).folder)
+    assert found.status == "finished"
+    assert found.trials["status"].tolist()[1::2] == ["diverged"] * 3
+    assert found.best(1)["trial"].tolist() == ["trial-00000"]
