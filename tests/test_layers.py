@@ -14,6 +14,7 @@ WITHOUT = {
     "space_files": ("torch", "ray", "pandas", "numpy", "rich"),
     "spaces": ("torch", "ray", "pandas", "numpy", "rich"),
     "metrics": ("torch", "ray", "pandas", "rich"),
+    "plan": ("torch", "ray", "pandas", "numpy", "rich"),
     "cli": ("torch", "ray", "pandas", "numpy", "rich"),
     "nn.cells": ("ray", "pandas", "rich"),
     "nn.fused_attention": ("ray", "pandas", "rich"),
