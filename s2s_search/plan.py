@@ -42,7 +42,7 @@ HALVING = ("asha", "hyperband")
 COUNTED = 300  # trials at most whose parameters are counted: a model takes milliseconds
 PROBE_SECONDS = 30.0  # of all probes together
 WARM_UP, TIMED = 3, 100  # steps of a probe, the latter at most
-RUNGS_SHOWN = 8  # they are many where train.max_steps or train.eval_every_steps is searched
+RUNGS_SHOWN = 8  # they are many where train.eval_every_steps is searched
 TRIED = 200  # sources that an evaluation is first tried on
 
 
@@ -64,7 +64,7 @@ def total(ranges: Iterable[Range]) -> Range:
 
 @dataclass(frozen=True)
 class Rung:
-    """A step at which trials are compared or end, and how many reach it in the ideal case."""
+    """A step at which trials are compared, or end, and how many get there in the ideal case."""
 
     step: int
     trials: float
@@ -135,8 +135,10 @@ class Plan:
 
     def _rung_lines(self) -> Iterator[tuple[str, str]]:
         if self.rungs:
-            shown = self.rungs if len(self.rungs) <= RUNGS_SHOWN else (*self.rungs[: RUNGS_SHOWN - 1], self.rungs[-1])
-            reached = ", ".join(f"step {rung.step:,} by {rung.trials:.3g}" for rung in shown)
+            *compared, end = self.rungs
+            shown = [f"step {rung.step:,} by {rung.trials:.3g}" for rung in compared[:RUNGS_SHOWN]]
+            dots = ["..."] if len(compared) > RUNGS_SHOWN else []
+            reached = ", ".join([*shown, *dots, f"the end (at most step {end.step:,}) by {end.trials:.3g}"])
             where = " in the first bracket" if self.scheduler.name == "hyperband" else ""
             yield "rungs", f"reached ideally{where}: {reached}"
             yield "", "more pass, as trials are compared when they come: the first at a rung always pass"
@@ -157,10 +159,10 @@ class Plan:
     def _room(self) -> str:
         needed = f"each takes {self.resources.cpu:g} CPU and {self.resources.gpu:g} GPU"
         if self.gpus is None:
-            return f"{self.trials_at_once} trials on this machine; {needed}"
+            return f"{self.trials_at_once} on this machine; {needed}"
         if self.resources.gpu:
-            return f"{self.trials_at_once} trials on {self.gpus} GPUs with CPUs enough; {needed}"
-        return f"{self.trials_at_once} trials on this machine's CPUs; {needed}, so that --gpus changes nothing"
+            return f"{self.trials_at_once} on {self.gpus} GPUs with CPUs enough; {needed}"
+        return f"{self.trials_at_once} on this machine's CPUs; {needed}, so that --gpus changes nothing"
 
 
 def make_plan(
@@ -184,6 +186,7 @@ def make_plan(
     at_once = min(trials_at_once(space.resources, gpus), len(trials))
     checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
     disk, free = disk_needed(checkpoint, at_once, len(trials), space.checkpoints), shutil.disk_usage(folder).free
+    usable = free if gpus is None else disk  # a cluster has a storage of its own
     probes: tuple[Probe, ...] = ()
     worker = wall = None
     if probed:
@@ -212,7 +215,7 @@ def make_plan(
         checkpoint_bytes=checkpoint,
         disk_bytes=disk,
         free_bytes=free,
-        problems=(*room_problems(space.resources, gpus), *disk_problems(disk, free, space.checkpoints)),
+        problems=(*room_problems(space.resources, gpus), *disk_problems(disk, usable, space.checkpoints)),
     )
 
 
@@ -264,13 +267,14 @@ def milestones(scheduler: Scheduler) -> Iterator[float]:
         step *= scheduler.reduction_factor
 
 
-def rungs(courses: Iterable[Course]) -> tuple[Rung, ...]:
-    """The rungs and ends of the courses, by step."""
+def rungs(courses: Sequence[Course]) -> tuple[Rung, ...]:
+    """The rungs of the courses by step, and last the end, at the step of the longest."""
     reached: dict[int, float] = defaultdict(float)
     for one in courses:
-        for end, share in zip(one.ends, one.shares, strict=True):
-            reached[end] += share
-    return tuple(Rung(step, reached[step]) for step in sorted(reached))
+        for step, share in zip(one.ends[:-1], one.shares, strict=False):
+            reached[step] += share
+    end = Rung(max(one.ends[-1] for one in courses), sum(one.shares[-1] for one in courses))
+    return (*(Rung(step, reached[step]) for step in sorted(reached)), end)
 
 
 # Parameters

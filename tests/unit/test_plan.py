@@ -68,6 +68,18 @@ def test_rungs_count_at_reports(path: Path, every: int, reports: list[int]) -> N
     assert [rung.step for rung in made.rungs] == reports
 
 
+def test_trials_of_different_lengths_share_one_end(path: Path) -> None:
+    """Halves of the trials end at steps 20 and 100: the first before the second rung, with a third of theirs."""
+    made = planned(
+        path, SPACE.replace("method: random, trials: 18, seed: 3", "method: grid")
+        .replace("{min: 1e-3, max: 1e-1, log: true}", "0.1")
+        .replace("embedding.dim: [8, 12, 40]", "train.max_steps: [20, 100]")
+    )  # fmt: skip
+    assert made.trials == 4
+    assert [rung.step for rung in made.rungs] == [10, 30, 90, 100]
+    assert [rung.trials for rung in made.rungs] == pytest.approx([4, 2 / 3, 2 / 4, 2 / 3 + 2 / 4])
+
+
 @pytest.mark.parametrize("name, least", [("none", 1800), ("pbt", 1800), ("median", 18 * 10 + 90), ("hyperband", 430)])
 def test_steps_of_other_schedulers(name: str, least: int) -> None:
     hparams = resolve("BasicSeq2Seq", {"train.max_steps": 100, "train.eval_every_steps": 10})
@@ -100,8 +112,11 @@ def test_parameters_are_those_of_built_models(path: Path) -> None:
 
 def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "COUNTED", 5)
-    made = planned(path)
+    monkeypatch.setattr(plan, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    made = planned(path, probed=True)
     assert len(made.parameters) == 5
+    assert made.worker_hours is not None
+    assert made.worker_hours.most == pytest.approx(18 * 100 / 3600)
     assert made.trials == 18
     assert "of 5 trials" in dict(made.lines())["parameters"]
 
@@ -252,6 +267,12 @@ def test_the_verb(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert made["command"] == f"python run_search.py search {path}"
     assert made["steps"] == {"least": pytest.approx(430), "most": 1800}
     assert made["worker_hours"] is None
+
+
+def test_the_free_disk_of_this_machine_is_not_a_clusters(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, optimizer_name: 10**18)
+    assert "disk: " in " ".join(planned(path).problems)
+    assert planned(path, gpus=2).problems == ()
 
 
 def test_what_would_be_refused_ends_with_status_2(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
