@@ -8,9 +8,11 @@ import argparse
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +74,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_draw_arguments(sub)
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    sub = verb("plan", plan, "say what a search will cost: steps, hours, memory, disk")
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument(
+        "--gpus", type=counted(1), metavar="N", help="plan for a cluster with N GPUs, not for this machine"
+    )
+    sub.add_argument("--trials", type=counted(1), metavar="N", help="draw N configurations, not the file's number")
+    add_draw_arguments(sub)
+    sub.add_argument("--no-probe", action="store_true", help="train nothing, and leave out hours and memory")
+    sub.add_argument("--json", action="store_true", help="one JSON object")
 
     sub = verb("debug", debug, "run one trial in this process, without Ray")
     sub.add_argument("--model", help=" or ".join(MODELS) + " (default: the latter)")
@@ -222,6 +234,39 @@ def sample(args: argparse.Namespace) -> int:
         differing = config if len(trials) == 1 else {key: value for key, value in config.items() if key not in constant}
         print(f"trial-{k:05d}:", settings(differing))
     return 0
+
+
+def plan(args: argparse.Namespace) -> int:
+    from s2s_search.corpus import load_corpus
+    from s2s_search.plan import make_plan
+    from s2s_search.text_files import collecting
+
+    space = load_space(args.file)
+    problems: list[str] = []
+    with collecting(problems):
+        trials = space.trials(args.trials, args.seed, overrides(args))
+    with collecting(problems):
+        corpus = load_corpus(space.corpus)
+    if problems:
+        raise ConfigError(problems, where=str(args.file))
+    made = make_plan(space, corpus, trials, gpus=args.gpus, probed=not args.no_probe)
+    command = search_command(args, "auto" if args.gpus and made.resources.gpu else None)
+    if args.json:
+        print_json(asdict(made) | {"command": command})
+    else:
+        for heading, text in made.lines():
+            print(f"{heading:<13}{text}")
+        print(f"{'start':<13}{command}")
+    if made.problems:
+        raise ConfigError(made.problems, where=str(args.file))
+    return 0
+
+
+def search_command(args: argparse.Namespace, address: str | None) -> str:
+    """The command that starts the search which `plan` was asked about."""
+    given = {"--trials": args.trials, "--seed": args.seed, "--hparams": args.hparams, "--address": address}
+    words = [word for key, value in given.items() if value is not None for word in (key, str(value))]
+    return shlex.join(["python", "run_search.py", "search", str(args.file), *words])
 
 
 def debug(args: argparse.Namespace) -> int:

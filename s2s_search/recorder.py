@@ -69,8 +69,10 @@ class Recorder:
         write_json(self.folder / "environment.json", environment)
         event = {"event": "search", "name": space.name, "metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
-        event["objectives"] = [[objective.name, objective.goal] for objective in space.objectives]
-        again = {key: environment[key] for key in ("space", "seed", "overrides", "corpus", "draws", "storage")}
+        objectives = [[objective.name, objective.goal] for objective in space.objectives]
+        again = {"objectives": objectives} | {
+            key: environment[key] for key in ("space", "seed", "overrides", "corpus", "draws", "storage")
+        }
         self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again)
         self.write_tables()
 

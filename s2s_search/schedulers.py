@@ -126,6 +126,8 @@ class Watched(TrialScheduler):
         if step is None or value is None or step <= self._seen.get(trial.trial_id, -1):
             return TrialScheduler.CONTINUE
         self._seen[trial.trial_id] = step
+        if self.name in PAUSING and result.get("status") != "running":
+            return TrialScheduler.STOP  # it has ended: Tune would pause it, and wait for it for ever
         reason = self._reason(trial.trial_id, step, value)
         action: str = self.inner.on_trial_result(tune_controller, trial, dict(result))
         if reason is not None and action in (TrialScheduler.CONTINUE, TrialScheduler.STOP):

@@ -15,6 +15,7 @@ WITHOUT = {
     "spaces": ("torch", "ray", "pandas", "numpy", "rich"),
     "samplers": ("torch", "ray", "pandas", "numpy", "rich", "optuna"),
     "metrics": ("torch", "ray", "pandas", "rich"),
+    "plan": ("torch", "ray", "pandas", "numpy", "rich"),
     "cli": ("torch", "ray", "pandas", "numpy", "rich"),
     "nn.cells": ("ray", "pandas", "rich"),
     "nn.fused_attention": ("ray", "pandas", "rich"),

@@ -57,7 +57,7 @@ def test_no_verb_and_help_explain_themselves(capsys: pytest.CaptureFixture[str])
     for argv in ([], ["--help"]):
         status, out, err = run(capsys, *argv)
         assert status == 0
-        for verb in ("check", "sample", "debug", "search", "results", "decode"):
+        for verb in ("check", "sample", "plan", "debug", "search", "results", "decode"):
             assert verb in out
         assert not err
     assert run(capsys, "serach")[0] == 2

@@ -1,0 +1,507 @@
+"""What a search will cost, said before it starts: steps, parameters, hours, memory and the disk of its checkpoints.
+
+    trials -> courses -> rungs, steps
+           -> parameters -> probes of a few models -> memory, hours
+                         -> checkpoints -> disk
+
+torch is imported inside the functions that make models, so that the rest does not wait for it.
+"""
+
+import math
+import os
+import random
+import shutil
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from s2s_search.corpus import Corpus
+from s2s_search.dimensions import Flat
+from s2s_search.hparams import Hparams, resolve
+from s2s_search.spaces import Checkpoints, Resources, Scheduler, Space
+from s2s_search.table import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from s2s_search.training import Trial
+
+VARIANTS = {
+    "asha": "the stopping variant: asynchronous, without the promotion that Li et al. (2020) describe",
+    "hyperband": "brackets of halving, which start at grace_steps or later (Li et al., 2018)",
+    "median": "from grace_steps on, trials worse than the median of the others stop (Golovin et al., 2017)",
+    "pbt": "all run to their end, the worse from the weights of the better (Jaderberg et al., 2017)",
+    "none": "all run to their end",
+}
+HALVING = ("asha", "hyperband")
+COUNTED = 300  # trials at most whose parameters are counted: a model takes milliseconds
+PROBE_SECONDS = 30.0  # of all probes together
+WARM_UP, TIMED = 3, 100  # steps of a probe, the latter at most
+RUNGS_SHOWN = 8  # they are many where train.eval_every_steps is searched
+TRIED = 200  # sources that an evaluation is first tried on
+
+
+@dataclass(frozen=True)
+class Range:
+    """From the least, if only the best survived each comparison, to the most, if all trials ran to their end."""
+
+    least: float
+    most: float
+
+    def times(self, factor: float) -> "Range":
+        return Range(self.least * factor, self.most * factor)
+
+
+def total(ranges: Iterable[Range]) -> Range:
+    least, most = zip(*((one.least, one.most) for one in ranges), strict=True)
+    return Range(sum(least), sum(most))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A step at which trials are compared, or end, and how many get there in the ideal case."""
+
+    step: int
+    trials: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a few steps of a trial took on a device here, with the device to itself.
+
+    memory_bytes: at the peak; on the CPU of the whole process, on a GPU of what torch takes there; None: not known
+    """
+
+    trial: int
+    device: str
+    step_seconds: float
+    evaluation_seconds: float
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search will cost. A trial is named by its number; None is what was not measured, or cannot be.
+
+    models: how many trials of each · steps: updates of all trials · parameters: of each trial that was counted ·
+    worker_hours: of all trials · wall_hours: from the first step to the last · checkpoint_bytes: of the largest
+    snapshot · disk_bytes: of all that are kept at a time · problems: why the search would be refused, or fail
+    """
+
+    trials: int
+    models: Mapping[str, int]
+    method: str
+    scheduler: Scheduler
+    resources: Resources
+    checkpoints: Checkpoints
+    rungs: tuple[Rung, ...]
+    steps: Range
+    parameters: Mapping[int, int]
+    probes: tuple[Probe, ...]
+    gpus: int | None
+    trials_at_once: int
+    worker_hours: Range | None
+    wall_hours: Range | None
+    checkpoint_bytes: int
+    disk_bytes: int
+    free_bytes: int
+    problems: tuple[str, ...]
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The plan in words: headings and texts."""
+        models = ", ".join(f"{n} {model}" for model, n in self.models.items())
+        yield "trials", f"{self.trials} by {self.method} search: {models}"
+        yield "scheduler", f"{self.scheduler.name}: {VARIANTS[self.scheduler.name]}"
+        yield from self._rung_lines()
+        yield "steps", span(self.steps, "{:,.0f}".format)
+        yield "parameters", self._sizes()
+        for one in self.probes:
+            times = f"{1000 * one.step_seconds:.3g} ms a step, {duration(one.evaluation_seconds)} an evaluation"
+            yield "probe", f"{trial_name(one.trial)}: {times}, on the {one.device.upper()} here"
+        yield "at once", self._room()
+        for heading, hours in (("worker time", self.worker_hours), ("wall time", self.wall_hours)):
+            if hours is not None:
+                yield heading, span(hours.times(3600), duration) + self._pace()
+        if memory := max((one.memory_bytes or 0 for one in self.probes), default=0):
+            yield "memory", f"{size_text(memory)} a trial at most, besides Ray"
+        limit = "" if self.checkpoints.disk_gb is None else f", {self.checkpoints.disk_gb:g} GB allowed"
+        kept = f"checkpoints of up to {size_text(self.checkpoint_bytes)}; {size_text(self.free_bytes)} free{limit}"
+        yield "disk", f"{size_text(self.disk_bytes)} for {self.disk_bytes // self.checkpoint_bytes} {kept}"
+
+    def _rung_lines(self) -> Iterator[tuple[str, str]]:
+        if self.rungs:
+            *compared, end = self.rungs
+            shown = [f"step {rung.step:,} by {rung.trials:.3g}" for rung in compared[:RUNGS_SHOWN]]
+            dots = ["..."] if len(compared) > RUNGS_SHOWN else []
+            reached = ", ".join([*shown, *dots, f"the end (at most step {end.step:,}) by {end.trials:.3g}"])
+            where = " in the first bracket" if self.scheduler.name == "hyperband" else ""
+            yield "rungs", f"reached ideally{where}: {reached}"
+            yield "", "more pass, as trials are compared when they come: the first at a rung always pass"
+
+    def _sizes(self) -> str:
+        smallest, largest = (choose(self.parameters, key=self.parameters.__getitem__) for choose in (min, max))
+        sizes = [f"{self.parameters[k]:,} ({trial_name(k)})" for k in dict.fromkeys((smallest, largest))]
+        some = "" if len(self.parameters) == self.trials else f", of {len(self.parameters)} trials drawn as a sample"
+        return " to ".join(sizes) + some
+
+    def _pace(self) -> str:
+        if not self.resources.gpu:
+            return ""
+        if any(one.device == "cpu" for one in self.probes):
+            return ", at the pace of the CPU here, not of a GPU"
+        return ", if those that share a GPU do not wait for each other" if self.resources.gpu < 1 else ""
+
+    def _room(self) -> str:
+        needed = f"each takes {self.resources.cpu:g} CPU and {self.resources.gpu:g} GPU"
+        if self.gpus is None:
+            return f"{self.trials_at_once} on this machine; {needed}"
+        if self.resources.gpu:
+            return f"{self.trials_at_once} on {self.gpus} GPUs with CPUs enough; {needed}"
+        return f"{self.trials_at_once} on this machine's CPUs; {needed}, so that --gpus changes nothing"
+
+
+def make_plan(
+    space: Space,
+    corpus: Corpus,
+    trials: Sequence[Flat],
+    *,
+    gpus: int | None = None,
+    probed: bool = True,
+    folder: Path = Path(),
+) -> Plan:
+    """Plans the search of a space's trials, on this machine or on `gpus` GPUs; its run folder would be in `folder`.
+
+    Of more than COUNTED trials a sample is counted and stands for all. `probed`: also trains a few of the models for a
+    moment, with one evaluation each. Raises ConfigError when a model is too large for that.
+    """
+    hparams = [resolve(str(flat["model"]), flat) for flat in trials]
+    courses = [course(own, space.scheduler, len(trials)) for own in hparams]
+    counted = sorted(random.Random(0).sample(range(len(trials)), min(COUNTED, len(trials))))
+    parameters = {k: count_parameters(hparams[k], corpus) for k in counted}
+    at_once = min(trials_at_once(space.resources, gpus), len(trials))
+    checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
+    disk, free = disk_needed(checkpoint, at_once, len(trials), space.checkpoints), shutil.disk_usage(folder).free
+    usable = free if gpus is None else disk  # a cluster has a storage of its own
+    probes: tuple[Probe, ...] = ()
+    worker = wall = None
+    if probed:
+        work = {k: parameters[k] * hparams[k]["train.batch_size"] for k in counted}
+        probes = tuple(run_probes({k: hparams[k] for k in spread(work)}, parameters, corpus, space.resources))
+        seconds = [trial_seconds(courses[k], *between(probes, work, k)) for k in counted]
+        worker = total(seconds).times(len(trials) / len(counted) / 3600)
+        longest = max(one.most for one in seconds) / 3600
+        busy = at_once if space.resources.gpu else min(at_once, os.cpu_count() or 1)  # others wait for a processor
+        wall = wall_hours(worker, busy, longest) if at_once else None
+    return Plan(
+        trials=len(trials),
+        models=dict(Counter(own.model for own in hparams)),
+        method=space.search.method,
+        scheduler=space.scheduler,
+        resources=space.resources,
+        checkpoints=space.checkpoints,
+        rungs=rungs(courses) if space.scheduler.name in HALVING else (),
+        steps=total(one.steps for one in courses),
+        parameters=parameters,
+        probes=probes,
+        gpus=gpus,
+        trials_at_once=at_once,
+        worker_hours=worker,
+        wall_hours=wall,
+        checkpoint_bytes=checkpoint,
+        disk_bytes=disk,
+        free_bytes=free,
+        problems=(*room_problems(space.resources, gpus), *disk_problems(disk, usable, space.checkpoints)),
+    )
+
+
+# Steps
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a trial may go: the steps at which it may end, and how likely it ideally gets to each; steps per report."""
+
+    ends: tuple[int, ...]
+    shares: tuple[float, ...]
+    every: int
+
+    @property
+    def steps(self) -> Range:
+        return self._total(self.ends)
+
+    @property
+    def evaluations(self) -> Range:
+        return self._total([math.ceil(end / self.every) for end in self.ends])
+
+    def _total(self, amounts: Sequence[int]) -> Range:
+        """The expected amount, where amounts[k] is that of a trial that ends at ends[k]."""
+        grown = [after - before for before, after in zip((0, *amounts), amounts, strict=False)]
+        return Range(sum(share * more for share, more in zip(self.shares, grown, strict=True)), amounts[-1])
+
+
+def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
+    """The course of one of so many trials. One at least reaches the end; a rung counts at the next report."""
+    every, end = hparams["train.eval_every_steps"], hparams["train.max_steps"]
+    stops, factor = list[float](), scheduler.reduction_factor
+    if scheduler.name in HALVING:
+        stops = list(milestones(scheduler))
+    elif scheduler.name == "median":
+        stops, factor = [scheduler.grace_steps], math.inf
+    reports = sorted({math.ceil(stop / every) * every for stop in stops})
+    if stops:
+        end = min(end, math.ceil(scheduler.max_steps / every) * every)
+    ends = (*(step for step in reports if step < end), end)
+    return Course(ends, tuple(max(factor**-k, 1 / trials) for k in range(len(ends))), every)
+
+
+def milestones(scheduler: Scheduler) -> Iterator[float]:
+    """The steps grace_steps * reduction_factor^k below max_steps."""
+    step = float(scheduler.grace_steps)
+    while step < scheduler.max_steps:
+        yield step
+        step *= scheduler.reduction_factor
+
+
+def rungs(courses: Sequence[Course]) -> tuple[Rung, ...]:
+    """The rungs of the courses by step, and last the end, at the step of the longest."""
+    reached: dict[int, float] = defaultdict(float)
+    for one in courses:
+        for step, share in zip(one.ends[:-1], one.shares, strict=False):
+            reached[step] += share
+    end = Rung(max(one.ends[-1] for one in courses), sum(one.shares[-1] for one in courses))
+    return (*(Rung(step, reached[step]) for step in sorted(reached)), end)
+
+
+# Parameters
+
+
+def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
+    """The number of a model's parameters; the model takes no memory."""
+    import torch
+
+    from s2s_search.nn.models import build_model
+
+    with torch.device("meta"):
+        model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
+    return sum(p.numel() for p in model.parameters())
+
+
+def spread(work: Mapping[int, int]) -> list[int]:
+    """The trials with the least, the middle and the most work, one of each amount."""
+    first: dict[int, int] = {}
+    for trial, amount in work.items():
+        first.setdefault(amount, trial)
+    ranked = [first[amount] for amount in sorted(first)]
+    return [ranked[k] for k in sorted({0, len(ranked) // 2, len(ranked) - 1})]
+
+
+# Seconds
+
+
+def run_probes(
+    chosen: Mapping[int, Hparams], parameters: Mapping[int, int], corpus: Corpus, resources: Resources
+) -> Iterator[Probe]:
+    """Probes trials one after the other. Raises ConfigError, before the first, where memory is too small."""
+    import torch
+
+    device = torch.device("cuda" if resources.gpu and torch.cuda.is_available() else "cpu")
+    memory = device_memory(device)
+    problems = []
+    for trial, hparams in chosen.items():
+        needed = checkpoint_bytes(parameters[trial], hparams["optimizer.name"]) + FLOAT_BYTES * parameters[trial]
+        if needed > memory:
+            law = f"weights, gradients and slots take {size_text(needed)}, and there are {size_text(memory)}"
+            problems.append(f"{trial_name(trial)}: {law}; --no-probe plans without training it")
+    if problems:
+        raise ConfigError(problems)
+    torch.set_num_threads(max(1, int(resources.cpu)))  # as many as a trial of the search has
+    for trial, hparams in chosen.items():
+        yield probe(trial, hparams, corpus, device, PROBE_SECONDS / len(chosen))
+
+
+def probe(trial: int, hparams: Hparams, corpus: Corpus, device: "torch.device", seconds: float) -> Probe:
+    """Trains a trial for about half of the seconds, or less, and evaluates for about the other half."""
+    from s2s_search.training import Trial
+
+    state, began = Trial(hparams, corpus, device), time.perf_counter()
+    took: list[float] = []
+    while len(took) < WARM_UP + TIMED and (len(took) <= WARM_UP or time.perf_counter() - began < seconds / 2):
+        took.append(elapsed(state.train_steps, 1))
+    evaluation = evaluation_seconds(state, seconds / 2)
+    return Probe(trial, device.type, median(took[WARM_UP:]), evaluation, peak_memory(device))
+
+
+def evaluation_seconds(trial: "Trial", limit: float) -> float:
+    """The seconds of an evaluation, or where that might take longer than the limit, a part's in proportion.
+
+    A model that has learnt little ends no answer; those of one that has are about as long as the references. None is
+    decoded any further here.
+    """
+    from s2s_search.training import evaluate
+
+    dev, corpus = trial.corpus.dev, trial.corpus
+    longest = 1 + max(int(n) for n in dev.target_offsets[1:] - dev.target_offsets[:-1])
+    hparams = resolve(
+        trial.hparams.model,
+        {**trial.hparams, "inference.max_decode_length": min(longest, trial.hparams["inference.max_decode_length"])},
+    )
+    sources = len(dev.groups) - 1
+    wanted = min(hparams["train.eval_examples"] or sources, sources)
+    tried = min(TRIED, wanted)
+    for examples in (tried, wanted):
+        part = resolve(hparams.model, {**hparams, "train.eval_examples": examples})
+        seconds = elapsed(evaluate, trial.model, dev, corpus, part) * wanted / examples
+        if examples == wanted or seconds > limit:
+            break
+    return seconds
+
+
+def elapsed(run: Callable[..., object], *arguments: object) -> float:
+    """The seconds that a call takes."""
+    began = time.perf_counter()
+    run(*arguments)
+    return time.perf_counter() - began
+
+
+def between(probes: Sequence[Probe], work: Mapping[int, int], trial: int) -> tuple[float, float]:
+    """The seconds of a step and of an evaluation of any trial, interpolated by work between the probes."""
+    import numpy as np
+
+    known = [work[one.trial] for one in probes]
+    step = np.interp(work[trial], known, [one.step_seconds for one in probes])
+    evaluation = np.interp(work[trial], known, [one.evaluation_seconds for one in probes])
+    return float(step), float(evaluation)
+
+
+def trial_seconds(course: Course, step_seconds: float, evaluation_seconds: float) -> Range:
+    return total([course.steps.times(step_seconds), course.evaluations.times(evaluation_seconds)])
+
+
+def wall_hours(worker: Range, busy: int, longest: float) -> Range:
+    """The hours of a search of these worker hours, `busy` trials at a time; one of them takes `longest` hours."""
+    return Range(max(worker.least / busy, longest), max(worker.most / busy, longest))
+
+
+# Memory, disk and room
+
+
+def device_memory(device: "torch.device") -> float:
+    """The bytes of memory that a GPU or this machine has; infinite where that is not known."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else math.inf
+
+
+def peak_memory(device: "torch.device") -> int | None:
+    """The most bytes that this process has taken so far, on a GPU those that torch has."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_reserved(device)
+    if os.name != "posix":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+FLOAT_BYTES = 4  # of a float32
+STATE_BYTES, TENSOR_BYTES = 10_000, 5_000  # random numbers and names; what describes the tensors of weights, of a slot
+
+
+def checkpoint_bytes(parameters: int, optimizer_name: str) -> int:
+    """The bytes of a snapshot: weights and the optimizer's slots, float32, and what describes them.
+
+    A corpus with a large vocabulary adds its tokens, which are little beside their embeddings.
+    """
+    from s2s_search.optim import RULES
+
+    copies = 1 + len(RULES[optimizer_name].SLOTS)
+    return copies * (FLOAT_BYTES * parameters + TENSOR_BYTES) + STATE_BYTES
+
+
+def disk_needed(checkpoint: int, at_once: int, trials: int, checkpoints: Checkpoints) -> int:
+    """The bytes of all checkpoints that a search keeps at a time, each of `checkpoint` bytes.
+
+    A running trial keeps its best, its newest and the one before; the best trials of the search keep one each.
+    """
+    return checkpoint * (3 * at_once + min(checkpoints.best, trials))
+
+
+def disk_problems(needed: int, free: int, checkpoints: Checkpoints) -> list[str]:
+    """Says what is wrong when the checkpoints need more bytes than are free or allowed."""
+    takes, problems = f"the checkpoints can take {size_text(needed)}", list[str]()
+    if checkpoints.disk_gb is not None and needed > checkpoints.disk_gb * 1e9:
+        hint = f"keep fewer than best = {checkpoints.best}, or raise it"
+        problems.append(f"checkpoints.disk_gb: {takes}, but disk_gb = {checkpoints.disk_gb:g}; {hint}")
+    if needed > free:
+        problems.append(f"disk: {takes}, but only {size_text(free)} are free")
+    return problems
+
+
+def trials_at_once(resources: Resources, gpus: int | None) -> int:
+    """How many trials run at once: on this machine, or where they take GPUs, on so many with CPUs enough."""
+    if gpus is not None and resources.gpu:
+        return fitting(resources.gpu, gpus)
+    fit = int((os.cpu_count() or 1) / resources.cpu + 1e-9)
+    return min(fit, fitting(resources.gpu, local_gpus())) if resources.gpu else fit
+
+
+def fitting(needed: float, there: int) -> int:
+    """How many trials have room on so many GPUs: a fraction is of one of them."""
+    if needed < 1:
+        return there * int(1 / needed + 1e-9)  # 1 / (1 / 49) is a little below 49
+    return int(there / needed)
+
+
+def local_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def room_problems(resources: Resources, gpus: int | None) -> list[str]:
+    """Says what is wrong when not even one trial has room."""
+    if trials_at_once(resources, gpus) > 0:
+        return []
+    needed = f"a trial needs {resources.cpu:g} CPU and {resources.gpu:g} GPU"
+    if gpus is not None and resources.gpu:
+        return [f"resources.gpu: {needed}, but --gpus = {gpus}"]
+    there = f"this machine has {os.cpu_count() or 1} CPU and {local_gpus() if resources.gpu else 0} GPU"
+    return [f"resources: {needed}, but {there}; --gpus N plans for a cluster"]
+
+
+# Words
+
+
+def trial_name(trial: int) -> str:
+    return f"trial-{trial:05d}"
+
+
+def size_text(size: float) -> str:
+    """Bytes in words: 1.5 MB."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 2.5 min."""
+    unit, length = next(((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= 2 * n), ("s", 1))
+    return f"{seconds / length:,.3g} {unit}" if seconds / length < 1000 else f"{seconds / length:,.0f} {unit}"
+
+
+def span(amount: Range, words: Callable[[float], str]) -> str:
+    least, most = words(amount.least), words(amount.most)
+    return least if least == most else f"{least} if only the best go on, {most} if all do"

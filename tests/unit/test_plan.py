@@ -1,0 +1,288 @@
+"""The plan of a search, held to models that are really built, snapshots that are really saved, and plain loops."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2s_search import cli, plan
+from s2s_search.corpus import load_corpus
+from s2s_search.hparams import resolve
+from s2s_search.nn.models import build_model
+from s2s_search.optim import RULES
+from s2s_search.plan import Plan, Probe, Range, make_plan
+from s2s_search.spaces import Checkpoints, Resources, Scheduler, load_space
+from s2s_search.table import ConfigError
+from s2s_search.training import Trial
+
+SPACE = """
+model: [BasicSeq2Seq, AttentionSeq2Seq]
+corpus: {name: copy, train: 60, dev: 8, test: 4, vocabulary: 5, min_length: 2, max_length: 5}
+metric: {name: dev.error_rate, goal: minimize}
+search: {method: random, trials: 18, seed: 3}
+scheduler: {name: asha, max_steps: 100, grace_steps: 10, reduction_factor: 3}
+checkpoints: {best: 4}
+parameters:
+  embedding.dim: [8, 12, 40]
+  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  train.eval_every_steps: 10
+  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+def planned(path: Path, text: str = SPACE, **options: object) -> Plan:
+    path.write_text(text)
+    space = load_space(path)
+    return make_plan(space, load_corpus(space.corpus), space.trials(), **{"probed": False} | options)  # type: ignore[arg-type]
+
+
+def test_rungs_and_steps_of_ideal_halving(path: Path) -> None:
+    """18 trials to step 10, 6 to step 30, 2 to step 90, and the best third of these, but no fewer than one, to 100."""
+    made = planned(path)
+    assert [(rung.step, pytest.approx(rung.trials)) for rung in made.rungs] == [(10, 18), (30, 6), (90, 2), (100, 1)]
+    assert made.steps.least == pytest.approx(18 * 10 + 6 * 20 + 2 * 60 + 1 * 10)
+    assert made.steps.most == 18 * 100
+
+
+@pytest.mark.parametrize(
+    "every, reports",
+    [
+        (7, [14, 35, 91, 100]),  # a rung counts at the next report
+        (40, [40, 100]),  # one report passes two rungs, and the trial has ended when the third would count
+        (100, [100]),
+    ],
+)
+def test_rungs_count_at_reports(path: Path, every: int, reports: list[int]) -> None:
+    made = planned(path, SPACE.replace("eval_every_steps: 10", f"eval_every_steps: {every}"))
+    assert [rung.step for rung in made.rungs] == reports
+
+
+def test_trials_of_different_lengths_share_one_end(path: Path) -> None:
+    """Halves of the trials end at steps 20 and 100: the first before the second rung, with a third of theirs."""
+    made = planned(
+        path, SPACE.replace("method: random, trials: 18, seed: 3", "method: grid")
+        .replace("{min: 1e-3, max: 1e-1, log: true}", "0.1")
+        .replace("embedding.dim: [8, 12, 40]", "train.max_steps: [20, 100]")
+    )  # fmt: skip
+    assert made.trials == 4
+    assert [rung.step for rung in made.rungs] == [10, 30, 90, 100]
+    assert [rung.trials for rung in made.rungs] == pytest.approx([4, 2 / 3, 2 / 4, 2 / 3 + 2 / 4])
+
+
+@pytest.mark.parametrize("name, least", [("none", 1800), ("pbt", 1800), ("median", 18 * 10 + 90), ("hyperband", 430)])
+def test_steps_of_other_schedulers(name: str, least: int) -> None:
+    hparams = resolve("BasicSeq2Seq", {"train.max_steps": 100, "train.eval_every_steps": 10})
+    courses = [plan.course(hparams, Scheduler(name, 100, 10, 3.0), 18) for _ in range(18)]
+    assert sum(one.steps.least for one in courses) == pytest.approx(least)
+    assert sum(one.steps.most for one in courses) == 1800
+
+
+def test_a_course_is_the_mean_of_what_trials_run() -> None:
+    """Nine trials by a loop: each third that goes on runs to the next end and evaluates at every fourth step."""
+    hparams = resolve("BasicSeq2Seq", {"train.max_steps": 30, "train.eval_every_steps": 4})
+    course = plan.course(hparams, Scheduler("asha", 30, 4, 3.0), 9)
+    ends = [4] * 6 + [12] * 2 + [30]
+    assert course.steps.least * 9 == pytest.approx(sum(ends))
+    evaluations = [len([step for step in range(1, end + 1) if step % 4 == 0 or step == 30]) for end in ends]
+    assert course.evaluations.least * 9 == pytest.approx(sum(evaluations))
+    assert course.evaluations.most == 8
+
+
+def test_parameters_are_those_of_built_models(path: Path) -> None:
+    space = load_space(path)
+    corpus = load_corpus(space.corpus)
+    made = planned(path)
+    assert made.models == {name: sum(flat["model"] == name for flat in space.trials()) for name in space.models}
+    for trial, flat in enumerate(space.trials()):
+        model = build_model(resolve(str(flat["model"]), flat), len(corpus.source_vocab), len(corpus.target_vocab))
+        assert made.parameters[trial] == sum(p.numel() for p in model.parameters())
+    assert len(set(made.parameters.values())) > 2
+
+
+def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "COUNTED", 5)
+    monkeypatch.setattr(plan, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    made = planned(path, probed=True)
+    assert len(made.parameters) == 5
+    assert made.worker_hours is not None
+    assert made.worker_hours.most == pytest.approx(18 * 100 / 3600)
+    assert made.trials == 18
+    assert "of 5 trials" in dict(made.lines())["parameters"]
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("units", [8, 128])
+def test_checkpoint_bytes_are_those_of_a_saved_snapshot(name: str, units: int) -> None:
+    corpus = load_corpus({"name": "copy", "train": 9, "dev": 2, "test": 1})
+    spec = {"class": "LSTMCell", "num_units": units}
+    sizes = {"encoder.rnn_cell.cell_spec": spec, "decoder.rnn_cell.cell_spec": spec, "embedding.dim": units}
+    trial = Trial(resolve("AttentionSeq2Seq", {**sizes, "optimizer.name": name}), corpus, torch.device("cpu"))
+    file = io.BytesIO()
+    torch.save(trial.snapshot(), file)
+    parameters = sum(p.numel() for p in trial.model.parameters())
+    assert plan.checkpoint_bytes(parameters, name) == pytest.approx(
+        len(file.getvalue()), rel=0.15 if units == 8 else 0.02
+    )
+
+
+def test_disk(path: Path) -> None:
+    assert plan.disk_needed(1000, at_once=2, trials=18, checkpoints=Checkpoints(best=4)) == 10 * 1000
+    assert plan.disk_needed(1000, at_once=2, trials=3, checkpoints=Checkpoints(best=4)) == 9 * 1000
+    assert plan.disk_problems(10**9, 10**9, Checkpoints(disk_gb=1.0)) == []
+    allowed, free = plan.disk_problems(2 * 10**9, 10**9, Checkpoints(best=7, disk_gb=1.5))
+    for word in ("checkpoints.disk_gb", "2 GB", "1.5", "best = 7"):
+        assert word in allowed
+    assert "1 GB are free" in free
+
+
+@pytest.mark.parametrize(
+    "cpu, gpu, gpus, fit",
+    [
+        (1, 0, None, 6),
+        (0.1, 0, None, 60),
+        (4, 0, None, 1),
+        (7, 0, None, 0),
+        (1, 0, 8, 6),  # trials that take no GPU run on the CPUs
+        (1, 0.25, 8, 32),
+        (1, 0.4, 8, 16),  # a fraction is of one GPU
+        (1, 3, 8, 2),
+        (1, 9, 8, 0),
+        (1, 0.5, None, 2),
+        (4, 0.5, None, 1),
+    ],
+)
+def test_trials_at_once(monkeypatch: pytest.MonkeyPatch, cpu: float, gpu: float, gpus: int | None, fit: int) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(plan, "local_gpus", lambda: 1)
+    assert plan.trials_at_once(Resources(cpu, gpu), gpus) == fit
+    assert bool(plan.room_problems(Resources(cpu, gpu), gpus)) == (fit == 0)
+
+
+def test_trials_that_share_a_cpu_take_turns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    made = planned(path, SPACE + "resources: {cpu: 0.25}\n", probed=True)
+    assert made.trials_at_once == 12
+    assert made.worker_hours == Range(pytest.approx(430 / 3600), 0.5)
+    assert made.wall_hours is not None
+    assert made.wall_hours.most == pytest.approx(0.5 / 3)
+
+
+@pytest.mark.parametrize(
+    "gpu, device, words",
+    [(0, "cpu", "if all do"), (1, "cpu", "not of a GPU"), (0.5, "cuda", "share a GPU"), (1, "cuda", "if all do")],
+)
+def test_hours_say_what_they_were_measured_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, gpu: float, device: str, words: str
+) -> None:
+    monkeypatch.setattr(plan, "run_probes", lambda chosen, *_: [Probe(k, device, 1.0, 0.0, None) for k in chosen])
+    made = planned(path, SPACE + f"resources: {{gpu: {gpu}}}\n", probed=True, gpus=2)
+    text = dict(made.lines())["wall time"]
+    assert words in text
+    assert text.endswith("if all do") == (words == "if all do")
+
+
+def test_wall_hours() -> None:
+    assert plan.wall_hours(Range(6, 12), busy=3, longest=1) == Range(2, 4)
+    assert plan.wall_hours(Range(6, 12), busy=12, longest=1) == Range(1, 1)
+
+
+def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds that grow with the parameters along a line stand for every trial, as a plain sum says."""
+
+    def probe(trial: int, hparams: object, corpus: object, device: torch.device, seconds: float) -> Probe:
+        return Probe(trial, device.type, 0.001 * whole.parameters[trial], 2.0, 10**6)
+
+    whole = planned(path)
+    monkeypatch.setattr(plan, "probe", probe)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    made = planned(path, probed=True)
+    assert len(made.probes) == 3
+    assert made.worker_hours is not None
+    assert made.wall_hours is not None
+    steps = sum(100 * 0.001 * n for n in whole.parameters.values())
+    assert made.worker_hours.most == pytest.approx((steps + 18 * 10 * 2.0) / 3600)
+    steps = sum(430 / 18 * 0.001 * n for n in whole.parameters.values())
+    assert made.worker_hours.least == pytest.approx((steps + 43 * 2.0) / 3600)
+    assert made.wall_hours.most == pytest.approx(made.worker_hours.most / 4)
+    longest = (100 * 0.001 * max(whole.parameters.values()) + 20) / 3600
+    assert made.wall_hours.least == pytest.approx(max(made.worker_hours.least / 4, longest))
+
+
+def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.3)
+    made = planned(path, probed=True)
+    ranked = sorted(made.parameters, key=lambda trial: made.parameters[trial])
+    assert {made.parameters[one.trial] for one in made.probes} >= {made.parameters[ranked[k]] for k in (0, -1)}
+    for one in made.probes:
+        assert one.step_seconds > 0
+        assert one.evaluation_seconds > 0
+        assert one.memory_bytes is None or one.memory_bytes > 10**7
+
+
+def test_a_long_evaluation_is_measured_on_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def evaluate(model: object, split: object, corpus: object, hparams: dict[str, int]) -> None:
+        seen.append(hparams["train.eval_examples"])
+
+    monkeypatch.setattr("s2s_search.training.evaluate", evaluate)
+    monkeypatch.setattr(plan, "elapsed", lambda run, *arguments: run(*arguments) or 3.0)
+    corpus = load_corpus({"name": "copy", "train": 9, "dev": 1000, "test": 1})
+    for examples, wanted in ((0, 1000), (500, 500), (5000, 1000)):
+        hparams = resolve("BasicSeq2Seq", {"train.eval_examples": examples})
+        trial = Trial(hparams, corpus, torch.device("cpu"))
+        assert plan.evaluation_seconds(trial, limit=1.0) == pytest.approx(3.0 * wanted / 200)
+        assert plan.evaluation_seconds(trial, limit=100.0) == 3.0
+    assert seen == [200, 200, 1000, 200, 200, 500, 200, 200, 1000]
+
+
+def test_a_model_larger_than_the_memory_is_not_tried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "device_memory", lambda device: 1000)
+    with pytest.raises(ConfigError, match="--no-probe") as error:
+        planned(path, probed=True)
+    assert "trial-000" in str(error.value)
+
+
+def test_the_verb(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.3)
+    assert cli.main(["plan", str(path), "--trials", "9", "--hparams", "embedding.dim=16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    command = f"python run_search.py search {path} --trials 9 --hparams embedding.dim=16"
+    assert lines[0].startswith("trials       9 by random search: ")
+    assert lines[-1] == f"start        {command}"
+    assert cli.main(["plan", str(path), "--no-probe", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["command"] == f"python run_search.py search {path}"
+    assert made["steps"] == {"least": pytest.approx(430), "most": 1800}
+    assert made["worker_hours"] is None
+
+
+def test_the_free_disk_of_this_machine_is_not_a_clusters(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, optimizer_name: 10**18)
+    assert "disk: " in " ".join(planned(path).problems)
+    assert planned(path, gpus=2).problems == ()
+
+
+def test_what_would_be_refused_ends_with_status_2(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(SPACE + "resources: {cpu: 1, gpu: 4}\n")
+    assert cli.main(["plan", str(path), "--no-probe", "--gpus", "3"]) == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].endswith("--address auto")
+    assert "resources.gpu: a trial needs 1 CPU and 4 GPU, but --gpus = 3" in err
+    path.write_text(SPACE.replace("18", "no"))
+    assert cli.main(["plan", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "search.trials" in err
