@@ -13,11 +13,14 @@ from s2s_search.nn.fused_attention import AdditiveSteps, DotSteps, Lookup
 
 
 class Memory(NamedTuple):
-    """What a decoder may look at: values [B, S, M], their keys [B, S, A], the mask [B, S] of real positions."""
+    """What a decoder may look at: values [B, S, M], and what their scores are made of.
+
+    keys, [B, S, H] with dot scores and [B, S, A] with additive ones, and biases [B, S], very low at padding.
+    """
 
     values: Tensor
     keys: Tensor
-    mask: Tensor
+    biases: Tensor
 
 
 class Attention(nn.Module):
@@ -26,7 +29,13 @@ class Attention(nn.Module):
     dot       score = k · q                (Luong et al., 2015)
     bahdanau  score = v · tanh(k + q)      (Bahdanau et al., 2015)
 
-    with k = W_k memory + b_k and q = W_q query + b_q, both of `attention.dim` units.
+    with k = W_k memory + b_k and q = W_q query + b_q, both of `attention.dim` units. What depends on the memory alone
+    is computed once for all queries, so that the scores are made as
+
+    dot       score = (W_q' W_k memory) · query + (W_k memory + b_k) · b_q
+    bahdanau  score = v · tanh((W_k memory + b_k + b_q) + W_q query)
+
+    The first leaves out b_k · W_q query, which is the same at all positions and cancels in the softmax.
     """
 
     def __init__(self, query_size: int, memory_size: int, num_units: int, score_type: str) -> None:
@@ -36,26 +45,30 @@ class Attention(nn.Module):
         self.v = glorot(num_units) if score_type == "bahdanau" else None
 
     def precompute(self, values: Tensor, lengths: Tensor) -> Memory:
-        """Projects values [B, S, M] of lengths [B] to keys, once for all decoding steps."""
-        return Memory(values, self.keys(values), positions_within(lengths, values.shape[1]))
+        """Makes the memory of values [B, S, M] of lengths [B], once for all decoding steps."""
+        padding = ~positions_within(lengths, values.shape[1])
+        low = torch.finfo(values.dtype).min
+        if self.v is not None:
+            biases = torch.zeros_like(padding, dtype=values.dtype)
+            return Memory(values, self.keys(values) + self.query.bias, biases.masked_fill_(padding, low))
+        to_units, to_query = self.keys.weight.t(), self.query.weight
+        keys = torch.linalg.multi_dot([values.flatten(0, 1), to_units, to_query])  # in the cheaper order
+        biases = values @ (to_units @ self.query.bias) + self.keys.bias @ self.query.bias
+        return Memory(values, keys.view(*values.shape[:2], -1), biases.masked_fill(padding, low))
 
     def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Returns the context [B, M] and the weights [B, S], which are zero at padding, for a query [B, H]."""
-        scores = self.scores(self.query(query), memory.keys)
-        weights = torch.softmax(scores.masked_fill(~memory.mask, torch.finfo(scores.dtype).min), dim=-1)
+        weights = torch.softmax(self.scores(query, memory.keys) + memory.biases, dim=-1)
         return (weights.unsqueeze(1) @ memory.values).squeeze(1), weights
 
-    def scores(self, q: Tensor, keys: Tensor) -> Tensor:
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """The scores [B, S] of a query [B, H] without their biases."""
         if self.v is None:
-            return (keys @ q.unsqueeze(-1)).squeeze(-1)
-        return torch.tanh(keys + q.unsqueeze(1)) @ self.v
+            return (keys @ query.unsqueeze(-1)).squeeze(-1)
+        return torch.tanh(keys + (query @ self.query.weight.t()).unsqueeze(1)) @ self.v
 
     def lookup(self, memory: Memory) -> Lookup:
         """What the loop with a written-out backward needs of this attention to a memory."""
-        weights, biases = self.query.weight, self.query.bias
-        low = torch.finfo(memory.keys.dtype).min
-        if self.v is None:  # k · (W_q query + b_q) = (k W_q) · query + k · b_q
-            rows = (memory.keys @ biases).masked_fill(~memory.mask, low)
-            return Lookup(DotSteps, memory.values, memory.keys @ weights, rows)
-        rows = torch.zeros_like(memory.mask, dtype=memory.keys.dtype).masked_fill_(~memory.mask, low)
-        return Lookup(AdditiveSteps, memory.values, memory.keys + biases, rows, (weights.t(), self.v))
+        if self.v is None:
+            return Lookup(DotSteps, *memory)
+        return Lookup(AdditiveSteps, *memory, (self.query.weight.t(), self.v))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 3  # of loops.c
+VERSION = 4  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 
 
@@ -31,8 +31,8 @@ def fields(names: str) -> list[tuple[str, type]]:
 
 class Cell(Arguments):
     _fields_ = fields(
-        "gru batch units below_units before after lengths gates output inside half_tanh weights candidate_weights below"
-        " below_weights d_output d_c d_below scratch"
+        "gru batch units below_units before after gate_rows inside_rows lengths gates output inside half_tanh ids table"
+        " weights candidate_weights below below_weights d_output d_c d_below scratch"
     )
 
 

@@ -94,14 +94,16 @@ class Steps:
         lengths: Tensor | None = None,
         reverse: bool = False,
         tokens: Tokens | None = None,
+        differentiable: bool = True,
     ) -> None:
-        """Makes the buffers; `gates` hold what x and the biases give.
+        """Makes the buffers; `gates` hold what x and the biases give, or `table` does.
 
         At and after step lengths[b] the state of a row does not change; None: all rows[t] rows change at step t.
+        Where nothing will be differentiated, the compiled loop keeps of the steps only what the next one takes.
         """
         self.input_weights, *self.recurrent_weights, self.biases = weights
         batch, self.units = state[-1].shape
-        time, self.rows, self.lengths, self.reverse = len(rows), rows, lengths, reverse
+        self.rows, self.lengths, self.reverse = rows, lengths, reverse
         self.flat = Flat(rows, batch, self.biases)
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.x, self.below, self.x_size = x, below, 0 if x is None else x.shape[-1]
@@ -112,28 +114,36 @@ class Steps:
             self.scale[self.DOUBLED * self.units : (self.DOUBLED + 1) * self.units] = 2.0
         input_weights, biases = self.doubled(self.input_weights), self.doubled(self.biases)
         x_weights, self.forward_below_weights = input_weights[: self.x_size], input_weights[self.x_size :]
-        self.gates = self.biases.new_empty(time, batch, self.GATES * self.units)
-        flat_gates = self.gates.view(time * batch, -1)
-        if x is None:
-            self.gates.copy_(biases)
-        elif self.tokens is not None:
-            torch.index_select(
-                torch.addmm(biases, self.tokens.table, x_weights), 0, self.tokens.ids.flatten(), out=flat_gates
-            )
-        elif self.flat.index is None:
-            torch.addmm(biases, self.flat(x), x_weights, out=flat_gates)
-        else:
-            flat_gates.index_copy_(0, self.flat.index, torch.addmm(biases, self.flat(x), x_weights))
+        self.kept = differentiable or not self.compiled
+        self.make_gates(x, x_weights, biases, batch)
         self.make_buffers(state)
+
+    def make_gates(self, x: Tensor | None, x_weights: Tensor, biases: Tensor, batch: int) -> None:
+        """Makes the gates of what x and the biases give; a compiled loop takes that from a table, if there is one."""
+        self.ids: Tensor | None = None
+        self.table: Tensor | None = None
+        if self.tokens is not None:
+            self.ids, self.table = self.tokens.ids.contiguous(), torch.addmm(biases, self.tokens.table, x_weights)
+        steps = 1 if self.table is not None and not self.kept else len(self.rows)
+        self.gates = biases.new_empty(steps, batch, self.GATES * self.units)
+        if self.ids is not None and self.table is not None:
+            if not self.compiled:
+                torch.index_select(self.table, 0, self.ids.flatten(), out=self.gates.flatten(0, 1))
+        elif x is None:
+            self.gates.copy_(biases)
+        elif self.flat.index is None:
+            torch.addmm(biases, self.flat(x), x_weights, out=self.gates.flatten(0, 1))
+        else:
+            self.gates.flatten(0, 1).index_copy_(0, self.flat.index, torch.addmm(biases, self.flat(x), x_weights))
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         """Makes the buffers of what the steps make, with the state before the first one."""
         self.output = self.state_buffer(state[-1])
 
-    def state_buffer(self, first: Tensor) -> Tensor:
-        """A buffer [T + 1, B, H], `first` [B, H] before the first step."""
-        made = buffer(first, len(self.rows) + 1, first.shape, self.rows)
-        made[-1 if self.reverse else 0] = first
+    def state_buffer(self, first: Tensor, whole: bool = True) -> Tensor:
+        """A buffer [T + 1, B, H], or of its last rows if it need not be whole, `first` [B, H] before the first step."""
+        made = buffer(first, len(self.rows) + 1 if whole else 2, first.shape, self.rows)
+        made[len(self.rows) % len(made) if self.reverse else 0] = first
         return made
 
     def doubled(self, weights: Tensor) -> Tensor:
@@ -209,6 +219,9 @@ class Steps:
             "after": self.after,
             "lengths": self.lengths,
             "gates": self.gates,
+            "gate_rows": len(self.gates),
+            "ids": self.ids,
+            "table": self.table,
             "output": self.output,
         }
         shared |= {
@@ -253,7 +266,7 @@ class LSTMSteps(Steps):
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         super().make_buffers(state)
         # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
-        self.twice_c, self.half_tanh = self.state_buffer(state[0] * 2.0), self.state_buffer(state[0])
+        self.twice_c, self.half_tanh = (self.state_buffer(c, self.kept) for c in (state[0] * 2.0, state[0]))
 
     def start(self) -> None:
         if self.lengths is not None:
@@ -275,7 +288,8 @@ class LSTMSteps(Steps):
         torch.neg(o, out=new_h).addcmul_(o, half_tanh, value=2.0)
 
     def last_state(self) -> tuple[Tensor, ...]:
-        return self.twice_c[0 if self.reverse else -1] * 0.5, self.output[self.last()]
+        last = 0 if self.reverse else len(self.rows) % len(self.twice_c)
+        return self.twice_c[last] * 0.5, self.output[self.last()]
 
     def take_gradients(
         self, d_output: Tensor | None, d_last: Sequence[Tensor | None], d_below: Tensor | None = None
@@ -313,7 +327,8 @@ class LSTMSteps(Steps):
 
     def arguments(self, backward: bool) -> compiled.Cell:
         given = self.shared_arguments(backward)
-        return compiled.Cell(**given, inside=self.twice_c, half_tanh=self.half_tanh, d_c=self.d_c if backward else None)
+        given |= {"inside": self.twice_c, "inside_rows": len(self.twice_c), "half_tanh": self.half_tanh}
+        return compiled.Cell(**given, d_c=self.d_c if backward else None)
 
     def d_first_state(self) -> tuple[Tensor, ...]:
         return self.d_c, self.d_output[-1 if self.reverse else 0]
@@ -332,7 +347,7 @@ class GRUSteps(Steps):
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         super().make_buffers(state)
         # gates become sigmoid(r), sigmoid(u), tanh(c)
-        self.reset_h = torch.empty_like(self.output[1:])
+        self.reset_h = torch.empty_like(self.output[1:] if self.kept else self.output[:1])
 
     def start(self) -> None:
         if self.lengths is not None:
@@ -378,7 +393,8 @@ class GRUSteps(Steps):
             d_below.addmm_(gates, self.below_weights_t)
 
     def arguments(self, backward: bool) -> compiled.Cell:
-        given = self.shared_arguments(backward) | {"gru": 1, "inside": self.reset_h}
+        given = self.shared_arguments(backward)
+        given |= {"gru": 1, "inside": self.reset_h, "inside_rows": len(self.reset_h)}
         given |= {"candidate_weights": self.recurrent_weights[1]}
         if backward:
             self.scratch = self.output.new_empty(2, *self.output.shape[1:])
@@ -414,7 +430,7 @@ def unroll(
     Past a row's length its state stays and its outputs are not defined. In reverse it must start from zeros.
     """
     outputs, *last = Unroll.apply(  # type: ignore[no-untyped-call]
-        recurrence, lengths, reverse, tokens, x, *recurrence.weights, *state
+        recurrence, lengths, reverse, tokens, torch.is_grad_enabled(), x, *recurrence.weights, *state
     )
     return outputs, tuple(last)
 
@@ -427,12 +443,13 @@ class Unroll(torch.autograd.Function):
         lengths: Tensor,
         reverse: bool,
         tokens: Tokens | None,
+        differentiable: bool,
         x: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         n = len(recurrence.weights)
         rows, weights, state = [x.shape[1]] * len(x), tensors[:n], tensors[n:]
-        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, tokens)
+        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, tokens, differentiable)
         run(steps)
         keep(ctx, steps, tensors)
         return steps.made(steps.output), *steps.last_state()
@@ -444,7 +461,7 @@ class Unroll(torch.autograd.Function):
         steps.take_gradients(d_outputs, d_last)
         run_backward(steps)
         d_x, d_weights = steps.d_x_and_weights()
-        return None, None, None, None, d_x, *d_weights, *steps.d_first_state()
+        return None, None, None, None, None, d_x, *d_weights, *steps.d_first_state()
 
 
 def run(steps: Steps) -> None:

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 3 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 4 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -83,11 +83,14 @@ INLINED double exponential_double(double x) { return exp(x); }
 typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *, const REAL *, const REAL *,
                        const int *, const REAL *, const int *, const REAL *, REAL *, const int *);
 
-/* A layer of cells (Steps of fused.py). What is made by step t is row t + after of a state buffer, from row t + before. */
+/* A layer of cells (Steps of fused.py). What is made by step t is row t + after of a state buffer, from row t + before.
+   Gates may hold fewer steps than there are, inside and half_tanh fewer rows: then the last ones, row t being t % rows. */
 typedef struct {
-    int64_t gru, batch, units, below_units, before, after;
+    int64_t gru, batch, units, below_units, before, after, gate_rows, inside_rows;
     const int64_t *lengths;                              /* [B], at and after which a row's state stays; or none */
     REAL *gates, *output, *inside, *half_tanh;           /* inside: of an LSTM 2 c [T + 1, B, H], of a GRU r * h [T, B, H] */
+    const int64_t *ids;                                  /* [T, B] */
+    const REAL *table;                                   /* [V, G], gates[t, b] = table[ids[t, b]] at first; or none */
     const REAL *weights, *candidate_weights;             /* [H, 4 H] of an LSTM, [H, 2 H] and [H, H] of a GRU */
     const REAL *below, *below_weights;                   /* [T, B, below_units], [below_units, G]; or none */
     REAL *d_output, *d_c, *d_below, *scratch;            /* the last [B, H] */
@@ -268,23 +271,27 @@ VECTORISED static void NAME(gru_backward)(int64_t rows, int64_t units, REAL *res
 static void NAME(cell_forward)(const cell_t *cell, gemm_t gemm, int64_t t, int64_t rows)
 {
     const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units, state = cell->batch * units;
-    REAL *gates = cell->gates + t * cell->batch * width;
+    const int64_t before = (t + cell->before) % cell->inside_rows * state;
+    const int64_t after = (t + cell->after) % cell->inside_rows * state;
+    REAL *gates = cell->gates + t % cell->gate_rows * cell->batch * width;
     const REAL *h = cell->output + (t + cell->before) * state;
     REAL *new_h = cell->output + (t + cell->after) * state;
+    if (cell->table)
+        for (int64_t b = 0; b < rows; b++)
+            memcpy(gates + b * width, cell->table + cell->ids[t * cell->batch + b] * width, (size_t)width * sizeof(REAL));
     if (cell->below)
         multiply(gemm, "N", rows, cell->below_units, width, cell->below + t * cell->batch * cell->below_units, cell->below_units,
                  cell->below_weights, gates, width);
     if (cell->gru) {
-        REAL *reset_h = cell->inside + t * state;
+        REAL *reset_h = cell->inside + t % cell->inside_rows * state;
         multiply(gemm, "N", rows, units, 2 * units, h, units, cell->weights, gates, width);
         NAME(gru_reset)(rows, units, gates, h, reset_h);
         multiply(gemm, "N", rows, units, units, reset_h, units, cell->candidate_weights, gates + 2 * units, width);
         NAME(gru_forward)(rows, units, cell->lengths, t, gates, h, new_h);
     } else {
-        const REAL *c = cell->inside + (t + cell->before) * state;
         multiply(gemm, "N", rows, units, width, h, units, cell->weights, gates, width);
-        NAME(lstm_forward)(rows, units, cell->lengths, t, gates, c, cell->inside + (t + cell->after) * state,
-                           cell->half_tanh + (t + cell->after) * state, new_h);
+        NAME(lstm_forward)(rows, units, cell->lengths, t, gates, cell->inside + before, cell->inside + after,
+                           cell->half_tanh + after, new_h);
     }
 }
 

@@ -171,29 +171,25 @@ def prepared_layer(cell: Cell) -> Layer:
 
 
 class PreparedAttention:
-    """Attention whose scores take a query [B, K, H] as it is.
+    """Attention to a memory by the queries [B, K, H] of all hypotheses.
 
-    dot       k · (W q + b) = (W' k) · q + k · b
-    bahdanau  v · tanh(k + W q + b) = 2 v · sigmoid(2 k + 2 b + 2 W q) - v · 1, of which the last cancels in the softmax
+    v · tanh(k + W q) = 2 v · sigmoid(2 k + 2 W q) - v · 1, of which the last cancels in the softmax.
 
     Of the context only products with some matrices are wanted, context W = (weights values) W = weights (values W).
     Where values W is worth making, the weights [B * K, S] are what attention returns, else the context [B * K, M].
     """
 
     def __init__(self, attention: Attention, memory: Memory, beams: int, matrices: Sequence[Tensor]) -> None:
-        weight, bias = attention.query.weight, attention.query.bias
         self.beams, self.values, self.matrices = beams, memory.values, matrices
         self.projected_values: list[Tensor] | None = None
         if beams > 1 and memory.values.shape[1] * MEMORY_OVER_POSITIONS <= memory.values.shape[2]:
             self.projected_values = [memory.values @ matrix for matrix in matrices]
-        self.padding = torch.zeros_like(memory.keys[..., 0]).masked_fill(~memory.mask, -torch.inf).unsqueeze(1)
-        self.v = self.weight = None
+        self.biases, self.v, self.weight = memory.biases.unsqueeze(1), None, None
         if attention.v is None:
-            self.padding = self.padding + (memory.keys @ bias).unsqueeze(1)
-            self.keys = (memory.keys @ weight).transpose(1, 2).contiguous()  # [B, H, S]
+            self.keys = memory.keys.transpose(1, 2).contiguous()  # [B, H, S]
         else:
-            self.v, self.weight = 2.0 * attention.v, 2.0 * weight.t()
-            self.keys = (2.0 * (memory.keys + bias)).unsqueeze(1)  # [B, 1, S, A]
+            self.v, self.weight = 2.0 * attention.v, 2.0 * attention.query.weight.t()
+            self.keys = (2.0 * memory.keys).unsqueeze(1)  # [B, 1, S, A]
 
     def start(self) -> Tensor:
         """What `__call__` would return for a context of zeros."""
@@ -204,9 +200,9 @@ class PreparedAttention:
         """Returns what `add_context` takes, and the weights [B * K, S], for queries [B * K, H]."""
         query = query.view(-1, self.beams, query.shape[1])
         if self.v is None or self.weight is None:
-            scores = torch.baddbmm(self.padding, query, self.keys)
+            scores = torch.baddbmm(self.biases, query, self.keys)
         else:
-            scores = (self.keys + (query @ self.weight).unsqueeze(2)).sigmoid_() @ self.v + self.padding
+            scores = (self.keys + (query @ self.weight).unsqueeze(2)).sigmoid_() @ self.v + self.biases
         weights = torch.softmax(scores, dim=-1)
         seen = weights @ self.values if self.projected_values is None else weights
         return seen.flatten(0, 1), weights.flatten(0, 1)
@@ -221,7 +217,7 @@ class PreparedAttention:
 
     def select(self, sources: Tensor) -> "PreparedAttention":
         fewer = copy.copy(self)
-        fewer.values, fewer.padding, fewer.keys = self.values[sources], self.padding[sources], self.keys[sources]
+        fewer.values, fewer.biases, fewer.keys = self.values[sources], self.biases[sources], self.keys[sources]
         if self.projected_values is not None:
             fewer.projected_values = [values[sources] for values in self.projected_values]
         return fewer

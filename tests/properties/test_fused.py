@@ -17,7 +17,7 @@ from torch import Tensor
 from s2s_search.batches import Batch
 from s2s_search.hparams import Hparams
 from s2s_search.nn import compiled
-from s2s_search.nn.cells import GRUCell, LSTMCell, StackedCell, make_cell, unroll
+from s2s_search.nn.cells import Embedded, GRUCell, LSTMCell, StackedCell, make_cell, unroll
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.table import ENCODERS
 from s2s_search.training import token_losses
@@ -82,6 +82,26 @@ def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int,
         wanted = [x, *([] if reverse else state), *made.parameters()]
         gradients = torch.autograd.grad(loss, wanted)
         results.append((parts, gradients))
+    torch.testing.assert_close(results[0], results[2])
+    torch.testing.assert_close(results[1], results[2])
+
+
+@given(CELLS, st.lists(st.integers(0, 6), min_size=1, max_size=4), st.booleans(), st.integers(2, 30), st.data())
+def test_unroll_without_gradients(
+    cell: dict[str, Any], lengths: list[int], reverse: bool, words: int, data: st.DataObject
+) -> None:
+    """Of looked-up inputs, whose table is smaller than they are, or not."""
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    made = make_cell(spec(cell, 5), 3).double()
+    table, ids = torch.randn(words, 3).double(), torch.randint(words, (len(lengths), max([*lengths, 1])))
+    x, ends = Embedded(table[ids], ids, table), torch.tensor(lengths)
+    within = (torch.arange(ids.shape[1]) < ends.unsqueeze(1)).unsqueeze(-1)
+    with torch.no_grad():
+        results = []
+        for loops in LOOPS.values():
+            with loops():
+                outputs, last = unroll(made, x.vectors, ends, None, reverse, x.tokens())
+            results.append([outputs * within, *last])
     torch.testing.assert_close(results[0], results[2])
     torch.testing.assert_close(results[1], results[2])
 
