@@ -50,6 +50,7 @@ RAY_ENVIRONMENT = {
 # Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
 # none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
+TOKEN = "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
 RAY_LOG = "ray.log"
 NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
 NOT_THE_ERROR = re.compile(r"\x1b\[[0-9;]*m|^Failure # .*\n", re.MULTILINE)  # in Ray's error files
@@ -320,8 +321,9 @@ def _join_ray(address: str | None, resources: Resources) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ray.exceptions.RpcError) as error:
-        raise ConfigError(f"no Ray cluster can be joined: {error}", f"address {address!r}") from None
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        reason = getattr(error, "message", error)
+        raise ConfigError(f"no Ray cluster can be joined: {reason}; {TOKEN}", f"address {address!r}") from None
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     problems = resource_problems(resources, [node["Resources"] for node in nodes if node["Alive"]])
     if problems:
