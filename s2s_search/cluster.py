@@ -26,6 +26,7 @@ RAY_ENVIRONMENT = {
 # Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
 # none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
+TOKEN = "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
 
 
 def ray_problems(resources: Resources, address: str | None) -> list[str]:
@@ -102,8 +103,9 @@ def join_ray(address: str | None, resources: Resources) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ray.exceptions.RpcError) as error:
-        raise ConfigError(f"no Ray cluster can be joined: {error}", f"address {address!r}") from None
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        reason = getattr(error, "message", error)
+        raise ConfigError(f"no Ray cluster can be joined: {reason}; {TOKEN}", f"address {address!r}") from None
     problems = resource_problems(resources, nodes())
     if problems:
         raise ConfigError(problems)

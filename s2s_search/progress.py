@@ -24,6 +24,7 @@ from s2s_search.failures import FAILURES, LOST
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 10.0
 TRIALS_SHOWN = 8
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the latter is the notice of Slurm and Kubernetes
 ENDS = ("finished", "stopped", "diverged", "failed", "out_of_memory", "lost")
 STYLES = {"finished": "green", "stopped": "yellow", "diverged": "magenta", "running": "cyan"}
 STYLES |= dict.fromkeys(("failed", "out_of_memory", "lost"), "bold red")
@@ -287,7 +288,7 @@ def _duration(seconds: float) -> str:
 
 
 class Interrupt:
-    """Makes of Ctrl-C a wish that `check` grants at a good moment, and of a second one an order carried out at once.
+    """Makes of Ctrl-C, or a SIGTERM, a wish that `check` grants at a good moment, and of a second an order.
 
     Either raises KeyboardInterrupt, once: from then on, or after `hold`, what is being written is not disturbed.
     """
@@ -298,11 +299,12 @@ class Interrupt:
     def __enter__(self) -> None:
         self._in_main_thread = threading.current_thread() is threading.main_thread()
         if self._in_main_thread:
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
     def __exit__(self, *_: object) -> None:
         if self._in_main_thread:
-            signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)
+            for number, handler in self._before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         again, self.wanted = self.wanted, True
@@ -310,7 +312,7 @@ class Interrupt:
             self.check()
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt when there was a Ctrl-C."""
+        """Raises KeyboardInterrupt when there was a signal."""
         if self.wanted and not self.held:
             self.hold()
             raise KeyboardInterrupt

@@ -4,7 +4,9 @@ import os
 import sys
 import time
 import types
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +28,33 @@ corpus: {{name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_lengt
 search: {{method: grid}}
 scheduler: {{name: none, max_steps: 10, grace_steps: 10}}
 resources: {{cpu: 0.25, gpu: {gpu}}}
-parameters: {{train.seed: [0, 1, 2, 3]}}
+parameters: {{train.seed: {seeds}}}
 """
-TOGETHER = 4  # trials that wait for each other
+GPUS = 2  # of a node
 
 
 @pytest.fixture(scope="module")
-def address(ray_folder: Path) -> Iterator[str]:
-    """A head without processors, and two nodes with a GPU each."""
+def cluster(ray_folder: Path) -> Iterator[Cluster]:
+    """A head without processors, and two nodes with two GPUs each."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
-        cluster.add_node(num_cpus=4, num_gpus=1)
-    yield cluster.address
+        cluster.add_node(num_cpus=4, num_gpus=GPUS)
+    yield cluster
     cluster.shutdown()
 
 
-def space(folder: Path, gpu: float) -> Space:
-    (folder / "space.yaml").write_text(SPACE.format(gpu=gpu))
+def space(folder: Path, gpu: float, trials: int = 4) -> Space:
+    (folder / "space.yaml").write_text(SPACE.format(gpu=gpu, seeds=list(range(trials))))
     return load_space(folder / "space.yaml")
 
 
-def meeting(folder: Path) -> Any:
-    """A stand-in for train() that tells where it runs, when all trials are running."""
+def meeting(folder: Path, together: int) -> Any:
+    """A stand-in for train() that tells where it runs, when `together` trials are running."""
 
     def train(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
         (folder / f"here-{hparams['train.seed']}").touch()
         until = time.monotonic() + 120
-        while len(list(folder.glob("here-*"))) < TOGETHER and time.monotonic() < until:
+        while len(list(folder.glob("here-*"))) < together and time.monotonic() < until:
             time.sleep(0.1)
         place = {
             "place": f"{ray.get_runtime_context().get_node_id()} {os.environ['CUDA_VISIBLE_DEVICES']}",
@@ -65,18 +67,43 @@ def meeting(folder: Path) -> Any:
     return train
 
 
-def test_half_gpus_are_shared_by_two_trials_each_on_every_node(address: str, tmp_path: Path) -> None:
-    outcome = run_search(space(tmp_path, gpu=0.5), out=tmp_path / "run", address=address, train=meeting(tmp_path))
-    found = results.load(outcome.folder)
-    assert found.trials["status"].tolist() == ["finished"] * 4
-    assert found.reports["together"].tolist() == [4] * 4
-    assert found.reports["device"].tolist() == ["cuda"] * 4
-    places = found.reports["place"].value_counts()
-    assert places.tolist() == [2, 2]
-    assert {place.split()[1] for place in places.index} == {"0"}
+def places(folder: Path, space: Space, together: int, cluster: Cluster) -> list[tuple[str, str]]:
+    """Runs a search whose trials must all run at once, and gives the node and the visible GPUs of each."""
+    train = meeting(folder, together)
+    found = results.load(run_search(space, out=folder / "run", address=cluster.address, train=train).folder)
+    assert found.trials["status"].tolist() == ["finished"] * together
+    assert found.reports["together"].tolist() == [together] * together
+    assert found.reports["device"].tolist() == ["cuda"] * together
+    return [tuple(place.split()) for place in found.reports["place"]]
 
 
-def test_more_gpus_than_any_node_has_are_refused(address: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs 0\.25 CPU and 2 GPU, and the largest node has 4 CPU and 1 GPU"):
-        run_search(space(tmp_path, gpu=2), out=tmp_path / "run", address=address)
+def test_half_gpus_are_shared_by_two_trials_each_on_every_node(cluster: Cluster, tmp_path: Path) -> None:
+    found = Counter(places(tmp_path, space(tmp_path, gpu=0.5, trials=8), 8, cluster))
+    assert list(found.values()) == [2] * (2 * GPUS)
+    assert {gpu for _, gpu in found} == {"0", "1"}
+    assert len({node for node, _ in found}) == 2
+
+
+def test_half_gpus_are_packed_on_a_card_and_spread_over_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    found = Counter(places(tmp_path, space(tmp_path, gpu=0.5), 4, cluster))
+    assert list(found.values()) == [2, 2]
+    assert len({node for node, _ in found}) == 2
+
+
+def test_more_gpus_than_any_node_has_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs 0\.25 CPU and 3 GPU, and the largest node has 4 CPU and 2 GPU"):
+        run_search(space(tmp_path, gpu=3), out=tmp_path / "run", address=cluster.address)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_node_that_comes_during_the_search_gets_trials(cluster: Cluster, tmp_path: Path) -> None:
+    """Three trials that take a node each and wait for each other: on the two nodes alone they would never meet."""
+    with ThreadPoolExecutor() as pool:  # Ray starts nodes in the main thread only
+        search = pool.submit(places, tmp_path, space(tmp_path, gpu=GPUS, trials=3), 3, cluster)
+        while len(list(tmp_path.glob("here-*"))) < 2 and not search.done():
+            time.sleep(0.1)
+        node = cluster.add_node(num_cpus=4, num_gpus=GPUS)
+        found = search.result()
+    assert {gpus for _, gpus in found} == {"0,1"}
+    assert len({name for name, _ in found}) == 3
+    assert node.node_id in {name for name, _ in found}
