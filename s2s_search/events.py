@@ -104,8 +104,10 @@ class EventLog:
         self._synced, self._dirty = time.monotonic(), False
 
     def close(self) -> None:
-        """Lets go of the log and of its lock."""
+        """Lets go of the log and of its lock. What there was no room for is lost: a resumed search makes it again."""
         self.flush()
+        if self._waiting:
+            logger.warning("%s: %s: the last %d events are lost", self.folder, self.full, len(self._waiting))
         self._sync()
         os.close(self._file)
         with contextlib.suppress(OSError):

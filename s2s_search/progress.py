@@ -298,13 +298,15 @@ class Interrupt:
 
     def __enter__(self) -> None:
         self._in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._in_main_thread:
-            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        self._before = self.listen()
+
+    def listen(self) -> dict[signal.Signals, Any]:
+        """Takes the signals over, also from Ray, which takes SIGTERM when it starts; gives their handlers."""
+        return {number: signal.signal(number, self._on_signal) for number in SIGNALS if self._in_main_thread}
 
     def __exit__(self, *_: object) -> None:
-        if self._in_main_thread:
-            for number, handler in self._before.items():
-                signal.signal(number, handler or signal.SIG_DFL)
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         again, self.wanted = self.wanted, True

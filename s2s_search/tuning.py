@@ -447,6 +447,7 @@ class Search:
                 self.progress.note("starting Ray" if self.address is None else f"joining the cluster at {self.address}")
             try:
                 cluster.join_ray(self.address, self.space.resources)
+                interrupt.listen()
                 interrupt.check()
                 self._tuner(Listener(self, interrupt)).fit()
                 interrupt.hold()

@@ -11,16 +11,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from ray.cluster_utils import Cluster
 
 from s2s_search import results
 from s2s_search.events import read_events
 from s2s_search.schedulers import rungs
 from s2s_search.spaces import load_space
+from s2s_search.tuning import run_search
 
 ROOT = Path(__file__).parents[2]
 SPACE = """
@@ -187,3 +191,102 @@ def test_a_search_whose_driver_is_killed_again_and_again(calm: results.Results, 
     assert done["drivers"] >= 2
     assert compare(results.load(run), calm) >= 1
     assert check_decisions(run) >= 6
+
+
+@pytest.mark.slow
+def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(calm: results.Results, tmp_path: Path) -> None:
+    """The soak: SOAK=1 makes ten kills of the driver, and says what was done; else four."""
+    run, done = batter(tmp_path, kills=10 if "SOAK" in os.environ else 4, seed=1)
+    both = compare(results.load(run), calm)
+    print(f"killed {done}; {both} of {len(calm.trials)} trials made as many reports as undisturbed, all numbers equal")
+    assert done["drivers"] >= 3
+    assert check_decisions(run) >= 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_goes_on_and_one_in_use_is_left_alone(
+    calm: results.Results, tmp_path: Path, number: int
+) -> None:
+    run = tmp_path / "run"
+    driver = Driver("search", write_space(tmp_path), "--out", run)
+    assert driver.until_reports(run, 4)
+    second = Driver("resume", run)
+    out = second.wait()
+    assert second.process.returncode == 2
+    assert f"is in use: a run folder has one search at a time, and process {driver.process.pid} on" in out
+    driver.process.send_signal(number)
+    out = driver.wait(60)
+    assert driver.process.returncode == 130, out
+    assert "interrupted" in out
+    assert "Traceback" not in out
+    assert results.load(run).status == "interrupted"
+    driver = Driver("resume", run)
+    out = driver.wait()
+    assert driver.process.returncode == 0, out
+    assert "go on with" in out
+    compare(results.load(run), calm)
+    size = (run / "events.jsonl").stat().st_size
+    again = Driver("resume", run)
+    assert "nothing to do: all 6 trials have ended" in again.wait()
+    assert again.process.returncode == 0
+    assert (run / "events.jsonl").stat().st_size == size
+
+
+@pytest.mark.slow
+def test_a_node_that_vanishes_costs_nothing(calm: results.Results, tmp_path: Path) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    run = tmp_path / "run"
+
+    def remove() -> None:
+        while reports_in(run) < 8:
+            time.sleep(0.05)
+        cluster.remove_node(nodes[1], allow_graceful=False)
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        run_search(load_space(write_space(tmp_path)), out=run, address=cluster.address)
+    finally:
+        thread.join()
+        cluster.shutdown()
+    found = results.load(run)
+    compare(found, calm)
+    assert found.trials["restarts"].sum() >= 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_ends_nothing(calm: results.Results, tmp_path: Path, small_disk: Path) -> None:
+    run = small_disk / "run"
+    driver = Driver("search", write_space(tmp_path), "--out", run)
+    assert driver.until_reports(run, 4)
+    until = time.monotonic() + 4
+    with open(small_disk / "filler", "wb", buffering=0) as filler:
+        while time.monotonic() < until:  # what checkpoints free is taken at once
+            with contextlib.suppress(OSError):
+                filler.write(bytes(4096))
+                continue
+            time.sleep(0.001)
+    assert (run / "events.jsonl").read_bytes().endswith(b"\n")
+    (small_disk / "filler").unlink()
+    out = driver.wait()
+    assert driver.process.returncode == 0, out
+    assert "No space left on device" in out
+    assert "Traceback" not in out
+    if results.load(run).status != "finished":  # it ended while the disk was full
+        out = Driver("resume", run).wait()
+    assert results.load(run).damaged == ()
+    compare(results.load(run), calm)
