@@ -181,7 +181,7 @@ def make_plan(
     """
     hparams = [resolve(str(flat["model"]), flat) for flat in trials]
     courses = [course(own, space.scheduler, len(trials)) for own in hparams]
-    counted = sorted(random.Random(0).sample(range(len(trials)), min(COUNTED, len(trials))))
+    counted = sample(len(trials))
     parameters = {k: count_parameters(hparams[k], corpus) for k in counted}
     at_once = min(trials_at_once(space.resources, gpus), len(trials))
     checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
@@ -289,6 +289,11 @@ def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
     with torch.device("meta"):
         model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
     return sum(p.numel() for p in model.parameters())
+
+
+def sample(trials: int) -> list[int]:
+    """The trials that are counted: all, or where there are many a part that stands for all."""
+    return sorted(random.Random(0).sample(range(trials), min(COUNTED, trials)))
 
 
 def spread(work: Mapping[int, int]) -> list[int]:
@@ -435,6 +440,17 @@ def disk_needed(checkpoint: int, at_once: int, trials: int, checkpoints: Checkpo
     A running trial keeps its best, its newest and the one before; the best trials of the search keep one each.
     """
     return checkpoint * (3 * at_once + min(checkpoints.best, trials))
+
+
+def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: int) -> None:
+    """Raises ConfigError when the checkpoints of a search can take more than checkpoints.disk_gb."""
+    if space.checkpoints.disk_gb is None:
+        return
+    hparams = [resolve(str(trials[k]["model"]), trials[k]) for k in sample(len(trials))]
+    checkpoint = max(checkpoint_bytes(count_parameters(own, corpus), own["optimizer.name"]) for own in hparams)
+    needed = disk_needed(checkpoint, min(at_once, len(trials)), len(trials), space.checkpoints)
+    if problems := disk_problems(needed, needed, space.checkpoints):
+        raise ConfigError(problems, str(space.path))
 
 
 def disk_problems(needed: int, free: int, checkpoints: Checkpoints) -> list[str]:

@@ -197,7 +197,7 @@ class Past(SimpleNamespace):
         super().__init__(trial_id=name, status="RUNNING", last_result={})
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(self.trial_id)
+        return int(self.trial_id.removeprefix("trial-"))
 
     def __eq__(self, other: object) -> bool:
         return bool(self.trial_id == getattr(other, "trial_id", None))

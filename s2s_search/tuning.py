@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ray import tune
 from ray.exceptions import (
@@ -259,7 +260,8 @@ def run_search(
             new_folder(folder)
     if problems:
         raise ConfigError(problems, str(space.path))
-    search = Search(space, folder, sampler, corpus, overrides or {}, address, storage, progress, train)
+    drawn = (trials, seed, overrides or {})
+    search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train)
     with search.recorder_open():
         about = environment(space, corpus, trials, seed, overrides, storage, command)
         search.recorder.begin(len(sampler), about)
@@ -300,9 +302,9 @@ def resume_search(
     search = history.search
     space = _with_budgets(space_of(history, folder), hours, gpu_hours)
     problems: list[str] = []
+    drawn = (trials or search.get("draws"), search.get("seed"), search.get("overrides") or {})
     with _collected(problems):
-        seed, overrides = search.get("seed"), search.get("overrides")
-        sampler = make_sampler(space, trials or search.get("draws"), seed, overrides)
+        sampler = make_sampler(space, *drawn)
         if len(sampler) < search["trials"]:
             law = f"the search has {search['trials']} already; a search can only be extended"
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
@@ -315,7 +317,7 @@ def resume_search(
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
-    run = Search(space, folder, sampler, corpus, overrides or {}, address, search.get("storage"), progress, train)
+    run = Search(space, folder, sampler, corpus, *drawn, address, search.get("storage"), progress, train)
     plan = run.recall(history, again)
     if not plan.going_on and not plan.new and not plan.closed:
         more = "--trials N adds some" if not again else f"none is {' or '.join(again)}"
@@ -324,7 +326,7 @@ def resume_search(
     for line in plan.lines():
         say(line)
     with run.recorder_open():
-        run.recorder.resume(history, len(sampler), draws=trials or search.get("draws"), **_budgets(space))
+        run.recorder.resume(history, len(sampler), draws=drawn[0], **_budgets(space))
         for name, status in plan.closed.items():
             run.recorder.end_trial(name, status)
         for name in plan.going_on:
@@ -345,6 +347,10 @@ def _budgets(space: Space) -> dict[str, object]:
 def _storage_problems(storage: str | None) -> list[str]:
     if storage is None:
         return []
+    parts = urlsplit(storage)
+    if "@" in parts.netloc or "secret" in parts.query.lower() or "key" in parts.query.lower():
+        law = "must hold no password or key, for it is written down; give them by the environment"
+        return [f"--storage {parts.scheme}://...: {law}"]
     try:
         files, path = file_system(storage)
         files.create_dir(path, recursive=True)
@@ -383,6 +389,8 @@ class Search:
     folder: Path
     sampler: Sampler
     corpus: Corpus
+    draws: int | None
+    seed: int | None
     overrides: Mapping[str, object]
     address: str | None
     storage: str | None
@@ -390,12 +398,13 @@ class Search:
     train: Train | None
     going_on: list[TrialHistory] = field(default_factory=list)
     ended_before: list[str] = field(default_factory=list)
-    first_new: int = 0
+    new: list[int] = field(init=False)  # the numbers of trials that have not begun
     resumed: bool = False
     spent: float = 0.0  # seconds, before this process
     busy: float = 0.0  # seconds of all trials, before this process
 
     def __post_init__(self) -> None:
+        self.new = list(range(len(self.sampler)))
         self.scheduler = make_scheduler(self.space, self._explore)
         self._random = random.Random(f"{self.space.search.seed} explore")
 
@@ -427,11 +436,12 @@ class Search:
                 self.ended_before.append(trial.name)
                 status = closed.get(trial.name, trial.status)
                 self.sampler.tell(trial.number, trial.config, _values(trial.best, self.space), status)
-        self.first_new = max((trial.number + 1 for trial in history.trials.values()), default=0)
+        begun = {trial.number for trial in history.trials.values()}  # Tune does not begin them in order
+        self.new = [number for number in range(len(self.sampler)) if number not in begun]
         self.resumed, self.spent, self.busy = True, history.elapsed, history.busy
         going_on = {trial.name: trial.step for trial in self.going_on}
         ended = len(history.trials) - len(going_on) - len(closed)
-        return Plan(ended, closed, going_on, len(self.sampler) - self.first_new)
+        return Plan(ended, closed, going_on, len(self.new))
 
     def run(self) -> Outcome:
         """Runs what is left to do, and returns when Ray is gone."""
@@ -448,6 +458,7 @@ class Search:
             try:
                 cluster.join_ray(self.address, self.space.resources)
                 interrupt.listen()
+                self._check_disk()
                 interrupt.check()
                 self._tuner(Listener(self, interrupt)).fit()
                 interrupt.hold()
@@ -466,6 +477,14 @@ class Search:
                 recorder.end("failed", f"{type(error).__name__}: {error}")
                 raise
         return Outcome(recorder.status, self.folder, recorder.message)
+
+    def _check_disk(self) -> None:
+        if self.space.checkpoints.disk_gb is not None:
+            from s2s_search.plan import check_disk  # it counts parameters, and needs torch for that
+
+            trials = self.space.trials(self.draws, self.seed, self.overrides)
+            pauses = self.space.scheduler.name in PAUSING
+            check_disk(self.space, self.corpus, trials, len(trials) if pauses else cluster.slots(self.space.resources))
 
     def _tuner(self, listener: "Listener") -> tune.Tuner:
         metric, corpus = self.space.metric, self.corpus
@@ -517,7 +536,7 @@ class Trials(SearchAlgorithm):
     def __init__(self, search: Search) -> None:
         self._search = search
         self._going_on = [(trial.number, trial.config) for trial in reversed(search.going_on)]
-        self._number = search.first_new
+        self._new = list(reversed(search.new))
         self._running: set[str] = set()
         self._slots, self._slots_due = 0, 0.0
 
@@ -533,12 +552,11 @@ class Trials(SearchAlgorithm):
             return self._trial(*self._going_on.pop())
         if isinstance(self._search.sampler, TPE) and len(self._running) >= self._slots_now():
             return None
-        config = self._search.sampler.ask(self._number) if self._number < len(self._search.sampler) else None
+        config = self._search.sampler.ask(self._new[-1]) if self._new else None
         if config is None:
             self._finished = True
             return None
-        self._number += 1
-        return self._trial(self._number - 1, config)
+        return self._trial(self._new.pop(), config)
 
     def _trial(self, number: int, config: Config) -> "SearchTrial":
         name = f"trial-{number:05d}"
@@ -559,6 +577,7 @@ class SearchTrial(Trial):
     """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost."""
 
     def __init__(self, spec: Mapping[str, Any], name: str, config: dict[str, Any], retries: int) -> None:
+        self.number: int = config[NUMBER]  # of its own: pbt gives it the configuration of another
         super().__init__(
             spec["run"],
             config=config,
@@ -571,8 +590,8 @@ class SearchTrial(Trial):
         self.retries, self.losses = retries, 0
         self.failure, self.error = "", ""
 
-    def __hash__(self) -> int:
-        return hash(self.trial_id)
+    def __hash__(self) -> int:  # Tune keeps trials in sets, which give small numbers in their order
+        return self.number
 
     def __eq__(self, other: object) -> bool:  # to a scheduler it is also the one of before a kill
         return self.trial_id == getattr(other, "trial_id", None)
@@ -673,7 +692,7 @@ class Listener(tune.Callback):
 
     def _tell(self, trial: Any, status: str) -> None:
         values = _values(self.recorder.best.get(trial.trial_id), self.search.space)
-        self.search.sampler.tell(trial.config[NUMBER], json.loads(trial.config[HPARAMS]), values, status)
+        self.search.sampler.tell(trial.number, json.loads(trial.config[HPARAMS]), values, status)
         self._kept.ended(trial.trial_id, status)
 
     def _stop_clock(self, name: str) -> None:

@@ -12,7 +12,7 @@ import ray.cloudpickle
 import torch
 from ray.cluster_utils import Cluster
 
-from s2s_search import cli, results, tuning
+from s2s_search import cli, cluster, results, tuning
 from s2s_search.events import read_events
 from s2s_search.metrics import pareto
 from s2s_search.spaces import Space, load_space
@@ -68,9 +68,9 @@ def report(step: int, loss: float, **metrics: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def address(ray_folder: Path) -> Iterator[str]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield cluster.address
-    cluster.shutdown()
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield nodes.address
+    nodes.shutdown()
 
 
 # --- failures ---
@@ -198,6 +198,28 @@ def test_checkpoints_can_lie_below_a_url(address: str, tmp_path: Path) -> None:
     assert weights(storage)[-1] == "trial-00002/best.pt"
     with pytest.raises(ConfigError, match="--storage nowhere://x: cannot be used"):
         tuning.run_search(space, out=tmp_path / "other", address=address, storage="nowhere://x")
+    for url in ("s3://me:SECRET@bucket/x", "s3://bucket/x?secret_key=SECRET"):
+        with pytest.raises(ConfigError, match="must hold no password or key") as caught:
+            tuning.run_search(space, out=tmp_path / "other", address=address, storage=url)
+        assert "SECRET" not in str(caught.value)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_search_whose_checkpoints_may_not_have_the_disk_is_refused(address: str, tmp_path: Path) -> None:
+    space = real(tmp_path, "none", trials=2, more="checkpoints: {disk_gb: 0.0001}")
+    with pytest.raises(ConfigError, match=r"checkpoints\.disk_gb: the checkpoints can take .* but disk_gb = 0\.0001"):
+        tuning.run_search(space, out=tmp_path / "run", address=address)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_token_reaches_the_run_folder(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET-OF-MINE")
+    tuning.run_search(seeds(tmp_path, 2), out=tmp_path / "run", address=address, train=broken, command=["search"])
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file() and "ray" not in path.relative_to(tmp_path / "run").parts[0]:
+            content = path.read_bytes()
+            assert b"SECRET-OF-MINE" not in content
+            assert cluster.RAY_TOKEN.encode() not in content
 
 
 def test_a_corpus_that_changed_is_refused(address: str, tmp_path: Path) -> None:
