@@ -53,7 +53,7 @@ Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device[, snapshot]) ->
 
 RAY_LOG = "ray.log"
 REFERENCE = "reference.json"  # what Tune gets for a checkpoint: whose it is, and its step
-NUMBER, HPARAMS, SOURCE = "number", "hparams", "source"  # of Tune's configuration of a trial; hparams are JSON to it
+NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
 RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "checkpoint_dir_name"}
 SECONDS_OF_SILENCE = 10.0  # without a running trial, before it is said why
 
@@ -512,8 +512,7 @@ class Search:
         """Tune's configuration for a trial that takes over the weights of the one that `config` is of."""
         space = self.space.fixed(self.overrides) if self.overrides else self.space
         changed = explore(space, json.loads(config[HPARAMS]), self._random)
-        source = f"trial-{config[NUMBER]:05d}" if SOURCE not in config else config[SOURCE]
-        return config | {HPARAMS: json.dumps(changed), SOURCE: source}
+        return config | {HPARAMS: json.dumps(changed)}  # and the number still says whose weights they are
 
 
 class Over(Exception):
@@ -559,7 +558,7 @@ class Trials(SearchAlgorithm):
         return self._trial(self._new.pop(), config)
 
     def _trial(self, number: int, config: Config) -> "SearchTrial":
-        name = f"trial-{number:05d}"
+        name = trial_name(number)
         self._running.add(name)
         tune_config = {NUMBER: number, HPARAMS: json.dumps(config)}
         return SearchTrial(self._spec, name, tune_config, self._search.space.search.retries)
@@ -571,6 +570,11 @@ class Trials(SearchAlgorithm):
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
         self._running.discard(trial_id)
+
+
+def trial_name(number: int) -> str:
+    """Names the K-th configuration trial-0000K."""
+    return f"trial-{number:05d}"
 
 
 class SearchTrial(Trial):
@@ -630,7 +634,6 @@ class Listener(tune.Callback):
     def __init__(self, search: Search, interrupt: Interrupt) -> None:
         self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
         self.scheduler = search.scheduler
-        self._hparams: dict[str, str] = {}  # as they were when the trial last started
         self._started: dict[str, float] = {}  # when
         self._busy = search.busy
         self._begun = self._silent_since = time.monotonic()
@@ -657,10 +660,10 @@ class Listener(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         name, hparams = trial.trial_id, trial.config[HPARAMS]
-        if self._hparams.setdefault(name, hparams) != hparams:
-            self._hparams[name] = hparams
+        if trial.config[NUMBER] != trial.number:
             self.scheduler.forget(name)
-            self.recorder.exploit(name, trial.config[SOURCE], json.loads(hparams))
+            self.recorder.exploit(name, trial_name(trial.config[NUMBER]), json.loads(hparams))
+            trial.config = trial.config | {NUMBER: trial.number}
         self._started[name] = time.monotonic()
         self.recorder.begin_trial(name, json.loads(hparams))
 
