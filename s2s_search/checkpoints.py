@@ -45,7 +45,6 @@ class Checkpoints:
         self.place = str(place)
         self.problems: list[str] = []
         self._files, self._folder = file_system(self.place)
-        self._files.create_dir(self._folder, recursive=True)
 
     def save(self, snapshot: Snapshot, is_best: bool) -> bool:
         """Makes a snapshot the newest, and the best when it is; says whether there was room for it."""
@@ -53,6 +52,7 @@ class Checkpoints:
 
         unfinished = f".{LAST}.{os.getpid()}"
         try:
+            self._files.create_dir(self._folder, recursive=True)
             with self._files.open_output_stream(self._path(unfinished)) as stream:
                 torch.save(snapshot, stream)
             if self._exists(LAST):
@@ -78,15 +78,13 @@ class Checkpoints:
         if not self._exists(name):
             return None
         try:
-            return read_snapshot(self._path(name), self._files)
+            return read_snapshot(f"{self.place}/{name}")
         except ValueError as error:
             self.problems.append(f"{name} is damaged and left out: {error}")
             return None
 
-    def bytes(self) -> int:
-        """What they take of the disk."""
-        infos = self._files.get_file_info([self._path(name) for name in ALL])
-        return sum(info.size or 0 for info in infos)
+    def has_best(self) -> bool:
+        return self._exists(BEST)
 
     def keep_best(self) -> None:
         """Deletes what only a running trial needs."""
@@ -116,8 +114,8 @@ def file_system(place: str) -> tuple[fs.FileSystem, str]:
     return fs.LocalFileSystem(), os.path.abspath(place)
 
 
-def read_snapshot(path: str, files: fs.FileSystem | None = None) -> Snapshot:
-    """Reads a snapshot. Nothing in the file is executed, and every byte is checked.
+def read_snapshot(place: str) -> Snapshot:
+    """Reads a snapshot from a path or URL. Nothing in the file is executed, and every byte is checked.
 
     Raises:
         FileNotFoundError: there is none.
@@ -125,7 +123,8 @@ def read_snapshot(path: str, files: fs.FileSystem | None = None) -> Snapshot:
     """
     import torch
 
-    with (files or fs.LocalFileSystem()).open_input_file(path) as file:
+    files, path = file_system(place)
+    with files.open_input_file(path) as file:
         data = io.BytesIO(file.read())
     try:
         with zipfile.ZipFile(data) as archive:

@@ -521,25 +521,30 @@ def make_new_folder(folder: Path) -> None:
         raise ConfigError(f"cannot be made: {error.strerror}", where=f"--out {folder}") from None
 
 
-def checkpoint_path(folder: Path, trial: int | None) -> Path:
-    """The best checkpoint of a run folder or of one of its trials, or the one of a debug run."""
-    if (folder / "best.pt").exists() and trial is None:
-        return folder / "best.pt"
+def checkpoint_path(folder: Path, trial: int | None) -> str:
+    """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
+    from s2s_search.checkpoints import BEST, Checkpoints
+
+    if (folder / BEST).exists() and trial is None:
+        return str(folder / BEST)
     from s2s_search import results
+    from s2s_search.events import first_event
 
     table = results.load(folder)
+    place = first_event(folder).get("storage") or folder
+    names = [str(name) for name in table.best(None).trial]
+    if trial is not None:
+        names = [f"trial-{trial:05d}"]
+        if names[0] not in set(table.trials.trial):
+            known = ", ".join(map(str, table.trials.trial.head(12))) + (", ..." if len(table.trials) > 12 else "")
+            raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
+    for name in names:
+        if Checkpoints(f"{place}/{name}").has_best():
+            return f"{place}/{name}/{BEST}"
     if trial is None:
-        for name in table.best(None).trial:
-            if (folder / name / "best.pt").exists():
-                return folder / str(name) / "best.pt"
         raise ConfigError("no trial has a checkpoint yet", where=str(folder))
-    name = f"trial-{trial:05d}"
-    if name not in set(table.trials.trial):
-        known = ", ".join(map(str, table.trials.trial.head(12))) + (", ..." if len(table.trials) > 12 else "")
-        raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
-    if not (folder / name / "best.pt").exists():
-        raise ConfigError(f"{name} has no checkpoint: it never reported", where=str(folder))
-    return folder / name / "best.pt"
+    law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"
+    raise ConfigError(f"{names[0]} has no checkpoint: {law}", where=str(folder))
 
 
 def read_lines(path: Path | None) -> Iterable[str]:

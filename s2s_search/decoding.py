@@ -43,7 +43,7 @@ class TrainedModel:
                 yield target_delimiter.join(self.target_vocab.decode(row))
 
 
-def load_trained(path: Path, overrides: dict[str, object] | None = None) -> TrainedModel:
+def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -> TrainedModel:
     """Reads a checkpoint written by a search or a debug run; `overrides` may change `inference.*`.
 
     Raises ConfigError when the file is missing or no checkpoint. Nothing in the file is executed.
