@@ -366,6 +366,7 @@ def conclude(outcome: "Outcome", folder: Path) -> int:
 
     table = results.load(outcome.folder)
     ranking.print_ranking(table, 10)
+    ranking.print_pareto(table)
     ranking.print_failures(table, folder)
     ranking.print_times(table)
     print(f"\nrun folder: {folder}\nmore: python run_search.py results {folder} · python run_search.py decode {folder}")
@@ -387,6 +388,7 @@ def show_results(args: argparse.Namespace) -> int:
         from s2s_search import ranking
 
         ranking.print_ranking(table, args.top, args.sort)
+        ranking.print_pareto(table)
         ranking.print_failures(table, args.folder)
         ranking.print_times(table)
         if table.status == "killed":

@@ -41,6 +41,16 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
     console.print(grid(title, [*columns(NARROW), "searched"], rows))
 
 
+def print_pareto(table: Results) -> None:
+    """Prints the Pareto front, where there are several objectives."""
+    if len(table.objectives) > 1:
+        names = [name if name in table.trials else f"best.{name}" for name, _ in table.objectives]
+        front = table.pareto().sort_values(names[0])
+        columns = ["trial", *names, *table.searched]
+        rows = [[cell(value) for value in row] for row in front[columns].itertuples(index=False)]
+        Console(width=1000).print(grid("Pareto front", columns, rows))
+
+
 def print_failures(table: Results, folder: Path) -> None:
     """Prints the trials that failed, by cause, with what they have in common and how to run one again."""
     rows = [{str(key): value for key, value in row.items()} for row in table.trials.to_dict("records")]

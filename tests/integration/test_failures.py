@@ -1,6 +1,8 @@
 """What becomes of trials that fail, of budgets, checkpoints and schedulers: on a real Ray, mostly with stand-ins."""
 
+import io
 import math
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -11,10 +13,12 @@ import pytest
 import ray.cloudpickle
 import torch
 from ray.cluster_utils import Cluster
+from rich.console import Console
 
 from s2s_search import cli, cluster, results, tuning
 from s2s_search.events import read_events
 from s2s_search.metrics import pareto
+from s2s_search.progress import Progress
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
 
@@ -170,6 +174,36 @@ def test_a_budget_of_hours_ends_a_search_in_order_and_a_larger_one_lets_it_go_on
     assert len(found.reports) == 48
 
 
+HOLDER = """
+import sys, time, ray
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+
+@ray.remote(num_cpus=2)
+def hold():
+    time.sleep(20)
+
+done = hold.remote()
+print("held", flush=True)
+ray.get(done)
+"""
+
+
+@pytest.mark.slow
+def test_a_search_that_waits_for_others_says_why(address: str, tmp_path: Path) -> None:
+    """Another user holds all processors for twenty seconds."""
+    command = [sys.executable, "-c", HOLDER, address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        terminal = io.StringIO()
+        progress = Progress(Console(file=terminal, width=200))
+        space = seeds(tmp_path, 2)
+        outcome = tuning.run_search(space, out=tmp_path / "run", address=address, train=valued, progress=progress)
+    assert outcome.status == "finished"
+    why = "waiting: a trial needs 1 CPU and 0 GPU on one node; 0 CPU and 0 GPU of 2 CPU and 0 GPU are free"
+    assert why in terminal.getvalue()
+
+
 # --- checkpoints ---
 
 
@@ -278,7 +312,9 @@ def test_pbt_gives_the_worse_the_weights_of_the_better(address: str, tmp_path: P
         assert row["last.learning_rate"] == pytest.approx(rate)
 
 
-def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_run(address: str, tmp_path: Path) -> None:
+def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_run(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = "objectives: [parameters]"
     space = real(tmp_path, "none", trials=12, steps=10, method="tpe", more=more)
     assert tuning.run_search(space, out=tmp_path / "run", address=address).status == "finished"
@@ -290,6 +326,8 @@ def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_ru
     assert found.pareto()["trial"].tolist() == [
         trial for trial, best in zip(found.trials["trial"], pareto(values, ["minimize"] * 2), strict=True) if best
     ]
+    assert cli.main(["results", str(tmp_path / "run")]) == 0
+    assert "Pareto front" in capsys.readouterr().out
     again = real(tmp_path / "again", "none", trials=2, steps=10, method="tpe", more=more)
     tuning.run_search(again, out=tmp_path / "warm", address=address, warm_start=tmp_path / "run")
     notes = [event["message"] for event in read_events(tmp_path / "warm")[0] if event["event"] == "note"]

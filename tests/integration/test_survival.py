@@ -165,7 +165,7 @@ def batter(folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 60
         time.sleep(rng.random() * 0.3)
         if rng.random() < 0.5 and (alive := workers()):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(alive), signal.SIGKILL)
+                os.kill(rng.choice(alive), rng.choice([signal.SIGKILL, signal.SIGTERM]))
                 done["workers"] += 1
             time.sleep(rng.random())
         if driver.process.poll() is not None:
