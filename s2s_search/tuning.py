@@ -460,7 +460,8 @@ class Search:
                 interrupt.listen()
                 self._check_disk()
                 interrupt.check()
-                self._tuner(Listener(self, interrupt)).fit()
+                trials = Trials(self)
+                self._tuner(trials, Listener(self, trials, interrupt)).fit()
                 interrupt.hold()
                 recorder.end("finished")
             except KeyboardInterrupt:
@@ -486,7 +487,7 @@ class Search:
             pauses = self.space.scheduler.name in PAUSING
             check_disk(self.space, self.corpus, trials, len(trials) if pauses else cluster.slots(self.space.resources))
 
-    def _tuner(self, listener: "Listener") -> tune.Tuner:
+    def _tuner(self, trials: "Trials", listener: "Listener") -> tune.Tuner:
         metric, corpus = self.space.metric, self.corpus
         place, train, pausing = self.storage or self.folder, self.train, self.space.scheduler.name in PAUSING
 
@@ -500,7 +501,7 @@ class Search:
                 metric=metric.name,
                 mode="min" if metric.goal == "minimize" else "max",
                 scheduler=self.scheduler,
-                search_alg=Trials(self),
+                search_alg=trials,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -534,7 +535,7 @@ class Trials(SearchAlgorithm):
 
     def __init__(self, search: Search) -> None:
         self._search = search
-        self._going_on = [(trial.number, trial.config) for trial in reversed(search.going_on)]
+        self._going_on = [(trial.number, trial.config, 0) for trial in reversed(search.going_on)]
         self._new = list(reversed(search.new))
         self._running: set[str] = set()
         self._slots, self._slots_due = 0, 0.0
@@ -557,11 +558,18 @@ class Trials(SearchAlgorithm):
             return None
         return self._trial(self._new.pop(), config)
 
-    def _trial(self, number: int, config: Config) -> "SearchTrial":
+    def again(self, number: int, config: Config, losses: int) -> None:
+        """Takes back a trial that was lost before it ran: such a one Tune gives up."""
+        self._going_on.append((number, dict(config), losses))
+
+    def is_finished(self) -> bool:
+        return self._finished and not self._going_on
+
+    def _trial(self, number: int, config: Config, losses: int = 0) -> "SearchTrial":
         name = trial_name(number)
         self._running.add(name)
         tune_config = {NUMBER: number, HPARAMS: json.dumps(config)}
-        return SearchTrial(self._spec, name, tune_config, self._search.space.search.retries)
+        return SearchTrial(self._spec, name, tune_config, self._search.space.search.retries, losses)
 
     def _slots_now(self) -> int:
         if time.monotonic() > self._slots_due:
@@ -580,7 +588,7 @@ def trial_name(number: int) -> str:
 class SearchTrial(Trial):
     """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost."""
 
-    def __init__(self, spec: Mapping[str, Any], name: str, config: dict[str, Any], retries: int) -> None:
+    def __init__(self, spec: Mapping[str, Any], name: str, config: dict[str, Any], retries: int, losses: int) -> None:
         self.number: int = config[NUMBER]  # of its own: pbt gives it the configuration of another
         super().__init__(
             spec["run"],
@@ -591,7 +599,7 @@ class SearchTrial(Trial):
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         )
-        self.retries, self.losses = retries, 0
+        self.retries, self.losses = retries, losses
         self.failure, self.error = "", ""
 
     def __hash__(self) -> int:  # Tune keeps trials in sets, which give small numbers in their order
@@ -631,9 +639,9 @@ def failure_of(error: Exception | None) -> tuple[str, str]:
 class Listener(tune.Callback):
     """Passes on what Tune tells, and interrupts it between two of its steps."""
 
-    def __init__(self, search: Search, interrupt: Interrupt) -> None:
+    def __init__(self, search: Search, trials: Trials, interrupt: Interrupt) -> None:
         self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
-        self.scheduler = search.scheduler
+        self.scheduler, self.trials = search.scheduler, trials
         self._started: dict[str, float] = {}  # when
         self._busy = search.busy
         self._begun = self._silent_since = time.monotonic()
@@ -689,7 +697,12 @@ class Listener(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         self._stop_clock(trial.trial_id)
-        self.recorder.begin_trial(trial.trial_id, json.loads(trial.config[HPARAMS]))  # it may never have started
+        hparams = json.loads(trial.config[HPARAMS])
+        self.recorder.begin_trial(trial.trial_id, hparams)  # it may never have started
+        if trial.should_recover():
+            self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
+            self.trials.again(trial.number, hparams, trial.losses)
+            return
         self.recorder.fail_trial(trial.trial_id, trial.failure, trial.error)
         self._tell(trial, trial.failure)
 
