@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,8 @@ SECONDS_BETWEEN_SYNCS = 1.0
 NEEDED = {
     "search": {"name", "metric", "goal", "searched", "time"},
     "trial": {"trial", "settings", "config"},
-    "report": {"trial", "time"},
-    "decision": {"trial", "action"},
+    "report": {"trial", "time", "step"},
+    "decision": {"trial", "action", "step", "value"},
     "restart": {"trial", "cause"},
     "exploit": {"trial", "source", "settings", "config"},
     "status": {"status"},
@@ -38,6 +39,9 @@ NEEDED = {
 
 Event = Mapping[str, Any]
 Row = dict[str, Any]
+
+GOALS = ("minimize", "maximize")
+NUMBERS = re.compile(r"dev\.|train\.|.*seconds$|step$|value$|cutoff$|rung$|rank$|of$|parameters$|learning_rate$")
 
 logger = logging.getLogger(__name__)
 
@@ -224,9 +228,28 @@ def _parse_line(line: bytes) -> object:
 def _is_event(row: object) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("event"), str):
         return False
-    if not NEEDED.get(row["event"], {"event"}) <= row.keys():
+    if not NEEDED.get(row["event"], set()) | {"time"} <= row.keys():
         return False
-    return all(_HOLDS[key](row[key]) for key in row.keys() & _HOLDS.keys())
+    sure = {"decision": ("value", "step"), "report": ("step",)}.get(row["event"], ())
+    if not all(_is_number(row[key]) for key in sure):
+        return False
+    return all(_holds(key, value) for key, value in row.items())
+
+
+def _holds(key: str, value: object) -> bool:
+    """Says whether a value is of the kind that its key stands for."""
+    if key in _HOLDS:
+        return _HOLDS[key](value)
+    return not NUMBERS.match(key) or value is None or _is_number(value)
+
+
+def is_trial_name(name: object) -> bool:
+    """Says whether a name is one of our own: names become folders."""
+    return isinstance(name, str) and re.fullmatch(r"trial-[0-9]{5,9}", name) is not None
+
+
+def _is_objective(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[1] in GOALS
 
 
 def _is_number(value: object) -> bool:
@@ -235,15 +258,20 @@ def _is_number(value: object) -> bool:
 
 _HOLDS: dict[str, Callable[[Any], bool]] = {
     "time": _is_number,
-    "trial": lambda value: isinstance(value, str),
+    "trial": is_trial_name,
+    "source": lambda value: isinstance(value, str),
+    "message": lambda value: value is None or isinstance(value, str),
+    "cause": lambda value: isinstance(value, str),
+    "trials": lambda value: isinstance(value, int) and 0 <= value < 10**9,
+    "driver": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "objectives": lambda value: isinstance(value, list) and all(map(_is_objective, value)),
     "status": lambda value: isinstance(value, str),
-    "metric": lambda value: isinstance(value, str),
+    "metric": lambda value: isinstance(value, str) and value.startswith(("dev.", "train.")),
     "name": lambda value: isinstance(value, str),
-    "goal": lambda value: value in ("minimize", "maximize"),
+    "goal": lambda value: value in GOALS,
     "searched": lambda value: isinstance(value, dict) and all(isinstance(dtype, str) for dtype in value.values()),
     "settings": lambda value: isinstance(value, dict),
     "config": lambda value: isinstance(value, dict),
-    "step": lambda value: value is None or _is_number(value),
 }
 
 

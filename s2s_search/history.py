@@ -67,7 +67,7 @@ class History:
             self.elapsed += passed
             self.busy += passed * len(self._running)
         self._now = now
-        if kind == "trial" and name not in self.trials and _is_name(name):
+        if kind == "trial" and name not in self.trials:
             self.trials[name] = TrialHistory(name, event["config"], event["settings"])
             self._running.add(name)
         elif kind == "status" and not name:
@@ -110,11 +110,6 @@ class History:
 
     def of(self, *statuses: str) -> list[TrialHistory]:
         return [trial for trial in self.trials.values() if trial.status in statuses]
-
-
-def _is_name(name: str) -> bool:
-    """Says whether a name can be one of our own: names become folders."""
-    return name.startswith("trial-") and name[6:].isascii() and name[6:].isdigit()
 
 
 def load_history(folder: Path) -> History:
@@ -171,12 +166,15 @@ def _said(event: Event, metric: str, minimize: bool) -> str:
 def decision_line(event: Event, metric: str, minimize: bool) -> str:
     """A decision in a sentence: what was compared with what, and what would have kept a trial that was stopped."""
     value, cutoff, stopped = event["value"], event.get("cutoff"), event["action"] == "stop"
-    at = f"rung {event['rung']:g}, at step {event['step']}" if "rung" in event else f"step {event['step']}"
+    has_rung = event.get("rung") is not None
+    at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
     if cutoff is None:
         return f"{at}: {metric} {value:.4g}, the first of its kind, so it went on"
     relation = "below" if minimize else "above"
-    what = "the median of the others" if "rung" not in event else "the cutoff"
-    place = f", {event['rank']} of {event['of']} so far" if "rank" in event else f", {event.get('of')} trials so far"
+    what = "the median of the others" if not has_rung else "the cutoff"
+    place = (
+        f", {event['rank']} of {event.get('of')} so far" if "rank" in event else f", {event.get('of')} trials so far"
+    )
     verdict = f"stopped; {metric} at or {relation} {cutoff:.4g} would have kept it" if stopped else "so it went on"
     return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{place}: {verdict}"
 

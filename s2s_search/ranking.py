@@ -44,7 +44,7 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
 def print_pareto(table: Results) -> None:
     """Prints the Pareto front, where there are several objectives."""
     if len(table.objectives) > 1:
-        names = [name if name in table.trials else f"best.{name}" for name, _ in table.objectives]
+        names = [f"best.{name}" if f"best.{name}" in table.trials else name for name, _ in table.objectives]
         front = table.pareto().sort_values(names[0])
         columns = ["trial", *names, *table.searched]
         rows = [[cell(value) for value in row] for row in front[columns].itertuples(index=False)]

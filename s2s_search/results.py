@@ -119,7 +119,7 @@ class Results:
 
         Without further objectives than the metric it is the best trial.
         """
-        names = [name if name in self.trials else f"best.{name}" for name, _ in self.objectives]
+        names = [self._column(name) for name, _ in self.objectives]
         values = self.trials[names].astype(object).where(self.trials[names].notna(), None).to_numpy().tolist()
         return self.trials[pareto(values, [goal for _, goal in self.objectives])].reset_index(drop=True)
 
@@ -134,7 +134,7 @@ class Results:
         parts = dict.fromkeys(("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0)
         if first.empty:
             return parts
-        first_steps = first["elapsed"] - first["seconds"] - first["snapshot_seconds"].fillna(0.0)
+        first_steps = first["elapsed"] - first["seconds"].fillna(0.0) - first["snapshot_seconds"].fillna(0.0)
         begin, last_report, last_end = (
             first_steps.min(),
             self.reports["elapsed"].max(),
@@ -217,7 +217,7 @@ def _fold(folder: Path, size: int) -> Results:
             status, driver = "running", {}
         before = now
         elapsed = round(now - start, 3)
-        if kind == "report":
+        if kind == "report" and trial in trials:
             step = event.get("step") or 0
             if step > steps.get(trial, -1):  # else it was made again, by a trial that went on from before it
                 steps[trial] = step
@@ -231,7 +231,7 @@ def _fold(folder: Path, size: int) -> Results:
             if kind == "exploit":  # its steps and settings are others from here on
                 steps.pop(trial, None)
                 trials[trial] |= {key: _cell(event["settings"].get(key)) for key in search["searched"]}
-    table = _reports_table(reports)
+    table = _reports_table(reports, search["metric"])
     trials_table = _trials_table(trials.values(), table, search)
     return _results(folder, search, status, trials_table, table, driver, damaged)
 
@@ -275,9 +275,9 @@ def _cell(value: object) -> object:
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
-def _reports_table(reports: Sequence[Event]) -> pd.DataFrame:
+def _reports_table(reports: Sequence[Event], metric: str) -> pd.DataFrame:
     table = pd.DataFrame(list(reports))
-    dtypes = REPORT | dict.fromkeys(METRICS, "Float64")
+    dtypes = REPORT | dict.fromkeys((*METRICS, metric), "Float64")
     others = [str(name) for name in table if name not in dtypes and name not in ("event", "time")]
     return _typed(table, dtypes | dict.fromkeys(others, ""))
 

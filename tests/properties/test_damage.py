@@ -1,0 +1,197 @@
+"""Space files and run folders that are damaged in thousands of ways: a clear error or a right result, no traceback."""
+
+import contextlib
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s2s_search import history, results
+from s2s_search.cli import main
+from s2s_search.spaces import load_space
+from s2s_search.table import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
+NASTY = [
+    "",
+    "null",
+    "[]",
+    "{}",
+    "-1",
+    "1e400",
+    ".nan",
+    "true",
+    "'",
+    "*a",
+    "&a",
+    "!!python/object:os.system",
+    "0x",
+    "~",
+    "- -",
+]
+JSON_NASTY = [None, [], {}, -1, 1e308, True, "", "x", [None], {"a": {}}, "../../x", 2**70, "trial-99999999999999999999"]
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """One to three random changes of lines, words or bytes."""
+    for _ in range(rng.randint(1, 3)):
+        lines = data.split(b"\n")
+        where = rng.randrange(len(lines))
+        kind = rng.randrange(7)
+        if kind == 0:
+            del lines[where]
+        elif kind == 1:
+            lines.insert(where, lines[rng.randrange(len(lines))])
+        elif kind == 2:
+            other = rng.randrange(len(lines))
+            lines[where], lines[other] = lines[other], lines[where]
+        elif kind == 3:
+            words = lines[where].split(b" ")
+            words[rng.randrange(len(words))] = rng.choice(NASTY).encode()
+            lines[where] = b" ".join(words)
+        elif kind == 4:
+            lines[where] = bytes([rng.randrange(256)]) + lines[where]
+        data = b"\n".join(lines)
+        if kind == 5 and data:
+            data = data[: rng.randrange(len(data))]
+        elif kind == 6 and data:
+            at = rng.randrange(len(data))
+            data = data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
+    return data
+
+
+def spoilt_event(line: bytes, rng: random.Random) -> bytes:
+    """A line of the log with one of its values replaced, or taken away."""
+    event = json.loads(line)
+    key = rng.choice(list(event))
+    if rng.random() < 0.3:
+        del event[key]
+    else:
+        event[key] = rng.choice(JSON_NASTY)
+    return json.dumps(event).encode()
+
+
+def write_run(folder: Path) -> list[bytes]:
+    """A log with every kind of event, and its lines."""
+    trial = {"trial": "trial-00000"}
+    settings = {"attention.dim": 64, "bridge_spec": "zero"}
+    searched = {"attention.dim": "Int64", "bridge_spec": "string"}
+    report = {"seconds": 1.0, "status": "running", "dev.loss": 2.0, "parameters": 7, "dev.bleu": 1.5}
+    driver = {"reports": 2, "seconds": 1.0, "processor_seconds": 0.1}
+    events: list[dict[str, object]] = [
+        {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": searched, "trials": 3},
+        {"event": "trial", **trial, "settings": settings, "config": {"train.seed": 1, "attention.dim": 64}},
+        {"event": "report", **trial, "step": 10, **report},
+        {"event": "decision", **trial, "action": "continue", "step": 10, "value": 2.0, "cutoff": None, "rung": 10.0},
+        {"event": "restart", **trial, "cause": "lost", "message": "The actor died."},
+        {"event": "report", **trial, "step": 20, **report},
+        {"event": "exploit", **trial, "source": "trial-00001", "settings": settings, "config": {"train.seed": 1}},
+        {"event": "status", **trial, "status": "finished"},
+        {"event": "trial", "trial": "trial-00001", "settings": {}, "config": {}},
+        {"event": "note", "message": "no room", **trial},
+        {"event": "status", "trial": "trial-00001", "status": "failed", "message": "ValueError: 1"},
+        {
+            "event": "status",
+            "status": "interrupted",
+            "driver": driver,
+        },
+        {"event": "resume", "trials": 3, "hours": None},
+    ]
+    lines = [json.dumps({**event, "time": 1000.0 + k}).encode() for k, event in enumerate(events)]
+    (folder / "events.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    return lines
+
+
+def holds(call: Callable[[], object]) -> bool:
+    """Says whether a call gave something; a ConfigError with a message is as good, and anything else raises."""
+    try:
+        call()
+    except ConfigError as error:
+        message = str(error)
+    else:
+        return True
+    assert message
+    return False
+
+
+def read_all(folder: Path) -> None:
+    found = results.load(folder)
+    found.best(None)
+    found.worker_seconds()
+    found.pareto()
+    for key in found.searched:
+        found.by(key)
+    past = history.load_history(folder)
+    for trial in list(past.trials.values()):
+        list(history.explain(past, trial.number))
+    assert all((folder / name).resolve().parent == folder.resolve() for name in [*past.trials, *found.trials["trial"]])
+
+
+@pytest.mark.parametrize("count", [1500, pytest.param(30_000, marks=pytest.mark.slow)])
+def test_damaged_space_files(tmp_path: Path, count: int) -> None:
+    rng, good = random.Random(count), 0
+    texts = [path.read_bytes() for path in SPACES]
+    path = tmp_path / "space.yaml"
+    for _ in range(count):
+        path.write_bytes(damaged(rng.choice(texts), rng))
+        good += holds(lambda: load_space(path))
+    assert 0 < good < count
+
+
+@pytest.mark.parametrize("count", [1200, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
+    rng, good = random.Random(count), 0
+    lines = write_run(tmp_path)
+    read_all(tmp_path)
+    whole = (tmp_path / "events.jsonl").read_bytes()
+    for _ in range(count):
+        if rng.random() < 0.5:
+            spoilt = list(lines)
+            for _ in range(rng.randint(1, 3)):
+                where = rng.randrange(len(spoilt))
+                with contextlib.suppress(ValueError):
+                    spoilt[where] = spoilt_event(spoilt[where], rng)
+            data = b"\n".join(spoilt) + b"\n"
+        else:
+            data = damaged(whole, rng)
+        (tmp_path / "events.jsonl").write_bytes(data)
+        good += holds(lambda: read_all(tmp_path))
+    assert 0 < good < count
+
+
+def test_damaged_tables_are_made_anew(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    write_run(tmp_path)
+    results.write_tables(tmp_path)
+    whole = results.load(tmp_path).trials
+    for name in ("trials.parquet", "reports.parquet"):
+        data = (tmp_path / name).read_bytes()
+        for _ in range(60):
+            cut = data[: rng.randrange(len(data))]
+            (tmp_path / name).write_bytes(cut if rng.random() < 0.5 else cut + bytes(len(data) - len(cut)))
+            assert results.load(tmp_path).trials.equals(whole)
+        (tmp_path / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("verb", [["results"], ["explain"]])
+def test_the_commands_say_what_is_damaged(tmp_path: Path, verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(1)
+    lines = write_run(tmp_path)
+    for _ in range(60):
+        spoilt = [spoilt_event(line, rng) if rng.random() < 0.2 else line for line in lines]
+        (tmp_path / "events.jsonl").write_bytes(b"\n".join(spoilt) + b"\n")
+        status = main([*verb, str(tmp_path), *(["0"] if verb == ["explain"] else [])])
+        assert status in (0, 2)
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        assert bool(err) or status == 0
+
+
+def test_nothing_unsafe_reads_a_file() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "s2s_search").rglob("*.py"))
+    for forbidden in ("import pickle", "pickle.load", "yaml.load(", "eval(", "weights_only=False"):
+        assert forbidden not in source.replace("self.eval()", "").replace("model.eval()", ""), forbidden
+    assert source.count("torch.load(") == source.count("weights_only=True")
