@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.measure import parser, show
 from s2s_search import results
+from s2s_search.events import EVENTS
 from s2s_search.spaces import load_space
 from s2s_search.tuning import run_search
 
@@ -87,23 +88,29 @@ def shares(name: str, folder: Path, **how: Any) -> dict[str, object]:
     }
 
 
-def driver(name: str, folder: Path, scheduler: str, trials: int, parts: int) -> list[dict[str, object]]:
+def driver(name: str, folder: Path, scheduler: str, trials: int, count: int) -> list[dict[str, object]]:
     """Runs a sweep of trials that only report, and says what the driver does for each of equal parts of them."""
     folder.mkdir()
     (folder / "space.yaml").write_text(SPACE.replace("{scheduler}", scheduler))
     meter = Meter()
     run = folder / "run"
     run_search(load_space(folder / "space.yaml"), out=run, trials=trials, progress=meter, train=only_reports)  # type: ignore[arg-type]
+    log = (run / EVENTS).stat().st_size / meter.reports
+    return [row | {"log bytes a report": log} for row in parts(name, meter, count)]
+
+
+def parts(name: str, meter: Meter, count: int) -> list[dict[str, object]]:
+    """What the driver did in each of `count` equal parts of a sweep, by the trials that ended."""
     rows: list[dict[str, object]] = []
-    log = (run / results.EVENTS).stat().st_size / meter.reports
-    for k in range(parts):
-        (began, before, _), (ended, reports, memory) = (meter.readings[trials * i // parts] for i in (k, k + 1))
-        row = {"sweep": name, "part": k + 1, "trials": trials // parts, "reports": reports - before}
+    trials = len(meter.readings) - 1
+    for k in range(count):
+        (began, before, _), (ended, reports, memory) = (meter.readings[trials * i // count] for i in (k, k + 1))
+        row = {"sweep": name, "part": k + 1, "trials": trials // count, "reports": reports - before}
         cost = {
             "ms a report": 1000 * (ended - began) / (reports - before),
-            "ms a trial": 1000 * parts * (ended - began) / trials,
+            "ms a trial": 1000 * count * (ended - began) / trials,
         }
-        rows.append(row | cost | {"driver MB": memory, "log bytes a report": log})
+        rows.append(row | cost | {"driver MB": memory})
     return rows
 
 
@@ -115,8 +122,8 @@ def main() -> None:
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        rows = driver("tiny trials", folder / "tiny", TINY, args.tiny, parts=10)
-        rows += driver("trials of 20 reports", folder / "long", LONG, max(1, args.tiny // 10), parts=1)
+        rows = driver("tiny trials", folder / "tiny", TINY, args.tiny, count=10)
+        rows += driver("trials of 20 reports", folder / "long", LONG, max(1, args.tiny // 10), count=1)
         short = {"train.max_steps": 200, "train.eval_every_steps": 100}
         searches = [shares("short trials", folder / "short", trials=args.short, overrides=short)]
         if args.quickstart:
