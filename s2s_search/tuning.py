@@ -123,7 +123,7 @@ def _pass_on(
     start, waiting, spent = math.nan, 0.0, 0.0
     if before is not None:
         spent = before["report"]["seconds"] + before["report"]["snapshot_seconds"]
-    if before is not None and "exploited" not in before:
+    if before is not None and ("exploited" not in before or before["report"]["status"] != "running"):
         _report(name, before["report"] | {"start_seconds": 0.0, "waiting_seconds": 0.0}, checkpoints, pausing)
     for report in reports:
         metrics = guarded(report.metrics)
