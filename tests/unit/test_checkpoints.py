@@ -1,0 +1,71 @@
+"""Checkpoints that are cut short, spoilt, or find no room."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2s_search.checkpoints import Checkpoints, read_snapshot
+
+
+def snapshot(step: int) -> dict[str, object]:
+    return {"step": step, "model": {"w": torch.full((50, 50), float(step))}, "report": {"step": step}, "best": 1.0}
+
+
+def test_the_newest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "trial")
+    assert checkpoints.newest() is None
+    for step, is_best in [(10, True), (20, True), (30, False), (40, False)]:
+        assert checkpoints.save(snapshot(step), is_best)
+    steps = {path.name: read_snapshot(str(path))["step"] for path in (tmp_path / "trial").iterdir()}
+    assert steps == {"best.pt": 20, "last.pt": 40, "previous.pt": 30}
+    checkpoints.keep_best()
+    assert [path.name for path in (tmp_path / "trial").iterdir()] == ["best.pt"]
+    checkpoints.remove()
+    assert not any((tmp_path / "trial").iterdir())
+
+
+def test_whatever_damages_the_newest_the_one_before_is_taken(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    checkpoints = Checkpoints(f"file://{tmp_path}/trial")
+    for step in (10, 20, 30):
+        checkpoints.save(snapshot(step), is_best=step == 10)
+    last = tmp_path / "trial" / "last.pt"
+    whole, same = last.read_bytes(), 0
+    for _ in range(150):
+        at = rng.randrange(len(whole))
+        if rng.random() < 0.5:
+            last.write_bytes(whole[:at])
+        else:
+            last.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+        found = checkpoints.newest()
+        assert found is not None
+        if found["step"] == 30:  # the byte was one that nothing depends on
+            assert torch.equal(found["model"]["w"], torch.full((50, 50), 30.0))
+            same += 1
+        else:
+            assert found["step"] == 20
+            assert "last.pt is damaged and left out" in checkpoints.problems.pop()
+    assert same < 75
+    (tmp_path / "trial" / "previous.pt").write_bytes(b"")
+    last.write_bytes(b"PK")
+    found = checkpoints.newest()
+    assert found is not None
+    assert found["step"] == 10
+
+
+def test_without_room_the_old_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(snapshot(10), is_best=True)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert not checkpoints.save(snapshot(20), is_best=True)
+    assert checkpoints.problems == ["no checkpoint of step 20: No space left on device"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+    found = checkpoints.newest()
+    assert found is not None
+    assert found["step"] == 10
