@@ -91,12 +91,15 @@ def reports_in(folder: Path) -> int:
 
 
 def workers() -> list[int]:
-    """The processes that run trials of our own Rays."""
+    """The processes that run trials of our own Rays; Ray's own agents take their node, and so the driver, with them."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             title, surroundings = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
-            if title.startswith(b"ray::") and os.environ["RAY_TMPDIR"].encode() in surroundings:
+            if (
+                title.startswith((b"ray::ImplicitFunc", b"ray::IDLE"))
+                and os.environ["RAY_TMPDIR"].encode() in surroundings
+            ):
                 found.append(int(path.name))
     return found
 
