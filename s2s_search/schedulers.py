@@ -6,11 +6,14 @@ were.
 """
 
 import math
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -25,6 +28,7 @@ from s2s_search.spaces import Scheduler, Space
 
 NEVER = 2**62
 PAUSING = ("hyperband", "pbt")  # they stop a trial to start it again from its checkpoint
+IN_ORDER = ("asha", "none")  # a trial that has started runs to its end; median may pause one, where few are to compare
 
 Explore = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -68,6 +72,22 @@ def rungs(settings: Scheduler) -> list[float]:
     return [settings.grace_steps * settings.reduction_factor**k for k in range(count)]
 
 
+class Rung:
+    """A step at which asha compares trials: those that came to it, and their values in order."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.trials: set[str] = set()
+        self.values: list[float] = []  # upwards
+
+    def add(self, trial: str, value: float, minimize: bool) -> int:
+        """Takes in a trial, and gives its rank: 1 is the best, and the equal share one."""
+        better = bisect_left(self.values, value) if minimize else len(self.values) - bisect_right(self.values, value)
+        self.trials.add(trial)
+        insort(self.values, value)
+        return better + 1
+
+
 class Watched(TrialScheduler):
     """A scheduler of Tune's that sees every report once, and whose decisions are known.
 
@@ -83,9 +103,10 @@ class Watched(TrialScheduler):
         self._share = 1 / settings.reduction_factor
         self.decisions: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}  # the newest steps
-        self._rungs: list[tuple[float, dict[str, float]]] = [(rung, {}) for rung in reversed(rungs(settings))]
+        self._rungs = [Rung(step) for step in reversed(rungs(settings))]
         self._grace = settings.grace_steps
         self._curves: dict[str, list[tuple[float, float]]] = {}
+        self._waiting: OrderedDict[str, Any] = OrderedDict()  # trials as they start; some have started already
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Ray pickles its scheduler into its own state: of this one nothing."""
@@ -140,14 +161,12 @@ class Watched(TrialScheduler):
             return self._median(trial, step, value)
         if self.name != "asha":
             return None
-        for rung, passed in self._rungs:
-            if step >= rung:
-                if trial in passed:
+        for rung in self._rungs:
+            if step >= rung.step:
+                if trial in rung.trials:
                     return None
-                better = sum(other < value if self.minimize else other > value for other in passed.values())
-                cutoff = self._cutoff(list(passed.values()))
-                passed[trial] = value
-                return {"rung": rung, "cutoff": cutoff, "rank": better + 1, "of": len(passed)}
+                cutoff, rank = self._cutoff(rung.values), rung.add(trial, value, self.minimize)
+                return {"rung": rung.step, "cutoff": cutoff, "rank": rank, "of": len(rung.values)}
         return None
 
     def _cutoff(self, values: Sequence[float]) -> float | None:
@@ -172,6 +191,8 @@ class Watched(TrialScheduler):
     # --- passed on ---
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._waiting[trial.trial_id] = trial
+        self._waiting.move_to_end(trial.trial_id)  # one that was lost
         self.inner.on_trial_add(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -184,7 +205,15 @@ class Watched(TrialScheduler):
         self.inner.on_trial_remove(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        return self.inner.choose_trial_to_run(tune_controller)
+        """Where no trial pauses, the first that waits, as Tune's choice, but without a look at all that have ended."""
+        if self.name not in IN_ORDER:
+            return self.inner.choose_trial_to_run(tune_controller)
+        while self._waiting:
+            first = next(iter(self._waiting.values()))
+            if first.status == Trial.PENDING:
+                return first
+            self._waiting.popitem(last=False)
+        return None
 
     def debug_string(self) -> str:
         return str(self.inner.debug_string())

@@ -33,6 +33,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.tune.experiment import Trial
+from ray.tune.registry import get_trainable_cls
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import SearchAlgorithm
 
@@ -546,6 +547,8 @@ class Trials(SearchAlgorithm):
 
     def add_configurations(self, experiments: Any) -> None:
         self._spec = experiments[0].spec
+        self._trainable = get_trainable_cls(self._spec["run"])  # type: ignore[no-untyped-call]
+        self._resources = self._trainable.default_resource_request({})
 
     def next_trial(self) -> Trial | None:
         if self._going_on:
@@ -569,7 +572,8 @@ class Trials(SearchAlgorithm):
         name = trial_name(number)
         self._running.add(name)
         tune_config = {NUMBER: number, HPARAMS: json.dumps(config)}
-        return SearchTrial(self._spec, name, tune_config, self._search.space.search.retries, losses)
+        shared = (self._search.space.search.retries, self._trainable, self._resources)
+        return SearchTrial(self._spec, name, tune_config, losses, *shared)
 
     def _slots_now(self) -> int:
         if time.monotonic() > self._slots_due:
@@ -586,9 +590,22 @@ def trial_name(number: int) -> str:
 
 
 class SearchTrial(Trial):
-    """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost."""
+    """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost.
 
-    def __init__(self, spec: Mapping[str, Any], name: str, config: dict[str, Any], retries: int, losses: int) -> None:
+    It keeps of its reports the last, has no folder for Tune, and shares with the others what Tune would make anew for
+    each: the class of its workers, and the resources, which Tune compares all the time.
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        name: str,
+        config: dict[str, Any],
+        losses: int,
+        retries: int,
+        trainable: type,
+        resources: Any,
+    ) -> None:
         self.number: int = config[NUMBER]  # of its own: pbt gives it the configuration of another
         super().__init__(
             spec["run"],
@@ -601,12 +618,25 @@ class SearchTrial(Trial):
         )
         self.retries, self.losses = retries, losses
         self.failure, self.error = "", ""
+        self._trainable, self._resources = trainable, resources
+        self.storage.trial_dir_name = name  # type: ignore[union-attr]
 
     def __hash__(self) -> int:  # Tune keeps trials in sets, which give small numbers in their order
         return self.number
 
     def __eq__(self, other: object) -> bool:  # to a scheduler it is also the one of before a kill
         return self.trial_id == getattr(other, "trial_id", None)
+
+    def get_trainable_cls(self) -> type:
+        return self._trainable
+
+    def create_placement_group_factory(self) -> None:
+        self.placement_group_factory = self._resources
+
+    def init_local_path(self) -> None: ...
+
+    def update_last_result(self, result: dict[str, Any]) -> None:
+        self.run_metadata.last_result, self.run_metadata.last_result_time = result, time.time()
 
     def handle_error(self, exc: Exception | None = None) -> None:
         self.failure, self.error = failure_of(exc)

@@ -130,7 +130,7 @@ def read_all(folder: Path) -> None:
     assert all((folder / name).resolve().parent == folder.resolve() for name in [*past.trials, *found.trials["trial"]])
 
 
-@pytest.mark.parametrize("count", [1500, pytest.param(30_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1500, pytest.param(8_000, marks=pytest.mark.slow)])
 def test_damaged_space_files(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
     texts = [path.read_bytes() for path in SPACES]
@@ -141,7 +141,7 @@ def test_damaged_space_files(tmp_path: Path, count: int) -> None:
     assert 0 < good < count
 
 
-@pytest.mark.parametrize("count", [1200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1200, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
     lines = write_run(tmp_path)
