@@ -176,6 +176,8 @@ def load(folder: str | os.PathLike[str]) -> Results:
     trials, reports = (_stored(path / name, size) for name in (TRIALS, REPORTS))
     if trials is None or reports is None or trials.attrs != reports.attrs:
         return _fold(path, size)
+    if not all(map(is_trial_name, trials["trial"])):
+        return _fold(path, size)
     kept = trials.attrs
     return _results(path, first_event(path), kept["status"], trials, reports, kept["driver"], kept["damaged"])
 
@@ -207,7 +209,7 @@ def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:
         fits = fits and stamp["columns"][path.name] == _dtypes(table)  # names and dtypes have no checksum
     except Exception:  # whatever bytes a damaged file holds
         return None
-    return table if fits and all(map(is_trial_name, table["trial"].unique())) else None
+    return table if fits else None
 
 
 def _dtypes(table: pd.DataFrame) -> dict[str, str]:
