@@ -119,7 +119,7 @@ def file_system(place: str) -> tuple[fs.FileSystem, str]:
         try:
             files, path = fs.FileSystem.from_uri(place)
         except ValueError as error:
-            raise ConfigError(f"cannot be used: {_reason(error)}", place) from None
+            raise ConfigError(f"is no place for checkpoints: {_reason(error)}", place) from None
         return files, path
     return fs.LocalFileSystem(), os.path.abspath(place)
 

@@ -126,7 +126,7 @@ def test_where_nothing_can_be_read_nothing_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["nothing://x", "a b://", "file://%zz", "://"])
 def test_a_url_that_is_none_is_the_users_to_mend(place: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be used: "):
+    with pytest.raises(ConfigError, match="is no place for checkpoints: "):
         Checkpoints(place)
 
 
