@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from pyarrow import fs
 
+from s2s_search.table import ConfigError
+
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 ALL = (LAST, PREVIOUS, BEST)
 
@@ -50,20 +52,20 @@ class Checkpoints:
         """Makes a snapshot the newest, and the best when it is; says whether there was room for it."""
         import torch  # the process that drives a search deletes checkpoints, and needs none
 
-        unfinished = f".{LAST}.{os.getpid()}"
+        unfinished, best = (f".{name}.{os.getpid()}" for name in (LAST, BEST))
         try:
             self._files.create_dir(self._folder, recursive=True)
             with self._files.open_output_stream(self._path(unfinished)) as stream:
                 torch.save(snapshot, stream)
+            if is_best:  # before the newest, which says that it is kept
+                self._files.copy_file(self._path(unfinished), self._path(best))
+                self._files.move(self._path(best), self._path(BEST))
             if self._exists(LAST):
                 self._files.move(self._path(LAST), self._path(PREVIOUS))
             self._files.move(self._path(unfinished), self._path(LAST))
-            if is_best:
-                self._files.copy_file(self._path(LAST), self._path(unfinished))
-                self._files.move(self._path(unfinished), self._path(BEST))
         except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
             self.problems.append(f"no checkpoint of step {snapshot.get('step')}: {_reason(error)}")
-            self._remove([unfinished])
+            self._remove([unfinished, best])
             return False
         return True
 
@@ -88,11 +90,16 @@ class Checkpoints:
 
     def keep_best(self) -> None:
         """Deletes what only a running trial needs."""
-        self._remove([LAST, PREVIOUS])
+        self._remove([LAST, PREVIOUS, *self._unfinished()])
 
     def remove(self) -> None:
         """Deletes them all."""
-        self._remove(ALL)
+        self._remove([*ALL, *self._unfinished()])
+
+    def _unfinished(self) -> list[str]:
+        """What writers that were killed had begun."""
+        files = self._files.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
+        return [file.base_name for file in files if file.base_name.startswith((f".{LAST}.", f".{BEST}."))]
 
     def _exists(self, name: str) -> bool:
         return bool(self._files.get_file_info(self._path(name)).is_file)
@@ -107,9 +114,12 @@ class Checkpoints:
 
 
 def file_system(place: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a folder or URL, and the path in it. Raises ValueError when PyArrow knows no such URL."""
+    """The file system of a folder or URL, and the path in it. Raises ConfigError when PyArrow knows no such URL."""
     if "://" in place:
-        files, path = fs.FileSystem.from_uri(place)
+        try:
+            files, path = fs.FileSystem.from_uri(place)
+        except ValueError as error:
+            raise ConfigError(f"is no place for checkpoints: {_reason(error)}", place) from None
         return files, path
     return fs.LocalFileSystem(), os.path.abspath(place)
 

@@ -489,6 +489,8 @@ def run_configuration(
         raise ConfigError(f"there is no trial {args.trial}; {len(past.trials)} have begun", f"--run {args.of}")
     space = space_of(past, args.of)
     config = trial.config | given
+    if "model" not in config:
+        raise ConfigError(f"{trial.name} has no model in the log", f"--run {args.of}")
     hparams = resolve(str(config["model"]), {key: value for key, value in config.items() if key != "model"})
     return hparams, parse_corpus(args.corpus) if args.corpus else space.corpus, space
 

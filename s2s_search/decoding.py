@@ -55,6 +55,7 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
         vocabularies = Vocabulary(tuple(snapshot["source_tokens"])), Vocabulary(tuple(snapshot["target_tokens"]))
         model = build_model(hparams, *map(len, vocabularies))
         model.load_state_dict(snapshot["model"])
+        first, second = snapshot["delimiters"]
     except ConfigError:
         raise
     except FileNotFoundError:
@@ -62,5 +63,4 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
     except Exception as error:  # whatever bytes a damaged file holds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"this is no checkpoint of a trial: {reason}", where=str(path)) from None
-    first, second = snapshot["delimiters"]
     return TrainedModel(model.eval(), hparams, *vocabularies, (first, second), snapshot["step"])

@@ -15,9 +15,9 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from s2s_search.table import ConfigError
 
@@ -42,6 +42,8 @@ Event = Mapping[str, Any]
 Row = dict[str, Any]
 
 GOALS = ("minimize", "maximize")
+DTYPES = ("Int64", "Float64", "boolean", "string")
+HALVES = (b"\\ud", b"\\uD")  # how the escape of half a surrogate pair begins
 NUMBERS = re.compile(r"dev\.|train\.|.*seconds$|step$|value$|cutoff$|rung$|rank$|of$|parameters$|learning_rate$")
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,8 @@ class EventLog:
         """
         row = {"event": event["event"], "time": round(time.time(), 3)}
         row |= {key: _finite(value) for key, value in event.items() if key != "event"}
-        self._waiting.append(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        self._waiting.append(line.encode(errors="replace") + b"\n")  # a file's name may be no Unicode
         self.flush()
         return row
 
@@ -193,20 +196,30 @@ def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[
         ConfigError: this is no log of a search.
     """
     size = log_size(folder) if size is None else size
-    with open(folder / EVENTS, "rb") as log:
+    with _opened(folder) as log:
         return _parse(log.read(size).split(b"\n")[:-1], folder)
 
 
 def first_event(folder: Path) -> Row:
     """The search event. Raises ConfigError."""
-    with open(folder / EVENTS, "rb") as log:
+    with _opened(folder) as log:
         return _parse([log.readline()], folder)[0][0]
 
 
-def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[BinaryIO]:
     try:
-        rows = json.loads(b"[" + b",".join(lines) + b"]")  # one call: twice as fast as one a line
-        if len(rows) != len(lines):
+        with open(folder / EVENTS, "rb") as log:
+            yield log
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", str(folder / EVENTS)) from None
+
+
+def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
+    data = b"[" + b",".join(lines) + b"]"
+    try:
+        rows = json.loads(data.decode())  # one call: twice as fast as one a line
+        if len(rows) != len(lines) or any(escape in data for escape in HALVES):
             raise ValueError
     except (ValueError, RecursionError):
         rows = [_parse_line(line) for line in lines]
@@ -221,9 +234,11 @@ def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
 
 def _parse_line(line: bytes) -> object:
     try:
-        return json.loads(line)
+        row = json.loads(line.decode())
+        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair can be neither stored nor shown
     except (ValueError, RecursionError):
         return None
+    return row
 
 
 def _is_event(row: object) -> bool:
@@ -245,7 +260,7 @@ def _check(key: str) -> Callable[[Any], bool]:
 
 def is_trial_name(name: object) -> bool:
     """Says whether a name is one of our own: names become folders."""
-    return isinstance(name, str) and re.fullmatch(r"trial-[0-9]{5,9}", name) is not None
+    return isinstance(name, str) and re.fullmatch(r"trial-([0-9]{5}|[1-9][0-9]{5,8})", name) is not None
 
 
 def _is_objective(value: object) -> bool:
@@ -258,8 +273,8 @@ def _is_number(value: object) -> bool:
     return type(value) is int and abs(value) < 2**62
 
 
-def _is_whole(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 2**53 and value == int(value)  # type: ignore[arg-type, call-overload]
+def _is_count(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < 2**53 and value == int(value)  # type: ignore[call-overload, operator]
 
 
 def _is_number_or_null(value: object) -> bool:
@@ -272,10 +287,10 @@ def _is_anything(value: object) -> bool:
 
 _HOLDS: dict[str, Callable[[Any], bool]] = {
     "time": _is_number,
-    **dict.fromkeys(("step", "parameters"), lambda value: value is None or _is_whole(value)),
+    **dict.fromkeys(("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)),
     "trial": is_trial_name,
     "source": lambda value: isinstance(value, str),
-    "message": lambda value: value is None or isinstance(value, str),
+    **dict.fromkeys(("message", "space", "storage"), lambda value: value is None or isinstance(value, str)),
     "cause": lambda value: isinstance(value, str),
     "trials": lambda value: isinstance(value, int) and 0 <= value < 10**9,
     "driver": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
@@ -284,9 +299,10 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
     "metric": lambda value: isinstance(value, str) and value.startswith(("dev.", "train.")),
     "name": lambda value: isinstance(value, str),
     "goal": lambda value: value in GOALS,
-    "searched": lambda value: isinstance(value, dict) and all(isinstance(dtype, str) for dtype in value.values()),
-    "settings": lambda value: isinstance(value, dict),
-    "config": lambda value: isinstance(value, dict),
+    "searched": lambda value: isinstance(value, dict) and all(dtype in DTYPES for dtype in value.values()),
+    **dict.fromkeys(("settings", "config", "scheduler", "corpus"), lambda value: isinstance(value, dict)),
+    "overrides": lambda value: value is None or isinstance(value, dict),
+    **dict.fromkeys(("hours", "gpu_hours"), _is_number_or_null),
 }
 
 

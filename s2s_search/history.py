@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s2s_search.events import Event, read_events
+from s2s_search.events import NEEDED, Event, read_events
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
@@ -48,7 +48,7 @@ class History:
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events = events
-        self.search: dict[str, Any] = dict(events[0])
+        self.search: dict[str, Any] = {"trials": 0, **events[0]}
         self.trials: dict[str, TrialHistory] = {}
         self.status = "running"
         self.message: str | None = None
@@ -74,7 +74,7 @@ class History:
             self.status, self.message = event["status"], event.get("message")
         elif kind == "resume":
             self.status, self.message = "running", None
-            self.search |= {key: value for key, value in event.items() if key not in ("event", "time")}
+            self.search |= {key: value for key, value in event.items() if key not in ("event", *NEEDED["search"])}
         elif name in self.trials:
             self._follow(self.trials[name], event)
 

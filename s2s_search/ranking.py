@@ -7,6 +7,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from s2s_search.failures import grouped
 from s2s_search.results import Results
@@ -84,7 +85,7 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> T
         heading = column.replace(".", ".\n")  # narrow: a part of the name a line
         table.add_column(heading, no_wrap=column != "searched", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a label is no markup
     return table
 
 

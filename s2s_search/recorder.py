@@ -155,7 +155,7 @@ class Recorder:
     def fail_trial(self, trial: str, status: str, text: str) -> None:
         """Writes the end of a trial that failed, with its traceback, or what there is of one."""
         with self._disk():
-            (self.folder / trial / ERROR).write_text(text, encoding="utf-8")
+            (self.folder / trial / ERROR).write_text(text, encoding="utf-8", errors="replace")
         self.end_trial(trial, status, error_message(text))
 
     def failing_alike(self) -> str | None:

@@ -10,16 +10,19 @@ present length and folds the log when they are not, so that a running search can
 neither Ray nor torch.
 """
 
+import functools
 import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from s2s_search.events import Event, Row, first_event, is_locked, log_size, read_events, replace
+from s2s_search.events import Event, Row, first_event, is_locked, is_trial_name, log_size, read_events, replace
 from s2s_search.metrics import pareto
 from s2s_search.table import ConfigError, nearest
 
@@ -41,7 +44,7 @@ REPORT = {
     "parameters": "Int64",
 }
 SECONDS = [name for name in REPORT if name.endswith("seconds")]
-LAYOUT = 3  # of the stored tables; those of another layout are made anew from the log
+LAYOUT = 4  # of the stored tables; those of another layout are made anew from the log
 
 # The metrics of a report, in the tables' order; one that is not named here gets a column after these.
 METRICS = (
@@ -171,7 +174,9 @@ def load(folder: str | os.PathLike[str]) -> Results:
     path = Path(folder)
     size = log_size(path)
     trials, reports = (_stored(path / name, size) for name in (TRIALS, REPORTS))
-    if trials is None or reports is None:
+    if trials is None or reports is None or trials.attrs != reports.attrs:
+        return _fold(path, size)
+    if not all(map(is_trial_name, trials["trial"])):
         return _fold(path, size)
     kept = trials.attrs
     return _results(path, first_event(path), kept["status"], trials, reports, kept["driver"], kept["damaged"])
@@ -181,11 +186,13 @@ def write_tables(folder: Path) -> Results:
     """Writes the three files of the tables anew from the log, each whole or not at all; gives the tables."""
     size = log_size(folder)
     results = _fold(folder, size)
-    for name, table in ((REPORTS, results.reports), (TRIALS, results.trials)):
+    tables = {REPORTS: results.reports, TRIALS: results.trials}
+    stamp: dict[Any, Any] = {"log_bytes": size, "layout": LAYOUT, "status": results.status, "driver": results.driver}
+    stamp |= {"damaged": list(results.damaged), "columns": {name: _dtypes(table) for name, table in tables.items()}}
+    for name, table in tables.items():
         stamped = table.copy(deep=False)
-        stamped.attrs = {"log_bytes": size, "layout": LAYOUT, "status": results.status, "driver": results.driver}
-        stamped.attrs["damaged"] = list(results.damaged)
-        replace(folder / name, stamped.to_parquet)
+        stamped.attrs = stamp
+        replace(folder / name, functools.partial(stamped.to_parquet, write_page_checksum=True))
     replace(folder / TRIALS_CSV, lambda path: results.trials.to_csv(path, index=False))
     return results
 
@@ -194,12 +201,19 @@ def write_tables(folder: Path) -> Results:
 
 
 def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:
-    """A table on disk, when it was made from the whole log; None when there is none, or the log has grown since."""
+    """A table on disk, when it was made from the whole log; None when there is none, it is damaged, or the log grew."""
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        table = pd.read_parquet(path, page_checksum_verification=True)
+        stamp = table.attrs
+        fits = (stamp["log_bytes"], stamp["layout"]) == (log_bytes, LAYOUT)
+        fits = fits and stamp["columns"][path.name] == _dtypes(table)  # names and dtypes have no checksum
+    except Exception:  # whatever bytes a damaged file holds
         return None
-    return table if (table.attrs.get("log_bytes"), table.attrs.get("layout")) == (log_bytes, LAYOUT) else None
+    return table if fits else None
+
+
+def _dtypes(table: pd.DataFrame) -> dict[str, str]:
+    return {str(name): str(dtype) for name, dtype in table.dtypes.items()}
 
 
 def _fold(folder: Path, size: int) -> Results:
@@ -223,7 +237,7 @@ def _fold(folder: Path, size: int) -> Results:
                 steps[trial] = step
                 reports.append(event | {"elapsed": elapsed})
         elif kind == "trial":
-            trials[trial] = _trial_row(event, search, elapsed)
+            trials.setdefault(trial, _trial_row(event, search, elapsed))
         elif kind == "status" and not trial:
             status, driver = event["status"], event.get("driver", {})
         elif trial in trials:
@@ -279,7 +293,7 @@ def _reports_table(reports: Sequence[Event], metric: str) -> pd.DataFrame:
     table = pd.DataFrame(list(reports))
     dtypes = REPORT | dict.fromkeys((*METRICS, metric), "Float64")
     others = [str(name) for name in table if name not in dtypes and name not in ("event", "time")]
-    return _typed(table, dtypes | dict.fromkeys(others, ""))
+    return _typed(table, dtypes | dict.fromkeys(others, "Float64"))
 
 
 def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> pd.DataFrame:
@@ -303,13 +317,14 @@ def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> 
 
 
 def _typed(table: pd.DataFrame, dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """The named columns in their order with nullable dtypes, whatever the rows are; "" is the dtype of the values."""
+    """The named columns in their order with nullable dtypes, whatever the rows are."""
     return pd.DataFrame({name: _column(table, name, dtype) for name, dtype in dtypes.items()})
 
 
 def _column(table: pd.DataFrame, name: str, dtype: str) -> pd.Series:
     values = table[name] if name in table else pd.Series([None] * len(table), index=table.index)
     try:
-        return values.astype(pd.api.types.pandas_dtype(dtype)) if dtype else values.convert_dtypes()
-    except (TypeError, ValueError):
+        with np.errstate(invalid="ignore"):  # what does not fit becomes text
+            return values.astype(pd.api.types.pandas_dtype(dtype))
+    except (TypeError, ValueError, OverflowError):
         return values.map(str, na_action="ignore").astype("string")

@@ -163,7 +163,7 @@ def _plain(node: yaml.Node, place: Place, report: Report) -> object:
     if isinstance(node, yaml.MappingNode):
         result: dict[str, object] = {}
         for key, value in node.value:
-            name, line = str(key.value) if isinstance(key, yaml.ScalarNode) else "", key.start_mark.line + 1
+            name, line = str(key.value) if _is_text(key) else "", key.start_mark.line + 1
             if not name or name in result:
                 problem = f"{name} is given twice, first in line {report.lines[(*place, name)]}" if name else ""
                 report.problems.append((line, problem or "a key must be a name"))
@@ -173,7 +173,14 @@ def _plain(node: yaml.Node, place: Place, report: Report) -> object:
         return result
     if node.tag not in SCALARS:
         report.add(place, f"unknown tag {shown(node.tag)}")
+    if not _is_text(node):
+        report.add(place, f"half of a surrogate pair is no character: {shown(node.value)}")
     return None if node.tag == "tag:yaml.org,2002:null" else str(node.value)
+
+
+def _is_text(node: yaml.Node) -> bool:
+    r"""Says whether a node is a scalar that can be written down; "\ud800" cannot."""
+    return isinstance(node, yaml.ScalarNode) and not re.search("[\ud800-\udfff]", node.value)
 
 
 def described(value: object) -> str:

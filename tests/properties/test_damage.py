@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
 from s2s_search import history, results
 from s2s_search.cli import main
@@ -32,7 +34,23 @@ NASTY = [
     "~",
     "- -",
 ]
-JSON_NASTY = [None, [], {}, -1, 1e308, True, "", "x", [None], {"a": {}}, "../../x", 2**70, "trial-99999999999999999999"]
+JSON_NASTY = [
+    *[None, True, -1, 0, 1e308, float("nan"), 2**70, 10**400, "", "x", "\x00", "\ud800", "../../x", "a://b"],
+    *[[], [None], {}, {"a": {}}, {"name": 5}, [["parameters", "minimize"], ["dev.loss", "maximize"], ["x", "x"]]],
+    *["trial-00001", "trial-000000001", "trial-99999999999999999999", "dev.bleu", "category", "diverged"],
+]
+NASTY_KEYS = [
+    *["trial", "status", "step", "metric", "goal", "searched", "scheduler", "storage", "objectives", "event", "time"],
+    *["seconds", "rung", "rank", "of", "cutoff", "elapsed", "best.dev.loss", "dev.bleu", "settings", "index", "x", ""],
+]
+# What a search event holds besides, to go on from it.
+SEARCH = {
+    "trials": 3,
+    "scheduler": {"name": "asha", "max_steps": 20},
+    "objectives": [["dev.loss", "minimize"], ["parameters", "minimize"]],
+    **{"space": "space.yaml", "seed": 0, "draws": 3, "overrides": {}, "storage": None},
+    "corpus": {"name": "copy", "fingerprint": "0"},
+}
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -64,14 +82,16 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def spoilt_event(line: bytes, rng: random.Random) -> bytes:
-    """A line of the log with one of its values replaced, or taken away."""
+    """A line of the log with one of its values, or of those inside them, replaced, added or taken away."""
     event = json.loads(line)
-    key = rng.choice(list(event))
-    if rng.random() < 0.3:
-        del event[key]
+    inner = [value for value in event.values() if isinstance(value, dict) and value]
+    values = rng.choice(inner) if inner and rng.random() < 0.3 else event
+    key, kind = rng.choice(list(values)), rng.random()
+    if kind < 0.2:
+        del values[key]
     else:
-        event[key] = rng.choice(JSON_NASTY)
-    return json.dumps(event).encode()
+        values[key if kind < 0.7 else rng.choice(NASTY_KEYS)] = rng.choice(JSON_NASTY)
+    return json.dumps(event, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
 
 
 def write_run(folder: Path) -> list[bytes]:
@@ -82,10 +102,11 @@ def write_run(folder: Path) -> list[bytes]:
     report = {"seconds": 1.0, "status": "running", "dev.loss": 2.0, "parameters": 7, "dev.bleu": 1.5}
     driver = {"reports": 2, "seconds": 1.0, "processor_seconds": 0.1}
     events: list[dict[str, object]] = [
-        {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": searched, "trials": 3},
+        {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": searched, **SEARCH},
         {"event": "trial", **trial, "settings": settings, "config": {"train.seed": 1, "attention.dim": 64}},
         {"event": "report", **trial, "step": 10, **report},
         {"event": "decision", **trial, "action": "continue", "step": 10, "value": 2.0, "cutoff": None, "rung": 10.0},
+        {"event": "decision", **trial, "action": "stop", "step": 10, "value": 2.0, "cutoff": 1.0, "rank": 2, "of": 3},
         {"event": "restart", **trial, "cause": "lost", "message": "The actor died."},
         {"event": "report", **trial, "step": 20, **report},
         {"event": "exploit", **trial, "source": "trial-00001", "settings": settings, "config": {"train.seed": 1}},
@@ -93,12 +114,10 @@ def write_run(folder: Path) -> list[bytes]:
         {"event": "trial", "trial": "trial-00001", "settings": {}, "config": {}},
         {"event": "note", "message": "no room", **trial},
         {"event": "status", "trial": "trial-00001", "status": "failed", "message": "ValueError: 1"},
-        {
-            "event": "status",
-            "status": "interrupted",
-            "driver": driver,
-        },
-        {"event": "resume", "trials": 3, "hours": None},
+        {"event": "trial", "trial": "trial-00002", "settings": settings, "config": {}},
+        {"event": "status", "trial": "trial-00002", "status": "stopped"},
+        {"event": "status", "status": "interrupted", "driver": driver},
+        {"event": "resume", "trials": 3, "draws": 3, "hours": None},
     ]
     lines = [json.dumps({**event, "time": 1000.0 + k}).encode() for k, event in enumerate(events)]
     (folder / "events.jsonl").write_bytes(b"\n".join(lines) + b"\n")
@@ -118,15 +137,24 @@ def holds(call: Callable[[], object]) -> bool:
 
 
 def read_all(folder: Path) -> None:
+    """Reads a folder in every way, first from its log alone; tables and history must tell the same."""
+    for name in (results.TRIALS, results.REPORTS):
+        (folder / name).unlink(missing_ok=True)
     found = results.load(folder)
     found.best(None)
     found.worker_seconds()
     found.pareto()
     for key in found.searched:
         found.by(key)
+    results.write_tables(folder)
+    assert results.load(folder).trials.equals(found.trials)
     past = history.load_history(folder)
     for trial in list(past.trials.values()):
-        list(history.explain(past, trial.number))
+        assert "\n".join(history.explain(past, trial.number)).encode()
+    bests = {name: trial.best and trial.best[past.search["metric"]] for name, trial in past.trials.items()}
+    told = {name: (trial.status, bests[name]) for name, trial in past.trials.items()}
+    columns = found.trials[["trial", "status", f"best.{found.metric}"]].astype(object)
+    assert {name: (status, None if pd.isna(best) else best) for name, status, best in columns.to_numpy()} == told
     assert all((folder / name).resolve().parent == folder.resolve() for name in [*past.trials, *found.trials["trial"]])
 
 
@@ -141,7 +169,7 @@ def test_damaged_space_files(tmp_path: Path, count: int) -> None:
     assert 0 < good < count
 
 
-@pytest.mark.parametrize("count", [1200, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [500, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
     lines = write_run(tmp_path)
@@ -166,14 +194,80 @@ def test_damaged_tables_are_made_anew(tmp_path: Path) -> None:
     rng = random.Random(0)
     write_run(tmp_path)
     results.write_tables(tmp_path)
-    whole = results.load(tmp_path).trials
+    whole = results.load(tmp_path)
     for name in ("trials.parquet", "reports.parquet"):
         data = (tmp_path / name).read_bytes()
-        for _ in range(60):
-            cut = data[: rng.randrange(len(data))]
-            (tmp_path / name).write_bytes(cut if rng.random() < 0.5 else cut + bytes(len(data) - len(cut)))
-            assert results.load(tmp_path).trials.equals(whole)
+        for _ in range(100):
+            at = rng.randrange(len(data))
+            flipped = bytes([data[at] ^ (1 << rng.randrange(8))])
+            spoilt = rng.choice([data[:at], data[:at].ljust(len(data), b"\0"), data[:at] + flipped + data[at + 1 :]])
+            (tmp_path / name).write_bytes(spoilt)
+            found = results.load(tmp_path)
+            assert found.trials.equals(whole.trials)
+            assert found.reports.equals(whole.reports)
+            assert (found.status, found.driver, found.damaged) == (whole.status, whole.driver, whole.damaged)
         (tmp_path / name).write_bytes(data)
+
+
+def test_tables_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    results.write_tables(tmp_path)
+    table = pd.read_parquet(tmp_path / "trials.parquet")
+    table.replace("trial-00001", "../../x").to_parquet(tmp_path / "trials.parquet")
+    assert list(results.load(tmp_path).trials["trial"]) == ["trial-00000", "trial-00001", "trial-00002"]
+
+
+def test_a_damaged_line_is_as_good_as_none(tmp_path: Path) -> None:
+    lines, log = write_run(tmp_path), tmp_path / "events.jsonl"
+    for at in range(1, len(lines)):
+        log.write_bytes(b"\n".join([*lines[:at], b"\xff{", *lines[at + 1 :], b""]))
+        spoilt = results.load(tmp_path)
+        log.write_bytes(b"\n".join([*lines[:at], *lines[at + 1 :], b""]))
+        without = results.load(tmp_path)
+        assert spoilt.trials.equals(without.trials)
+        assert spoilt.reports.equals(without.reports)
+        assert spoilt.damaged == (f"{log}: line {at + 1}: no event, left out: '\ufffd{{'",)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "trials.parquet", "reports.parquet"])
+def test_missing_files_and_folders_in_their_place(tmp_path: Path, name: str) -> None:
+    write_run(tmp_path)
+    whole = results.write_tables(tmp_path).trials
+    for make in (lambda: None, (tmp_path / name).mkdir):
+        (tmp_path / name).unlink(missing_ok=True)
+        make()
+        if name == "events.jsonl":
+            assert [main([*verb, str(tmp_path)]) for verb in (["results"], ["decode"])] == [2, 2]
+            assert main(["explain", str(tmp_path), "0"]) == 2
+        else:
+            assert results.load(tmp_path).trials.equals(whole)
+
+
+def test_decode_names_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(2)
+    write_run(tmp_path)
+    lines = tmp_path / "lines"
+    lines.write_text("a b\n")
+    best = tmp_path / "trial-00000" / "best.pt"
+    best.parent.mkdir()
+    command = ["decode", str(tmp_path), "--input", str(lines)]
+    for snapshot in (
+        {},
+        [],
+        {"step": "x"},
+        {"step": 1},
+        {"step": 1, "hparams": {"model": "x"}},
+        {"step": 1, "x": Path()},
+    ):
+        torch.save(snapshot, best)
+        data = best.read_bytes()
+        assert main(command) == 2
+        assert capsys.readouterr().err
+    for _ in range(50):
+        at = rng.randrange(len(data))
+        best.write_bytes(rng.choice([data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]]))
+        assert main(command) == 2
+        assert "best.pt: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [["results"], ["explain"]])

@@ -1,12 +1,15 @@
 """Checkpoints that are cut short, spoilt, or find no room."""
 
+import contextlib
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from s2s_search.checkpoints import Checkpoints, read_snapshot
+from s2s_search.table import ConfigError
 
 
 def snapshot(step: int) -> dict[str, object]:
@@ -69,3 +72,66 @@ def test_without_room_the_old_ones_stay(tmp_path: Path, monkeypatch: pytest.Monk
     found = checkpoints.newest()
     assert found is not None
     assert found["step"] == 10
+
+
+class Killed(BaseException):
+    """Ends a save as a kill does: nothing is cleaned up."""
+
+
+class Dying:
+    """A file system whose writer dies at the n-th time that it changes something."""
+
+    def __init__(self, files: Any, n: int) -> None:
+        self.files, self.left = files, n
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("move", "copy_file", "open_output_stream"):
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+        return getattr(self.files, name)
+
+
+@pytest.mark.parametrize("n", range(6))
+@pytest.mark.parametrize("is_best", [True, False])
+def test_a_writer_that_is_killed_leaves_whole_snapshots(tmp_path: Path, n: int, is_best: bool) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (10, 20):
+        checkpoints.save(snapshot(step), is_best=True)
+    checkpoints._files = Dying(checkpoints._files, n)
+    with contextlib.suppress(Killed):
+        checkpoints.save(snapshot(30), is_best)
+    again = Checkpoints(tmp_path)
+    found = again.newest()
+    assert found is not None
+    assert found["step"] in (20, 30)
+    assert not again.problems
+    best = read_snapshot(f"{tmp_path}/best.pt")["step"]
+    assert best == 30 if is_best and found["step"] == 30 else best >= 20  # what the newest takes for kept is kept
+    again.keep_best()
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+    again.remove()
+    assert not any(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_read_nothing_is_taken(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (10, 20):
+        checkpoints.save(snapshot(step), is_best=True)
+    for name in ("best.pt", "last.pt", "previous.pt"):
+        (tmp_path / name).write_bytes(b"\0" * 100)
+    assert checkpoints.newest() is None
+    assert [problem.split()[0] for problem in checkpoints.problems] == ["last.pt", "previous.pt", "best.pt"]
+
+
+@pytest.mark.parametrize("place", ["nothing://x", "a b://", "file://%zz", "://"])
+def test_a_url_that_is_none_is_the_users_to_mend(place: str) -> None:
+    with pytest.raises(ConfigError, match="is no place for checkpoints: "):
+        Checkpoints(place)
+
+
+@pytest.mark.parametrize("held", [{"step": 1, "x": Path()}, {"step": "1"}, {}, [1], {"step": 1, "x": print}])
+def test_what_is_no_snapshot_is_refused_and_runs_nothing(tmp_path: Path, held: object) -> None:
+    torch.save(held, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"snapshot|weights_only|Weights only|step|KeyError"):
+        read_snapshot(f"{tmp_path}/last.pt")

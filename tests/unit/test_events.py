@@ -75,3 +75,73 @@ def test_events_wait_for_room_and_no_line_is_half(tmp_path: Path, half: bool, mo
         log.flush()
         assert log.full == ""
     assert [event.get("message") for event in read_events(tmp_path)[0]] == [None, "0", "1", "2"]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from s2s_search.events import EventLog
+log = EventLog(Path(sys.argv[1]))
+log.append({"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}})
+size, (_, most) = log._size, resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, most))  # room for one more, and the half of another
+for k in range(3):
+    log.append({"event": "note", "message": str(k)})
+assert log.full, "there was room"
+print((log.folder / "events.jsonl").read_bytes().count(b"note"), flush=True)
+assert (log.folder / "events.jsonl").read_bytes().endswith(b"}\\n")
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+log.close()
+"""
+
+
+def test_a_file_that_may_not_grow_holds_whole_lines(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
+    assert [event.get("message") for event in read_events(tmp_path)[0]] == [None, "0", "1", "2"]
+
+
+@pytest.mark.parametrize("half", [r'"\ud800"', r'"\uDfff"', b'"\xed\xa0\x80"'])
+def test_what_cannot_be_shown_is_left_out(tmp_path: Path, half: str | bytes) -> None:
+    with EventLog(tmp_path) as log:
+        log.append(SEARCH)
+        log.append({"event": "note", "message": "a file named \udce9"})
+    with (tmp_path / EVENTS).open("ab") as file:
+        text = half.encode() if isinstance(half, str) else half
+        file.write(b'{"event": "note", "time": 1, "message": ' + text + b"}\n")
+        file.write(rb'{"event": "note", "time": 1, "message": "\ud83d\ude00"}' + b"\n")
+    events, damaged = read_events(tmp_path)
+    assert [event.get("message") for event in events] == [None, "a file named ?", "😀"]
+    assert len(damaged) == 1
+    assert "line 3: no event, left out" in damaged[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "note", "message": "no time"}',
+        '{"event": "note", "message": 3, "time": 1}',
+        '{"event": "trial", "trial": "../../x", "settings": {}, "config": {}, "time": 1}',
+        '{"event": "trial", "trial": "trial-00000", "settings": [], "config": {}, "time": 1}',
+        '{"event": "report", "trial": "trial-00000", "step": -1, "time": 1}',
+        '{"event": "report", "trial": "trial-00000", "step": 1.5, "time": 1}',
+        '{"event": "report", "trial": "trial-00000", "step": 1, "dev.loss": "1", "time": 1}',
+        '{"event": "report", "trial": "trial-00000", "step": 1, "dev.loss": NaN, "time": 1}',
+        '{"event": "decision", "trial": "trial-00000", "action": "stop", "step": 1, "value": null, "time": 1}',
+        '{"event": "resume", "trials": 3, "scheduler": "asha", "time": 1}',
+        '{"event": "resume", "trials": 3, "draws": -1, "time": 1}',
+        '{"event": "resume", "trials": 1' + "0" * 5000 + ', "time": 1}',
+        '["event"]',
+        "[" * 100_000,
+        "",
+    ],
+)
+def test_a_line_that_is_no_event_is_named_by_its_number(tmp_path: Path, line: str) -> None:
+    with EventLog(tmp_path) as log:
+        log.append(SEARCH)
+    with (tmp_path / EVENTS).open("a") as file:
+        file.write(line + "\n")
+    events, damaged = read_events(tmp_path)
+    assert [event["event"] for event in events] == ["search"]
+    assert len(damaged) == 1
+    assert damaged[0].startswith(f"{tmp_path / EVENTS}: line 2: no event, left out: ")

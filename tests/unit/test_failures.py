@@ -2,7 +2,7 @@
 
 import pytest
 
-from s2s_search.failures import grouped, status_of
+from s2s_search.failures import error_message, grouped, status_of
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,21 @@ def test_failures_are_grouped_by_cause_with_what_only_they_share() -> None:
         {"cell": "GRUCell"},
     )
     assert [failure.trials for failure in others] == [("c",), ("e",)]
+
+
+def test_a_failure_alone_shares_nothing_and_what_did_not_fail_is_no_group() -> None:
+    rows = [{"trial": "a", "status": "lost", "message": None, "dim": 8}, {"trial": "b", "status": "diverged", "dim": 9}]
+    (only,) = grouped(rows, ["dim"])
+    assert (only.status, only.message, only.trials, only.shared) == ("lost", "", ("a",), {})
+
+
+def test_what_all_have_is_shared_by_none() -> None:
+    rows = [{"trial": str(k), "status": "failed", "message": "E", "dim": 8, "cell": k % 2 or None} for k in range(4)]
+    rows[0]["status"] = rows[2]["status"] = "finished"
+    assert [dict(failure.shared) for failure in grouped(rows, ["dim", "cell"])] == [{"cell": 1}]
+
+
+@pytest.mark.parametrize("text", ["", "\n", 'Traceback\n  File "x.py", line 1, in f\n'])
+def test_an_error_without_a_message_has_a_status(text: str) -> None:
+    assert error_message(text) == "failed without a message"
+    assert status_of(text) == "failed"

@@ -1,0 +1,173 @@
+"""What a log says of its trials, from logs written by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from s2s_search.events import EventLog
+from s2s_search.history import History, explain, load_history
+from s2s_search.table import ConfigError
+
+Said = dict[str, object]
+
+
+def trial(k: int, at: float = 0, **settings: object) -> Said:
+    return {"event": "trial", "trial": f"trial-{k:05d}", "settings": settings, "config": settings, "time": at}
+
+
+def report(k: int, step: int, loss: float | None, at: float = 0, **rest: object) -> Said:
+    return {"event": "report", "trial": f"trial-{k:05d}", "step": step, "dev.loss": loss, "time": at, **rest}
+
+
+def end(k: int | None, status: str, at: float = 0, **rest: object) -> Said:
+    return {
+        "event": "status",
+        "status": status,
+        "time": at,
+        **({} if k is None else {"trial": f"trial-{k:05d}"}),
+        **rest,
+    }
+
+
+def restart(k: int, cause: str, at: float = 0, **rest: object) -> Said:
+    return {"event": "restart", "trial": f"trial-{k:05d}", "cause": cause, "time": at, **rest}
+
+
+def decision(k: int, action: str, value: float, cutoff: float | None, at: float = 0, **rest: object) -> Said:
+    numbers = {"action": action, "step": 9, "value": value, "cutoff": cutoff}
+    return {"event": "decision", "trial": f"trial-{k:05d}", "time": at, **numbers, **rest}
+
+
+def past(*events: Said, goal: str = "minimize", **search: object) -> History:
+    named = {"event": "search", "name": "x", "metric": "dev.loss", "goal": goal, "searched": {}, "time": 0, **search}
+    return History([named, *events])
+
+
+def test_statuses_restarts_and_losses() -> None:
+    history = past(
+        *[trial(k) for k in range(4)],
+        end(0, "finished"),
+        restart(1, "lost"),
+        restart(1, "lost"),
+        end(1, "lost", message="its node vanished"),
+        end(2, "failed", message="ValueError: 3"),
+        restart(2, "run again"),
+        report(2, 5, 1.0),
+        end(None, "interrupted", message="Ctrl-C"),
+    )
+    assert {name: held.status for name, held in history.trials.items()} == {
+        "trial-00000": "finished",
+        "trial-00001": "lost",
+        "trial-00002": "running",
+        "trial-00003": "running",
+    }
+    assert [held.losses for held in history.trials.values()] == [0, 2, 0, 0]
+    assert [held.message for held in history.trials.values()] == [None, "its node vanished", None, None]
+    assert [held.number for held in history.of("finished", "lost")] == [0, 1]
+    assert (history.status, history.message) == ("interrupted", "Ctrl-C")
+
+
+@pytest.mark.parametrize("goal, best", [("minimize", 4), ("maximize", 2)])
+def test_the_best_report_is_the_earliest_of_equals_and_never_of_a_divergence(goal: str, best: int) -> None:
+    losses = {2: 3.0, 4: 1.0, 6: 1.0, 8: 3.0, 10: None}
+    reports = [report(0, step, loss) for step, loss in losses.items()]
+    worst = 0.0 if goal == "minimize" else 9.0
+    held = past(trial(0), *reports, report(0, 12, worst, status="diverged"), goal=goal).trials["trial-00000"]
+    assert held.best is not None
+    assert held.best["step"] == best
+    assert (held.step, held.reports, held.said) == (12, 6, "diverged")
+
+
+def test_what_a_trial_repeats_counts_once() -> None:
+    repeated = [report(0, 5, 2.0), report(0, 10, 1.0), restart(0, "lost"), report(0, 5, 0.5), report(0, 10, 0.5)]
+    held = past(trial(0), *repeated, report(0, 15, 3.0), trial(0, other=1)).trials["trial-00000"]
+    assert (held.reports, held.step, held.config) == (3, 15, {})
+    assert held.best is not None
+    assert held.best["dev.loss"] == 1.0
+
+
+def test_an_exploit_changes_the_configuration_and_begins_the_steps_anew() -> None:
+    taken = {"event": "exploit", "trial": "trial-00000", "source": "trial-00001", "time": 3}
+    settings = {"optimizer.learning_rate": 0.5}
+    events = [trial(0), report(0, 30, 2.0), {**taken, "settings": settings, "config": settings}, report(0, 20, 1.0)]
+    history = past(*events)
+    held = history.trials["trial-00000"]
+    assert (held.config, held.settings, held.step) == (settings, settings, 20)
+    assert "took over the weights of trial-00001, with other settings" in list(explain(history, 0))
+
+
+def test_seconds_count_while_a_driver_is_at_work() -> None:
+    first = [trial(0, at=10), trial(1, at=10), end(0, "finished", at=30), end(None, "interrupted", at=40)]
+    history = past(*first, {"event": "resume", "trials": 2, "time": 1000}, end(1, "finished", at=1005))
+    assert history.elapsed == 40 + 5
+    assert history.busy == 2 * 20 + 10 + 5
+    assert history.status == "running"
+
+
+def test_a_resumed_search_has_new_budgets_and_its_old_metric() -> None:
+    again = {"event": "resume", "trials": 9, "hours": 2.0, "time": 5, "metric": "dev.bleu", "goal": "maximize"}
+    history = past(trial(0), report(0, 5, 1.0), again, trials=3, hours=1.0)
+    assert {key: history.search[key] for key in ("trials", "hours", "metric", "goal", "time")} == {
+        "trials": 9,
+        "hours": 2.0,
+        "metric": "dev.loss",
+        "goal": "minimize",
+        "time": 0,
+    }
+    assert "best dev.loss 1 at step 5" in list(explain(history, 0))
+
+
+def test_why_asha_stopped_a_trial() -> None:
+    kept = decision(0, "continue", 2.5, None, at=1, rung=3.0, rank=1, of=1)
+    stopped = decision(0, "stop", 2.0, 1.25, at=2, rung=9.0, rank=4, of=6)
+    history = past(trial(0, cell="GRUCell"), report(0, 9, 2.0), stopped, kept, end(0, "stopped"))
+    assert list(explain(history, 0)) == [
+        "trial-00000: stopped after step 9",
+        "  cell = GRUCell",
+        "best dev.loss 2 at step 9",
+        "rung 3, at step 9: dev.loss 2.5, the first of its kind, so it went on",
+        "rung 9, at step 9: dev.loss 2 against the cutoff 1.25, 4 of 6 so far: "
+        "stopped; dev.loss at or below 1.25 would have kept it",
+    ]
+
+
+def test_why_the_median_rule_stopped_a_trial_that_should_be_large() -> None:
+    stopped = decision(0, "stop", 20.0, 31.5, of=5)
+    line = list(explain(past(trial(0), stopped, end(0, "stopped"), goal="maximize", metric="dev.bleu"), 0))[1]
+    assert line == (
+        "step 9: dev.bleu 20 against the median of the others 31.5, 5 trials so far: "
+        "stopped; dev.bleu at or above 31.5 would have kept it"
+    )
+
+
+@pytest.mark.parametrize(
+    "events, line",
+    [
+        ([], "trial-00000: running, without a report"),
+        ([end(None, "out of budget")], "the search ended before it (out of budget); resume lets it go on"),
+        ([restart(0, "lost", step=7, message="gone")], "went on after step 7: lost (gone)"),
+        ([end(0, "failed", message="KeyError: 1")], "why: KeyError: 1"),
+        ([end(0, "failed")], "to see it fail under a debugger: run_search.py debug --run DIR --trial 0"),
+        ([restart(0, "lost"), end(0, "lost")], "its worker was lost 2 times, more than search.retries allows"),
+        ([end(0, "stopped")], "the scheduler, hyperband, ended it and gave no numbers"),
+        ([{"event": "note", "trial": "trial-00000", "message": "no room", "time": 1}], "no room"),
+    ],
+)
+def test_what_else_explain_says(events: list[Said], line: str) -> None:
+    assert line in list(explain(past(trial(0), *events, scheduler={"name": "hyperband"}), 0))
+
+
+def test_a_trial_that_never_began_is_named_with_those_that_did() -> None:
+    with pytest.raises(ConfigError, match="there is no trial 5; trials 1 to 3 began"):
+        list(explain(past(trial(3), trial(1)), 5))
+    with pytest.raises(ConfigError, match="there is no trial 0; none has begun"):
+        list(explain(past(), 0))
+
+
+@pytest.mark.parametrize("name", ["../../x", "trial-00001/..", "trial-1", "trial-000000001", "trial-١٢٣٤٥", "/x", ""])
+def test_a_name_that_is_none_of_ours_is_left_out(tmp_path: Path, name: str) -> None:
+    with EventLog(tmp_path) as log:
+        log.append({"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}})
+        for given in (name, "trial-00000", "trial-123456"):
+            log.append({"event": "trial", "trial": given, "settings": {}, "config": {}})
+    assert list(load_history(tmp_path).trials) == ["trial-00000", "trial-123456"]
