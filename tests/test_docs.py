@@ -11,6 +11,7 @@ import yaml
 
 from s2s_search import cli
 from s2s_search.spaces import load_space
+from s2s_search.verbs.trials import debug_configuration
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +59,7 @@ def test_configurations_of_the_commands_resolve(monkeypatch: pytest.MonkeyPatch)
     ]
     assert len(debugs) >= 3
     for args in debugs:
-        hparams, corpus, _ = cli.debug_configuration(args)
+        hparams, corpus, _ = debug_configuration(args)
         assert hparams["train.max_steps"] == (args.steps or hparams["train.max_steps"])
         assert corpus["name"] in ("cmudict", "reverse")
 

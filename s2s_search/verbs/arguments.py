@@ -1,0 +1,60 @@
+"""What the arguments of several verbs have in common."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Mapping
+
+from s2s_search.hparams import parse_hparams
+from s2s_search.table import ConfigError
+
+AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]  # name, function, help
+
+
+def add_cluster_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", metavar="A", help='join the Ray cluster at A, such as "auto" on one of its nodes')
+
+
+def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=counted(0), metavar="S", help="draw with another seed than the file's")
+    parser.add_argument(
+        "--hparams",
+        metavar="H",
+        help='hyperparameters that win over all others: "optimizer.name=SGD,..." or a JSON object',
+    )
+
+
+def overrides(args: argparse.Namespace) -> dict[str, object]:
+    if args.hparams is None:
+        return {}
+    try:
+        return dict(parse_hparams(args.hparams))
+    except ConfigError as error:
+        raise ConfigError(error.problems, where="--hparams") from None
+
+
+class counted:
+    """An argument that is a whole number of at least `minimum`."""
+
+    def __init__(self, minimum: int) -> None:
+        self.minimum = minimum
+
+    def __call__(self, text: str) -> int:
+        if not text.isdecimal() or int(text) < self.minimum:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {self.minimum}, but got {text!r}")
+        return int(text)
+
+
+def positive(text: str) -> float:
+    """An argument that is a number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text!r}")
+    return value
+
+
+def print_json(row: Mapping[str, object]) -> None:
+    print(json.dumps(row, ensure_ascii=False, default=str), flush=True)

@@ -1,0 +1,124 @@
+"""Verbs that run trials on Ray: search · resume · retry."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2s_search.spaces import load_space
+from s2s_search.table import ConfigError, nearest
+from s2s_search.verbs.arguments import AddVerb, add_cluster_argument, add_draw_arguments, counted, overrides, positive
+
+if TYPE_CHECKING:
+    from s2s_search.tuning import Outcome
+
+QUICKSTART = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"
+
+
+def add_verbs(verb: AddVerb) -> None:
+    sub = verb("search", search, "search a space on Ray Tune: on this machine, or on a cluster")
+    sub.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the search space (default: the quickstart)")
+    sub.add_argument(
+        "--trials",
+        type=counted(1),
+        metavar="N",
+        help="draw N configurations, not the file's number; grids and replicates multiply them",
+    )
+    sub.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/SPACE-TIME)")
+    sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
+    sub.add_argument("--warm-start", type=Path, metavar="DIR", help="a tpe sampler learns from this run first")
+    add_cluster_argument(sub)
+    add_draw_arguments(sub)
+
+    sub = verb("resume", resume, "go on with a search that was killed, interrupted or out of budget, or extend it")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--trials", type=counted(1), metavar="N", help="extend it: draw N configurations in all")
+    sub.add_argument("--hours", type=positive, metavar="H", help="a new search.hours for all of the search")
+    sub.add_argument("--gpu-hours", type=positive, metavar="H", help="a new search.gpu_hours")
+    add_cluster_argument(sub)
+
+    sub = verb("retry", retry, "run trials of a search again that failed")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument(
+        "--status",
+        default="failed",
+        metavar="S",
+        help="which: failed (default), out_of_memory, lost, or several with commas",
+    )
+    add_cluster_argument(sub)
+
+
+def search(args: argparse.Namespace) -> int:
+    file = args.file or QUICKSTART
+    if args.file is None and not file.exists():
+        raise ConfigError(
+            "name a search-space file; the quickstart is part of the repository, not of the installed package"
+        )
+    space = load_space(file)
+    given = overrides(args)
+    out = args.out or Path("runs") / f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from s2s_search.progress import Progress
+    from s2s_search.tuning import run_search
+
+    outcome = run_search(
+        space,
+        out=out,
+        trials=args.trials,
+        seed=args.seed,
+        address=args.address,
+        overrides=given,
+        command=["run_search.py", *sys.argv[1:]],
+        progress=Progress(),
+        storage=args.storage,
+        warm_start=args.warm_start,
+    )
+    return conclude(outcome, out)
+
+
+def resume(args: argparse.Namespace) -> int:
+    from s2s_search.progress import Progress
+    from s2s_search.tuning import resume_search
+
+    outcome = resume_search(
+        args.folder,
+        trials=args.trials,
+        hours=args.hours,
+        gpu_hours=args.gpu_hours,
+        address=args.address,
+        progress=Progress(),
+        say=print,
+    )
+    return conclude(outcome, args.folder)
+
+
+def retry(args: argparse.Namespace) -> int:
+    from s2s_search.failures import FAILURES
+
+    wanted = [status for status in args.status.split(",") if status]
+    if unknown := [status for status in wanted if status not in FAILURES]:
+        hint = nearest(unknown[0], FAILURES)
+        raise ConfigError(f"must be among {', '.join(FAILURES)}, but got {unknown[0]!r}{hint}", "--status")
+    from s2s_search.progress import Progress
+    from s2s_search.tuning import resume_search
+
+    outcome = resume_search(args.folder, again=wanted, address=args.address, progress=Progress(), say=print)
+    return conclude(outcome, args.folder)
+
+
+def conclude(outcome: "Outcome", folder: Path) -> int:
+    """Prints what a search came to, and returns its exit status."""
+    from s2s_search import ranking, results
+
+    table = results.load(outcome.folder)
+    ranking.print_ranking(table, 10)
+    ranking.print_pareto(table)
+    ranking.print_failures(table, folder)
+    ranking.print_times(table)
+    print(f"\nrun folder: {folder}\nmore: python run_search.py results {folder} · python run_search.py decode {folder}")
+    if outcome.status == "finished":
+        return 0
+    what = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
+    again = f"python run_search.py resume {folder}"
+    print(f"{what}; the tables hold what was done until then; to go on: {again}", file=sys.stderr)
+    return {"interrupted": 130, "failed": 1}.get(outcome.status, 0)

@@ -1,0 +1,116 @@
+"""Verbs about search spaces: check · sample · plan."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from s2s_search.spaces import Space, load_space
+from s2s_search.table import ConfigError
+from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
+
+
+def add_verbs(verb: AddVerb) -> None:
+    sub = verb("check", check, "report every problem of search-space files, with file and line")
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+
+    sub = verb("sample", sample, "print the configurations that a search would try")
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument(
+        "-n", dest="trials", type=counted(1), metavar="N", help="how many (default: all that a search runs)"
+    )
+    add_draw_arguments(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    sub = verb("plan", plan, "say what a search will cost: steps, hours, memory, disk")
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument(
+        "--gpus", type=counted(1), metavar="N", help="plan for a cluster with N GPUs, not for this machine"
+    )
+    sub.add_argument("--trials", type=counted(1), metavar="N", help="draw N configurations, not the file's number")
+    add_draw_arguments(sub)
+    sub.add_argument("--no-probe", action="store_true", help="train nothing, and leave out hours and memory")
+    sub.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def check(args: argparse.Namespace) -> int:
+    good = True
+    for path in args.files:
+        try:
+            space = load_space(path)
+            trials = space.trials()
+            check_files(space)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            good = False
+        else:
+            models, searched = " and ".join(space.models), ", ".join(space.searched)
+            print(f"{path}: ok: {len(trials)} trials of {models}, searching {searched}")
+    return 0 if good else 2
+
+
+def check_files(space: Space) -> None:
+    """Reads the user's own corpus: unequal line counts and the like are problems, too."""
+    if "name" not in space.corpus:
+        from s2s_search.corpus import load_corpus
+
+        try:
+            load_corpus(space.corpus)
+        except ConfigError as error:
+            raise ConfigError(error.problems, where=error.where or str(space.path)) from None
+
+
+def sample(args: argparse.Namespace) -> int:
+    space = load_space(args.file)
+    trials = space.trials(args.trials, args.seed, overrides(args))[: args.trials]
+    if args.json:
+        for config in trials:
+            print_json(config)
+        return 0
+    constant = {key: value for key, value in trials[0].items() if all(trial.get(key) == value for trial in trials)}
+    if len(trials) > 1 and constant:
+        print("in every trial:", settings(constant))
+    for k, config in enumerate(trials):
+        differing = config if len(trials) == 1 else {key: value for key, value in config.items() if key not in constant}
+        print(f"trial-{k:05d}:", settings(differing))
+    return 0
+
+
+def settings(config: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in config.items())
+
+
+def plan(args: argparse.Namespace) -> int:
+    from s2s_search.corpus import load_corpus
+    from s2s_search.plan import make_plan
+    from s2s_search.text_files import collecting
+
+    space = load_space(args.file)
+    problems: list[str] = []
+    with collecting(problems):
+        trials = space.trials(args.trials, args.seed, overrides(args))
+    with collecting(problems):
+        corpus = load_corpus(space.corpus)
+    if problems:
+        raise ConfigError(problems, where=str(args.file))
+    made = make_plan(space, corpus, trials, gpus=args.gpus, probed=not args.no_probe)
+    command = search_command(args, "auto" if args.gpus and made.resources.gpu else None)
+    if args.json:
+        print_json(asdict(made) | {"command": command})
+    else:
+        for heading, text in made.lines():
+            print(f"{heading:<13}{text}")
+        print(f"{'start':<13}{command}")
+    if made.problems:
+        raise ConfigError(made.problems, where=str(args.file))
+    return 0
+
+
+def search_command(args: argparse.Namespace, address: str | None) -> str:
+    """The command that starts the search which `plan` was asked about."""
+    given = {"--trials": args.trials, "--seed": args.seed, "--hparams": args.hparams, "--address": address}
+    words = [word for key, value in given.items() if value is not None for word in (key, str(value))]
+    return shlex.join(["python", "run_search.py", "search", str(args.file), *words])

@@ -1,0 +1,42 @@
+"""Verbs that read run folders, with neither Ray nor torch: results."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from s2s_search.verbs.arguments import AddVerb, counted, print_json
+
+
+def add_verbs(verb: AddVerb) -> None:
+    sub = verb("results", show_results, "rank the trials of a run folder, also while its search runs")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--top", type=counted(1), metavar="N", help="only the best N")
+    sub.add_argument("--sort", metavar="COLUMN", help="rank by another column, such as dev.bleu or seconds")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="all columns as CSV")
+
+
+def show_results(args: argparse.Namespace) -> int:
+    from s2s_search import results
+
+    table = results.load(args.folder)
+    for problem in table.damaged:
+        print(problem, file=sys.stderr)
+    if not args.json and not args.csv:
+        from s2s_search import ranking
+
+        ranking.print_ranking(table, args.top, args.sort)
+        ranking.print_pareto(table)
+        ranking.print_failures(table, args.folder)
+        ranking.print_times(table)
+        if table.status == "killed":
+            print(f"its driver was killed; to go on: python run_search.py resume {args.folder}")
+        return 0
+    ranked = table.best(args.top, args.sort)
+    if args.csv:
+        print(ranked.to_csv(index=False), end="")
+    else:
+        for row in ranked.astype(object).where(ranked.notna(), None).to_dict("records"):
+            print_json({str(column): value for column, value in row.items()})
+    return 0

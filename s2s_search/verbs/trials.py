@@ -1,0 +1,230 @@
+"""Verbs about one trial: debug · explain · decode."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from s2s_search.hparams import Hparams, resolve
+from s2s_search.spaces import Space, load_space
+from s2s_search.table import MODELS, ConfigError
+from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
+
+
+def add_verbs(verb: AddVerb) -> None:
+    sub = verb("debug", debug, "run one trial in this process, without Ray")
+    sub.add_argument("--model", help=" or ".join(MODELS) + " (default: the latter)")
+    sub.add_argument(
+        "--corpus", metavar="C", help="cmudict (default), copy, reverse, or {train: [A, B], dev: [C, D], ...}"
+    )
+    sub.add_argument("--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)")
+    sub.add_argument("--space", type=Path, metavar="FILE", help="take the configuration from a search space ...")
+    sub.add_argument("--trial", type=counted(0), metavar="K", help="... the one that a search runs as trial K, from 0")
+    sub.add_argument("--trials", type=counted(1), metavar="N", help="... when that search drew N configurations")
+    sub.add_argument(
+        "--run", dest="of", type=Path, metavar="DIR", help="take configuration and corpus of --trial K from a run"
+    )
+    sub.add_argument(
+        "--out", type=Path, metavar="DIR", help="keep configuration, reports and checkpoints in a new folder"
+    )
+    add_draw_arguments(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON object a line for each report, and nothing else")
+
+    sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("trial", type=counted(0), metavar="TRIAL", help="its number, from 0")
+
+    sub = verb("decode", decode, "let the best model of a search answer, from its checkpoint")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run")
+    sub.add_argument("--trial", type=counted(0), metavar="K", help="another trial's model, from 0")
+    sub.add_argument("--input", type=Path, metavar="FILE", help="source lines (default: standard input)")
+    sub.add_argument("--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)")
+
+
+def debug(args: argparse.Namespace) -> int:
+    hparams, corpus_spec, space = debug_configuration(args)
+    from s2s_search.corpus import load_corpus
+
+    corpus = load_corpus(corpus_spec)
+    if args.out is not None:
+        make_new_folder(args.out)
+    import torch  # late: a corpus is encoded sooner without, and its problems are said at once
+
+    from s2s_search.training import train
+
+    torch.set_num_threads(max(1, int(space.resources.cpu)) if space else 1)  # as many as the trial of a search has
+    gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
+    reports: Iterable[Any] = train(hparams, corpus, "cuda" if gpu else "cpu")
+    if args.out is not None:
+        from s2s_search.checkpoints import Checkpoints, keep_snapshots
+
+        (args.out / "config.json").write_text(json.dumps(hparams.flat(), indent=1) + "\n")
+        metric, goal = (space.metric.name, space.metric.goal) if space else ("dev.loss", "minimize")
+        reports = keep_snapshots(reports, Checkpoints(args.out), metric, goal)
+    if not args.json:
+        print(f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps")
+    status = ""
+    for report in reports:
+        status = str(report.metrics["status"])
+        print_json(report.metrics) if args.json else print(report_line(report.metrics), flush=True)
+        if args.out is not None:
+            with (args.out / "reports.jsonl").open("a") as file:
+                file.write(json.dumps(report.metrics) + "\n")
+    if status == "diverged" and not args.json:
+        print("diverged: the loss is no longer finite; the values above stand for the worst", file=sys.stderr)
+    return 0
+
+
+def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, object], Space | None]:
+    """The configuration, the corpus and the search space of a debug run."""
+    given = overrides(args)
+    if args.steps is not None:
+        given["train.max_steps"] = args.steps
+    space = None
+    corpus: dict[str, object] = {"name": "cmudict"}
+    model = args.model or str(given.get("model", MODELS[1]))
+    if args.of is not None:
+        return run_configuration(args, given)
+    if args.space is not None:
+        if args.model is not None:
+            raise ConfigError("--model: a search space names the model itself; leave one of the two out")
+        space = load_space(args.space)
+        corpus = space.corpus
+        trial = args.trial or 0
+        trials = space.trials(args.trials, args.seed, given)
+        if trial >= len(trials):
+            law = f"{args.space} has trials 0 to {len(trials) - 1}; --trials N draws more, as it does for search"
+            raise ConfigError(f"--trial {trial}: {law}")
+        given = trials[trial]
+        model = str(given["model"])
+    elif not (args.trial is args.trials is args.seed is None):
+        raise ConfigError("--trial, --trials and --seed choose from a search space: name one with --space FILE")
+    if args.corpus is not None:
+        corpus = parse_corpus(args.corpus)
+    try:
+        hparams = resolve(model, {key: value for key, value in given.items() if key != "model"})
+    except ConfigError as error:
+        raise ConfigError(error.problems, where=None if space else "--hparams" if args.hparams else "debug") from None
+    return hparams, corpus, space
+
+
+def run_configuration(
+    args: argparse.Namespace, given: dict[str, object]
+) -> tuple[Hparams, dict[str, object], Space | None]:
+    """The configuration of a trial of a run folder, with the corpus and the space of its search."""
+    from s2s_search.history import load_history, space_of
+
+    if args.trial is None or args.space is not None or args.model is not None:
+        raise ConfigError("--run DIR needs --trial K, and neither --space nor --model")
+    past = load_history(args.of)
+    trial = past.trials.get(f"trial-{args.trial:05d}")
+    if trial is None:
+        raise ConfigError(f"there is no trial {args.trial}; {len(past.trials)} have begun", f"--run {args.of}")
+    space = space_of(past, args.of)
+    config = trial.config | given
+    if "model" not in config:
+        raise ConfigError(f"{trial.name} has no model in the log", f"--run {args.of}")
+    hparams = resolve(str(config["model"]), {key: value for key, value in config.items() if key != "model"})
+    return hparams, parse_corpus(args.corpus) if args.corpus else space.corpus, space
+
+
+def parse_corpus(text: str) -> dict[str, object]:
+    """The name of a built-in corpus, or the mapping that a search space would have; relative paths as they are."""
+    import yaml
+
+    from s2s_search.corpus import check_corpus
+
+    try:
+        spec = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"must be a name or a mapping such as {{train: [A, B], dev: [C, D]}}, but got {text!r}", "--corpus"
+        ) from None
+    spec = spec if isinstance(spec, dict) else {"name": spec}
+    problems = [f"{key}: {problem}" if key else problem for key, problem in check_corpus(spec)]
+    if problems:
+        raise ConfigError(problems, where="--corpus")
+    return spec
+
+
+def make_new_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(
+            "exists already, and nothing is ever overwritten; name a new folder", where=f"--out {folder}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be made: {error.strerror}", where=f"--out {folder}") from None
+
+
+def report_line(metrics: Mapping[str, Any]) -> str:
+    """A report in a line: step 200 · train.loss 2.1 · dev.loss 2.0 · ..."""
+    shown = ["train.loss", "dev.loss", "dev.error_rate", "dev.word_error_rate", "dev.bleu", "learning_rate"]
+    numbers = [f"{name} {metrics[name]:.4g}" for name in shown]
+    return " · ".join([f"step {metrics['step']}", *numbers, f"{metrics['seconds']:.1f} s"])
+
+
+def explain(args: argparse.Namespace) -> int:
+    from s2s_search import history
+
+    try:
+        for line in history.explain(history.load_history(args.folder), args.trial):
+            print(line.replace("--run DIR", f"--run {args.folder}"))
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.where or str(args.folder)) from None
+    return 0
+
+
+def decode(args: argparse.Namespace) -> int:
+    path = checkpoint_path(args.folder, args.trial)
+    lines: Iterable[str] = read_lines(args.input)
+    from s2s_search.decoding import load_trained
+
+    trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
+    if args.input is None and sys.stdin.isatty():
+        print(f"{path}, step {trained.step}: a source a line, end with Ctrl-D", file=sys.stderr)
+        for line in lines:  # answer each line at once
+            print(*trained.answers([line]), flush=True)
+        return 0
+    for answer in trained.answers(lines):
+        print(answer)
+    return 0
+
+
+def checkpoint_path(folder: Path, trial: int | None) -> str:
+    """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
+    from s2s_search.checkpoints import BEST, Checkpoints
+
+    if (folder / BEST).exists() and trial is None:
+        return str(folder / BEST)
+    from s2s_search import results
+    from s2s_search.events import first_event
+
+    table = results.load(folder)
+    place = first_event(folder).get("storage") or folder
+    names = [str(name) for name in table.best(None).trial]
+    if trial is not None:
+        names = [f"trial-{trial:05d}"]
+        if names[0] not in set(table.trials.trial):
+            known = ", ".join(map(str, table.trials.trial.head(12))) + (", ..." if len(table.trials) > 12 else "")
+            raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
+    for name in names:
+        if Checkpoints(f"{place}/{name}").has_best():
+            return f"{place}/{name}/{BEST}"
+    if trial is None:
+        raise ConfigError("no trial has a checkpoint yet", where=str(folder))
+    law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"
+    raise ConfigError(f"{names[0]} has no checkpoint: {law}", where=str(folder))
+
+
+def read_lines(path: Path | None) -> Iterable[str]:
+    if path is None:
+        return (line.rstrip("\r\n") for line in sys.stdin)
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is not UTF-8 text"
+        raise ConfigError(f"cannot be read: {reason}", where=f"--input {path}") from None
