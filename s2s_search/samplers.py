@@ -98,7 +98,7 @@ class TPE:
     def __init__(self, space: Space, trials: int | None = None, seed: int | None = None) -> None:
         self.space = space
         self.seed = space.search.seed if seed is None else seed
-        self._optuna = _import_optuna(space)
+        self._optuna = _import_optuna()
         self._draws = space.trials(trials, seed)
         self._distributions = {dimension.key: self._distribution(dimension) for dimension in space.varying}
         self._trials: dict[int, Trial] = {}
@@ -241,12 +241,9 @@ def _place(dimension: Dimension, value: object) -> float:
     return domain.values.index(value) if isinstance(domain, Choice) else domain.position(value)
 
 
-def _import_optuna(space: Space) -> Any:
-    try:
-        import optuna  # late: it takes a second, and only tpe needs it
-    except ImportError:
-        law = "search.method: tpe needs Optuna: pip install 's2s-search[tpe]'"
-        raise ConfigError(law, str(space.path)) from None
+def _import_optuna() -> Any:
+    import optuna  # late: it takes a second, and only tpe needs it
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

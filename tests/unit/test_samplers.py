@@ -299,13 +299,6 @@ def test_tpe_beats_random_search():
     assert sum(value < chance for value in found) >= 4
 
 
-def test_without_optuna_the_message_names_the_extra(space, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=re.escape("tpe needs Optuna: pip install 's2s-search[tpe]'")):
-        make_sampler(space(WIDE))
-    assert len(make_sampler(load_space(FOLDER / "quickstart.yaml"))) == 16
-
-
 def test_the_module_needs_no_package_of_the_layers_above():
     packages = ("torch", "ray", "pandas", "numpy", "rich", "optuna")
     code = f"import sys\nfor name in {packages}:\n    sys.modules[name] = None\nimport s2s_search.samplers"
