@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from s2s_search.dimensions import Choice, Dimension, Flat, Range, value_of
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import BUDGET, Space, completed, survives
-from s2s_search.table import ConfigError
 
 Values = Sequence[float | None]  # of a space's objectives, in their order
 STARTUP = 10  # trials with results before tpe looks at them

@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from s2s_search.hparams import resolve
 from s2s_search.metrics import pareto
 from s2s_search.samplers import STARTUP, TPE, Listed, explore, make_sampler
 from s2s_search.spaces import Space, load_space
-from s2s_search.table import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 RATE = "optimizer.learning_rate"
