@@ -28,6 +28,7 @@ SECONDS_BETWEEN_SYNCS = 1.0
 # The kinds of events, with what the readers need of each.
 NEEDED = {
     "search": {"name", "metric", "goal", "searched", "time"},
+    "queued": {"trial"},
     "trial": {"trial", "settings", "config"},
     "report": {"trial", "time", "step"},
     "decision": {"trial", "action", "step", "value"},

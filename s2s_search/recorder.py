@@ -88,6 +88,10 @@ class Recorder:
         self._first_ends = [(FAILED, "")] * ALIKE  # it did not end for these before
         self._log({"event": "resume", "trials": trials} | changes)
 
+    def queue(self, trial: str) -> None:
+        """Notes that hyperband has put a trial into a bracket."""
+        self._log({"event": "queued", "trial": trial})
+
     def begin_trial(self, trial: str, config: Config) -> None:
         """Writes the complete configuration of a trial, when it is not known yet."""
         if trial in self._begun:

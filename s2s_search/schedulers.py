@@ -1,8 +1,8 @@
 """When a trial is stopped: Ray Tune's schedulers, watched.
 
 Tune decides. `Watched` stands in front of it: what Tune has seen it does not see again, each decision is written down
-with its reason, and after a kill the decisions of the past are made again from the log, so that the rungs are as they
-were.
+with its reason, and after a kill the decisions of the past are made again from the log, so that rungs and brackets are
+as they were.
 """
 
 import math
@@ -28,6 +28,7 @@ from s2s_search.spaces import Scheduler, Space
 
 NEVER = 2**62
 PAUSING = ("hyperband", "pbt")  # they stop a trial to start it again from its checkpoint
+RUNS = (Trial.PENDING, Trial.RUNNING, Trial.PAUSED)
 IN_ORDER = ("asha", "none")  # a trial that has started runs to its end; median may pause one, where few are to compare
 
 Explore = Callable[[dict[str, Any]], dict[str, Any]]
@@ -107,6 +108,9 @@ class Watched(TrialScheduler):
         self._grace = settings.grace_steps
         self._curves: dict[str, list[tuple[float, float]]] = {}
         self._waiting: OrderedDict[str, Any] = OrderedDict()  # trials as they start; some have started already
+        self._past: dict[str, Past] = {}  # the trials of a log, in brackets and rungs
+        self._population: dict[str, dict[str, Any]] = {}  # of a log's trials, what pbt knows
+        self.queued: list[str] = []  # trials that hyperband has put into a bracket, not yet written down
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Ray pickles its scheduler into its own state: of this one nothing."""
@@ -116,27 +120,60 @@ class Watched(TrialScheduler):
         return True  # it has them
 
     def replay(self, events: Iterable[Event]) -> dict[str, dict[str, Any]]:
-        """Makes the decisions of a log's trials again; gives by trial the newest.
-
-        Those of schedulers that pause depend on Tune's state as well: they begin anew.
-        """
+        """Makes the decisions of a log's trials again, and gives by trial the newest."""
+        if self.name == "pbt":
+            self._replay_population(events)
+            return {}
         newest: dict[str, dict[str, Any]] = {}
-        if self.name in PAUSING:
-            return newest
-        trials: dict[str, Past] = {}
+        first = "queued" if self.name == "hyperband" else "trial"
         for event in events:
             kind, name = event["event"], event.get("trial", "")
-            if kind == "trial" and name not in trials:
-                trials[name] = Past(name)
-                self.inner.on_trial_add(None, trials[name])
-            elif kind == "report" and name in trials and event.get("step") is not None:
-                result = {key: event.get(key) for key in ("step", self.metric_name)}
-                if result[self.metric_name] is not None:
-                    trials[name].last_result = result
-                    self.on_trial_result(None, trials[name], result)
+            if kind == first and (first == "queued" or name not in self._past):
+                if name in self._past:  # it was lost before it ran, or is run again
+                    self.stop_trial(self._past[name])
+                self._past[name] = Past(name)
+                self.inner.on_trial_add(self, self._past[name])
+            elif kind == "report" and name in self._past and self._past[name].status in RUNS:
+                result = {key: event.get(key) for key in ("step", self.metric_name, "status")}
+                if None not in (result["step"], result[self.metric_name]):
+                    self._again(self._past[name], result)
                     if name in self.decisions:
                         newest[name] = self.decisions.pop(name)
-        return newest
+            elif kind == "status" and name in self._past and self.name == "hyperband":
+                self.stop_trial(self._past[name])
+        stopped = {name: {"action": "stop"} for name, past in self._past.items() if past.status == Trial.TERMINATED}
+        return newest | stopped
+
+    def _again(self, trial: "Past", result: dict[str, Any]) -> None:
+        trial.last_result, trial.status = result, Trial.RUNNING
+        action = self.on_trial_result(self, trial, result)
+        if self.name == "hyperband" and action == TrialScheduler.PAUSE:
+            trial.status = Trial.PAUSED
+        elif self.name == "hyperband" and action == TrialScheduler.STOP:
+            self.stop_trial(trial)
+
+    def stop_trial(self, trial: "Past") -> None:
+        """What a scheduler asks of Tune, of a trial of the past."""
+        if trial.status in RUNS:
+            self.inner.on_trial_remove(self, trial)
+            trial.status = Trial.TERMINATED
+
+    def _replay_population(self, events: Iterable[Event]) -> None:
+        """What pbt knows of its trials: values, and when they were compared. Its weights are in their checkpoints."""
+        interval, sign = self.inner._perturbation_interval, -1.0 if self.minimize else 1.0
+        for event in events:
+            kind, name = event["event"], event.get("trial", "")
+            known = self._population.get(name, {"last_perturbation_time": 0})
+            if kind == "exploit":
+                self._seen.pop(name, None)
+                times = ("last_perturbation_time", "last_train_time")
+                source = self._population.get(event["source"], {})
+                self._population[name] = known | {key: source[key] for key in times if key in source}
+            elif kind == "report" and event.get("step") is not None and event.get(self.metric_name) is not None:
+                step = self._seen[name] = event["step"]
+                if step - known["last_perturbation_time"] >= interval:
+                    score = {"last_score": sign * event[self.metric_name], "last_result": dict(event)}
+                    self._population[name] = score | {"last_perturbation_time": step, "last_train_time": step}
 
     def forget(self, trial: str) -> None:
         """Lets a trial report steps again that it has reported: it goes on from another's checkpoint."""
@@ -191,9 +228,27 @@ class Watched(TrialScheduler):
     # --- passed on ---
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._waiting[trial.trial_id] = trial
-        self._waiting.move_to_end(trial.trial_id)  # one that was lost
+        name = trial.trial_id
+        self._waiting[name] = trial
+        self._waiting.move_to_end(name)  # one that was lost
+        if self.name == "hyperband":
+            if name in self._past and self._past[name].status in RUNS:
+                self._take_place(self._past.pop(name), trial)
+                return
+            self.queued.append(name)
         self.inner.on_trial_add(tune_controller, trial)
+        if name in self._population:
+            vars(self.inner._trial_state[trial]).update(self._population.pop(name))
+
+    def _take_place(self, past: "Past", trial: Any) -> None:
+        """Puts a trial where the one of the past is in its bracket; it waits there where that one was paused."""
+        if past.status == Trial.PAUSED:
+            trial.set_status(Trial.PAUSED)
+            trial.update_last_result(past.last_result)
+        bracket, band = self.inner._trial_info.pop(past)
+        self.inner._trial_info[trial] = bracket, band
+        bracket._live_trials = {trial if t == trial else t: result for t, result in bracket._live_trials.items()}
+        bracket.trials_to_unpause = {trial if t == trial else t for t in bracket.trials_to_unpause}
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self.inner.on_trial_error(tune_controller, trial)
@@ -223,7 +278,7 @@ class Past(SimpleNamespace):
     """A trial of the past, as far as a scheduler looks at it; equal to the one of now that has its name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(trial_id=name, status="RUNNING", last_result={})
+        super().__init__(trial_id=name, status=Trial.PENDING, last_result={}, is_saving=False)
 
     def __hash__(self) -> int:  # type: ignore[override]
         return int(self.trial_id.removeprefix("trial-"))

@@ -440,6 +440,8 @@ class Search:
         begun = {trial.number for trial in history.trials.values()}  # Tune does not begin them in order
         self.new = [number for number in range(len(self.sampler)) if number not in begun]
         self.resumed, self.spent, self.busy = True, history.elapsed, history.busy
+        exploits = sum(event["event"] == "exploit" for event in history.events)
+        self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
         going_on = {trial.name: trial.step for trial in self.going_on}
         ended = len(history.trials) - len(going_on) - len(closed)
         return Plan(ended, closed, going_on, len(self.new))
@@ -698,6 +700,7 @@ class Listener(tune.Callback):
             self.recorder.wait(cluster.why_waiting(self.search.space.resources))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        self._write_queue()
         name, hparams = trial.trial_id, trial.config[HPARAMS]
         if trial.config[NUMBER] != trial.number:
             self.scheduler.forget(name)
@@ -709,6 +712,7 @@ class Listener(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
     ) -> None:
+        self._write_queue()
         name = trial.trial_id
         for note in result.pop("notes", ()):
             self.recorder.note(f"{name}: {note}", name)
@@ -741,6 +745,11 @@ class Listener(tune.Callback):
         values = _values(self.recorder.best.get(trial.trial_id), self.search.space)
         self.search.sampler.tell(trial.number, json.loads(trial.config[HPARAMS]), values, status)
         self._kept.ended(trial.trial_id, status)
+
+    def _write_queue(self) -> None:
+        for name in self.scheduler.queued:
+            self.recorder.queue(name)
+        self.scheduler.queued.clear()
 
     def _stop_clock(self, name: str) -> None:
         self._busy += time.monotonic() - self._started.pop(name, time.monotonic())

@@ -213,6 +213,29 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
     assert check_decisions(run) >= trials
 
 
+@pytest.mark.slow
+def test_hyperbands_brackets_go_on_after_kills(tmp_path: Path) -> None:
+    """Its choices follow from values alone, so that a search killed at any moment makes those of an undisturbed one."""
+    text = SPACE.format(trials=13, steps=200, grace=50, scheduler="hyperband")
+    text = text.replace("reduction_factor: 2", "reduction_factor: 4").replace("grace_steps: 50, ", "")
+    for name in ("calm", "run"):
+        (tmp_path / f"{name}.yaml").write_text(textwrap.dedent(text))
+    out = Driver("search", tmp_path / "calm.yaml", "--out", tmp_path / "calm").wait()
+    calm, run = results.load(tmp_path / "calm"), tmp_path / "run"
+    driver = Driver("search", tmp_path / "run.yaml", "--out", run)
+    total = len(calm.reports)
+    for killed in (total // 4, total // 2, 3 * total // 4):
+        assert driver.until_reports(run, killed)
+        driver.kill()
+        driver = Driver("resume", run)
+    out = driver.wait()
+    assert driver.process.returncode == 0, out
+    found = results.load(run)
+    assert compare(found, calm) == 13
+    assert found.trials["status"].tolist() == calm.trials["status"].tolist()
+    assert 0 < (calm.trials["status"] == "stopped").sum() < 13
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_goes_on_and_one_in_use_is_left_alone(
     calm: results.Results, tmp_path: Path, number: int

@@ -1,13 +1,13 @@
-"""Which trial starts next, and how asha counts ranks, against plain loops and Tune's own FIFO."""
+"""Which trial starts next, how asha counts ranks, and what is known after a kill, against plain loops and Tune."""
 
 import random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining
 
-from s2s_search.schedulers import Rung, Watched
+from s2s_search.schedulers import Past, Rung, Watched
 from s2s_search.spaces import Scheduler
 
 
@@ -50,3 +50,49 @@ def test_the_next_trial_is_the_one_that_tune_would_take(seed: int) -> None:
             trials.append(lost)
             watched.on_trial_add(tune, lost)
         assert watched.choose_trial_to_run(tune) is plain.choose_trial_to_run(tune)
+
+
+class Population:
+    """Watched pbt, with trials that only report: what it knows of each, and the log that it leaves."""
+
+    def __init__(self, minimize: bool) -> None:
+        inner: Any = PopulationBasedTraining(time_attr="step", perturbation_interval=20, custom_explore_fn=dict)
+        inner.set_search_properties("dev.loss", "min" if minimize else "max")
+        inner._checkpoint_or_exploit = lambda *_: None  # what is done with weights is Tune's and the trial's
+        settings = Scheduler(name="pbt", max_steps=99, grace_steps=20, reduction_factor=3)
+        self.watched, self.trials = Watched(inner, settings, "dev.loss", minimize), []
+        self.log: list[dict[str, Any]] = []
+
+    def add(self, name: str) -> Any:
+        manager = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+        trial = Past(name)
+        trial.experiment_tag, trial.run_metadata = name, SimpleNamespace(checkpoint_manager=manager)
+        trial.is_finished = lambda: False
+        self.watched.on_trial_add(SimpleNamespace(search_alg=None), trial)
+        self.trials.append(trial)
+        return trial
+
+    def report(self, trial: Any, step: int, value: float) -> None:
+        result = {"step": step, "dev.loss": value, "status": "running"}
+        tune: Any = SimpleNamespace(get_trials=lambda: self.trials)
+        self.watched.on_trial_result(tune, trial, result)
+        self.log.append({"event": "report", "trial": trial.trial_id} | result)
+
+    def known(self) -> list[tuple[object, ...]]:
+        states = (self.watched.inner._trial_state[trial] for trial in self.trials)
+        return [(s.last_score, s.last_perturbation_time, s.last_train_time) for s in states]
+
+
+@pytest.mark.parametrize("minimize", [True, False])
+def test_pbt_knows_after_a_kill_what_it_knew(minimize: bool) -> None:
+    draw, before, after = random.Random(1), Population(minimize), Population(minimize)
+    for k in range(4):
+        trial, step = before.add(f"trial-0000{k}"), 0
+        for _ in range(draw.randrange(1, 9)):
+            step += draw.choice([5, 10, 20])
+            before.report(trial, step, draw.random())
+    after.watched.replay(before.log)
+    for trial in before.trials:
+        after.add(trial.trial_id)
+    assert after.known() == before.known()
+    assert len(set(before.known())) > 1
