@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from s2s_search.table import ConfigError
-from s2s_search.verbs import searches, spaces, tables, trials
+from s2s_search.verbs import alternatives, searches, spaces, tables, trials
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for group in (spaces, trials, searches, tables):
+    for group in (spaces, trials, searches, tables, alternatives):
         group.add_verbs(verb)
     return parser
 

@@ -158,6 +158,10 @@ class Watched(TrialScheduler):
             self.inner.on_trial_remove(self, trial)
             trial.status = Trial.TERMINATED
 
+    def get_live_trials(self) -> list["Past"]:
+        """What median asks of Tune, to yield to trials that wait: the past had its turns."""
+        return []
+
     def _replay_population(self, events: Iterable[Event]) -> None:
         """What pbt knows of its trials: values, and when they were compared. Its weights are in their checkpoints."""
         interval, sign = self.inner._perturbation_interval, -1.0 if self.minimize else 1.0

@@ -1,0 +1,72 @@
+"""Real searches, replayed under their own settings: the decisions are those that were made."""
+
+import sys
+import time
+import types
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.cloudpickle
+
+from s2s_search import replay, tuning
+from s2s_search.hparams import Hparams
+from s2s_search.spaces import Resources, load_space
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-in below reaches workers with its code
+
+SPACE = """
+model: BasicSeq2Seq
+corpus: {{name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_length: 5}}
+search: {{method: grid}}
+scheduler: {{name: {scheduler}, max_steps: 40, grace_steps: 5, reduction_factor: 2}}
+parameters: {{train.seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}}
+"""
+
+
+def curves(hparams: Hparams, *_: object) -> Iterator[Any]:
+    """Falls to a level, and as fast, as the seed says."""
+    began, seed = time.perf_counter(), hparams["train.seed"]
+    for step in range(5, 41, 5):
+        time.sleep(0.005 * (1 + seed % 3))
+        loss = (seed * 7 % 12) / 12 + 4 / (step + seed)
+        status = "finished" if step == 40 else "running"
+        numbers = {"step": step, "seconds": time.perf_counter() - began, "status": status, "parameters": 7}
+        yield types.SimpleNamespace(metrics=numbers | {"dev.loss": loss}, snapshot=lambda step=step: {"step": step})
+
+
+def searched(folder: Path, scheduler: str, cpu: float) -> replay.Record:
+    (folder / "space.yaml").write_text(SPACE.format(scheduler=scheduler))
+    space = replace(load_space(folder / "space.yaml"), resources=Resources(cpu, 0))
+    assert tuning.run_search(space, out=folder / "run", train=curves).status == "finished"
+    return replay.load_record(folder / "run")
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_in_the_order_of_the_log_every_decision_is_made_again(tmp_path: Path, scheduler: str) -> None:
+    record = searched(tmp_path, scheduler, cpu=1)
+    trials = record.history.trials.values()
+    logged = {(trial.name, event["step"]): dict(event) for trial in trials for event in trial.decisions}
+    assert sum(event["action"] == "stop" for event in logged.values()) >= 3
+    made = replay.in_recorded_order(record)
+    for place, event in logged.items():
+        assert event == {"event": "decision", "time": event["time"], "trial": place[0], **made[place]}
+    stops = {place for place, decision in made.items() if decision["action"] == "stop"}
+    assert stops == {place for place, event in logged.items() if event["action"] == "stop"}
+    assert replay.made_again(record) == (len(logged), len(logged))
+
+
+def test_one_worker_after_another_comes_out_as_the_search_did(tmp_path: Path) -> None:
+    """One trial at a time: the order of the reports follows from that of the trials."""
+    from os import cpu_count
+
+    record = searched(tmp_path, "asha", cpu=cpu_count() or 1)
+    assert record.workers == 1
+    simulation = replay.Simulation(record, record.space.scheduler, workers=1)
+    outcome = simulation.run()
+    ends = {trial.name: (trial.status, trial.step) for trial in record.history.trials.values()}
+    assert {trial.trial_id: (trial.end, trial.reports[-1].step) for trial in simulation.trials} == ends
+    assert (outcome.unknown, outcome.regret) == ({}, 0)
+    assert outcome.worker_seconds == pytest.approx(record.seconds)
