@@ -189,6 +189,7 @@ def check_corpus(spec: object) -> list[tuple[str, str]]:
 # Built-in corpora
 
 TOY = dict(seed=0, train=10_000, dev=1_000, test=1_000, vocabulary=20, min_length=5, max_length=40)  # noqa: C408
+LARGEST_TOY = 100_000_000  # numbers: some gigabytes while they are made
 BUILT_IN: dict[str, dict[str, int]] = {"cmudict": {}, "copy": TOY, "reverse": TOY}  # keys and their defaults
 
 
@@ -198,6 +199,11 @@ def _toy_problems(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     if keys and not problems and spec["min_length"] > spec["max_length"]:
         lengths = f"min_length = {spec['min_length']} and max_length = {spec['max_length']}"
         problems.append(("min_length", f"must not be above max_length, but {lengths}"))
+    if keys and not problems:
+        numbers = sum(spec[part] for part in PARTS) * spec["max_length"] + spec["vocabulary"]
+        if numbers > LARGEST_TOY:
+            law = f"train, dev and test times max_length, and vocabulary, must not be above {LARGEST_TOY:,} numbers"
+            problems.append(("", f"{law}, but are {numbers:,}"))
     return problems
 
 

@@ -82,6 +82,7 @@ class EventLog:
         """
         row = {"event": event["event"], "time": round(time.time(), 3)}
         row |= {key: _finite(value) for key, value in event.items() if key != "event"}
+        _clean(row)
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         self._waiting.append(line.encode(errors="replace") + b"\n")  # a file's name may be no Unicode
         self.flush()
@@ -225,12 +226,20 @@ def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
     except (ValueError, RecursionError):
         rows = [_parse_line(line) for line in lines]
     events = [row for row in rows if _is_event(row)]
+    for event in events:
+        _clean(event)
     if not rows or not _is_event(rows[0]) or rows[0]["event"] != "search":
         raise ConfigError("is no log of a search: it does not begin with a search event", str(folder / EVENTS))
     if len(events) == len(rows):
         return events, []
     damaged = [i for i, row in enumerate(rows, 1) if not _is_event(row)]
     return events, [f"{folder / EVENTS}: line {i}: no event, left out: {_excerpt(lines[i - 1])}" for i in damaged]
+
+
+def _clean(event: Row) -> None:
+    """Takes out of a message what would move a terminal's cursor or colour what follows."""
+    if isinstance(message := event.get("message"), str) and not message.isprintable():
+        event["message"] = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message)
 
 
 def _parse_line(line: bytes) -> object:

@@ -307,6 +307,7 @@ def test_error_says_where(good: list[str]) -> None:
         ({"name": "copy", "min_lenght": 5}, [("min_lenght", "unknown key; did you mean 'min_length'?")]),
         ({"name": "copy", "train": 0, "seed": -1}, [("seed", "at least 0"), ("train", "at least 1, but is 0")]),
         ({"name": "copy", "dev": True, "test": 2.5}, [("dev", "but is True"), ("test", "but is 2.5")]),
+        ({"name": "copy", "train": 99_999_999_999}, [("", "must not be above 100,000,000 numbers, but are 4,0")]),
         ({"name": "copy", "min_length": 41}, [("min_length", "min_length = 41 and max_length = 40")]),
         ({"train": 5, "dev": ["a"]}, [("train", "but is 5"), ("dev", "but is ['a']")]),
         ({"train": ["a", ""], "dev": None}, [("train", "['a', '']"), ("dev", "but is None")]),

@@ -1,5 +1,7 @@
 """The event log: one writer, whole lines, and what happens where there is no room."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -145,3 +147,14 @@ def test_a_line_that_is_no_event_is_named_by_its_number(tmp_path: Path, line: st
     assert [event["event"] for event in events] == ["search"]
     assert len(damaged) == 1
     assert damaged[0].startswith(f"{tmp_path / EVENTS}: line 2: no event, left out: ")
+
+
+def test_no_message_moves_a_terminals_cursor(tmp_path: Path) -> None:
+    with contextlib.closing(EventLog(tmp_path)) as log:
+        log.append({"event": "note", "message": "a\x1b[2Jb\r\nc ß"})
+    line = (tmp_path / EVENTS).read_bytes()
+    assert json.loads(line)["message"] == "a?[2Jb  c ß"
+    (tmp_path / EVENTS).write_bytes(
+        json.dumps(SEARCH | {"time": 1.0}).encode() + b"\n" + line.replace(b"a ", b"a\\u001b")
+    )
+    assert read_events(tmp_path)[0][1]["message"] == "a?[2Jb  c ß"
