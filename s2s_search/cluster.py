@@ -5,10 +5,12 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import ray
 
+from s2s_search.progress import Interrupt
 from s2s_search.spaces import Resources
 from s2s_search.table import ConfigError
 
@@ -23,6 +25,11 @@ RAY_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # a search goes on from its own log
     "TUNE_MAX_PENDING_TRIALS_PG": "32",  # the driver looks through all that wait
 }
+SECONDS_BETWEEN_LOOKS = 0.5  # at signals, while tasks run
+Shared = TypeVar("Shared")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
 # Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
 # none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
@@ -134,3 +141,46 @@ def why_waiting(resources: Resources) -> str:
     found = (ray.available_resources(), ray.cluster_resources())  # type: ignore[no-untyped-call]
     free, all_ = (_amounts(amounts.get("CPU", 0), amounts.get("GPU", 0)) for amounts in found)
     return f"waiting: a trial needs {_amounts(resources.cpu, resources.gpu)} on one node; {free} of {all_} are free"
+
+
+def each(
+    function: Callable[[Shared, Argument], Result],
+    shared: Shared,
+    arguments: Sequence[Argument],
+    resources: Resources,
+    address: str | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Calls a function with what is shared and each of the arguments, as many at once as the nodes hold.
+
+    Gives the results as they come, with the arguments' positions. Ray is started or joined for it, and left when it
+    ends, also by Ctrl-C or a SIGTERM.
+
+    Raises:
+        ConfigError: no Ray can be joined, or none that is large enough; the function's own; or a worker was lost for
+            good.
+    """
+    if problems := ray_problems(resources, address):
+        raise ConfigError(problems)
+    interrupt = Interrupt()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ray_environment(address))
+        stack.enter_context(interrupt)
+        stack.callback(leave_ray)
+        join_ray(address, resources)
+        interrupt.listen()
+        task: Any = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(function)
+        common = ray.put(shared)
+        waiting = {task.remote(common, argument): position for position, argument in enumerate(arguments)}
+        while waiting:
+            interrupt.check()
+            for done in ray.wait(list(waiting), timeout=SECONDS_BETWEEN_LOOKS)[0]:
+                yield waiting.pop(done), _result(done)
+
+
+def _result(done: "ray.ObjectRef[Any]") -> Any:
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise ConfigError(f"a worker was lost: {str(error).splitlines()[0]}") from None

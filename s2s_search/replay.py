@@ -193,9 +193,6 @@ def _problems(values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[
         if key in given and not set(names) & set(heeding):
             law = f"only {' and '.join(heeding)} have one, but the scheduler is {', '.join(names)}"
             yield f"--{key.replace('_', '-')}: {law}"
-    for factor in values["reduction_factor"]:
-        if factor <= 1:
-            yield f"--reduction-factor: must be above 1, but got {factor:g}"
     longest, shortest = max(values["grace_steps"]), min(values["max_steps"])
     if longest > shortest:
         yield f"--grace-steps: must be at most --max-steps {shortest}, but got {longest}"

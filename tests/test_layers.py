@@ -31,6 +31,8 @@ WITHOUT = {
     "comparison": ("ray", "torch", "rich"),
     "ranking": ("ray", "torch"),
     "results": ("ray", "torch", "rich"),
+    "beams": ("ray", "torch", "rich"),
+    "replay": ("torch", "rich"),
     "progress": ("ray", "torch", "pandas"),
     "recorder": ("ray", "torch"),
 }

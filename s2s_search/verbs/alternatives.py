@@ -1,64 +1,78 @@
-"""Verbs that ask what other settings would have given, without training again: replay."""
+"""Verbs that ask what other settings would have given, without training again: replay · tune-decoding."""
 
 import argparse
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s2s_search.verbs.arguments import AddVerb, counted, positive, print_json
+from s2s_search.hparams import convert
+from s2s_search.space_files import SECTIONS
+from s2s_search.table import TABLE, Argument
+from s2s_search.verbs.arguments import AddVerb, add_cluster_argument, counted, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from s2s_search.replay import Record
 
+WIDTH, PENALTY = "inference.beam_search.beam_width", "inference.beam_search.length_penalty_weight"
+DECODED = (("--beams", WIDTH, "1,2,4,8", "beam widths"), ("--penalties", PENALTY, "0,0.5,1", "length penalties"))
+DECODING = "decoding.csv"
 AT_LEAST = ("worker_seconds", "share", "wall_seconds", "steps")  # so much, where trials are cut
-SCHEDULERS = ("asha", "hyperband", "median", "pbt", "none")
+REPLAYED = (
+    ("--scheduler", "name", "asha, median, hyperband, none"),
+    ("--reduction-factor", "reduction_factor", "of asha and hyperband"),
+    ("--grace-steps", "grace_steps", "of asha and median"),
+    ("--max-steps", "max_steps", "that a trial may make"),
+)
 
 
 def add_verbs(verb: AddVerb) -> None:
     sub = verb("replay", replay, "say what a search would have come to under another scheduler, from its curves")
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("--scheduler", type=several(scheduler), metavar="S", help="asha, median, hyperband, none")
-    sub.add_argument("--reduction-factor", type=several(positive), metavar="R", help="of asha and hyperband")
-    sub.add_argument("--grace-steps", type=several(counted(1)), metavar="N", help="of asha and median")
-    sub.add_argument("--max-steps", type=several(counted(1)), metavar="N", help="steps that a trial may make")
+    known = {argument.name: argument for argument in SECTIONS["scheduler"]}
+    for flag, key, what in REPLAYED:
+        sub.add_argument(flag, dest=key, type=several(known[key]), metavar=flag[2].upper(), help=what)
     sub.add_argument("--grid", action="store_true", help="what is not given takes several values")
     sub.add_argument("--workers", type=counted(1), metavar="W", help="trials at once (default: as many as there were)")
     sub.add_argument("--orders", type=counted(1), default=1, metavar="N", help="mean over N orders of the trials")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     sub.epilog = "Each may be several values with commas: all combinations are replayed."
 
+    sub = verb("tune-decoding", tune_decoding, "compare beam widths and length penalties on the best checkpoints")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--top", type=counted(1), default=1, metavar="K", help="of the K best trials (default: 1)")
+    for flag, key, default, what in DECODED:
+        text = f"{what} with commas (default: {default})"
+        sub.add_argument(flag, type=several(TABLE[key]), default=default, metavar=flag[2].upper(), help=text)
+    sub.add_argument("--examples", type=counted(1), default=0, metavar="N", help="decode N dev sources, not all")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_cluster_argument(sub)
+
 
 class several:
-    """An argument that is one or more values with commas between them."""
+    """An argument of the command line that is one or more values with commas between them."""
 
-    def __init__(self, kind: Callable[[str], Any]) -> None:
-        self.kind = kind
+    def __init__(self, declared: Argument) -> None:
+        self.declared = declared
 
     def __call__(self, text: str) -> list[Any]:
-        return [self.kind(part.strip()) for part in text.split(",")]
-
-
-def scheduler(text: str) -> str:
-    from s2s_search.table import nearest
-
-    if text not in SCHEDULERS:
-        raise argparse.ArgumentTypeError(f"unknown scheduler {text!r}{nearest(text, SCHEDULERS)}")
-    return text
+        try:
+            return [convert(self.declared, part.strip()) for part in text.split(",")]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def replay(args: argparse.Namespace) -> int:
     from s2s_search import replay
 
     record = replay.load_record(args.folder)
-    asked = {"name": args.scheduler} | {key: getattr(args, key) for key in replay.SETTINGS["asha"] + ("max_steps",)}
-    schedulers = replay.settings(record, {key: values for key, values in asked.items() if values}, args.grid)
+    asked = {key: values for _, key, _ in REPLAYED if (values := getattr(args, key))}
+    schedulers = replay.settings(record, asked, args.grid)
     table = replay.table(record, schedulers, args.workers or record.workers, args.orders)
     if args.json:
-        for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-            print_json({str(column): value for column, value in row.items()})
-        return 0
+        return print_rows(table)
     print_replays(record, table, args.orders)
     return 0
 
@@ -110,3 +124,57 @@ def remarks(record: "Record", table: "pd.DataFrame") -> Iterator[str]:
         )
     if record.space.search.method == "tpe":
         yield "tpe learned from these results: under another scheduler it would have proposed other trials"
+
+
+def print_rows(table: "pd.DataFrame") -> int:
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+        print_json({str(column): value for column, value in row.items()})
+    return 0
+
+
+def tune_decoding(args: argparse.Namespace) -> int:
+    from s2s_search import beams, cluster
+    from s2s_search.events import replace
+
+    settings = beams.grid(beams.best_checkpoints(args.folder, args.top), args.beams, args.penalties)
+    dev = beams.load_dev(args.folder, args.examples)
+    decoded: dict[int, beams.Decoded] = {}
+    for position, result in cluster.each(beams.decode, dev, settings, dev.resources, args.address):
+        decoded[position] = result
+        print(f"{len(decoded)} of {len(settings)}: {settings[position]}", file=sys.stderr)
+    table = beams.table(settings, [decoded[position] for position in range(len(settings))])
+    replace(args.folder / DECODING, lambda path: table.to_csv(path, index=False))
+    return print_rows(table) if args.json else print_decoding(args.folder, table, len(decoded[0].edits.errors))
+
+
+def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> int:
+    from rich.console import Console
+
+    from s2s_search.ranking import cell, grid
+
+    columns = ["trial", "beam_width", "length_penalty_weight", "dev.error_rate", "dev.word_error_rate", "dev.bleu"]
+    rows = [
+        [
+            "*" if row["front"] else "",
+            *(cell(row[column]) for column in columns),
+            f"{1000 * row['seconds_per_source']:.3g}",
+            f"{row['behind']:.4f} ({row['behind.low']:.4f} to {row['behind.high']:.4f})",
+        ]
+        for row in table.to_dict("records")
+    ]
+    headings = ["", *columns, "ms a source", "behind the best (95 %)"]
+    Console(width=1000).print(grid(f"{folder}: {sources} dev sources decoded", headings, rows))
+    print("* no other row is as good and as fast")
+    chosen = table[table["recommended"]].to_dict("records")[0]
+    print(f"recommended, the fastest that is not distinguishably worse than the best: {chosen['trial']} with")
+    for key, value in recommended(chosen).items():
+        print(f"  {key}: {value}")
+    print(f"or --hparams '{','.join(f'{key}={value}' for key, value in recommended(chosen).items())}'")
+    print(f"all: {folder / DECODING}")
+    return 0
+
+
+def recommended(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A setting of the table as hyperparameters."""
+    values = {WIDTH: row["beam_width"]}
+    return values if row["beam_width"] == 1 else values | {PENALTY: row["length_penalty_weight"]}

@@ -1,0 +1,191 @@
+"""Beam widths and length penalties on trained models: what quality they buy, and for how much time.
+
+The best checkpoints of a search decode its dev set under each setting, at once on Ray. Nothing is trained.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from s2s_search.checkpoints import BEST, Checkpoints
+from s2s_search.comparison import interval
+from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.history import load_history, space_of
+from s2s_search.metrics import Edits, pareto
+from s2s_search.results import load
+from s2s_search.spaces import Resources
+from s2s_search.table import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+WIDTH, PENALTY = "inference.beam_search.beam_width", "inference.beam_search.length_penalty_weight"
+SOURCES_AT_ONCE = 128
+
+COLUMNS = {
+    "trial": "string",
+    "beam_width": "Int64",
+    **dict.fromkeys(
+        (
+            "length_penalty_weight",
+            "dev.error_rate",
+            "dev.word_error_rate",
+            "dev.bleu",
+            "seconds_per_source",
+            "behind",
+            "behind.low",
+            "behind.high",
+        ),
+        "Float64",
+    ),
+    "front": "boolean",
+    "recommended": "boolean",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A checkpoint, and how it decodes; a penalty of None where there is no beam to penalize."""
+
+    trial: str
+    checkpoint: str
+    width: int
+    penalty: float | None
+
+    @property
+    def hparams(self) -> dict[str, object]:
+        return {WIDTH: self.width} | ({} if self.penalty is None else {PENALTY: self.penalty})
+
+    def __str__(self) -> str:
+        return f"{self.trial}, beam {self.width}" + ("" if self.penalty is None else f", penalty {self.penalty:g}")
+
+
+class Decoded(NamedTuple):
+    """How good a setting's answers are, source by source, and the median of a batch's seconds for each source."""
+
+    edits: Edits
+    bleu: float
+    seconds: float
+
+
+class Dev(NamedTuple):
+    """What every setting decodes, and what with: so many sources of the dev set (0: all)."""
+
+    corpus: Corpus
+    examples: int
+    resources: Resources
+
+
+def load_dev(folder: Path, examples: int) -> Dev:
+    """The dev set of a search, for one thread each, and the share of a GPU that its trials had.
+
+    Raises:
+        ConfigError: no run folder, or the corpus is not the same.
+    """
+    history = load_history(folder)
+    space = space_of(history, folder)
+    corpus = load_corpus(space.corpus)
+    if corpus.fingerprint != history.search.get("corpus", {}).get("fingerprint"):
+        raise ConfigError("the corpus has changed since the search began: its models cannot read it", str(folder))
+    return Dev(corpus, examples, Resources(min(space.resources.cpu, 1.0), space.resources.gpu))
+
+
+def best_checkpoints(folder: Path, top: int) -> dict[str, str]:
+    """The best checkpoints of the `top` best trials that still have one, by trial, the best trial first.
+
+    Raises:
+        ConfigError: no run folder, or no trial has a checkpoint.
+    """
+    place = load_history(folder).search.get("storage") or folder
+    names = [str(name) for name in load(folder).best(None)["trial"]]
+    kept = (name for name in names if Checkpoints(f"{place}/{name}").has_best())
+    found = {name: f"{place}/{name}/{BEST}" for name, _ in zip(kept, range(top), strict=False)}
+    if not found:
+        raise ConfigError("no trial has a checkpoint to decode with", str(folder))
+    return found
+
+
+def grid(checkpoints: dict[str, str], widths: Sequence[int], penalties: Sequence[float]) -> list[Setting]:
+    """Every checkpoint with every width and penalty, the widest first, as they take longest."""
+    pairs = [(width, penalty if width > 1 else None) for width in widths for penalty in penalties]
+    return [
+        Setting(trial, checkpoint, width, penalty)
+        for width, penalty in sorted(dict.fromkeys(pairs), key=lambda pair: -pair[0])
+        for trial, checkpoint in checkpoints.items()
+    ]
+
+
+def decode(dev: Dev, setting: Setting) -> Decoded:
+    """Decodes the dev set. Seconds are processor time of this thread alone; on a GPU they pass on the wall."""
+    import torch  # the process that asks for it needs none
+
+    from s2s_search import metrics
+    from s2s_search.decoding import load_trained
+    from s2s_search.training import answers, group_targets
+
+    torch.set_num_threads(1)
+    device, clock = ("cuda", time.perf_counter) if dev.resources.gpu else ("cpu", time.thread_time)
+    trained = load_trained(setting.checkpoint, setting.hparams)
+    model = trained.model.to(device)
+    predictions, references, seconds = list[list[int]](), list[list[list[int]]](), list[float]()
+    for groups, ids, lengths in batches(dev):
+        began = clock()
+        with torch.no_grad():
+            predictions += answers(model, model.encode(ids.to(device), lengths.to(device)), trained.hparams)
+        seconds.append((clock() - began) / len(groups))
+        references += [group_targets(dev.corpus.dev, group) for group in groups]
+    edits = metrics.nearest_edits(predictions, references)
+    return Decoded(edits, metrics.bleu(predictions, references), statistics.median(seconds))
+
+
+def batches(dev: Dev) -> Iterator[tuple[list[int], "torch.Tensor", "torch.Tensor"]]:
+    """The dev sources, each once, in batches of like lengths: their groups, ids [B, S] and lengths [B]."""
+    from s2s_search.batches import evaluation_batches
+
+    split, vocabularies = dev.corpus.dev, (dev.corpus.source_vocab, dev.corpus.target_vocab)
+    group_of = {int(pair): group for group, pair in enumerate(split.groups[:-1])}  # by its first pair
+    for batch, pairs in evaluation_batches(split, *vocabularies, SOURCES_AT_ONCE, dev.examples):
+        rows = [row for row, pair in enumerate(pairs) if int(pair) in group_of]
+        if rows:
+            yield [group_of[int(pairs[row])] for row in rows], batch.source_ids[rows], batch.source_lengths[rows]
+
+
+def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFrame:
+    """A row for each setting, the least error rate first.
+
+    `behind` is how much more errors a setting makes than the best one, per reference token of the best one's, with its
+    95 % interval by the bootstrap over the dev sources, on which the two are paired. `front`: no other setting is as
+    good and as fast. `recommended` is the fastest of which the interval does not say that it is worse than the best.
+    """
+    order = sorted(range(len(settings)), key=lambda i: (decoded[i].edits.error_rate, decoded[i].seconds))
+    best = decoded[order[0]].edits
+    rows = [_row(settings[i], decoded[i], best) for i in order]
+    found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    costs = found[["dev.error_rate", "seconds_per_source"]].to_numpy(float).tolist()
+    found["front"] = pareto(costs, ["minimize", "minimize"])
+    is_as_good = ~(found["behind.low"] > 0)
+    found["recommended"] = found.index == found["seconds_per_source"].where(is_as_good).idxmin()
+    return found.astype(COLUMNS)
+
+
+def _row(setting: Setting, decoded: Decoded, best: Edits) -> dict[str, object]:
+    more = (np.array(decoded.edits.errors) - np.array(best.errors)) * len(best.errors) / max(sum(best.lengths), 1)
+    low, high = interval(more) if more.any() else (0.0, 0.0)
+    return {
+        "trial": setting.trial,
+        "beam_width": setting.width,
+        "length_penalty_weight": setting.penalty,
+        "dev.error_rate": decoded.edits.error_rate,
+        "dev.word_error_rate": decoded.edits.word_error_rate,
+        "dev.bleu": decoded.bleu,
+        "seconds_per_source": decoded.seconds,
+        "behind": float(more.mean()),
+        "behind.low": low,
+        "behind.high": high,
+    }

@@ -1,0 +1,120 @@
+"""Settings of decoding: what each source costs, against one source at a time; which setting is recommended."""
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from s2s_search import beams
+from s2s_search.beams import Decoded, Dev, Setting
+from s2s_search.checkpoints import BEST, Checkpoints, keep_snapshots
+from s2s_search.corpus import load_corpus
+from s2s_search.decoding import load_trained
+from s2s_search.hparams import resolve
+from s2s_search.metrics import Edits
+from s2s_search.spaces import Resources
+from s2s_search.training import train
+
+SMALL = {
+    "embedding.dim": 8,
+    "encoder.rnn_cell.cell_spec": {"class": "GRUCell", "num_units": 8},
+    "decoder.rnn_cell.cell_spec": {"class": "GRUCell", "num_units": 8},
+    "optimizer.learning_rate": 0.02,
+    "train.batch_size": 8,
+    "train.max_steps": 60,
+    "train.eval_every_steps": 60,
+    "inference.max_decode_length": 8,
+}
+
+
+@functools.cache
+def distance(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dev, str, dict[str, list[str]]]:
+    """A dev set whose sources have one to three references, a checkpoint, and the references by source."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = np.random.default_rng(0)
+    lines = [" ".join(draw.choice(list("abcd"), draw.integers(1, 6))) for _ in range(60)]
+    references = {line: list(dict.fromkeys([line, line[::-1], line + " a"][: 1 + len(line) % 3])) for line in lines}
+    pairs = [(source, target) for source, targets in references.items() for target in targets]
+    for side, name in enumerate(("source", "target")):
+        (folder / name).write_text("".join(pair[side] + "\n" for pair in pairs))
+    files = [str(folder / "source"), str(folder / "target")]
+    corpus = load_corpus({"train": files, "dev": files})
+    groups = np.cumsum([0, *map(len, references.values())])  # files have one reference a source
+    corpus = replace(corpus, dev=replace(corpus.dev, groups=groups))
+    reports = train(resolve("BasicSeq2Seq", SMALL), corpus)
+    assert len(list(keep_snapshots(reports, Checkpoints(folder / "trial"), "dev.loss", "minimize"))) == 1
+    return Dev(corpus, 0, Resources(1, 0)), str(folder / "trial" / BEST), references
+
+
+@pytest.mark.parametrize("width, penalty", [(1, None), (3, 0.0), (3, 2.0)])
+def test_each_source_is_decoded_once_as_if_alone(dev: Any, width: int, penalty: float | None) -> None:
+    known, checkpoint, references = dev
+    setting = Setting("trial-00000", checkpoint, width, penalty)
+    found = beams.decode(known, setting)
+    trained = load_trained(checkpoint, setting.hparams)
+    expected = []
+    for source, targets in references.items():
+        (answer,) = trained.answers([source])
+        expected.append(min((distance(tuple(answer.split()), tuple(t.split())), -len(t.split())) for t in targets))
+    assert sorted(zip(found.edits.errors, found.edits.lengths, strict=True)) == sorted(
+        (errors, -length) for errors, length in expected
+    )
+    assert 0 < found.seconds < 1
+
+
+def test_the_order_of_the_sources_is_the_same_for_all_settings(dev: Any) -> None:
+    """Settings are compared source by source."""
+    known, *_ = dev
+    orders = [[group for groups, *_ in beams.batches(known) for group in groups] for _ in range(2)]
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == list(range(len(known.corpus.dev.groups) - 1))
+    part = [group for groups, *_ in beams.batches(known._replace(examples=7)) for group in groups]
+    assert len(part) == 7
+
+
+def test_a_beam_of_one_has_no_penalty() -> None:
+    settings = beams.grid({"trial-00002": "a", "trial-00001": "b"}, [1, 2], [0.0, 0.5, 1.0])
+    assert len(settings) == 2 * (1 + 3)
+    assert [setting.hparams for setting in settings if setting.width == 1] == [{beams.WIDTH: 1}] * 2
+    assert {beams.WIDTH: 2, beams.PENALTY: 0.5} in [setting.hparams for setting in settings]
+
+
+def table(*rows: tuple[list[int], float]) -> Any:
+    """Of settings that make these errors in sources of 4 tokens, and take these seconds."""
+    settings = [Setting(f"trial-{k:05d}", "", 1, None) for k in range(len(rows))]
+    decoded = [Decoded(Edits(errors, [4] * len(errors)), 0.0, seconds) for errors, seconds in rows]
+    return beams.table(settings, decoded).set_index("trial")
+
+
+def test_the_fastest_within_the_noise_of_the_best_is_recommended() -> None:
+    best, noisy, worse = [1] * 100, [1] * 96 + [3, 3, 0, 0], [1] * 60 + [2] * 40
+    found = table((best, 3.0), (noisy, 2.0), (worse, 1.0))
+    assert found["recommended"].tolist() == [False, True, False]
+    assert found["front"].tolist() == [True, True, True]
+    assert found["behind"].tolist() == pytest.approx([0, 2 / 400, 40 / 400])
+    assert found.loc["trial-00001", "behind.low"] < 0 < found.loc["trial-00001", "behind.high"]
+    assert found.loc["trial-00002", "behind.low"] > 0
+
+
+def test_the_best_is_recommended_where_all_others_are_worse_or_slower() -> None:
+    found = table(([1] * 100, 2.0), ([2] * 100, 1.0), ([1] * 100, 3.0))
+    assert found["recommended"].to_dict() == {"trial-00000": True, "trial-00001": False, "trial-00002": False}
+    assert found["front"].to_dict() == {"trial-00000": True, "trial-00001": True, "trial-00002": False}
+
+
+def test_settings_are_paired_source_by_source() -> None:
+    """Sources that are hard for both settings say nothing about which is better."""
+    hard = [0, 4] * 50
+    found = table((hard, 2.0), ([errors + (k < 10) for k, errors in enumerate(hard)], 1.0))
+    assert found["recommended"].tolist() == [True, False]
+    unpaired = table((hard, 2.0), ([*hard[1:], hard[0] + 1], 1.0))
+    assert unpaired["recommended"].tolist() == [False, True]
