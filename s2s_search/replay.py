@@ -37,7 +37,19 @@ COLUMNS = {
     **dict.fromkeys(("reduction_factor", "grace_steps"), "Float64"),
     **dict.fromkeys(("max_steps", "workers"), "Int64"),
     **dict.fromkeys(
-        ("worker_seconds", "share", "wall_seconds", "steps", "stopped", "unknown", "best", "regret", "found"), "Float64"
+        (
+            "worker_seconds",
+            "share",
+            "wall_seconds",
+            "steps",
+            "stopped",
+            "unknown",
+            "waiting",
+            "best",
+            "regret",
+            "found",
+        ),
+        "Float64",
     ),
     "winner": "string",
     "front": "boolean",
@@ -66,7 +78,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Record:
-    """The curves of a search, in the order in which its trials began, and the most trials that ran at once."""
+    """The curves of a search, in the order in which its trials began, or hyperband took them into its brackets.
+
+    `workers` is how many trials ran at once: at most, or by hyperband in the mean.
+    """
 
     space: Space
     history: History
@@ -120,7 +135,10 @@ def load_record(folder: Path) -> Record:
         problems.append(f"scheduler.name = pbt cannot be replayed: {WEIGHTS_MOVE}")
     if problems:
         raise ConfigError(problems, str(folder))
-    return Record(space, history, curves, _most_at_once(history.events))
+    record = Record(space, history, curves, _most_at_once(history.events))
+    if space.scheduler.name in PAUSING:  # the log does not say when a trial is paused
+        record = replace(record, workers=max(1, round(record.seconds / max(history.elapsed, 1.0))))
+    return record
 
 
 def _curves(history: History, metric: str) -> Iterator[Curve]:
@@ -129,12 +147,13 @@ def _curves(history: History, metric: str) -> Iterator[Curve]:
         before = reports.get(event.get("trial", ""))
         if event["event"] == "report" and before is not None and (event.get("step") or 0) > before[-1]["step"]:
             before.append(event)
-    for name, trial in history.trials.items():
+    queued = {event["trial"]: -i for i, event in enumerate(reversed(history.events)) if event["event"] == "queued"}
+    for name in sorted(history.trials, key=lambda name: queued.get(name, 1)):
         rows = [
             Report(after["step"], after.get(metric), _seconds(before, after), after.get("status") or "running")
             for before, after in itertools.pairwise(reports[name])
         ]
-        yield Curve(name, tuple(rows), trial.status in ("stopped", "running"))
+        yield Curve(name, tuple(rows), history.trials[name].status in ("stopped", "running"))
 
 
 def _seconds(before: Event, after: Event) -> float:
@@ -216,7 +235,8 @@ class Outcome:
     `worker_seconds` are those of all workers, `wall_seconds` those from its start to its end, `steps` all updates.
     `unknown` says by trial where its record ends, though it would have gone on: with such trials seconds and steps
     would have been at least as many, and `regret` (the best that was found against the best of the record, 0 where that
-    was found) holds for what is known alone.
+    was found) holds for what is known alone. `waiting` are trials that hyperband has paused and never lets go on, as it
+    does when reports lie further apart than its rungs: the search would not end.
     """
 
     worker_seconds: float
@@ -224,6 +244,7 @@ class Outcome:
     wall_seconds: float
     stopped: int
     unknown: dict[str, int]
+    waiting: int
     winner: str
     best: float
     regret: float
@@ -332,8 +353,9 @@ class Simulation:
             unknown={
                 trial.trial_id: trial.reports[-1].step if trial.made else 0
                 for trial in self.trials
-                if trial.end in ("unknown", "")  # one that waits for others for ever has no end
+                if trial.end == "unknown"
             },
+            waiting=sum(trial.status == "PAUSED" for trial in self.trials),
             winner=winner,
             best=value,
             regret=abs(value - record.best[0]),
@@ -345,9 +367,9 @@ def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders:
 
     The first order is the recorded one, the others are random. Columns: scheduler, reduction_factor, grace_steps (NA
     where it heeds none), max_steps, workers, worker_seconds, share (of the record's), wall_seconds, steps, stopped,
-    unknown (trials that would have gone on beyond their record), best, regret, found (the share of orders that found
-    the best of the record), winner (the trial that most orders found best), front (no other row is as cheap with as
-    little regret; False with unknown trials).
+    unknown (trials that would have gone on beyond their record), waiting (paused for ever), best, regret, found (the
+    share of orders that found the best of the record), winner (the trial that most orders found best), front (no other
+    row is as cheap with as little regret; False with unknown or waiting trials).
     """
     records = [record, *(shuffled(record, seed) for seed in range(1, orders))]
     rows = []
@@ -360,7 +382,7 @@ def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders:
         rows.append(row | {"winner": outcomes["winner"].mode()[0]})
     found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     found["share"] = found["worker_seconds"] / (record.seconds or math.nan)
-    known = found[["worker_seconds", "regret"]].where(found["unknown"] == 0).astype(object)
+    known = found[["worker_seconds", "regret"]].where(found["unknown"] + found["waiting"] == 0).astype(object)
     found["front"] = pareto(known.where(known.notna(), None).to_numpy().tolist(), ["minimize", "minimize"])
     return found
 

@@ -26,14 +26,14 @@ parameters: {{train.seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}}
 """
 
 
-def curves(hparams: Hparams, *_: object) -> Iterator[Any]:
+def curves(hparams: Hparams, _corpus: object, _device: object, before: Any = None) -> Iterator[Any]:
     """Falls to a level, and as fast, as the seed says."""
     began, seed = time.perf_counter(), hparams["train.seed"]
-    for step in range(5, 41, 5):
+    for step in range(5 if before is None else before["step"] + 5, 41, 5):
         time.sleep(0.005 * (1 + seed % 3))
         loss = (seed * 7 % 12) / 12 + 4 / (step + seed)
         status = "finished" if step == 40 else "running"
-        numbers = {"step": step, "seconds": time.perf_counter() - began, "status": status, "parameters": 7}
+        numbers = {"step": step, "seconds": time.perf_counter() - began, "status": status, "evaluation_seconds": 0.0}
         yield types.SimpleNamespace(metrics=numbers | {"dev.loss": loss}, snapshot=lambda step=step: {"step": step})
 
 
@@ -58,6 +58,26 @@ def test_in_the_order_of_the_log_every_decision_is_made_again(tmp_path: Path, sc
     assert replay.made_again(record) == (len(logged), len(logged))
 
 
+def ends(record: replay.Record) -> dict[str, tuple[str, int]]:
+    return {trial.name: (trial.status, trial.step) for trial in record.history.trials.values()}
+
+
+def simulated_ends(simulation: replay.Simulation) -> dict[str, tuple[str, int]]:
+    return {trial.trial_id: (trial.end, trial.reports[-1].step) for trial in simulation.trials}
+
+
+@pytest.mark.slow
+def test_hyperbands_brackets_come_out_as_in_the_search(tmp_path: Path) -> None:
+    """Who goes on does not depend on how many workers there are, as a bracket waits for all of its trials."""
+    record = searched(tmp_path, "hyperband", cpu=1)
+    assert sum(end == "stopped" for end, _ in ends(record).values()) == 3
+    for workers in (1, 2, 5):
+        simulation = replay.Simulation(record, record.space.scheduler, workers)
+        assert simulation.run().unknown == {}
+        assert simulated_ends(simulation) == ends(record)
+
+
+@pytest.mark.slow
 def test_one_worker_after_another_comes_out_as_the_search_did(tmp_path: Path) -> None:
     """One trial at a time: the order of the reports follows from that of the trials."""
     from os import cpu_count
@@ -66,7 +86,6 @@ def test_one_worker_after_another_comes_out_as_the_search_did(tmp_path: Path) ->
     assert record.workers == 1
     simulation = replay.Simulation(record, record.space.scheduler, workers=1)
     outcome = simulation.run()
-    ends = {trial.name: (trial.status, trial.step) for trial in record.history.trials.values()}
-    assert {trial.trial_id: (trial.end, trial.reports[-1].step) for trial in simulation.trials} == ends
+    assert simulated_ends(simulation) == ends(record)
     assert (outcome.unknown, outcome.regret) == ({}, 0)
     assert outcome.worker_seconds == pytest.approx(record.seconds)

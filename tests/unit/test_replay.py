@@ -191,6 +191,14 @@ def test_hyperband_halves_a_bracket_when_all_of_it_have_come(tmp_path: Path) -> 
         assert (outcome.stopped, outcome.unknown, outcome.regret) == (3, {}, 0)
 
 
+def test_hyperband_forgets_trials_whose_reports_lie_further_apart_than_its_rungs(tmp_path: Path) -> None:
+    """The sixth bracket's first rung is step 1; a trial that is at step 10 then has passed the next three."""
+    known = record(make_space(tmp_path), *(curve(k, [2 + k / 9, 2, 1, 1]) for k in range(60)), workers=8)
+    outcome = run(known, "hyperband")
+    assert outcome.waiting > 0
+    assert replay.table(known, [Scheduler("hyperband", 40, 10, 2)], 8)["front"].tolist() == [False]
+
+
 def test_the_past_yields_to_no_trial_that_waits(tmp_path: Path) -> None:
     """Median asks Tune which trials wait, where there are few to compare."""
     watched = make_scheduler(make_space(tmp_path, "median"), dict)
