@@ -80,7 +80,7 @@ class Checkpoints:
         if not self._exists(name):
             return None
         try:
-            return read_snapshot(f"{self.place}/{name}")
+            return read_snapshot(below(self.place, name))
         except ValueError as error:
             self.problems.append(f"{name} is damaged and left out: {error}")
             return None
@@ -111,6 +111,12 @@ class Checkpoints:
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}"
+
+
+def below(place: str | Path, name: str) -> str:
+    """The place of a name below a folder or URL, whose query (s3://bucket/path?region=...) stays its end."""
+    path, mark, query = str(place).partition("?") if "://" in str(place) else (str(place), "", "")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
 def file_system(place: str) -> tuple[fs.FileSystem, str]:

@@ -161,7 +161,7 @@ def batter(folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 60
     rng, run = random.Random(seed), folder / "run"
     done = {"drivers": 0, "workers": 0, "checkpoints": 0}
     driver = Driver("search", write_space(folder, trials, steps), "--out", run)
-    per_kill = trials * steps / 50 * 0.6 / (kills + 1)
+    per_kill = trials * steps / 50 * 0.4 / (kills + 1)  # ASHA leaves less than half of all reports
     while done["drivers"] < kills:
         if not driver.until_reports(run, int((done["drivers"] + rng.random()) * per_kill) + 1):
             break

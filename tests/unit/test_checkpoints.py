@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from s2s_search.checkpoints import Checkpoints, read_snapshot
+from s2s_search.checkpoints import Checkpoints, below, read_snapshot
 from s2s_search.table import ConfigError
 
 
@@ -135,3 +135,12 @@ def test_what_is_no_snapshot_is_refused_and_runs_nothing(tmp_path: Path, held: o
     torch.save(held, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"snapshot|weights_only|Weights only|step|KeyError"):
         read_snapshot(f"{tmp_path}/last.pt")
+
+
+def test_a_urls_query_stays_its_end() -> None:
+    assert (
+        below("s3://bucket/runs?region=x&scheme=http", "trial-00001")
+        == "s3://bucket/runs/trial-00001?region=x&scheme=http"
+    )
+    assert below("file:///a/", "b") == "file:///a/b"
+    assert below("/a?b", "c") == "/a?b/c"
