@@ -119,7 +119,7 @@ def one_second(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> 
 def test_a_budget_of_gpu_hours_counts_gpus_and_a_larger_one_lets_the_search_go_on(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Forty trials of a second on two GPUs each need eighty GPU seconds, and more to start workers; sixty are granted."""
+    """Forty trials of a second on two GPUs each need eighty GPU seconds and more to start; sixty are granted."""
     asked = space(tmp_path, gpu=GPUS, trials=40)
     asked = replace(asked, search=replace(asked.search, gpu_hours=60 / 3600))
     outcome = run_search(asked, out=tmp_path / "run", address=cluster.address, train=one_second)
