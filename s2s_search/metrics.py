@@ -36,6 +36,7 @@ class Edits(NamedTuple):
 
 
 def nearest_edits(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Edits:
+    """The edits of N predictions, each with one or several references."""
     errors, lengths = list[int](), list[int]()
     for prediction, answers in zip(predictions, references, strict=True):
         fewest, minus_length = min((distance(prediction, answer), -len(answer)) for answer in answers)

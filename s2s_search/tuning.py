@@ -38,7 +38,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.search import SearchAlgorithm
 
 from s2s_search import cluster
-from s2s_search.checkpoints import Checkpoints, Reported, file_system, keep_snapshots
+from s2s_search.checkpoints import Checkpoints, Reported, below, file_system, keep_snapshots
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.events import check_new, is_locked, new_folder
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY, error_message, status_of
@@ -90,7 +90,7 @@ def trainable(
     torch.set_num_threads(max(1, int(needs.get("CPU", 1))))
     device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
     try:
-        checkpoints = Checkpoints(context.get_trial_dir() if folder is None else f"{folder}/{name}")
+        checkpoints = Checkpoints(context.get_trial_dir() if folder is None else below(folder, name))
         before = _taken_over(name, folder, checkpoints) if pausing else checkpoints.newest()
         arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
         arguments += [] if before is None else [before]
@@ -161,7 +161,7 @@ def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints) 
         reference = json.loads(Path(place, REFERENCE).read_text())
     if reference["trial"] == name or (own is not None and own.get("exploited") == reference):
         return own
-    other = Checkpoints(f"{folder}/{reference['trial']}").newest()
+    other = Checkpoints(below(str(folder), reference["trial"])).newest()
     if other is None:
         return own
     best = math.inf if own is None else own["best"]
@@ -780,7 +780,7 @@ class BestKept:
     def ended(self, name: str, status: str) -> None:
         if status in FAILURES:
             return
-        Checkpoints(f"{self._place}/{name}").keep_best()
+        Checkpoints(below(self._place, name)).keep_best()
         self._consider(name)
 
     def _consider(self, name: str) -> None:
@@ -791,4 +791,4 @@ class BestKept:
         self._kept.append((best[metric.name] if metric.goal == "minimize" else -best[metric.name], name))
         self._kept.sort()
         while len(self._kept) > self._search.space.checkpoints.best:
-            Checkpoints(f"{self._place}/{self._kept.pop()[1]}").remove()
+            Checkpoints(below(self._place, self._kept.pop()[1])).remove()

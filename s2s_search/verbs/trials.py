@@ -196,7 +196,7 @@ def decode(args: argparse.Namespace) -> int:
 
 def checkpoint_path(folder: Path, trial: int | None) -> str:
     """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
-    from s2s_search.checkpoints import BEST, Checkpoints
+    from s2s_search.checkpoints import BEST, Checkpoints, below
 
     if (folder / BEST).exists() and trial is None:
         return str(folder / BEST)
@@ -212,8 +212,8 @@ def checkpoint_path(folder: Path, trial: int | None) -> str:
             known = ", ".join(map(str, table.trials.trial.head(12))) + (", ..." if len(table.trials) > 12 else "")
             raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
     for name in names:
-        if Checkpoints(f"{place}/{name}").has_best():
-            return f"{place}/{name}/{BEST}"
+        if Checkpoints(below(place, name)).has_best():
+            return below(below(place, name), BEST)
     if trial is None:
         raise ConfigError("no trial has a checkpoint yet", where=str(folder))
     law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"

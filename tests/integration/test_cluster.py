@@ -7,6 +7,7 @@ import types
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ray.cluster_utils import Cluster
 from s2s_search import results
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
-from s2s_search.tuning import run_search
+from s2s_search.tuning import resume_search, run_search
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.slow
@@ -62,7 +63,7 @@ def meeting(folder: Path, together: int) -> Any:
             "together": len(list(folder.glob("here-*"))),
         }
         metrics = {"step": 10, "seconds": 1.0, "status": "finished", "parameters": 1, "dev.loss": 1.0}
-        yield types.SimpleNamespace(metrics=metrics | place, snapshot=dict)
+        yield types.SimpleNamespace(metrics=metrics | place, snapshot=dict, answers=lambda: None)
 
     return train
 
@@ -107,3 +108,24 @@ def test_a_node_that_comes_during_the_search_gets_trials(cluster: Cluster, tmp_p
     assert {gpus for _, gpus in found} == {"0,1"}
     assert len({name for name, _ in found}) == 3
     assert node.node_id in {name for name, _ in found}
+
+
+def one_second(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
+    time.sleep(1)
+    metrics = {"step": 10, "seconds": 1.0, "status": "finished", "parameters": 1, "dev.loss": 1.0}
+    yield types.SimpleNamespace(metrics=metrics, snapshot=lambda: {"step": 10}, answers=lambda: None)
+
+
+def test_a_budget_of_gpu_hours_counts_gpus_and_a_larger_one_lets_the_search_go_on(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Forty trials of a second on two GPUs each need eighty GPU seconds and more to start; sixty are granted."""
+    asked = space(tmp_path, gpu=GPUS, trials=40)
+    asked = replace(asked, search=replace(asked.search, gpu_hours=60 / 3600))
+    outcome = run_search(asked, out=tmp_path / "run", address=cluster.address, train=one_second)
+    assert outcome.status == "out of budget"
+    assert "search.gpu_hours" in str(outcome.message)
+    assert 1 <= (results.load(tmp_path / "run").trials["status"] == "finished").sum() < 40
+    again = resume_search(tmp_path / "run", gpu_hours=1, address=cluster.address, train=one_second)
+    assert again.status == "finished"
+    assert (results.load(tmp_path / "run").trials["status"] == "finished").sum() == 40
