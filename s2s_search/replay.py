@@ -191,7 +191,8 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
     was = record.space.scheduler
     values = {key: (getattr(was, key),) for key in ("name", "reduction_factor", "grace_steps", "max_steps")}
     if grid:
-        values |= GRID | {"grace_steps": graces(record.steps, was.max_steps)}
+        last = min(given.get("max_steps", [was.max_steps]))
+        values |= GRID | {"grace_steps": graces(record.steps, last)}
     values |= {key: tuple(chosen) for key, chosen in given.items()}
     if problems := list(_problems(values, given)):
         raise ConfigError(problems, "replay")
@@ -213,7 +214,7 @@ def _problems(values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[
             law = f"only {' and '.join(heeding)} have one, but the scheduler is {', '.join(names)}"
             yield f"--{key.replace('_', '-')}: {law}"
     longest, shortest = max(values["grace_steps"]), min(values["max_steps"])
-    if longest > shortest:
+    if longest > shortest and set(names) & {"asha", "median"}:
         yield f"--grace-steps: must be at most --max-steps {shortest}, but got {longest}"
 
 
