@@ -44,7 +44,6 @@ COLUMNS = {
             "steps",
             "stopped",
             "unknown",
-            "waiting",
             "best",
             "regret",
             "found",
@@ -236,8 +235,7 @@ class Outcome:
     `worker_seconds` are those of all workers, `wall_seconds` those from its start to its end, `steps` all updates.
     `unknown` says by trial where its record ends, though it would have gone on: with such trials seconds and steps
     would have been at least as many, and `regret` (the best that was found against the best of the record, 0 where that
-    was found) holds for what is known alone. `waiting` are trials that hyperband has paused and never lets go on, as it
-    does when reports lie further apart than its rungs: the search would not end.
+    was found) holds for what is known alone.
     """
 
     worker_seconds: float
@@ -245,7 +243,6 @@ class Outcome:
     wall_seconds: float
     stopped: int
     unknown: dict[str, int]
-    waiting: int
     winner: str
     best: float
     regret: float
@@ -356,7 +353,6 @@ class Simulation:
                 for trial in self.trials
                 if trial.end == "unknown"
             },
-            waiting=sum(trial.status == "PAUSED" for trial in self.trials),
             winner=winner,
             best=value,
             regret=abs(value - record.best[0]),
@@ -368,9 +364,9 @@ def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders:
 
     The first order is the recorded one, the others are random. Columns: scheduler, reduction_factor, grace_steps (NA
     where it heeds none), max_steps, workers, worker_seconds, share (of the record's), wall_seconds, steps, stopped,
-    unknown (trials that would have gone on beyond their record), waiting (paused for ever), best, regret, found (the
-    share of orders that found the best of the record), winner (the trial that most orders found best), front (no other
-    row is as cheap with as little regret; False with unknown or waiting trials).
+    unknown (trials that would have gone on beyond their record), best, regret, found (the share of orders that found
+    the best of the record), winner (the trial that most orders found best), front (no other row is as cheap with as
+    little regret; False with unknown trials).
     """
     records = [record, *(shuffled(record, seed) for seed in range(1, orders))]
     rows = []
@@ -383,7 +379,7 @@ def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders:
         rows.append(row | {"winner": outcomes["winner"].mode()[0]})
     found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     found["share"] = found["worker_seconds"] / (record.seconds or math.nan)
-    known = found[["worker_seconds", "regret"]].where(found["unknown"] + found["waiting"] == 0).astype(object)
+    known = found[["worker_seconds", "regret"]].where(found["unknown"] == 0).astype(object)
     found["front"] = pareto(known.where(known.notna(), None).to_numpy().tolist(), ["minimize", "minimize"])
     return found
 

@@ -110,6 +110,7 @@ class Watched(TrialScheduler):
         self._waiting: OrderedDict[str, Any] = OrderedDict()  # trials as they start; some have started already
         self._past: dict[str, Past] = {}  # the trials of a log, in brackets and rungs
         self._population: dict[str, dict[str, Any]] = {}  # of a log's trials, what pbt knows
+        self._halving = False
         self.queued: list[str] = []  # trials that hyperband has put into a bracket, not yet written down
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -155,7 +156,7 @@ class Watched(TrialScheduler):
     def stop_trial(self, trial: "Past") -> None:
         """What a scheduler asks of Tune, of a trial of the past."""
         if trial.status in RUNS:
-            self.inner.on_trial_remove(self, trial)
+            self.on_trial_remove(self, trial)
             trial.status = Trial.TERMINATED
 
     def get_live_trials(self) -> list["Past"]:
@@ -191,7 +192,7 @@ class Watched(TrialScheduler):
         if self.name in PAUSING and result.get("status") != "running":
             return TrialScheduler.STOP  # it has ended: Tune would pause it, and wait for it for ever
         reason = self._reason(trial.trial_id, step, value)
-        action: str = self.inner.on_trial_result(tune_controller, trial, dict(result))
+        action: str = self._settled(self.inner.on_trial_result, tune_controller, trial, dict(result))
         if reason is not None and action in (TrialScheduler.CONTINUE, TrialScheduler.STOP):
             self.decisions[trial.trial_id] = {"action": action.lower(), "step": step, "value": value} | reason
         return action
@@ -255,13 +256,28 @@ class Watched(TrialScheduler):
         bracket.trials_to_unpause = {trial if t == trial else t for t in bracket.trials_to_unpause}
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self.inner.on_trial_error(tune_controller, trial)
+        self._settled(self.inner.on_trial_error, tune_controller, trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self.inner.on_trial_complete(tune_controller, trial, result)
+        self._settled(self.inner.on_trial_complete, tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        self.inner.on_trial_remove(tune_controller, trial)
+        self._settled(self.inner.on_trial_remove, tune_controller, trial)
+
+    def _settled(self, call: Callable[..., Any], tune_controller: Any, trial: Any, *result: dict[str, Any]) -> Any:
+        """Makes a call, then halves the trial's bracket for as long as all that are in it have passed its step.
+
+        Tune's hyperband halves once a report, and not again when a trial is gone: the others would wait for ever. What
+        halving itself calls is passed on alone.
+        """
+        if self.name != "hyperband" or self._halving:
+            return call(tune_controller, trial, *result)
+        self._halving, bracket = True, self.inner._trial_info[trial][0]
+        action = call(tune_controller, trial, *result)
+        while action in (None, TrialScheduler.PAUSE) and bracket.current_trials() and bracket.cur_iter_done():
+            action = self.inner._process_bracket(tune_controller, bracket)
+        self._halving = False
+        return action
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Where no trial pauses, the first that waits, as Tune's choice, but without a look at all that have ended."""

@@ -83,7 +83,6 @@ def print_replays(record: "Record", table: "pd.DataFrame", orders: int) -> None:
     from s2s_search.ranking import grid
 
     idle = [column for column in ("max_steps", "workers") if table[column].nunique() == 1]
-    idle += [] if table["waiting"].any() else ["waiting"]
     shown = table.drop(columns=["best", "front", *idle])
     rows = [
         ["*" if front else "", *(replay_cell(str(key), value, row["unknown"] == 0) for key, value in row.items())]
@@ -123,8 +122,6 @@ def remarks(record: "Record", table: "pd.DataFrame") -> Iterator[str]:
             "≥ and ?: so many unknown trials would have gone on beyond their record, which the search itself had cut, "
             "and what they would have found nobody knows; a search with scheduler none leaves nothing unknown"
         )
-    if table["waiting"].any():
-        yield "waiting: reports lie further apart than hyperband's rungs; trials stay paused, the search never ends"
     if record.space.search.method == "tpe":
         yield "tpe learned from these results: under another scheduler it would have proposed other trials"
 

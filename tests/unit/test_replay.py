@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -191,15 +192,27 @@ def test_hyperband_halves_a_bracket_when_all_of_it_have_come(tmp_path: Path) -> 
         simulation = Simulation(record(make_space(tmp_path), *curves), Scheduler("hyperband", 9, 1, 3), workers)
         outcome = simulation.run()
         assert [trial.made for trial in simulation.trials] == [9, 9, 9, 9, 3, 9, 3, 3, 1, 3, 1, 1, 9, 1, 3, 1, 1]
-        assert (outcome.stopped, outcome.unknown, outcome.waiting, outcome.regret) == (11, {}, 0, 0)
+        assert (outcome.stopped, outcome.unknown, outcome.regret) == (11, {}, 0)
 
 
-def test_hyperband_forgets_trials_whose_reports_lie_further_apart_than_its_rungs(tmp_path: Path) -> None:
+def test_hyperband_forgets_no_trial_whose_reports_lie_further_apart_than_its_rungs(tmp_path: Path) -> None:
     """The sixth bracket's first rung is step 1; a trial that is at step 10 then has passed the next three."""
     known = record(make_space(tmp_path), *(curve(k, [2 + k / 9, 2, 1, 1]) for k in range(60)), workers=8)
-    outcome = run(known, "hyperband")
-    assert outcome.waiting > 0
-    assert replay.table(known, [Scheduler("hyperband", 40, 10, 2)], 8)["front"].tolist() == [False]
+    simulation = Simulation(known, Scheduler("hyperband", 40, 10, 2), workers=8)
+    simulation.run()
+    assert {trial.end for trial in simulation.trials} == {"stopped", "finished"}
+
+
+@pytest.mark.parametrize("number", range(12, 20))
+def test_hyperband_waits_for_no_trial_that_failed(tmp_path: Path, number: int) -> None:
+    """The third bracket halves at steps 10 and 20; one that passes the first as the best fails before the second."""
+    curves = [curve(k, [2 + k / 9, 2, 1 + k / 9, 1]) for k in range(20)]
+    best = curves[number].reports[0]._replace(value=0.5)
+    curves[number] = replace(curves[number], reports=(best,), is_cut=False)
+    simulation = Simulation(record(make_space(tmp_path), *curves), Scheduler("hyperband", 40, 10, 2), workers=9)
+    simulation.run()
+    assert simulation.trials[number].end == "failed"
+    assert {trial.end for trial in simulation.trials} == {"stopped", "finished", "failed"}
 
 
 def test_the_past_yields_to_no_trial_that_waits(tmp_path: Path) -> None:
