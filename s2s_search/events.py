@@ -290,7 +290,10 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)),
     "trial": is_trial_name,
     "source": lambda value: isinstance(value, str),
-    **dict.fromkeys(("message", "space", "storage"), lambda value: value is None or isinstance(value, str)),
+    "configs": lambda value: isinstance(value, list) and all(isinstance(config, dict) for config in value),
+    **dict.fromkeys(
+        ("message", "space", "storage", "replicates_of"), lambda value: value is None or isinstance(value, str)
+    ),
     "cause": lambda value: isinstance(value, str),
     "trials": lambda value: isinstance(value, int) and 0 <= value < 10**9,
     "driver": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
