@@ -136,10 +136,9 @@ def _unknown(text: str, runs: Sequence[Run]) -> str:
     keys = sorted({key for row in settings for key in row})
     if not equals or key not in keys:
         law = f"{text!r} names no trial: give a trial's number, or a setting KEY=VALUE that the trials have"
-        return law + (nearest(key, keys) or f"; keys: {', '.join(keys)}")
+        return law + nearest(key, keys)
     values = sorted({_text(row[key]) for row in settings if key in row})
-    few = ", ".join(values[:8]) + (", ..." if len(values) > 8 else "")
-    return f"{text}: no trial has that value{nearest(value, values)}; there are: {few}"
+    return f"{text}: no trial has that value{nearest(value, values)}"
 
 
 def _cautions(*sides: Side) -> Iterator[str]:
