@@ -160,7 +160,7 @@ def replicates(results: Results) -> pd.DataFrame:
     by: list[Any] = keys or [np.zeros(len(trials))]
     groups = trials.groupby(by, dropna=False, sort=False)
     values = groups["value"]
-    intervals = [interval(group) for _, group in values]
+    intervals = [interval(group) if len(group) > 1 else (math.nan, math.nan) for _, group in values]
     finished = values.count() > 0
     columns = {
         "trials": values.size().astype("Int64"),

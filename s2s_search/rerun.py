@@ -51,7 +51,8 @@ class Manifest:
         found += _apart(
             {key: self.environment[key] for key in now if key in self.environment and key != "versions"}, now
         )
-        found += _apart(self.environment.get("versions", {}), now["versions"])
+        versions = self.environment.get("versions")
+        found += _apart(versions if isinstance(versions, dict) else {}, now["versions"])
         commit = self.environment.get("commit")
         if commit == now["commit"] and str(commit).endswith("-dirty"):
             found.append("commit: it had changes then and has some now, which nobody wrote down")

@@ -249,9 +249,14 @@ def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: 
     for config in others:
         groups.setdefault(completed({**config, SEED: 0}), []).append(config)
     return [
-        {**group[0], SEED: max(int(str(config.get(SEED, 0))) for config in group) + n}
+        {**group[0], SEED: max(map(_seed, group)) + n}
         for group, n in product(list(groups.values())[:top], range(1, seeds + 1))
     ]
+
+
+def _seed(config: Flat) -> int:
+    seed = config.get(SEED)
+    return seed if isinstance(seed, int) else 0  # a log may hold anything
 
 
 def _suggested(trial: Any, dimension: Dimension) -> object:

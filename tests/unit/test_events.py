@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search.events import EVENTS, EventLog, is_locked, read_events
+from s2s_search.events import EVENTS, EventLog, first_event, is_locked, read_events
 from s2s_search.table import ConfigError
 
 SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
@@ -145,3 +145,15 @@ def test_a_line_that_is_no_event_is_named_by_its_number(tmp_path: Path, line: st
     assert [event["event"] for event in events] == ["search"]
     assert len(damaged) == 1
     assert damaged[0].startswith(f"{tmp_path / EVENTS}: line 2: no event, left out: ")
+
+
+@pytest.mark.parametrize("configs", [[{}], [1], {}, [{"model": None}], None])
+def test_a_list_of_configurations_names_their_models(tmp_path, configs):
+    search = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
+    for name, listed in (("good", [{"model": "BasicSeq2Seq"}]), ("bad", configs)):
+        (tmp_path / name).mkdir()
+        with EventLog(tmp_path / name) as log:
+            log.append(search | {"configs": listed})
+    assert first_event(tmp_path / "good")["configs"] == [{"model": "BasicSeq2Seq"}]
+    with pytest.raises(ConfigError, match="does not begin with a search event"):
+        first_event(tmp_path / "bad")

@@ -121,6 +121,12 @@ def test_files_that_are_damaged_are_done_without(run: Path, damage: str) -> None
     assert changes(run) == ["environment.json cannot be read: what it ran with is not known"]
 
 
+@pytest.mark.parametrize("versions", [None, [1], "x", {"torch": [3]}])
+def test_an_environment_may_hold_anything(run: Path, versions: object) -> None:
+    environment(run, versions=versions, processor=None, threads={})
+    assert "processor: None then" in " ".join(changes(run))
+
+
 def test_what_cannot_run_again_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="there is no trial 3; 1 have begun"):
         load_manifest(run, 3)

@@ -106,7 +106,7 @@ def test_replicates_count_alone(tmp_path: Path) -> None:
     """The originals were chosen for their results."""
     run = write_run(tmp_path / "run", SEEDS[:2])
     again: list[Row] = [(settings, seed + 10, status, best and best + 0.1) for settings, seed, status, best in SEEDS]
-    replicates = write_run(tmp_path / "replicates", again, configs=[{}])
+    replicates = write_run(tmp_path / "replicates", again, configs=[BASE])
     lines = said([run, replicates], "0", "1")
     values = ([0.6, 0.62, 0.59], [0.8, 0.81, 0.78])
     assert Comparison(("trial-00000", "trial-00001"), values, "dev.loss", "minimize", "seed").sentence() in lines
