@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class Run:
     trial: TrialHistory
     place: str  # its folder, or what is below the URL of checkpoints
     value: float  # its best; NaN without one
+    curve: Mapping[int, float]  # the metric by step
     configuration: Hparams | str  # equal where trials differ in nothing but their seed
     is_replicate: bool
 
@@ -44,12 +45,9 @@ class Side:
         return [run for run in self.runs if run.trial.status == "finished" and not np.isnan(run.value)]
 
     @property
-    def means(self) -> list[float]:
-        """The mean over its seeds of each configuration."""
-        groups: dict[Hparams | str, list[float]] = {}
-        for run in self.finished:
-            groups.setdefault(run.configuration, []).append(run.value)
-        return [float(np.mean(values)) for values in groups.values()]
+    def ended(self) -> list[Run]:
+        """Those that finished or were stopped for being worse: all that say how good the side is."""
+        return [run for run in self.runs if run.trial.status in ("finished", "stopped") and run.curve]
 
     def line(self) -> str:
         """What counts and what is left out, such as: A: 5 of 9 trials finished, of 4 configurations; 4 stopped."""
@@ -65,8 +63,9 @@ def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
 
     A number stands for the configuration of that trial of the first folder, with all its seeds in all folders. A
     setting stands for all trials that have it. Where replicates are among them they alone count: what they are of was
-    chosen for its results. Only trials that finished count, at their best reports. The unit is a configuration, by the
-    mean of its seeds; it is a seed where there is one configuration on either side.
+    chosen for its results. Trials that finished count, at their best reports; where some were stopped, these too, but
+    at the last step that all have reached. The unit is a configuration, by the mean of its seeds; it is a seed where
+    there is one configuration on either side.
 
     Raises:
         ConfigError: no run folders, or not of one metric and one corpus; A or B names no trial, or both name the same.
@@ -82,11 +81,37 @@ def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
         raise ConfigError(problems)
     yield from _cautions(left, right)
     metric, goal = histories[0].search["metric"], histories[0].search["goal"]
-    is_of_seeds = len(left.means) <= 1 and len(right.means) <= 1
-    values = [[run.value for run in side.finished] if is_of_seeds else side.means for side in (left, right)]
-    unit = "seed" if is_of_seeds else "configuration"
-    yield Comparison((left.name, right.name), (values[0], values[1]), metric, goal, unit).sentence()
+    finished = [[(run.configuration, run.value) for run in side.finished] for side in (left, right)]
+    yield _compared(left.name, right.name, finished, metric, goal).sentence()
+    yield from _at_a_common_step(left, right, metric, goal)
     yield from _on_examples(_best(left, goal), _best(right, goal))
+
+
+def _compared(
+    a: str, b: str, sides: Sequence[Sequence[tuple[Hparams | str, float]]], metric: str, goal: str
+) -> Comparison:
+    """The comparison of two sides of configurations with values."""
+    groups: list[dict[Hparams | str, list[float]]] = [{}, {}]
+    for group, pairs in zip(groups, sides, strict=True):
+        for configuration, value in pairs:
+            group.setdefault(configuration, []).append(value)
+    if all(len(group) <= 1 for group in groups):
+        left, right = (next(iter(group.values()), []) for group in groups)
+        return Comparison((a, b), (left, right), metric, goal, "seed")
+    left, right = ([float(np.mean(values)) for values in group.values()] for group in groups)
+    return Comparison((a, b), (left, right), metric, goal, "configuration")
+
+
+def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterator[str]:
+    """Compares all that ended at the last step that they all reached, where some were stopped for being worse."""
+    ended = [*left.ended, *right.ended]
+    if all(run.trial.status == "finished" for run in ended):
+        return
+    step = min(max(run.curve) for run in ended)
+    if all(step in run.curve for run in ended):
+        values = [[(run.configuration, run.curve[step]) for run in side.ended] for side in (left, right)]
+        sentence = _compared(left.name, right.name, values, metric, goal).sentence()
+        yield f"at step {step:,}, which these {len(ended)} reached, before any was stopped: {sentence}"
 
 
 def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
@@ -103,11 +128,16 @@ def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
 
 def _runs(folder: Path, history: History) -> Iterator[Run]:
     metric, place = history.search["metric"], history.search.get("storage") or folder
+    curves: dict[str, dict[int, float]] = {name: {} for name in history.trials}
+    for event in history.events:
+        if event["event"] == "report" and event["trial"] in curves and event.get(metric) is not None:
+            curves[event["trial"]].setdefault(event["step"], float(event[metric]))
     for trial in history.trials.values():
         seedless = {**trial.config, SEED: 0}
         configuration = completed(seedless) or json.dumps(seedless, sort_keys=True)
         value = float("nan") if trial.best is None else float(trial.best[metric])
-        yield Run(trial, f"{place}/{trial.name}", value, configuration, "configs" in history.search)
+        is_replicate = "configs" in history.search
+        yield Run(trial, f"{place}/{trial.name}", value, curves[trial.name], configuration, is_replicate)
 
 
 def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list[str]) -> Side:
@@ -149,7 +179,7 @@ def _cautions(*sides: Side) -> Iterator[str]:
     if len(steps) > 1:
         yield f"not all made the same number of steps: {steps[0]:,} to {steps[-1]:,}"
     if any(run.trial.status == "stopped" for run in runs):
-        yield "trials were stopped early for being worse: what finished is the better part of each side"
+        yield "some were stopped early for being worse: what finished is the better part of each side"
 
 
 def _best(side: Side, goal: str) -> Run | None:

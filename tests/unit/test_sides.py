@@ -97,9 +97,22 @@ def test_what_was_stopped_does_not_count_and_is_named(tmp_path: Path) -> None:
     assert lines[:3] == [
         f"{SCORE}=dot: 2 of 4 trials finished, of 4 configurations; 1 failed; 1 stopped",
         f"{SCORE}=bahdanau: 0 of 2 trials finished, of 2 configurations; 1 out of memory; 1 stopped",
-        "trials were stopped early for being worse: what finished is the better part of each side",
+        "some were stopped early for being worse: what finished is the better part of each side",
     ]
-    assert lines[3:] == [f"{SCORE}=dot against {SCORE}=bahdanau: no finished trial on one side, so nothing can be said"]
+    assert lines[3] == f"{SCORE}=dot against {SCORE}=bahdanau: no finished trial on one side, so nothing can be said"
+
+
+def test_what_was_stopped_counts_at_the_last_step_that_all_reached(tmp_path: Path) -> None:
+    rows: list[Row] = [(setting("dot", rate), 0, "finished", 0.5 + rate) for rate in (0.001, 0.002)]
+    rows += [(setting("bahdanau", rate), 0, "stopped", 0.8 + rate) for rate in (0.001, 0.002)]
+    run = write_run(tmp_path / "run", rows)
+    with EventLog(run) as log:  # those that went on were to become equal
+        for k in (0, 1):
+            log.append({"event": "report", "trial": f"trial-0000{k}", "step": 40, "dev.loss": 0.1})
+    found = said([run], f"{SCORE}=dot", f"{SCORE}=bahdanau")[-1]
+    names = (f"{SCORE}=dot", f"{SCORE}=bahdanau")
+    expected = Comparison(names, ([0.501, 0.502], [0.801, 0.802]), "dev.loss", "minimize", "configuration").sentence()
+    assert found == f"at step 20, which these 4 reached, before any was stopped: {expected}"
 
 
 def test_replicates_count_alone(tmp_path: Path) -> None:
