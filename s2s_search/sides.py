@@ -39,6 +39,7 @@ class Side:
 
     name: str
     runs: Sequence[Run]
+    originals: int = 0  # of the replicates among the runs: how many are left out
 
     @property
     def finished(self) -> list[Run]:
@@ -55,6 +56,7 @@ class Side:
         others = Counter(run.trial.status.replace("_", " ") for run in self.runs if run not in self.finished)
         out = "".join(f"; {number} {status}" for status, number in sorted(others.items()))
         of = f"of {configurations} configuration{'s' if configurations > 1 else ''}"
+        out += f"; left out, as chosen for its result: {self.originals}" if self.originals else ""
         return f"{self.name}: {len(self.finished)} of {len(self.runs)} trials finished, {of}{out}"
 
 
@@ -153,7 +155,8 @@ def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list
         found = [run for run in every if run.has(key, value)]
         if not found:
             problems.append(_unknown(text, every))
-    return Side(name, [run for run in found if run.is_replicate] or found)
+    replicates = [run for run in found if run.is_replicate]
+    return Side(name, replicates or found, len(found) - len(replicates) if replicates else 0)
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,7 @@
 """Real searches, run again: replicates with other seeds, also killed, and a trial that gives the same numbers."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,10 @@ def test_replicates_that_were_killed_go_on(searched: Path, tmp_path: Path) -> No
     out = tmp_path / "replicates"
     command = [sys.executable, str(ROOT / "run_search.py"), "replicate", str(searched), "--out", str(out)]
     driver = subprocess.Popen(
-        [*command, "--top", "2", "--seeds", "3"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "--top", "2", "--seeds", "3"],
+        env=os.environ | {"RAY_TMPDIR": os.environ["RAY_TMPDIR"] + "/own"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 120
     log = out / "events.jsonl"

@@ -121,6 +121,7 @@ def test_replicates_count_alone(tmp_path: Path) -> None:
     again: list[Row] = [(settings, seed + 10, status, best and best + 0.1) for settings, seed, status, best in SEEDS]
     replicates = write_run(tmp_path / "replicates", again, configs=[BASE])
     lines = said([run, replicates], "0", "1")
+    assert lines[0].endswith("3 of 3 trials finished, of 1 configuration; left out, as chosen for its result: 1")
     values = ([0.6, 0.62, 0.59], [0.8, 0.81, 0.78])
     assert Comparison(("trial-00000", "trial-00001"), values, "dev.loss", "minimize", "seed").sentence() in lines
 
