@@ -1,7 +1,8 @@
 """The command line: run_search.py VERB ...; the verbs themselves are in s2s_search/verbs/.
 
 Imports stand inside the verbs, so that each waits only for what it needs.
-Exit status: 0; 1 when a search failed; 2 for what the user can mend; 130 after Ctrl-C or a SIGTERM.
+Exit status: 0; 1 when a search failed, or a trial that was run again gave other numbers; 2 for what the user can mend;
+130 after Ctrl-C or a SIGTERM.
 """
 
 import argparse

@@ -277,6 +277,10 @@ def _is_objective(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[1] in GOALS
 
 
+def _is_configuration(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("model"), str)
+
+
 def _is_number(value: object) -> bool:
     if type(value) is float:
         return math.isfinite(value)
@@ -300,7 +304,10 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)),
     "trial": is_trial_name,
     "source": lambda value: isinstance(value, str),
-    **dict.fromkeys(("message", "space", "storage"), lambda value: value is None or isinstance(value, str)),
+    "configs": lambda value: isinstance(value, list) and all(map(_is_configuration, value)),
+    **dict.fromkeys(
+        ("message", "space", "storage", "replicates_of"), lambda value: value is None or isinstance(value, str)
+    ),
     "cause": lambda value: isinstance(value, str),
     "trials": lambda value: isinstance(value, int) and 0 <= value < 10**9,
     "driver": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),

@@ -118,9 +118,15 @@ def load_history(folder: Path) -> History:
 
 
 def space_of(history: History, folder: Path) -> Space:
-    """The search space of a run folder; the paths of its corpus start from where its file was."""
+    """The search space of a run folder; the paths of its corpus start from where its file was.
+
+    Replicates have the space of the search that they are of, without its scheduler: who is stopped early tells less.
+    """
     home = Path(str(history.search.get("space", folder / "space.yaml"))).parent
-    return replace(load_space(folder / "space.yaml", home), name=history.search["name"])
+    space = replace(load_space(folder / "space.yaml", home), name=history.search["name"])
+    if "configs" in history.search:
+        return replace(space, scheduler=replace(space.scheduler, name="none", interval_steps=None))
+    return space
 
 
 # --- why was this trial stopped? ---

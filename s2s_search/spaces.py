@@ -66,6 +66,11 @@ class Resources:
     cpu: float
     gpu: float
 
+    @property
+    def threads(self) -> int:
+        """How many a trial computes with."""
+        return max(1, int(self.cpu))
+
 
 @dataclass(frozen=True)
 class Checkpoints:

@@ -40,18 +40,22 @@ from ray.tune.search import SearchAlgorithm
 from s2s_search import cluster
 from s2s_search.checkpoints import Checkpoints, Reported, below, file_system, keep_snapshots
 from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.dimensions import Flat
 from s2s_search.events import check_new, is_locked, new_folder
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY, error_message, status_of
 from s2s_search.history import ENDS_ITSELF, History, TrialHistory, load_history, space_of
 from s2s_search.progress import Interrupt, Progress
 from s2s_search.recorder import Config, Recorder, environment, resolved
-from s2s_search.samplers import TPE, Sampler, explore, make_sampler
+from s2s_search.results import load
+from s2s_search.samplers import TPE, Listed, Sampler, explore, make_sampler, replicated
 from s2s_search.schedulers import PAUSING, make_scheduler
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 
 Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
 
+REPLICATES = "-replicates"  # how their names end
+NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops them.\n"
 RAY_LOG = "ray.log"
 REFERENCE = "reference.json"  # what Tune gets for a checkpoint: whose it is, and its step
 NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
@@ -226,6 +230,8 @@ def run_search(
     train: Train | None = None,
     storage: str | None = None,
     warm_start: Path | None = None,
+    configs: Sequence[Flat] | None = None,
+    replicates_of: Path | None = None,
 ) -> Outcome:
     """Runs the trials of a space on a Ray of its own, or on the cluster at `address`, and fills the run folder `out`.
 
@@ -234,7 +240,7 @@ def run_search(
     SIGTERM, ends the search within seconds with the tables of what was done; the Ray processes are gone when this
     returns, and `resume_search` goes on. `command` is written down with the versions; `train` may stand in for
     training.train. Checkpoints go to the run folder, or below the URL `storage`. `warm_start` is an earlier run folder
-    from which a tpe sampler learns.
+    from which a tpe sampler learns. With `configs` the trials are those, as they are: replicates of an earlier run.
 
     Raises:
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
@@ -242,7 +248,7 @@ def run_search(
     folder = Path(out).absolute()
     problems: list[str] = []
     with _collected(problems):
-        sampler = make_sampler(space, trials, seed, overrides)
+        sampler = make_sampler(space, trials, seed, overrides, configs)
     with _collected(problems):
         corpus = load_corpus(space.corpus)
     problems += cluster.ray_problems(space.resources, address)
@@ -265,7 +271,8 @@ def run_search(
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train)
     with search.recorder_open():
         about = environment(space, corpus, trials, seed, overrides, storage, command)
-        search.recorder.begin(len(sampler), about)
+        listed = {} if configs is None else {"configs": list(configs), "replicates_of": str(replicates_of)}
+        search.recorder.begin(len(sampler), about, **listed)
         if space.scheduler.name == "pbt":
             search.recorder.note(f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}")
         if past is not None and isinstance(sampler, TPE):
@@ -305,16 +312,14 @@ def resume_search(
     problems: list[str] = []
     drawn = (trials or search.get("draws"), search.get("seed"), search.get("overrides") or {})
     with _collected(problems):
-        sampler = make_sampler(space, *drawn)
+        sampler = make_sampler(space, *drawn, search.get("configs"))
+        if trials is not None and "configs" in search:
+            raise ConfigError("--trials: replicates are not drawn; replicate again gives more", str(folder))
         if len(sampler) < search["trials"]:
             law = f"the search has {search['trials']} already; a search can only be extended"
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
     with _collected(problems):
-        corpus = load_corpus(space.corpus)
-        if corpus.fingerprint != search.get("corpus", {}).get("fingerprint"):
-            raise ConfigError(
-                "the corpus has changed since the search began: its numbers would not compare", str(folder)
-            )
+        corpus = _same_corpus(space, history, folder)
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
@@ -334,6 +339,61 @@ def resume_search(
             cause = "run again" if history.trials[name].status in again else "resume"
             run.recorder.restart(name, cause)
         return run.run()
+
+
+def replicate_search(
+    folder: Path,
+    *,
+    top: int,
+    seeds: int,
+    out: Path,
+    address: str | None = None,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+    train: Train | None = None,
+    storage: str | None = None,
+) -> Outcome:
+    """Runs the best configurations of the run in `folder` again, each with other seeds, as a search of its own.
+
+    They are the first `top` of `Results.best` that differ, each with `seeds` seeds that it has not had there. No
+    scheduler stops them. `resume_search` goes on with them as with any search.
+
+    Raises:
+        ConfigError: `folder` is no run folder, or a search uses it, or it was of pbt; too few configurations have a
+            result; the corpus is not the same; and as `run_search`.
+    """
+    history = load_history(folder)
+    space = space_of(history, folder)
+    problems = [f"{folder}: is in use; a search can be replicated when it has ended"] if is_locked(folder) else []
+    if space.scheduler.name == "pbt":
+        problems.append(f"{folder}: pbt changes configurations while they train: there is none to run again")
+    ranked = load(folder).best(None)
+    names = ranked["trial"][ranked[f"best.{space.metric.name}"].notna()]
+    configs: list[Flat] = []
+    with _collected(problems):
+        everything = [trial.config for trial in history.trials.values()]
+        configs = replicated([history.trials[name].config for name in names], everything, top, seeds)
+    with _collected(problems):
+        _same_corpus(space, history, folder)
+    if problems:
+        raise ConfigError(problems)
+    replicates = replace(
+        space,
+        path=Path(str(history.search.get("space", space.path))),
+        text=NOTE_OF_REPLICATES + space.text.removeprefix(NOTE_OF_REPLICATES),
+        name=f"{space.name.removesuffix(REPLICATES)}{REPLICATES}",
+        scheduler=replace(space.scheduler, name="none", interval_steps=None),
+    )
+    shared: dict[str, Any] = {"address": address, "command": command, "progress": progress, "train": train}
+    return run_search(replicates, out=out, storage=storage, configs=configs, replicates_of=folder.absolute(), **shared)
+
+
+def _same_corpus(space: Space, history: History, folder: Path) -> Corpus:
+    """The corpus of a past search. Raises ConfigError when it has changed."""
+    corpus = load_corpus(space.corpus)
+    if corpus.fingerprint != history.search.get("corpus", {}).get("fingerprint"):
+        raise ConfigError("the corpus has changed since the search began: its numbers would not compare", str(folder))
+    return corpus
 
 
 def _with_budgets(space: Space, hours: float | None, gpu_hours: float | None) -> Space:
@@ -486,7 +546,10 @@ class Search:
         if self.space.checkpoints.disk_gb is not None:
             from s2s_search.plan import check_disk  # it counts parameters, and needs torch for that
 
-            trials = self.space.trials(self.draws, self.seed, self.overrides)
+            if isinstance(self.sampler, Listed):
+                trials = self.sampler.configs
+            else:
+                trials = self.space.trials(self.draws, self.seed, self.overrides)
             pauses = self.space.scheduler.name in PAUSING
             check_disk(self.space, self.corpus, trials, len(trials) if pauses else cluster.slots(self.space.resources))
 

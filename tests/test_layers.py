@@ -30,6 +30,8 @@ WITHOUT = {
     "answers": ("torch", "ray", "pandas", "numpy", "rich", "yaml", "pyarrow"),
     "checkpoints": ("torch", "ray", "pandas", "rich"),
     "comparison": ("ray", "torch", "rich"),
+    "sides": ("ray", "torch", "rich"),
+    "rerun": ("ray", "torch"),
     "ranking": ("ray", "torch"),
     "results": ("ray", "torch", "rich"),
     "beams": ("ray", "torch", "rich"),

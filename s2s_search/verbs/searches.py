@@ -1,4 +1,4 @@
-"""Verbs that run trials on Ray: search · resume · retry."""
+"""Verbs that run trials on Ray: search · resume · retry · replicate."""
 
 import argparse
 import sys
@@ -46,6 +46,14 @@ def add_verbs(verb: AddVerb) -> None:
         metavar="S",
         help="which: failed (default), out_of_memory, lost, or several with commas",
     )
+    add_cluster_argument(sub)
+
+    sub = verb("replicate", replicate, "run the best configurations of a search again with other seeds")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--top", type=counted(1), default=3, metavar="K", help="how many configurations (default: 3)")
+    sub.add_argument("--seeds", type=counted(1), default=5, metavar="N", help="how many other seeds each (default: 5)")
+    sub.add_argument("--out", type=Path, metavar="DIR2", help="the new run folder (default: runs/NAME-replicates-TIME)")
+    sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
     add_cluster_argument(sub)
 
 
@@ -106,6 +114,26 @@ def retry(args: argparse.Namespace) -> int:
     return conclude(outcome, args.folder)
 
 
+def replicate(args: argparse.Namespace) -> int:
+    from s2s_search.events import first_event
+    from s2s_search.progress import Progress
+    from s2s_search.tuning import REPLICATES, replicate_search
+
+    name = str(first_event(args.folder)["name"]).removesuffix(REPLICATES)
+    out = args.out or Path("runs") / f"{name}{REPLICATES}-{time.strftime('%Y%m%d-%H%M%S')}"
+    outcome = replicate_search(
+        args.folder,
+        top=args.top,
+        seeds=args.seeds,
+        out=out,
+        address=args.address,
+        command=["run_search.py", *sys.argv[1:]],
+        progress=Progress(),
+        storage=args.storage,
+    )
+    return conclude(outcome, out)
+
+
 def conclude(outcome: "Outcome", folder: Path) -> int:
     """Prints what a search came to, and returns its exit status."""
     from s2s_search import ranking, results
@@ -113,6 +141,7 @@ def conclude(outcome: "Outcome", folder: Path) -> int:
     table = results.load(outcome.folder)
     ranking.print_ranking(table, 10)
     ranking.print_pareto(table)
+    ranking.print_replicates(table)
     ranking.print_failures(table, folder)
     ranking.print_times(table)
     print(f"\nrun folder: {folder}\nmore: python run_search.py results {folder} · python run_search.py decode {folder}")

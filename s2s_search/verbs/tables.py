@@ -1,4 +1,4 @@
-"""Verbs that read run folders, with neither Ray nor torch: results."""
+"""Verbs that read run folders, with neither Ray nor torch: results · compare."""
 
 import argparse
 import sys
@@ -16,6 +16,14 @@ def add_verbs(verb: AddVerb) -> None:
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="all columns as CSV")
 
+    sub = verb(
+        "compare", compare, "say whether one configuration or setting is better than another, and how sure it is"
+    )
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("a", metavar="A", help="a trial's number, or a setting such as attention.score_type=dot")
+    sub.add_argument("b", metavar="B", help="another")
+    sub.add_argument("others", nargs="*", type=Path, metavar="DIR2", help="further runs, such as its replicates")
+
 
 def show_results(args: argparse.Namespace) -> int:
     from s2s_search import results
@@ -28,6 +36,7 @@ def show_results(args: argparse.Namespace) -> int:
 
         ranking.print_ranking(table, args.top, args.sort)
         ranking.print_pareto(table)
+        ranking.print_replicates(table)
         ranking.print_failures(table, args.folder)
         ranking.print_times(table)
         if table.status == "killed":
@@ -39,4 +48,12 @@ def show_results(args: argparse.Namespace) -> int:
     else:
         for row in ranked.astype(object).where(ranked.notna(), None).to_dict("records"):
             print_json({str(column): value for column, value in row.items()})
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    from s2s_search import sides
+
+    for line in sides.compare([args.folder, *args.others], args.a, args.b):
+        print(line)
     return 0

@@ -1,9 +1,9 @@
-"""Verbs about one trial: debug · explain · decode."""
+"""Verbs about one trial: debug · rerun · explain · decode."""
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ def add_verbs(verb: AddVerb) -> None:
     add_draw_arguments(sub)
     sub.add_argument("--json", action="store_true", help="one JSON object a line for each report, and nothing else")
 
+    sub = verb("rerun", rerun, "run a trial of a search again in this process, from what its folder says of it")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("trial", type=counted(0), metavar="TRIAL", help="its number, from 0")
+    sub.add_argument("--check", action="store_true", help="up to its last report: are all numbers the same?")
+
     sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("trial", type=counted(0), metavar="TRIAL", help="its number, from 0")
@@ -54,7 +59,7 @@ def debug(args: argparse.Namespace) -> int:
 
     from s2s_search.training import train
 
-    torch.set_num_threads(max(1, int(space.resources.cpu)) if space else 1)  # as many as the trial of a search has
+    torch.set_num_threads(space.resources.threads if space else 1)  # as many as the trial of a search has
     gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
     reports: Iterable[Any] = train(hparams, corpus, "cuda" if gpu else "cpu")
     if args.out is not None:
@@ -165,6 +170,32 @@ def report_line(metrics: Mapping[str, Any]) -> str:
     shown = ["train.loss", "dev.loss", "dev.error_rate", "dev.word_error_rate", "dev.bleu", "learning_rate"]
     numbers = [f"{name} {metrics[name]:.4g}" for name in shown]
     return " · ".join([f"step {metrics['step']}", *numbers, f"{metrics['seconds']:.1f} s"])
+
+
+def rerun(args: argparse.Namespace) -> int:
+    from s2s_search.corpus import load_corpus
+    from s2s_search.rerun import check, load_manifest
+
+    manifest = load_manifest(args.folder, args.trial)
+    if args.check and not manifest.reports:
+        raise ConfigError(f"{manifest.trial} has no report that another could equal", str(args.folder))
+    corpus = load_corpus(manifest.space.corpus)
+
+    def shown() -> Iterator[Mapping[str, Any]]:
+        for metrics in manifest.run(corpus):
+            print(report_line(metrics), flush=True)
+            yield metrics
+
+    if not args.check:
+        for _ in shown():
+            pass
+        return 0
+    found = check(manifest.reports, shown())
+    print(f"{manifest.trial}: {found.sentence()}")
+    changes = manifest.changes(corpus)
+    for line in changes or ["nothing that was written down has changed since: configuration, corpus, code, versions"]:
+        print(f"  {line}")
+    return 0 if found.difference is None else 1
 
 
 def explain(args: argparse.Namespace) -> int:

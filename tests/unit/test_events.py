@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search.events import EVENTS, EventLog, is_locked, read_events
+from s2s_search.events import EVENTS, EventLog, first_event, is_locked, read_events
 from s2s_search.table import ConfigError
 
 SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
@@ -158,3 +158,15 @@ def test_no_message_moves_a_terminals_cursor(tmp_path: Path) -> None:
         json.dumps(SEARCH | {"time": 1.0}).encode() + b"\n" + line.replace(b"a ", b"a\\u001b")
     )
     assert read_events(tmp_path)[0][1]["message"] == "a?[2Jb  c ß"
+
+
+@pytest.mark.parametrize("configs", [[{}], [1], {}, [{"model": None}], None])
+def test_a_list_of_configurations_names_their_models(tmp_path, configs):
+    search = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
+    for name, listed in (("good", [{"model": "BasicSeq2Seq"}]), ("bad", configs)):
+        (tmp_path / name).mkdir()
+        with EventLog(tmp_path / name) as log:
+            log.append(search | {"configs": listed})
+    assert first_event(tmp_path / "good")["configs"] == [{"model": "BasicSeq2Seq"}]
+    with pytest.raises(ConfigError, match="does not begin with a search event"):
+        first_event(tmp_path / "bad")

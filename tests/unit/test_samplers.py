@@ -13,8 +13,9 @@ import pytest
 
 from s2s_search.hparams import resolve
 from s2s_search.metrics import pareto
-from s2s_search.samplers import STARTUP, TPE, Listed, explore, make_sampler
+from s2s_search.samplers import STARTUP, TPE, Listed, explore, make_sampler, replicated
 from s2s_search.spaces import Space, load_space
+from s2s_search.table import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 RATE = "optimizer.learning_rate"
@@ -319,3 +320,21 @@ def test_pareto_is_what_nothing_beats(goals):
         expected = [row in finite and not any(beats(other, row, goals) for other in finite) for row in rows]
         assert pareto(rows, goals) == expected
     assert pareto([], goals) == []
+
+
+class TestReplicated:
+    @staticmethod
+    def config(rate: float, seed: int) -> dict[str, object]:
+        return {"model": "BasicSeq2Seq", RATE: rate, "train.seed": seed}
+
+    def test_the_best_that_differ_each_with_seeds_that_it_never_had(self):
+        ranked = [self.config(0.1, 4), self.config(0.1, 2), self.config(0.2, 4), self.config(0.3, 4)]
+        others = [self.config(0.1, 9), self.config(0.4, 50)]  # without a result
+        again = replicated(ranked, others, top=2, seeds=3)
+        assert again == [*(self.config(0.1, seed) for seed in (10, 11, 12)), *(self.config(0.2, s) for s in (5, 6, 7))]
+
+    def test_configurations_that_resolve_alike_are_one(self):
+        default = resolve("BasicSeq2Seq", {})[RATE]
+        with pytest.raises(ConfigError, match="--top 2: only 1 different configurations have a result"):
+            replicated([self.config(default, 0), {"model": "BasicSeq2Seq"}], [], top=2, seeds=1)
+        assert len(replicated([self.config(default, 0), {"model": "BasicSeq2Seq"}], [], top=1, seeds=2)) == 2

@@ -1,0 +1,210 @@
+"""The sides of a comparison: which trials A and B name, which of them count, and what comes of it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from s2s_search.answers import load_answers
+from s2s_search.comparison import SEED, Comparison, apart, rate_difference_interval, verdict
+from s2s_search.history import History, TrialHistory, load_history
+from s2s_search.hparams import Hparams
+from s2s_search.spaces import completed
+from s2s_search.table import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trial of one of the run folders that are compared."""
+
+    trial: TrialHistory
+    place: str  # its folder, or what is below the URL of checkpoints
+    value: float  # its best; NaN without one
+    curve: Mapping[int, float]  # the metric by step
+    configuration: Hparams | str  # equal where trials differ in nothing but their seed
+    is_replicate: bool
+
+    def has(self, key: str, value: str) -> bool:
+        """Tells whether a key has that value, by its label or written out, also where no search varied it."""
+        flat = self.configuration.flat() if isinstance(self.configuration, Hparams) else {}
+        return any(value == _text(known[key]) for known in (self.trial.settings, flat) if key in known)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared: the trials of one configuration, or those with a setting."""
+
+    name: str
+    runs: Sequence[Run]
+    originals: int = 0  # of the replicates among the runs: how many are left out
+
+    @property
+    def finished(self) -> list[Run]:
+        return [run for run in self.runs if run.trial.status == "finished" and not np.isnan(run.value)]
+
+    @property
+    def ended(self) -> list[Run]:
+        """Those that finished or were stopped for being worse: all that say how good the side is."""
+        return [run for run in self.runs if run.trial.status in ("finished", "stopped") and run.curve]
+
+    def line(self) -> str:
+        """What counts and what is left out, such as: A: 5 of 9 trials finished, of 4 configurations; 4 stopped."""
+        configurations = len({run.configuration for run in self.runs})
+        others = Counter(run.trial.status.replace("_", " ") for run in self.runs if run not in self.finished)
+        out = "".join(f"; {number} {status}" for status, number in sorted(others.items()))
+        of = f"of {configurations} configuration{'s' if configurations > 1 else ''}"
+        out += f"; left out, as chosen for its result: {self.originals}" if self.originals else ""
+        return f"{self.name}: {len(self.finished)} of {len(self.runs)} trials finished, {of}{out}"
+
+
+def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
+    """Compares A with B, each a trial's number or a setting such as attention.score_type=dot, and says it in lines.
+
+    A number stands for the configuration of that trial of the first folder, with all its seeds in all folders. A
+    setting stands for all trials that have it. Where replicates are among them they alone count: what they are of was
+    chosen for its results. Trials that finished count, at their best reports; where some were stopped, these too, but
+    at the last step that all have reached. The unit is a configuration, by the mean of its seeds; it is a seed where
+    there is one configuration on either side.
+
+    Raises:
+        ConfigError: no run folders, or not of one metric and one corpus; A or B names no trial, or both name the same.
+    """
+    histories = [load_history(folder) for folder in folders]
+    _check_alike(folders, histories)
+    runs = [list(_runs(folder, history)) for folder, history in zip(folders, histories, strict=True)]
+    problems: list[str] = []
+    left, right = (_side(text, runs, folders[0], problems) for text in (a, b))
+    if both := [run.trial.name for run in left.runs if run in right.runs]:
+        problems.append(f"{a} and {b} both name {', '.join(both[:4])}{', ...' if len(both) > 4 else ''}")
+    if problems:
+        raise ConfigError(problems)
+    yield from _cautions(left, right)
+    metric, goal = histories[0].search["metric"], histories[0].search["goal"]
+    finished = [[(run.configuration, run.value) for run in side.finished] for side in (left, right)]
+    yield _compared(left.name, right.name, finished, metric, goal).sentence()
+    yield from _at_a_common_step(left, right, metric, goal)
+    yield from _on_examples(_best(left, goal), _best(right, goal))
+
+
+def _compared(
+    a: str, b: str, sides: Sequence[Sequence[tuple[Hparams | str, float]]], metric: str, goal: str
+) -> Comparison:
+    """The comparison of two sides of configurations with values."""
+    groups: list[dict[Hparams | str, list[float]]] = [{}, {}]
+    for group, pairs in zip(groups, sides, strict=True):
+        for configuration, value in pairs:
+            group.setdefault(configuration, []).append(value)
+    if all(len(group) <= 1 for group in groups):
+        left, right = (next(iter(group.values()), []) for group in groups)
+        return Comparison((a, b), (left, right), metric, goal, "seed")
+    left, right = ([float(np.mean(values)) for values in group.values()] for group in groups)
+    return Comparison((a, b), (left, right), metric, goal, "configuration")
+
+
+def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterator[str]:
+    """Compares all that ended at the last step that they all reached, where some were stopped for being worse."""
+    ended = [*left.ended, *right.ended]
+    if all(run.trial.status == "finished" for run in ended):
+        return
+    step = min(max(run.curve) for run in ended)
+    if all(step in run.curve for run in ended):
+        values = [[(run.configuration, run.curve[step]) for run in side.ended] for side in (left, right)]
+        sentence = _compared(left.name, right.name, values, metric, goal).sentence()
+        yield f"at step {step:,}, which these {len(ended)} reached, before any was stopped: {sentence}"
+
+
+def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
+    first, problems = histories[0].search, list[str]()
+    for folder, history in zip(folders[1:], histories[1:], strict=True):
+        search = history.search
+        if search["metric"] != first["metric"]:
+            problems.append(f"{folder} ranks by {search['metric']}, but {folders[0]} by {first['metric']}")
+        if search.get("corpus", {}).get("fingerprint") != first.get("corpus", {}).get("fingerprint"):
+            problems.append(f"{folder} is of another corpus than {folders[0]}: their numbers would not compare")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _runs(folder: Path, history: History) -> Iterator[Run]:
+    metric, place = history.search["metric"], history.search.get("storage") or folder
+    curves: dict[str, dict[int, float]] = {name: {} for name in history.trials}
+    for event in history.events:
+        if event["event"] == "report" and event["trial"] in curves and event.get(metric) is not None:
+            curves[event["trial"]].setdefault(event["step"], float(event[metric]))
+    for trial in history.trials.values():
+        seedless = {**trial.config, SEED: 0}
+        configuration = completed(seedless) or json.dumps(seedless, sort_keys=True)
+        value = float("nan") if trial.best is None else float(trial.best[metric])
+        is_replicate = "configs" in history.search
+        yield Run(trial, f"{place}/{trial.name}", value, curves[trial.name], configuration, is_replicate)
+
+
+def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list[str]) -> Side:
+    """The trials that a number of the first folder or a setting names; adds a problem where there are none."""
+    every, name = [run for of_folder in runs for run in of_folder], text
+    if text.isdecimal():
+        named = {run.configuration for run in runs[0] if run.trial.number == int(text)}
+        name, found = f"trial-{int(text):05d}", [run for run in every if run.configuration in named]
+        if not found:
+            problems.append(f"{folder}: there is no trial {text}; {len(runs[0])} have begun")
+    else:
+        key, _, value = text.partition("=")
+        found = [run for run in every if run.has(key, value)]
+        if not found:
+            problems.append(_unknown(text, every))
+    replicates = [run for run in found if run.is_replicate]
+    return Side(name, replicates or found, len(found) - len(replicates) if replicates else 0)
+
+
+def _text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | list | bool) else str(value)
+
+
+def _unknown(text: str, runs: Sequence[Run]) -> str:
+    key, equals, value = text.partition("=")
+    settings = [run.trial.settings for run in runs]
+    keys = sorted({key for row in settings for key in row})
+    if not equals or key not in keys:
+        law = f"{text!r} names no trial: give a trial's number, or a setting KEY=VALUE that the trials have"
+        return law + nearest(key, keys)
+    values = sorted({_text(row[key]) for row in settings if key in row})
+    return f"{text}: no trial has that value{nearest(value, values)}"
+
+
+def _cautions(*sides: Side) -> Iterator[str]:
+    """What counts on each side, and what a comparison of these knows nothing of."""
+    yield from map(Side.line, sides)
+    runs = [run for side in sides for run in side.runs]
+    steps = sorted({run.trial.step for side in sides for run in side.finished})
+    if len(steps) > 1:
+        yield f"not all made the same number of steps: {steps[0]:,} to {steps[-1]:,}"
+    if any(run.trial.status == "stopped" for run in runs):
+        yield "some were stopped early for being worse: what finished is the better part of each side"
+
+
+def _best(side: Side, goal: str) -> Run | None:
+    ranked = sorted(side.finished, key=lambda run: run.value, reverse=goal == "maximize")
+    return ranked[0] if ranked else None
+
+
+def _on_examples(a: Run | None, b: Run | None) -> Iterator[str]:
+    """Compares the best models of both sides on the dev examples, where it was written down what they answered."""
+    if a is None or b is None:
+        return
+    names = [f"the model of {run.place} (seed {run.trial.config.get(SEED, 0)})" for run in (a, b)]
+    answers = [load_answers(run.place) for run in (a, b)]
+    if missing := [run.place for run, found in zip((a, b), answers, strict=True) if found is None]:
+        yield f"not compared on single dev examples: there is no answers.json in {' and '.join(missing)}"
+        return
+    of_a, of_b = ((found.errors, found.lengths) for found in answers if found is not None)
+    if len(of_a[0]) != len(of_b[0]):
+        yield f"not compared on single dev examples: they answered {len(of_a[0]):,} and {len(of_b[0]):,} of them"
+        return
+    difference, low, high = rate_difference_interval(of_a, of_b)
+    claim = verdict(names[0], names[1], (low, high), "minimize")[0]
+    rates = " against ".join(f"{sum(errors) / max(sum(lengths), 1):.4g}" for errors, lengths in (of_a, of_b))
+    by = f"error rate {rates}, {apart(difference, (low, high))}, paired over {len(of_a[0]):,} dev examples"
+    yield f"{claim}: {by}; of other seeds this says nothing"
