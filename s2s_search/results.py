@@ -79,6 +79,7 @@ class Results:
     reports: pd.DataFrame
     driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
+    runs: tuple["Results", ...] = ()  # those that `load_many` put together
 
     def best(self, n: int | None = 10, sort: str | None = None) -> pd.DataFrame:
         """Ranks the trials, best first: by the search's metric, or by a column (`dev.bleu` is `best.dev.bleu`).
@@ -88,9 +89,8 @@ class Results:
         Raises:
             ConfigError: there is no such column.
         """
-        column = self._column(sort or self.metric)
-        metric = column.removeprefix("best.").removeprefix("last.")
-        upwards = self.goal == "minimize" if metric == self.metric else metric not in HIGHER_IS_BETTER
+        column = self.column(sort or self.metric)
+        upwards = self.minimizes(column.removeprefix("best.").removeprefix("last."))
         ranked = self.trials.sort_values([column, "trial"], ascending=[upwards, True], na_position="last")
         return ranked.head(len(ranked) if n is None else n).reset_index(drop=True)
 
@@ -103,7 +103,7 @@ class Results:
         Raises:
             ConfigError: there is no such column.
         """
-        column, score = self._column(key), f"best.{self.metric}"
+        column, score = self.column(key), f"best.{self.metric}"
         groups = self.best(None).groupby(column, dropna=False, sort=False)  # the first of a group is its best
         scores = groups[score]
         columns = {
@@ -122,9 +122,56 @@ class Results:
 
         Without further objectives than the metric it is the best trial.
         """
-        names = [self._column(name) for name, _ in self.objectives]
+        names = [self.column(name) for name, _ in self.objectives]
         values = self.trials[names].astype(object).where(self.trials[names].notna(), None).to_numpy().tolist()
         return self.trials[pareto(values, [goal for _, goal in self.objectives])].reset_index(drop=True)
+
+    def curves(self, metric: str | None = None) -> pd.DataFrame:
+        """The learning curves of a metric, by default the search's: index `step`, a Float64 column a trial.
+
+        A trial has its column also without a report. NA is: no report at that step, or none but that of a divergence.
+        Of a step that pbt let a trial make again the later report counts.
+
+        Raises:
+            ConfigError: the reports have no such column.
+        """
+        metric = metric or self.metric
+        if metric not in self.reports:
+            raise ConfigError(f"unknown metric {metric!r}{nearest(metric, map(str, self.reports))}", str(self.folder))
+        measured = self.reports[self.reports["status"].fillna("").ne("diverged")]
+        curves = measured.drop_duplicates(["trial", "step"], keep="last").pivot(
+            index="step", columns="trial", values=metric
+        )
+        return curves.reindex(columns=pd.Index(self.trials["trial"], name="trial")).astype("Float64")
+
+    def importance(self, metric: str | None = None) -> pd.DataFrame:
+        """How much each searched hyperparameter mattered for being among the best, most important first.
+
+        By PED-ANOVA (Watanabe et al., 2023), as Optuna has it: how differently the best trials and all trials are
+        spread over the values of a hyperparameter. The best are a tenth, at least 5. One that takes part in some trials
+        only counts where it does, weighted by the share of these among the best and among all; whether it takes part
+        is the merit of what decides that. Trials that diverged without a best report are as bad as the worst.
+
+        Columns: hyperparameter (string); importance (Float64), of all together 1; trials (Int64), among which it was
+        active. Empty with fewer than 10 trials that have a value, and `attrs["reason"]` says so.
+
+        Raises:
+            ConfigError: there is no such metric, or the run folder's space.yaml is missing or damaged.
+        """
+        from s2s_search import studies  # late: Optuna takes a while to import
+
+        return studies.importance(self, metric)
+
+    def measure(self, name: str) -> str:
+        """The column of a name as `column`; one of numbers. Raises ConfigError."""
+        column = self.column(name)
+        if self.trials[column].dtype in ("Float64", "Int64"):
+            return column
+        raise ConfigError(f"must be a column of numbers, but {column} is {self.trials[column].dtype}", str(self.folder))
+
+    def minimizes(self, metric: str) -> bool:
+        """Says whether less of a metric is better; of a column that is none, that it sorts upwards."""
+        return self.goal == "minimize" if metric == self.metric else metric not in HIGHER_IS_BETTER
 
     def worker_seconds(self) -> dict[str, float]:
         """Says where the workers' seconds went, from the first step of all trials to the last event of one.
@@ -158,7 +205,8 @@ class Results:
         parts["between"] = workers * (end - begin) - sum(parts.values())
         return parts
 
-    def _column(self, name: str) -> str:
+    def column(self, name: str) -> str:
+        """The column of the trials table that a name means: itself, or `best.` of a metric. Raises ConfigError."""
         for column in (name, f"best.{name}"):
             if column in self.trials:
                 return column
@@ -244,7 +292,7 @@ def _fold(folder: Path, size: int) -> Results:
             _follow(trials[trial], event, elapsed)
             if kind == "exploit":  # its steps and settings are others from here on
                 steps.pop(trial, None)
-                trials[trial] |= {key: _cell(event["settings"].get(key)) for key in search["searched"]}
+                trials[trial] |= {key: cell(event["settings"].get(key)) for key in search["searched"]}
     table = _reports_table(reports, search["metric"])
     trials_table = _trials_table(trials.values(), table, search)
     return _results(folder, search, status, trials_table, table, driver, damaged)
@@ -282,10 +330,11 @@ def _trial_row(event: Event, search: Event, began: float) -> Row:
     settings, seed = event["settings"], event["config"].get("train.seed")
     row = {"trial": event["trial"], "status": "running", "began": began, "ended": None, "restarts": 0, "seed": seed}
     row["message"] = None
-    return row | {key: _cell(settings.get(key)) for key in search["searched"]}
+    return row | {key: cell(settings.get(key)) for key in search["searched"]}
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
+    """A hyperparameter's value as the trials table has it: a spec that has no label as JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

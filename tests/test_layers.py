@@ -29,7 +29,8 @@ WITHOUT = {
     "history": ("torch", "ray", "pandas", "numpy", "rich"),
     "checkpoints": ("torch", "ray", "pandas", "rich"),
     "ranking": ("ray", "torch"),
-    "results": ("ray", "torch", "rich"),
+    "results": ("ray", "torch", "rich", "optuna"),
+    "studies": ("ray", "torch", "rich"),
     "progress": ("ray", "torch", "pandas"),
     "recorder": ("ray", "torch"),
 }

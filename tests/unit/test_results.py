@@ -235,6 +235,43 @@ def test_equal_values_rank_the_earlier_report_first(tmp_path: Path) -> None:
     assert load(tmp_path).trials["best.step"][0] == 10
 
 
+def test_curves_have_a_column_a_trial_and_a_row_a_step(run: Run) -> None:
+    curves = load(run.folder).curves()
+    assert curves.columns.tolist() == [f"trial-{k:05d}" for k in range(4)]
+    assert curves.index.tolist() == [10, 20, 30]
+    assert curves.index.name == "step"
+    assert curves["trial-00000"].tolist() == [2.0, 1.0, 1.5]
+    assert curves["trial-00001"].dropna().to_dict() == {10: 3.0}
+    assert curves["trial-00002"].isna().all()
+    assert {str(dtype) for dtype in curves.dtypes} == {"Float64"}
+    with pytest.raises(ConfigError, match=r"dev\.los'.*dev\.loss"):
+        load(run.folder).curves("dev.los")
+
+
+def test_curves_of_any_metric_and_of_no_report(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert load(tmp_path).curves().empty
+    run.trial(0)
+    assert load(tmp_path).curves().shape == (0, 1)
+    run.report(0, 10, 1.0, **{"dev.bleu": 7.0})
+    assert load(tmp_path).curves("dev.bleu")["trial-00000"].tolist() == [7.0]
+
+
+def test_a_curve_has_no_divergence_and_of_a_step_made_again_the_later_value(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for k in (0, 1):
+        run.trial(k)
+        run.report(k, 10, 3.0)
+        run.report(k, 20, 2.0)
+    other = {"event": "exploit", "trial": "trial-00000", "source": "trial-00001", "settings": {}, "config": {}}
+    append_event(tmp_path, other)
+    run.report(0, 20, 1.0)
+    run.report(1, 30, 1e6, status="diverged")
+    curves = load(tmp_path).curves()
+    assert curves["trial-00000"].tolist() == [3.0, 1.0]
+    assert curves["trial-00001"].tolist() == [3.0, 2.0]
+
+
 def test_by_compares_the_values_of_a_hyperparameter(run: Run) -> None:
     table = load(run.folder).by("encoder.type")
     assert table.index.tolist() == ["A", "B"]

@@ -1,0 +1,143 @@
+"""Studies: a search as Optuna has it, and how much each hyperparameter mattered. Needs neither Ray nor torch."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
+
+from s2s_search.dimensions import Choice, Range
+from s2s_search.events import first_event
+from s2s_search.history import History, space_of
+from s2s_search.spaces import Space
+
+if TYPE_CHECKING:
+    from s2s_search.results import Results
+
+Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
+LEAST = 10  # trials with a value, before importance says anything
+BEST, FEWEST_BEST = 0.1, 5  # the share of the trials that importance is about, and how many these are at least
+
+
+def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
+    """Results.importance, which says what it gives."""
+    minimize, score = results.minimizes(metric or results.metric), results.measure(metric or results.metric)
+    worst, domains = results.trials[score].max() if minimize else results.trials[score].min(), distributions(results)
+    trials = list(_judged(results, score, worst, domains))
+    scored = int(results.trials[score].notna().sum())
+    found: dict[str, float] = {}
+    if scored >= LEAST:
+        share = max(BEST, FEWEST_BEST / len(trials))
+        found = _ped_anova(trials, minimize, share)
+    total = math.fsum(found.values()) or 1.0
+    keys = [key for key in results.searched if scored >= LEAST]
+    columns = {
+        "hyperparameter": pd.Series(keys, dtype="string"),
+        "importance": pd.Series([found.get(key, 0.0) / total for key in keys], dtype="Float64"),
+        "trials": pd.Series([sum(key in trial.params for trial in trials) for key in keys], dtype="Int64"),
+    }
+    table = pd.DataFrame(columns).sort_values(["importance", "hyperparameter"], ascending=[False, True])
+    if scored < LEAST:
+        law = f"importance needs at least {LEAST} trials with a value of {score}"
+        table.attrs["reason"] = f"{law}, and {scored} of {len(results.trials)} have one"
+    return table.reset_index(drop=True)
+
+
+def _judged(
+    results: "Results", score: str, worst: float, domains: Mapping[str, BaseDistribution]
+) -> Iterator[FrozenTrial]:
+    """The trials that importance looks at: those with a value, and those that diverged without one, as bad as any."""
+    for cells in _rows(results.trials):
+        value = cells.get(score, worst if cells["status"] == "diverged" else None)
+        if value is not None and not pd.isna(value):
+            yield create_trial(value=float(value), **_settings(cells, domains))
+
+
+def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, share: float) -> dict[str, float]:
+    with _quiet():
+        study = optuna.create_study(direction="minimize" if minimize else "maximize")
+        study.add_trials(trials)
+        return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share).evaluate(study)
+
+
+# --- what Optuna calls the values of a key ---
+
+
+def distributions(results: "Results") -> dict[str, BaseDistribution]:
+    """The distribution of each searched key: as the space has it, wide enough for all values that trials have.
+
+    Of several runs it holds what any of them could draw. A key with one value has none.
+
+    Raises:
+        ConfigError: a run's space.yaml is missing or damaged.
+    """
+    domains: dict[str, list[Choice | Range]] = {}
+    for run in results.runs or (results,):
+        for key, domain in _domains(_space(run.folder)).items():
+            domains.setdefault(key, []).append(domain)
+    found = {}
+    for key in results.searched:
+        values = results.trials[key].dropna().unique().tolist() if key in domains else []
+        distribution = _distribution(domains.get(key, []), values)
+        if distribution is not None and not distribution.single():
+            found[key] = distribution
+    return found
+
+
+def _space(folder: Path) -> Space:
+    search = first_event(folder)
+    space = space_of(History([search]), folder)
+    return space.fixed(search["overrides"]) if search.get("overrides") else space
+
+
+def _domains(space: Space) -> dict[str, Choice | Range]:
+    """The domains of the varying keys, their values as the trials table writes them."""
+    from s2s_search.results import cell
+
+    found: dict[str, Choice | Range] = {}
+    for dimension in space.varying:
+        key, domain = dimension.key, dimension.domain
+        if isinstance(domain, Choice):
+            found[key] = Choice(tuple(cell(space.label(key, value)) for value in domain.values if value is not None))
+        elif isinstance(domain, Range):
+            found[key] = domain
+    return found
+
+
+def _distribution(domains: Sequence[Choice | Range], values: Sequence[Any]) -> BaseDistribution | None:
+    ranges = [domain for domain in domains if isinstance(domain, Range)]
+    choices = dict.fromkeys(chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values))
+    if not ranges:
+        return CategoricalDistribution(list(choices)) if choices else None
+    low, high = min(*(r.low for r in ranges), *choices), max(*(r.high for r in ranges), *choices)
+    log = all(r.log for r in ranges) and low > 0
+    step = ranges[0].step if len(domains) == 1 and not log and all(value in ranges[0] for value in values) else None
+    if step is not None:
+        high = ranges[0].points()[-1]
+    if ranges[0].whole:
+        return IntDistribution(int(low), int(high), log, int(step or 1))
+    return FloatDistribution(low, high, log, step)
+
+
+def _settings(cells: Cells, domains: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    active = {key: domain for key, domain in domains.items() if key in cells}
+    return {"params": {key: cells[key] for key in active}, "distributions": active}
+
+
+def _rows(table: pd.DataFrame) -> Iterator[Cells]:
+    """The rows as mappings without what is NA, in Python's own types."""
+    columns = {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}
+    for values in zip(*columns.values(), strict=True):
+        yield {key: value for key, value in zip(columns, values, strict=True) if value is not None}
+
+
+def _quiet() -> "warnings.catch_warnings[None]":
+    """Keeps Optuna's remarks about few trials, and about what is experimental in it, from the user's terminal."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
