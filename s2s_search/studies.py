@@ -1,24 +1,28 @@
 """Studies: a search as Optuna has it, and how much each hyperparameter mattered. Needs neither Ray nor torch."""
 
+import datetime
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, create_trial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from s2s_search.dimensions import Choice, Range
 from s2s_search.events import first_event
-from s2s_search.history import History, space_of
 from s2s_search.spaces import Space
+from s2s_search.table import ConfigError
 
 if TYPE_CHECKING:
     from s2s_search.results import Results
+
+STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "running": TrialState.RUNNING}
+ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
 
 Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
 LEAST = 10  # trials with a value, before importance says anything
@@ -66,6 +70,64 @@ def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, share: float) -> d
         return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share).evaluate(study)
 
 
+# --- a search as a study ---
+
+
+def study(results: "Results", storage: str | None = None) -> optuna.Study:
+    """Results.to_optuna, which says what it gives."""
+    name = results.name if results.runs else results.folder.absolute().name
+    trials = list(_trials(results))
+    directions = [StudyDirection[goal.upper()] for _, goal in results.objectives]
+    with _quiet():
+        try:
+            made = optuna.create_study(study_name=name, storage=storage, directions=directions)
+            made.set_metric_names([objective for objective, _ in results.objectives])
+            made.add_trials(trials)
+        except optuna.exceptions.DuplicatedStudyError:
+            raise ConfigError(f"has a study {name!r} already; take another storage, or delete it", storage) from None
+        except Exception as error:  # SQLAlchemy's, and those of its databases
+            raise ConfigError(f"cannot be used as a storage: {str(error).splitlines()[0]}", storage) from None
+    return made
+
+
+def _trials(results: "Results") -> Iterator[FrozenTrial]:
+    domains = distributions(results)
+    objectives = [results.column(name) for name, _ in results.objectives]
+    curves = results.curves()
+    begins = [float(first_event(run.folder)["time"]) for run in results.runs or (results,)]
+    named = dict(zip(results.trials.get("run", pd.Series([""])).unique(), begins, strict=True))
+    for place, cells in enumerate(_rows(results.trials)):
+        curve = curves.iloc[:, place].dropna()
+        by_step = dict(zip(curve.index.tolist(), curve.tolist(), strict=True))
+        yield _trial(cells, objectives, by_step, domains, named[cells.get("run", "")])
+
+
+def _trial(
+    cells: Cells,
+    objectives: Sequence[str],
+    curve: Mapping[int, float],
+    domains: Mapping[str, BaseDistribution],
+    begin: float,
+) -> FrozenTrial:
+    """A trial of a search that began so many seconds after 1970; `curve` is the metric by step."""
+    values = [float(cells[name]) for name in objectives if name in cells]
+    has_values = len(values) == len(objectives)
+    state = STATES.get(cells["status"], TrialState.FAIL)
+    if state is TrialState.COMPLETE and not has_values:
+        state = TrialState.FAIL
+    trial = create_trial(
+        state=state,
+        values=values if has_values and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        intermediate_values=dict(curve),
+        user_attrs={name: cells[name] for name in ATTRIBUTES if name in cells},
+        **_settings(cells, domains),
+    )
+    trial.datetime_start = datetime.datetime.fromtimestamp(begin + cells["began"])
+    if state.is_finished():
+        trial.datetime_complete = datetime.datetime.fromtimestamp(begin + cells.get("ended", cells["began"]))
+    return trial
+
+
 # --- what Optuna calls the values of a key ---
 
 
@@ -79,7 +141,7 @@ def distributions(results: "Results") -> dict[str, BaseDistribution]:
     """
     domains: dict[str, list[Choice | Range]] = {}
     for run in results.runs or (results,):
-        for key, domain in _domains(_space(run.folder)).items():
+        for key, domain in _domains(run.space()).items():
             domains.setdefault(key, []).append(domain)
     found = {}
     for key in results.searched:
@@ -88,12 +150,6 @@ def distributions(results: "Results") -> dict[str, BaseDistribution]:
         if distribution is not None and not distribution.single():
             found[key] = distribution
     return found
-
-
-def _space(folder: Path) -> Space:
-    search = first_event(folder)
-    space = space_of(History([search]), folder)
-    return space.fixed(search["overrides"]) if search.get("overrides") else space
 
 
 def _domains(space: Space) -> dict[str, Choice | Range]:
@@ -140,4 +196,4 @@ def _rows(table: pd.DataFrame) -> Iterator[Cells]:
 def _quiet() -> "warnings.catch_warnings[None]":
     """Keeps Optuna's remarks about few trials, and about what is experimental in it, from the user's terminal."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+    return warnings.catch_warnings(action="ignore")
