@@ -43,6 +43,7 @@ from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.events import check_new, is_locked, new_folder
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY, error_message, status_of
 from s2s_search.history import ENDS_ITSELF, History, TrialHistory, load_history, space_of
+from s2s_search.loggers import Loggers, check_loggers
 from s2s_search.progress import Interrupt, Progress
 from s2s_search.recorder import Config, Recorder, environment, resolved
 from s2s_search.samplers import TPE, Sampler, explore, make_sampler
@@ -226,6 +227,7 @@ def run_search(
     train: Train | None = None,
     storage: str | None = None,
     warm_start: Path | None = None,
+    log: Sequence[str] = (),
 ) -> Outcome:
     """Runs the trials of a space on a Ray of its own, or on the cluster at `address`, and fills the run folder `out`.
 
@@ -234,7 +236,7 @@ def run_search(
     SIGTERM, ends the search within seconds with the tables of what was done; the Ray processes are gone when this
     returns, and `resume_search` goes on. `command` is written down with the versions; `train` may stand in for
     training.train. Checkpoints go to the run folder, or below the URL `storage`. `warm_start` is an earlier run folder
-    from which a tpe sampler learns.
+    from which a tpe sampler learns. `log` names tools that hear of all trials (loggers.py).
 
     Raises:
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
@@ -247,6 +249,8 @@ def run_search(
         corpus = load_corpus(space.corpus)
     problems += cluster.ray_problems(space.resources, address)
     problems += _storage_problems(storage)
+    with _collected(problems):
+        check_loggers(log)
     with _collected(problems):
         check_new(folder)
     past = None
@@ -262,7 +266,7 @@ def run_search(
     if problems:
         raise ConfigError(problems, str(space.path))
     drawn = (trials, seed, overrides or {})
-    search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train)
+    search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
     with search.recorder_open():
         about = environment(space, corpus, trials, seed, overrides, storage, command)
         search.recorder.begin(len(sampler), about)
@@ -285,13 +289,14 @@ def resume_search(
     progress: Progress | None = None,
     train: Train | None = None,
     say: Callable[[str], object] = lambda line: None,
+    log: Sequence[str] = (),
 ) -> Outcome:
     """Goes on with the search of a run folder, however it ended; `say` gets its plan, line by line, before it starts.
 
     What has ended stays. Trials that have not ended go on from their newest checkpoint. The decisions of the past are
     made again from the log, so that scheduler and sampler are where they were. `trials` is a new number of trials to
     draw in all, `again` names statuses of trials to run again (failed, out_of_memory, lost), hours and gpu_hours are
-    new budgets. Where nothing is left to do nothing is changed.
+    new budgets, `log` tools that hear of what is left. Where nothing is left to do nothing is changed.
 
     Raises:
         ConfigError: no run folder, or one that another search uses, or the corpus is not the same.
@@ -315,10 +320,12 @@ def resume_search(
             raise ConfigError(
                 "the corpus has changed since the search began: its numbers would not compare", str(folder)
             )
+    with _collected(problems):
+        check_loggers(log)
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
-    run = Search(space, folder, sampler, corpus, *drawn, address, search.get("storage"), progress, train)
+    run = Search(space, folder, sampler, corpus, *drawn, address, search.get("storage"), progress, train, log)
     plan = run.recall(history, again)
     if not plan.going_on and not plan.new and not plan.closed:
         more = "--trials N adds some" if not again else f"none is {' or '.join(again)}"
@@ -397,6 +404,7 @@ class Search:
     storage: str | None
     progress: Progress | None
     train: Train | None
+    log: Sequence[str] = ()
     going_on: list[TrialHistory] = field(default_factory=list)
     ended_before: list[str] = field(default_factory=list)
     new: list[int] = field(init=False)  # the numbers of trials that have not begun
@@ -412,7 +420,8 @@ class Search:
     @contextlib.contextmanager
     def recorder_open(self) -> Iterator[None]:
         """Opens the run folder; a folder that was made for a search that is refused is removed."""
-        self.recorder = Recorder(self.space, self.folder, self.progress)
+        loggers = Loggers(self.log, self.folder, self.space.name) if self.log else None
+        self.recorder = Recorder(self.space, self.folder, self.progress, loggers)
         try:
             yield
         finally:

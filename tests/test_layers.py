@@ -32,6 +32,7 @@ WITHOUT = {
     "results": ("ray", "torch", "rich", "optuna"),
     "studies": ("ray", "torch", "rich"),
     "progress": ("ray", "torch", "pandas"),
+    "loggers": ("ray", "torch", "pandas", "tensorboard", "mlflow", "wandb"),
     "recorder": ("ray", "torch"),
 }
 
