@@ -263,7 +263,7 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
 
 def test_a_failing_logger_is_one_note_of_the_run(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
     use("mlflow", "report")
-    text = "corpus: {name: copy}\nparameters: {embedding.dim: [8, 16]}\n"
+    text = "model: BasicSeq2Seq\ncorpus: {name: copy}\nparameters: {embedding.dim: [8, 16]}\n"
     (tmp_path / "space.yaml").write_text(text)
     space, folder = load_space(tmp_path / "space.yaml"), tmp_path / "run"
     folder.mkdir()
