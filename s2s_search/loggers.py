@@ -19,6 +19,7 @@ from s2s_search.failures import FAILURES
 from s2s_search.table import ConfigError, nearest
 
 SECONDS_TO_END = 20.0  # that a search waits at its end for what they have not written yet
+SECONDS_BETWEEN_WRITES = 1.0  # of Weights & Biases: what a kill of the search costs there
 NO_METRICS = ("step", "time", "parameters")  # numbers of a report
 
 Settings = Mapping[str, object]  # hyperparameters by dotted keys: numbers, bools, strings
@@ -145,6 +146,7 @@ class WeightsAndBiases:
             "x_disable_stats": True,
             "disable_git": True,
             "save_code": False,
+            "x_transaction_log_flush_interval": SECONDS_BETWEEN_WRITES,
         }
         self._runs[trial] = wandb.init(
             project=self._project,

@@ -192,8 +192,9 @@ class Results:
         only counts where it does, weighted by the share of these among the best and among all; whether it takes part
         is the merit of what decides that. Trials that diverged without a best report are as bad as the worst.
 
-        Columns: hyperparameter (string); importance (Float64), of all together 1; trials (Int64), among which it was
-        active. Empty with fewer than 10 trials that have a value, and `attrs["reason"]` says so.
+        Columns: hyperparameter (string); importance (Float64), of all together 1, NA where fewer than 2 of the best
+        have the hyperparameter, 0 where it had one value; trials (Int64), in which it takes part. Empty with fewer than
+        10 trials that have a value, and `attrs["reason"]` says so.
 
         Raises:
             ConfigError: there is no such metric, or the run folder's space.yaml is missing or damaged.

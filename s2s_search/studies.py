@@ -3,7 +3,7 @@
 import datetime
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
 Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
 LEAST = 10  # trials with a value, before importance says anything
 BEST, FEWEST_BEST = 0.1, 5  # the share of the trials that importance is about, and how many these are at least
+FEWEST_ACTIVE = 2  # of the best, that a conditional key takes part in
 
 
 def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
@@ -35,16 +36,15 @@ def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
     worst, domains = results.trials[score].max() if minimize else results.trials[score].min(), distributions(results)
     trials = list(_judged(results, score, worst, domains))
     scored = int(results.trials[score].notna().sum())
-    found: dict[str, float] = {}
-    if scored >= LEAST:
-        share = max(BEST, FEWEST_BEST / len(trials))
-        found = _ped_anova(trials, minimize, share)
+    keys = results.searched if scored >= LEAST else ()
+    active = {key: sum(key in trial.params for trial in trials) for key in keys}
+    found = dict.fromkeys((key for key in keys if not active[key]), 0.0)  # of one value
+    found |= _ped_anova(trials, minimize, active) if any(active.values()) else {}
     total = math.fsum(found.values()) or 1.0
-    keys = [key for key in results.searched if scored >= LEAST]
     columns = {
         "hyperparameter": pd.Series(keys, dtype="string"),
-        "importance": pd.Series([found.get(key, 0.0) / total for key in keys], dtype="Float64"),
-        "trials": pd.Series([sum(key in trial.params for trial in trials) for key in keys], dtype="Int64"),
+        "importance": pd.Series([found[key] / total if key in found else None for key in keys], dtype="Float64"),
+        "trials": pd.Series(list(active.values()), dtype="Int64"),
     }
     table = pd.DataFrame(columns).sort_values(["importance", "hyperparameter"], ascending=[False, True])
     if scored < LEAST:
@@ -63,11 +63,16 @@ def _judged(
             yield create_trial(value=float(value), **_settings(cells, domains))
 
 
-def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, share: float) -> dict[str, float]:
+def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str]) -> dict[str, float]:
+    """The importance of those keys that enough of the best trials have; one such trial would decide by itself."""
+    share = max(BEST, FEWEST_BEST / len(trials))
+    ranked = sorted(trials, key=lambda trial: trial.value or 0.0, reverse=not minimize)
+    best = ranked[: math.ceil(share * len(trials))]
+    known = [key for key in keys if sum(key in trial.params for trial in best) >= FEWEST_ACTIVE]
     with _quiet():
         study = optuna.create_study(direction="minimize" if minimize else "maximize")
         study.add_trials(trials)
-        return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share).evaluate(study)
+        return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share).evaluate(study, known)
 
 
 # --- a search as a study ---

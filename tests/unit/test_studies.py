@@ -131,6 +131,21 @@ def test_a_divergence_is_as_bad_as_the_worst_and_a_failure_counts_for_nothing(tm
     assert table.loc["embedding.dim", "trials"] == 98
 
 
+def test_one_good_trial_does_not_make_a_conditional_key_important(tmp_path: Path) -> None:
+    """The five best but one have no decay, so what they say of its rate is what one trial says."""
+    drawn = record(tmp_path / "drawn", by_rate, 40).trials["optimizer.lr_decay_type"]
+    best = [*drawn[drawn == ""].index[:4], drawn[drawn != ""].index[0]]
+    losses = {repr(config): 1.0 for k, config in enumerate(load(tmp_path / "drawn").space().trials(40)) if k in best}
+
+    def loss(config: Config) -> float:
+        return losses.get(repr(config), 2.0 + random.Random(repr(config)).random())
+
+    table = record(tmp_path / "run", loss, 40).importance()
+    assert table["hyperparameter"].iloc[-1] == "optimizer.lr_decay_rate"
+    assert table["importance"].isna().tolist() == [False] * 7 + [True]
+    assert table["importance"].sum() == pytest.approx(1)
+
+
 def test_few_trials_say_nothing_and_the_reason_is_given(tmp_path: Path) -> None:
     run = record(tmp_path / "run", by_rate, 12, statuses=dict.fromkeys(range(3), "failed"))
     table = run.importance()
