@@ -374,7 +374,7 @@ def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
     for other in dict.fromkeys(searched[key] for key in missing):
         space = other.space()
         for key in (key for key in missing if searched[key] is other):
-            values = [_constant(space, key, configs[trial]) for trial in run.trials["trial"]]
+            values = [_constant(space, key, configs.get(trial, {})) for trial in run.trials["trial"]]
             columns[key] = pd.Series(values, index=run.trials.index, dtype=object)
     dtypes = {key: str(searched[key].trials[key].dtype) for key in missing}
     return run.trials.assign(**_typed(pd.DataFrame(columns, index=run.trials.index), dtypes))

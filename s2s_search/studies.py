@@ -174,7 +174,7 @@ def _domains(space: Space) -> dict[str, Choice | Range]:
 def _distribution(domains: Sequence[Choice | Range], values: Sequence[Any]) -> BaseDistribution | None:
     ranges = [domain for domain in domains if isinstance(domain, Range)]
     choices = dict.fromkeys(chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values))
-    if not ranges:
+    if not ranges or any(isinstance(value, str) for value in values):  # a damaged log may have text for a number
         return CategoricalDistribution(list(choices)) if choices else None
     low, high = min(*(r.low for r in ranges), *choices), max(*(r.high for r in ranges), *choices)
     log = all(r.log for r in ranges) and low > 0
