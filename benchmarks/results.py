@@ -91,7 +91,7 @@ def write_run(folder: Path, space: Space, configs: list[dict[str, Any]], reports
     """Writes a run folder as a search does, the trials side by side."""
     events.new_folder(folder)
     recorder = Recorder(space, folder)
-    recorder.begin(len(configs), dict.fromkeys(KEPT))
+    recorder.begin(len(configs), dict.fromkeys(KEPT) | {"corpus": {}})
     for k, config in enumerate(configs):
         recorder.begin_trial(name_of(k), config)
     for row in zip(*reports, strict=True):

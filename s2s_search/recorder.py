@@ -22,6 +22,7 @@ from s2s_search.events import EventLog, write_json
 from s2s_search.failures import ALIKE, FAILED, cause, error_message
 from s2s_search.history import History
 from s2s_search.hparams import Hparams, resolve
+from s2s_search.loggers import Loggers
 from s2s_search.metrics import bleu_signature
 from s2s_search.progress import Progress
 from s2s_search.spaces import Space
@@ -49,8 +50,10 @@ class Recorder:
         ConfigError: another search writes the folder.
     """
 
-    def __init__(self, space: Space, folder: Path, progress: Progress | None = None) -> None:
-        self.space, self.folder, self.progress = space, folder, progress
+    def __init__(
+        self, space: Space, folder: Path, progress: Progress | None = None, loggers: Loggers | None = None
+    ) -> None:
+        self.space, self.folder, self.progress, self.loggers = space, folder, progress, loggers
         self.log = EventLog(folder)
         self.status = "running"  # of the search
         self.message: str | None = None
@@ -80,6 +83,8 @@ class Recorder:
         """Takes in the past, and writes that the search goes on."""
         if self.progress is not None:
             self.progress.recall(history.events)
+        if self.loggers is not None:
+            self.loggers.recall(history.events)
         for name, trial in history.trials.items():
             self._begun.add(name)
             if trial.reports:
@@ -146,6 +151,10 @@ class Recorder:
             self._said.add(key)
             self._log({"event": "note", "message": message} | ({"trial": trial} if trial else {}))
 
+    def _note_loggers(self) -> None:
+        while self.loggers is not None and self.loggers.problems:
+            self.note(self.loggers.problems.pop(0))
+
     def wait(self, why: str) -> None:
         """Shows why nothing runs; the log has no need of it."""
         if self.progress is not None:
@@ -173,6 +182,9 @@ class Recorder:
     def end(self, status: str, message: str | None = None) -> None:
         """Writes how the search ended and what it cost this process, and the tables for the last time."""
         self.status, self.message = status, message
+        if self.loggers is not None:
+            self.loggers.close()
+            self._note_loggers()
         driver = {
             "reports": self._reports,
             "seconds": round(time.monotonic() - self._clock, 3),
@@ -187,6 +199,7 @@ class Recorder:
     def tick(self) -> None:
         """Does what is due; to be called often."""
         self.log.flush()
+        self._note_loggers()
         if self.progress is not None:
             self.progress.tick()
         if time.monotonic() >= self._tables_due:
@@ -211,6 +224,8 @@ class Recorder:
         row = self.log.append(event)
         if self.progress is not None:
             self.progress.show(row)
+        if self.loggers is not None:
+            self.loggers.hear(row)
         if self.log.full and self.progress is not None:
             self.progress.show({"event": "note", "message": f"{self.folder}: {self.log.full}; events wait in memory"})
         return row

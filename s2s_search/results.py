@@ -17,14 +17,20 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from s2s_search.dimensions import value_of
 from s2s_search.events import Event, Row, first_event, is_locked, is_trial_name, log_size, read_events, replace
+from s2s_search.history import History, space_of
 from s2s_search.metrics import pareto
+from s2s_search.spaces import Space
 from s2s_search.table import ConfigError, nearest
+
+if TYPE_CHECKING:
+    import optuna
 
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 
@@ -79,6 +85,19 @@ class Results:
     reports: pd.DataFrame
     driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
+    runs: tuple["Results", ...] = ()  # those that `load_many` put together, whose names are in the column `run`
+
+    def space(self) -> Space:
+        """What was searched, with the overrides of the command line fixed.
+
+        Raises:
+            ConfigError: space.yaml is missing or damaged, or there are several runs.
+        """
+        if self.runs:
+            raise ConfigError("several runs have no one space; each of `runs` has its own", str(self.folder))
+        search = first_event(self.folder)
+        space = space_of(History([search]), self.folder)
+        return space.fixed(search["overrides"]) if search.get("overrides") else space
 
     def best(self, n: int | None = 10, sort: str | None = None) -> pd.DataFrame:
         """Ranks the trials, best first: by the search's metric, or by a column (`dev.bleu` is `best.dev.bleu`).
@@ -88,22 +107,21 @@ class Results:
         Raises:
             ConfigError: there is no such column.
         """
-        column = self._column(sort or self.metric)
-        metric = column.removeprefix("best.").removeprefix("last.")
-        upwards = self.goal == "minimize" if metric == self.metric else metric not in HIGHER_IS_BETTER
-        ranked = self.trials.sort_values([column, "trial"], ascending=[upwards, True], na_position="last")
+        column = self.column(sort or self.metric)
+        upwards = self.minimizes(column.removeprefix("best.").removeprefix("last."))
+        ranked = self.trials.sort_values([column, *self._names], ascending=[upwards] + [True] * len(self._names))
         return ranked.head(len(ranked) if n is None else n).reset_index(drop=True)
 
     def by(self, key: str) -> pd.DataFrame:
         """Compares the values of a column, best first; a row a value, NA where the hyperparameter is inactive.
 
         Columns: trials, scored (how many of them have a best report), best, median, mean and std of those, and trial
-        (the name of the best one).
+        (the name of the best one, of several runs also its run).
 
         Raises:
             ConfigError: there is no such column.
         """
-        column, score = self._column(key), f"best.{self.metric}"
+        column, score = self.column(key), f"best.{self.metric}"
         groups = self.best(None).groupby(column, dropna=False, sort=False)  # the first of a group is its best
         scores = groups[score]
         columns = {
@@ -113,28 +131,117 @@ class Results:
             "median": scores.median(),
             "mean": scores.mean(),
             "std": scores.std(),
-            "trial": groups["trial"].first().where(scores.count() > 0),
+            **{name: groups[name].first().where(scores.count() > 0) for name in self._names},
         }
         return pd.DataFrame(columns)
+
+    def pivot(self, rows: str, columns: str, metric: str | None = None, aggregate: str = "best") -> pd.DataFrame:
+        """Compares two columns against each other: a row a value of the one, a column a value of the other, in order.
+
+        A cell is the `best`, or the `mean`, of the trials' values of a metric at their best reports, Float64, or the
+        number of `trials` that have one, Int64. It is NA where no trial has both values; the last row or column is NA's
+        where the hyperparameter takes no part in some trials.
+
+        Raises:
+            ConfigError: there is no such column or aggregate.
+        """
+        score, keys = self.measure(metric or self.metric), [self.column(rows), self.column(columns)]
+        best = "min" if self.minimizes(score.removeprefix("best.").removeprefix("last.")) else "max"
+        ways = {"best": best, "mean": "mean", "trials": "count"}
+        if aggregate not in ways:
+            raise ConfigError(f"unknown aggregate {aggregate!r}{nearest(aggregate, ways)}", str(self.folder))
+        if keys[0] == keys[1]:
+            raise ConfigError(f"needs two columns, but got {keys[0]} twice", str(self.folder))
+        scored = self.trials[self.trials[score].notna()]
+        table = scored.groupby(keys, dropna=False)[score].agg(ways[aggregate]).unstack()
+        return table.sort_index(axis=0).sort_index(axis=1).astype("Int64" if aggregate == "trials" else "Float64")
 
     def pareto(self) -> pd.DataFrame:
         """The trials that no other beats in one objective without losing in another, by the objectives at their best.
 
         Without further objectives than the metric it is the best trial.
         """
-        names = [self._column(name) for name, _ in self.objectives]
+        names = [self.column(name) for name, _ in self.objectives]
         values = self.trials[names].astype(object).where(self.trials[names].notna(), None).to_numpy().tolist()
         return self.trials[pareto(values, [goal for _, goal in self.objectives])].reset_index(drop=True)
+
+    def curves(self, metric: str | None = None) -> pd.DataFrame:
+        """The learning curves of a metric, by default the search's: index `step`, a Float64 column a trial.
+
+        A trial has its column also without a report; of several runs the columns have two levels, run and trial. NA is:
+        no report at that step, or none but that of a divergence. Of a step that pbt let a trial make again the later
+        report counts.
+
+        Raises:
+            ConfigError: the reports have no such column.
+        """
+        metric = metric or self.metric
+        if metric not in self.reports:
+            raise ConfigError(f"unknown metric {metric!r}{nearest(metric, map(str, self.reports))}", str(self.folder))
+        measured = self.reports[self.reports["status"].fillna("").ne("diverged")]
+        latest = measured.drop_duplicates([*self._names, "step"], keep="last").set_index(["step", *self._names])
+        curves = latest[metric].unstack(self._names)
+        every = self.trials.set_index(self._names).index
+        return curves.reindex(columns=every).sort_index().astype("Float64")
+
+    def importance(self, metric: str | None = None) -> pd.DataFrame:
+        """How much each searched hyperparameter mattered for being among the best, most important first.
+
+        By PED-ANOVA (Watanabe et al., 2023), as Optuna has it: how differently the best trials and all trials are
+        spread over the values of a hyperparameter. The best are a tenth, at least 5. One that takes part in some trials
+        only counts where it does, weighted by the share of these among the best and among all; whether it takes part
+        is the merit of what decides that. Trials that diverged without a best report are as bad as the worst.
+
+        Columns: hyperparameter (string); importance (Float64), of all together 1, NA where fewer than 2 of the best
+        have the hyperparameter, 0 where it had one value; trials (Int64), in which it takes part. Empty with fewer than
+        10 trials that have a value, and `attrs["reason"]` says so.
+
+        Raises:
+            ConfigError: there is no such metric, or the run folder's space.yaml is missing or damaged.
+        """
+        from s2s_search import studies  # late: Optuna takes a while to import
+
+        return studies.importance(self, metric)
+
+    def to_optuna(self, storage: str | None = None) -> "optuna.Study":
+        """The search as a study of Optuna's, in memory, or written to a storage such as sqlite:///study.db.
+
+        Each trial has its hyperparameters with the space's distributions, conditional ones only where they take part;
+        the objectives at its best report; the metric by step; when it began and ended; and as user attributes trial,
+        status, step, best.step, seed and message (and run). Finished trials are COMPLETE, stopped ones PRUNED, running
+        ones RUNNING, all others FAIL. The study is named after the run folder.
+
+        Raises:
+            ConfigError: space.yaml is missing or damaged, or the storage cannot be used, or has that study already.
+        """
+        from s2s_search import studies  # late: Optuna takes a while to import
+
+        return studies.study(self, storage)
+
+    def measure(self, name: str) -> str:
+        """The column of a name as `column`; one of numbers. Raises ConfigError."""
+        column = self.column(name)
+        if self.trials[column].dtype in ("Float64", "Int64"):
+            return column
+        raise ConfigError(f"must be a column of numbers, but {column} is {self.trials[column].dtype}", str(self.folder))
+
+    def minimizes(self, metric: str) -> bool:
+        """Says whether less of a metric is better; of a column that is none, that it sorts upwards."""
+        return self.goal == "minimize" if metric == self.metric else metric not in HIGHER_IS_BETTER
 
     def worker_seconds(self) -> dict[str, float]:
         """Says where the workers' seconds went, from the first step of all trials to the last event of one.
 
         steps · evaluation · snapshots · waiting (for the search to take a report) · starting (until a trial's first
         step) · between (a worker has no trial, or a trial is not accounted for) · tail (no trial is left to start).
-        There are as many workers as trials ever ran at once. Without a report it is all zero.
+        There are as many workers as trials ever ran at once. Without a report it is all zero. Those of several runs
+        are added up.
         """
         first, trials = self.reports.drop_duplicates("trial").set_index("trial"), self.trials.set_index("trial")
         parts = dict.fromkeys(("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0)
+        if self.runs:
+            spent = [run.worker_seconds() for run in self.runs]
+            return {part: sum(seconds[part] for seconds in spent) for part in parts}
         if first.empty:
             return parts
         first_steps = first["elapsed"] - first["seconds"].fillna(0.0) - first["snapshot_seconds"].fillna(0.0)
@@ -158,7 +265,13 @@ class Results:
         parts["between"] = workers * (end - begin) - sum(parts.values())
         return parts
 
-    def _column(self, name: str) -> str:
+    @property
+    def _names(self) -> list[str]:
+        """The columns that name a trial."""
+        return ["run", "trial"] if self.runs else ["trial"]
+
+    def column(self, name: str) -> str:
+        """The column of the trials table that a name means: itself, or `best.` of a metric. Raises ConfigError."""
         for column in (name, f"best.{name}"):
             if column in self.trials:
                 return column
@@ -182,6 +295,39 @@ def load(folder: str | os.PathLike[str]) -> Results:
     return _results(path, first_event(path), kept["status"], trials, reports, kept["driver"], kept["damaged"])
 
 
+def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
+    """Reads several searches as one, whose tables begin with a column `run`: the folder's name, or more of its path.
+
+    `searched` is what any of them searched. Where one held such a hyperparameter constant its trials have that value,
+    NA where it takes no part by the conditions of the run that searched it. All methods take trials of all runs; the
+    objectives are those that all have, and `status` names what there is.
+
+    Raises:
+        ConfigError: a folder is no run folder, or named twice, or not all runs have one metric and goal.
+    """
+    runs = [load(folder) for folder in folders]
+    names = _check_together(runs)
+    searched = {key: run for run in reversed(runs) for key in reversed(run.searched)}
+    keys = tuple(dict.fromkeys(key for run in runs for key in run.searched))
+    trials = _stacked([_completed(run, searched) for run in runs], names, last=keys)
+    reports = _stacked([run.reports for run in runs], names)
+    first = runs[0]
+    return Results(
+        Path(os.path.commonpath([run.folder.absolute() for run in runs])),
+        " + ".join(names),
+        ", ".join(dict.fromkeys(run.status for run in runs)),
+        first.metric,
+        first.goal,
+        tuple(objective for objective in first.objectives if all(objective in run.objectives for run in runs)),
+        keys,
+        trials,
+        reports,
+        {key: sum(run.driver.get(key, 0.0) for run in runs) for run in runs for key in run.driver},
+        tuple(line for run in runs for line in run.damaged),
+        tuple(runs),
+    )
+
+
 def write_tables(folder: Path) -> Results:
     """Writes the three files of the tables anew from the log, each whole or not at all; gives the tables."""
     size = log_size(folder)
@@ -195,6 +341,64 @@ def write_tables(folder: Path) -> Results:
         replace(folder / name, functools.partial(stamped.to_parquet, write_page_checksum=True))
     replace(folder / TRIALS_CSV, lambda path: results.trials.to_csv(path, index=False))
     return results
+
+
+# --- several runs ---
+
+
+def _check_together(runs: Sequence[Results]) -> list[str]:
+    """The runs' names, of each folder the shortest end of its path that no other has. Raises ConfigError."""
+    if not runs:
+        raise ConfigError("no run folder is named; one or more are needed")
+    folders = [run.folder.resolve() for run in runs]
+    if twice := [str(folder) for folder in dict.fromkeys(folders) if folders.count(folder) > 1]:
+        raise ConfigError(f"is named {folders.count(Path(twice[0]))} times; a run counts once", twice[0])
+    if len({(run.metric, run.goal) for run in runs}) > 1:
+        different = ", ".join(f"{run.folder} by {run.metric} ({run.goal})" for run in runs)
+        raise ConfigError(f"runs that are compared need one metric and goal, but these are ranked: {different}")
+    for length in itertools.count(1):
+        names = ["/".join(folder.parts[-length:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
+    """The trials of a run with the keys that others searched, whose values come from the trials' configurations."""
+    missing = [key for key in searched if key not in run.searched]
+    if not missing:
+        return run.trials
+    events = read_events(run.folder)[0]
+    configs = {event["trial"]: event["config"] for event in events if event["event"] in ("trial", "exploit")}
+    columns: dict[str, pd.Series] = {}
+    for other in dict.fromkeys(searched[key] for key in missing):
+        space = other.space()
+        for key in (key for key in missing if searched[key] is other):
+            values = [_constant(space, key, configs.get(trial, {})) for trial in run.trials["trial"]]
+            columns[key] = pd.Series(values, index=run.trials.index, dtype=object)
+    dtypes = {key: str(searched[key].trials[key].dtype) for key in missing}
+    return run.trials.assign(**_typed(pd.DataFrame(columns, index=run.trials.index), dtypes))
+
+
+def _constant(space: Space, key: str, config: Mapping[str, object]) -> object:
+    """The value that a trial of another run has of a key, None where by the space's conditions it takes no part."""
+    whens = [dimension.when for dimension in space.dimensions if dimension.key == key]
+    if "model" not in config:
+        return None
+    if not all(value_of(parent, config) in values for when in whens for parent, values in when.items()):
+        return None
+    return cell(space.label(key, value_of(key, config)))
+
+
+def _stacked(tables: Sequence[pd.DataFrame], names: Sequence[str], last: Sequence[str] = ()) -> pd.DataFrame:
+    """The tables below each other after a column with the runs' names, with the columns of all, some of them last."""
+    dtypes = {str(name): str(dtype) for table in tables for name, dtype in table.dtypes.items()}
+    ordered = {name: dtypes[name] for name in dtypes if name not in last} | {name: dtypes[name] for name in last}
+    typed = [_typed(table, ordered) for table in tables]
+    stacked = pd.concat(typed, ignore_index=True)
+    lengths = [len(table) for table in tables]
+    stacked.insert(0, "run", pd.Series(np.repeat(np.array(names, dtype=object), lengths), dtype="string"))
+    return stacked
 
 
 # --- the tables ---
@@ -244,7 +448,7 @@ def _fold(folder: Path, size: int) -> Results:
             _follow(trials[trial], event, elapsed)
             if kind == "exploit":  # its steps and settings are others from here on
                 steps.pop(trial, None)
-                trials[trial] |= {key: _cell(event["settings"].get(key)) for key in search["searched"]}
+                trials[trial] |= {key: cell(event["settings"].get(key)) for key in search["searched"]}
     table = _reports_table(reports, search["metric"])
     trials_table = _trials_table(trials.values(), table, search)
     return _results(folder, search, status, trials_table, table, driver, damaged)
@@ -282,10 +486,11 @@ def _trial_row(event: Event, search: Event, began: float) -> Row:
     settings, seed = event["settings"], event["config"].get("train.seed")
     row = {"trial": event["trial"], "status": "running", "began": began, "ended": None, "restarts": 0, "seed": seed}
     row["message"] = None
-    return row | {key: _cell(settings.get(key)) for key in search["searched"]}
+    return row | {key: cell(settings.get(key)) for key in search["searched"]}
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
+    """A hyperparameter's value as the trials table has it: a spec that has no label as JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

@@ -44,6 +44,7 @@ from s2s_search.dimensions import Flat
 from s2s_search.events import check_new, is_locked, new_folder
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY, error_message, status_of
 from s2s_search.history import ENDS_ITSELF, History, TrialHistory, load_history, space_of
+from s2s_search.loggers import Loggers, check_loggers
 from s2s_search.progress import Interrupt, Progress
 from s2s_search.recorder import Config, Recorder, environment, resolved
 from s2s_search.results import load
@@ -232,6 +233,7 @@ def run_search(
     warm_start: Path | None = None,
     configs: Sequence[Flat] | None = None,
     replicates_of: Path | None = None,
+    log: Sequence[str] = (),
 ) -> Outcome:
     """Runs the trials of a space on a Ray of its own, or on the cluster at `address`, and fills the run folder `out`.
 
@@ -241,6 +243,7 @@ def run_search(
     returns, and `resume_search` goes on. `command` is written down with the versions; `train` may stand in for
     training.train. Checkpoints go to the run folder, or below the URL `storage`. `warm_start` is an earlier run folder
     from which a tpe sampler learns. With `configs` the trials are those, as they are: replicates of an earlier run.
+    `log` names tools that hear of all trials (loggers.py).
 
     Raises:
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
@@ -253,6 +256,8 @@ def run_search(
         corpus = load_corpus(space.corpus)
     problems += cluster.ray_problems(space.resources, address)
     problems += _storage_problems(storage)
+    with _collected(problems):
+        check_loggers(log)
     with _collected(problems):
         check_new(folder)
     past = None
@@ -268,7 +273,7 @@ def run_search(
     if problems:
         raise ConfigError(problems, str(space.path))
     drawn = (trials, seed, overrides or {})
-    search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train)
+    search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
     with search.recorder_open():
         about = environment(space, corpus, trials, seed, overrides, storage, command)
         listed = {} if configs is None else {"configs": list(configs), "replicates_of": str(replicates_of)}
@@ -292,13 +297,14 @@ def resume_search(
     progress: Progress | None = None,
     train: Train | None = None,
     say: Callable[[str], object] = lambda line: None,
+    log: Sequence[str] = (),
 ) -> Outcome:
     """Goes on with the search of a run folder, however it ended; `say` gets its plan, line by line, before it starts.
 
     What has ended stays. Trials that have not ended go on from their newest checkpoint. The decisions of the past are
     made again from the log, so that scheduler and sampler are where they were. `trials` is a new number of trials to
     draw in all, `again` names statuses of trials to run again (failed, out_of_memory, lost), hours and gpu_hours are
-    new budgets. Where nothing is left to do nothing is changed.
+    new budgets, `log` tools that hear of what is left. Where nothing is left to do nothing is changed.
 
     Raises:
         ConfigError: no run folder, or one that another search uses, or the corpus is not the same.
@@ -320,10 +326,12 @@ def resume_search(
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
     with _collected(problems):
         corpus = _same_corpus(space, history, folder)
+    with _collected(problems):
+        check_loggers(log)
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
-    run = Search(space, folder, sampler, corpus, *drawn, address, search.get("storage"), progress, train)
+    run = Search(space, folder, sampler, corpus, *drawn, address, search.get("storage"), progress, train, log)
     plan = run.recall(history, again)
     if not plan.going_on and not plan.new and not plan.closed:
         more = "--trials N adds some" if not again else f"none is {' or '.join(again)}"
@@ -352,6 +360,7 @@ def replicate_search(
     progress: Progress | None = None,
     train: Train | None = None,
     storage: str | None = None,
+    log: Sequence[str] = (),
 ) -> Outcome:
     """Runs the best configurations of the run in `folder` again, each with other seeds, as a search of its own.
 
@@ -384,7 +393,7 @@ def replicate_search(
         name=f"{space.name.removesuffix(REPLICATES)}{REPLICATES}",
         scheduler=replace(space.scheduler, name="none", interval_steps=None),
     )
-    shared: dict[str, Any] = {"address": address, "command": command, "progress": progress, "train": train}
+    shared: dict[str, Any] = {"address": address, "command": command, "progress": progress, "train": train, "log": log}
     return run_search(replicates, out=out, storage=storage, configs=configs, replicates_of=folder.absolute(), **shared)
 
 
@@ -457,6 +466,7 @@ class Search:
     storage: str | None
     progress: Progress | None
     train: Train | None
+    log: Sequence[str] = ()
     going_on: list[TrialHistory] = field(default_factory=list)
     ended_before: list[str] = field(default_factory=list)
     new: list[int] = field(init=False)  # the numbers of trials that have not begun
@@ -472,7 +482,8 @@ class Search:
     @contextlib.contextmanager
     def recorder_open(self) -> Iterator[None]:
         """Opens the run folder; a folder that was made for a search that is refused is removed."""
-        self.recorder = Recorder(self.space, self.folder, self.progress)
+        loggers = Loggers(self.log, self.folder, self.space.name) if self.log else None
+        self.recorder = Recorder(self.space, self.folder, self.progress, loggers)
         try:
             yield
         finally:

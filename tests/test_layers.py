@@ -33,10 +33,12 @@ WITHOUT = {
     "sides": ("ray", "torch", "rich"),
     "rerun": ("ray", "torch"),
     "ranking": ("ray", "torch"),
-    "results": ("ray", "torch", "rich"),
+    "results": ("ray", "torch", "rich", "optuna"),
+    "studies": ("ray", "torch", "rich"),
     "beams": ("ray", "torch", "rich"),
     "replay": ("torch", "rich"),
     "progress": ("ray", "torch", "pandas"),
+    "loggers": ("ray", "torch", "pandas", "tensorboard", "mlflow", "wandb"),
     "recorder": ("ray", "torch"),
 }
 

@@ -29,6 +29,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
     sub.add_argument("--warm-start", type=Path, metavar="DIR", help="a tpe sampler learns from this run first")
     add_cluster_argument(sub)
+    add_log_argument(sub)
     add_draw_arguments(sub)
 
     sub = verb("resume", resume, "go on with a search that was killed, interrupted or out of budget, or extend it")
@@ -37,6 +38,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--hours", type=positive, metavar="H", help="a new search.hours for all of the search")
     sub.add_argument("--gpu-hours", type=positive, metavar="H", help="a new search.gpu_hours")
     add_cluster_argument(sub)
+    add_log_argument(sub)
 
     sub = verb("retry", retry, "run trials of a search again that failed")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -47,6 +49,7 @@ def add_verbs(verb: AddVerb) -> None:
         help="which: failed (default), out_of_memory, lost, or several with commas",
     )
     add_cluster_argument(sub)
+    add_log_argument(sub)
 
     sub = verb("replicate", replicate, "run the best configurations of a search again with other seeds")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -55,6 +58,17 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--out", type=Path, metavar="DIR2", help="the new run folder (default: runs/NAME-replicates-TIME)")
     sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
     add_cluster_argument(sub)
+    add_log_argument(sub)
+
+
+def add_log_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log",
+        type=lambda text: [name for name in text.split(",") if name],
+        default=[],
+        metavar="TOOLS",
+        help="tell tensorboard, mlflow or wandb, or several with commas, of all trials",
+    )
 
 
 def search(args: argparse.Namespace) -> int:
@@ -80,6 +94,7 @@ def search(args: argparse.Namespace) -> int:
         progress=Progress(),
         storage=args.storage,
         warm_start=args.warm_start,
+        log=args.log,
     )
     return conclude(outcome, out)
 
@@ -96,6 +111,7 @@ def resume(args: argparse.Namespace) -> int:
         address=args.address,
         progress=Progress(),
         say=print,
+        log=args.log,
     )
     return conclude(outcome, args.folder)
 
@@ -110,7 +126,9 @@ def retry(args: argparse.Namespace) -> int:
     from s2s_search.progress import Progress
     from s2s_search.tuning import resume_search
 
-    outcome = resume_search(args.folder, again=wanted, address=args.address, progress=Progress(), say=print)
+    outcome = resume_search(
+        args.folder, again=wanted, address=args.address, progress=Progress(), say=print, log=args.log
+    )
     return conclude(outcome, args.folder)
 
 
@@ -130,6 +148,7 @@ def replicate(args: argparse.Namespace) -> int:
         command=["run_search.py", *sys.argv[1:]],
         progress=Progress(),
         storage=args.storage,
+        log=args.log,
     )
     return conclude(outcome, out)
 

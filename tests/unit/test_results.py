@@ -13,7 +13,7 @@ import pytest
 from s2s_search import results
 from s2s_search.events import EventLog
 from s2s_search.progress import ENDS
-from s2s_search.results import load, write_tables
+from s2s_search.results import load, load_many, write_tables
 from s2s_search.table import ConfigError
 
 SEARCHED = {
@@ -233,6 +233,140 @@ def test_equal_values_rank_the_earlier_report_first(tmp_path: Path) -> None:
     run.report(0, 10, 1.0)
     run.report(0, 20, 1.0)
     assert load(tmp_path).trials["best.step"][0] == 10
+
+
+def test_curves_have_a_column_a_trial_and_a_row_a_step(run: Run) -> None:
+    curves = load(run.folder).curves()
+    assert curves.columns.tolist() == [f"trial-{k:05d}" for k in range(4)]
+    assert curves.index.tolist() == [10, 20, 30]
+    assert curves.index.name == "step"
+    assert curves["trial-00000"].tolist() == [2.0, 1.0, 1.5]
+    assert curves["trial-00001"].dropna().to_dict() == {10: 3.0}
+    assert curves["trial-00002"].isna().all()
+    assert {str(dtype) for dtype in curves.dtypes} == {"Float64"}
+    with pytest.raises(ConfigError, match=r"dev\.los'.*dev\.loss"):
+        load(run.folder).curves("dev.los")
+
+
+def test_curves_of_any_metric_and_of_no_report(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert load(tmp_path).curves().empty
+    run.trial(0)
+    assert load(tmp_path).curves().shape == (0, 1)
+    run.report(0, 10, 1.0, **{"dev.bleu": 7.0})
+    assert load(tmp_path).curves("dev.bleu")["trial-00000"].tolist() == [7.0]
+
+
+def test_a_curve_has_no_divergence_and_of_a_step_made_again_the_later_value(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for k in (0, 1):
+        run.trial(k)
+        run.report(k, 10, 3.0)
+        run.report(k, 20, 2.0)
+    other = {"event": "exploit", "trial": "trial-00000", "source": "trial-00001", "settings": {}, "config": {}}
+    append_event(tmp_path, other)
+    run.report(0, 20, 1.0)
+    run.report(1, 30, 1e6, status="diverged")
+    curves = load(tmp_path).curves()
+    assert curves["trial-00000"].tolist() == [3.0, 1.0]
+    assert curves["trial-00001"].tolist() == [3.0, 2.0]
+
+
+def test_pivot_has_the_best_or_mean_of_two_hyperparameters_values(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    losses = {("A", 32): [3.0, 1.0], ("A", 64): [2.0], ("B", 32): [5.0], ("B", None): [4.0]}
+    cells = [(encoder, dim, loss) for (encoder, dim), values in losses.items() for loss in values]
+    for k, (encoder, dim, loss) in enumerate(cells):
+        run.trial(k, encoder__type=encoder, **({} if dim is None else {"attention__dim": dim}))
+        run.report(k, 10, loss, **{"dev.bleu": loss})
+    run.trial(9, encoder__type="C", attention__dim=32)  # no report
+    found = load(tmp_path)
+
+    def table(**options: str) -> dict[object, list[object]]:
+        pivot = found.pivot("attention.dim", "encoder.type", **options).astype(object)
+        return {None if pd.isna(dim) else dim: row.where(row.notna(), None).tolist() for dim, row in pivot.iterrows()}
+
+    assert found.pivot("attention.dim", "encoder.type").columns.tolist() == ["A", "B"]
+    assert table() == {32: [1.0, 5.0], 64: [2.0, None], None: [None, 4.0]}
+    assert table(aggregate="mean") == {32: [2.0, 5.0], 64: [2.0, None], None: [None, 4.0]}
+    assert table(aggregate="trials") == {32: [2, 1], 64: [1, None], None: [None, 1]}
+    assert table(metric="dev.bleu")[32] == [3.0, 5.0]
+    assert set(found.pivot("encoder.type", "attention.dim").dtypes.astype(str)) == {"Float64"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"rows": "attention.dim", "columns": "encoder.typ"},
+        {"rows": "attention.dim", "columns": "encoder.type", "metric": "dev.los"},
+        {"rows": "attention.dim", "columns": "encoder.type", "metric": "model"},
+        {"rows": "attention.dim", "columns": "encoder.type", "aggregate": "bests"},
+        {"rows": "attention.dim", "columns": "attention.dim"},
+    ],
+)
+def test_a_pivot_of_what_there_is_not_is_refused(run: Run, asked: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        load(run.folder).pivot(**asked)
+
+
+def two_runs(folder: Path) -> list[Path]:
+    """Two runs of one trial each, in folders of the same name."""
+    folders = [folder / "one" / "run", folder / "two" / "run"]
+    for k, place in enumerate(folders):
+        place.mkdir(parents=True)
+        run = Run(place)
+        for trial in (0, 1):
+            run.trial(trial, model="BasicSeq2Seq", encoder__type="AB"[trial])
+            run.report(trial, 10, 2.0 + trial - k)
+        run.report(1, 20, 9.0, **{"dev.chrf": 1.0} if k else {})
+        run.end(None, ("finished", "interrupted")[k])
+    return folders
+
+
+def test_several_runs_are_one_table_with_a_column_of_their_names(tmp_path: Path) -> None:
+    folders = two_runs(tmp_path)
+    runs = load_many(folders)
+    assert runs.trials.columns[:3].tolist() == ["run", "trial", "status"]
+    assert runs.reports.columns[:2].tolist() == ["run", "trial"]
+    assert runs.trials["run"].tolist() == ["one/run", "one/run", "two/run", "two/run"]
+    assert (len(runs.reports), runs.status, runs.metric) == (6, "finished, interrupted", "dev.loss")
+    single = load(folders[1])
+    second = runs.trials[runs.trials["run"] == "two/run"].drop(columns="run").reset_index(drop=True)
+    pd.testing.assert_frame_equal(second[single.trials.columns], single.trials)
+    assert runs.trials["best.dev.chrf"].isna().all()
+    assert runs.trials["last.dev.chrf"].dropna().tolist() == [1.0]
+
+
+def test_methods_take_the_trials_of_all_runs(tmp_path: Path) -> None:
+    folders = two_runs(tmp_path)
+    runs = load_many(map(str, folders))
+    assert runs.best(2)[["run", "trial"]].to_numpy().tolist() == [
+        ["two/run", "trial-00000"],
+        ["one/run", "trial-00000"],
+    ]
+    table = runs.by("encoder.type")
+    assert table["trials"].tolist() == [2, 2]
+    assert table.loc["B", ["best", "mean", "run", "trial"]].tolist() == [2.0, 2.5, "two/run", "trial-00001"]
+    assert runs.by("run")["best"].to_dict() == {"two/run": 1.0, "one/run": 2.0}
+    assert runs.pivot("run", "encoder.type").to_numpy().tolist() == [[2.0, 3.0], [1.0, 2.0]]
+    assert runs.pareto()["run"].tolist() == ["two/run"]
+    curves = runs.curves()
+    assert curves[("two/run", "trial-00001")].tolist() == [2.0, 9.0]
+    assert curves.shape == (2, 4)
+    each = [load(folder).worker_seconds() for folder in folders]
+    assert runs.worker_seconds()["steps"] == pytest.approx(sum(parts["steps"] for parts in each))
+
+
+def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
+    folders = two_runs(tmp_path)
+    with pytest.raises(ConfigError, match="no run folder"):
+        load_many([])
+    with pytest.raises(ConfigError, match="2 times"):
+        load_many([folders[0], folders[0].parent / "." / "run"])
+    (tmp_path / "bleu").mkdir()
+    Run(tmp_path / "bleu", "dev.bleu", "maximize")
+    with pytest.raises(ConfigError, match=r"dev\.loss \(minimize\).*dev\.bleu \(maximize\)"):
+        load_many([folders[0], tmp_path / "bleu"])
 
 
 def test_by_compares_the_values_of_a_hyperparameter(run: Run) -> None:

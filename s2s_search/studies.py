@@ -1,0 +1,204 @@
+"""Studies: a search as Optuna has it, and how much each hyperparameter mattered. Needs neither Ray nor torch."""
+
+import datetime
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from s2s_search.dimensions import Choice, Range
+from s2s_search.events import first_event
+from s2s_search.spaces import Space
+from s2s_search.table import ConfigError
+
+if TYPE_CHECKING:
+    from s2s_search.results import Results
+
+STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "running": TrialState.RUNNING}
+ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
+
+Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
+LEAST = 10  # trials with a value, before importance says anything
+BEST, FEWEST_BEST = 0.1, 5  # the share of the trials that importance is about, and how many these are at least
+FEWEST_ACTIVE = 2  # of the best, that a conditional key takes part in
+
+
+def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
+    """Results.importance, which says what it gives."""
+    minimize, score = results.minimizes(metric or results.metric), results.measure(metric or results.metric)
+    worst, domains = results.trials[score].max() if minimize else results.trials[score].min(), distributions(results)
+    trials = list(_judged(results, score, worst, domains))
+    scored = int(results.trials[score].notna().sum())
+    keys = results.searched if scored >= LEAST else ()
+    active = {key: sum(key in trial.params for trial in trials) for key in keys}
+    found = dict.fromkeys((key for key in keys if not active[key]), 0.0)  # of one value
+    found |= _ped_anova(trials, minimize, active) if any(active.values()) else {}
+    total = math.fsum(found.values()) or 1.0
+    columns = {
+        "hyperparameter": pd.Series(keys, dtype="string"),
+        "importance": pd.Series([found[key] / total if key in found else None for key in keys], dtype="Float64"),
+        "trials": pd.Series(list(active.values()), dtype="Int64"),
+    }
+    table = pd.DataFrame(columns).sort_values(["importance", "hyperparameter"], ascending=[False, True])
+    if scored < LEAST:
+        law = f"importance needs at least {LEAST} trials with a value of {score}"
+        table.attrs["reason"] = f"{law}, and {scored} of {len(results.trials)} have one"
+    return table.reset_index(drop=True)
+
+
+def _judged(
+    results: "Results", score: str, worst: float, domains: Mapping[str, BaseDistribution]
+) -> Iterator[FrozenTrial]:
+    """The trials that importance looks at: those with a value, and those that diverged without one, as bad as any."""
+    for cells in _rows(results.trials):
+        value = cells.get(score, worst if cells["status"] == "diverged" else None)
+        if value is not None and not pd.isna(value):
+            yield create_trial(value=float(value), **_settings(cells, domains))
+
+
+def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str]) -> dict[str, float]:
+    """The importance of those keys that enough of the best trials have; one such trial would decide by itself."""
+    share = max(BEST, FEWEST_BEST / len(trials))
+    ranked = sorted(trials, key=lambda trial: trial.value or 0.0, reverse=not minimize)
+    best = ranked[: math.ceil(share * len(trials))]
+    known = [key for key in keys if sum(key in trial.params for trial in best) >= FEWEST_ACTIVE]
+    with _quiet():
+        study = optuna.create_study(direction="minimize" if minimize else "maximize")
+        study.add_trials(trials)
+        return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share).evaluate(study, known)
+
+
+# --- a search as a study ---
+
+
+def study(results: "Results", storage: str | None = None) -> optuna.Study:
+    """Results.to_optuna, which says what it gives."""
+    name = results.name if results.runs else results.folder.absolute().name
+    trials = list(_trials(results))
+    directions = [StudyDirection[goal.upper()] for _, goal in results.objectives]
+    with _quiet():
+        try:
+            made = optuna.create_study(study_name=name, storage=storage, directions=directions)
+            made.set_metric_names([objective for objective, _ in results.objectives])
+            made.add_trials(trials)
+        except optuna.exceptions.DuplicatedStudyError:
+            raise ConfigError(f"has a study {name!r} already; take another storage, or delete it", storage) from None
+        except Exception as error:  # SQLAlchemy's, and those of its databases
+            raise ConfigError(f"cannot be used as a storage: {str(error).splitlines()[0]}", storage) from None
+    return made
+
+
+def _trials(results: "Results") -> Iterator[FrozenTrial]:
+    domains = distributions(results)
+    objectives = [results.column(name) for name, _ in results.objectives]
+    curves = results.curves()
+    begins = [float(first_event(run.folder)["time"]) for run in results.runs or (results,)]
+    named = dict(zip(results.trials.get("run", pd.Series([""])).unique(), begins, strict=True))
+    for place, cells in enumerate(_rows(results.trials)):
+        curve = curves.iloc[:, place].dropna()
+        by_step = dict(zip(curve.index.tolist(), curve.tolist(), strict=True))
+        yield _trial(cells, objectives, by_step, domains, named[cells.get("run", "")])
+
+
+def _trial(
+    cells: Cells,
+    objectives: Sequence[str],
+    curve: Mapping[int, float],
+    domains: Mapping[str, BaseDistribution],
+    begin: float,
+) -> FrozenTrial:
+    """A trial of a search that began so many seconds after 1970; `curve` is the metric by step."""
+    values = [float(cells[name]) for name in objectives if name in cells]
+    has_values = len(values) == len(objectives)
+    state = STATES.get(cells["status"], TrialState.FAIL)
+    if state is TrialState.COMPLETE and not has_values:
+        state = TrialState.FAIL
+    trial = create_trial(
+        state=state,
+        values=values if has_values and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        intermediate_values=dict(curve),
+        user_attrs={name: cells[name] for name in ATTRIBUTES if name in cells},
+        **_settings(cells, domains),
+    )
+    trial.datetime_start = datetime.datetime.fromtimestamp(begin + cells["began"])
+    if state.is_finished():
+        trial.datetime_complete = datetime.datetime.fromtimestamp(begin + cells.get("ended", cells["began"]))
+    return trial
+
+
+# --- what Optuna calls the values of a key ---
+
+
+def distributions(results: "Results") -> dict[str, BaseDistribution]:
+    """The distribution of each searched key: as the space has it, wide enough for all values that trials have.
+
+    Of several runs it holds what any of them could draw. A key with one value has none.
+
+    Raises:
+        ConfigError: a run's space.yaml is missing or damaged.
+    """
+    domains: dict[str, list[Choice | Range]] = {}
+    for run in results.runs or (results,):
+        for key, domain in _domains(run.space()).items():
+            domains.setdefault(key, []).append(domain)
+    found = {}
+    for key in results.searched:
+        values = results.trials[key].dropna().unique().tolist() if key in domains else []
+        distribution = _distribution(domains.get(key, []), values)
+        if distribution is not None and not distribution.single():
+            found[key] = distribution
+    return found
+
+
+def _domains(space: Space) -> dict[str, Choice | Range]:
+    """The domains of the varying keys, their values as the trials table writes them."""
+    from s2s_search.results import cell
+
+    found: dict[str, Choice | Range] = {}
+    for dimension in space.varying:
+        key, domain = dimension.key, dimension.domain
+        if isinstance(domain, Choice):
+            found[key] = Choice(tuple(cell(space.label(key, value)) for value in domain.values if value is not None))
+        elif isinstance(domain, Range):
+            found[key] = domain
+    return found
+
+
+def _distribution(domains: Sequence[Choice | Range], values: Sequence[Any]) -> BaseDistribution | None:
+    ranges = [domain for domain in domains if isinstance(domain, Range)]
+    choices = dict.fromkeys(chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values))
+    if not ranges or any(isinstance(value, str) for value in values):  # a damaged log may have text for a number
+        return CategoricalDistribution(list(choices)) if choices else None
+    low, high = min(*(r.low for r in ranges), *choices), max(*(r.high for r in ranges), *choices)
+    log = all(r.log for r in ranges) and low > 0
+    step = ranges[0].step if len(domains) == 1 and not log and all(value in ranges[0] for value in values) else None
+    if step is not None:
+        high = ranges[0].points()[-1]
+    if ranges[0].whole:
+        return IntDistribution(int(low), int(high), log, int(step or 1))
+    return FloatDistribution(low, high, log, step)
+
+
+def _settings(cells: Cells, domains: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    active = {key: domain for key, domain in domains.items() if key in cells}
+    return {"params": {key: cells[key] for key in active}, "distributions": active}
+
+
+def _rows(table: pd.DataFrame) -> Iterator[Cells]:
+    """The rows as mappings without what is NA, in Python's own types."""
+    columns = {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}
+    for values in zip(*columns.values(), strict=True):
+        yield {key: value for key, value in zip(columns, values, strict=True) if value is not None}
+
+
+def _quiet() -> "warnings.catch_warnings[None]":
+    """Keeps Optuna's remarks about few trials, and about what is experimental in it, from the user's terminal."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return warnings.catch_warnings(action="ignore")

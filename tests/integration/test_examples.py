@@ -1,0 +1,136 @@
+"""The examples on what a real search leaves, and what that search told other tools."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+
+from s2s_search import results
+from tests.test_docs import ROOT
+from tests.unit.test_loggers import mlflow_runs, scalars, sessions, wandb_runs
+
+SPACE = """
+model: [BasicSeq2Seq, AttentionSeq2Seq]
+corpus: {name: copy, train: 100, dev: 10, vocabulary: 5, min_length: 2, max_length: 5}
+search: {method: random, trials: 12, seed: 3}
+scheduler: {name: asha, max_steps: 30, grace_steps: 10, reduction_factor: 2}
+parameters:
+  embedding.dim: 8
+  attention.dim: 8
+  encoder.type: [UnidirectionalRNNEncoder, BidirectionalRNNEncoder]
+  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
+  train.batch_size: 8
+  train.eval_every_steps: 10
+  inference.max_decode_length: 8
+  attention.score_type: [dot, bahdanau]
+  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
+"""
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def search(folder: Path, *more: str) -> Path:
+    (folder / "tiny.yaml").write_text(SPACE)
+    command = [sys.executable, str(ROOT / "run_search.py"), "search", "tiny.yaml", "--out", "run", *more]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return search(tmp_path_factory.mktemp("examples"))
+
+
+def example(run: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=run.parent, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_which_attention_says_what_the_trials_say(run: Path) -> None:
+    shown = example(run, "which_attention.py", "run", "--top", "2")
+    assert shown.returncode == 0, shown.stderr
+    trials = results.load(run).trials
+    for value in ("dot", "bahdanau"):
+        scores = trials[trials["attention.score_type"] == value]["best.dev.loss"].dropna().sort_values()
+        lines = [line.split() for line in shown.stdout.splitlines()]
+        (line,) = [line for line in lines if line[0] == value and line[1].isdigit()]
+        assert line[1] == str(len(scores))
+        assert float(line[2]) == pytest.approx(scores.min(), abs=1e-4)
+        assert float(line[4]) == pytest.approx(scores.head(2).mean(), abs=1e-4)
+    assert "interval" in shown.stdout.splitlines()[-1]
+
+
+def test_an_example_names_what_is_wrong(run: Path) -> None:
+    for name, arguments in {
+        "which_attention.py": ("run", "--key", "attention.score_typ"),
+        "learning_curves.py": ("nowhere", "--out", "curves.csv"),
+    }.items():
+        shown = example(run, name, *arguments)
+        assert shown.returncode == 1
+        assert "Traceback" not in shown.stderr
+        assert arguments[-1 if "key" in arguments[1] else 0] in shown.stderr
+
+
+def test_learning_curves_as_csv_and_as_a_page(run: Path) -> None:
+    table = example(run, "learning_curves.py", "run", "--out", "curves.csv", "--metric", "train.loss")
+    page = example(run, "learning_curves.py", "run", "--out", "curves.html")
+    assert table.returncode == page.returncode == 0, table.stderr + page.stderr
+    read = pd.read_csv(run.parent / "curves.csv", index_col="step")
+    reports = results.load(run).reports
+    for trial, curve in reports.groupby("trial"):
+        assert read[f"run {trial}"].dropna().tolist() == pytest.approx(curve["train.loss"].tolist())
+    text = (run.parent / "curves.html").read_text()
+    assert all(trial in text for trial in reports["trial"].unique())
+    assert '<script src="http' not in text
+
+
+def test_the_notebook_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNS", "run")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "examples" / "analysis.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(run.parent)}}).execute()
+    shown = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    assert "run | 12 trials | finished | dev.loss to minimize" in shown
+    assert results.load(run).best(1)["trial"][0] in shown
+
+
+def test_the_stored_notebook_says_nothing_of_the_machine_that_made_it() -> None:
+    notebook = nbformat.read(ROOT / "examples" / "analysis.ipynb", as_version=4)
+    text = nbformat.writes(notebook)
+    assert not [word for word in ("/home", "/tmp", "/root", "/Users", "\\\\Users", "Traceback") if word in text]
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(outputs)
+    assert all("execution" not in cell.metadata for cell in notebook.cells)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the libraries' own
+def test_a_search_tells_three_tools_what_its_tables_say(tmp_path: Path) -> None:
+    folder = search(tmp_path, "--log", "tensorboard,mlflow,wandb")
+    found = results.load(folder)
+    curves = {name: list(curve.dropna().items()) for name, curve in found.curves().items()}
+    assert len(curves) == 12
+    runs, theirs = mlflow_runs(folder), wandb_runs(folder)
+    assert {name: run.steps for name, run in runs.items()} == curves
+    assert {name: run["steps"] for name, run in theirs.items()} == curves
+    for row in found.trials.to_dict("records"):
+        name = row["trial"]
+        told = scalars(folder, name, "dev.loss")
+        assert [step for step, _ in told] == [step for step, _ in curves[name]]
+        assert [value for _, value in told] == pytest.approx([value for _, value in curves[name]], rel=1e-6)
+        rate = row["optimizer.learning_rate"]
+        start = sessions(folder, name)["session_start_info"].session_start_info
+        assert start.hparams["optimizer.learning_rate"].number_value == rate
+        assert float(runs[name].data.params["optimizer.learning_rate"]) == rate
+        assert theirs[name]["config"]["optimizer.learning_rate"] == rate
+        assert runs[name].data.tags["status"] == row["status"]
+    assert not [event for event in (folder / "events.jsonl").read_text().splitlines() if '"note"' in event]

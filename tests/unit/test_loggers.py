@@ -1,0 +1,281 @@
+"""What TensorBoard, MLflow and Weights & Biases hear of a search, and that none of them can disturb it."""
+
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2s_search import loggers
+from s2s_search.events import read_events
+from s2s_search.loggers import LOGGERS, Loggers, check_loggers
+from s2s_search.recorder import KEPT, Recorder
+from s2s_search.results import load
+from s2s_search.spaces import load_space
+from s2s_search.table import ConfigError
+
+Call = tuple[Any, ...]
+
+
+class Heard:
+    """A logger that writes down what it is told, and fails at one of the methods."""
+
+    def __init__(self, calls: list[Call], fails: str = "") -> None:
+        self.calls, self.fails = calls, fails
+
+    def _take(self, *call: object) -> None:
+        if call[0] == self.fails:
+            raise RuntimeError("no room\nand more")
+        self.calls.append(call)
+
+    def begin(self, *values: object) -> None:
+        self._take("begin", *values)
+
+    def report(self, *values: object) -> None:
+        self._take("report", *values)
+
+    def end(self, *values: object) -> None:
+        self._take("end", *values)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Call]]:
+    def put(name: str, fails: str = "") -> list[Call]:
+        calls: list[Call] = []
+        monkeypatch.setitem(LOGGERS, name, lambda folder, space: Heard(calls, fails))
+        return calls
+
+    return put
+
+
+def trial(k: int, **settings: object) -> dict[str, Any]:
+    event = {"event": "trial", "time": 1.0, "trial": f"trial-{k:05d}", "config": {"train.seed": 7}}
+    return event | {"settings": {key.replace("__", "."): value for key, value in settings.items()}}
+
+
+def report(k: int, step: int, loss: float | None, status: str = "running") -> dict[str, Any]:
+    event = {"event": "report", "time": 2.5, "trial": f"trial-{k:05d}", "step": step, "status": status}
+    return event | {"dev.loss": loss, "seconds": 3, "parameters": 100}
+
+
+def status(k: int, how: str) -> dict[str, Any]:
+    return {"event": "status", "time": 3.0, "trial": f"trial-{k:05d}", "status": how}
+
+
+def test_trials_and_reports_are_told_in_order(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+    calls, other = use("mlflow"), use("wandb")
+    told = Loggers(["mlflow", "wandb"], tmp_path, "toy")
+    events = [{"event": "search", "time": 0.0}, trial(0, a__b=None, model="X", bridge_spec={"class": "Z"}), trial(1)]
+    events += [report(0, 10, 2.0), report(1, 10, None), report(0, 20, 1e6, "diverged"), status(0, "diverged")]
+    for event in events:
+        told.hear(event)
+    told.close()
+    assert calls == [
+        ("begin", "trial-00000", {"model": "X", "bridge_spec": '{"class": "Z"}', "train.seed": 7}),
+        ("begin", "trial-00001", {"train.seed": 7}),
+        ("report", "trial-00000", 10, {"dev.loss": 2.0, "seconds": 3.0}, 2.5),
+        ("report", "trial-00001", 10, {"seconds": 3.0}, 2.5),
+        ("end", "trial-00000", "diverged"),
+        ("end", "trial-00001", "running"),
+    ]
+    assert other == calls
+    assert told.problems == []
+
+
+def test_a_resumed_search_tells_of_what_goes_on(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+    calls = use("mlflow")
+    told = Loggers(["mlflow"], tmp_path, "toy")
+    told.recall([trial(0, model="X"), report(0, 10, 2.0), trial(1, model="Y"), status(1, "finished")])
+    restart = {"event": "restart", "time": 4.0, "trial": "trial-00000", "cause": "resume"}
+    for event in (restart, restart, report(0, 20, 1.0)):
+        told.hear(event)
+    told.close()
+    assert [call[:3] for call in calls] == [
+        ("begin", "trial-00000", {"model": "X", "train.seed": 7}),
+        ("report", "trial-00000", 20),
+        ("end", "trial-00000", "running"),
+    ]
+
+
+@pytest.mark.parametrize("method", ["begin", "report", "end"])
+def test_a_logger_that_fails_is_off_and_the_others_hear_on(
+    tmp_path: Path, use: Callable[..., list[Call]], method: str
+) -> None:
+    failing, calls = use("mlflow", method), use("wandb")
+    told = Loggers(["mlflow", "wandb"], tmp_path, "toy")
+    for k in (0, 1):
+        for event in (trial(k), report(k, 10, 1.0), status(k, "finished")):
+            told.hear(event)
+    told.close()
+    assert told.problems == ["--log mlflow: off from here on: RuntimeError: no room"]
+    assert len(calls) == 6
+    assert all(call[1] == "trial-00000" for call in failing)
+
+
+def test_a_logger_that_hangs_does_not_hold_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    monkeypatch.setitem(LOGGERS, "mlflow", lambda folder, space: free.wait(60))
+    monkeypatch.setattr(loggers, "SECONDS_TO_END", 0.1)
+    told = Loggers(["mlflow"], tmp_path, "toy")
+    told.hear(trial(0))
+    told.close()
+    assert told.problems == ["--log mlflow: has not taken all within 0.1 seconds"]
+    free.set()
+
+
+def test_nothing_is_made_before_the_first_trial(tmp_path: Path) -> None:
+    told = Loggers(list(LOGGERS), tmp_path, "toy")
+    told.hear({"event": "search", "time": 0.0})
+    told.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_and_missing_tools_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name))
+    check_loggers(["tensorboard"])
+    with pytest.raises(ConfigError) as caught:
+        check_loggers(["tensorbord", "mlflow", "wandb"])
+    assert caught.value.problems == (
+        "--log: unknown tool 'tensorbord'; did you mean 'tensorboard'?",
+        "--log mlflow: is not installed; pip install 's2s-search[log]'",
+    )
+
+
+# --- the real libraries ---
+
+
+def scalars(folder: Path, name: str, tag: str) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard" / name))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def sessions(folder: Path, name: str) -> dict[str, Any]:
+    """What the HParams tab of TensorBoard reads: session_start_info, session_end_info."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    events = EventAccumulator(str(folder / "tensorboard" / name))
+    events.Reload()
+    contents = events.PluginTagToContent("hparams")
+    return {tag.rpartition("/")[2]: HParamsPluginData.FromString(content) for tag, content in contents.items()}
+
+
+def mlflow_runs(folder: Path) -> dict[str, Any]:
+    """Runs by name, each with the history of dev.loss as `steps`."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(folder.name)
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    for run in runs.values():
+        history = client.get_metric_history(run.info.run_id, "dev.loss")
+        run.steps = sorted((metric.step, metric.value) for metric in history)
+    return runs
+
+
+def wandb_records(path: Path) -> Iterator[Any]:
+    """The records of an offline run: wandb's protocol buffers in a log of LevelDB's format.
+
+    After seven bytes come blocks of 32 KiB, the seven counted; a block has pieces with checksum (4 bytes), length (2),
+    type (1: whole, 2: first, 3: middle, 4: last).
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, record = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield Record.FromString(record)
+            record = b""
+
+
+def wandb_runs(folder: Path) -> dict[str, Any]:
+    """By trial: config, steps of dev.loss, and exit codes, over all folders of the run."""
+    import json
+
+    found: dict[str, Any] = {}
+    for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
+        name = "trial-" + path.stem.rpartition("-")[2]
+        run = found.setdefault(name, {"config": {}, "steps": [], "exits": []})
+        for record in wandb_records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                given = {item.key: json.loads(item.value_json) for item in record.run.config.update}
+                run["config"] |= {key: value for key, value in given.items() if key != "_wandb"}  # its own
+            elif kind == "history":
+                row = {".".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+                run["steps"].append((json.loads(row["_step"]), json.loads(row["dev.loss"])))
+            elif kind == "exit":
+                run["exits"].append(record.exit.exit_code)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the libraries' own
+def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = [trial(0, model="X", optimizer__learning_rate=0.5), trial(1, model="Y", encoder__type="")]
+    first += [report(0, 10, 2.0), report(1, 10, 4.0), status(1, "failed")]
+    before = Loggers(list(LOGGERS), folder, "toy")
+    for event in first:
+        before.hear(event)
+    before.close()
+    after = Loggers(list(LOGGERS), folder, "toy")
+    after.recall(first)
+    goes_on = {"event": "restart", "time": 4.0, "trial": "trial-00000", "cause": "resume"}
+    for event in [goes_on, report(0, 20, 1.0), status(0, "finished")]:
+        after.hear(event)
+    after.close()
+    assert before.problems == after.problems == []
+
+    steps = {"trial-00000": [(10, 2.0), (20, 1.0)], "trial-00001": [(10, 4.0)]}
+    assert {name: scalars(folder, name, "dev.loss") for name in steps} == steps
+    runs, theirs = mlflow_runs(folder), wandb_runs(folder)
+    assert {name: run.steps for name, run in runs.items()} == steps
+    assert {name: run["steps"] for name, run in theirs.items()} == steps
+
+    start = sessions(folder, "trial-00000")["session_start_info"].session_start_info
+    assert start.hparams["optimizer.learning_rate"].number_value == 0.5
+    assert start.hparams["model"].string_value == "X"
+    assert runs["trial-00000"].data.params == {"model": "X", "optimizer.learning_rate": "0.5", "train.seed": "7"}
+    assert theirs["trial-00000"]["config"] == {"model": "X", "optimizer.learning_rate": 0.5, "train.seed": 7}
+    assert (runs["trial-00000"].info.status, runs["trial-00000"].data.tags["status"]) == ("FINISHED", "finished")
+    assert (runs["trial-00001"].info.status, runs["trial-00001"].data.tags["status"]) == ("FAILED", "failed")
+    assert theirs["trial-00001"]["exits"] == [1]
+    ends = {name: sessions(folder, name)["session_end_info"].session_end_info.status for name in steps}
+    assert ends == {"trial-00000": 1, "trial-00001": 2}  # success, failure
+
+
+def test_a_failing_logger_is_one_note_of_the_run(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+    use("mlflow", "report")
+    text = "model: BasicSeq2Seq\ncorpus: {name: copy}\nparameters: {embedding.dim: [8, 16]}\n"
+    (tmp_path / "space.yaml").write_text(text)
+    space, folder = load_space(tmp_path / "space.yaml"), tmp_path / "run"
+    folder.mkdir()
+    recorder = Recorder(space, folder, loggers=Loggers(["mlflow"], folder, "toy"))
+    recorder.begin(2, dict.fromkeys(KEPT) | {"corpus": {}})
+    for k, config in enumerate(space.trials(2)):
+        recorder.begin_trial(f"trial-{k:05d}", config)
+        recorder.report(f"trial-{k:05d}", {"step": 10, "status": "running", "dev.loss": 1.0})
+        recorder.end_trial(f"trial-{k:05d}", "finished")
+    recorder.end("finished")
+    recorder.close()
+    notes = [event["message"] for event in read_events(folder)[0] if event["event"] == "note"]
+    assert notes == ["--log mlflow: off from here on: RuntimeError: no room"]
+    assert load(folder).status == "finished"
+    assert len(load(folder).trials) == 2

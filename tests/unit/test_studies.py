@@ -1,0 +1,278 @@
+"""Importance and Optuna's studies, from runs whose results are written by hand: what mattered is known."""
+
+import datetime
+import math
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from s2s_search.recorder import KEPT, Recorder
+from s2s_search.results import Results, load, load_many
+from s2s_search.spaces import load_space
+from s2s_search.table import ConfigError
+
+SPACE = """
+model: [BasicSeq2Seq, AttentionSeq2Seq]
+corpus: {{name: cmudict}}
+metric: {{name: {metric}}}
+search: {{trials: 8}}
+parameters:
+  attention.score_type: [bahdanau, dot]
+  encoder.type: [UnidirectionalRNNEncoder, BidirectionalRNNEncoder]
+  optimizer.learning_rate: {{min: {low}, max: 1e-2, log: true}}
+  optimizer.lr_decay_type: ["", exponential_decay]
+  optimizer.lr_decay_rate: {{min: 0.5, max: 0.75, step: 0.1, when: {{optimizer.lr_decay_type: exponential_decay}}}}
+  embedding.dim: {{min: 16, max: 64, log: true}}
+  encoder.rnn_cell.cell_spec:
+    choices:
+      small: {{class: GRUCell, num_units: 16}}
+      large: {{class: GRUCell, num_units: 32}}
+"""
+
+CONSTANTS = """
+model: {model}
+metric: {{name: {metric}}}
+parameters:
+  optimizer.learning_rate: {{min: {low}, max: 1e-2, log: true}}
+  optimizer.lr_decay_type: {decay}
+  encoder.rnn_cell.cell_spec: {{class: GRUCell, num_units: 16}}
+"""
+
+Config = Mapping[str, Any]
+
+
+def record(
+    folder: Path,
+    loss: Callable[[Config], float],
+    trials: int,
+    metric: str = "dev.loss",
+    low: str = "1e-4",
+    statuses: Mapping[int, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+    text: str = SPACE,
+    **words: str,
+) -> Results:
+    """Writes a run of a space's own draws, each with two reports, the second the better one; loads it."""
+    folder.mkdir(parents=True)
+    (folder / "space.yaml").write_text(text.format(metric=metric, low=low, **words))
+    space = load_space(folder / "space.yaml")
+    recorder = Recorder(space, folder)
+    known = {"overrides": dict(overrides or {}), "space": str(space.path), "corpus": {}}
+    recorder.begin(trials, dict.fromkeys(KEPT) | known)
+    for k, config in enumerate(space.trials(trials, overrides=overrides)):
+        name, value, status = f"trial-{k:05d}", loss(config), (statuses or {}).get(k, "finished")
+        recorder.begin_trial(name, config)
+        worse = value + (1 if space.metric.goal == "minimize" else -1)
+        if status == "diverged":
+            recorder.report(name, {"step": 10, "status": "diverged", metric: 1e6})
+        elif status != "failed":
+            recorder.report(name, {"step": 10, "status": "running", metric: worse})
+            recorder.report(name, {"step": 20, "status": "running", metric: value})
+        recorder.end_trial(name, status)
+    recorder.end("finished")
+    recorder.close()
+    return load(folder)
+
+
+def by_rate(config: Config) -> float:
+    """Best in the middle of the rates; nothing else matters."""
+    return abs(math.log10(config["optimizer.learning_rate"]) + 3)
+
+
+def test_what_decides_the_result_is_most_important(tmp_path: Path) -> None:
+    table = record(tmp_path / "run", by_rate, 200).importance()
+    assert table["hyperparameter"][0] == "optimizer.learning_rate"
+    assert table["importance"][0] > 0.8
+    assert table["importance"].sum() == pytest.approx(1)
+    assert sorted(table["hyperparameter"]) == sorted(load(tmp_path / "run").searched)
+
+
+def test_it_is_the_better_side_that_counts(tmp_path: Path) -> None:
+    """Rates above 1e-3 are the best ones by a little, rates below 1e-3 differ wildly among each other: of BLEU."""
+
+    def bleu(config: Config) -> float:
+        return 50.0 if config["encoder.type"].startswith("Bi") else random.Random(repr(config)).uniform(0, 40)
+
+    run = record(tmp_path / "run", bleu, 100, "dev.bleu")
+    assert run.importance()["hyperparameter"][0] == "encoder.type"
+    assert run.minimizes("dev.loss")
+    assert not run.minimizes("dev.bleu")
+
+
+def test_a_conditional_key_counts_where_it_takes_part(tmp_path: Path) -> None:
+    def loss(config: Config) -> float:
+        return 1.0 if config.get("attention.score_type") == "dot" else 2.0 + random.Random(repr(config)).random()
+
+    run = record(tmp_path / "run", loss, 200)
+    table = run.importance().set_index("hyperparameter")
+    assert table.index[:2].tolist() == ["attention.score_type", "model"]
+    active = run.trials["attention.score_type"].notna().sum()
+    assert 0 < active < 200
+    assert table.loc["attention.score_type", "trials"] == active
+    assert table.loc["model", "trials"] == 200
+    assert table.loc["optimizer.learning_rate", "importance"] < 0.1
+
+
+def test_a_divergence_is_as_bad_as_the_worst_and_a_failure_counts_for_nothing(tmp_path: Path) -> None:
+    """All rates are as good as each other, but the higher ones diverge."""
+
+    def loss(config: Config) -> float:
+        return random.Random(repr(config)).random()
+
+    space = record(tmp_path / "a", loss, 100).trials
+    high = {k: "diverged" for k, rate in enumerate(space["optimizer.learning_rate"]) if rate > 5e-4}
+    run = record(tmp_path / "b", loss, 100, statuses=high | {0: "failed", 1: "failed"})
+    table = run.importance().set_index("hyperparameter")
+    assert table.index[0] == "optimizer.learning_rate"
+    assert table.loc["embedding.dim", "trials"] == 98
+
+
+def test_one_good_trial_does_not_make_a_conditional_key_important(tmp_path: Path) -> None:
+    """The five best but one have no decay, so what they say of its rate is what one trial says."""
+    drawn = record(tmp_path / "drawn", by_rate, 40).trials["optimizer.lr_decay_type"]
+    best = [*drawn[drawn == ""].index[:4], drawn[drawn != ""].index[0]]
+    losses = {repr(config): 1.0 for k, config in enumerate(load(tmp_path / "drawn").space().trials(40)) if k in best}
+
+    def loss(config: Config) -> float:
+        return losses.get(repr(config), 2.0 + random.Random(repr(config)).random())
+
+    table = record(tmp_path / "run", loss, 40).importance()
+    assert table["hyperparameter"].iloc[-1] == "optimizer.lr_decay_rate"
+    assert table["importance"].isna().tolist() == [False] * 7 + [True]
+    assert table["importance"].sum() == pytest.approx(1)
+
+
+def test_few_trials_say_nothing_and_the_reason_is_given(tmp_path: Path) -> None:
+    run = record(tmp_path / "run", by_rate, 12, statuses=dict.fromkeys(range(3), "failed"))
+    table = run.importance()
+    assert table.empty
+    assert table.dtypes.astype(str).to_dict() == {
+        "hyperparameter": "string",
+        "importance": "Float64",
+        "trials": "Int64",
+    }
+    assert "at least 10" in table.attrs["reason"]
+    assert "9 of 12" in table.attrs["reason"]
+
+
+@pytest.mark.parametrize("metric", ["dev.los", "encoder.type"])
+def test_what_is_no_metric_is_refused(tmp_path: Path, metric: str) -> None:
+    run = record(tmp_path / "run", by_rate, 10)
+    with pytest.raises(ConfigError, match=metric):
+        run.importance(metric)
+
+
+def test_a_run_without_its_space_says_so(tmp_path: Path) -> None:
+    run = record(tmp_path / "run", by_rate, 10)
+    (tmp_path / "run" / "space.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"space\.yaml"):
+        run.importance()
+
+
+# --- a study ---
+
+
+def test_a_study_has_what_the_tables_have(tmp_path: Path) -> None:
+    statuses = {1: "stopped", 2: "failed", 3: "diverged", 4: "out_of_memory", 5: "running"}
+    run = record(tmp_path / "run", by_rate, 8, statuses=statuses)
+    study = run.to_optuna()
+    assert study.study_name == "run"
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "RUNNING", "COMPLETE", "COMPLETE"]
+    for trial, row in zip(study.trials, run.trials.to_dict("records"), strict=True):
+        active = {key: row[key] for key in run.searched if row[key] == row[key] and row[key] is not None}
+        assert trial.params == {key: value for key, value in active.items() if str(value) != "<NA>"}
+        assert trial.user_attrs["trial"] == row["trial"]
+        assert trial.user_attrs["status"] == row["status"]
+        if trial.state.name == "COMPLETE":
+            assert trial.values == [row["best.dev.loss"]]
+            assert trial.intermediate_values == {10: row["best.dev.loss"] + 1, 20: row["best.dev.loss"]}
+    assert study.trials[3].intermediate_values == {}
+    assert study.best_trial.user_attrs["trial"] in set(run.best(3)["trial"])
+    assert abs(study.trials[0].datetime_start - datetime.datetime.now()) < datetime.timedelta(minutes=5)
+
+
+def test_distributions_are_those_of_the_space(tmp_path: Path) -> None:
+    study = record(tmp_path / "run", by_rate, 40).to_optuna()
+    found = {key: value for trial in study.trials for key, value in trial.distributions.items()}
+    assert found == {
+        "model": optuna.distributions.CategoricalDistribution(["BasicSeq2Seq", "AttentionSeq2Seq"]),
+        "attention.score_type": optuna.distributions.CategoricalDistribution(["bahdanau", "dot"]),
+        "encoder.type": optuna.distributions.CategoricalDistribution(
+            ["UnidirectionalRNNEncoder", "BidirectionalRNNEncoder"]
+        ),
+        "optimizer.learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "optimizer.lr_decay_type": optuna.distributions.CategoricalDistribution(["", "exponential_decay"]),
+        "optimizer.lr_decay_rate": optuna.distributions.FloatDistribution(0.5, 0.7, step=0.1),
+        "embedding.dim": optuna.distributions.IntDistribution(16, 64, log=True),
+        "encoder.rnn_cell.cell_spec": optuna.distributions.CategoricalDistribution(["small", "large"]),
+    }
+    for trial in study.trials:
+        assert ("attention.score_type" in trial.params) == (trial.params["model"] == "AttentionSeq2Seq")
+        assert ("optimizer.lr_decay_rate" in trial.params) == bool(trial.params["optimizer.lr_decay_type"])
+
+
+def test_what_the_command_line_fixed_is_no_parameter(tmp_path: Path) -> None:
+    run = record(tmp_path / "run", by_rate, 12, overrides={"embedding.dim": 200})
+    assert all("embedding.dim" not in trial.params for trial in run.to_optuna().trials)
+    assert run.importance().set_index("hyperparameter").loc["embedding.dim", "importance"] == 0
+
+
+def test_a_study_in_a_storage_is_read_back(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    run = record(tmp_path / "run", by_rate, 8, statuses={1: "stopped", 2: "failed", 5: "running"})
+    run.to_optuna(storage)
+    read, made = optuna.load_study(study_name="run", storage=storage), run.to_optuna()
+    assert read.metric_names == ["dev.loss"]
+    for ours, theirs in zip(made.trials, read.trials, strict=True):
+        for name in ("state", "values", "params", "distributions", "intermediate_values", "user_attrs"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+    with pytest.raises(ConfigError, match="'run' already"):
+        run.to_optuna(storage)
+
+
+@pytest.mark.parametrize("storage", ["nonsense", "sqlite:////missing/folder/study.db", "oracle://x"])
+def test_a_storage_that_cannot_be_used_is_named(tmp_path: Path, storage: str) -> None:
+    with pytest.raises(ConfigError, match=storage):
+        record(tmp_path / "run", by_rate, 4).to_optuna(storage)
+
+
+def test_several_runs_are_one_study_with_ranges_wide_enough_for_all(tmp_path: Path) -> None:
+    record(tmp_path / "a", by_rate, 20, low="1e-4")
+    record(tmp_path / "b", by_rate, 20, low="1e-3", overrides={"embedding.dim": 200})
+    runs = load_many([tmp_path / "a", tmp_path / "b"])
+    study = runs.to_optuna()
+    assert study.study_name == "a + b"
+    assert [(t.user_attrs["run"], t.user_attrs["trial"]) for t in study.trials[19:21]] == [
+        ("a", "trial-00019"),
+        ("b", "trial-00000"),
+    ]
+    assert study.trials[-1].params["embedding.dim"] == 200
+    assert study.trials[0].distributions == study.trials[0].distributions | {
+        "optimizer.learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "embedding.dim": optuna.distributions.IntDistribution(16, 200, log=True),
+    }
+    assert runs.importance()["hyperparameter"][0] == "optimizer.learning_rate"
+    assert runs.importance()["trials"].max() == 40
+
+
+def test_what_a_run_held_constant_comes_from_its_configurations(tmp_path: Path) -> None:
+    """A default, a given value, a spec by the other run's label; NA by the other run's conditions, and its models."""
+    record(tmp_path / "wide", by_rate, 8)
+    record(tmp_path / "basic", by_rate, 2, text=CONSTANTS, model="BasicSeq2Seq", decay='""')
+    record(tmp_path / "attention", by_rate, 2, text=CONSTANTS, model="AttentionSeq2Seq", decay="exponential_decay")
+    runs = load_many([tmp_path / name for name in ("wide", "basic", "attention")])
+    assert runs.searched == load(tmp_path / "wide").searched
+    firsts = runs.trials.groupby("run", sort=False).nth(0).set_index("run")
+    basic, attention = firsts.loc["basic"].dropna(), firsts.loc["attention"].dropna()
+    expected = {"model": "BasicSeq2Seq", "encoder.type": "UnidirectionalRNNEncoder", "embedding.dim": 100}
+    expected |= {"optimizer.lr_decay_type": "", "encoder.rnn_cell.cell_spec": "small"}
+    assert {key: basic[key] for key in runs.searched if key in basic and "rate" not in key} == expected
+    assert "optimizer.lr_decay_rate" not in basic
+    assert (attention["attention.score_type"], attention["optimizer.lr_decay_rate"]) == ("dot", 0.99)
+    wide = load(tmp_path / "wide").trials
+    assert runs.trials[list(runs.searched)].dtypes.to_dict() == wide[list(runs.searched)].dtypes.to_dict()
