@@ -30,7 +30,10 @@ WITHOUT = {
     "checkpoints": ("torch", "ray", "pandas", "rich"),
     "ranking": ("ray", "torch"),
     "results": ("ray", "torch", "rich"),
-    "progress": ("ray", "torch", "pandas"),
+    "standing": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
+    "view": ("torch", "ray", "pandas", "numpy", "yaml"),
+    "progress": ("torch", "ray", "pandas", "numpy", "yaml"),
+    "watch": ("torch", "ray", "pandas", "numpy", "yaml"),
     "recorder": ("ray", "torch"),
 }
 

@@ -1,10 +1,10 @@
-"""Verbs that read run folders, with neither Ray nor torch: results."""
+"""Verbs that read run folders, with neither Ray nor torch: results · watch."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from s2s_search.verbs.arguments import AddVerb, counted, print_json
+from s2s_search.verbs.arguments import AddVerb, counted, positive, print_json
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -15,6 +15,10 @@ def add_verbs(verb: AddVerb) -> None:
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="all columns as CSV")
+
+    sub = verb("watch", watch, "follow a search that runs in another process, or elsewhere on shared storage")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--interval", type=positive, default=1.0, metavar="S", help="seconds between looks (default: 1)")
 
 
 def show_results(args: argparse.Namespace) -> int:
@@ -40,3 +44,22 @@ def show_results(args: argparse.Namespace) -> int:
         for row in ranked.astype(object).where(ranked.notna(), None).to_dict("records"):
             print_json({str(column): value for column, value in row.items()})
     return 0
+
+
+def watch(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from s2s_search.progress import Progress
+    from s2s_search.watch import watch
+
+    try:
+        status = watch(args.folder, Progress(Console()), args.interval)
+    except KeyboardInterrupt:
+        print(f"the search goes on; to look again: python run_search.py watch {args.folder}", file=sys.stderr)
+        return 130
+    print(f"the ranking: python run_search.py results {args.folder}")
+    if status == "finished":
+        return 0
+    what = "its driver was killed" if status == "killed" else status
+    print(f"{what}; to go on: python run_search.py resume {args.folder}", file=sys.stderr)
+    return {"interrupted": 130, "failed": 1, "killed": 1}.get(status, 0)
