@@ -114,7 +114,7 @@ class Standing:
             del curve[-2::-2]
         if self.is_better(value):
             before, self.best = self.best, report
-            self.best_settings = self.started[trial]["settings"]
+            self.best_settings = self.settings(trial)
             if before is not None:
                 self._forget(before["trial"])
 
@@ -153,12 +153,13 @@ class Standing:
 
     def settings(self, trial: str) -> Mapping[str, Any]:
         """The searched hyperparameters that are active in a trial, with their values."""
-        found: Mapping[str, Any] = self.started[trial]["settings"]
+        found: Mapping[str, Any] = self.started.get(trial, {}).get("settings", {})
         return found
 
     def max_steps(self, trial: str) -> int:
         """The steps that a trial makes if nothing stops it; 0: not known."""
-        return int(self.started[trial]["config"].get("train.max_steps") or self.scheduler.get("max_steps") or 0)
+        own = self.started[trial]["config"].get("train.max_steps")
+        return int(_amount(own) or _amount(self.scheduler.get("max_steps")))
 
     def counts(self) -> str:
         """The numbers in words: "2 running, 3 stopped, 11 to start"."""
@@ -200,7 +201,9 @@ class Standing:
         steps = sum(left.values()) + max(self.trials - len(self.started), 0) * survival.left(0)
         pace = (max(now, self.now) - self._first) / self._made
         alone = (
-            n * self.running[trial].get("seconds", 0.0) / running[trial] for trial, n in left.items() if running[trial]
+            n * (self.running[trial].get("seconds") or 0.0) / running[trial]
+            for trial, n in left.items()
+            if running[trial]
         )
         seconds: float = max(steps * pace, *alone, 0.0)
         return seconds if self.hours is None else min(seconds, max(3600 * self.hours - self.elapsed(now), 0.0))
@@ -233,10 +236,14 @@ class Survival:
 
 def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
     """Where one trial ends, in shares by step, if a scheduler that halves passes on just the share that it should."""
-    share = 1.0
-    if scheduler.get("name") in HALVING:
-        step = float(scheduler["grace_steps"])
+    share, step, factor = 1.0, _amount(scheduler.get("grace_steps")), _amount(scheduler.get("reduction_factor"))
+    if scheduler.get("name") in HALVING and step >= 1 and factor > 1:
         while step < limit:
-            yield round(step), share * (1 - 1 / scheduler["reduction_factor"])
-            share, step = share / scheduler["reduction_factor"], step * scheduler["reduction_factor"]
+            yield round(step), share * (1 - 1 / factor)
+            share, step = share / factor, step * factor
     yield limit, share
+
+
+def _amount(value: object) -> float:
+    """A value of a log that may be damaged, where it is a number of steps; 0 where not."""
+    return float(value) if type(value) in (int, float) and 0 <= value < 2**53 else 0.0  # type: ignore[operator, arg-type]

@@ -16,6 +16,7 @@ STYLES = {"finished": "green", "stopped": "yellow", "diverged": "magenta", "runn
 STYLES |= dict.fromkeys(("failed", "out of memory", "lost"), "bold red")
 CAUSES_SHOWN = 3
 WIDEST_CURVE = 72  # cells
+LONGEST = 10**9  # seconds
 MARGIN = len("trial-00000    starting   of   ahead")  # what else a line of a trial holds, without its steps
 
 
@@ -170,7 +171,8 @@ def _shown(value: object) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as 4:05, or 1:02:03."""
-    minutes, rest = divmod(max(round(seconds), 0), 60)
+    whole = round(max(seconds, 0)) if seconds < LONGEST else LONGEST  # also where a damaged log gives no number
+    minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
