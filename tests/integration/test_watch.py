@@ -5,9 +5,8 @@ import json
 import os
 import pty
 import re
-import select
-import signal
 import struct
+import subprocess
 import sys
 import termios
 import threading
@@ -24,6 +23,7 @@ from s2s_search.cli import main
 from s2s_search.events import LOCK, new_events
 from tests.terminal import Terminal
 
+SHOW_CURSOR = "\x1b[?25h"
 ROOT = Path(__file__).parents[2]
 SPACE = """\
 model: BasicSeq2Seq
@@ -46,21 +46,26 @@ class Program:
 
     def __init__(self, *arguments: object, width: int = 80, height: int = 24, **environ: str) -> None:
         self.size, self.text = (width, height), ""
-        self.pid, self._terminal = pty.fork()
-        if self.pid == 0:
-            os.environ.pop("NO_COLOR", None)
-            environment = os.environ | {"TERM": "xterm-256color", "PYTHONUTF8": "1"} | environ
-            os.execve(sys.executable, [sys.executable, str(ROOT / "run_search.py"), *map(str, arguments)], environment)
-        ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-        self._reader = threading.Thread(target=self._read)
+        self._terminal, inner = pty.openpty()
+        ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "run_search.py", *map(str, arguments)],
+            env=environment | {"TERM": "xterm-256color", "PYTHONUTF8": "1"} | environ,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), inner),
+            start_new_session=True,
+            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # so that keys become signals
+        )
+        os.close(inner)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         data = b""
         with contextlib.suppress(OSError):  # the program has ended
-            while select.select([self._terminal], [], [], 120)[0] and (more := os.read(self._terminal, 65536)):
+            while more := os.read(self._terminal, 65536):
                 data += more
-                self.text = data.decode(errors="ignore")
+                self.text = data.decode(errors="ignore").replace("\r\n", "\n")
 
     def press(self, keys: bytes) -> None:
         os.write(self._terminal, keys)
@@ -72,17 +77,24 @@ class Program:
             time.sleep(0.05)
 
     def wait(self) -> int:
-        _, status = os.waitpid(self.pid, 0)
+        status = self.process.wait(timeout=240)
         self._reader.join()
         os.close(self._terminal)
-        return os.waitstatus_to_exitcode(status)
+        return status
 
     @property
     def screen(self) -> list[str]:
+        """The last view, where it stands; after it the cursor is there again."""
+        views, end, _ = self.text.partition(SHOW_CURSOR)
+        assert end
         terminal = Terminal(*self.size)
-        terminal.write(self.text.replace("\r\n", "\n"))
-        assert terminal.shows_cursor
+        terminal.write(views)
         return terminal.screen
+
+    @property
+    def last_words(self) -> str:
+        """What was written below the view, lines that the terminal broke as one."""
+        return self.text.partition(SHOW_CURSOR)[2]
 
 
 @contextlib.contextmanager
@@ -96,8 +108,7 @@ def searching(folder: Path, *arguments: object, **how: Any) -> Iterator[Program]
     try:
         yield program
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(program.pid, signal.SIGTERM)
+        program.process.terminate()
 
 
 def write_log(folder: Path, events: Sequence[dict[str, Any]]) -> None:
@@ -130,7 +141,7 @@ def test_a_search_and_its_followers_show_the_same(tmp_path: Path) -> None:
         assert re.fullmatch(r"space · \d+:\d\d, finished", first)
         assert re.match("5 trials: [1-5] finished", counts)
         assert third.startswith(f"best dev.loss {best['best.dev.loss']:.4g} · {best['trial']} at step")
-        assert "run_search.py results" in "".join(follower.screen)
+        assert "run_search.py results" in follower.last_words
     assert wide.screen[:4] == program.screen[:4]
     assert "\x1b" not in plain.text
     ends = re.findall(r"^\[\d+:\d\d\] (trial-0000\d) (?:finished|stopped)", plain.text, re.MULTILINE)
@@ -142,11 +153,11 @@ def test_a_search_that_is_killed_is_said_and_how_it_goes_on(tmp_path: Path) -> N
     with searching(tmp_path, "--hparams", "train.max_steps=100000", "--trials", "2") as program:
         follower = Program("watch", tmp_path / "run", "--interval", 0.2)
         follower.wait_for("best")
-        os.kill(program.pid, signal.SIGKILL)
+        program.process.kill()
         program.wait()
         assert follower.wait() == 1
     assert follower.screen[0].endswith(", killed")
-    assert f"its driver was killed; to go on: python run_search.py resume {tmp_path}" in "".join(follower.screen)
+    assert f"its driver was killed; to go on: python run_search.py resume {tmp_path}" in follower.last_words
 
 
 @pytest.mark.slow
@@ -163,7 +174,7 @@ def test_ctrl_c_leaves_the_search_alone(tmp_path: Path) -> None:
         assert (tmp_path / "run" / "events.jsonl").stat().st_size > size
         program.press(b"\x03")
         assert program.wait() == 130
-    assert "the search goes on" in "".join(follower.screen)
+    assert "the search goes on" in follower.last_words
 
 
 # --- logs without a search ---
