@@ -162,9 +162,9 @@ class Standing:
         return int(_amount(own) or _amount(self.scheduler.get("max_steps")))
 
     def counts(self) -> str:
-        """The numbers in words: "2 running, 3 stopped, 11 to start"."""
-        numbers = {"running": len(self.running)} | {status: self.ended[status] for status in ENDS}
-        numbers |= {"to start": max(self.trials - len(self.started), 0), "restarts": self.restarts}
+        """The numbers in words: "2 running, 11 to start, 3 stopped"."""
+        numbers = {"running": len(self.running), "to start": max(self.trials - len(self.started), 0)}
+        numbers |= {status: self.ended[status] for status in (*FAILURES, *ENDS)} | {"restarts": self.restarts}
         return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
 
     def causes(self) -> list[tuple[str, list[str], str]]:

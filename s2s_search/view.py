@@ -89,7 +89,8 @@ def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
     if len(places) > room and len(standing.started) >= standing.trials:  # nobody takes the place of one that has ended
         places = [trial for trial in places if trial in standing.running]
     shown = places[:room]
-    scale = bounds(standing.curves[trial] for trial in shown)
+    compared = shown if standing.best is None else [*shown, standing.best["trial"]]
+    scale = bounds(standing.curves[trial] for trial in compared)
     steps = max(map(standing.max_steps, shown), default=0)
     count = len(f"{steps:,}")
     cells = max(min(width - MARGIN - 2 * count, WIDEST_CURVE), 1)

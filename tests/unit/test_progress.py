@@ -148,7 +148,7 @@ def test_the_view_names_counts_best_failures_and_running_trials() -> None:
     screen.show(status(2, "failed", "ValueError: no"), at=115.0)
     first, counts, best, settings, failed, empty, heading, *places = screen.view
     assert first == "toy · 0:30, about 1:20 left"  # 75 steps took 30 s; 50, 75, and at 3 in 4 odds 100 are left
-    assert counts == "4 trials: 2 running, 1 failed, 1 to start"
+    assert counts == "4 trials: 2 running, 1 to start, 1 failed"
     assert best == "best dev.loss 2, 0:05 ago · trial-00000 at step 50"
     assert settings == "     encoder.type A · optimizer.learning_rate 0.001234"
     assert failed == "1 failed (trial-00002): ValueError: no"
@@ -235,6 +235,14 @@ def test_a_curve_says_whether_it_leads(k: int, style: str, word: str) -> None:
             standing.add(report(number, *point))
     line = view(standing, 99, 23, now=110.0)[-3 + k]
     assert (line.plain.split("100")[-1].strip(), line.spans[0].style) == (word, style)
+
+
+def test_heights_are_measured_by_the_best_trial_too_when_it_has_ended() -> None:
+    screen = Screen(live=True)
+    best = (report(0, 10, 9.0), report(0, 20, 1.0), status(0, "finished"))
+    screen.show(SEARCH, trial(0), *best, trial(1), report(1, 100, 3.0))
+    assert screen.view[-2].endswith("▁ 1 to █ 9")
+    assert set(screen.view[-1].split()[1]) == {"▅"}  # log 3 is half of log 9
 
 
 # --- sparklines ---
@@ -327,7 +335,7 @@ def test_frames_stand_where_they_stood() -> None:
     screen.progress.close()
     terminal.write(screen.text[written:])
     assert terminal.shows_cursor
-    assert terminal.screen[1].startswith("40 trials: 3 running, 33 stopped, 4 failed")
+    assert terminal.screen[1].startswith("40 trials: 3 running, 4 failed, 33 stopped")
 
 
 def test_a_terminal_of_another_size_is_drawn_anew() -> None:

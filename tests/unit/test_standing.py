@@ -45,7 +45,7 @@ def after(*events: dict[str, Any], **search: Any) -> Standing:
 def test_counts_best_and_settings() -> None:
     reports = (report(0, 50, 2.0), report(1, 50, 1.0), report(1, 100, 1.5))
     standing = after(trial(0), trial(1), *reports, status(1, "finished"))
-    assert standing.counts() == "1 running, 1 finished, 2 to start"
+    assert standing.counts() == "1 running, 2 to start, 1 finished"
     assert standing.best == report(1, 50, 1.0)
     assert standing.best_settings == {"encoder.type": "A", "optimizer.learning_rate": 0.0012345}
 
@@ -110,7 +110,7 @@ def test_failures_are_counted_by_cause_until_they_run_again() -> None:
     standing.add({"event": "restart", "time": 140.0, "trial": "trial-00000", "cause": "run again"})
     standing.add({"event": "restart", "time": 140.0, "trial": "trial-00001", "cause": "run again"})
     assert standing.causes() == [("failed", ["trial-00002"], "ValueError: 4")]
-    assert standing.counts() == "2 running, 1 failed, 1 to start, 2 restarts"
+    assert standing.counts() == "2 running, 1 to start, 1 failed, 2 restarts"
 
 
 def test_why_nothing_runs_holds_until_something_does() -> None:
