@@ -44,7 +44,7 @@ class Progress:
         self._drawn = self._said = 0.0
 
     def note(self, text: str) -> None:
-        """Shows what is going on before the first trial starts."""
+        """Shows what is going on until a trial starts or reports."""
         self._note = text
         if self.is_live:
             self._draw()
@@ -60,6 +60,7 @@ class Progress:
             if not self.is_live:
                 self._print_event(self.standing, event)
             self.standing.add(event)
+            self._note = "" if event["event"] in ("trial", "report") else self._note
         self.tick()
 
     def recall(self, events: Iterable[Event]) -> None:
@@ -132,7 +133,7 @@ class Progress:
             lines = [Text(self._note, style="dim")]
         else:
             lines = view(self.standing, width, height, self.clock())
-            if self._note and not self.standing.started and not self.standing.waiting:
+            if self._note and not self.standing.waiting:
                 lines.append(Text(self._note, style="dim"))
         if self._in_ascii:
             to_ascii(lines)

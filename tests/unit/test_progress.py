@@ -338,6 +338,18 @@ def test_frames_stand_where_they_stood() -> None:
     assert terminal.screen[1].startswith("40 trials: 3 running, 4 failed, 33 stopped")
 
 
+def test_what_goes_on_is_said_until_a_trial_starts_or_reports() -> None:
+    screen = Screen(live=True)
+    screen.progress.recall([SEARCH, trial(0), report(0, 10, 2.0)])
+    screen.progress.note("starting Ray")
+    screen.show(
+        {"event": "resume", "time": 200.0, "trials": 4}, {"event": "restart", "time": 200.0, "trial": "trial-00000"}
+    )
+    assert screen.view[-1] == "starting Ray"
+    screen.show(report(0, 20, 1.0))
+    assert "starting Ray" not in screen.view
+
+
 def test_a_terminal_of_another_size_is_drawn_anew() -> None:
     screen = Screen(live=True)
     screen.show(SEARCH, trial(0))
