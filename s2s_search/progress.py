@@ -17,7 +17,7 @@ from rich.text import Text
 
 from s2s_search.failures import LOST
 from s2s_search.standing import Event, Standing
-from s2s_search.view import TO_ASCII, duration, settings_text, to_ascii, value_text, view
+from s2s_search.view import TO_ASCII, about, duration, settings_text, to_ascii, value_text, view
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 30.0
@@ -119,7 +119,7 @@ class Progress:
         if standing.best is not None:
             parts.append(f"best{value_text(standing.metric, standing.best)} ({standing.best['trial']})")
         if left := standing.seconds_left(now):
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"{about(left)} left")
         line = f"[{duration(standing.elapsed(now))}] " + " · ".join(parts)
         if line != self._line:
             self._print(line)

@@ -49,7 +49,7 @@ def _headline(standing: Standing, now: float) -> Text:
         line.append(f", {standing.status}", "bold")
         return line.append(f": {standing.message}" if standing.message else "")
     left = standing.seconds_left(now)
-    return line.append(f", about {duration(left)} left" if left else "")
+    return line.append(f", {about(left)} left" if left else "")
 
 
 def _counts(standing: Standing) -> Text:
@@ -176,6 +176,12 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def about(seconds: float) -> str:
+    """An estimate as "about 4:10": above a minute to ten seconds, above ten minutes to minutes."""
+    unit = 60 if seconds > 600 else 10 if seconds > 60 else 1
+    return f"about {duration(unit * round(seconds / unit) if seconds < LONGEST else LONGEST)}"
 
 
 def to_ascii(lines: Sequence[Text]) -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from s2s_search.progress import Progress
 from s2s_search.standing import Standing
-from s2s_search.view import BLOCKS, sparkline, view
+from s2s_search.view import BLOCKS, about, sparkline, view
 from tests.terminal import Terminal
 
 SEARCH = {
@@ -137,6 +137,14 @@ def test_durations_above_an_hour() -> None:
     screen.now += 3723
     screen.progress.close()
     assert screen.text == "[1:02:03] 4 trials: 4 to start\n"
+
+
+ESTIMATES = [(7.4, "0:07"), (59.6, "1:00"), (64.0, "1:00"), (185.1, "3:10"), (629.0, "10:00"), (7000.0, "1:57:00")]
+
+
+@pytest.mark.parametrize("seconds, words", ESTIMATES)
+def test_estimates_are_no_more_exact_than_they_can_be(seconds: float, words: str) -> None:
+    assert about(seconds) == f"about {words}"
 
 
 # --- the view ---
