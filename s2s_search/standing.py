@@ -9,6 +9,7 @@ from s2s_search.failures import FAILURES, cause
 
 ENDS = ("finished", "stopped", "diverged", "failed", "out_of_memory", "lost")
 HALVING = ("asha", "hyperband")
+IDEAL = 50.0  # trials
 POINTS = 256  # of a curve; no terminal shows more
 
 Event = Mapping[str, Any]
@@ -235,13 +236,18 @@ class Survival:
 
 
 def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
-    """Where one trial ends, in shares by step, if a scheduler that halves passes on just the share that it should."""
-    share, step, factor = 1.0, _amount(scheduler.get("grace_steps")), _amount(scheduler.get("reduction_factor"))
+    """Where trials end ideally, as numbers of trials by step: what is known before any has.
+
+    A scheduler that halves passes on a fixed share in the long run, and more of the first trials, for it compares them
+    with few: so this counts as much as IDEAL trials. With others all trials come to the end; that counts as one.
+    """
+    number, step, factor = 1.0, _amount(scheduler.get("grace_steps")), _amount(scheduler.get("reduction_factor"))
     if scheduler.get("name") in HALVING and step >= 1 and factor > 1:
+        number = IDEAL
         while step < limit:
-            yield round(step), share * (1 - 1 / factor)
-            share, step = share / factor, step * factor
-    yield limit, share
+            yield round(step), number * (1 - 1 / factor)
+            number, step = number / factor, step * factor
+    yield limit, number
 
 
 def _amount(value: object) -> float:

