@@ -1,6 +1,7 @@
 """A search in one process and its followers in others, each on a terminal of its own."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from s2s_search import results
 from s2s_search.cli import main
 from s2s_search.events import LOCK, new_events
+from s2s_search.progress import Progress
+from s2s_search.watch import Follower
 from tests.terminal import Terminal
 
 SHOW_CURSOR = "\x1b[?25h"
@@ -228,6 +232,17 @@ def test_a_lock_that_may_not_be_seen_is_given_more_time(
         took.append(time.monotonic() - began)
     assert took[0] < 0.9 < 1.0 <= took[1]
     assert "its driver was killed" in capsys.readouterr().err
+
+
+def test_a_log_that_is_shorter_than_it_was_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("process 1 on a-machine-elsewhere\n")
+    write_log(tmp_path, begun({"event": "note", "message": "a message " * 99}))
+    follower = Follower(tmp_path, Progress(Console(file=io.StringIO(), width=200)))
+    assert follower.read() == "running"
+    write_log(tmp_path, begun({"event": "status", "status": "finished"}))
+    assert follower.read() == "finished"
+    assert follower.progress.standing is not None
+    assert follower.progress.standing.note == ""
 
 
 def test_the_log_is_read_from_where_it_was_left_and_a_torn_line_waits(tmp_path: Path) -> None:
