@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from s2s_search.table import ConfigError
+from s2s_search.table import ConfigError, nearest
 
 EVENTS = "events.jsonl"
 LOCK = "driver.lock"
@@ -37,6 +37,7 @@ NEEDED = {
     "status": {"status"},
     "resume": {"trials", "time"},
     "note": {"message"},
+    "wait": {"message"},
 }
 
 Event = Mapping[str, Any]
@@ -177,6 +178,15 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def is_driven_elsewhere(folder: Path) -> bool:
+    """Says whether the lock of a run folder is, or was until a kill, that of another machine."""
+    try:
+        holder = (folder / LOCK).read_text(errors="replace").strip()
+    except OSError:
+        return False
+    return bool(holder) and not holder.endswith(f" on {socket.gethostname()}")
+
+
 # --- reading ---
 
 
@@ -186,7 +196,14 @@ def log_size(folder: Path) -> int:
         return (folder / EVENTS).stat().st_size
     except OSError as error:
         what = "is no run folder" if folder.is_dir() else "is no folder"
-        raise ConfigError(f"{what} of a search: {EVENTS}: {error.strerror}", str(folder)) from None
+        hint = nearest(folder, run_folders(folder))
+        raise ConfigError(f"{what} of a search: {EVENTS}: {error.strerror}{hint}", str(folder)) from None
+
+
+def run_folders(folder: Path) -> list[str]:
+    """The run folders beside a path, or where there are none those below runs/, the newest first."""
+    logs = [*folder.parent.glob(f"*/{EVENTS}")] or [*Path("runs").glob(f"*/{EVENTS}")]
+    return [str(log.parent) for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)]
 
 
 def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[str]]:
@@ -200,6 +217,21 @@ def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[
     size = log_size(folder) if size is None else size
     with _opened(folder) as log:
         return _parse(log.read(size).split(b"\n")[:-1], folder)
+
+
+def new_events(folder: Path, start: int) -> tuple[list[Row], int]:
+    """The events in the whole lines of the log from byte `start` on, and the byte where they end.
+
+    Raises:
+        ConfigError: this is no log of a search.
+    """
+    with _opened(folder) as log:
+        log.seek(start)
+        *lines, torn = log.read().split(b"\n")
+        end = log.tell() - len(torn)
+    if start == 0 and lines:
+        return _parse(lines, folder)[0], end
+    return [row for row in map(_parse_line, lines) if isinstance(row, dict) and _is_event(row)], end
 
 
 def first_event(folder: Path) -> Row:

@@ -61,6 +61,7 @@ class Recorder:
         self.best: dict[str, dict[str, Any]] = {}  # the best reports, by trial
         self._begun: set[str] = set()
         self._said: set[str] = set()
+        self._waiting = ""
         self._first_ends: list[tuple[str, str]] = []  # statuses and causes
         self._first_message: str | None = None
         self._reports = 0
@@ -75,7 +76,7 @@ class Recorder:
         event = {"event": "search", "name": space.name, "metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
         objectives = [[objective.name, objective.goal] for objective in space.objectives]
-        again = {"objectives": objectives} | {key: environment[key] for key in KEPT}
+        again = {"objectives": objectives, "hours": space.search.hours} | {key: environment[key] for key in KEPT}
         self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again | more)
         self.write_tables()
 
@@ -100,6 +101,7 @@ class Recorder:
 
     def begin_trial(self, trial: str, config: Config) -> None:
         """Writes the complete configuration of a trial, when it is not known yet."""
+        self._waiting = ""
         if trial in self._begun:
             return
         self._begun.add(trial)
@@ -156,9 +158,10 @@ class Recorder:
             self.note(self.loggers.problems.pop(0))
 
     def wait(self, why: str) -> None:
-        """Shows why nothing runs; the log has no need of it."""
-        if self.progress is not None:
-            self.progress.note(why)
+        """Writes why nothing runs, when that has changed."""
+        if why != self._waiting:
+            self._log({"event": "wait", "message": why})
+        self._waiting = why
 
     def end_trial(self, trial: str, status: str, message: str | None = None) -> None:
         if len(self._first_ends) < ALIKE:

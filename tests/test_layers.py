@@ -37,7 +37,10 @@ WITHOUT = {
     "studies": ("ray", "torch", "rich"),
     "beams": ("ray", "torch", "rich"),
     "replay": ("torch", "rich"),
-    "progress": ("ray", "torch", "pandas"),
+    "standing": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
+    "view": ("torch", "ray", "pandas", "numpy", "yaml"),
+    "progress": ("torch", "ray", "pandas", "numpy", "yaml"),
+    "watch": ("torch", "ray", "pandas", "numpy", "yaml"),
     "loggers": ("ray", "torch", "pandas", "tensorboard", "mlflow", "wandb"),
     "recorder": ("ray", "torch"),
 }

@@ -1,10 +1,10 @@
-"""Verbs that read run folders, with neither Ray nor torch: results · compare."""
+"""Verbs that read run folders, with neither Ray nor torch: results · compare · watch."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from s2s_search.verbs.arguments import AddVerb, counted, print_json
+from s2s_search.verbs.arguments import AddVerb, counted, positive, print_json
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -23,6 +23,10 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("a", metavar="A", help="a trial's number, or a setting such as attention.score_type=dot")
     sub.add_argument("b", metavar="B", help="another")
     sub.add_argument("others", nargs="*", type=Path, metavar="DIR2", help="further runs, such as its replicates")
+
+    sub = verb("watch", watch, "follow a search that runs in another process, or elsewhere on shared storage")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--interval", type=positive, default=1.0, metavar="S", help="seconds between looks (default: 1)")
 
 
 def show_results(args: argparse.Namespace) -> int:
@@ -57,3 +61,22 @@ def compare(args: argparse.Namespace) -> int:
     for line in sides.compare([args.folder, *args.others], args.a, args.b):
         print(line)
     return 0
+
+
+def watch(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from s2s_search.progress import Progress
+    from s2s_search.watch import watch
+
+    try:
+        status = watch(args.folder, Progress(Console()), args.interval)
+    except KeyboardInterrupt:
+        print(f"the search goes on; to look again: python run_search.py watch {args.folder}", file=sys.stderr)
+        return 130
+    print(f"the ranking: python run_search.py results {args.folder}")
+    if status == "finished":
+        return 0
+    what = "its driver was killed" if status == "killed" else status
+    print(f"{what}; to go on: python run_search.py resume {args.folder}", file=sys.stderr)
+    return {"interrupted": 130, "failed": 1, "killed": 1}.get(status, 0)

@@ -1,6 +1,7 @@
 """Space files and run folders that are damaged in thousands of ways: a clear error or a right result, no traceback."""
 
 import contextlib
+import io
 import json
 import random
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from s2s_search import history, results
 from s2s_search.cli import main
+from s2s_search.progress import Progress
 from s2s_search.spaces import load_space
 from s2s_search.table import ConfigError
 
@@ -156,6 +159,12 @@ def read_all(folder: Path) -> None:
     columns = found.trials[["trial", "status", f"best.{found.metric}"]].astype(object)
     assert {name: (status, None if pd.isna(best) else best) for name, status, best in columns.to_numpy()} == told
     assert all((folder / name).resolve().parent == folder.resolve() for name in [*past.trials, *found.trials["trial"]])
+    for live in (True, False):
+        display = Progress(Console(file=io.StringIO(), force_terminal=live, width=60, height=20, _environ={}))
+        for event in past.events:
+            display.show(event)
+        assert max(line.cell_len for line in display.frame(59, 19)) <= 59
+        display.close()
 
 
 @pytest.mark.parametrize("count", [1500, pytest.param(8_000, marks=pytest.mark.slow)])

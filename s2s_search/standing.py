@@ -1,0 +1,255 @@
+"""Where a search stands, from its events so far: what runs and how, what is best, what failed, how long it takes."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from s2s_search.failures import FAILURES, cause
+
+ENDS = ("finished", "stopped", "diverged", "failed", "out_of_memory", "lost")
+HALVING = ("asha", "hyperband")
+IDEAL = 50.0  # trials
+POINTS = 256  # of a curve; no terminal shows more
+
+Event = Mapping[str, Any]
+Curve = list[tuple[int, float]]  # steps, upwards, and the values of the metric
+
+
+class Standing:
+    """Takes in the events of a search one by one: `search` is the first."""
+
+    def __init__(self, search: Event) -> None:
+        self.name: str = search["name"]
+        self.metric: str = search["metric"]
+        self.minimize = search["goal"] == "minimize"
+        self.trials: int = search["trials"]
+        self.scheduler: Event = search.get("scheduler") or {}
+        self.hours: float | None = search.get("hours")
+        self.began: float = search["time"]
+        self.started: dict[str, Event] = {}  # the trial events
+        self.running: dict[str, Event] = {}  # the newest reports of the running trials
+        self.places: list[str] = []  # as many as ran at once: who runs there, or did until another trial starts
+        self.curves: dict[str, Curve] = {}  # of the trials in a place, and of the best
+        self.steps: dict[str, int] = {}  # of the newest reports
+        self.ends: dict[str, str] = {}  # the statuses of those that have ended
+        self.ended: Counter[str] = Counter()
+        self.failures: dict[tuple[str, str], dict[str, str]] = {}  # by status and cause: messages by trial
+        self.restarts = 0
+        self.note = ""  # the newest
+        self.waiting = ""  # why nothing runs
+        self.now = self.began
+        self.best: Event | None = None  # a report
+        self.best_settings: Event = {}
+        self.status = "running"
+        self.message: str | None = None
+        self._first: float | None = None  # when a trial started
+        self._made = 0  # steps, by all trials
+        self._ended_at: Counter[int] = Counter()  # steps
+
+    def add(self, event: Event) -> None:
+        """Takes in an event that follows the search event."""
+        kind, trial = event["event"], event.get("trial", "")
+        if kind in ("trial", "report"):
+            self.waiting = ""
+        if kind == "trial":
+            self.started[trial] = event
+            self._first = event["time"] if self._first is None else self._first
+            self._start(trial)
+        elif kind == "report" and trial in self.running:
+            self._report(trial, event)
+        elif kind == "status" and trial:
+            self._end(trial, event["status"], event.get("message") or "")
+        elif kind == "restart" and trial in self.started:
+            self._end(trial, None)
+            self._start(trial)
+            self.restarts += 1
+        elif kind == "exploit" and trial in self.started:
+            self.started[trial] = event
+        elif kind == "note":
+            self.note = event["message"]
+        elif kind == "wait":
+            self.waiting = event["message"]
+        elif kind == "resume":
+            self._resume(event)
+        elif kind == "status":
+            self.status, self.message = event["status"], event.get("message")
+        self.now = event.get("time", self.now)
+
+    def _resume(self, event: Event) -> None:
+        self.trials, self.status, self.message = event["trials"], "running", None
+        self.hours = event.get("hours", self.hours)
+        idle = event["time"] - self.now  # nothing ran in the meantime
+        self.began += idle
+        self._first = None if self._first is None else self._first + idle
+
+    def _start(self, trial: str) -> None:
+        """Gives a trial the place of one that has ended, or a new one."""
+        self.running.setdefault(trial, {})
+        self.curves.setdefault(trial, [])
+        if trial in self.places:
+            return
+        free = next((k for k, other in enumerate(self.places) if other not in self.running), len(self.places))
+        before = self.places[free : free + 1]
+        self.places[free : free + 1] = [trial]
+        self._forget(*before)
+
+    def _forget(self, *trials: str) -> None:
+        """Drops the curves that are of no more use."""
+        for trial in trials:
+            if trial not in self.places and (self.best is None or self.best["trial"] != trial):
+                self.curves.pop(trial, None)
+
+    def _report(self, trial: str, report: Event) -> None:
+        step, value = report["step"] or 0, report.get(self.metric)
+        self._made += max(step - self.steps.get(trial, 0), 0)
+        self.steps[trial] = step
+        self.running[trial] = report
+        if value is None or report.get("status") == "diverged":
+            return
+        curve = self.curves[trial]
+        while curve and curve[-1][0] >= step:  # it goes on from another's weights
+            curve.pop()
+        curve.append((step, value))
+        if len(curve) > POINTS:
+            del curve[-2::-2]
+        if self.is_better(value):
+            before, self.best = self.best, report
+            self.best_settings = self.settings(trial)
+            if before is not None:
+                self._forget(before["trial"])
+
+    def _end(self, trial: str, status: str | None, message: str = "") -> None:
+        """Counts a trial's end; without a status, its beginning again."""
+        step = self.steps.get(trial, 0)
+        if before := self.ends.pop(trial, None):
+            self.ended[before] -= 1
+            self._ended_at[step] -= 1
+            for alike in self.failures.values():
+                alike.pop(trial, None)
+        if status is None:
+            return
+        self.running.pop(trial, None)
+        self.ends[trial] = status
+        self.ended[status] += 1
+        self._ended_at[step] += 1
+        if status in FAILURES:
+            self.failures.setdefault((status, cause(message)), {})[trial] = message
+
+    def is_better(self, value: float) -> bool:
+        """Says whether a value of the metric beats the best so far."""
+        return self.best is None or self._beats(value, self.best[self.metric])
+
+    def _beats(self, value: float, other: float) -> bool:
+        return value < other if self.minimize else other < value
+
+    def is_ahead(self, trial: str) -> bool:
+        """Says whether a trial with a curve is better than the best one was after as many steps."""
+        if self.best is None or not self.curves[trial]:
+            return False
+        step, value = self.curves[trial][-1]
+        best = self.curves[self.best["trial"]]
+        then = bisect_right(best, step, key=lambda point: point[0])
+        return then > 0 and self._beats(value, best[then - 1][1])
+
+    def settings(self, trial: str) -> Mapping[str, Any]:
+        """The searched hyperparameters that are active in a trial, with their values."""
+        found: Mapping[str, Any] = self.started.get(trial, {}).get("settings", {})
+        return found
+
+    def max_steps(self, trial: str) -> int:
+        """The steps that a trial makes if nothing stops it; 0: not known."""
+        own = self.started[trial]["config"].get("train.max_steps")
+        return int(_amount(own) or _amount(self.scheduler.get("max_steps")))
+
+    def counts(self) -> str:
+        """The numbers in words: "2 running, 11 to start, 3 stopped"."""
+        numbers = {"running": len(self.running), "to start": max(self.trials - len(self.started), 0)}
+        numbers |= {status: self.ended[status] for status in (*FAILURES, *ENDS)} | {"restarts": self.restarts}
+        return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
+
+    def causes(self) -> list[tuple[str, list[str], str]]:
+        """The failures by cause, the most frequent first: status, trials, the message of the first."""
+        groups = [
+            (status, list(alike), next(iter(alike.values()))) for (status, _), alike in self.failures.items() if alike
+        ]
+        return sorted(groups, key=lambda group: -len(group[1]))
+
+    # --- time ---
+
+    def elapsed(self, now: float) -> float:
+        """The seconds in which the search was at work; it stands still when the search has ended."""
+        end: float = max(now, self.now) if self.status == "running" else self.now
+        return max(end - self.began, 0.0)
+
+    def seconds_left(self, now: float) -> float | None:
+        """An estimate: the steps that are left, at the pace of all steps so far. None before there is a pace.
+
+        How many steps a trial makes is seen from those that have ended, and at first is what the scheduler ideally
+        lets it make. The slowest trial that runs is waited for, and search.hours ends everything.
+        """
+        if self._first is None or not self._made or self.status != "running":
+            return None
+        running = {trial: self.steps.get(trial, 0) for trial in self.running}
+        limit = max(map(self.max_steps, self.running or [next(reversed(self.started))]))
+        ended: dict[int, float] = dict(ideal_ends(self.scheduler, limit))
+        for step, number in self._ended_at.items():
+            ended[step] = ended.get(step, 0.0) + number
+        survival = Survival(ended, running.values(), limit)
+        left = {
+            trial: min(survival.left(step), max(self.max_steps(trial) - step, 0)) for trial, step in running.items()
+        }
+        steps = sum(left.values()) + max(self.trials - len(self.started), 0) * survival.left(0)
+        pace = (max(now, self.now) - self._first) / self._made
+        alone = (
+            n * (self.running[trial].get("seconds") or 0.0) / running[trial]
+            for trial, n in left.items()
+            if running[trial]
+        )
+        seconds: float = max(steps * pace, *alone, 0.0)
+        return seconds if self.hours is None else min(seconds, max(3600 * self.hours - self.elapsed(now), 0.0))
+
+
+class Survival:
+    """How many more steps trials make: what Kaplan and Meier (1958) estimate from some that ended and some that run.
+
+    ended: the number of trials that ended, by step · running: the steps of those that have not · limit: where all end
+    """
+
+    def __init__(self, ended: Mapping[int, float], running: Iterable[int], limit: int) -> None:
+        upwards, later = sorted(running), 0.0
+        steps, beyond = [limit], [0.0]  # where some end, and how many steps are made beyond by one that comes there
+        for step in sorted(ended, reverse=True):
+            later += ended[step]
+            if ended[step] > 0 and step < limit:
+                came = later + len(upwards) - bisect_left(upwards, step)
+                beyond.append((1 - ended[step] / came) * (steps[-1] - step + beyond[-1]))
+                steps.append(step)
+        self._steps, self._beyond = steps[::-1], beyond[::-1]
+
+    def left(self, step: int) -> float:
+        """The steps that a trial makes on average after so many; one of none may still fail before its first report."""
+        following = bisect_right(self._steps, step) if step > 0 else 0
+        if following == len(self._steps):
+            return 0.0
+        return self._steps[following] - step + self._beyond[following]
+
+
+def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
+    """Where trials end ideally, as numbers of trials by step: what is known before any has.
+
+    A scheduler that halves passes on a fixed share in the long run, and more of the first trials, for it compares them
+    with few: so this counts as much as IDEAL trials. With others all trials come to the end; that counts as one.
+    """
+    number, step, factor = 1.0, _amount(scheduler.get("grace_steps")), _amount(scheduler.get("reduction_factor"))
+    if scheduler.get("name") in HALVING and step >= 1 and factor > 1:
+        number = IDEAL
+        while step < limit:
+            yield round(step), number * (1 - 1 / factor)
+            number, step = number / factor, step * factor
+    yield limit, number
+
+
+def _amount(value: object) -> float:
+    """A value of a log that may be damaged, where it is a number of steps; 0 where not."""
+    return float(value) if type(value) in (int, float) and 0 <= value < 2**53 else 0.0  # type: ignore[operator, arg-type]
