@@ -28,6 +28,7 @@ WITHOUT = {
     "failures": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "history": ("torch", "ray", "pandas", "numpy", "rich"),
     "checkpoints": ("torch", "ray", "pandas", "rich"),
+    "comparison": ("ray", "torch", "rich"),
     "ranking": ("ray", "torch"),
     "results": ("ray", "torch", "rich", "optuna"),
     "studies": ("ray", "torch", "rich"),
