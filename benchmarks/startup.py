@@ -144,7 +144,9 @@ def first_step(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report
     stepped = {"stepped": time.monotonic(), "stepped_cpu": time.process_time(), "process": os.getpid()}
     metrics = {"step": 1, "status": "finished", "seconds": 0.0, "parameters": 0, "dev.loss": 1.0, **stepped}
     metrics["own"] = memory()["own"]
-    yield Report(metrics | {"reported": time.monotonic(), "reported_cpu": time.process_time()}, trial.snapshot)
+    yield Report(
+        metrics | {"reported": time.monotonic(), "reported_cpu": time.process_time()}, trial.snapshot, trial.answers
+    )
 
 
 def trial_memory(folder: Path) -> Iterator[Row]:
@@ -180,7 +182,7 @@ def weighed(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report]:
     metrics = {"step": 400, "status": "finished", "seconds": 0.0, "parameters": 0, "dev.loss": 1.0}
     for name, now in zip(WEIGHED, (stepped, trained, memory()), strict=True):
         metrics |= {f"{kind} {name}": now[kind] - bare[kind] for kind in bare}
-    yield Report(metrics, trial.snapshot)
+    yield Report(metrics, trial.snapshot, trial.answers)
 
 
 def memory() -> dict[str, float]:

@@ -64,7 +64,9 @@ def only_reports(hparams: Any, corpus: Any, device: Any) -> Iterator[Any]:
     for step in range(1, steps + 1):
         loss = {"dev.loss": hparams["optimizer.learning_rate"] / step}
         status = {"status": "finished" if step == steps else "running"}
-        yield types.SimpleNamespace(metrics=numbers | loss | status | {"step": step}, snapshot=dict)
+        yield types.SimpleNamespace(
+            metrics=numbers | loss | status | {"step": step}, snapshot=dict, answers=lambda: None
+        )
 
 
 def shares(name: str, folder: Path, **how: Any) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The checkpoints of a trial: its newest snapshot, the one before, and that of its best report.
+"""The checkpoints of a trial: its newest snapshot, the one before, and that of its best report with its answers.
 
 They lie in the trial's folder, or below a URL that PyArrow takes (s3://, gs://, hdfs://, file://). Each file is there
 whole or not at all, and one that is damaged in spite of that is noticed and passed over for the next older. A snapshot
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from pyarrow import fs
 
+from s2s_search.answers import ANSWERS, Answers
 from s2s_search.table import ConfigError
 
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
@@ -28,13 +29,16 @@ logger = logging.getLogger(__name__)
 
 
 class Reported(Protocol):
-    """What `training.train` yields: metrics, and a snapshot on demand."""
+    """What `training.train` yields: metrics, and on demand a snapshot and answers, None where nothing was decoded."""
 
     @property
     def metrics(self) -> dict[str, Any]: ...
 
     @property
     def snapshot(self) -> Callable[[], Snapshot]: ...
+
+    @property
+    def answers(self) -> Callable[[], Answers | None]: ...
 
 
 class Checkpoints:
@@ -48,24 +52,28 @@ class Checkpoints:
         self.problems: list[str] = []
         self._files, self._folder = file_system(self.place)
 
-    def save(self, snapshot: Snapshot, is_best: bool) -> bool:
-        """Makes a snapshot the newest, and the best when it is; says whether there was room for it."""
+    def save(self, snapshot: Snapshot, is_best: bool, answers: Answers | None = None) -> bool:
+        """Makes a snapshot the newest, and the best when it is, with answers; says whether there was room for it."""
         import torch  # the process that drives a search deletes checkpoints, and needs none
 
-        unfinished, best = (f".{name}.{os.getpid()}" for name in (LAST, BEST))
+        unfinished, best, text = (f".{name}.{os.getpid()}" for name in (LAST, BEST, ANSWERS))
         try:
             self._files.create_dir(self._folder, recursive=True)
             with self._files.open_output_stream(self._path(unfinished)) as stream:
                 torch.save(snapshot, stream)
             if is_best:  # before the newest, which says that it is kept
                 self._files.copy_file(self._path(unfinished), self._path(best))
+                if answers is not None:
+                    with self._files.open_output_stream(self._path(text)) as stream:
+                        stream.write(answers.text().encode())
+                    self._files.move(self._path(text), self._path(ANSWERS))
                 self._files.move(self._path(best), self._path(BEST))
             if self._exists(LAST):
                 self._files.move(self._path(LAST), self._path(PREVIOUS))
             self._files.move(self._path(unfinished), self._path(LAST))
         except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
             self.problems.append(f"no checkpoint of step {snapshot.get('step')}: {_reason(error)}")
-            self._remove([unfinished, best])
+            self._remove([unfinished, best, text])
             return False
         return True
 
@@ -93,13 +101,14 @@ class Checkpoints:
         self._remove([LAST, PREVIOUS, *self._unfinished()])
 
     def remove(self) -> None:
-        """Deletes them all."""
+        """Deletes them all; the answers stay."""
         self._remove([*ALL, *self._unfinished()])
 
     def _unfinished(self) -> list[str]:
         """What writers that were killed had begun."""
         files = self._files.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
-        return [file.base_name for file in files if file.base_name.startswith((f".{LAST}.", f".{BEST}."))]
+        begun = tuple(f".{name}." for name in (LAST, BEST, ANSWERS))
+        return [file.base_name for file in files if file.base_name.startswith(begun)]
 
     def _exists(self, name: str) -> bool:
         return bool(self._files.get_file_info(self._path(name)).is_file)
@@ -162,7 +171,7 @@ def keep_snapshots(
     goal: str,
     before: Mapping[str, Any] | None = None,
 ) -> Iterator[Reported]:
-    """Passes reports on, and keeps the newest snapshot, the one before, and the best report's.
+    """Passes reports on, and keeps the newest snapshot, the one before, and the best report's with its answers.
 
     The best has the least `metric`, or the greatest where `goal` is "maximize"; `before` is the snapshot that the trial
     goes on from. A diverged model is not kept. Where there is no room the trial goes on without. A report learns its
@@ -176,7 +185,8 @@ def keep_snapshots(
         if report.metrics["status"] != "diverged" and math.isfinite(value):
             is_best, best = value < best, min(value, best)
             report.metrics["snapshot_seconds"] = seconds
-            checkpoints.save(report.snapshot() | {"report": dict(report.metrics), "best": sign * best}, is_best)
+            snapshot = report.snapshot() | {"report": dict(report.metrics), "best": sign * best}
+            checkpoints.save(snapshot, is_best, report.answers() if is_best else None)
         seconds += perf_counter() - began
         report.metrics["snapshot_seconds"] = seconds
         yield report

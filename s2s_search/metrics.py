@@ -7,31 +7,51 @@ count at once, `pareto` says which results nothing beats.
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from operator import le
-from typing import Any
+from typing import Any, NamedTuple
 
 from rapidfuzz.distance.Levenshtein import distance
 
 Tokens = Sequence[Hashable]
 
 
-def error_rate(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
-    """Edits (insertions, deletions, substitutions) per reference token; with phones, the phoneme error rate.
+class Edits(NamedTuple):
+    """What separates each of N predictions from its nearest reference, and that reference's length.
 
-    Each prediction counts against the reference that takes the fewest edits, the longest of several such. Where the
-    references hold no token at all, the edits are divided by 1.
+    errors counts edits: insertions, deletions and substitutions. Nearest is the reference that takes the fewest edits,
+    the longest of several such.
     """
-    edits = tokens = 0
+
+    errors: list[int]
+    lengths: list[int]
+
+    @property
+    def error_rate(self) -> float:
+        """Edits per reference token; where the references hold no token at all, the edits are divided by 1."""
+        return sum(self.errors) / max(sum(self.lengths), 1)
+
+    @property
+    def word_error_rate(self) -> float:
+        """The share of predictions that equal none of their references."""
+        return sum(edits > 0 for edits in self.errors) / len(self.errors)
+
+
+def nearest_edits(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Edits:
+    errors, lengths = list[int](), list[int]()
     for prediction, answers in zip(predictions, references, strict=True):
         fewest, minus_length = min((distance(prediction, answer), -len(answer)) for answer in answers)
-        edits, tokens = edits + fewest, tokens - minus_length
-    return edits / max(tokens, 1)
+        errors.append(fewest)
+        lengths.append(-minus_length)
+    return Edits(errors, lengths)
+
+
+def error_rate(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
+    """Edits to the nearest reference per token of it, over all predictions; with phones, the phoneme error rate."""
+    return nearest_edits(predictions, references).error_rate
 
 
 def word_error_rate(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
     """The share of predictions that equal none of their references; the word error rate where a source is a word."""
-    pairs = zip(predictions, references, strict=True)
-    wrong = sum(all(list(prediction) != list(answer) for answer in answers) for prediction, answers in pairs)
-    return wrong / len(predictions)
+    return nearest_edits(predictions, references).word_error_rate
 
 
 def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:

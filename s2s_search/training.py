@@ -7,16 +7,18 @@ import ctypes
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from s2s_search import metrics
-from s2s_search.batches import Batch, TrainingBatches, evaluation_batches
+from s2s_search.answers import Answers, Example
+from s2s_search.batches import Batch, TrainingBatches, evaluation_batches, make_batch
 from s2s_search.corpus import Corpus, Split
 from s2s_search.hparams import Hparams
 from s2s_search.nn.generate import beam_search_from, greedy_from
@@ -36,11 +38,12 @@ WORST: dict[str, float] = {
 }
 # A loss is looked at every so many steps: on a GPU each look waits for the device.
 STEPS_BETWEEN_LOOKS = 10
+EXAMPLES = 8  # dev sources whose answers are kept whole
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial says at a report: metrics by name, and its snapshot on demand, valid until the trial goes on.
+    """What a trial says at a report: metrics by name, and on demand its snapshot and answers, until the trial goes on.
 
     metrics: step · status (running, finished, diverged) · seconds (of this trial so far, evaluation included) ·
     evaluation_seconds · learning_rate (of the last update) · parameters · train.loss (nats per target token since the
@@ -49,6 +52,7 @@ class Report:
 
     metrics: dict[str, Any]
     snapshot: Callable[[], dict[str, Any]]
+    answers: Callable[[], Answers | None]
 
 
 def train(
@@ -66,7 +70,7 @@ def train(
     while trial.status == "running":
         trial.advance()
         states = random_states(trial.device)
-        yield Report(trial.report(), trial.snapshot)
+        yield Report(trial.report(), trial.snapshot, trial.answers)
         set_random_states(states, trial.device)
 
 
@@ -94,15 +98,17 @@ class Trial:
         self.status = "running"
         self.seconds = self.evaluation_seconds = 0.0
         self.measured: dict[str, float] = {}
+        self.edits: metrics.Edits | None = None
 
     def advance(self) -> None:
         """Trains up to the next report and evaluates."""
         began = time.perf_counter()
         steps = self.steps_between_reports - self.step % self.steps_between_reports
-        self.measured = {"train.loss": self.train_steps(min(steps, self.max_steps - self.step))}
+        self.measured, self.edits = {"train.loss": self.train_steps(min(steps, self.max_steps - self.step))}, None
         trained = time.perf_counter()
         if math.isfinite(self.measured["train.loss"]):
-            self.measured |= evaluate(self.model, self.corpus.dev, self.corpus, self.hparams)
+            measured, self.edits = evaluation(self.model, self.corpus.dev, self.corpus, self.hparams)
+            self.measured |= measured
         if not all(math.isfinite(value) for value in self.measured.values()):
             self.status, self.measured = "diverged", dict(WORST)
         elif self.step >= self.max_steps:
@@ -155,6 +161,12 @@ class Trial:
             "random": random_states(self.device),
         }
 
+    def answers(self) -> Answers | None:
+        """What the model answers to the dev set at this report; None where a diverged trial has decoded nothing."""
+        if self.edits is None:
+            return None
+        return Answers(self.step, *self.edits, examples(self.model, self.corpus.dev, self.corpus, self.hparams))
+
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         if snapshot["corpus"] != self.corpus.fingerprint:
             raise ValueError("the snapshot was made on another corpus")
@@ -188,18 +200,24 @@ def target_mask(batch: Batch) -> Tensor:
     return steps < (batch.target_lengths - 1).unsqueeze(1)
 
 
-@torch.no_grad()
 def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> dict[str, float]:
     """The dev.* metrics on all of a split, or on the fixed part of `train.eval_examples` sources.
 
     Loss, perplexity and accuracy count every target. Error rates and BLEU decode every source once and take the best
     of its references.
     """
+    return evaluation(model, split, corpus, hparams)[0]
+
+
+@torch.no_grad()
+def evaluation(
+    model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams
+) -> tuple[dict[str, float], metrics.Edits]:
+    """What `evaluate` returns, and the edits of each decoded source, in the split's order."""
     model.eval()
     device = next(model.parameters()).device
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct tokens, tokens
-    predictions: list[list[int]] = []
-    references: list[list[list[int]]] = []
+    decoded: dict[int, list[int]] = {}  # by group
     first_pairs = {int(pair): group for group, pair in enumerate(split.groups[:-1])}
     batches = evaluation_batches(
         split,
@@ -217,22 +235,73 @@ def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
         sums += torch.stack([token_losses(logits, batch).sum(dtype=sums.dtype), correct.sum(), mask.sum()])
         rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]
         if rows:
-            predictions += answers(model, selected(encoding, torch.tensor(rows, device=device)), hparams)
-            references += [group_targets(split, first_pairs[int(pairs[row])]) for row in rows]
+            groups = [first_pairs[int(pairs[row])] for row in rows]
+            chosen = selected(encoding, torch.tensor(rows, device=device))
+            decoded |= zip(groups, answers(model, chosen, hparams), strict=True)
     loss, right, tokens = sums.tolist()
-    return {
+    predictions = [decoded[group] for group in sorted(decoded)]
+    references = [group_targets(split, group) for group in sorted(decoded)]
+    edits = metrics.nearest_edits(predictions, references)
+    measured = {
         "dev.loss": loss / tokens,
         "dev.perplexity": math.exp(min(loss / tokens, 100.0)),
         "dev.token_accuracy": right / tokens,
-        "dev.error_rate": metrics.error_rate(predictions, references),
-        "dev.word_error_rate": metrics.word_error_rate(predictions, references),
+        "dev.error_rate": edits.error_rate,
+        "dev.word_error_rate": edits.word_error_rate,
         "dev.bleu": metrics.bleu(predictions, references),
     }
+    return measured, edits
 
 
 def group_targets(split: Split, group: int) -> list[list[int]]:
     """All references of one source, as lists of target ids."""
     return [split.target(pair).tolist() for pair in range(int(split.groups[group]), int(split.groups[group + 1]))]
+
+
+@torch.no_grad()
+def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> list[Example]:
+    """What a model answers to EXAMPLES sources of a split, spread evenly over it, whatever the hyperparameters.
+
+    The answer is the one that `decode` gives, by a beam where that is wider than 1. Attention is that of the decoder
+    when it reads this answer: for a greedy one what it saw on its way, for a hypothesis of a beam what led to it.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    groups = len(split.groups) - 1
+    chosen = sorted({k * groups // EXAMPLES for k in range(EXAMPLES)})
+    batch = make_batch(split, split.groups[chosen], corpus.source_vocab, corpus.target_vocab).to(device)
+    encoding = model.encode(batch.source_ids, batch.source_lengths)
+    answered = answers(model, encoding, hparams)
+    maps = attention_maps(model, encoding, answered)
+    return [
+        Example(
+            corpus.source_vocab.decode(split.source(int(split.groups[group]))),
+            [corpus.target_vocab.decode(target) for target in group_targets(split, group)],
+            corpus.target_vocab.decode(answer),
+            attention,
+        )
+        for group, answer, attention in zip(chosen, answered, maps, strict=True)
+    ]
+
+
+def attention_maps(
+    model: Seq2Seq, encoding: Encoding, target_rows: list[list[int]]
+) -> Sequence[list[list[float]] | None]:
+    """The attention weights when each encoded source has these target ids, which lack START and END.
+
+    Of each source a row for each target id and END, a column for each source id and END, rounded to four decimals; all
+    None without attention.
+    """
+    ids = [torch.tensor([model.start_id, *row, model.end_id]) for row in target_rows]
+    source_lengths = encoding.encoder_output.lengths
+    target_lengths = source_lengths.new_tensor([len(row) for row in ids])
+    padded = pad_sequence(ids, batch_first=True).to(source_lengths.device)
+    weights = model.decode(encoding, padded, target_lengths).weights
+    if weights is None:
+        return [None] * len(ids)
+    sizes = zip((target_lengths - 1).tolist(), source_lengths.tolist(), strict=True)
+    rounded = weights.double().round(decimals=4)
+    return [each[:rows, :columns].tolist() for each, (rows, columns) in zip(rounded, sizes, strict=True)]
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ WITHOUT = {
     "events": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "failures": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "history": ("torch", "ray", "pandas", "numpy", "rich"),
+    "answers": ("torch", "ray", "pandas", "numpy", "rich", "yaml", "pyarrow"),
     "checkpoints": ("torch", "ray", "pandas", "rich"),
     "comparison": ("ray", "torch", "rich"),
     "ranking": ("ray", "torch"),

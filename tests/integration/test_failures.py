@@ -16,6 +16,8 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from s2s_search import cli, cluster, results, tuning
+from s2s_search.answers import load_answers
+from s2s_search.checkpoints import read_snapshot
 from s2s_search.events import read_events
 from s2s_search.metrics import pareto
 from s2s_search.progress import Progress
@@ -67,7 +69,8 @@ def real(folder: Path, scheduler: str, trials: int, steps: int = 40, method: str
 
 def report(step: int, loss: float, **metrics: Any) -> Any:
     numbers = {"step": step, "seconds": step / 10, "status": "finished" if step == 40 else "running", "parameters": 7}
-    return types.SimpleNamespace(metrics=numbers | {"dev.loss": loss} | metrics, snapshot=lambda: {"step": step})
+    metrics = numbers | {"dev.loss": loss} | metrics
+    return types.SimpleNamespace(metrics=metrics, snapshot=lambda: {"step": step}, answers=lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +231,9 @@ def test_checkpoints_can_lie_below_a_url(address: str, tmp_path: Path) -> None:
     tuning.run_search(space, out=tmp_path / "run", address=address, storage=f"file://{storage}")
     assert weights(tmp_path / "run") == []
     assert weights(storage) == ["trial-00000/best.pt", "trial-00001/best.pt"]
+    errors = results.load(tmp_path / "run").trials["best.dev.error_rate"].tolist()
+    answers = [load_answers(f"file://{storage}/trial-0000{k}") for k in range(2)]
+    assert [sum(each.errors) / sum(each.lengths) for each in answers if each] == errors
     tuning.resume_search(tmp_path / "run", trials=3, address=address)
     assert weights(storage)[-1] == "trial-00002/best.pt"
     with pytest.raises(ConfigError, match="--storage nowhere://x: cannot be used"):
@@ -310,6 +316,12 @@ def test_pbt_gives_the_worse_the_weights_of_the_better(address: str, tmp_path: P
         row = found.trials.set_index("trial").loc[trial]
         assert row["optimizer.learning_rate"] == pytest.approx(rate)
         assert row["last.learning_rate"] == pytest.approx(rate)
+    for trial in found.trials["trial"]:  # whatever it took over, its best and the answers of its best are its own
+        best = read_snapshot(f"{found.folder}/{trial}/best.pt")
+        answers = load_answers(f"{found.folder}/{trial}")
+        assert answers is not None
+        assert answers.step == best["step"]
+        assert sum(answers.errors) / sum(answers.lengths) == best["report"]["dev.error_rate"]
 
 
 def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_run(

@@ -22,6 +22,7 @@ import torch
 from ray.cluster_utils import Cluster
 
 from s2s_search import cluster, results, tuning
+from s2s_search.answers import load_answers
 from s2s_search.corpus import load_corpus
 from s2s_search.failures import error_message
 from s2s_search.hparams import resolve
@@ -73,7 +74,8 @@ def seeds(folder: Path, numbers: list[int], scheduler: str = "none", cpu: float 
 
 def report(step: int, loss: float, **metrics: Any) -> Any:
     numbers = {"step": step, "seconds": step / 10, "status": "finished" if step == 40 else "running", "parameters": 7}
-    return types.SimpleNamespace(metrics=numbers | {"dev.loss": loss} | metrics, snapshot=lambda: {"step": step})
+    metrics = numbers | {"dev.loss": loss} | metrics
+    return types.SimpleNamespace(metrics=metrics, snapshot=lambda: {"step": step}, answers=lambda: None)
 
 
 # --- before Ray starts ---
@@ -378,7 +380,7 @@ from s2s_search.tuning import run_search
 def slow(hparams, corpus, device):
     for step in range(10, 1000, 10):
         metrics = {"step": step, "seconds": 1.0, "status": "running", "parameters": 1, "dev.loss": 1.0}
-        yield types.SimpleNamespace(metrics=metrics, snapshot=dict)
+        yield types.SimpleNamespace(metrics=metrics, snapshot=dict, answers=lambda: None)
         time.sleep(3)
 
 train = slow if sys.argv[3:] == ["slow"] else None
@@ -474,6 +476,16 @@ def test_snapshots_are_those_of_the_tables(real_run: Run) -> None:
         assert best["step"] == row["best.step"]
         assert best["report"]["dev.loss"] == best["best"] == row["best.dev.loss"]
         assert not (found.folder / row["trial"] / "last.pt").exists()  # it has ended
+
+
+def test_answers_are_those_of_the_tables(real_run: Run) -> None:
+    _, found, *_ = real_run
+    for _, row in found.trials.iterrows():
+        answers = load_answers(f"{found.folder}/{row['trial']}")
+        assert answers is not None
+        assert answers.step == row["best.step"]
+        assert sum(answers.errors) / sum(answers.lengths) == row["best.dev.error_rate"]
+        assert sum(error > 0 for error in answers.errors) / len(answers.errors) == row["best.dev.word_error_rate"]
 
 
 def test_nothing_but_our_display_reaches_the_terminal(real_run: Run) -> None:

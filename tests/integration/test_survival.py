@@ -21,6 +21,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from s2s_search import results
+from s2s_search.answers import load_answers
 from s2s_search.events import read_events
 from s2s_search.schedulers import rungs
 from s2s_search.spaces import load_space
@@ -192,7 +193,13 @@ def batter(folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 60
 def test_a_search_whose_driver_is_killed_again_and_again(calm: results.Results, tmp_path: Path) -> None:
     run, done = batter(tmp_path, kills=3, seed=0)
     assert done["drivers"] >= 2
-    assert compare(results.load(run), calm) >= 1
+    found = results.load(run)
+    assert compare(found, calm) >= 1
+    for _, row in found.trials.iterrows():
+        answers = load_answers(f"{run}/{row['trial']}")
+        assert answers is not None
+        assert answers.step == row["best.step"]
+        assert sum(answers.errors) / sum(answers.lengths) == row["best.dev.error_rate"]
     assert check_decisions(run) >= 6
 
 

@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from s2s_search.answers import Answers, load_answers
 from s2s_search.checkpoints import Checkpoints, read_snapshot
 from s2s_search.table import ConfigError
 
 
 def snapshot(step: int) -> dict[str, object]:
     return {"step": step, "model": {"w": torch.full((50, 50), float(step))}, "report": {"step": step}, "best": 1.0}
+
+
+def answers(step: int) -> Answers:
+    return Answers(step, [1, 0], [3, 4], [])
 
 
 def test_the_newest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -27,6 +32,18 @@ def test_the_newest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "trial").iterdir()] == ["best.pt"]
     checkpoints.remove()
     assert not any((tmp_path / "trial").iterdir())
+
+
+def test_answers_are_of_the_best_and_outlive_its_weights(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(snapshot(10), True, answers(10))
+    checkpoints.save(snapshot(20), True, answers(20))
+    checkpoints.save(snapshot(30), is_best=False)
+    checkpoints.keep_best()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt"]
+    checkpoints.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.json"]
+    assert load_answers(str(tmp_path)) == answers(20)
 
 
 def test_whatever_damages_the_newest_the_one_before_is_taken(tmp_path: Path) -> None:
@@ -60,18 +77,34 @@ def test_whatever_damages_the_newest_the_one_before_is_taken(tmp_path: Path) -> 
 
 def test_without_room_the_old_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(snapshot(10), is_best=True)
+    checkpoints.save(snapshot(10), True, answers(10))
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert not checkpoints.save(snapshot(20), is_best=True)
+    assert not checkpoints.save(snapshot(20), True, answers(20))
     assert checkpoints.problems == ["no checkpoint of step 20: No space left on device"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt", "last.pt"]
     found = checkpoints.newest()
     assert found is not None
     assert found["step"] == 10
+    assert load_answers(str(tmp_path)) == answers(10)
+
+
+def test_without_room_for_answers_the_old_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(snapshot(10), True, answers(10))
+
+    def full(_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Answers, "text", full)  # when its file has been begun
+    assert not checkpoints.save(snapshot(20), True, answers(20))
+    assert checkpoints.problems == ["no checkpoint of step 20: No space left on device"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt", "last.pt"]
+    assert [read_snapshot(f"{tmp_path}/{name}.pt")["step"] for name in ("best", "last")] == [10, 10]
+    assert load_answers(str(tmp_path)) == answers(10)
 
 
 class Killed(BaseException):
@@ -92,15 +125,15 @@ class Dying:
         return getattr(self.files, name)
 
 
-@pytest.mark.parametrize("n", range(6))
+@pytest.mark.parametrize("n", range(8))
 @pytest.mark.parametrize("is_best", [True, False])
 def test_a_writer_that_is_killed_leaves_whole_snapshots(tmp_path: Path, n: int, is_best: bool) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20):
-        checkpoints.save(snapshot(step), is_best=True)
+        checkpoints.save(snapshot(step), True, answers(step))
     checkpoints._files = Dying(checkpoints._files, n)
     with contextlib.suppress(Killed):
-        checkpoints.save(snapshot(30), is_best)
+        checkpoints.save(snapshot(30), is_best, answers(30))
     again = Checkpoints(tmp_path)
     found = again.newest()
     assert found is not None
@@ -108,10 +141,12 @@ def test_a_writer_that_is_killed_leaves_whole_snapshots(tmp_path: Path, n: int, 
     assert not again.problems
     best = read_snapshot(f"{tmp_path}/best.pt")["step"]
     assert best == 30 if is_best and found["step"] == 30 else best >= 20  # what the newest takes for kept is kept
+    kept = load_answers(str(tmp_path))
+    assert kept == answers(best) or (kept == answers(30) and is_best)  # written before it, and whole
     again.keep_best()
-    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt"]
     again.remove()
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.json"]
 
 
 def test_where_nothing_can_be_read_nothing_is_taken(tmp_path: Path) -> None:

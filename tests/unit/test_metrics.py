@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from s2s_search.metrics import bleu, bleu_signature, error_rate, word_error_rate
+from s2s_search.metrics import bleu, bleu_signature, error_rate, nearest_edits, word_error_rate
 
 ONE, TWO = [1, 2, 3, 4, 5], [7, 8]
 
@@ -13,6 +13,10 @@ def test_error_rate_is_edits_per_reference_token() -> None:
     assert error_rate([ONE], [[ONE]]) == 0
     assert error_rate([[1, 3, 4, 9, 5, 6]], [[ONE]]) == 3 / 5
     assert error_rate([ONE, [7]], [[ONE], [TWO]]) == 1 / 7
+
+
+def test_edits_are_those_of_each_prediction_to_its_nearest_reference() -> None:
+    assert nearest_edits([[1, 2], [7], []], [[ONE, [1, 2, 3]], [TWO], [[]]]) == ([1, 1, 0], [3, 2, 0])
 
 
 def test_error_rate_takes_the_best_reference_and_its_length() -> None:

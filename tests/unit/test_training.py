@@ -61,7 +61,7 @@ def test_a_snapshot_is_made_once_a_report(corpus: Corpus, tmp_path: Path, monkey
         assert (tmp_path / "best.pt").read_bytes() == (tmp_path / "last.pt").read_bytes()
     assert saved == [5, 10, 12]
     assert seconds == sorted(seconds)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt", "last.pt", "previous.pt"]
 
 
 def test_reports(corpus: Corpus) -> None:
