@@ -1,4 +1,4 @@
-"""Verbs that read run folders, with neither Ray nor torch: results."""
+"""Verbs that read run folders, with neither Ray nor torch: results, report."""
 
 import argparse
 import sys
@@ -15,6 +15,10 @@ def add_verbs(verb: AddVerb) -> None:
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="all columns as CSV")
+
+    sub = verb("report", write_report, "write what searches found as a page: report.html, and report.md beside it")
+    sub.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders; several are set side by side")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="instead of report.html in the first folder")
 
 
 def show_results(args: argparse.Namespace) -> int:
@@ -39,4 +43,12 @@ def show_results(args: argparse.Namespace) -> int:
     else:
         for row in ranked.astype(object).where(ranked.notna(), None).to_dict("records"):
             print_json({str(column): value for column, value in row.items()})
+    return 0
+
+
+def write_report(args: argparse.Namespace) -> int:
+    from s2s_search import report
+
+    for path in report.write_report(args.folders, args.out):
+        print(path)
     return 0
