@@ -146,27 +146,28 @@ class Boundary:
     """An end of a hyperparameter's values at which the best trials are: why it counts, and what to try next."""
 
     key: str
-    why: str
+    why: str  # a sentence without its full stop
     next: str  # as it stands in the file of a search space
 
 
 def boundary(axis: Axis) -> Boundary | None:
     """Says whether the best trial, or most of the best tenth, is at an end of an axis that may go on there.
 
-    Of a range the end is the outermost twentieth of its scale; of numbers to choose from, three at least, the last one.
-    Fewer than 10 trials tell nothing.
+    Of a range the end is the outermost twentieth of its scale. Of a few numbers, three at least, it is the last one, and
+    the best trial alone is not enough: chance puts it there too often. Fewer than 10 trials tell nothing.
     """
     if len(axis.points) < LEAST or (axis.range is None and len(axis.steps) < 3):
         return None
     values = axis.points["value"].head(max(FEWEST_BEST, round(BEST * len(axis.points))))
     for upper in (False, True):
         at_end = values.map(lambda value, upper=upper: _is_at_end(axis, value, upper))
-        following = _beyond(axis, upper) if at_end.iloc[0] or at_end.mean() > 0.5 else None
+        counts = at_end.mean() > 0.5 or (at_end.iloc[0] and not axis.steps)
+        following = _beyond(axis, upper) if counts else None
         if following is not None:
-            end = "upper" if upper else "lower"
-            best = "the best trial is" if at_end.iloc[0] else "the best trial is not"
-            count = f"of the best {len(values)} of {len(axis.points)} trials, {int(at_end.sum())} are"
-            return Boundary(axis.key, f"{best} at the {end} end, {_end(axis, upper):.4g}; {count}", following)
+            end = f"at the {'upper' if upper else 'lower'} end, {_end(axis, upper):.4g}"
+            count = f"{int(at_end.sum())} of the best {len(values)} trials (n = {len(axis.points):,})"
+            why = f"the best trial is {end}, as are {count}" if at_end.iloc[0] else f"{count} are {end}"
+            return Boundary(axis.key, why, following)
     return None
 
 

@@ -16,12 +16,12 @@ from s2s_search.answers import Example
 from s2s_search.axes import Axis
 
 # On a light and on a dark page.
-INK, FAINT, LINE, SURFACE = "#1f2328", "#9aa4ae", "#dde2e7", "#fdfdfc"
+INK, FAINT, LINE, SURFACE = "#1f2328", "#87919b", "#dde2e7", "#fdfdfc"
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072b2", "#b87500", "#00805e", "#c44e00", "#a8477e", "#2b8cc4"
 WEAK = "#e6eaee"  # where a scale begins
 DARK = {
     INK: "#e4e7ea",
-    FAINT: "#6f7982",
+    FAINT: "#7d8790",
     LINE: "#333a41",
     SURFACE: "#15181b",
     BLUE: "#56b4e9",
@@ -42,8 +42,10 @@ STATUS = {  # the classes of trials, the faintest first: colour, symbol
     "running": (GREEN, "triangle-up"),
     "finished": (BLUE, "circle"),
 }
+FEW_CURVES = 50
 MANY_POINTS = 5_000  # from here on WebGL draws what SVG would take seconds for
 WIDE = 10  # times the smallest value: from there on an axis is logarithmic
+BETWEEN_AXES, BELOW_AN_AXIS = 14, 60  # letters for which there is room
 JITTER = 0.28  # of the distance between two values
 
 Numbers = Sequence[float | None]
@@ -59,7 +61,15 @@ def plain(text: object) -> str:
 
 
 def _figure(height: int, **layout: Any) -> go.Figure:
-    axis = {"gridcolor": LINE, "linecolor": FAINT, "zerolinecolor": LINE, "automargin": True, "ticks": ""}
+    axis = {
+        "gridcolor": LINE,
+        "linecolor": FAINT,
+        "zerolinecolor": LINE,
+        "automargin": True,
+        "ticks": "",
+        "exponentformat": "none",
+    }
+    axis |= {"title": {"font": {"size": 13}}}
     template = go.layout.Template(layout={"xaxis": axis, "yaxis": axis, "colorway": list(RUNS)})
     base = {
         "template": template,
@@ -90,8 +100,21 @@ def _title(text: str) -> dict[str, str]:
     return {"text": plain(text)}
 
 
-def _scale(values: Iterable[float]) -> str:
-    return "log" if is_wide(values) else "linear"
+def _scale(values: Iterable[float]) -> dict[str, Any]:
+    """The type and the ticks of an axis for values."""
+    known = [float(value) for value in values if not pd.isna(value)]
+    return {"type": "log", **_ticks(log_ticks(min(known), max(known)))} if is_wide(known) else {"type": "linear"}
+
+
+def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Round numbers from low to high for a logarithmic axis, at most about eight."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        inside = [tick for tick in ticks if low * 0.99 <= tick <= high * 1.01]
+        if len(inside) <= 8:
+            break
+    return [(tick, f"{tick:g}") for tick in inside]
 
 
 # --- over time ---
@@ -130,7 +153,7 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
                 meta={"run": index},
                 hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
             )
-    figure.update_yaxes(type=_scale(every))
+    figure.update_yaxes(**_scale(every))
     return figure
 
 
@@ -141,28 +164,28 @@ def learning_curves(
 
     curves: `Results.curves`; statuses: of its columns; best: the column of the best trial; rungs: steps and labels.
     """
-    scale = "log" if is_wide(curves.to_numpy(float, na_value=math.nan).ravel()) else "linear"
+    scale = _scale(curves.to_numpy(float, na_value=math.nan).ravel())
     figure = _figure(460, xaxis={"title": _title("step"), "rangemode": "tozero"})
-    figure.update_layout(yaxis={"title": _title(metric), "type": scale})
+    figure.update_layout(yaxis={"title": _title(metric), **scale})
     draw = go.Scattergl if curves.size > MANY_POINTS else go.Scatter
     lines = {number: column.dropna() for number, (_, column) in enumerate(curves.items())}
-    opacity = min(1.0, max(0.15, 12 / max(len(lines), 1)))
+    opacity = min(0.9, max(0.15, 30 / max(len(lines), 1)))
     for name, (colour, _) in STATUS.items():
         numbers = [k for k in lines if status_class(statuses[k]) == name and k != best and len(lines[k])]
         if numbers:
             style = {"color": colour, "width": 1.2}
-            faint = opacity * (0.6 if name == "stopped" else 1)
+            faint = opacity * (0.7 if name == "stopped" else 1)
             label = f"{name} ({len(numbers)})"
             figure.add_trace(draw(**_joined(lines, numbers), line=style, opacity=faint, name=label))
     if best is not None:
         style = {"color": ORANGE, "width": 3}
         figure.add_trace(draw(**_joined(lines, [best]), line=style, name="the best trial"))
-    figure.update_traces(mode="lines+markers" if len(lines) <= 50 else "lines", marker={"size": 4})
+    figure.update_traces(mode="lines+markers", marker={"size": 5 if len(lines) <= FEW_CURVES else 2})
     figure.update_traces(meta={"curves": True}, hovertemplate="%{text}<br>step %{x}: %{y:.4g}<extra></extra>")
     for step, label in rungs:
         figure.add_vline(x=step, line={"color": FAINT, "width": 1, "dash": "dot"})
         figure.add_annotation(x=step, y=1, yref="paper", text=plain(label), showarrow=False, font={"size": 11})
-        figure.layout.annotations[-1].update(textangle=-90, xanchor="right", yanchor="top")
+        figure.layout.annotations[-1].update(textangle=-90, xanchor="right", yanchor="top", xshift=-3)
     return figure
 
 
@@ -198,12 +221,14 @@ def parallel_coordinates(axes: Sequence[Axis], trials: Sequence[tuple[int, float
     order = range(len(rank) - 1, -1, -1)  # the best are drawn last, on top
     for dimension in (*dimensions, last):
         dimension["values"] = [dimension["values"][k] for k in order]
-    figure = _figure(440, margin={"l": 80, "r": 60, "t": 90, "b": 30})
+    longest = max(len(text) for text in dimensions[0]["ticktext"])
+    figure = _figure(410, margin={"l": 20 + 7 * longest, "r": 60, "t": 90, "b": 20})
     figure.add_parcoords(
         dimensions=[*dimensions, last],
         line={"color": [rank[k] for k in order], "colorscale": SCALE, "cmin": 0, "cmax": 1},
         labelangle=-12,
         labelside="top",
+        rangefont={"size": 1, "color": "rgba(0,0,0,0)"},  # the ends are among the ticks
         unselected={"line": {"color": LINE, "opacity": 0.15}},
     )
     return figure
@@ -217,7 +242,7 @@ def _coordinate(axis: Axis, numbers: Sequence[int]) -> dict[str, Any]:
     if axis.names:
         places = {name: float(place) for place, name in enumerate(axis.names)}
         at = {number: places.get(name, -1.0) for number, name in names.items()}
-        ticks = [(place, plain(name)) for name, place in places.items()]
+        ticks = list(zip(places.values(), map(plain, _cut(axis.names, BETWEEN_AXES)), strict=True))
     else:
         at = {number: axis.position(float(value)) for number, value in values.items()}
         ticks = [(share, f"{axis.value_at(share):.3g}") for share in (0, 0.25, 0.5, 0.75, 1)]
@@ -232,27 +257,32 @@ def _coordinate(axis: Axis, numbers: Sequence[int]) -> dict[str, Any]:
     }
 
 
+def _cut(names: Sequence[str], longest: int) -> list[str]:
+    """Names of so many letters at most, where they still differ."""
+    cut = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
+    return cut if len({*cut}) == len(cut) else list(names)
+
+
 def _ticks(ticks: Sequence[tuple[float, str]]) -> dict[str, Any]:
     return {"tickvals": [place for place, _ in ticks], "ticktext": [text for _, text in ticks]}
 
 
 def axis_plot(axis: Axis, metric: str) -> go.Figure:
     """The best value of each trial over a hyperparameter; values to choose from side by side, trials spread in each."""
-    figure = _figure(330, xaxis={"title": _title(axis.key)}, yaxis={"title": _title(metric)})
-    figure.update_yaxes(type=_scale(axis.points["score"]))
+    figure = _figure(300, xaxis={"zeroline": False}, yaxis={"title": _title(metric)}, showlegend=False)
+    figure.update_layout(margin={"l": 60, "r": 10, "t": 10, "b": 30})
+    figure.update_yaxes(**_scale(axis.points["score"]))
     x = _places(axis)
     if axis.names:
-        names = [plain(name) for name in axis.names]
+        names = [plain(name) for name in _cut(axis.names, max(8, BELOW_AN_AXIS // len(axis.names)))]
         figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4])
         figure.update_xaxes(showgrid=False)
     elif axis.range is not None and axis.range.log:
-        figure.update_xaxes(type="log")
+        figure.update_xaxes(type="log", **_ticks(log_ticks(axis.range.low, axis.range.high)))
     for name, (colour, symbol) in STATUS.items():
         rows = axis.points[axis.points["status"].map(status_class) == name]
         if len(rows):
-            figure.add_scatter(
-                **_marks(x, rows), marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75}, name=name
-            )
+            figure.add_scatter(**_marks(x, rows), marker={"color": colour, "symbol": symbol, "size": 7}, name=name)
     if len(axis.points):
         marker = {"color": ORANGE, "symbol": "star", "size": 15, "line": {"color": INK, "width": 1}}
         figure.add_scatter(**_marks(x, axis.points.head(1)), marker=marker, name="the best trial")
@@ -305,7 +335,13 @@ def importance_plot(table: pd.DataFrame) -> go.Figure:
 
 def time_plot(parts: dict[str, float]) -> go.Figure:
     """Where the workers' seconds went: one bar, a piece a part."""
-    figure = _figure(150, barmode="stack", xaxis={"title": _title("worker seconds")}, yaxis={"visible": False})
+    figure = _figure(
+        150,
+        barmode="stack",
+        legend={"traceorder": "normal"},
+        xaxis={"title": _title("worker seconds")},
+        yaxis={"visible": False},
+    )
     busy = dict(zip(("steps", "evaluation", "snapshots", "waiting", "starting"), RUNS, strict=False))
     for name, seconds in parts.items():
         colour = busy.get(name, FAINT if name == "between" else LINE)

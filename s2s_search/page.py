@@ -47,6 +47,17 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Heading:
+    text: str
+
+    def html(self) -> str:
+        return f"<h3>{html.escape(self.text)}</h3>"
+
+    def markdown(self) -> str:
+        return f"### {self.text}"
+
+
+@dataclass(frozen=True)
 class List:
     items: Sequence[str]
 
@@ -121,23 +132,43 @@ class Ranking(Table):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with a sentence that says how to read it; `run` is the number of the run whose trials it shows."""
+    """A figure with a sentence that says how to read it; `run` is the number of the run whose trials it shows.
+
+    width: pixels that it needs at least; where there are fewer, it is moved sideways.
+    """
 
     figure: go.Figure
     caption: str
     run: int = 0
     title: str = ""
+    width: int = 0
 
     def html(self) -> str:
-        height = self.figure.layout.height
-        plot = f'<div class="plot" data-run="{self.run}" style="min-height:{height}px" role="img"'
+        size = f"min-height:{self.figure.layout.height}px;min-width:{self.width}px"
         label = html.escape(f"{self.title} {self.caption}".replace("`", "").strip())
         heading = f"<h3>{_breakable(self.title)}</h3>" if self.title else ""
-        data, caption = _json(json.loads(self.figure.to_json())), f"<figcaption>{_inline(self.caption)}</figcaption>"
-        return f'<figure>{heading}{plot} aria-label="{label}">{data}</div>{caption}</figure>'
+        data = _json(json.loads(self.figure.to_json()))
+        plot = f'<div class="plot" data-run="{self.run}" style="{size}" role="img" aria-label="{label}">{data}</div>'
+        if self.width:
+            plot = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{plot}</div>'
+        return f"<figure>{heading}{plot}<figcaption>{_inline(self.caption)}</figcaption></figure>"
 
     def markdown(self) -> str:
         return f"### {code(self.title)}" if self.title else ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Small parts that stand beside one another where there is room."""
+
+    parts: Sequence[Sequence[Block]]
+
+    def html(self) -> str:
+        parts = ("".join(block.html() for block in part) for part in self.parts)
+        return '<div class="grid">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
+
+    def markdown(self) -> str:
+        return "\n\n".join(filter(None, (block.markdown() for part in self.parts for block in part)))
 
 
 @dataclass(frozen=True)
@@ -203,8 +234,8 @@ def _class(name: str) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A dotted name that may break behind its dots and underscores."""
-    return re.sub(r"([._])", r"\1<wbr>", html.escape(name))
+    """A dotted name that may break behind its dots."""
+    return html.escape(name).replace(".", ".<wbr>")
 
 
 def _cell(text: str) -> str:

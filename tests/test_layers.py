@@ -34,6 +34,8 @@ WITHOUT = {
     "figures": ("ray", "torch", "optuna"),
     "page": ("ray", "torch", "pandas"),
     "ranking": ("ray", "torch"),
+    "runs": ("ray", "torch", "optuna"),
+    "conclusions": ("ray", "torch", "optuna"),
     "report": ("ray", "torch", "optuna"),
     "results": ("ray", "torch", "rich", "optuna"),
     "studies": ("ray", "torch", "rich"),
