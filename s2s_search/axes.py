@@ -153,8 +153,8 @@ class Boundary:
 def boundary(axis: Axis) -> Boundary | None:
     """Says whether the best trial, or most of the best tenth, is at an end of an axis that may go on there.
 
-    Of a range the end is the outermost twentieth of its scale. Of a few numbers, three at least, it is the last one, and
-    the best trial alone is not enough: chance puts it there too often. Fewer than 10 trials tell nothing.
+    Of a range the end is the outermost twentieth of its scale. Of a few numbers, three at least, it is the last one,
+    and the best trial alone is not enough: chance puts it there too often. Fewer than 10 trials tell nothing.
     """
     if len(axis.points) < LEAST or (axis.range is None and len(axis.steps) < 3):
         return None

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -33,6 +33,16 @@ def winner(run: Run) -> str:
     best, n = run.scored.iloc[0], len(run.scored)
     said = f"{code(best['trial'])} is the best of {n:,} trials with a result: {code(run.metric)} {best[run.score]:.4g}"
     return f"{said} at step {best['best.step']:,}. Its settings:"
+
+
+def best_of(runs: Sequence[Run]) -> str:
+    """Which of several runs has the best trial."""
+    scored = [run for run in runs if len(run.scored)]
+    if not scored:
+        return "None of them has a result yet."
+    best = (min if runs[0].minimizes else max)(scored, key=lambda run: float(run.scored.iloc[0][run.score]))
+    row = best.scored.iloc[0]
+    return f"The best trial of all is {code(row['trial'])} of {code(best.name)}, with {row[best.score]:.4g}."
 
 
 def sureness(run: Run) -> Iterator[str]:

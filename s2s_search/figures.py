@@ -42,10 +42,11 @@ STATUS = {  # the classes of trials, the faintest first: colour, symbol
     "running": (GREEN, "triangle-up"),
     "finished": (BLUE, "circle"),
 }
-FEW_CURVES = 50
+FEW_CURVES, MANY_MARKS = 50, 300
 MANY_POINTS = 5_000  # from here on WebGL draws what SVG would take seconds for
+UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 WIDE = 10  # times the smallest value: from there on an axis is logarithmic
-BETWEEN_AXES, BELOW_AN_AXIS = 14, 60  # letters for which there is room
+BETWEEN_AXES, BELOW_AN_AXIS = 14, 45  # letters for which there is room
 JITTER = 0.28  # of the distance between two values
 
 Numbers = Sequence[float | None]
@@ -126,7 +127,9 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
     runs: names, and tables with the columns number, elapsed (seconds), cost, best: a row whenever the best changed, and
     one for the end.
     """
-    figure = _figure(380, xaxis={"domain": [0, 0.47], "title": _title("minutes since the search began")})
+    end = max((table["elapsed"].max() for _, table in runs if len(table)), default=0.0)
+    seconds, unit = next(pair for pair in UNITS if end >= 2 * pair[0] or pair[0] == 1)
+    figure = _figure(380, xaxis={"domain": [0, 0.47], "title": _title(f"{unit} since the search began")})
     figure.update_layout(
         xaxis2={"domain": [0.53, 1], "title": _title(cost), "anchor": "y2"},
         yaxis={"title": _title(metric)},
@@ -137,7 +140,7 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
     for index, (name, table) in enumerate(runs):
         every += table["best"].dropna().tolist()
         style = {"color": RUNS[index % len(RUNS)], "dash": DASHES[index % len(DASHES)], "shape": "hv", "width": 2}
-        for axis, x in (("", table["elapsed"] / 60), ("2", table["cost"])):
+        for axis, x in (("", table["elapsed"] / seconds), ("2", table["cost"])):
             figure.add_scatter(
                 x=_short(x),
                 y=_short(table["best"]),
@@ -169,14 +172,15 @@ def learning_curves(
     figure.update_layout(yaxis={"title": _title(metric), **scale})
     draw = go.Scattergl if curves.size > MANY_POINTS else go.Scatter
     lines = {number: column.dropna() for number, (_, column) in enumerate(curves.items())}
-    opacity = min(0.9, max(0.15, 30 / max(len(lines), 1)))
+    opacity = min(0.9, max(0.06, 30 / max(len(lines), 1)))
     for name, (colour, _) in STATUS.items():
         numbers = [k for k in lines if status_class(statuses[k]) == name and k != best and len(lines[k])]
         if numbers:
             style = {"color": colour, "width": 1.2}
-            faint = opacity * (0.7 if name == "stopped" else 1)
-            label = f"{name} ({len(numbers)})"
-            figure.add_trace(draw(**_joined(lines, numbers), line=style, opacity=faint, name=label))
+            faint, label = opacity * (0.7 if name == "stopped" else 1), f"{name} ({len(numbers)})"
+            group: dict[str, Any] = {"name": label, "legendgroup": name, "line": style}
+            figure.add_trace(draw(**_joined(lines, numbers), **group, opacity=faint, showlegend=False))
+            figure.add_scatter(x=[None], y=[None], **group)  # the legend's, which is not faint
     if best is not None:
         style = {"color": ORANGE, "width": 3}
         figure.add_trace(draw(**_joined(lines, [best]), line=style, name="the best trial"))
@@ -346,6 +350,7 @@ def time_plot(parts: dict[str, float]) -> go.Figure:
     for name, seconds in parts.items():
         colour = busy.get(name, FAINT if name == "between" else LINE)
         figure.add_bar(x=[round(seconds, 2)], y=[""], orientation="h", name=name, marker={"color": colour})
+    figure.update_layout(legend_traceorder="normal")
     figure.update_traces(hovertemplate="%{x:.4g} s<extra>%{fullData.name}</extra>")
     return figure
 

@@ -117,8 +117,13 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
 
 def _about(runs: Sequence[Run]) -> str:
+    first, several = runs[0], len(runs) > 1
     counts = ", ".join(f"{len(run.ranked):,} trials of {code(run.name)}" for run in runs)
-    return f"What a search found: {counts}; judged by {code(runs[0].metric)}, which it {runs[0].results.goal}s."
+    what = f"What {len(runs)} searches found" if several else "What a search found"
+    said = (
+        f"{what}: {counts}; judged by {code(first.metric)}, the {'lower' if first.minimizes else 'higher'} the better."
+    )
+    return f"{said} {conclusions.best_of(runs)}" if several else said
 
 
 def _in_short(run: Run) -> Iterator[Block]:
