@@ -74,7 +74,7 @@ def _distance(best: Any, second: Any, score: str) -> str:
 
 def influences(run: Run) -> Iterator[str]:
     """Yields what the hyperparameters had to do with it."""
-    if len(run.importance):
+    if len(run.scored) >= LEAST and len(run.importance):
         first = run.importance.iloc[0]
         share = f"{code(first['hyperparameter'])} has {first['importance']:.0%} of the importance"
         yield f"{share} for being among the best (n = {first['trials']:,})."

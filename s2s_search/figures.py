@@ -108,14 +108,16 @@ def _scale(values: Iterable[float]) -> dict[str, Any]:
 
 
 def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Round numbers from low to high for a logarithmic axis, at most about eight."""
+    """Round numbers from low to high for a logarithmic axis, about eight at most; the ends where none is between."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside: list[float] = []
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
         inside = [tick for tick in ticks if low * 0.99 <= tick <= high * 1.01]
         if len(inside) <= 8:
             break
-    return [(tick, f"{tick:g}") for tick in inside]
+    inside = inside if len(inside) > 1 else [low, high]
+    return [(tick, f"{tick:.3g}") for tick in inside]
 
 
 # --- over time ---

@@ -29,7 +29,7 @@ from s2s_search.page import (
     as_markdown,
     code,
 )
-from s2s_search.ranking import cell, failures_of
+from s2s_search.ranking import cell
 from s2s_search.runs import Run, read_runs
 from s2s_search.table import ConfigError
 
@@ -264,10 +264,11 @@ def _isolation(run: Run) -> Iterator[Block]:
 
 
 def _importance(run: Run) -> Iterator[Block]:
-    table = run.importance
-    if table.empty:
-        yield Text(f"{table.attrs.get('reason', 'nothing was searched').capitalize()}.")
+    if len(run.scored) < LEAST or run.importance.empty:
+        n = f"{len(run.scored)} of {len(run.ranked)}"
+        yield Text(f"Importance needs something searched and at least {LEAST} trials with a result; {n} have one.")
         return
+    table = run.importance
     yield Figure(figures.importance_plot(table), IMPORTANCE, run.number)
     rows = [[str(row.hyperparameter), f"{row.importance:.1%}", f"{row.trials:,}"] for row in table.itertuples()]
     columns = ["hyperparameter", "importance", "n (trials where it takes part)"]
@@ -287,7 +288,7 @@ def _boundaries(run: Run) -> Iterator[Block]:
 
 def _failures(run: Run) -> Iterator[Block]:
     rows = []
-    for failure in failures_of(run.results):
+    for failure in run.failures():
         trials = ", ".join(failure.trials[:6]) + (", ..." if len(failure.trials) > 6 else "")
         shared = ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
         rows.append(
