@@ -341,13 +341,7 @@ def importance_plot(table: pd.DataFrame) -> go.Figure:
 
 def time_plot(parts: dict[str, float]) -> go.Figure:
     """Where the workers' seconds went: one bar, a piece a part."""
-    figure = _figure(
-        150,
-        barmode="stack",
-        legend={"traceorder": "normal"},
-        xaxis={"title": _title("worker seconds")},
-        yaxis={"visible": False},
-    )
+    figure = _figure(150, barmode="stack", xaxis={"title": _title("worker seconds")}, yaxis={"visible": False})
     busy = dict(zip(("steps", "evaluation", "snapshots", "waiting", "starting"), RUNS, strict=False))
     for name, seconds in parts.items():
         colour = busy.get(name, FAINT if name == "between" else LINE)

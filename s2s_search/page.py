@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 MARKDOWN_ROWS = 25  # of a ranking: as many as a reader of plain text wants
+SHORT = 24  # letters that a cell keeps in one line
 
 Rows = Sequence[Sequence[str]]
 
@@ -91,19 +92,17 @@ class Table:
     title: str = ""
 
     def html(self) -> str:
-        right = [_class("number" * (column in self.numbers)) for column in self.columns]
-        head = "".join(
-            f'<th scope="col"{kind}>{_breakable(column)}</th>' for column, kind in zip(self.columns, right, strict=True)
-        )
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell, kind in zip(row, right, strict=True))
-            + "</tr>"
-            for row in self.rows
-        )
+        head = "".join(f'<th scope="col"{self._kind(k)}>{_breakable(name)}</th>' for k, name in enumerate(self.columns))
+        body = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         table = f'<div class="scroll" tabindex="0" role="region" aria-label="table">{table}</div>'
         return f"<details><summary>{html.escape(self.title)}</summary>{table}</details>" if self.title else table
+
+    def _cells(self, row: Sequence[str]) -> str:
+        return "".join(f"<td{self._kind(k, text)}>{html.escape(text)}</td>" for k, text in enumerate(row))
+
+    def _kind(self, column: int, text: str = " " * SHORT) -> str:
+        return _class("number" if self.columns[column] in self.numbers else "short" if len(text) < SHORT else "")
 
     def markdown(self) -> str:
         lines = [self.columns, ["---:" if column in self.numbers else "---" for column in self.columns], *self.rows]

@@ -256,11 +256,11 @@ def test_two_thousand_trials_stay_usable(browser: Any, many: Path) -> None:
     assert reader.page.locator(ROWS).count() <= 50
     assert reader.page.evaluate("document.querySelectorAll('*').length") < 20_000
     plot = reader.plot("learning-curves")
-    best = finished(many)[0]  # others end within a pixel of it
+    best = finished(many)[0]  # others end within the three pixels of a mark
     named = re.match("trial-([0-9]{5}) finished.*step 2000: ", reader.hover(plot, best, "trial-"))
     assert named
     values = load(many.parent).trials["last.dev.error_rate"]
-    assert values[int(named[1])] == pytest.approx(values[best], rel=0.01)
+    assert values[int(named[1])] == pytest.approx(values[best], rel=0.05)
     reader.page.evaluate(DRAW_ALL)
     assert reader.wrong == []
     size = many.stat().st_size / 2**20
