@@ -176,7 +176,8 @@ def _labels(run: Run) -> Iterator[str]:
 
 
 def _best_so_far(runs: Sequence[Run]) -> Iterator[Block]:
-    cost, lines = runs[0].cost, [(run.name, run.leads()) for run in runs]
+    on_gpus = all(run.space.resources.gpu for run in runs)
+    cost, lines = "GPU hours" if on_gpus else "worker seconds", [(run.name, run.leads(on_gpus)) for run in runs]
     if all(table.empty for _, table in lines):
         yield Text("There is no report yet.")
         return

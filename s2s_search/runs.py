@@ -45,11 +45,6 @@ class Run:
     def minimizes(self) -> bool:
         return self.results.minimizes(self.metric)
 
-    @property
-    def cost(self) -> str:
-        """What compute is counted in."""
-        return "GPU hours" if self.space.resources.gpu else "worker seconds"
-
     @cached_property
     def ranked(self) -> pd.DataFrame:
         """All trials, best first."""
@@ -87,14 +82,15 @@ class Run:
         cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
         return grouped(cells, self.results.searched)
 
-    def leads(self) -> pd.DataFrame:
+    def leads(self, in_gpu_hours: bool = False) -> pd.DataFrame:
         """A row whenever a trial took the lead, and one for the end.
 
-        Columns: number (the trial's), elapsed (seconds), cost (worker seconds or GPU hours of training so far), best.
+        Columns: number (the trial's), elapsed (seconds), cost (of training so far: seconds of all workers, or GPU
+        hours), best.
         """
-        reports, gpu = self.results.reports, self.space.resources.gpu
+        reports = self.results.reports
         spent = reports.groupby("trial")["seconds"].diff().fillna(reports["seconds"]).fillna(0.0)
-        cost = spent.clip(lower=0.0).cumsum() * (gpu / 3600 if gpu else 1.0)
+        cost = spent.clip(lower=0.0).cumsum() * (self.space.resources.gpu / 3600 if in_gpu_hours else 1.0)
         table = reports.assign(number=reports["trial"].map(self.numbers), cost=cost, best=reports[self.metric])
         table = table[table["status"].fillna("").ne("diverged") & table["best"].notna()]
         best = table["best"].cummin() if self.minimizes else table["best"].cummax()

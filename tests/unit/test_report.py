@@ -125,13 +125,13 @@ def test_who_led_and_when(folder: Path) -> None:
         if report["dev.error_rate"] < best:
             best = report["dev.error_rate"]
             expected.append((int(report["trial"][-5:]), cost * 0.5 / 3600, best))  # half a GPU
-    leads = run.leads()
-    assert run.cost == "GPU hours"
+    leads = run.leads(in_gpu_hours=True)
     found = list(leads[["number", "cost", "best"]].itertuples(index=False, name=None))
     expected.append((expected[-1][0], cost * 0.5 / 3600, best))
     assert len(found) == len(expected)
     assert all(a == pytest.approx(b) for a, b in zip(found, expected, strict=True))
     assert leads["elapsed"].is_monotonic_increasing
+    assert run.leads()["cost"].tolist() == pytest.approx([x * 3600 / 0.5 for x in leads["cost"]])
 
 
 def test_the_rungs_count_who_came_and_who_was_stopped(folder: Path) -> None:
