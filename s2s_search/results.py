@@ -36,7 +36,7 @@ TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 
 # What a report holds besides metrics, with the columns' dtypes. Seconds are those of the trial so far: of training with
 # evaluation, of evaluation, from its start to its first step, of writing snapshots, of waiting for the search to take
-# earlier reports. Elapsed ones are of the whole search.
+# earlier reports. Elapsed ones are of the whole search. The node is the one that the trial ran on, by its address.
 REPORT = {
     "trial": "string",
     "step": "Int64",
@@ -48,9 +48,10 @@ REPORT = {
     "waiting_seconds": "Float64",
     "elapsed": "Float64",
     "parameters": "Int64",
+    "node": "string",
 }
 SECONDS = [name for name in REPORT if name.endswith("seconds")]
-LAYOUT = 4  # of the stored tables; those of another layout are made anew from the log
+LAYOUT = 5  # of the stored tables; those of another layout are made anew from the log
 
 # The metrics of a report, in the tables' order; one that is not named here gets a column after these.
 METRICS = (

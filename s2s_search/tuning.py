@@ -34,7 +34,7 @@ from ray.exceptions import (
 )
 from ray.tune.experiment import Trial
 from ray.tune.registry import get_trainable_cls
-from ray.tune.result import AUTO_RESULT_KEYS
+from ray.tune.result import AUTO_RESULT_KEYS, NODE_IP
 from ray.tune.search import SearchAlgorithm
 
 from s2s_search import cluster
@@ -790,7 +790,7 @@ class Listener(tune.Callback):
         name = trial.trial_id
         for note in result.pop("notes", ()):
             self.recorder.note(f"{name}: {note}", name)
-        metrics = {key: value for key, value in result.items() if key not in RAY_KEYS}
+        metrics = {key: value for key, value in result.items() if key not in RAY_KEYS} | {"node": result.get(NODE_IP)}
         if self.recorder.report(name, metrics) and name in self.scheduler.decisions:
             self.recorder.decision(name, self.scheduler.decisions.pop(name))
 

@@ -1,4 +1,4 @@
-"""Verbs that read run folders, with neither Ray nor torch: results · compare · watch."""
+"""Verbs that read run folders, with neither Ray nor torch: results · compare · report · watch."""
 
 import argparse
 import sys
@@ -27,6 +27,10 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb("watch", watch, "follow a search that runs in another process, or elsewhere on shared storage")
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("--interval", type=positive, default=1.0, metavar="S", help="seconds between looks (default: 1)")
+
+    sub = verb("report", write_report, "write what searches found as a page: report.html, and report.md beside it")
+    sub.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders; several are set side by side")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="instead of report.html in the first folder")
 
 
 def show_results(args: argparse.Namespace) -> int:
@@ -80,3 +84,11 @@ def watch(args: argparse.Namespace) -> int:
     what = "its driver was killed" if status == "killed" else status
     print(f"{what}; to go on: python run_search.py resume {args.folder}", file=sys.stderr)
     return {"interrupted": 130, "failed": 1, "killed": 1}.get(status, 0)
+
+
+def write_report(args: argparse.Namespace) -> int:
+    from s2s_search import report
+
+    for path in report.write_report(args.folders, args.out):
+        print(path)
+    return 0

@@ -1,0 +1,363 @@
+"""The figures of a report, made with plotly from tables.
+
+Colours are Okabe and Ito's (2008), which colour-blind readers tell apart; each has a twin for a dark page. A mark that
+stands for a trial carries its row of the trials table as `customdata`; the page writes the hover text from that.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s2s_search.answers import Example
+from s2s_search.axes import Axis
+
+# On a light and on a dark page.
+INK, FAINT, LINE, SURFACE = "#1f2328", "#87919b", "#dde2e7", "#fdfdfc"
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072b2", "#b87500", "#00805e", "#c44e00", "#a8477e", "#2b8cc4"
+WEAK = "#e6eaee"  # where a scale begins
+DARK = {
+    INK: "#e4e7ea",
+    FAINT: "#7d8790",
+    LINE: "#333a41",
+    SURFACE: "#15181b",
+    BLUE: "#56b4e9",
+    ORANGE: "#e69f00",
+    GREEN: "#2fbf97",
+    RED: "#f0803c",
+    PURPLE: "#e08fbb",
+    SKY: "#8fd0ff",
+    WEAK: "#262c32",
+}
+RUNS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SCALE = [[0.0, WEAK], [1.0, BLUE]]
+
+STATUS = {  # the classes of trials, the faintest first: colour, symbol
+    "stopped": (FAINT, "circle-open"),
+    "ended without finishing": (RED, "x"),
+    "running": (GREEN, "triangle-up"),
+    "finished": (BLUE, "circle"),
+}
+FEW_CURVES, MANY_MARKS = 50, 300
+MANY_POINTS = 5_000  # from here on WebGL draws what SVG would take seconds for
+UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+WIDE = 10  # times the smallest value: from there on an axis is logarithmic
+BETWEEN_AXES, BELOW_AN_AXIS = 14, 45  # letters for which there is room
+JITTER = 0.28  # of the distance between two values
+
+Numbers = Sequence[float | None]
+
+
+def status_class(status: str) -> str:
+    return status if status in STATUS else "ended without finishing"
+
+
+def plain(text: object) -> str:
+    """Text that plotly shows as it is: it takes some tags for markup."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _figure(height: int, **layout: Any) -> go.Figure:
+    axis = {
+        "gridcolor": LINE,
+        "linecolor": FAINT,
+        "zerolinecolor": LINE,
+        "automargin": True,
+        "ticks": "",
+        "exponentformat": "none",
+    }
+    axis |= {"title": {"font": {"size": 13}}}
+    template = go.layout.Template(layout={"xaxis": axis, "yaxis": axis, "colorway": list(RUNS)})
+    base = {
+        "template": template,
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "height": height,
+        "margin": {"l": 60, "r": 20, "t": 30, "b": 50},
+        "hoverlabel": {"bgcolor": SURFACE, "bordercolor": FAINT, "font": {"color": INK}, "align": "left"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+        "hovermode": "closest",
+    }
+    return go.Figure(layout=base | layout)
+
+
+def is_wide(values: Iterable[float]) -> bool:
+    """Says whether values spread so far that a logarithmic axis shows more."""
+    known = [value for value in values if not pd.isna(value)]
+    return bool(known) and min(known) > 0 and max(known) > WIDE * min(known)
+
+
+def _short(values: Iterable[Any]) -> list[float | None]:
+    """Numbers with five digits, which is more than a figure shows; missing ones as None, a gap in a line."""
+    return [None if pd.isna(value) else float(f"{value:.5g}") for value in values]
+
+
+def _title(text: str) -> dict[str, str]:
+    return {"text": plain(text)}
+
+
+def _scale(values: Iterable[float]) -> dict[str, Any]:
+    """The type and the ticks of an axis for values."""
+    known = [float(value) for value in values if not pd.isna(value)]
+    return {"type": "log", **_ticks(log_ticks(min(known), max(known)))} if is_wide(known) else {"type": "linear"}
+
+
+def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Round numbers from low to high for a logarithmic axis, about eight at most; the ends where none is between."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside: list[float] = []
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        inside = [tick for tick in ticks if low * 0.99 <= tick <= high * 1.01]
+        if len(inside) <= 8:
+            break
+    inside = inside if len(inside) > 1 else [low, high]
+    return [(tick, f"{tick:.3g}") for tick in inside]
+
+
+# --- over time ---
+
+
+def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str) -> go.Figure:
+    """The best value of the metric so far, over wall time and over compute; a line a run.
+
+    runs: names, and tables with the columns number, elapsed (seconds), cost, best: a row whenever the best changed, and
+    one for the end.
+    """
+    end = max((table["elapsed"].max() for _, table in runs if len(table)), default=0.0)
+    seconds, unit = next(pair for pair in UNITS if end >= 2 * pair[0] or pair[0] == 1)
+    figure = _figure(380, xaxis={"domain": [0, 0.47], "title": _title(f"{unit} since the search began")})
+    figure.update_layout(
+        xaxis2={"domain": [0.53, 1], "title": _title(cost), "anchor": "y2"},
+        yaxis={"title": _title(metric)},
+        yaxis2={"matches": "y", "anchor": "x2", "showticklabels": False},
+        showlegend=len(runs) > 1,
+    )
+    every: list[float] = []
+    for index, (name, table) in enumerate(runs):
+        every += table["best"].dropna().tolist()
+        style = {"color": RUNS[index % len(RUNS)], "dash": DASHES[index % len(DASHES)], "shape": "hv", "width": 2}
+        for axis, x in (("", table["elapsed"] / seconds), ("2", table["cost"])):
+            figure.add_scatter(
+                x=_short(x),
+                y=_short(table["best"]),
+                customdata=table["number"].tolist(),
+                mode="lines+markers",
+                line=style,
+                marker={"size": 6},
+                name=plain(name),
+                legendgroup=str(index),
+                showlegend=not axis,
+                xaxis=f"x{axis}",
+                yaxis=f"y{axis}",
+                meta={"run": index},
+                hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
+            )
+    figure.update_yaxes(**_scale(every))
+    return figure
+
+
+def learning_curves(
+    curves: pd.DataFrame, statuses: Sequence[str], best: int | None, rungs: Sequence[tuple[float, str]], metric: str
+) -> go.Figure:
+    """The learning curves of all trials: a trace a class of trials, with gaps between the curves.
+
+    curves: `Results.curves`; statuses: of its columns; best: the column of the best trial; rungs: steps and labels.
+    """
+    scale = _scale(curves.to_numpy(float, na_value=math.nan).ravel())
+    figure = _figure(460, xaxis={"title": _title("step"), "rangemode": "tozero"})
+    figure.update_layout(yaxis={"title": _title(metric), **scale})
+    draw = go.Scattergl if curves.size > MANY_POINTS else go.Scatter
+    lines = {number: column.dropna() for number, (_, column) in enumerate(curves.items())}
+    opacity = min(0.9, max(0.06, 30 / max(len(lines), 1)))
+    for name, (colour, _) in STATUS.items():
+        numbers = [k for k in lines if status_class(statuses[k]) == name and k != best and len(lines[k])]
+        if numbers:
+            style = {"color": colour, "width": 1.2}
+            faint, label = opacity * (0.7 if name == "stopped" else 1), f"{name} ({len(numbers)})"
+            group: dict[str, Any] = {"name": label, "legendgroup": name, "line": style}
+            figure.add_trace(draw(**_joined(lines, numbers), **group, opacity=faint, showlegend=False))
+            figure.add_scatter(x=[None], y=[None], **group)  # the legend's, which is not faint
+    if best is not None:
+        style = {"color": ORANGE, "width": 3}
+        figure.add_trace(draw(**_joined(lines, [best]), line=style, name="the best trial"))
+    figure.update_traces(mode="lines+markers", marker={"size": 5 if len(lines) <= FEW_CURVES else 2})
+    figure.update_traces(meta={"curves": True}, hovertemplate="%{text}<br>step %{x}: %{y:.4g}<extra></extra>")
+    for step, label in rungs:
+        figure.add_vline(x=step, line={"color": FAINT, "width": 1, "dash": "dot"})
+        figure.add_annotation(x=step, y=1, yref="paper", text=plain(label), showarrow=False, font={"size": 11})
+        figure.layout.annotations[-1].update(textangle=-90, xanchor="right", yanchor="top", xshift=-3)
+    return figure
+
+
+def _joined(lines: dict[int, Any], numbers: Iterable[int]) -> dict[str, list[Any]]:
+    """Curves after one another, with a gap behind each."""
+    x: list[Any] = []
+    y: list[Any] = []
+    customdata: list[int] = []
+    for number in numbers:
+        line = lines[number]
+        x += [*map(int, line.index), None]
+        y += [*_short(line), None]
+        customdata += [number] * (len(line) + 1)
+    return {"x": x, "y": y, "customdata": customdata}
+
+
+# --- hyperparameters ---
+
+
+def parallel_coordinates(axes: Sequence[Axis], trials: Sequence[tuple[int, float]], metric: str) -> go.Figure:
+    """A line a trial through its searched hyperparameters to its best value; the better, the stronger.
+
+    trials: numbers and best values, best first.
+    """
+    scores = [score for _, score in trials]
+    dimensions = [_coordinate(axis, [number for number, _ in trials]) for axis in axes]
+    log = is_wide(scores)
+    shown = [math.log10(score) for score in scores] if log else scores
+    last: dict[str, Any] = {"label": plain(metric), "values": _short(shown)}
+    if log:
+        last |= _ticks([(math.log10(x), f"{x:.3g}") for x in np.geomspace(min(scores), max(scores), 6)])
+    rank = np.linspace(1, 0, len(scores)).round(4).tolist()  # by rank: a few bad values take no colour from the others
+    order = range(len(rank) - 1, -1, -1)  # the best are drawn last, on top
+    for dimension in (*dimensions, last):
+        dimension["values"] = [dimension["values"][k] for k in order]
+    longest = max(len(text) for text in dimensions[0]["ticktext"])
+    figure = _figure(410, margin={"l": 20 + 7 * longest, "r": 60, "t": 90, "b": 20})
+    figure.add_parcoords(
+        dimensions=[*dimensions, last],
+        line={"color": [rank[k] for k in order], "colorscale": SCALE, "cmin": 0, "cmax": 1},
+        labelangle=-12,
+        labelside="top",
+        rangefont={"size": 1, "color": "rgba(0,0,0,0)"},  # the ends are among the ticks
+        unselected={"line": {"color": LINE, "opacity": 0.15}},
+    )
+    return figure
+
+
+def _coordinate(axis: Axis, numbers: Sequence[int]) -> dict[str, Any]:
+    """An axis as plotly's parallel coordinates need it: numbers alone, one of them for "takes no part"."""
+    values = dict(zip(axis.points["number"], axis.points["value"], strict=True))
+    names = dict(zip(axis.points["number"], axis.points["name"], strict=True))
+    ticks: list[tuple[float, str]]
+    if axis.names:
+        places = {name: float(place) for place, name in enumerate(axis.names)}
+        at = {number: places.get(name, -1.0) for number, name in names.items()}
+        ticks = list(zip(places.values(), map(plain, _cut(axis.names, BETWEEN_AXES)), strict=True))
+    else:
+        at = {number: axis.position(float(value)) for number, value in values.items()}
+        ticks = [(share, f"{axis.value_at(share):.3g}") for share in (0, 0.25, 0.5, 0.75, 1)]
+    low = -1.0 if axis.names else -0.15
+    if axis.without:
+        ticks = [(low, "takes no part"), *ticks]
+    return {
+        "label": plain(axis.key),
+        "values": [float(f"{at.get(number, low):.5g}") for number in numbers],
+        "range": [low if axis.without else min(place for place, _ in ticks), max(place for place, _ in ticks) or 1],
+        **_ticks(ticks),
+    }
+
+
+def _cut(names: Sequence[str], longest: int) -> list[str]:
+    """Names of so many letters at most, where they still differ."""
+    cut = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
+    return cut if len({*cut}) == len(cut) else list(names)
+
+
+def _ticks(ticks: Sequence[tuple[float, str]]) -> dict[str, Any]:
+    return {"tickvals": [place for place, _ in ticks], "ticktext": [text for _, text in ticks]}
+
+
+def axis_plot(axis: Axis, metric: str) -> go.Figure:
+    """The best value of each trial over a hyperparameter; values to choose from side by side, trials spread in each."""
+    figure = _figure(300, xaxis={"zeroline": False}, yaxis={"title": _title(metric)}, showlegend=False)
+    figure.update_layout(margin={"l": 60, "r": 10, "t": 10, "b": 30})
+    figure.update_yaxes(**_scale(axis.points["score"]))
+    x = _places(axis)
+    if axis.names:
+        names = [plain(name) for name in _cut(axis.names, max(8, BELOW_AN_AXIS // len(axis.names)))]
+        figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4])
+        figure.update_xaxes(showgrid=False)
+    elif axis.range is not None and axis.range.log:
+        figure.update_xaxes(type="log", **_ticks(log_ticks(axis.range.low, axis.range.high)))
+    for name, (colour, symbol) in STATUS.items():
+        rows = axis.points[axis.points["status"].map(status_class) == name]
+        if len(rows):
+            figure.add_scatter(**_marks(x, rows), marker={"color": colour, "symbol": symbol, "size": 7}, name=name)
+    if len(axis.points):
+        marker = {"color": ORANGE, "symbol": "star", "size": 15, "line": {"color": INK, "width": 1}}
+        figure.add_scatter(**_marks(x, axis.points.head(1)), marker=marker, name="the best trial")
+    figure.update_traces(mode="markers", hovertemplate="%{text}<br>%{y:.4g}<extra></extra>")
+    return figure
+
+
+def _places(axis: Axis) -> "pd.Series[float]":
+    """Where the points of an axis are drawn: at their values, or beside one another where there is a choice."""
+    if not axis.names:
+        return axis.points["value"].astype(float)
+    spread = np.random.default_rng(0).uniform(-JITTER, JITTER, len(axis.points))
+    places = {name: place for place, name in enumerate(axis.names)}
+    return axis.points["name"].map(places).astype(float) + spread
+
+
+def _marks(x: "pd.Series[float]", rows: pd.DataFrame) -> dict[str, list[Any]]:
+    return {"x": _short(x[rows.index]), "y": _short(rows["score"]), "customdata": rows["number"].astype(int).tolist()}
+
+
+def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
+    """What each value of a hyperparameter reached: the best, and the mean of the best few with its interval."""
+    names = [plain(f"{value} (n = {n})") for value, n in zip(table["value"], table["n"], strict=True)]
+    figure = _figure(90 + 46 * len(table), xaxis={"title": _title(metric)}, yaxis={"autorange": "reversed"})
+    known = table.assign(upper=table["high"] - table["mean"], lower=table["mean"] - table["low"])
+    figure.add_scatter(
+        x=_short(table["mean"]),
+        y=names,
+        error_x={"type": "data", "array": _short(known["upper"]), "arrayminus": _short(known["lower"]), "thickness": 2},
+        marker={"color": BLUE, "size": 9},
+        name="mean of the best few, 95 % interval",
+    )
+    star = {"color": ORANGE, "symbol": "star", "size": 11}
+    figure.add_scatter(x=_short(table["best"]), y=names, marker=star, name="best")
+    figure.update_traces(mode="markers", hovertemplate="%{y}: %{x:.4g}<extra></extra>")
+    return figure
+
+
+def importance_plot(table: pd.DataFrame) -> go.Figure:
+    names = [plain(name) for name in table["hyperparameter"]]
+    figure = _figure(80 + 28 * len(table), xaxis={"title": _title("share of the importance"), "tickformat": ".0%"})
+    figure.update_layout(yaxis={"autorange": "reversed"}, bargap=0.35)
+    figure.add_bar(x=_short(table["importance"]), y=names, orientation="h", marker={"color": BLUE})
+    figure.update_traces(hovertemplate="%{y}: %{x:.1%}<extra></extra>")
+    return figure
+
+
+# --- a search's time, a model's answers ---
+
+
+def time_plot(parts: dict[str, float]) -> go.Figure:
+    """Where the workers' seconds went: one bar, a piece a part."""
+    figure = _figure(150, barmode="stack", xaxis={"title": _title("worker seconds")}, yaxis={"visible": False})
+    busy = dict(zip(("steps", "evaluation", "snapshots", "waiting", "starting"), RUNS, strict=False))
+    for name, seconds in parts.items():
+        colour = busy.get(name, FAINT if name == "between" else LINE)
+        figure.add_bar(x=[round(seconds, 2)], y=[""], orientation="h", name=name, marker={"color": colour})
+    figure.update_layout(legend_traceorder="normal")
+    figure.update_traces(hovertemplate="%{x:.4g} s<extra>%{fullData.name}</extra>")
+    return figure
+
+
+def attention_map(example: Example) -> go.Figure:
+    """Where the model looked (across: the source) for each token that it wrote (down: its answer)."""
+    assert example.attention is not None
+    source, answer = ([*map(plain, tokens), "END"] for tokens in (example.source, example.answer))
+    figure = _figure(120 + 22 * len(answer), margin={"l": 60, "r": 10, "t": 40, "b": 10})
+    figure.add_heatmap(z=example.attention, colorscale=SCALE, zmin=0, zmax=1, xgap=1, ygap=1, showscale=False)
+    figure.update_traces(hovertemplate="weight %{z:.2f}<extra></extra>")
+    figure.update_xaxes(tickvals=list(range(len(source))), ticktext=source, side="top", showgrid=False, tickangle=0)
+    figure.update_yaxes(tickvals=list(range(len(answer))), ticktext=answer, autorange="reversed", showgrid=False)
+    return figure

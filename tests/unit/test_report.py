@@ -1,0 +1,325 @@
+"""The report: what it says, against the tables and by hand; that nothing in a run is taken for markup."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from s2s_search import conclusions, figures
+from s2s_search.cli import main
+from s2s_search.events import EventLog
+from s2s_search.page import Table, Text, code
+from s2s_search.report import sections, write_report
+from s2s_search.results import load
+from s2s_search.runs import read_runs
+from s2s_search.table import ConfigError
+from tests.runs import SPACE, write_run
+
+EXAMPLE = {
+    "source": ["a", "<b>"],
+    "references": [["A", "B"], ["A"]],
+    "answer": ["A"],
+    "attention": [[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]],
+}
+SECTIONS = (
+    "In short",
+    "Ranking",
+    "Best so far",
+    "Learning curves",
+    "Parallel coordinates",
+    "One hyperparameter at a time",
+    "Scientific hyperparameters",
+    "Importance",
+    "Ends of the ranges",
+    "Failures",
+    "Time",
+    "Answers",
+    "How it was made",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "run", example=EXAMPLE)
+
+
+@pytest.fixture(scope="module")
+def texts(folder: Path) -> tuple[str, str]:
+    page, markdown = write_report([folder])
+    assert (page, markdown) == (folder / "report.html", folder / "report.md")
+    return page.read_text(), markdown.read_text()
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the JSON in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[dict[str, str | None]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes.append(dict(attrs))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] == "script" and data.strip():
+            self.scripts.append((self.attributes[-1], data))
+
+    def data(self) -> list[Any]:
+        return [json.loads(text) for attributes, text in self.scripts if attributes.get("type") == "application/json"]
+
+
+def strings(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from strings(part)
+
+
+# --- what it says ---
+
+
+def test_both_files_have_all_sections_in_order(texts: tuple[str, str]) -> None:
+    assert re.findall(r"<h2 id=\"[a-z-]+\"><a [^>]*>([^<]*)", texts[0]) == list(SECTIONS)
+    assert re.findall("^## (.*)", texts[1], re.MULTILINE) == list(SECTIONS)
+
+
+def test_it_names_the_best_trial_and_how_many_there_are(folder: Path, texts: tuple[str, str]) -> None:
+    best, trials = load(folder).best(1).iloc[0], load(folder).trials
+    n = trials["best.dev.error_rate"].notna().sum()
+    said = f"`{best['trial']}` is the best of {n} trials with a result: `dev.error_rate`"
+    assert f"{said} {best['best.dev.error_rate']:.4g} at step 400" in texts[1]
+    counts = trials["status"].value_counts()
+    each = ", ".join(f"{counts[status]} {status}" for status in counts.index)
+    assert f"The search finished. Of 40 trials: {each}." in texts[1]
+
+
+def test_the_ranking_is_that_of_the_results(folder: Path, texts: tuple[str, str]) -> None:
+    (ranking,) = [data for data in Page(texts[0]).data() if isinstance(data, dict) and "rows" in data]
+    trial, score = (ranking["columns"].index(name) for name in ("trial", "best.dev.error_rate"))
+    expected = load(folder).best(None)
+    assert [row[trial] for row in ranking["rows"]] == expected["trial"].tolist()
+    values = [f"{x:.4g}" for x in expected["best.dev.error_rate"].dropna()]
+    assert [row[score] for row in ranking["rows"] if row[score] != "-"] == values
+    assert "15 more in trials.csv" in texts[1]
+
+
+def test_who_led_and_when(folder: Path) -> None:
+    (run,) = read_runs([folder])
+    spent, cost, best, expected = dict[str, float](), 0.0, math.inf, []
+    for report in load(folder).reports.to_dict("records"):
+        cost += report["seconds"] - spent.get(report["trial"], 0.0)
+        spent[report["trial"]] = report["seconds"]
+        if report["dev.error_rate"] < best:
+            best = report["dev.error_rate"]
+            expected.append((int(report["trial"][-5:]), cost * 0.5 / 3600, best))  # half a GPU
+    leads = run.leads(in_gpu_hours=True)
+    found = list(leads[["number", "cost", "best"]].itertuples(index=False, name=None))
+    expected.append((expected[-1][0], cost * 0.5 / 3600, best))
+    assert len(found) == len(expected)
+    assert all(a == pytest.approx(b) for a, b in zip(found, expected, strict=True))
+    assert leads["elapsed"].is_monotonic_increasing
+    assert run.leads()["cost"].tolist() == pytest.approx([x * 3600 / 0.5 for x in leads["cost"]])
+
+
+def test_the_rungs_count_who_came_and_who_was_stopped(folder: Path) -> None:
+    trials = load(folder).trials
+    reported = trials["best.dev.error_rate"].notna().sum()
+    assert read_runs([folder])[0].rungs() == [(100, reported, (trials["status"] == "stopped").sum())]
+
+
+def test_idle_time_by_hand(tmp_path: Path) -> None:
+    """Node a: 10 and 6 of 20 seconds on two workers, 24 of 40 idle; node b: 20 of 20 on one, which still runs."""
+    folder = write_run(tmp_path / "run", trials=1)
+    first, *_ = (folder / "events.jsonl").read_text().splitlines()
+    began = json.loads(first)["time"]
+    config = {"model": "BasicSeq2Seq"}
+    log = [json.loads(first)]
+    log += [{"event": "trial", "trial": f"trial-0000{k}", "settings": {}, "config": config} for k in range(3)]
+    for k, node, seconds in ((0, "a", 10), (1, "a", 6), (2, "b", 20)):
+        report = {"trial": f"trial-0000{k}", "step": 1, "dev.error_rate": 0.5, "seconds": 1.0, "node": node}
+        log += [{"event": "report", "time": began + seconds, **report}]
+        log += [{"event": "status", "trial": f"trial-0000{k}", "status": "finished", "time": began + seconds}] * (k < 2)
+    ordered = sorted(({"time": began} | event for event in log), key=lambda event: event["time"])
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in ordered))
+    nodes = read_runs([folder])[0].nodes()
+    assert nodes["at_once"].tolist() == [2, 1]
+    assert nodes["idle"].tolist() == pytest.approx([24 / 40, 0], abs=1e-3)
+    assert nodes["gpu"].tolist() == pytest.approx([8 / 3600, 10 / 3600], rel=1e-3)
+
+
+def test_intervals_that_lie_apart_are_told_from_those_that_overlap(tmp_path: Path) -> None:
+    for gap, said in ((5.0, "their intervals lie apart"), (0.0, "does not tell them apart")):
+        folder = tmp_path / str(gap)
+        write_run(folder, loss=lambda k, config, gap=gap: 1 + k / 1000 + gap * (config["encoder.type"][0] == "U"))
+        (run,) = read_runs([folder])
+        (axis,) = [axis for axis in run.axes if axis.is_scientific]
+        assert said in conclusions.verdict(axis, True)
+        assert ("best 5: `BidirectionalRNNEncoder`" in conclusions.verdict(axis, True)) or not gap
+
+
+def test_answers_and_where_the_model_looked(texts: tuple[str, str]) -> None:
+    assert "of 1 sources of the dev set, 1 rightly" in texts[1]
+    assert r"| a \<b\> | A | A | yes |" in texts[1]
+    maps = [
+        data["data"][0] for data in Page(texts[0]).data() if "data" in data and data["data"][0]["type"] == "heatmap"
+    ]
+    assert [trace["z"] for trace in maps] == [EXAMPLE["attention"]]
+
+
+def test_a_search_without_a_report_has_a_report(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", trials=1)
+    first, *_ = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    (folder / "events.jsonl").write_text(first)
+    _, markdown = write_report([folder])
+    assert "No trial has a result yet" in markdown.read_text()
+    with EventLog(folder) as log:
+        log.append({"event": "trial", "trial": "trial-00000", "settings": {}, "config": {"model": "BasicSeq2Seq"}})
+    _, markdown = write_report([folder])
+    assert "The search was killed" in markdown.read_text()
+
+
+def test_damage_to_the_log_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", trials=3)
+    with open(folder / "events.jsonl", "ab") as log:
+        log.write(b"no event\n")
+    _, markdown = write_report([folder])
+    assert "events.jsonl" in markdown.read_text().split("## Ranking")[0]
+
+
+# --- several runs ---
+
+
+def test_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", loss=lambda k, config: 0.05 + k / 100)
+    page, markdown = write_report([folder, other], tmp_path / "both.html")
+    assert "The best trial of all is `trial-00000` of `other`" in markdown.read_text()
+    data = Page(page.read_text()).data()
+    (ranking,) = [part for part in data if isinstance(part, dict) and "rows" in part]
+    assert ranking["columns"][:3] == ["rank", "run", "trial"]
+    assert {row[1] for row in ranking["rows"]} == {"run", "other"}
+    lines = [
+        trace["name"] for part in data if "data" in part for trace in part["data"] if trace.get("line", {}).get("shape")
+    ]
+    assert lines == ["run", "run", "other", "other"]
+
+
+def test_all_that_is_wrong_with_the_folders_is_said_at_once(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = write_run(tmp_path / "loss", trials=2, text=SPACE.replace("dev.error_rate", "dev.loss"))
+    none = tmp_path / "none"
+    assert main(["report", str(folder), str(loss), str(none)]) == 2
+    said = capsys.readouterr().err
+    assert "none: is no folder of a search" in said
+    assert "run: minimize dev.error_rate, loss: minimize dev.loss" in said
+    with pytest.raises(ConfigError, match="cannot be written: No such file"):
+        write_report([folder], tmp_path / "missing" / "page.html")
+
+
+# --- the page ---
+
+
+def test_nothing_in_a_run_is_markup(texts: tuple[str, str]) -> None:
+    page = Page(texts[0])
+    assert not any("alert(1)" in text for attributes, text in page.scripts if not attributes.get("type"))
+    assert "<b>no</b>" not in texts[0]
+    for part in page.data():
+        shown = part["data"] if isinstance(part, dict) and "data" in part else part if isinstance(part, list) else []
+        for text in strings(shown):  # what plotly draws takes some tags
+            assert not re.search("<(?!br>|b>trial-|/b>|/?extra>)", text), text
+    assert r"\<script\>alert(1)\</script\>" in texts[1]
+    rows = [line for line in texts[1].splitlines() if line.startswith("| 1 |")]
+    assert rows
+
+
+def test_the_page_asks_for_nothing(texts: tuple[str, str]) -> None:
+    page = Page(texts[0])
+    links = [a[name] for a in page.attributes for name in ("src", "href") if a.get(name)]
+    assert links
+    assert all(str(link).startswith(("#", "data:")) for link in links)
+    assert len({a["id"] for a in page.attributes if a.get("id")}) == sum(1 for a in page.attributes if a.get("id"))
+
+
+def test_every_colour_has_a_twin_for_a_dark_page(texts: tuple[str, str]) -> None:
+    colours = {
+        text
+        for part in Page(texts[0]).data()
+        if isinstance(part, dict) and "data" in part
+        for text in strings(part)
+        if re.fullmatch("#[0-9a-f]{6}", text)
+    }
+    assert len(colours) > 5
+    assert colours <= set(figures.DARK)
+
+
+def test_axes_are_logarithmic_where_the_space_is(folder: Path) -> None:
+    (run,) = read_runs([folder])
+    types = {axis.key: figures.axis_plot(axis, run.metric).layout.xaxis.type for axis in run.axes}
+    assert [key for key, type_ in types.items() if type_ == "log"] == ["optimizer.learning_rate"]
+
+
+def test_every_curve_is_drawn_once_with_its_number(folder: Path) -> None:
+    (run,) = read_runs([folder])
+    curves, statuses = run.results.curves(), run.results.trials["status"].tolist()
+    figure = figures.learning_curves(curves, statuses, 3, [], run.metric)
+    found: dict[int, dict[int, float]] = {}
+    traces = [trace for trace in figure.data if trace.customdata]  # the others are the legend's
+    for trace in traces:
+        for number, x, y in zip(trace.customdata, trace.x, trace.y, strict=True):
+            if x is not None:
+                assert x not in found.setdefault(number, {})
+                found[number][x] = y
+    for number, trial in enumerate(curves):
+        known = curves[trial].dropna()
+        assert found.get(number, {}) == pytest.approx(known.to_dict(), rel=1e-4)
+    for trace in traces:
+        joined = zip(trace.customdata, trace.customdata[1:], trace.x, strict=False)
+        assert all(a == b or x is None for a, b, x in joined)  # a gap between two curves
+
+
+@pytest.mark.parametrize("low, high", [(0.1, 2.0), (1e-6, 1.0), (3.0, 4.0), (1e-4, 3e-3), (7e-9, 5e5)])
+def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low: float, high: float) -> None:
+    ticks = figures.log_ticks(low, high)
+    assert all(low * 0.99 <= value <= high * 1.01 for value, _ in ticks)
+    assert all(float(text) == pytest.approx(value, rel=0.01) for value, text in ticks)
+    assert 2 <= len(ticks) <= 15
+
+
+def test_text_and_tables_escape() -> None:
+    assert Text(f"a < b {code('<i>`x`')}").html() == "<p>a &lt; b <code>&lt;i&gt;&#x27;x&#x27;</code></p>"
+    table = Table(["a|b"], [["<i>\n*"]])
+    assert "&lt;i&gt;\n*</td>" in table.html()
+    assert table.markdown() == "| a\\|b |\n| --- |\n| \\<i\\> \\* |"
+
+
+def test_it_is_written_without_ray_and_torch(folder: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['ray'] = sys.modules['torch'] = None; from s2s_search.cli import main; "
+    code += f"sys.exit(main(['report', {str(folder)!r}, '--out', {str(tmp_path / 'page.html')!r}]))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == [str(tmp_path / "page.html"), str(tmp_path / "page.md")]
+
+
+def test_sections_hold_for_a_running_search_and_for_goals_that_go_up(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", text=SPACE.replace("dev.error_rate", "dev.bleu"), loss=lambda k, _: 1.0)
+    for trial, bleu in (("trial-00000", 3.0), ("trial-00002", 7.0)):
+        with EventLog(folder) as log:
+            log.append({"event": "report", "trial": trial, "step": 900, "dev.bleu": bleu, "status": "running"})
+    (run,) = read_runs([folder])
+    assert run.leads()["best"].tolist() == [3.0, 7.0, 7.0]
+    assert "`trial-00002` is the best of 2 trials" in conclusions.winner(run)
+    assert [section.title for section in sections([run])] == list(SECTIONS)
+    assert isinstance(run.importance, pd.DataFrame)
