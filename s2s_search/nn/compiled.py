@@ -1,7 +1,7 @@
 """The compiled loops of loops.c, where the installation found a C compiler; without them all runs on torch alone.
 
 They run steps on the CPU, in place of the loops over `forward(t)` and `backward(t)` in fused.py and fused_attention.py,
-on the same buffers.
+on the same buffers, and those of greedy decoding.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 4  # of loops.c
+VERSION = 5  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 
 
@@ -42,8 +42,15 @@ class Dropout(Arguments):
 
 class Attention(Arguments):
     _fields_ = fields(
-        "additive batch positions query_units memory_units units query values keys biases query_weights v weights"
-        " context hidden scratch d_weights d_context d_scores d_query d_query_part d_keys d_v"
+        "additive batch positions query_units memory_units units query values keys biases query_weights v sources"
+        " weights context hidden scratch d_weights d_context d_scores d_query d_query_part d_keys d_v"
+    )
+
+
+class Prediction(Arguments):
+    _fields_ = fields(
+        "batch time output_units memory_units vocabulary end ids sources all_ids mix mix_biases weights biases mixed"
+        " logits"
     )
 
 
@@ -101,4 +108,16 @@ def run(
         None if attention is None else ctypes.byref(attention),
         ctypes.c_int64(len(rows)),
         (ctypes.c_int64 * len(rows))(*rows),
+    )
+
+
+def greedy(dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction) -> None:
+    """Runs the loop over steps whose inputs are what the step before predicted."""
+    suffix, gemm = TYPES[dtype]
+    getattr(LIBRARY, f"greedy_{suffix}")(
+        ctypes.cast(getattr(BLAS, gemm), ctypes.c_void_p),
+        (Cell * len(cells))(*cells),
+        ctypes.c_int64(len(cells)),
+        None if attention is None else ctypes.byref(attention),
+        ctypes.byref(prediction),
     )

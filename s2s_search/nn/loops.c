@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 4 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 5 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -84,6 +84,7 @@ INLINED double exponential_double(double x) { return exp(x); }
 #define cell_t NAME(cell_t)
 #define dropout_t NAME(dropout_t)
 #define attention_t NAME(attention_t)
+#define prediction_t NAME(prediction_t)
 #define factor_t NAME(factor_t)
 #define factors_t NAME(factors_t)
 #define vector_t NAME(vector_t)
@@ -124,10 +125,20 @@ typedef struct {
     int64_t additive, batch, positions, query_units, memory_units, units;
     const REAL *query, *values, *keys, *biases;          /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
     const REAL *query_weights, *v;                       /* 2 W [H, A] and 2 v [A] */
+    const int64_t *sources;                              /* [B], whose values, keys and biases a row looks at; or none: its own */
     REAL *weights, *context, *hidden, *scratch;          /* [T, B, S], [T + 1, B, M], [T, B, S, A], the last [B, A] */
     const REAL *d_weights;
     REAL *d_context, *d_scores, *d_query, *d_query_part, *d_keys, *d_v;
 } attention_t;
+
+/* What greedy decoding predicts (greedy of fused_greedy.py): all that leaves a row out once it has ended moves the others up. */
+typedef struct {
+    int64_t batch, time, output_units, memory_units, vocabulary, end;
+    int64_t *ids, *sources, *all_ids;                    /* [B], of the last step; [B], whose they are; [B, T], 0 at first */
+    const REAL *mix, *mix_biases;                        /* [H + M, H] and [H]; or none, without attention */
+    const REAL *weights, *biases;                        /* [V, H] and [V] */
+    REAL *mixed, *logits;                                /* [B, H] and [B, V] */
+} prediction_t;
 
 /* --- matrix products --- */
 
@@ -190,7 +201,8 @@ INLINED void NAME(tile)(int64_t count, int64_t k, const REAL *a, int64_t a_row, 
 }
 
 /* `tile` for each count of rows on its own, so that all sums are in registers. */
-PANELS static void NAME(tiles)(int64_t count, int64_t k, const REAL *a, int64_t a_row, const REAL *panel, REAL *c, int64_t c_row)
+PANELS static void NAME(tiles)(int64_t count, int64_t k, const REAL *a, int64_t a_row, const REAL *panel, REAL *c,
+                               int64_t c_row)
 {
 #define COUNT(n)                                        \
     case n:                                             \
@@ -511,7 +523,8 @@ VECTORISED static void NAME(attend)(const attention_t *a, int64_t t, int64_t row
     const int64_t positions = a->positions, memory = a->memory_units, units = a->units;
     for (int64_t b = 0; b < rows; b++) {
         const REAL *query = a->query + (t * a->batch + b) * a->query_units;
-        const REAL *keys = a->keys + b * positions * units, *values = a->values + b * positions * memory;
+        const int64_t source = a->sources ? a->sources[b] : b;
+        const REAL *keys = a->keys + source * positions * units, *values = a->values + source * positions * memory;
         REAL *weights = a->weights + (t * a->batch + b) * positions;
         REAL *context = a->context + ((t + 1) * a->batch + b) * memory;
         if (a->additive) {
@@ -527,7 +540,7 @@ VECTORISED static void NAME(attend)(const attention_t *a, int64_t t, int64_t row
         } else {
             for (int64_t s = 0; s < positions; s++) weights[s] = inner(units, keys + s * units, query);
         }
-        for (int64_t s = 0; s < positions; s++) weights[s] += a->biases[b * positions + s];
+        for (int64_t s = 0; s < positions; s++) weights[s] += a->biases[source * positions + s];
         softmax(positions, weights);
         memset(context, 0, (size_t)memory * sizeof(REAL));
         for (int64_t s = 0; s < positions; s++) add_scaled(memory, weights[s], values + s * memory, context);
@@ -643,10 +656,116 @@ EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, con
     NAME(free_factors)(factors, count);
 }
 
+/* --- greedy decoding --- */
+
+VECTORISED static void NAME(hyperbolic_tangent)(int64_t size, REAL *restrict x)
+{
+#pragma omp simd
+    for (int64_t k = 0; k < size; k++) x[k] = 2 * sigmoid(2 * x[k]) - 1;
+}
+
+/* The first of the largest numbers. */
+VECTORISED static int64_t NAME(likeliest)(int64_t size, const REAL *restrict x)
+{
+    REAL most = x[0];
+#pragma omp simd reduction(max : most)
+    for (int64_t k = 1; k < size; k++) most = x[k] > most ? x[k] : most;
+    for (int64_t k = 0; k < size; k++)
+        if (x[k] == most) return k;
+    return 0;
+}
+
+/* The factors of a prediction's products. */
+typedef struct {
+    factor_t of_output, of_context, to_logits;
+} NAME(predictor_t);
+
+/* Makes the next ids of the outputs [B, H] and the contexts [B, M]. */
+static void NAME(predict)(const prediction_t *p, const NAME(predictor_t) *factors, const REAL *output, const REAL *context,
+                          int64_t t, int64_t rows)
+{
+    const int64_t units = p->output_units, vocabulary = p->vocabulary;
+    if (p->mix) {
+        for (int64_t b = 0; b < rows; b++) memcpy(p->mixed + b * units, p->mix_biases, (size_t)units * sizeof(REAL));
+        multiply(&factors->of_output, rows, output, units, p->mixed, units);
+        multiply(&factors->of_context, rows, context, p->memory_units, p->mixed, units);
+        NAME(hyperbolic_tangent)(rows * units, p->mixed);
+        output = p->mixed;
+    }
+    for (int64_t b = 0; b < rows; b++) memcpy(p->logits + b * vocabulary, p->biases, (size_t)vocabulary * sizeof(REAL));
+    multiply(&factors->to_logits, rows, output, units, p->logits, vocabulary);
+    for (int64_t b = 0; b < rows; b++) {
+        p->ids[b] = NAME(likeliest)(vocabulary, p->logits + b * vocabulary);
+        p->all_ids[p->sources[b] * p->time + t] = p->ids[b];
+    }
+}
+
+/* Moves the row b of a tensor [B, size] to an earlier place. */
+INLINED void NAME(move)(REAL *rows, int64_t size, int64_t b, int64_t to)
+{
+    memcpy(rows + to * size, rows + b * size, (size_t)size * sizeof(REAL));
+}
+
+/* Moves the rows that go on to the beginning, and returns how many they are. */
+static int64_t NAME(leave_out_ended)(const prediction_t *p, const cell_t *cells, int64_t count, REAL *context, int64_t rows)
+{
+    int64_t live = 0;
+    for (int64_t b = 0; b < rows; b++) {
+        if (p->ids[b] == p->end) continue;
+        if (live < b) {
+            for (const cell_t *cell = cells; cell < cells + count; cell++) {
+                const int64_t made = cell->after * cell->batch * cell->units;
+                NAME(move)(cell->output + made, cell->units, b, live);
+                if (!cell->gru) NAME(move)(cell->inside + made, cell->units, b, live);
+            }
+            if (context) NAME(move)(context, p->memory_units, b, live);
+            p->ids[live] = p->ids[b], p->sources[live] = p->sources[b];
+        }
+        live++;
+    }
+    return live;
+}
+
+/* The loop of `forward` on what it predicts itself: of the states it keeps the last two, and t is 0 for all but all_ids. */
+EXPORTED void NAME(greedy)(void *gemm, cell_t *cells, int64_t count, attention_t *attention, const prediction_t *p)
+{
+    const int64_t units = p->output_units, memory = p->memory_units;
+    factors_t *factors = NAME(factors)((gemm_t)gemm, "N", cells, count);
+    factor_t of_query = NAME(query_factor)((gemm_t)gemm, "N", attention);
+    NAME(predictor_t) predictor = {
+        factor((gemm_t)gemm, "N", p->batch, units, units, p->mix),
+        factor((gemm_t)gemm, "N", p->batch, memory, units, p->mix ? p->mix + units * units : 0),
+        factor((gemm_t)gemm, "T", p->batch, units, p->vocabulary, p->weights),
+    };
+    REAL *context = attention ? attention->context + p->batch * memory : 0;
+    int64_t rows = p->batch;
+    for (int64_t t = 0; t < p->time && rows; t++) {
+        const REAL *output = 0;
+        for (cell_t *cell = cells; cell < cells + count; cell++) {
+            cell->before = t % 2, cell->after = 1 - cell->before;
+            if (output) cell->below = output;
+            NAME(cell_forward)(cell, &factors[cell - cells], 0, rows);
+            output = cell->output + cell->after * cell->batch * cell->units;
+        }
+        if (attention) {
+            attention->query = output;
+            NAME(attention_forward)(attention, &of_query, 0, rows);
+        }
+        NAME(predict)(p, &predictor, output, context, t, rows);
+        rows = NAME(leave_out_ended)(p, cells, count, context, rows);
+    }
+    free(predictor.of_output.panels);
+    free(predictor.of_context.panels);
+    free(predictor.to_logits.panels);
+    free(of_query.panels);
+    NAME(free_factors)(factors, count);
+}
+
 #undef gemm_t
 #undef cell_t
 #undef dropout_t
 #undef attention_t
+#undef prediction_t
 #undef factor_t
 #undef factors_t
 #undef vector_t
