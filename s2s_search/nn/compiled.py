@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 5  # of loops.c
+VERSION = 6  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 
 
@@ -27,6 +27,12 @@ class Arguments(ctypes.Structure):
 
 def fields(names: str) -> list[tuple[str, type]]:
     return [(name, ctypes.c_int64) for name in names.split()]
+
+
+class Blas(Arguments):
+    """torch's matrix product and its threads."""
+
+    _fields_ = fields("gemm threads")
 
 
 class Cell(Arguments):
@@ -87,6 +93,15 @@ def usable(tensor: Tensor) -> bool:
     return hasattr(BLAS, TYPES[tensor.dtype][1])
 
 
+def function(name: str, dtype: torch.dtype) -> Any:
+    return getattr(LIBRARY, f"{name}_{TYPES[dtype][0]}")
+
+
+def blas(dtype: torch.dtype) -> Blas:
+    address = ctypes.cast(getattr(BLAS, TYPES[dtype][1]), ctypes.c_void_p).value
+    return Blas(gemm=address, threads=torch.get_num_threads())
+
+
 def run(
     direction: str,
     dtype: torch.dtype,
@@ -99,9 +114,8 @@ def run(
 
     With attention there is a dropout before each of the cells and before attention.
     """
-    suffix, gemm = TYPES[dtype]
-    getattr(LIBRARY, f"{direction}_{suffix}")(
-        ctypes.cast(getattr(BLAS, gemm), ctypes.c_void_p),
+    function(direction, dtype)(
+        ctypes.byref(blas(dtype)),
         (Cell * len(cells))(*cells),
         ctypes.c_int64(len(cells)),
         (Dropout * len(dropouts))(*dropouts),
@@ -113,9 +127,8 @@ def run(
 
 def greedy(dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction) -> None:
     """Runs the loop over steps whose inputs are what the step before predicted."""
-    suffix, gemm = TYPES[dtype]
-    getattr(LIBRARY, f"greedy_{suffix}")(
-        ctypes.cast(getattr(BLAS, gemm), ctypes.c_void_p),
+    function("greedy", dtype)(
+        ctypes.byref(blas(dtype)),
         (Cell * len(cells))(*cells),
         ctypes.c_int64(len(cells)),
         None if attention is None else ctypes.byref(attention),

@@ -3,8 +3,8 @@
    B rows of the batch, of which step t computes the first rows[t] · S source positions · H cell units · M memory units ·
    A attention units. All arrays lie in rows, time first: a state buffer is [T + 1, B, H], gates are [T, B, G].
 
-   The file is compiled for float and for double: it includes itself. Matrix products are torch's own, by BLAS' address, or
-   where the processor has vectors of 512 bits those of the panels below: they are sooner for the few rows of a batch. */
+   The file is compiled for float and for double: it includes itself. Matrix products are torch's own, by BLAS' address; on one
+   thread of a processor with vectors of 512 bits those of the panels below, which are sooner for the few rows of a batch. */
 
 #ifndef REAL
 
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 5 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 6 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -81,6 +81,7 @@ INLINED double exponential_double(double x) { return exp(x); }
 #else
 
 #define gemm_t NAME(gemm_t)
+#define blas_t NAME(blas_t)
 #define cell_t NAME(cell_t)
 #define dropout_t NAME(dropout_t)
 #define attention_t NAME(attention_t)
@@ -125,13 +126,13 @@ typedef struct {
     int64_t additive, batch, positions, query_units, memory_units, units;
     const REAL *query, *values, *keys, *biases;          /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
     const REAL *query_weights, *v;                       /* 2 W [H, A] and 2 v [A] */
-    const int64_t *sources;                              /* [B], whose values, keys and biases a row looks at; or none: its own */
+    const int64_t *sources;                              /* [B], whose values and keys a row looks at; or none: its own */
     REAL *weights, *context, *hidden, *scratch;          /* [T, B, S], [T + 1, B, M], [T, B, S, A], the last [B, A] */
     const REAL *d_weights;
     REAL *d_context, *d_scores, *d_query, *d_query_part, *d_keys, *d_v;
 } attention_t;
 
-/* What greedy decoding predicts (greedy of fused_greedy.py): all that leaves a row out once it has ended moves the others up. */
+/* What greedy decoding predicts (fused_greedy.py). Rows that have ended leave it, and the others move up. */
 typedef struct {
     int64_t batch, time, output_units, memory_units, vocabulary, end;
     int64_t *ids, *sources, *all_ids;                    /* [B], of the last step; [B], whose they are; [B, T], 0 at first */
@@ -142,10 +143,16 @@ typedef struct {
 
 /* --- matrix products --- */
 
+/* BLAS, and how many threads it uses: panels are for one. */
+typedef struct {
+    gemm_t gemm;
+    int64_t threads;
+} blas_t;
+
 /* The right factor of many products: b [k, m] or with "T" the transpose of b [m, k]. Where it is made of panels, these are
    [m / PANEL, k, PANEL], zero past the last column, and `copy` has room for a left factor. */
 typedef struct {
-    gemm_t gemm;
+    const blas_t *blas;
     const char *transpose;
     int64_t k, m;
     const REAL *b;
@@ -161,7 +168,8 @@ static void NAME(make_panels)(factor_t *factor, int64_t n)
 {
     const int64_t k = factor->k, m = factor->m, panels = (m + PANEL - 1) / PANEL, line = VECTOR_BYTES / (int64_t)sizeof(REAL);
     const size_t size = (size_t)(panels * k * PANEL + n * (k + line)) * sizeof(REAL);
-    if (__builtin_cpu_supports("avx512f")) factor->panels = aligned_alloc(VECTOR_BYTES, size + -size % VECTOR_BYTES);
+    if (factor->blas->threads == 1 && __builtin_cpu_supports("avx512f"))
+        factor->panels = aligned_alloc(VECTOR_BYTES, size + -size % VECTOR_BYTES);
     if (!factor->panels) return;
     factor->copy = factor->panels + panels * k * PANEL;
     for (int64_t j = 0; j < m; j += PANEL) {
@@ -243,9 +251,9 @@ static void NAME(multiply_panels)(const factor_t *factor, int64_t n, const REAL 
 #endif
 
 /* A factor of products with up to n rows. */
-static factor_t factor(gemm_t gemm, const char *transpose, int64_t n, int64_t k, int64_t m, const REAL *b)
+static factor_t factor(const blas_t *blas, const char *transpose, int64_t n, int64_t k, int64_t m, const REAL *b)
 {
-    factor_t made = {gemm, transpose, k, m, b, 0, 0};
+    factor_t made = {blas, transpose, k, m, b, 0, 0};
 #ifdef PANELS
     if (b) NAME(make_panels)(&made, n);
 #endif
@@ -264,8 +272,8 @@ static void multiply(const factor_t *b, int64_t n, const REAL *a, int64_t a_row,
     /* BLAS counts columns first, hence the order of a and b. */
     const int rows = (int)n, inner_size = (int)b->k, columns = (int)b->m, a_step = (int)a_row, c_step = (int)c_row;
     const REAL one = 1;
-    b->gemm(b->transpose, "N", &columns, &rows, &inner_size, &one, b->b, *b->transpose == 'T' ? &inner_size : &columns, a,
-            &a_step, &one, c, &c_step);
+    b->blas->gemm(b->transpose, "N", &columns, &rows, &inner_size, &one, b->b,
+                  *b->transpose == 'T' ? &inner_size : &columns, a, &a_step, &one, c, &c_step);
 }
 
 INLINED REAL sigmoid(REAL x) { return 1 / (1 + NAME(exponential)(-x)); }
@@ -415,7 +423,7 @@ typedef struct {
     factor_t weights, candidate_weights, below_weights;
 } factors_t;
 
-static factors_t *NAME(factors)(gemm_t gemm, const char *transpose, const cell_t *cells, int64_t count)
+static factors_t *NAME(factors)(const blas_t *blas, const char *transpose, const cell_t *cells, int64_t count)
 {
     const int forward = *transpose == 'N';
     factors_t *made = malloc((size_t)count * sizeof(factors_t));
@@ -425,9 +433,9 @@ static factors_t *NAME(factors)(gemm_t gemm, const char *transpose, const cell_t
         const int64_t of_state = cell->gru ? 2 * units : width;
         const REAL *below = forward || cell->d_below ? cell->below_weights : 0;
         made[cell - cells] = (factors_t){
-            factor(gemm, transpose, n, forward ? units : of_state, forward ? of_state : units, cell->weights),
-            factor(gemm, transpose, n, units, units, cell->candidate_weights),
-            factor(gemm, transpose, n, forward ? cell->below_units : width, forward ? width : cell->below_units, below),
+            factor(blas, transpose, n, forward ? units : of_state, forward ? of_state : units, cell->weights),
+            factor(blas, transpose, n, units, units, cell->candidate_weights),
+            factor(blas, transpose, n, forward ? cell->below_units : width, forward ? width : cell->below_units, below),
         };
     }
     return made;
@@ -588,11 +596,11 @@ VECTORISED static void NAME(attend_backward)(const attention_t *a, int64_t t, in
 }
 
 /* The factor of additive attention's queries, or of the gradients of their projections. */
-static factor_t NAME(query_factor)(gemm_t gemm, const char *transpose, const attention_t *a)
+static factor_t NAME(query_factor)(const blas_t *blas, const char *transpose, const attention_t *a)
 {
-    if (!a || !a->additive) return factor(gemm, transpose, 0, 0, 0, 0);
+    if (!a || !a->additive) return factor(blas, transpose, 0, 0, 0, 0);
     const int forward = *transpose == 'N';
-    return factor(gemm, transpose, a->batch, forward ? a->query_units : a->units, forward ? a->units : a->query_units,
+    return factor(blas, transpose, a->batch, forward ? a->query_units : a->units, forward ? a->units : a->query_units,
                   a->query_weights);
 }
 
@@ -617,11 +625,11 @@ static void NAME(attention_backward)(const attention_t *a, const factor_t *of_qu
 
 /* Runs `count` layers, each over the outputs of the one below, and attention over the last one's, if there is any; then each
    of them takes the output of a dropout. Time goes backwards where a layer's `before` is 1: that is for a layer alone. */
-EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, const dropout_t *dropouts,
+EXPORTED void NAME(forward)(const blas_t *blas, const cell_t *cells, int64_t count, const dropout_t *dropouts,
                             const attention_t *attention, int64_t time, const int64_t *rows)
 {
-    factors_t *factors = NAME(factors)((gemm_t)gemm, "N", cells, count);
-    factor_t of_query = NAME(query_factor)((gemm_t)gemm, "N", attention);
+    factors_t *factors = NAME(factors)(blas, "N", cells, count);
+    factor_t of_query = NAME(query_factor)(blas, "N", attention);
     for (int64_t step = 0; step < time; step++) {
         const int64_t t = cells->before ? time - 1 - step : step;
         for (int64_t k = 0; k < count; k++) {
@@ -636,11 +644,11 @@ EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, cons
     NAME(free_factors)(factors, count);
 }
 
-EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, const dropout_t *dropouts,
+EXPORTED void NAME(backward)(const blas_t *blas, const cell_t *cells, int64_t count, const dropout_t *dropouts,
                              const attention_t *attention, int64_t time, const int64_t *rows)
 {
-    factors_t *factors = NAME(factors)((gemm_t)gemm, "T", cells, count);
-    factor_t of_query = NAME(query_factor)((gemm_t)gemm, "T", attention);
+    factors_t *factors = NAME(factors)(blas, "T", cells, count);
+    factor_t of_query = NAME(query_factor)(blas, "T", attention);
     for (int64_t step = time - 1; step >= 0; step--) {
         const int64_t t = cells->before ? time - 1 - step : step;
         if (attention) {
@@ -727,15 +735,15 @@ static int64_t NAME(leave_out_ended)(const prediction_t *p, const cell_t *cells,
 }
 
 /* The loop of `forward` on what it predicts itself: of the states it keeps the last two, and t is 0 for all but all_ids. */
-EXPORTED void NAME(greedy)(void *gemm, cell_t *cells, int64_t count, attention_t *attention, const prediction_t *p)
+EXPORTED void NAME(greedy)(const blas_t *blas, cell_t *cells, int64_t count, attention_t *attention, const prediction_t *p)
 {
     const int64_t units = p->output_units, memory = p->memory_units;
-    factors_t *factors = NAME(factors)((gemm_t)gemm, "N", cells, count);
-    factor_t of_query = NAME(query_factor)((gemm_t)gemm, "N", attention);
+    factors_t *factors = NAME(factors)(blas, "N", cells, count);
+    factor_t of_query = NAME(query_factor)(blas, "N", attention);
     NAME(predictor_t) predictor = {
-        factor((gemm_t)gemm, "N", p->batch, units, units, p->mix),
-        factor((gemm_t)gemm, "N", p->batch, memory, units, p->mix ? p->mix + units * units : 0),
-        factor((gemm_t)gemm, "T", p->batch, units, p->vocabulary, p->weights),
+        factor(blas, "N", p->batch, units, units, p->mix),
+        factor(blas, "N", p->batch, memory, units, p->mix ? p->mix + units * units : 0),
+        factor(blas, "T", p->batch, units, p->vocabulary, p->weights),
     };
     REAL *context = attention ? attention->context + p->batch * memory : 0;
     int64_t rows = p->batch;
@@ -762,6 +770,7 @@ EXPORTED void NAME(greedy)(void *gemm, cell_t *cells, int64_t count, attention_t
 }
 
 #undef gemm_t
+#undef blas_t
 #undef cell_t
 #undef dropout_t
 #undef attention_t
