@@ -83,7 +83,8 @@ def decode_all(model: Seq2Seq, sources: Sources, beam: int) -> None:
 
 
 def plainly(run: Callable[[], None]) -> None:
-    with mock.patch.object(generate, "make_stepper", PlainStepper):
+    never = mock.patch.object(generate, "greedy_ids", return_value=None)
+    with never, mock.patch.object(generate, "make_stepper", PlainStepper):
         run()
 
 

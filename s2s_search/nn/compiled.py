@@ -1,7 +1,7 @@
 """The compiled loops of loops.c, where the installation found a C compiler; without them all runs on torch alone.
 
 They run steps on the CPU, in place of the loops over `forward(t)` and `backward(t)` in fused.py and fused_attention.py,
-on the same buffers.
+on the same buffers, and those of greedy decoding.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 4  # of loops.c
+VERSION = 6  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 
 
@@ -29,6 +29,12 @@ def fields(names: str) -> list[tuple[str, type]]:
     return [(name, ctypes.c_int64) for name in names.split()]
 
 
+class Blas(Arguments):
+    """torch's matrix product and its threads."""
+
+    _fields_ = fields("gemm threads")
+
+
 class Cell(Arguments):
     _fields_ = fields(
         "gru batch units below_units before after gate_rows inside_rows lengths gates output inside half_tanh ids table"
@@ -42,8 +48,15 @@ class Dropout(Arguments):
 
 class Attention(Arguments):
     _fields_ = fields(
-        "additive batch positions query_units memory_units units query values keys biases query_weights v weights"
-        " context hidden scratch d_weights d_context d_scores d_query d_query_part d_keys d_v"
+        "additive batch positions query_units memory_units units query values keys biases query_weights v sources"
+        " weights context hidden scratch d_weights d_context d_scores d_query d_query_part d_keys d_v"
+    )
+
+
+class Prediction(Arguments):
+    _fields_ = fields(
+        "batch time output_units memory_units vocabulary end ids sources all_ids mix mix_biases weights biases mixed"
+        " logits"
     )
 
 
@@ -80,6 +93,15 @@ def usable(tensor: Tensor) -> bool:
     return hasattr(BLAS, TYPES[tensor.dtype][1])
 
 
+def function(name: str, dtype: torch.dtype) -> Any:
+    return getattr(LIBRARY, f"{name}_{TYPES[dtype][0]}")
+
+
+def blas(dtype: torch.dtype) -> Blas:
+    address = ctypes.cast(getattr(BLAS, TYPES[dtype][1]), ctypes.c_void_p).value
+    return Blas(gemm=address, threads=torch.get_num_threads())
+
+
 def run(
     direction: str,
     dtype: torch.dtype,
@@ -92,13 +114,23 @@ def run(
 
     With attention there is a dropout before each of the cells and before attention.
     """
-    suffix, gemm = TYPES[dtype]
-    getattr(LIBRARY, f"{direction}_{suffix}")(
-        ctypes.cast(getattr(BLAS, gemm), ctypes.c_void_p),
+    function(direction, dtype)(
+        ctypes.byref(blas(dtype)),
         (Cell * len(cells))(*cells),
         ctypes.c_int64(len(cells)),
         (Dropout * len(dropouts))(*dropouts),
         None if attention is None else ctypes.byref(attention),
         ctypes.c_int64(len(rows)),
         (ctypes.c_int64 * len(rows))(*rows),
+    )
+
+
+def greedy(dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction) -> None:
+    """Runs the loop over steps whose inputs are what the step before predicted."""
+    function("greedy", dtype)(
+        ctypes.byref(blas(dtype)),
+        (Cell * len(cells))(*cells),
+        ctypes.c_int64(len(cells)),
+        None if attention is None else ctypes.byref(attention),
+        ctypes.byref(prediction),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from s2s_search.nn.cells import positions_within
+from s2s_search.nn.fused_greedy import greedy_ids
 from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stepping import make_stepper
 
@@ -53,6 +54,8 @@ def greedy(
 @torch.no_grad()
 def greedy_from(model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits: bool = False) -> Generated:
     """`greedy` for encoded sources."""
+    if not keep_logits and (all_ids := greedy_ids(model, encoding, max_length)) is not None:
+        return Generated(*cut_at_end(all_ids, model.end_id))
     source_lengths = encoding.encoder_output.lengths
     stepper = make_stepper(model, encoding, beams=1)
     state = stepper.start()

@@ -3,15 +3,17 @@
    B rows of the batch, of which step t computes the first rows[t] · S source positions · H cell units · M memory units ·
    A attention units. All arrays lie in rows, time first: a state buffer is [T + 1, B, H], gates are [T, B, G].
 
-   The file is compiled for float and for double: it includes itself. Matrix products are torch's own, by BLAS' address. */
+   The file is compiled for float and for double: it includes itself. Matrix products are torch's own, by BLAS' address; on one
+   thread of a processor with vectors of 512 bits those of the panels below, which are sooner for the few rows of a batch. */
 
 #ifndef REAL
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define VERSION 4 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 6 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -30,6 +32,14 @@
 #define INLINED static inline __attribute__((always_inline))
 #else
 #define INLINED static inline
+#endif
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#define PANELS __attribute__((target("avx512f")))
+#define VECTOR_BYTES 64
+#define PANEL (2 * VECTOR_BYTES / (int64_t)sizeof(REAL)) /* columns */
+#define TILE 14                                         /* rows: 28 of the 32 registers hold sums */
+#define PAGE 4096                                       /* rows as far apart as this push each other out of the cache */
 #endif
 
 EXPORTED int64_t version(void) { return VERSION; }
@@ -71,9 +81,15 @@ INLINED double exponential_double(double x) { return exp(x); }
 #else
 
 #define gemm_t NAME(gemm_t)
+#define blas_t NAME(blas_t)
 #define cell_t NAME(cell_t)
 #define dropout_t NAME(dropout_t)
 #define attention_t NAME(attention_t)
+#define prediction_t NAME(prediction_t)
+#define factor_t NAME(factor_t)
+#define factors_t NAME(factors_t)
+#define vector_t NAME(vector_t)
+#define factor NAME(factor)
 #define multiply NAME(multiply)
 #define sigmoid NAME(sigmoid)
 #define softmax NAME(softmax)
@@ -110,20 +126,154 @@ typedef struct {
     int64_t additive, batch, positions, query_units, memory_units, units;
     const REAL *query, *values, *keys, *biases;          /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
     const REAL *query_weights, *v;                       /* 2 W [H, A] and 2 v [A] */
+    const int64_t *sources;                              /* [B], whose values and keys a row looks at; or none: its own */
     REAL *weights, *context, *hidden, *scratch;          /* [T, B, S], [T + 1, B, M], [T, B, S, A], the last [B, A] */
     const REAL *d_weights;
     REAL *d_context, *d_scores, *d_query, *d_query_part, *d_keys, *d_v;
 } attention_t;
 
-/* c [n, m] += a [n, k] b, for b [k, m] or with "T" for the transpose of b [m, k]; a row of a and of c is `a_row` and `c_row`
-   numbers long. BLAS counts columns first, hence the order of a and b. */
-static void multiply(gemm_t gemm, const char *transpose, int64_t n, int64_t k, int64_t m, const REAL *a, int64_t a_row,
-                     const REAL *b, REAL *c, int64_t c_row)
+/* What greedy decoding predicts (fused_greedy.py). Rows that have ended leave it, and the others move up. */
+typedef struct {
+    int64_t batch, time, output_units, memory_units, vocabulary, end;
+    int64_t *ids, *sources, *all_ids;                    /* [B], of the last step; [B], whose they are; [B, T], 0 at first */
+    const REAL *mix, *mix_biases;                        /* [H + M, H] and [H]; or none, without attention */
+    const REAL *weights, *biases;                        /* [V, H] and [V] */
+    REAL *mixed, *logits;                                /* [B, H] and [B, V] */
+} prediction_t;
+
+/* --- matrix products --- */
+
+/* BLAS, and how many threads it uses: panels are for one. */
+typedef struct {
+    gemm_t gemm;
+    int64_t threads;
+} blas_t;
+
+/* The right factor of many products: b [k, m] or with "T" the transpose of b [m, k]. Where it is made of panels, these are
+   [m / PANEL, k, PANEL], zero past the last column, and `copy` has room for a left factor. */
+typedef struct {
+    const blas_t *blas;
+    const char *transpose;
+    int64_t k, m;
+    const REAL *b;
+    REAL *panels, *copy;
+} factor_t;
+
+#ifdef PANELS
+
+typedef REAL vector_t __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+/* The panels of a factor of products with up to n rows; none where the processor or the memory does not suffice. */
+static void NAME(make_panels)(factor_t *factor, int64_t n)
 {
-    const int rows = (int)n, inner_size = (int)k, columns = (int)m, a_step = (int)a_row, c_step = (int)c_row;
+    const int64_t k = factor->k, m = factor->m, panels = (m + PANEL - 1) / PANEL, line = VECTOR_BYTES / (int64_t)sizeof(REAL);
+    const size_t size = (size_t)(panels * k * PANEL + n * (k + line)) * sizeof(REAL);
+    if (factor->blas->threads == 1 && __builtin_cpu_supports("avx512f"))
+        factor->panels = aligned_alloc(VECTOR_BYTES, size + -size % VECTOR_BYTES);
+    if (!factor->panels) return;
+    factor->copy = factor->panels + panels * k * PANEL;
+    for (int64_t j = 0; j < m; j += PANEL) {
+        REAL *restrict panel = factor->panels + j * k;
+        const int64_t columns = m - j < PANEL ? m - j : PANEL;
+        if (columns < PANEL) memset(panel, 0, (size_t)(k * PANEL) * sizeof(REAL));
+        if (*factor->transpose == 'N') {
+            for (int64_t i = 0; i < k; i++) memcpy(panel + i * PANEL, factor->b + i * m + j, (size_t)columns * sizeof(REAL));
+            continue;
+        }
+        for (int64_t first = 0; first < k; first += line) /* a cache line at a time */
+            for (int64_t c = 0; c < columns; c++)
+                for (int64_t i = first; i < first + line && i < k; i++) panel[i * PANEL + c] = factor->b[(j + c) * k + i];
+    }
+}
+
+/* c [count, PANEL] += a [count, k] panel. */
+INLINED void NAME(tile)(int64_t count, int64_t k, const REAL *a, int64_t a_row, const REAL *panel, REAL *c, int64_t c_row)
+{
+    const int64_t half = PANEL / 2;
+    vector_t left[TILE], right[TILE];
+    for (int64_t i = 0; i < count; i++) {
+        left[i] = *(const vector_t *)(c + i * c_row);
+        right[i] = *(const vector_t *)(c + i * c_row + half);
+    }
+    for (int64_t q = 0; q < k; q++, panel += PANEL) {
+        const vector_t panel_left = *(const vector_t *)panel, panel_right = *(const vector_t *)(panel + half);
+        for (int64_t i = 0; i < count; i++) {
+            left[i] += a[i * a_row + q] * panel_left;
+            right[i] += a[i * a_row + q] * panel_right;
+        }
+    }
+    for (int64_t i = 0; i < count; i++) {
+        *(vector_t *)(c + i * c_row) = left[i];
+        *(vector_t *)(c + i * c_row + half) = right[i];
+    }
+}
+
+/* `tile` for each count of rows on its own, so that all sums are in registers. */
+PANELS static void NAME(tiles)(int64_t count, int64_t k, const REAL *a, int64_t a_row, const REAL *panel, REAL *c,
+                               int64_t c_row)
+{
+#define COUNT(n)                                        \
+    case n:                                             \
+        NAME(tile)(n, k, a, a_row, panel, c, c_row);    \
+        break;
+    switch (count) {
+        COUNT(1) COUNT(2) COUNT(3) COUNT(4) COUNT(5) COUNT(6) COUNT(7)
+        COUNT(8) COUNT(9) COUNT(10) COUNT(11) COUNT(12) COUNT(13) COUNT(14)
+    }
+#undef COUNT
+}
+
+static void NAME(multiply_panels)(const factor_t *factor, int64_t n, const REAL *a, int64_t a_row, REAL *c, int64_t c_row)
+{
+    const int64_t k = factor->k, m = factor->m, copy_row = k + VECTOR_BYTES / (int64_t)sizeof(REAL);
+    if (a_row * (int64_t)sizeof(REAL) % PAGE == 0) {
+        for (int64_t i = 0; i < n; i++) memcpy(factor->copy + i * copy_row, a + i * a_row, (size_t)k * sizeof(REAL));
+        a = factor->copy, a_row = copy_row;
+    }
+    for (int64_t j = 0; j < m; j += PANEL) {
+        const REAL *panel = factor->panels + j * k;
+        int64_t count, left = (n + TILE - 1) / TILE;
+        for (int64_t i = 0; i < n; i += count, left--) {
+            count = (n - i + left - 1) / left;
+            REAL *part = c + i * c_row + j;
+            if (m - j >= PANEL) {
+                NAME(tiles)(count, k, a + i * a_row, a_row, panel, part, c_row);
+                continue;
+            }
+            REAL sums[TILE * PANEL] = {0};
+            NAME(tiles)(count, k, a + i * a_row, a_row, panel, sums, PANEL);
+            for (int64_t r = 0; r < count; r++)
+                for (int64_t l = 0; l < m - j; l++) part[r * c_row + l] += sums[r * PANEL + l];
+        }
+    }
+}
+
+#endif
+
+/* A factor of products with up to n rows. */
+static factor_t factor(const blas_t *blas, const char *transpose, int64_t n, int64_t k, int64_t m, const REAL *b)
+{
+    factor_t made = {blas, transpose, k, m, b, 0, 0};
+#ifdef PANELS
+    if (b) NAME(make_panels)(&made, n);
+#endif
+    return made;
+}
+
+/* c [n, m] += a [n, k] b, where a row of a and of c is `a_row` and `c_row` numbers long. */
+static void multiply(const factor_t *b, int64_t n, const REAL *a, int64_t a_row, REAL *c, int64_t c_row)
+{
+#ifdef PANELS
+    if (b->panels) {
+        NAME(multiply_panels)(b, n, a, a_row, c, c_row);
+        return;
+    }
+#endif
+    /* BLAS counts columns first, hence the order of a and b. */
+    const int rows = (int)n, inner_size = (int)b->k, columns = (int)b->m, a_step = (int)a_row, c_step = (int)c_row;
     const REAL one = 1;
-    gemm(transpose, "N", &columns, &rows, &inner_size, &one, b, *transpose == 'T' ? &inner_size : &columns, a, &a_step, &one,
-         c, &c_step);
+    b->blas->gemm(b->transpose, "N", &columns, &rows, &inner_size, &one, b->b,
+                  *b->transpose == 'T' ? &inner_size : &columns, a, &a_step, &one, c, &c_step);
 }
 
 INLINED REAL sigmoid(REAL x) { return 1 / (1 + NAME(exponential)(-x)); }
@@ -268,7 +418,40 @@ VECTORISED static void NAME(gru_backward)(int64_t rows, int64_t units, REAL *res
 
 /* --- a step of any cell --- */
 
-static void NAME(cell_forward)(const cell_t *cell, gemm_t gemm, int64_t t, int64_t rows)
+/* The factors of a cell's products. */
+typedef struct {
+    factor_t weights, candidate_weights, below_weights;
+} factors_t;
+
+static factors_t *NAME(factors)(const blas_t *blas, const char *transpose, const cell_t *cells, int64_t count)
+{
+    const int forward = *transpose == 'N';
+    factors_t *made = malloc((size_t)count * sizeof(factors_t));
+    if (!made) abort();
+    for (const cell_t *cell = cells; cell < cells + count; cell++) {
+        const int64_t n = cell->batch, units = cell->units, width = (cell->gru ? 3 : 4) * units;
+        const int64_t of_state = cell->gru ? 2 * units : width;
+        const REAL *below = forward || cell->d_below ? cell->below_weights : 0;
+        made[cell - cells] = (factors_t){
+            factor(blas, transpose, n, forward ? units : of_state, forward ? of_state : units, cell->weights),
+            factor(blas, transpose, n, units, units, cell->candidate_weights),
+            factor(blas, transpose, n, forward ? cell->below_units : width, forward ? width : cell->below_units, below),
+        };
+    }
+    return made;
+}
+
+static void NAME(free_factors)(factors_t *factors, int64_t count)
+{
+    for (int64_t k = 0; k < count; k++) {
+        free(factors[k].weights.panels);
+        free(factors[k].candidate_weights.panels);
+        free(factors[k].below_weights.panels);
+    }
+    free(factors);
+}
+
+static void NAME(cell_forward)(const cell_t *cell, const factors_t *factors, int64_t t, int64_t rows)
 {
     const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units, state = cell->batch * units;
     const int64_t before = (t + cell->before) % cell->inside_rows * state;
@@ -280,22 +463,22 @@ static void NAME(cell_forward)(const cell_t *cell, gemm_t gemm, int64_t t, int64
         for (int64_t b = 0; b < rows; b++)
             memcpy(gates + b * width, cell->table + cell->ids[t * cell->batch + b] * width, (size_t)width * sizeof(REAL));
     if (cell->below)
-        multiply(gemm, "N", rows, cell->below_units, width, cell->below + t * cell->batch * cell->below_units, cell->below_units,
-                 cell->below_weights, gates, width);
+        multiply(&factors->below_weights, rows, cell->below + t * cell->batch * cell->below_units, cell->below_units, gates,
+                 width);
     if (cell->gru) {
         REAL *reset_h = cell->inside + t % cell->inside_rows * state;
-        multiply(gemm, "N", rows, units, 2 * units, h, units, cell->weights, gates, width);
+        multiply(&factors->weights, rows, h, units, gates, width);
         NAME(gru_reset)(rows, units, gates, h, reset_h);
-        multiply(gemm, "N", rows, units, units, reset_h, units, cell->candidate_weights, gates + 2 * units, width);
+        multiply(&factors->candidate_weights, rows, reset_h, units, gates + 2 * units, width);
         NAME(gru_forward)(rows, units, cell->lengths, t, gates, h, new_h);
     } else {
-        multiply(gemm, "N", rows, units, width, h, units, cell->weights, gates, width);
+        multiply(&factors->weights, rows, h, units, gates, width);
         NAME(lstm_forward)(rows, units, cell->lengths, t, gates, cell->inside + before, cell->inside + after,
                            cell->half_tanh + after, new_h);
     }
 }
 
-static void NAME(cell_backward)(const cell_t *cell, gemm_t gemm, int64_t t, int64_t rows)
+static void NAME(cell_backward)(const cell_t *cell, const factors_t *factors, int64_t t, int64_t rows)
 {
     const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units, state = cell->batch * units;
     REAL *gates = cell->gates + t * cell->batch * width;
@@ -306,17 +489,17 @@ static void NAME(cell_backward)(const cell_t *cell, gemm_t gemm, int64_t t, int6
         REAL *d_candidate = cell->scratch, *d_reset_h = d_candidate + state;
         NAME(gru_candidate)(rows, units, gates, d_h, d_candidate);
         memset(d_reset_h, 0, (size_t)(rows * units) * sizeof(REAL));
-        multiply(gemm, "T", rows, units, units, d_candidate, units, cell->candidate_weights, d_reset_h, units);
+        multiply(&factors->candidate_weights, rows, d_candidate, units, d_reset_h, units);
         NAME(gru_backward)(rows, units, gates, h, d_reset_h, d_candidate, d_h, d_previous);
-        multiply(gemm, "T", rows, 2 * units, units, gates, width, cell->weights, d_previous, units);
+        multiply(&factors->weights, rows, gates, width, d_previous, units);
     } else {
         NAME(lstm_backward)(rows, units, gates, cell->inside + (t + cell->before) * state,
                             cell->half_tanh + (t + cell->after) * state, d_h, cell->d_c);
-        multiply(gemm, "T", rows, width, units, gates, width, cell->weights, d_previous, units);
+        multiply(&factors->weights, rows, gates, width, d_previous, units);
     }
     if (cell->d_below)
-        multiply(gemm, "T", rows, width, cell->below_units, gates, width, cell->below_weights,
-                 cell->d_below + t * cell->batch * cell->below_units, cell->below_units);
+        multiply(&factors->below_weights, rows, gates, width, cell->d_below + t * cell->batch * cell->below_units,
+                 cell->below_units);
 }
 
 /* --- dropout --- */
@@ -343,12 +526,13 @@ VECTORISED static void NAME(dropout_backward)(const dropout_t *dropout, int64_t 
 
 /* --- attention --- */
 
-VECTORISED static void NAME(attention_forward)(const attention_t *a, int64_t t, int64_t rows)
+VECTORISED static void NAME(attend)(const attention_t *a, int64_t t, int64_t rows)
 {
     const int64_t positions = a->positions, memory = a->memory_units, units = a->units;
     for (int64_t b = 0; b < rows; b++) {
         const REAL *query = a->query + (t * a->batch + b) * a->query_units;
-        const REAL *keys = a->keys + b * positions * units, *values = a->values + b * positions * memory;
+        const int64_t source = a->sources ? a->sources[b] : b;
+        const REAL *keys = a->keys + source * positions * units, *values = a->values + source * positions * memory;
         REAL *weights = a->weights + (t * a->batch + b) * positions;
         REAL *context = a->context + ((t + 1) * a->batch + b) * memory;
         if (a->additive) {
@@ -364,14 +548,14 @@ VECTORISED static void NAME(attention_forward)(const attention_t *a, int64_t t, 
         } else {
             for (int64_t s = 0; s < positions; s++) weights[s] = inner(units, keys + s * units, query);
         }
-        for (int64_t s = 0; s < positions; s++) weights[s] += a->biases[b * positions + s];
+        for (int64_t s = 0; s < positions; s++) weights[s] += a->biases[source * positions + s];
         softmax(positions, weights);
         memset(context, 0, (size_t)memory * sizeof(REAL));
         for (int64_t s = 0; s < positions; s++) add_scaled(memory, weights[s], values + s * memory, context);
     }
 }
 
-VECTORISED static void NAME(attention_backward)(const attention_t *a, int64_t t, int64_t rows)
+VECTORISED static void NAME(attend_backward)(const attention_t *a, int64_t t, int64_t rows)
 {
     const int64_t positions = a->positions, memory = a->memory_units, units = a->units;
     for (int64_t b = 0; b < rows; b++) {
@@ -411,56 +595,190 @@ VECTORISED static void NAME(attention_backward)(const attention_t *a, int64_t t,
     }
 }
 
+/* The factor of additive attention's queries, or of the gradients of their projections. */
+static factor_t NAME(query_factor)(const blas_t *blas, const char *transpose, const attention_t *a)
+{
+    if (!a || !a->additive) return factor(blas, transpose, 0, 0, 0, 0);
+    const int forward = *transpose == 'N';
+    return factor(blas, transpose, a->batch, forward ? a->query_units : a->units, forward ? a->units : a->query_units,
+                  a->query_weights);
+}
+
+static void NAME(attention_forward)(const attention_t *a, const factor_t *of_query, int64_t t, int64_t rows)
+{
+    if (a->additive) {
+        memset(a->scratch, 0, (size_t)(rows * a->units) * sizeof(REAL));
+        multiply(of_query, rows, a->query + t * a->batch * a->query_units, a->query_units, a->scratch, a->units);
+    }
+    NAME(attend)(a, t, rows);
+}
+
+static void NAME(attention_backward)(const attention_t *a, const factor_t *of_query, int64_t t, int64_t rows)
+{
+    NAME(attend_backward)(a, t, rows);
+    if (a->additive)
+        multiply(of_query, rows, a->d_query_part + t * a->batch * a->units, a->units,
+                 a->d_query + t * a->batch * a->query_units, a->query_units);
+}
+
 /* --- the loops --- */
 
 /* Runs `count` layers, each over the outputs of the one below, and attention over the last one's, if there is any; then each
    of them takes the output of a dropout. Time goes backwards where a layer's `before` is 1: that is for a layer alone. */
-EXPORTED void NAME(forward)(void *gemm, const cell_t *cells, int64_t count, const dropout_t *dropouts,
+EXPORTED void NAME(forward)(const blas_t *blas, const cell_t *cells, int64_t count, const dropout_t *dropouts,
                             const attention_t *attention, int64_t time, const int64_t *rows)
 {
+    factors_t *factors = NAME(factors)(blas, "N", cells, count);
+    factor_t of_query = NAME(query_factor)(blas, "N", attention);
     for (int64_t step = 0; step < time; step++) {
         const int64_t t = cells->before ? time - 1 - step : step;
         for (int64_t k = 0; k < count; k++) {
             if (attention) NAME(dropout_forward)(&dropouts[k], t, rows[t]);
-            NAME(cell_forward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+            NAME(cell_forward)(&cells[k], &factors[k], t, rows[t]);
         }
         if (!attention) continue;
         NAME(dropout_forward)(&dropouts[count], t, rows[t]);
-        if (attention->additive) {
-            memset(attention->scratch, 0, (size_t)(rows[t] * attention->units) * sizeof(REAL));
-            multiply((gemm_t)gemm, "N", rows[t], attention->query_units, attention->units,
-                     attention->query + t * attention->batch * attention->query_units, attention->query_units,
-                     attention->query_weights, attention->scratch, attention->units);
-        }
-        NAME(attention_forward)(attention, t, rows[t]);
+        NAME(attention_forward)(attention, &of_query, t, rows[t]);
     }
+    free(of_query.panels);
+    NAME(free_factors)(factors, count);
 }
 
-EXPORTED void NAME(backward)(void *gemm, const cell_t *cells, int64_t count, const dropout_t *dropouts,
+EXPORTED void NAME(backward)(const blas_t *blas, const cell_t *cells, int64_t count, const dropout_t *dropouts,
                              const attention_t *attention, int64_t time, const int64_t *rows)
 {
+    factors_t *factors = NAME(factors)(blas, "T", cells, count);
+    factor_t of_query = NAME(query_factor)(blas, "T", attention);
     for (int64_t step = time - 1; step >= 0; step--) {
         const int64_t t = cells->before ? time - 1 - step : step;
         if (attention) {
-            NAME(attention_backward)(attention, t, rows[t]);
-            if (attention->additive)
-                multiply((gemm_t)gemm, "T", rows[t], attention->units, attention->query_units,
-                         attention->d_query_part + t * attention->batch * attention->units, attention->units,
-                         attention->query_weights, attention->d_query + t * attention->batch * attention->query_units,
-                         attention->query_units);
+            NAME(attention_backward)(attention, &of_query, t, rows[t]);
             NAME(dropout_backward)(&dropouts[count], t, rows[t]);
         }
         for (int64_t k = count - 1; k >= 0; k--) {
-            NAME(cell_backward)(&cells[k], (gemm_t)gemm, t, rows[t]);
+            NAME(cell_backward)(&cells[k], &factors[k], t, rows[t]);
             if (attention) NAME(dropout_backward)(&dropouts[k], t, rows[t]);
         }
     }
+    free(of_query.panels);
+    NAME(free_factors)(factors, count);
+}
+
+/* --- greedy decoding --- */
+
+VECTORISED static void NAME(hyperbolic_tangent)(int64_t size, REAL *restrict x)
+{
+#pragma omp simd
+    for (int64_t k = 0; k < size; k++) x[k] = 2 * sigmoid(2 * x[k]) - 1;
+}
+
+/* The first of the largest numbers. */
+VECTORISED static int64_t NAME(likeliest)(int64_t size, const REAL *restrict x)
+{
+    REAL most = x[0];
+#pragma omp simd reduction(max : most)
+    for (int64_t k = 1; k < size; k++) most = x[k] > most ? x[k] : most;
+    for (int64_t k = 0; k < size; k++)
+        if (x[k] == most) return k;
+    return 0;
+}
+
+/* The factors of a prediction's products. */
+typedef struct {
+    factor_t of_output, of_context, to_logits;
+} NAME(predictor_t);
+
+/* Makes the next ids of the outputs [B, H] and the contexts [B, M]. */
+static void NAME(predict)(const prediction_t *p, const NAME(predictor_t) *factors, const REAL *output, const REAL *context,
+                          int64_t t, int64_t rows)
+{
+    const int64_t units = p->output_units, vocabulary = p->vocabulary;
+    if (p->mix) {
+        for (int64_t b = 0; b < rows; b++) memcpy(p->mixed + b * units, p->mix_biases, (size_t)units * sizeof(REAL));
+        multiply(&factors->of_output, rows, output, units, p->mixed, units);
+        multiply(&factors->of_context, rows, context, p->memory_units, p->mixed, units);
+        NAME(hyperbolic_tangent)(rows * units, p->mixed);
+        output = p->mixed;
+    }
+    for (int64_t b = 0; b < rows; b++) memcpy(p->logits + b * vocabulary, p->biases, (size_t)vocabulary * sizeof(REAL));
+    multiply(&factors->to_logits, rows, output, units, p->logits, vocabulary);
+    for (int64_t b = 0; b < rows; b++) {
+        p->ids[b] = NAME(likeliest)(vocabulary, p->logits + b * vocabulary);
+        p->all_ids[p->sources[b] * p->time + t] = p->ids[b];
+    }
+}
+
+/* Moves the row b of a tensor [B, size] to an earlier place. */
+INLINED void NAME(move)(REAL *rows, int64_t size, int64_t b, int64_t to)
+{
+    memcpy(rows + to * size, rows + b * size, (size_t)size * sizeof(REAL));
+}
+
+/* Moves the rows that go on to the beginning, and returns how many they are. */
+static int64_t NAME(leave_out_ended)(const prediction_t *p, const cell_t *cells, int64_t count, REAL *context, int64_t rows)
+{
+    int64_t live = 0;
+    for (int64_t b = 0; b < rows; b++) {
+        if (p->ids[b] == p->end) continue;
+        if (live < b) {
+            for (const cell_t *cell = cells; cell < cells + count; cell++) {
+                const int64_t made = cell->after * cell->batch * cell->units;
+                NAME(move)(cell->output + made, cell->units, b, live);
+                if (!cell->gru) NAME(move)(cell->inside + made, cell->units, b, live);
+            }
+            if (context) NAME(move)(context, p->memory_units, b, live);
+            p->ids[live] = p->ids[b], p->sources[live] = p->sources[b];
+        }
+        live++;
+    }
+    return live;
+}
+
+/* The loop of `forward` on what it predicts itself: of the states it keeps the last two, and t is 0 for all but all_ids. */
+EXPORTED void NAME(greedy)(const blas_t *blas, cell_t *cells, int64_t count, attention_t *attention, const prediction_t *p)
+{
+    const int64_t units = p->output_units, memory = p->memory_units;
+    factors_t *factors = NAME(factors)(blas, "N", cells, count);
+    factor_t of_query = NAME(query_factor)(blas, "N", attention);
+    NAME(predictor_t) predictor = {
+        factor(blas, "N", p->batch, units, units, p->mix),
+        factor(blas, "N", p->batch, memory, units, p->mix ? p->mix + units * units : 0),
+        factor(blas, "T", p->batch, units, p->vocabulary, p->weights),
+    };
+    REAL *context = attention ? attention->context + p->batch * memory : 0;
+    int64_t rows = p->batch;
+    for (int64_t t = 0; t < p->time && rows; t++) {
+        const REAL *output = 0;
+        for (cell_t *cell = cells; cell < cells + count; cell++) {
+            cell->before = t % 2, cell->after = 1 - cell->before;
+            if (output) cell->below = output;
+            NAME(cell_forward)(cell, &factors[cell - cells], 0, rows);
+            output = cell->output + cell->after * cell->batch * cell->units;
+        }
+        if (attention) {
+            attention->query = output;
+            NAME(attention_forward)(attention, &of_query, 0, rows);
+        }
+        NAME(predict)(p, &predictor, output, context, t, rows);
+        rows = NAME(leave_out_ended)(p, cells, count, context, rows);
+    }
+    free(predictor.of_output.panels);
+    free(predictor.of_context.panels);
+    free(predictor.to_logits.panels);
+    free(of_query.panels);
+    NAME(free_factors)(factors, count);
 }
 
 #undef gemm_t
+#undef blas_t
 #undef cell_t
 #undef dropout_t
 #undef attention_t
+#undef prediction_t
+#undef factor_t
+#undef factors_t
+#undef vector_t
+#undef factor
 #undef multiply
 #undef sigmoid
 #undef softmax

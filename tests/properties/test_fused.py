@@ -265,6 +265,30 @@ def test_sigmoids_of_the_compiled_loops_are_exact_and_never_overflow() -> None:
     torch.testing.assert_close(outputs.flatten(), torch.sigmoid(u).flatten(), rtol=1e-6, atol=1e-37, equal_nan=True)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["BasicLSTMCell", "GRUCell"]),
+    st.integers(1, 45),
+    st.one_of(st.integers(1, 70), st.just(128)),
+    st.sampled_from([(torch.float32, 2e-5), (torch.float64, 1e-12)]),
+    st.sampled_from([1, 2]),
+)
+def test_compiled_products_take_any_number_of_rows_and_units(
+    cell: str, rows: int, units: int, precision: tuple[torch.dtype, float], threads: int
+) -> None:
+    """On one thread they may be the loops' own, on more they are BLAS'."""
+    dtype, tolerance = precision
+    torch.manual_seed(rows)
+    layer = make_cell({"class": cell, "num_units": units}, 3).to(dtype)
+    x, lengths = torch.randn(rows, 3, 3, dtype=dtype), torch.full((rows,), 3)
+    results = []
+    for loop in (nullcontext, plain_loops):
+        with loop(), mock.patch.object(torch, "get_num_threads", return_value=threads):
+            outputs, _ = unroll(layer, x, lengths)
+            results.append([outputs, *torch.autograd.grad(outputs.square().mean(), list(layer.parameters()))])
+    torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize(
     "cell",
     [

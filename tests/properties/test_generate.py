@@ -1,7 +1,7 @@
 """Greedy and beam search, held to searches over lists, a source at a time, with the teacher-forced model's numbers."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from s2s_search.nn import generate
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stepping import Stepper, make_stepper
-from tests.models import TARGET_SIZE, batch_of, make
+from tests.models import TARGET_SIZE, batch_of, make, small
 from tests.properties.test_device import Operations
 from tests.properties.test_models import configurations
 
@@ -51,11 +51,11 @@ def plain_search(model: Seq2Seq, source: list[int], width: int, weight: float) -
     return [(ids, score((ids, log_p))) for ids, log_p in beam]
 
 
-@settings(max_examples=25, deadline=None)
-@given(configurations(), st.booleans())
-def test_greedy_search_is_a_plain_search(hparams: Hparams, forced: bool) -> None:
+@settings(max_examples=40, deadline=None)
+@given(configurations(), st.booleans(), st.sampled_from(["as one loop", "step by step"]))
+def test_greedy_search_is_a_plain_search(hparams: Hparams, forced: bool, way: str) -> None:
     model = model_of(hparams, forced)
-    with leaving_at_once():
+    with nullcontext() if way == "as one loop" else leaving_at_once():
         result = greedy(model, MANY.source_ids, MANY.source_lengths, STEPS)
     for row, source in enumerate(SOURCES):
         ((ids, _),) = plain_search(model, source, 1, 0.0)
@@ -76,10 +76,38 @@ def test_beam_search_is_a_plain_search(hparams: Hparams, width: int, weight: flo
             assert float(beam.scores[row, k]) == pytest.approx(score)
 
 
+@pytest.mark.parametrize("score_type", ["dot", "bahdanau", None])
+@pytest.mark.parametrize("cell, layers", [("BasicLSTMCell", 1), ("GRUCell", 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_has_ended_changes_nothing_for_the_others(
+    score_type: str | None, cell: str, layers: int, dtype: torch.dtype
+) -> None:
+    """Whichever token is END, all of 50 sources get what they get without one, up to it."""
+    overrides = {"encoder.rnn_cell.num_layers": layers, "decoder.rnn_cell.num_layers": layers}
+    overrides |= {} if score_type is None else {"attention.score_type": score_type}
+    hparams = small("BasicSeq2Seq" if score_type is None else "AttentionSeq2Seq", cell, **overrides)
+    model = make(hparams, 0, dtype).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(3.0)  # so that sources get different answers
+    sources = batch_of([[(3 * k + j * k) % 8 for j in range(1 + k % 5)] for k in range(50)], [[]] * 50)
+    model.end_id = -1
+    endless = greedy(model, sources.source_ids, sources.source_lengths, 12).ids.tolist()
+    lengths = set()
+    for model.end_id in range(TARGET_SIZE):
+        ids, ends, *_ = greedy(model, sources.source_ids, sources.source_lengths, 12)
+        for row, n, expected in zip(ids.tolist(), ends.tolist(), endless, strict=True):
+            assert n == (expected.index(model.end_id) + 1 if model.end_id in expected else 12)
+            assert row == expected[:n] + [0] * (len(row) - n)
+            lengths.add(n)
+    assert len(lengths) > 3
+
+
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Lets sources leave the batch as soon as they have ended."""
+    """Decodes step by step, and lets sources leave the batch as soon as they have ended."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "greedy_ids", lambda *_: None)
         patch.setattr(generate, "SHARE_LEFT", 1.0)
         yield
 
@@ -131,6 +159,7 @@ def test_to_look_seldom_changes_nothing(hparams: Hparams, every: int) -> None:
         seldom = greedy(model, *sources, STEPS, keep_logits=True), beam_search(model, *sources, STEPS, 3)
         torch.testing.assert_close(seldom, expected)
         encoded = model.encode(*sources)
+        patch.setattr(generate, "greedy_ids", lambda *_: None)
         with Operations() as decoding:
             generate.greedy_from(model, encoded, STEPS)
     waits = decoding.names.count("_local_scalar_dense")
