@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from s2s_search.progress import Interrupt
+from s2s_search.display.progress import Interrupt
 from s2s_search.spaces import Resources
 from s2s_search.table import ConfigError
 

@@ -18,13 +18,13 @@ from typing import Any
 
 from s2s_search import results
 from s2s_search.corpus import Corpus
+from s2s_search.display.progress import Progress
 from s2s_search.events import EventLog, write_json
 from s2s_search.failures import ALIKE, FAILED, cause, error_message
 from s2s_search.history import History
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.loggers import Loggers
 from s2s_search.metrics import bleu_signature
-from s2s_search.progress import Progress
 from s2s_search.spaces import Space
 from s2s_search.table import BOOL, FLOAT, INT, ConfigError, declared
 

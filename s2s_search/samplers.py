@@ -25,6 +25,14 @@ ATTEMPTS = 20  # of tpe at a configuration that is valid and new
 GROWING = ("seconds", "evaluation_seconds")  # with every step
 
 
+def objective_values(best: Mapping[str, Any] | None, space: Space) -> list[float] | None:
+    """What a trial is told to the sampler by: the objectives at its best report."""
+    if best is None:
+        return None
+    values = [best.get(objective.name) for objective in space.objectives]
+    return None if any(value is None for value in values) else [float(value) for value in values if value is not None]
+
+
 class Sampler(Protocol):
     """Gives configurations, complete with budget and seed, to trials 0, 1, ...; its length is how many at most."""
 

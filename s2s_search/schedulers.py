@@ -24,6 +24,7 @@ from ray.tune.schedulers import (
 )
 
 from s2s_search.events import Event
+from s2s_search.failures import FAILURES
 from s2s_search.spaces import Scheduler, Space
 
 NEVER = 2**62
@@ -142,6 +143,8 @@ class Watched(TrialScheduler):
                         newest[name] = self.decisions.pop(name)
             elif kind == "status" and name in self._past and self.name == "hyperband":
                 self.stop_trial(self._past[name])
+            elif kind == "status" and name in self._past and self.name == "median" and event["status"] not in FAILURES:
+                self.inner.on_trial_complete(self, self._past[name], self._past[name].last_result)  # counts it twice
         stopped = {name: {"action": "stop"} for name, past in self._past.items() if past.status == Trial.TERMINATED}
         return newest | stopped
 

@@ -176,7 +176,7 @@ def _distribution(domains: Sequence[Choice | Range], values: Sequence[Any]) -> B
     choices = dict.fromkeys(chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values))
     if not ranges or any(isinstance(value, str) for value in values):  # a damaged log may have text for a number
         return CategoricalDistribution(list(choices)) if choices else None
-    low, high = min(*(r.low for r in ranges), *choices), max(*(r.high for r in ranges), *choices)
+    low, high = min([*(r.low for r in ranges), *choices]), max([*(r.high for r in ranges), *choices])
     log = all(r.log for r in ranges) and low > 0
     step = ranges[0].step if len(domains) == 1 and not log and all(value in ranges[0] for value in values) else None
     if step is not None:

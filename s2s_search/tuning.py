@@ -9,181 +9,39 @@ from what Ray keeps: a search goes on from its own log and its own checkpoints.
 
 import contextlib
 import json
-import math
 import os
 import random
 import shutil
-import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ray import tune
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
-from ray.tune.experiment import Trial
-from ray.tune.registry import get_trainable_cls
-from ray.tune.result import AUTO_RESULT_KEYS, NODE_IP
-from ray.tune.search import SearchAlgorithm
 
 from s2s_search import cluster
-from s2s_search.checkpoints import Checkpoints, Reported, below, file_system, keep_snapshots
+from s2s_search.checkpoints import file_system
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.dimensions import Flat
+from s2s_search.display.progress import Interrupt, Progress
 from s2s_search.events import check_new, is_locked, new_folder
-from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY, error_message, status_of
+from s2s_search.failures import FAILURES
 from s2s_search.history import ENDS_ITSELF, History, TrialHistory, load_history, space_of
+from s2s_search.listener import Listener, Over
 from s2s_search.loggers import Loggers, check_loggers
-from s2s_search.progress import Interrupt, Progress
-from s2s_search.recorder import Config, Recorder, environment, resolved
+from s2s_search.recorder import Recorder, environment
 from s2s_search.results import load
-from s2s_search.samplers import TPE, Listed, Sampler, explore, make_sampler, replicated
+from s2s_search.samplers import TPE, Listed, Sampler, explore, make_sampler, objective_values, replicated
 from s2s_search.schedulers import PAUSING, make_scheduler
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
-
-Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
+from s2s_search.trainable import Train, trainable
+from s2s_search.tune_trials import HPARAMS, Trials
 
 REPLICATES = "-replicates"  # how their names end
 NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops them.\n"
 RAY_LOG = "ray.log"
-REFERENCE = "reference.json"  # what Tune gets for a checkpoint: whose it is, and its step
-NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
-RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "checkpoint_dir_name"}
-SECONDS_OF_SILENCE = 10.0  # without a running trial, before it is said why
-
-
-# --- a trial ---
-
-
-def trainable(
-    config: Config,
-    corpus: Corpus | None = None,
-    folder: str | Path | None = None,
-    metric: str = "dev.loss",
-    goal: str = "minimize",
-    train: Train | None = None,
-    pausing: bool = False,
-) -> None:
-    """Runs one trial inside Ray Tune: trains by `config` and passes every report on.
-
-    Everything is built and seeded from `config`, so that a process that ran other trials before gives the same
-    numbers as a fresh one. Checkpoints are kept in the trial's folder below `folder`, which may be a URL; without
-    `folder` in Ray's own. Where there are some already it goes on from the newest, and says its report again, which
-    may not have been heard. With `pausing`, Tune gets a reference to each, as a scheduler that pauses trials needs.
-    Without a corpus it is cmudict.
-    """
-    began = time.perf_counter()
-    import torch  # slow to import, and the process that drives the search needs none
-
-    from s2s_search import training
-
-    context = tune.get_context()
-    name = context.get_trial_name()
-    needs = context.get_trial_resources().required_resources
-    torch.set_num_threads(max(1, int(needs.get("CPU", 1))))
-    device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
-    try:
-        checkpoints = Checkpoints(context.get_trial_dir() if folder is None else below(folder, name))
-        before = _taken_over(name, folder, checkpoints) if pausing else checkpoints.newest()
-        arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
-        arguments += [] if before is None else [before]
-        _pass_on(
-            name,  # the reports are made for it alone: what holds them holds the model
-            keep_snapshots((train or training.train)(*arguments), checkpoints, metric, goal, before),
-            checkpoints,
-            before,
-            pausing,
-            began,
-        )
-    except Exception:
-        raise RuntimeError(traceback.format_exc()) from None  # of a kind that Ray can copy
-    except SystemExit as stop:  # the scheduler's
-        traceback.clear_frames(stop.__traceback__)  # they hold the model
-        raise
-    finally:
-        torch.cuda.empty_cache()  # for the trials that share the GPU
-        training.release_freed_memory()
-
-
-def _pass_on(
-    name: str,
-    reports: Iterable[Reported],
-    checkpoints: Checkpoints,
-    before: Mapping[str, Any] | None,
-    pausing: bool,
-    began: float,
-) -> None:
-    """Passes the reports of a trial that began at `began` on to Tune, with the seconds that are not of training."""
-    start, waiting, spent = math.nan, 0.0, 0.0
-    if before is not None:
-        spent = before["report"]["seconds"] + before["report"]["snapshot_seconds"]
-    if before is not None and ("exploited" not in before or before["report"]["status"] != "running"):
-        _report(name, before["report"] | {"start_seconds": 0.0, "waiting_seconds": 0.0}, checkpoints, pausing)
-    for report in reports:
-        metrics = guarded(report.metrics)
-        now = time.perf_counter()
-        if math.isnan(start):  # until now it has started, trained and written a snapshot, nothing else
-            start = max(now - began - (metrics["seconds"] + metrics["snapshot_seconds"] - spent), 0.0)
-        _report(name, metrics | {"start_seconds": start, "waiting_seconds": waiting}, checkpoints, pausing)
-        waiting += time.perf_counter() - now
-        if metrics["status"] == "diverged":
-            return
-
-
-def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausing: bool) -> None:
-    if checkpoints.problems:
-        metrics = metrics | {"notes": list(checkpoints.problems)}
-        checkpoints.problems.clear()
-    if not pausing:
-        tune.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, REFERENCE).write_text(json.dumps({"trial": name, "step": metrics["step"]}))
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
-
-
-def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints) -> dict[str, Any] | None:
-    """The snapshot to go on from: the trial's own newest, or that of another whose weights Tune gave it (pbt).
-
-    What is taken over is kept at once, so that it is taken over once.
-    """
-    own, given = checkpoints.newest(), tune.get_checkpoint()
-    if given is None:
-        return own
-    with given.as_directory() as place:
-        reference = json.loads(Path(place, REFERENCE).read_text())
-    if reference["trial"] == name or (own is not None and own.get("exploited") == reference):
-        return own
-    other = Checkpoints(below(str(folder), reference["trial"])).newest()
-    if other is None:
-        return own
-    best = math.inf if own is None else own["best"]
-    taken = other | {"exploited": reference, "best": best}
-    checkpoints.save(taken, is_best=False)
-    return taken
-
-
-def guarded(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of a report, or where one is not finite those of a diverged trial: no scheduler can rank a NaN."""
-    from s2s_search.training import WORST
-
-    finite = {key: value for key, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
-    return finite if len(finite) == len(metrics) else finite | WORST | {"status": "diverged"}
-
-
-# --- a search ---
 
 
 @dataclass(frozen=True)
@@ -440,15 +298,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
 def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:
     """The trials of a past that have ended: configurations, values of the objectives, statuses."""
     ended = past.of("finished", "stopped", "diverged", *FAILURES)
-    return [(trial.config, _values(trial.best, space), trial.status) for trial in ended]
-
-
-def _values(best: Mapping[str, Any] | None, space: Space) -> list[float] | None:
-    """What a trial is told to the sampler by: the objectives at its best report."""
-    if best is None:
-        return None
-    values = [best.get(objective.name) for objective in space.objectives]
-    return None if any(value is None for value in values) else [float(value) for value in values if value is not None]
+    return [(trial.config, objective_values(trial.best, space), trial.status) for trial in ended]
 
 
 @dataclass
@@ -507,7 +357,7 @@ class Search:
             else:
                 self.ended_before.append(trial.name)
                 status = closed.get(trial.name, trial.status)
-                self.sampler.tell(trial.number, trial.config, _values(trial.best, self.space), status)
+                self.sampler.tell(trial.number, trial.config, objective_values(trial.best, self.space), status)
         begun = {trial.number for trial in history.trials.values()}  # Tune does not begin them in order
         self.new = [number for number in range(len(self.sampler)) if number not in begun]
         self.resumed, self.spent, self.busy = True, history.elapsed, history.busy
@@ -591,278 +441,3 @@ class Search:
         space = self.space.fixed(self.overrides) if self.overrides else self.space
         changed = explore(space, json.loads(config[HPARAMS]), self._random)
         return config | {HPARAMS: json.dumps(changed)}  # and the number still says whose weights they are
-
-
-class Over(Exception):
-    """Ends a search in order, with a status and a message."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-# --- what Tune calls ---
-
-
-class Trials(SearchAlgorithm):
-    """Hands trials to Tune: first those that go on, then new ones of the sampler's.
-
-    A sampler that learns is asked no sooner than a trial can start.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._going_on = [(trial.number, trial.config, 0) for trial in reversed(search.going_on)]
-        self._new = list(reversed(search.new))
-        self._running: set[str] = set()
-        self._slots, self._slots_due = 0, 0.0
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray pickles what it is given into its own state: of this nothing."""
-        return SearchAlgorithm, ()
-
-    def add_configurations(self, experiments: Any) -> None:
-        self._spec = experiments[0].spec
-        self._trainable = get_trainable_cls(self._spec["run"])  # type: ignore[no-untyped-call]
-        self._resources = self._trainable.default_resource_request({})
-
-    def next_trial(self) -> Trial | None:
-        if self._going_on:
-            return self._trial(*self._going_on.pop())
-        if isinstance(self._search.sampler, TPE) and len(self._running) >= self._slots_now():
-            return None
-        config = self._search.sampler.ask(self._new[-1]) if self._new else None
-        if config is None:
-            self._finished = True
-            return None
-        return self._trial(self._new.pop(), config)
-
-    def again(self, number: int, config: Config, losses: int) -> None:
-        """Takes back a trial that was lost before it ran: such a one Tune gives up."""
-        self._going_on.append((number, dict(config), losses))
-
-    def is_finished(self) -> bool:
-        return self._finished and not self._going_on
-
-    def _trial(self, number: int, config: Config, losses: int = 0) -> "SearchTrial":
-        name = trial_name(number)
-        self._running.add(name)
-        tune_config = {NUMBER: number, HPARAMS: json.dumps(config)}
-        shared = (self._search.space.search.retries, self._trainable, self._resources)
-        return SearchTrial(self._spec, name, tune_config, losses, *shared)
-
-    def _slots_now(self) -> int:
-        if time.monotonic() > self._slots_due:
-            self._slots_due = time.monotonic() + 10
-            self._slots = max(1, cluster.slots(self._search.space.resources))  # else Tune would wait for it in vain
-        return self._slots
-
-    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
-        self._running.discard(trial_id)
-
-
-def trial_name(number: int) -> str:
-    """Names the K-th configuration trial-0000K."""
-    return f"trial-{number:05d}"
-
-
-class SearchTrial(Trial):
-    """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost.
-
-    It keeps of its reports the last, has no folder for Tune, and shares with the others what Tune would make anew for
-    each: the class of its workers, and the resources, which Tune compares all the time.
-    """
-
-    def __init__(
-        self,
-        spec: Mapping[str, Any],
-        name: str,
-        config: dict[str, Any],
-        losses: int,
-        retries: int,
-        trainable: type,
-        resources: Any,
-    ) -> None:
-        self.number: int = config[NUMBER]  # of its own: pbt gives it the configuration of another
-        super().__init__(
-            spec["run"],
-            config=config,
-            trial_id=name,
-            storage=spec["storage"],
-            checkpoint_config=spec.get("checkpoint_config"),
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        )
-        self.retries, self.losses = retries, losses
-        self.failure, self.error = "", ""
-        self._trainable, self._resources = trainable, resources
-        self.storage.trial_dir_name = name  # type: ignore[union-attr]
-
-    def __hash__(self) -> int:  # Tune keeps trials in sets, which give small numbers in their order
-        return self.number
-
-    def __eq__(self, other: object) -> bool:  # to a scheduler it is also the one of before a kill
-        return self.trial_id == getattr(other, "trial_id", None)
-
-    def get_trainable_cls(self) -> type:
-        return self._trainable
-
-    def create_placement_group_factory(self) -> None:
-        self.placement_group_factory = self._resources
-
-    def init_local_path(self) -> None: ...
-
-    def update_last_result(self, result: dict[str, Any]) -> None:
-        self.run_metadata.last_result, self.run_metadata.last_result_time = result, time.time()
-
-    def handle_error(self, exc: Exception | None = None) -> None:
-        self.failure, self.error = failure_of(exc)
-        if self.failure == LOST and not getattr(exc, "preempted", False):
-            self.losses += 1
-
-    def should_recover(self) -> bool:
-        return self.failure == LOST and self.losses <= self.retries
-
-    def get_json_state(self) -> tuple[str, str]:
-        return "{}", "{}"  # Tune's own record of a trial is never read
-
-
-def failure_of(error: Exception | None) -> tuple[str, str]:
-    """The status of a trial that met an error of Ray's, and the text of the error."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, RayError):
-        text = str(cause)
-        if isinstance(cause, OutOfMemoryError) or "running low on memory" in text:
-            return OUT_OF_MEMORY, text
-        if "creation task" not in text and isinstance(
-            cause, RayActorError | NodeDiedError | WorkerCrashedError | ObjectLostError
-        ):
-            return LOST, text
-    is_ours = isinstance(cause, RuntimeError) and str(cause).startswith("Traceback")
-    text = str(cause) if is_ours else str(error)
-    return status_of(text), text
-
-
-class Listener(tune.Callback):
-    """Passes on what Tune tells, and interrupts it between two of its steps."""
-
-    def __init__(self, search: Search, trials: Trials, interrupt: Interrupt) -> None:
-        self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
-        self.scheduler, self.trials = search.scheduler, trials
-        self._started: dict[str, float] = {}  # when
-        self._busy = search.busy
-        self._begun = self._silent_since = time.monotonic()
-        self._kept = BestKept(search)
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """As for Trials."""
-        return tune.Callback, ()
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
-        self.interrupt.check()
-        self._check_budgets()
-        if message := self.recorder.failing_alike():
-            raise Over("failed", f"the first trials all failed alike: {message}")
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
-        self.recorder.tick()
-        now = time.monotonic()
-        if self._started:
-            self._silent_since = now
-        elif now - self._silent_since > SECONDS_OF_SILENCE:
-            self._silent_since = now
-            self.recorder.wait(cluster.why_waiting(self.search.space.resources))
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self._write_queue()
-        name, hparams = trial.trial_id, trial.config[HPARAMS]
-        if trial.config[NUMBER] != trial.number:
-            self.scheduler.forget(name)
-            self.recorder.exploit(name, trial_name(trial.config[NUMBER]), json.loads(hparams))
-            trial.config = trial.config | {NUMBER: trial.number}
-        self._started[name] = time.monotonic()
-        self.recorder.begin_trial(name, json.loads(hparams))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
-    ) -> None:
-        self._write_queue()
-        name = trial.trial_id
-        for note in result.pop("notes", ()):
-            self.recorder.note(f"{name}: {note}", name)
-        metrics = {key: value for key, value in result.items() if key not in RAY_KEYS} | {"node": result.get(NODE_IP)}
-        if self.recorder.report(name, metrics) and name in self.scheduler.decisions:
-            self.recorder.decision(name, self.scheduler.decisions.pop(name))
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        status = trial.last_result.get("status", "finished")
-        self._stop_clock(trial.trial_id)
-        self.recorder.end_trial(trial.trial_id, "stopped" if status == "running" else status)
-        self._tell(trial, "stopped" if status == "running" else status)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self._stop_clock(trial.trial_id)
-        self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
-        self._stop_clock(trial.trial_id)
-        hparams = json.loads(trial.config[HPARAMS])
-        self.recorder.begin_trial(trial.trial_id, hparams)  # it may never have started
-        if trial.should_recover():
-            self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
-            self.trials.again(trial.number, hparams, trial.losses)
-            return
-        self.recorder.fail_trial(trial.trial_id, trial.failure, trial.error)
-        self._tell(trial, trial.failure)
-
-    def _tell(self, trial: Any, status: str) -> None:
-        values = _values(self.recorder.best.get(trial.trial_id), self.search.space)
-        self.search.sampler.tell(trial.number, json.loads(trial.config[HPARAMS]), values, status)
-        self._kept.ended(trial.trial_id, status)
-
-    def _write_queue(self) -> None:
-        for name in self.scheduler.queued:
-            self.recorder.queue(name)
-        self.scheduler.queued.clear()
-
-    def _stop_clock(self, name: str) -> None:
-        self._busy += time.monotonic() - self._started.pop(name, time.monotonic())
-
-    def _check_budgets(self) -> None:
-        now, budget = time.monotonic(), self.search.space.search
-        if budget.hours is not None and self.search.spent + now - self._begun > 3600 * budget.hours:
-            raise Over("out of budget", f"search.hours: {budget.hours:g} hours are over")
-        if budget.gpu_hours is not None:
-            busy = self._busy + sum(now - began for began in self._started.values())
-            if busy * self.search.space.resources.gpu > 3600 * budget.gpu_hours:
-                raise Over("out of budget", f"search.gpu_hours: {budget.gpu_hours:g} GPU hours are over")
-
-
-class BestKept:
-    """Keeps the weights of the best trials of a search, and deletes those of the others when they have ended.
-
-    Trials that failed keep theirs: they may be run again.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._place = search.storage or search.folder
-        self._kept: list[tuple[float, str]] = []  # the best first
-        for name in search.ended_before:
-            self._consider(name)
-
-    def ended(self, name: str, status: str) -> None:
-        if status in FAILURES:
-            return
-        Checkpoints(below(self._place, name)).keep_best()
-        self._consider(name)
-
-    def _consider(self, name: str) -> None:
-        metric = self._search.space.metric
-        best = self._search.recorder.best.get(name)
-        if best is None:
-            return
-        self._kept.append((best[metric.name] if metric.goal == "minimize" else -best[metric.name], name))
-        self._kept.sort()
-        while len(self._kept) > self._search.space.checkpoints.best:
-            Checkpoints(below(self._place, self._kept.pop()[1])).remove()

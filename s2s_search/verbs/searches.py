@@ -80,7 +80,7 @@ def search(args: argparse.Namespace) -> int:
     space = load_space(file)
     given = overrides(args)
     out = args.out or Path("runs") / f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    from s2s_search.progress import Progress
+    from s2s_search.display.progress import Progress
     from s2s_search.tuning import run_search
 
     outcome = run_search(
@@ -100,7 +100,7 @@ def search(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    from s2s_search.progress import Progress
+    from s2s_search.display.progress import Progress
     from s2s_search.tuning import resume_search
 
     outcome = resume_search(
@@ -123,7 +123,7 @@ def retry(args: argparse.Namespace) -> int:
     if unknown := [status for status in wanted if status not in FAILURES]:
         hint = nearest(unknown[0], FAILURES)
         raise ConfigError(f"must be among {', '.join(FAILURES)}, but got {unknown[0]!r}{hint}", "--status")
-    from s2s_search.progress import Progress
+    from s2s_search.display.progress import Progress
     from s2s_search.tuning import resume_search
 
     outcome = resume_search(
@@ -133,8 +133,8 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def replicate(args: argparse.Namespace) -> int:
+    from s2s_search.display.progress import Progress
     from s2s_search.events import first_event
-    from s2s_search.progress import Progress
     from s2s_search.tuning import REPLICATES, replicate_search
 
     name = str(first_event(args.folder)["name"]).removesuffix(REPLICATES)

@@ -70,8 +70,8 @@ def compare(args: argparse.Namespace) -> int:
 def watch(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from s2s_search.progress import Progress
-    from s2s_search.watch import watch
+    from s2s_search.display.progress import Progress
+    from s2s_search.display.watch import watch
 
     try:
         status = watch(args.folder, Progress(Console()), args.interval)
@@ -87,8 +87,8 @@ def watch(args: argparse.Namespace) -> int:
 
 
 def write_report(args: argparse.Namespace) -> int:
-    from s2s_search import report
+    from s2s_search.report import contents
 
-    for path in report.write_report(args.folders, args.out):
+    for path in contents.write_report(args.folders, args.out):
         print(path)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s2s_search.report import write_report
+from s2s_search.report.contents import write_report
 from s2s_search.results import load
 from tests.runs import SPACE, write_run
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from s2s_search import cli, cluster, results, tuning
 from s2s_search.answers import load_answers
 from s2s_search.checkpoints import read_snapshot
+from s2s_search.display.progress import Progress
 from s2s_search.events import read_events
 from s2s_search.metrics import pareto
-from s2s_search.progress import Progress
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
 

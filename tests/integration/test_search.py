@@ -21,13 +21,13 @@ import ray.cloudpickle
 import torch
 from ray.cluster_utils import Cluster
 
-from s2s_search import cluster, results, tuning
+from s2s_search import cluster, results, trainable, tuning
 from s2s_search.answers import load_answers
 from s2s_search.corpus import load_corpus
+from s2s_search.display.progress import Interrupt
 from s2s_search.failures import error_message
 from s2s_search.hparams import resolve
 from s2s_search.nn import compiled
-from s2s_search.progress import Interrupt
 from s2s_search.spaces import Resources, Space, load_space
 from s2s_search.table import ConfigError
 from s2s_search.training import WORST, train
@@ -175,11 +175,11 @@ def run_trial(monkeypatch: pytest.MonkeyPatch, fake: FakeTune, losses: list[floa
     def stand_in(*_: object) -> Iterator[Any]:
         yield from (report(10 * k, loss) for k, loss in enumerate(losses, 1))
 
-    monkeypatch.setattr(tuning, "tune", fake)
+    monkeypatch.setattr(trainable, "tune", fake)
     threads = torch.get_num_threads()
     corpus: Any = object()
     try:
-        tuning.trainable({"model": "BasicSeq2Seq"}, corpus, fake.folder, goal=goal, train=stand_in)
+        trainable.trainable({"model": "BasicSeq2Seq"}, corpus, fake.folder, goal=goal, train=stand_in)
     finally:
         torch.set_num_threads(threads)
     return fake.folder / "trial-00000"
@@ -218,11 +218,11 @@ def test_a_trial_that_ends_has_let_go_of_its_model(
         for step in (10, 20):
             yield report(step, loss)
 
-    monkeypatch.setattr(tuning, "tune", FakeTune(tmp_path, stop_after=1 if end else 99))
+    monkeypatch.setattr(trainable, "tune", FakeTune(tmp_path, stop_after=1 if end else 99))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(models[0]() is not None))
     corpus: Any = object()
     with pytest.raises(end) if end else contextlib.nullcontext():
-        tuning.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
+        trainable.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
     assert alive == [False]
 
 
@@ -373,7 +373,7 @@ def test_a_cluster_that_is_too_small_is_refused(address: str, tmp_path: Path) ->
 PROGRAM = """
 import sys, time, types
 from pathlib import Path
-from s2s_search.progress import Progress
+from s2s_search.display.progress import Progress
 from s2s_search.spaces import load_space
 from s2s_search.tuning import run_search
 

@@ -22,9 +22,9 @@ from rich.console import Console
 
 from s2s_search import results
 from s2s_search.cli import main
+from s2s_search.display.progress import Progress
+from s2s_search.display.watch import Follower
 from s2s_search.events import LOCK, new_events
-from s2s_search.progress import Progress
-from s2s_search.watch import Follower
 from tests.terminal import Terminal
 
 SHOW_CURSOR = "\x1b[?25h"
@@ -212,7 +212,7 @@ def test_a_folder_that_is_none_is_told_the_nearest(tmp_path: Path, capsys: pytes
 def test_a_folder_where_no_search_began(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2s_search.watch.SECONDS_OF_SILENCE", 0.1)
+    monkeypatch.setattr("s2s_search.display.watch.SECONDS_OF_SILENCE", 0.1)
     (tmp_path / "events.jsonl").touch()
     assert main(["watch", str(tmp_path), "--interval", "0.1"]) == 2
     assert "is no log of a search" in capsys.readouterr().err
@@ -221,8 +221,8 @@ def test_a_folder_where_no_search_began(
 def test_a_lock_that_may_not_be_seen_is_given_more_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2s_search.watch.SECONDS_OF_SILENCE", 0.0)
-    monkeypatch.setattr("s2s_search.watch.SECONDS_ELSEWHERE", 1.0)
+    monkeypatch.setattr("s2s_search.display.watch.SECONDS_OF_SILENCE", 0.0)
+    monkeypatch.setattr("s2s_search.display.watch.SECONDS_ELSEWHERE", 1.0)
     write_log(tmp_path, begun())
     took = []
     for host in ("", "process 1 on a-machine-elsewhere\n"):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from s2s_search import history, results
 from s2s_search.cli import main
-from s2s_search.progress import Progress
+from s2s_search.display.progress import Progress
 from s2s_search.spaces import load_space
 from s2s_search.table import ConfigError
 

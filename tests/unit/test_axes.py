@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from s2s_search.axes import Axis, axes, boundary, isolation
 from s2s_search.dimensions import Choice, Dimension, Range
+from s2s_search.report.axes import Axis, axes, boundary, isolation
 from s2s_search.results import load
 from s2s_search.spaces import load_space
 from tests.runs import SPACE, write_run

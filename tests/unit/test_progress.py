@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from s2s_search.progress import Progress
-from s2s_search.standing import Standing
-from s2s_search.view import BLOCKS, about, sparkline, view
+from s2s_search.display.progress import Progress
+from s2s_search.display.standing import Standing
+from s2s_search.display.view import BLOCKS, about, sparkline, view
 from tests.terminal import Terminal
 
 SEARCH = {

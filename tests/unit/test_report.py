@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from s2s_search import conclusions, figures
 from s2s_search.cli import main
 from s2s_search.events import EventLog
-from s2s_search.page import Table, Text, code
-from s2s_search.report import sections, write_report
+from s2s_search.report import conclusions, figures
+from s2s_search.report.contents import sections, write_report
+from s2s_search.report.page import Table, Text, code
+from s2s_search.report.runs import read_runs
 from s2s_search.results import load
-from s2s_search.runs import read_runs
 from s2s_search.table import ConfigError
 from tests.runs import SPACE, write_run
 

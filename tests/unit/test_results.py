@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from s2s_search import results
+from s2s_search.display.standing import ENDS
 from s2s_search.events import EventLog
 from s2s_search.results import load, load_many, write_tables
-from s2s_search.standing import ENDS
 from s2s_search.table import ConfigError
 
 SEARCHED = {

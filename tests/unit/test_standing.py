@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from s2s_search.standing import IDEAL, POINTS, Standing, Survival, ideal_ends
+from s2s_search.display.standing import IDEAL, POINTS, Standing, Survival, ideal_ends
 
 SEARCH = {
     "event": "search",

@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.axes import Axis, Boundary, axes, boundary
 from s2s_search.failures import Failure, grouped
 from s2s_search.history import History, load_history, space_of
 from s2s_search.ranking import cell
+from s2s_search.report.axes import Axis, Boundary, axes, boundary
 from s2s_search.results import Results, load
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s2s_search.answers import Example
-from s2s_search.axes import Axis
+from s2s_search.report.axes import Axis
 
 # On a light and on a dark page.
 INK, FAINT, LINE, SURFACE = "#1f2328", "#87919b", "#dde2e7", "#fdfdfc"

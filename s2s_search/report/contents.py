@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from s2s_search import conclusions, figures
 from s2s_search.answers import Answers, Example, load_answers
-from s2s_search.axes import LEAST, TOP, Axis, isolation
-from s2s_search.page import (
+from s2s_search.ranking import cell
+from s2s_search.report import conclusions, figures
+from s2s_search.report.axes import LEAST, TOP, Axis, isolation
+from s2s_search.report.page import (
     Block,
     Code,
     Figure,
@@ -29,8 +30,7 @@ from s2s_search.page import (
     as_markdown,
     code,
 )
-from s2s_search.ranking import cell
-from s2s_search.runs import Run, read_runs
+from s2s_search.report.runs import Run, read_runs
 from s2s_search.table import ConfigError
 
 REPORT = "report.html"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.text import Text
 
-from s2s_search.standing import Curve, Event, Standing
+from s2s_search.display.standing import Curve, Event, Standing
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 TO_ASCII = str.maketrans(BLOCKS + "·…", "__..--''-.")  # for a terminal whose encoding has no blocks

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-TEMPLATE = Path(__file__).with_name("report_template.html")
+TEMPLATE = Path(__file__).with_name("template.html")
 MARKDOWN_ROWS = 25  # of a ranking: as many as a reader of plain text wants
 SHORT = 24  # letters that a cell keeps in one line
 

@@ -15,9 +15,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from s2s_search.display.standing import Event, Standing
+from s2s_search.display.view import TO_ASCII, about, duration, settings_text, to_ascii, value_text, view
 from s2s_search.failures import LOST
-from s2s_search.standing import Event, Standing
-from s2s_search.view import TO_ASCII, about, duration, settings_text, to_ascii, value_text, view
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 30.0

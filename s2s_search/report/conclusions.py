@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.axes import LEAST, TOP, Axis, isolation
-from s2s_search.page import code
-from s2s_search.runs import Run
+from s2s_search.report.axes import LEAST, TOP, Axis, isolation
+from s2s_search.report.page import code
+from s2s_search.report.runs import Run
 
 STATUS = {
     "finished": "The search finished.",

@@ -6,8 +6,8 @@ Nothing is written, and the search is not disturbed.
 import time
 from pathlib import Path
 
+from s2s_search.display.progress import SECONDS_BETWEEN_FRAMES, Interrupt, Progress
 from s2s_search.events import first_event, is_driven_elsewhere, is_locked, log_size, new_events
-from s2s_search.progress import SECONDS_BETWEEN_FRAMES, Interrupt, Progress
 
 # Without a lock that is seen here, before a search counts as killed; the lock of another machine may not be seen.
 SECONDS_OF_SILENCE, SECONDS_ELSEWHERE = 5.0, 600.0

@@ -1,0 +1,1 @@
+"""Where a search stands, shown while it runs: on its own terminal, or elsewhere."""
