@@ -13,8 +13,16 @@ from s2s_search.comparison import replicates
 from s2s_search.failures import grouped
 from s2s_search.results import Results
 
-# Columns of the ranking; the search's metric follows the first, the searched hyperparameters the last.
-RANKING = ("trial", "status", "best.step", "best.dev.error_rate", "best.dev.word_error_rate", "seconds")
+# Columns of the ranking; the search's metric at its best follows the first, the searched hyperparameters the last.
+RANKING = (
+    "trial",
+    "status",
+    "best.step",
+    "last.{metric}",
+    "best.dev.error_rate",
+    "best.dev.word_error_rate",
+    "seconds",
+)
 NARROW = 3  # of these where the terminal is narrow
 
 
@@ -25,7 +33,8 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
     sorted_by = [f"best.{sort}" if f"best.{sort}" in ranked else sort] if sort else []
 
     def columns(count: int) -> list[str]:
-        wanted = dict.fromkeys([RANKING[0], *sorted_by, f"best.{table.metric}", *RANKING[1:count]])
+        named = [column.format(metric=table.metric) for column in RANKING[1:count]]
+        wanted = dict.fromkeys([RANKING[0], *sorted_by, f"best.{table.metric}", *named])
         return [column for column in wanted if column in ranked]
 
     def cells(names: Sequence[str]) -> list[list[str]]:
