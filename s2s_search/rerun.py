@@ -122,7 +122,7 @@ def _difference(logged: Metrics, made: Metrics) -> str | None:
 
 
 def _metrics(report: Metrics) -> list[str]:
-    return [name for name in report if name not in ("event", "time", "trial") and not name.endswith("seconds")]
+    return [name for name in report if name not in ("event", "time", "trial", "node") and not name.endswith("seconds")]
 
 
 def _config(folder: Path, trial: TrialHistory) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ LOGGED = [report(10), report(20)]
 
 
 def test_seconds_do_not_count_and_what_is_new_neither() -> None:
-    logged = [{"event": "report", "time": 5.0, "trial": "trial-00000", **row} for row in LOGGED]
+    logged = [{"event": "report", "time": 5.0, "trial": "trial-00000", "node": "n", **row} for row in LOGGED]
     again = check(logged, [report(10, seconds=9.0, **{"dev.bleu": 1.0}), report(20, start_seconds=3.0)])
     assert again.sentence() == "identical (2 reports, 4 numbers)"
 
