@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,3 +15,11 @@ def ray_folder() -> Iterator[Path]:
         patch.setenv("RAY_TMPDIR", str(folder))
         yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def address(ray_folder: Path) -> Iterator[str]:
+    """A cluster of two processors. After a Ray of its own a process cannot use one, so no test starts one."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()

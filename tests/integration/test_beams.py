@@ -44,27 +44,32 @@ def interrupting(driver: int, _: int) -> None:
     time.sleep(60)
 
 
-def test_a_function_is_called_with_each_argument() -> None:
-    assert dict(cluster.each(power, 2, [5, 0, 3], Resources(1, 0))) == {0: 32, 1: 1, 2: 8}
+def test_a_function_is_called_with_each_argument(address: str) -> None:
+    assert dict(cluster.each(power, 2, [5, 0, 3], Resources(1, 0), address)) == {0: 32, 1: 1, 2: 8}
     assert not ray.is_initialized()
     with pytest.raises(ConfigError, match=r"^exponent: must be at least 0, but got -1$"):
-        list(cluster.each(power, 2, [1, -1], Resources(0.5, 0)))
+        list(cluster.each(power, 2, [1, -1], Resources(0.5, 0), address))
     assert not ray.is_initialized()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        list(cluster.each(interrupting, os.getpid(), [0], Resources(1, 0)))
+        list(cluster.each(interrupting, os.getpid(), [0], Resources(1, 0), address))
     assert time.monotonic() - began < 50
     assert not ray.is_initialized()
     with pytest.raises(ConfigError, match="must fit on one node"):
-        list(cluster.each(power, 2, [1], Resources(10_000, 0)))
+        list(cluster.each(power, 2, [1], Resources(10_000, 0), address))
 
 
-def test_decoding_is_tuned_on_the_checkpoints_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decoding_is_tuned_on_the_checkpoints_of_a_search(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
-    run = tmp_path / "run"
-    assert cli.main(["search", str(tmp_path / "space.yaml"), "--out", str(run)]) == 0
+    run, joined = tmp_path / "run", ["--address", address]
+    assert cli.main(["search", str(tmp_path / "space.yaml"), "--out", str(run), *joined]) == 0
     capsys.readouterr()
-    assert cli.main(["tune-decoding", str(run), "--top", "2", "--beams", "1,3", "--penalties", "0,1", "--json"]) == 0
+    assert (
+        cli.main(["tune-decoding", str(run), "--top", "2", "--beams", "1,3", "--penalties", "0,1", "--json", *joined])
+        == 0
+    )
     rows = pd.DataFrame([json.loads(line) for line in capsys.readouterr().out.splitlines()])
     assert len(rows) == 2 * (1 + 2)
     assert rows["recommended"].sum() == 1
@@ -75,7 +80,7 @@ def test_decoding_is_tuned_on_the_checkpoints_of_a_search(tmp_path: Path, capsys
     assert cli.main(["tune-decoding", str(run), "--beams", "0"]) == 2
     (run / "trial-00000" / "best.pt").write_bytes(b"damaged")
     (run / "trial-00001" / "best.pt").write_bytes(b"damaged")
-    assert cli.main(["tune-decoding", str(run), "--beams", "1"]) == 2
+    assert cli.main(["tune-decoding", str(run), "--beams", "1", *joined]) == 2
     assert "no checkpoint of a trial" in capsys.readouterr().err
     for trial in trials.index:
         (run / trial / "best.pt").unlink()

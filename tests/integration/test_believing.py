@@ -40,18 +40,18 @@ parameters:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished search."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "space.yaml").write_text(textwrap.dedent(SPACE))
-    assert run_search(load_space(folder / "space.yaml"), out=folder / "run").status == "finished"
+    assert run_search(load_space(folder / "space.yaml"), out=folder / "run", address=address).status == "finished"
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
-def replicated(searched: Path) -> Path:
+def replicated(address: str, searched: Path) -> Path:
     out = searched.parent / "replicates"
-    assert replicate_search(searched, top=2, seeds=2, out=out).status == "finished"
+    assert replicate_search(searched, top=2, seeds=2, out=out, address=address).status == "finished"
     return out
 
 
@@ -80,7 +80,7 @@ def test_the_best_run_again_with_other_seeds_to_the_end(
     assert "paired over 20 dev examples" in printed
 
 
-def test_replicates_that_were_killed_go_on(searched: Path, tmp_path: Path) -> None:
+def test_replicates_that_were_killed_go_on(address: str, searched: Path, tmp_path: Path) -> None:
     out = tmp_path / "replicates"
     command = [sys.executable, str(ROOT / "run_search.py"), "replicate", str(searched), "--out", str(out)]
     driver = subprocess.Popen(
@@ -98,15 +98,15 @@ def test_replicates_that_were_killed_go_on(searched: Path, tmp_path: Path) -> No
     assert results.load(out).status == "killed"
     with pytest.raises(ConfigError, match="replicates are not drawn; replicate again gives more"):
         resume_search(out, trials=9)
-    assert resume_search(out).status == "finished"
+    assert resume_search(out, address=address).status == "finished"
     table = results.load(out)
     assert sorted(table.trials["seed"]) == [4, 4, 5, 5, 6, 6]
     assert table.trials["step"].eq(40).all()
     assert not table.reports.duplicated(["trial", "step"]).any()
 
 
-def test_replicates_of_replicates_have_seeds_of_their_own(replicated: Path, tmp_path: Path) -> None:
-    assert replicate_search(replicated, top=1, seeds=2, out=tmp_path / "again").status == "finished"
+def test_replicates_of_replicates_have_seeds_of_their_own(address: str, replicated: Path, tmp_path: Path) -> None:
+    assert replicate_search(replicated, top=1, seeds=2, out=tmp_path / "again", address=address).status == "finished"
     again = results.load(tmp_path / "again")
     assert again.name == "space-replicates"
     assert again.trials["seed"].tolist() == [6, 7]
@@ -118,10 +118,12 @@ def test_what_cannot_be_replicated_is_refused_without_a_trace(searched: Path, tm
     assert not (tmp_path / "none").exists()
 
 
-def test_a_search_with_replicates_says_what_they_come_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_with_replicates_says_what_they_come_to(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(SPACE.replace("trials: 4,", "trials: 1, replicates: 3,"))
-    assert cli.main(["search", str(path), "--out", str(tmp_path / "run")]) == 0
+    assert cli.main(["search", str(path), "--out", str(tmp_path / "run"), "--address", address]) == 0
     assert "dev.loss over seeds" in capsys.readouterr().out
     table = results.load(tmp_path / "run")
     assert sorted(table.trials["seed"]) == [3, 4, 5]

@@ -34,19 +34,21 @@ def curves(hparams: Hparams, _corpus: object, _device: object, before: Any = Non
         loss = (seed * 7 % 12) / 12 + 4 / (step + seed)
         status = "finished" if step == 40 else "running"
         numbers = {"step": step, "seconds": time.perf_counter() - began, "status": status, "evaluation_seconds": 0.0}
-        yield types.SimpleNamespace(metrics=numbers | {"dev.loss": loss}, snapshot=lambda step=step: {"step": step})
+        yield types.SimpleNamespace(
+            metrics=numbers | {"dev.loss": loss}, snapshot=lambda step=step: {"step": step}, answers=lambda: None
+        )
 
 
-def searched(folder: Path, scheduler: str, cpu: float) -> replay.Record:
+def searched(folder: Path, scheduler: str, cpu: float, address: str) -> replay.Record:
     (folder / "space.yaml").write_text(SPACE.format(scheduler=scheduler))
     space = replace(load_space(folder / "space.yaml"), resources=Resources(cpu, 0))
-    assert tuning.run_search(space, out=folder / "run", train=curves).status == "finished"
+    assert tuning.run_search(space, out=folder / "run", train=curves, address=address).status == "finished"
     return replay.load_record(folder / "run")
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
-def test_in_the_order_of_the_log_every_decision_is_made_again(tmp_path: Path, scheduler: str) -> None:
-    record = searched(tmp_path, scheduler, cpu=1)
+def test_in_the_order_of_the_log_every_decision_is_made_again(address: str, tmp_path: Path, scheduler: str) -> None:
+    record = searched(tmp_path, scheduler, cpu=1, address=address)
     trials = record.history.trials.values()
     logged = {(trial.name, event["step"]): dict(event) for trial in trials for event in trial.decisions}
     assert sum(event["action"] == "stop" for event in logged.values()) >= 3
@@ -67,9 +69,9 @@ def simulated_ends(simulation: replay.Simulation) -> dict[str, tuple[str, int]]:
 
 
 @pytest.mark.slow
-def test_hyperbands_brackets_come_out_as_in_the_search(tmp_path: Path) -> None:
+def test_hyperbands_brackets_come_out_as_in_the_search(address: str, tmp_path: Path) -> None:
     """Who goes on does not depend on how many workers there are, as a bracket waits for all of its trials."""
-    record = searched(tmp_path, "hyperband", cpu=1)
+    record = searched(tmp_path, "hyperband", cpu=1, address=address)
     assert sum(end == "stopped" for end, _ in ends(record).values()) == 3
     for workers in (1, 2, 5):
         simulation = replay.Simulation(record, record.space.scheduler, workers)
@@ -78,11 +80,10 @@ def test_hyperbands_brackets_come_out_as_in_the_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_worker_after_another_comes_out_as_the_search_did(tmp_path: Path) -> None:
+def test_one_worker_after_another_comes_out_as_the_search_did(address: str, tmp_path: Path) -> None:
     """One trial at a time: the order of the reports follows from that of the trials."""
-    from os import cpu_count
 
-    record = searched(tmp_path, "asha", cpu=cpu_count() or 1)
+    record = searched(tmp_path, "asha", cpu=2, address=address)
     assert record.workers == 1
     simulation = replay.Simulation(record, record.space.scheduler, workers=1)
     outcome = simulation.run()

@@ -83,8 +83,8 @@ def assert_inside(value: object, domain: Choice | Range) -> None:
     assert isinstance(value, int if domain.whole else float)
     assert domain.low <= value <= domain.high
     if domain.step is not None:
-        steps = (value - domain.low) / domain.step
-        assert abs(steps - round(steps)) < 1e-9
+        point = domain.low + round((value - domain.low) / domain.step) * domain.step
+        assert abs(value - point) <= 1e-11 * max(abs(domain.low), abs(domain.high))  # points have twelve digits
 
 
 @spaces
