@@ -409,7 +409,7 @@ def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
             if name in scheduler.decisions:
                 made[name, event["step"]] = scheduler.decisions.pop(name)
         elif kind == "status" and name in trials:
-            tell(scheduler, scheduler, trials[name], event["status"])
+            tell(scheduler, scheduler, trials.pop(name), event["status"])
     return made
 
 

@@ -141,12 +141,16 @@ class Watched(TrialScheduler):
                     self._again(self._past[name], result)
                     if name in self.decisions:
                         newest[name] = self.decisions.pop(name)
-            elif kind == "status" and name in self._past and self.name == "hyperband":
-                self.stop_trial(self._past[name])
-            elif kind == "status" and name in self._past and self.name == "median" and event["status"] not in FAILURES:
-                self.inner.on_trial_complete(self, self._past[name], self._past[name].last_result)  # counts it twice
+            elif kind == "status" and name in self._past:
+                self._ended(self._past[name], event["status"])
         stopped = {name: {"action": "stop"} for name, past in self._past.items() if past.status == Trial.TERMINATED}
-        return newest | stopped
+        return stopped | newest
+
+    def _ended(self, trial: "Past", how: str) -> None:
+        if self.name == "hyperband":
+            self.stop_trial(trial)
+        elif self.name == "median" and how not in FAILURES and trial.last_result:
+            self.inner.on_trial_complete(self, trial, trial.last_result)  # counts it twice
 
     def _again(self, trial: "Past", result: dict[str, Any]) -> None:
         trial.last_result, trial.status = result, Trial.RUNNING
@@ -155,6 +159,8 @@ class Watched(TrialScheduler):
             trial.status = Trial.PAUSED
         elif self.name == "hyperband" and action == TrialScheduler.STOP:
             self.stop_trial(trial)
+        elif action == TrialScheduler.STOP:
+            trial.status = Trial.TERMINATED
 
     def stop_trial(self, trial: "Past") -> None:
         """What a scheduler asks of Tune, of a trial of the past."""

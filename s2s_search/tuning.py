@@ -179,8 +179,8 @@ def resume_search(
         sampler = make_sampler(space, *drawn, search.get("configs"))
         if trials is not None and "configs" in search:
             raise ConfigError("--trials: replicates are not drawn; replicate again gives more", str(folder))
-        if len(sampler) < search["trials"]:
-            law = f"the search has {search['trials']} already; a search can only be extended"
+        if len(sampler) < (before := search.get("trials", 0)):
+            law = f"the search has {before} already; a search can only be extended"
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
     with _collected(problems):
         corpus = _same_corpus(space, history, folder)

@@ -23,7 +23,7 @@ class Standing:
         self.name: str = search["name"]
         self.metric: str = search["metric"]
         self.minimize = search["goal"] == "minimize"
-        self.trials: int = search["trials"]
+        self.trials: int = search.get("trials", 0)  # absent from a damaged log
         self.scheduler: Event = search.get("scheduler") or {}
         self.hours: float | None = search.get("hours")
         self.began: float = search["time"]

@@ -99,18 +99,21 @@ def axes(results: Results, space: Space) -> list[Axis]:
         key, domain = dimension.key, dimension.domain
         if key not in ranked:
             continue
-        active = ranked[key].notna()
+        values = ranked[key]
+        if isinstance(domain, Range) and not pd.api.types.is_numeric_dtype(values):  # a damaged log
+            values = pd.to_numeric(values, errors="coerce")
+        active = values.notna()
         columns = {
             "trial": ranked["trial"],
             "number": number,
             "status": ranked["status"],
-            "value": ranked[key],
-            "name": ranked[key].map(cell),
+            "value": values,
+            "name": values.map(cell),
             "score": ranked[score],
         }
         points = pd.DataFrame(columns)[active].reset_index(drop=True)
-        values = _in_order(domain) if isinstance(domain, Choice) else ()
-        names = tuple(cell(stored(space.label(key, value))) for value in values if value is not None)
+        choices = _in_order(domain) if isinstance(domain, Choice) else ()
+        names = tuple(cell(stored(space.label(key, value))) for value in choices if value is not None)
         when = {
             parent: tuple(space.label(parent, value) for value in dimension.when[parent]) for parent in dimension.when
         }

@@ -5,6 +5,7 @@ import io
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +16,12 @@ from rich.console import Console
 from s2s_search import history, results
 from s2s_search.cli import main
 from s2s_search.display.progress import Progress
+from s2s_search.replay import load_record, made_again
+from s2s_search.report.contents import write_report
+from s2s_search.schedulers import make_scheduler
 from s2s_search.spaces import load_space
 from s2s_search.table import ConfigError
+from tests import runs
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -196,6 +201,46 @@ def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
             data = damaged(whole, rng)
         (tmp_path / "events.jsonl").write_bytes(data)
         good += holds(lambda: read_all(tmp_path))
+    assert 0 < good < count
+
+
+def decide_again(folder: Path) -> None:
+    """Makes the decisions of a log again, as a resumed search and a replay do, with every scheduler."""
+    past = history.load_history(folder)
+    space = history.space_of(past, folder)
+    queued = [event | {"event": "queued"} for event in past.events if event["event"] == "trial"]
+    for name in ("asha", "hyperband", "median", "pbt", "none"):
+        scheduler = make_scheduler(replace(space, scheduler=replace(space.scheduler, name=name)), explore=dict)
+        scheduler.replay([*queued, *past.events] if name == "hyperband" else past.events)
+    made_again(load_record(folder))
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of 1e308, by Tune's medians
+@pytest.mark.parametrize(
+    "read, count",
+    [
+        (decide_again, 150),
+        pytest.param(decide_again, 1_500, marks=pytest.mark.slow),
+        pytest.param(lambda folder: write_report([folder]), 100, marks=pytest.mark.slow),
+    ],
+)
+def test_damaged_logs_of_a_search(tmp_path: Path, read: Callable[[Path], object], count: int) -> None:
+    rng, good = random.Random(count), 0
+    folder = runs.write_run(tmp_path / "run", trials=12)
+    lines = (folder / "events.jsonl").read_bytes().splitlines()
+    for _ in range(count):
+        spoilt = list(lines)
+        for _ in range(rng.randint(1, 5)):
+            where, kind = rng.randrange(len(spoilt)), rng.random()
+            if kind < 0.6:
+                with contextlib.suppress(ValueError):
+                    spoilt[where] = spoilt_event(spoilt[where], rng)
+            elif kind < 0.8:
+                spoilt.insert(where + 1, rng.choice(spoilt[1:]))
+            else:
+                del spoilt[where]
+        (folder / "events.jsonl").write_bytes(b"\n".join(spoilt) + b"\n")
+        good += holds(lambda: read(folder))
     assert 0 < good < count
 
 
