@@ -1,6 +1,6 @@
 """The event log of a run folder: what happened in a search, a JSON object a line, as it happened.
 
-It is the truth: the tables are made from it (results.py), and a search that was killed goes on from it (history.py).
+It is the truth: the tables are made from it (run_tables.py), and a search that was killed goes on from it (history.py).
 It has one writer, which holds the lock of the folder, and any number of readers. A line is there whole or counts for
 nothing.
 """

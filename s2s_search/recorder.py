@@ -1,7 +1,7 @@
 """Writes what happens in a search to its run folder, as it happens, and shows it on the terminal.
 
 It hears of things and knows nothing of what runs the trials. The event log is written first and is the truth; the
-tables are made from it now and then, and at the end (results.py). Where the disk is full the search goes on: the log
+tables are made from it now and then, and at the end (run_tables.py). Where the disk is full the search goes on: the log
 waits in memory, and the tables stay as they were.
 """
 
@@ -16,7 +16,6 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from s2s_search import results
 from s2s_search.corpus import Corpus
 from s2s_search.display.progress import Progress
 from s2s_search.events import EventLog, write_json
@@ -25,6 +24,7 @@ from s2s_search.history import History
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.loggers import Loggers
 from s2s_search.metrics import bleu_signature
+from s2s_search.run_tables import write_tables
 from s2s_search.spaces import Space
 from s2s_search.table import BOOL, FLOAT, INT, ConfigError, declared
 
@@ -211,7 +211,7 @@ class Recorder:
     def write_tables(self) -> None:
         began = time.monotonic()
         with self._disk():
-            results.write_tables(self.folder)
+            write_tables(self.folder)
         now = time.monotonic()
         self._tables_due = now + max(SECONDS_BETWEEN_TABLES, 20 * (now - began))
 

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from s2s_search.dimensions import Choice, Range
 from s2s_search.events import first_event
+from s2s_search.run_tables import cell
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 
@@ -159,8 +160,6 @@ def distributions(results: "Results") -> dict[str, BaseDistribution]:
 
 def _domains(space: Space) -> dict[str, Choice | Range]:
     """The domains of the varying keys, their values as the trials table writes them."""
-    from s2s_search.results import cell
-
     found: dict[str, Choice | Range] = {}
     for dimension in space.varying:
         key, domain = dimension.key, dimension.domain

@@ -39,6 +39,7 @@ WITHOUT = {
     "report.runs": ("ray", "torch", "optuna"),
     "report.conclusions": ("ray", "torch", "optuna"),
     "report.contents": ("ray", "torch", "optuna"),
+    "run_tables": ("ray", "torch", "rich", "optuna", "yaml"),
     "results": ("ray", "torch", "rich", "optuna"),
     "studies": ("ray", "torch", "rich"),
     "beams": ("ray", "torch", "rich"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from s2s_search import history, results
+from s2s_search import history, results, run_tables
 from s2s_search.cli import main
 from s2s_search.display.progress import Progress
 from s2s_search.replay import load_record, made_again
@@ -146,7 +146,7 @@ def holds(call: Callable[[], object]) -> bool:
 
 def read_all(folder: Path) -> None:
     """Reads a folder in every way, first from its log alone; tables and history must tell the same."""
-    for name in (results.TRIALS, results.REPORTS):
+    for name in (run_tables.TRIALS, run_tables.REPORTS):
         (folder / name).unlink(missing_ok=True)
     found = results.load(folder)
     found.best(None)
@@ -154,7 +154,7 @@ def read_all(folder: Path) -> None:
     found.pareto()
     for key in found.searched:
         found.by(key)
-    results.write_tables(folder)
+    run_tables.write_tables(folder)
     assert results.load(folder).trials.equals(found.trials)
     past = history.load_history(folder)
     for trial in list(past.trials.values()):
@@ -247,7 +247,7 @@ def test_damaged_logs_of_a_search(tmp_path: Path, read: Callable[[Path], object]
 def test_damaged_tables_are_made_anew(tmp_path: Path) -> None:
     rng = random.Random(0)
     write_run(tmp_path)
-    results.write_tables(tmp_path)
+    run_tables.write_tables(tmp_path)
     whole = results.load(tmp_path)
     for name in ("trials.parquet", "reports.parquet"):
         data = (tmp_path / name).read_bytes()
@@ -265,7 +265,7 @@ def test_damaged_tables_are_made_anew(tmp_path: Path) -> None:
 
 def test_tables_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     write_run(tmp_path)
-    results.write_tables(tmp_path)
+    run_tables.write_tables(tmp_path)
     table = pd.read_parquet(tmp_path / "trials.parquet")
     table.replace("trial-00001", "../../x").to_parquet(tmp_path / "trials.parquet")
     assert list(results.load(tmp_path).trials["trial"]) == ["trial-00000", "trial-00001", "trial-00002"]
@@ -286,7 +286,7 @@ def test_a_damaged_line_is_as_good_as_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["events.jsonl", "trials.parquet", "reports.parquet"])
 def test_missing_files_and_folders_in_their_place(tmp_path: Path, name: str) -> None:
     write_run(tmp_path)
-    whole = results.write_tables(tmp_path).trials
+    whole = run_tables.write_tables(tmp_path).trials
     for make in (lambda: None, (tmp_path / name).mkdir):
         (tmp_path / name).unlink(missing_ok=True)
         make()

@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from s2s_search import results
+from s2s_search import run_tables
 from s2s_search.display.standing import ENDS
 from s2s_search.events import EventLog
-from s2s_search.results import load, load_many, write_tables
+from s2s_search.results import load, load_many
+from s2s_search.run_tables import write_tables
 from s2s_search.table import ConfigError
 
 SEARCHED = {
@@ -105,7 +106,7 @@ def test_dtypes_do_not_depend_on_what_the_rows_are(run: Run, tmp_path: Path) -> 
 
 def test_a_row_a_report_in_the_order_of_time(run: Run) -> None:
     reports = load(run.folder).reports
-    assert list(reports.columns) == [*results.REPORT, *results.METRICS]
+    assert list(reports.columns) == [*run_tables.REPORT, *run_tables.METRICS]
     assert reports[reports.trial == "trial-00000"]["dev.loss"].tolist() == [2.0, 1.0, 1.5]
     assert reports["elapsed"].is_monotonic_increasing
 
@@ -196,7 +197,7 @@ def test_no_temporary_file_stays(run: Run) -> None:
     names = {path.name for path in run.folder.iterdir()}
     assert names == {"events.jsonl", "trials.csv", "trials.parquet", "reports.parquet"}
     with pytest.raises(ZeroDivisionError):
-        results.replace(run.folder / "trials.csv", lambda path: [path.write_text("half"), 1 / 0])
+        run_tables.replace(run.folder / "trials.csv", lambda path: [path.write_text("half"), 1 / 0])
     assert {path.name for path in run.folder.iterdir()} == names
     assert "half" not in (run.folder / "trials.csv").read_text()
 
@@ -491,8 +492,8 @@ def test_the_documentation_names_every_column_with_its_dtype() -> None:
         if line.startswith("| `"):
             name, dtype, *_ = [cell.strip(" `") for cell in line.split("|")[1:]]
             rows.setdefault(name, dtype)
-    metrics = dict.fromkeys(results.METRICS, "Float64")
-    assert {name: rows.get(name) for name in results.REPORT | metrics} == results.REPORT | metrics
+    metrics = dict.fromkeys(run_tables.METRICS, "Float64")
+    assert {name: rows.get(name) for name in run_tables.REPORT | metrics} == run_tables.REPORT | metrics
     assert {*ENDS, "running"} <= set(rows)
     trials = {"best.step": "Int64", "seed": "Int64", "message": "string", "best.*": "Float64", "last.*": "Float64"}
     assert {name: rows.get(name) for name in trials} == trials
