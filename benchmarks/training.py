@@ -1,6 +1,6 @@
 """A trial's training step, batch and all: its processor time, and how many times as long it takes by simpler code.
 
-The plain loops are `cells.plain_unroll` and `AttentionDecoder.attend_all`, over the positions one by one, and the loss
+The plain loops are `stacks.plain_unroll` and `AttentionDecoder.attend_all`, over the positions one by one, and the loss
 is `training.token_losses`, all with torch's own backward; otherwise it is the same trial. Torch's loops are those with
 a written-out backward where nothing was compiled. One thread. W1, W1n, W2 and W3 are of the sizes of the comparison
 with other toolkits; the rest says what a configuration costs beside its neighbours.

@@ -20,11 +20,11 @@ from s2s_search.nn.cells import (
     GRUCell,
     LayerNormBasicLSTMCell,
     LSTMCell,
-    StackedCell,
 )
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder
 from s2s_search.nn.encoders import BidirectionalRNNEncoder, StackBidirectionalRNNEncoder, UnidirectionalRNNEncoder
 from s2s_search.nn.models import BasicSeq2Seq, Seq2Seq
+from s2s_search.nn.stacks import StackedCell
 from s2s_search.table import ConfigError, nearest
 
 Blocks = tuple[Tensor, ...]  # views of parameters that the original keeps in one variable, one below the other

@@ -18,6 +18,7 @@ WITHOUT = {
     "plan": ("torch", "ray", "pandas", "numpy", "rich"),
     "cli": ("torch", "ray", "pandas", "numpy", "rich"),
     "nn.cells": ("ray", "pandas", "rich"),
+    "nn.stacks": ("ray", "pandas", "rich"),
     "nn.fused_attention": ("ray", "pandas", "rich"),
     "nn.generate": ("ray", "pandas", "rich"),
     "tf_variables": ("ray", "pandas", "rich"),

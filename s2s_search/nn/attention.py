@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn.cells import glorot, linear, positions_within
+from s2s_search.nn.cells import glorot, linear
 from s2s_search.nn.fused_attention import AdditiveSteps, DotSteps, Lookup
+from s2s_search.nn.stacks import positions_within
 
 
 class Memory(NamedTuple):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn.cells import Embedded, StackedCell, State, positions_within
+from s2s_search.nn.cells import State
+from s2s_search.nn.stacks import Embedded, StackedCell, positions_within
 
 
 class EncoderOutput(NamedTuple):

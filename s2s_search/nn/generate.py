@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from s2s_search.nn.cells import positions_within
 from s2s_search.nn.fused_greedy import greedy_ids
 from s2s_search.nn.models import Encoding, Seq2Seq
+from s2s_search.nn.stacks import positions_within
 from s2s_search.nn.stepping import make_stepper
 
 # Sources that have ended leave the batch when at most this share of it is left: to copy the others takes time, too.

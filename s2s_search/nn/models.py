@@ -13,7 +13,7 @@ from s2s_search.batches import Batch
 from s2s_search.hparams import Hparams
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.bridges import BRIDGES, Bridge, ReadingBridge
-from s2s_search.nn.cells import Embedded, StackedCell, State, reverse_sequence
+from s2s_search.nn.cells import State
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder, Decoder, DecoderOutput
 from s2s_search.nn.encoders import (
     BidirectionalRNNEncoder,
@@ -22,6 +22,7 @@ from s2s_search.nn.encoders import (
     StackBidirectionalRNNEncoder,
     UnidirectionalRNNEncoder,
 )
+from s2s_search.nn.stacks import Embedded, StackedCell, reverse_sequence
 from s2s_search.rules import cell_state_sizes
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from s2s_search.batches import Batch
 from s2s_search.hparams import Hparams
 from s2s_search.nn import compiled
-from s2s_search.nn.cells import Embedded, GRUCell, LSTMCell, StackedCell, make_cell, unroll
+from s2s_search.nn.cells import GRUCell, LSTMCell, make_cell
 from s2s_search.nn.models import Seq2Seq
+from s2s_search.nn.stacks import Embedded, StackedCell, unroll
 from s2s_search.table import ENCODERS
 from s2s_search.training import token_losses
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
