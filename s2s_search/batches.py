@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s2s_search.corpus import Split, Vocabulary
+from s2s_search.corpus import Split
+from s2s_search.vocabulary import Vocabulary
 
 Indices = npt.NDArray[np.int64]
 

@@ -9,12 +9,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from s2s_search.checkpoints import read_snapshot
-from s2s_search.corpus import Vocabulary
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.table import ConfigError
 from s2s_search.text_files import tokenize
 from s2s_search.training import decode
+from s2s_search.vocabulary import Vocabulary
 
 LINES_AT_ONCE = 128
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from s2s_search.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
-from s2s_search.corpus import Corpus, Split, Vocabulary, load_corpus
+from s2s_search.corpus import Corpus, Split, load_corpus
+from s2s_search.vocabulary import Vocabulary
 
 LETTERS = Vocabulary(("a", "b", "c"))  # UNK 3, START 4, END 5
 

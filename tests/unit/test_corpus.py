@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from s2s_search import cache, corpus
-from s2s_search.corpus import Corpus, Split, Vocabulary, check_corpus, load_corpus
+from s2s_search.corpus import Corpus, Split, check_corpus, load_corpus
 from s2s_search.table import ConfigError
 from s2s_search.text_files import tokenize
+from s2s_search.vocabulary import Vocabulary
 
 TOY = {"train": 30, "dev": 10, "test": 5}
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2s_search import cli, plan
+from s2s_search import cli, plan, probes
 from s2s_search.corpus import load_corpus
 from s2s_search.hparams import resolve
 from s2s_search.nn.models import build_model
 from s2s_search.optim import RULES
-from s2s_search.plan import Plan, Probe, Range, make_plan
+from s2s_search.plan import Plan, Range, make_plan
+from s2s_search.probes import Probe
 from s2s_search.spaces import Checkpoints, Resources, Scheduler, load_space
 from s2s_search.table import ConfigError
 from s2s_search.training import Trial
@@ -112,7 +113,7 @@ def test_parameters_are_those_of_built_models(path: Path) -> None:
 
 def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "COUNTED", 5)
-    monkeypatch.setattr(plan, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
     made = planned(path, probed=True)
     assert len(made.parameters) == 5
     assert made.worker_hours is not None
@@ -131,7 +132,7 @@ def test_checkpoint_bytes_are_those_of_a_saved_snapshot(name: str, units: int) -
     file = io.BytesIO()
     torch.save(trial.snapshot(), file)
     parameters = sum(p.numel() for p in trial.model.parameters())
-    assert plan.checkpoint_bytes(parameters, name) == pytest.approx(
+    assert probes.checkpoint_bytes(parameters, name) == pytest.approx(
         len(file.getvalue()), rel=0.15 if units == 8 else 0.02
     )
 
@@ -170,7 +171,7 @@ def test_trials_at_once(monkeypatch: pytest.MonkeyPatch, cpu: float, gpu: float,
 
 
 def test_trials_that_share_a_cpu_take_turns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     made = planned(path, SPACE + "resources: {cpu: 0.25}\n", probed=True)
     assert made.trials_at_once == 12
@@ -205,7 +206,7 @@ def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.Monkey
         return Probe(trial, device.type, 0.001 * whole.parameters[trial], 2.0, 10**6)
 
     whole = planned(path)
-    monkeypatch.setattr(plan, "probe", probe)
+    monkeypatch.setattr(probes, "probe", probe)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     made = planned(path, probed=True)
     assert len(made.probes) == 3
@@ -221,7 +222,7 @@ def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
     made = planned(path, probed=True)
     ranked = sorted(made.parameters, key=lambda trial: made.parameters[trial])
     assert {made.parameters[one.trial] for one in made.probes} >= {made.parameters[ranked[k]] for k in (0, -1)}
@@ -238,25 +239,25 @@ def test_a_long_evaluation_is_measured_on_a_part(monkeypatch: pytest.MonkeyPatch
         seen.append(hparams["train.eval_examples"])
 
     monkeypatch.setattr("s2s_search.training.evaluate", evaluate)
-    monkeypatch.setattr(plan, "elapsed", lambda run, *arguments: run(*arguments) or 3.0)
+    monkeypatch.setattr(probes, "elapsed", lambda run, *arguments: run(*arguments) or 3.0)
     corpus = load_corpus({"name": "copy", "train": 9, "dev": 1000, "test": 1})
     for examples, wanted in ((0, 1000), (500, 500), (5000, 1000)):
         hparams = resolve("BasicSeq2Seq", {"train.eval_examples": examples})
         trial = Trial(hparams, corpus, torch.device("cpu"))
-        assert plan.evaluation_seconds(trial, limit=1.0) == pytest.approx(3.0 * wanted / 200)
-        assert plan.evaluation_seconds(trial, limit=100.0) == 3.0
+        assert probes.evaluation_seconds(trial, limit=1.0) == pytest.approx(3.0 * wanted / 200)
+        assert probes.evaluation_seconds(trial, limit=100.0) == 3.0
     assert seen == [200, 200, 1000, 200, 200, 500, 200, 200, 1000]
 
 
 def test_a_model_larger_than_the_memory_is_not_tried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "device_memory", lambda device: 1000)
+    monkeypatch.setattr(probes, "device_memory", lambda device: 1000)
     with pytest.raises(ConfigError, match="--no-probe") as error:
         planned(path, probed=True)
     assert "trial-000" in str(error.value)
 
 
 def test_the_verb(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
     assert cli.main(["plan", str(path), "--trials", "9", "--hparams", "embedding.dim=16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     command = f"python run_search.py search {path} --trials 9 --hparams embedding.dim=16"
