@@ -34,6 +34,8 @@ NEEDED = {
     "decision": {"trial", "action", "step", "value"},
     "restart": {"trial", "cause"},
     "exploit": {"trial", "source", "settings", "config"},
+    "pause": {"trial"},
+    "unpause": {"trial"},
     "status": {"status"},
     "resume": {"trials", "time"},
     "note": {"message"},
@@ -336,6 +338,7 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)),
     "trial": is_trial_name,
     "source": lambda value: isinstance(value, str),
+    "log": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "configs": lambda value: isinstance(value, list) and all(map(_is_configuration, value)),
     **dict.fromkeys(
         ("message", "space", "storage", "replicates_of"), lambda value: value is None or isinstance(value, str)

@@ -3,7 +3,7 @@
 From this a search goes on after a kill, and `explain` answers. Needs nothing but the log.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,23 +53,23 @@ class History:
         self.status = "running"
         self.message: str | None = None
         self.elapsed = 0.0  # seconds in which a driver was at work
-        self.busy = 0.0  # seconds of all trials
+        self.spans: list[tuple[str, float, float]] = []  # which trial ran, from when to when, by those seconds
         self._now = self.search["time"]
-        self._running: set[str] = set()
+        self._since: dict[str, float] = {}  # of those that run
         for event in events[1:]:
             self._add(event)
+        for name in list(self._since):
+            self._halt(name)
 
     def _add(self, event: Event) -> None:
         kind, name = event["event"], event.get("trial", "")
         now = event.get("time", self._now)
         if kind != "resume":
-            passed = max(now - self._now, 0.0)
-            self.elapsed += passed
-            self.busy += passed * len(self._running)
+            self.elapsed += max(now - self._now, 0.0)
         self._now = now
         if kind == "trial" and name not in self.trials:
             self.trials[name] = TrialHistory(name, event["config"], event["settings"])
-            self._running.add(name)
+            self._since[name] = self.elapsed
         elif kind == "status" and not name:
             self.status, self.message = event["status"], event.get("message")
         elif kind == "resume":
@@ -84,17 +84,25 @@ class History:
             self._report(trial, event)
         elif kind == "status":
             trial.status, trial.message = event["status"], event.get("message")
-            self._running.discard(trial.name)
+            self._halt(trial.name)
         elif kind == "decision":
             trial.decisions.append(event)
+        elif kind == "pause":
+            self._halt(trial.name)
+        elif kind == "unpause":
+            self._since.setdefault(trial.name, self.elapsed)
         else:
             trial.events.append(event)
         if kind == "restart":
             trial.status, trial.message = "running", None
             trial.losses += event["cause"] == LOST
-            self._running.add(trial.name)
+            self._since.setdefault(trial.name, self.elapsed)
         elif kind == "exploit":
             trial.config, trial.settings, trial.step, trial.reports = event["config"], event["settings"], 0, 0
+
+    def _halt(self, name: str) -> None:
+        if name in self._since:
+            self.spans.append((name, self._since.pop(name), self.elapsed))
 
     def _report(self, trial: TrialHistory, event: Event) -> None:
         step, value = event.get("step") or 0, event.get(self.search["metric"])
@@ -107,6 +115,11 @@ class History:
             minimize = self.search["goal"] == "minimize"
             if best is None or (value < best if minimize else value > best):
                 trial.best = event
+
+    @property
+    def busy(self) -> float:
+        """The seconds of all trials."""
+        return sum(end - begin for _, begin, end in self.spans)
 
     def of(self, *statuses: str) -> list[TrialHistory]:
         return [trial for trial in self.trials.values() if trial.status in statuses]
@@ -127,6 +140,21 @@ def space_of(history: History, folder: Path) -> Space:
     if "configs" in history.search:
         return replace(space, scheduler=replace(space.scheduler, name="none", interval_steps=None))
     return space
+
+
+def most_at_once(events: Iterable[Event]) -> int:
+    """How many trials of a log ran at once, at the most."""
+    running: set[str] = set()
+    most = 1
+    for event in events:
+        if event["event"] in ("trial", "unpause"):
+            running.add(event["trial"])
+        elif event["event"] in ("status", "pause"):
+            running.discard(event.get("trial", ""))
+        elif event["event"] == "resume":
+            running.clear()
+        most = max(most, len(running))
+    return most
 
 
 # --- why was this trial stopped? ---

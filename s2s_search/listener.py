@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS, NODE_IP
 
 from s2s_search import cluster
@@ -12,6 +13,7 @@ from s2s_search.checkpoints import Checkpoints, below
 from s2s_search.display.progress import Interrupt
 from s2s_search.failures import FAILURES, LOST, error_message
 from s2s_search.samplers import objective_values
+from s2s_search.schedulers import PAUSING
 from s2s_search.tune_trials import HPARAMS, NUMBER, Trials, trial_name
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Listener(tune.Callback):
         self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
         self.scheduler, self.trials = search.scheduler, trials
         self._started: dict[str, float] = {}  # when
+        self._paused: set[str] = set()
         self._busy = search.busy
         self._begun = self._silent_since = time.monotonic()
         self._kept = BestKept(search)
@@ -53,6 +56,8 @@ class Listener(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
         self.recorder.tick()
+        if self.search.space.scheduler.name in PAUSING:
+            self._note_pauses(trials)
         now = time.monotonic()
         if self._started:
             self._silent_since = now
@@ -69,6 +74,9 @@ class Listener(tune.Callback):
             trial.config = trial.config | {NUMBER: trial.number}
         self._started[name] = time.monotonic()
         self.recorder.begin_trial(name, json.loads(hparams))
+        if name in self._paused:
+            self._paused.remove(name)
+            self.recorder.unpause(name)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
@@ -111,6 +119,13 @@ class Listener(tune.Callback):
         for name in self.scheduler.queued:
             self.recorder.queue(name)
         self.scheduler.queued.clear()
+
+    def _note_pauses(self, trials: list[Any]) -> None:
+        for trial in trials:
+            if trial.status == Trial.PAUSED and trial.trial_id in self._started:
+                self._stop_clock(trial.trial_id)
+                self._paused.add(trial.trial_id)
+                self.recorder.pause(trial.trial_id)
 
     def _stop_clock(self, name: str) -> None:
         self._busy += time.monotonic() - self._started.pop(name, time.monotonic())

@@ -136,6 +136,14 @@ class Recorder:
         """Writes that a trial goes on from its newest checkpoint, or from the start where it has none."""
         self._log({"event": "restart", "trial": trial, "cause": reason} | _unless_none(message))
 
+    def pause(self, trial: str) -> None:
+        """Writes that a trial has given up its place, for the scheduler to compare it with others."""
+        self._log({"event": "pause", "trial": trial})
+
+    def unpause(self, trial: str) -> None:
+        """Writes that a paused trial runs again."""
+        self._log({"event": "unpause", "trial": trial})
+
     def exploit(self, trial: str, source: str, config: Config) -> None:
         """Writes that a trial goes on with another's weights and a new configuration."""
         self.steps.pop(trial, None)

@@ -22,7 +22,7 @@ import pandas as pd
 
 from s2s_search.events import Event, is_locked
 from s2s_search.failures import FAILURES
-from s2s_search.history import History, load_history, space_of
+from s2s_search.history import History, load_history, most_at_once, space_of
 from s2s_search.metrics import pareto
 from s2s_search.schedulers import PAUSING, Past, Watched, make_scheduler
 from s2s_search.spaces import Scheduler, Space
@@ -134,10 +134,7 @@ def load_record(folder: Path) -> Record:
         problems.append(f"scheduler.name = pbt cannot be replayed: {WEIGHTS_MOVE}")
     if problems:
         raise ConfigError(problems, str(folder))
-    record = Record(space, history, curves, _most_at_once(history.events))
-    if space.scheduler.name in PAUSING:  # the log does not say when a trial is paused
-        record = replace(record, workers=max(1, round(record.seconds / max(history.elapsed, 1.0))))
-    return record
+    return Record(space, history, curves, most_at_once(history.events))
 
 
 def _curves(history: History, metric: str) -> Iterator[Curve]:
@@ -158,20 +155,6 @@ def _curves(history: History, metric: str) -> Iterator[Curve]:
 def _seconds(before: Event, after: Event) -> float:
     """From one report to the next; a trial that goes on from a checkpoint counts some of them anew."""
     return sum(max((after.get(part) or 0.0) - (before.get(part) or 0.0), 0.0) for part in SECONDS)
-
-
-def _most_at_once(events: Iterable[Event]) -> int:
-    running: set[str] = set()
-    most = 1
-    for event in events:
-        if event["event"] == "trial":
-            running.add(event["trial"])
-        elif event["event"] == "status":
-            running.discard(event.get("trial", ""))
-        elif event["event"] == "resume":
-            running.clear()
-        most = max(most, len(running))
-    return most
 
 
 # --- under which settings ---

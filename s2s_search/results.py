@@ -44,6 +44,7 @@ class Results:
     searched: tuple[str, ...]
     trials: pd.DataFrame
     reports: pd.DataFrame
+    workers: int  # trials that ran at once, at the most
     driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
     runs: tuple["Results", ...] = ()  # those that `load_many` put together, whose names are in the column `run`
@@ -218,12 +219,10 @@ class Results:
         late = first_steps - begin  # the earliest trial starts before the time that is accounted for
         parts["starting"] = float(first["start_seconds"].fillna(0.0).clip(upper=late).sum())
         ended = trials["ended"].fillna(end)
-        changes = sorted([*((time, 1) for time in trials["began"]), *((time, -1) for time in ended)])
-        workers = max(itertools.accumulate(change for _, change in changes))
         if self.status == "finished":
             last = trials["began"].max()
-            parts["tail"] = float(workers * (end - last) - (ended - last).clip(lower=0.0).sum())
-        parts["between"] = workers * (end - begin) - sum(parts.values())
+            parts["tail"] = float(self.workers * (end - last) - (ended - last).clip(lower=0.0).sum())
+        parts["between"] = self.workers * (end - begin) - sum(parts.values())
         return parts
 
     @property
@@ -259,6 +258,7 @@ def load(folder: str | os.PathLike[str]) -> Results:
         searched=tuple(search["searched"]),
         trials=tables.trials,
         reports=tables.reports,
+        workers=tables.workers,
         driver=tables.driver,
         damaged=tables.damaged,
     )
@@ -291,6 +291,7 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
         keys,
         trials,
         reports,
+        sum(run.workers for run in runs),
         {key: sum(run.driver.get(key, 0.0) for run in runs) for run in runs for key in run.driver},
         tuple(line for run in runs for line in run.damaged),
         tuple(runs),

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from s2s_search.events import Event, Row, first_event, is_trial_name, log_size, read_events, replace
+from s2s_search.history import most_at_once
 
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 
@@ -40,7 +41,7 @@ REPORT = {
     "node": "string",
 }
 SECONDS = [name for name in REPORT if name.endswith("seconds")]
-LAYOUT = 5  # of the stored tables; those of another layout are made anew from the log
+LAYOUT = 6  # of the stored tables; those of another layout are made anew from the log
 
 # The metrics of a report, in the tables' order; one that is not named here gets a column after these.
 METRICS = (
@@ -63,6 +64,7 @@ class Tables:
     status: str  # as the log has it: a search that was killed is running there
     trials: pd.DataFrame
     reports: pd.DataFrame
+    workers: int  # trials that ran at once, at the most
     driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
 
@@ -80,7 +82,8 @@ def read_tables(folder: Path) -> Tables:
     if not all(map(is_trial_name, trials["trial"])):
         return _fold(folder, size)
     kept = trials.attrs
-    return Tables(first_event(folder), kept["status"], trials, reports, kept["driver"], tuple(kept["damaged"]))
+    about = kept["status"], trials, reports, kept["workers"], kept["driver"], tuple(kept["damaged"])
+    return Tables(first_event(folder), *about)
 
 
 def write_tables(folder: Path) -> Tables:
@@ -89,7 +92,8 @@ def write_tables(folder: Path) -> Tables:
     made = _fold(folder, size)
     tables = {REPORTS: made.reports, TRIALS: made.trials}
     stamp: dict[Any, Any] = {"log_bytes": size, "layout": LAYOUT, "status": made.status, "driver": made.driver}
-    stamp |= {"damaged": list(made.damaged), "columns": {name: _dtypes(table) for name, table in tables.items()}}
+    stamp |= {"workers": made.workers, "damaged": list(made.damaged)}
+    stamp |= {"columns": {name: _dtypes(table) for name, table in tables.items()}}
     for name, table in tables.items():
         stamped = table.copy(deep=False)
         stamped.attrs = stamp
@@ -144,7 +148,8 @@ def _fold(folder: Path, size: int) -> Tables:
                 steps.pop(trial, None)
                 trials[trial] |= {key: cell(event["settings"].get(key)) for key in search["searched"]}
     table = _reports_table(reports, search["metric"])
-    return Tables(search, status, _trials_table(trials.values(), table, search), table, driver, tuple(damaged))
+    trials_table = _trials_table(trials.values(), table, search)
+    return Tables(search, status, trials_table, table, most_at_once(events), driver, tuple(damaged))
 
 
 def _follow(row: Row, event: Event, elapsed: float) -> None:

@@ -135,7 +135,7 @@ def run_search(
     with search.recorder_open():
         about = environment(space, corpus, trials, seed, overrides, storage, command)
         listed = {} if configs is None else {"configs": list(configs), "replicates_of": str(replicates_of)}
-        search.recorder.begin(len(sampler), about, **listed)
+        search.recorder.begin(len(sampler), about, log=list(log), **listed)
         if space.scheduler.name == "pbt":
             search.recorder.note(f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}")
         if past is not None and isinstance(sampler, TPE):
@@ -155,14 +155,15 @@ def resume_search(
     progress: Progress | None = None,
     train: Train | None = None,
     say: Callable[[str], object] = lambda line: None,
-    log: Sequence[str] = (),
+    log: Sequence[str] | None = None,
 ) -> Outcome:
     """Goes on with the search of a run folder, however it ended; `say` gets its plan, line by line, before it starts.
 
     What has ended stays. Trials that have not ended go on from their newest checkpoint. The decisions of the past are
     made again from the log, so that scheduler and sampler are where they were. `trials` is a new number of trials to
     draw in all, `again` names statuses of trials to run again (failed, out_of_memory, lost), hours and gpu_hours are
-    new budgets, `log` tools that hear of what is left. Where nothing is left to do nothing is changed.
+    new budgets, `log` the tools that hear of what is left, None: those that heard so far. Where nothing is left to do
+    nothing is changed.
 
     Raises:
         ConfigError: no run folder, or one that another search uses, or the corpus is not the same.
@@ -179,11 +180,12 @@ def resume_search(
         sampler = make_sampler(space, *drawn, search.get("configs"))
         if trials is not None and "configs" in search:
             raise ConfigError("--trials: replicates are not drawn; replicate again gives more", str(folder))
-        if len(sampler) < (before := search.get("trials", 0)):
-            law = f"the search has {before} already; a search can only be extended"
+        if len(sampler) < search["trials"]:
+            law = f"the search has {search['trials']} already; a search can only be extended"
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
     with _collected(problems):
         corpus = _same_corpus(space, history, folder)
+    log = search.get("log", ()) if log is None else log
     with _collected(problems):
         check_loggers(log)
     problems += cluster.ray_problems(space.resources, address)
@@ -198,7 +200,7 @@ def resume_search(
     for line in plan.lines():
         say(line)
     with run.recorder_open():
-        run.recorder.resume(history, len(sampler), draws=drawn[0], **_budgets(space))
+        run.recorder.resume(history, len(sampler), draws=drawn[0], log=list(log), **_budgets(space))
         for name, status in plan.closed.items():
             run.recorder.end_trial(name, status)
         for name in plan.going_on:

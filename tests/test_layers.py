@@ -42,7 +42,7 @@ WITHOUT = {
     "report.runs": ("ray", "torch", "optuna"),
     "report.conclusions": ("ray", "torch", "optuna"),
     "report.contents": ("ray", "torch", "optuna"),
-    "run_tables": ("ray", "torch", "rich", "optuna", "yaml"),
+    "run_tables": ("ray", "torch", "rich", "optuna"),
     "results": ("ray", "torch", "rich", "optuna"),
     "studies": ("ray", "torch", "rich"),
     "beams": ("ray", "torch", "rich"),

@@ -29,6 +29,7 @@ class Standing:
         self.began: float = search["time"]
         self.started: dict[str, Event] = {}  # the trial events
         self.running: dict[str, Event] = {}  # the newest reports of the running trials
+        self.paused: dict[str, Event] = {}  # those of the trials that wait for others to be compared with
         self.places: list[str] = []  # as many as ran at once: who runs there, or did until another trial starts
         self.curves: dict[str, Curve] = {}  # of the trials in a place, and of the best
         self.steps: dict[str, int] = {}  # of the newest reports
@@ -64,6 +65,10 @@ class Standing:
             self._end(trial, None)
             self._start(trial)
             self.restarts += 1
+        elif kind == "pause" and trial in self.running:
+            self.paused[trial] = self.running.pop(trial)
+        elif kind == "unpause" and trial in self.started:
+            self._start(trial)
         elif kind == "exploit" and trial in self.started:
             self.started[trial] = event
         elif kind == "note":
@@ -85,7 +90,7 @@ class Standing:
 
     def _start(self, trial: str) -> None:
         """Gives a trial the place of one that has ended, or a new one."""
-        self.running.setdefault(trial, {})
+        self.running.setdefault(trial, self.paused.pop(trial, {}))
         self.curves.setdefault(trial, [])
         if trial in self.places:
             return
@@ -130,6 +135,7 @@ class Standing:
         if status is None:
             return
         self.running.pop(trial, None)
+        self.paused.pop(trial, None)
         self.ends[trial] = status
         self.ended[status] += 1
         self._ended_at[step] += 1
@@ -164,7 +170,8 @@ class Standing:
 
     def counts(self) -> str:
         """The numbers in words: "2 running, 11 to start, 3 stopped"."""
-        numbers = {"running": len(self.running), "to start": max(self.trials - len(self.started), 0)}
+        numbers = {"running": len(self.running), "paused": len(self.paused)}
+        numbers["to start"] = max(self.trials - len(self.started), 0)
         numbers |= {status: self.ended[status] for status in (*FAILURES, *ENDS)} | {"restarts": self.restarts}
         return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
 
@@ -190,22 +197,17 @@ class Standing:
         """
         if self._first is None or not self._made or self.status != "running":
             return None
-        running = {trial: self.steps.get(trial, 0) for trial in self.running}
-        limit = max(map(self.max_steps, self.running or [next(reversed(self.started))]))
+        alive = self.running | self.paused
+        made = {trial: self.steps.get(trial, 0) for trial in alive}
+        limit = max(map(self.max_steps, alive or [next(reversed(self.started))]))
         ended: dict[int, float] = dict(ideal_ends(self.scheduler, limit))
         for step, number in self._ended_at.items():
             ended[step] = ended.get(step, 0.0) + number
-        survival = Survival(ended, running.values(), limit)
-        left = {
-            trial: min(survival.left(step), max(self.max_steps(trial) - step, 0)) for trial, step in running.items()
-        }
+        survival = Survival(ended, made.values(), limit)
+        left = {trial: min(survival.left(step), max(self.max_steps(trial) - step, 0)) for trial, step in made.items()}
         steps = sum(left.values()) + max(self.trials - len(self.started), 0) * survival.left(0)
         pace = (max(now, self.now) - self._first) / self._made
-        alone = (
-            n * (self.running[trial].get("seconds") or 0.0) / running[trial]
-            for trial, n in left.items()
-            if running[trial]
-        )
+        alone = (n * (alive[trial].get("seconds") or 0.0) / made[trial] for trial, n in left.items() if made[trial])
         seconds: float = max(steps * pace, *alone, 0.0)
         return seconds if self.hours is None else min(seconds, max(3600 * self.hours - self.elapsed(now), 0.0))
 

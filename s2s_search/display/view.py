@@ -105,7 +105,7 @@ def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
 def _trial(
     standing: Standing, trial: str, scale: tuple[float, float] | None, steps: int, cells: int, count: int
 ) -> Text:
-    curve, step, ended = standing.curves[trial], standing.steps.get(trial, 0), trial in standing.ends
+    curve, step, ended = standing.curves[trial], standing.steps.get(trial, 0), trial not in standing.running
     style, word = "cyan", ""
     if standing.best is not None and standing.best["trial"] == trial:
         style, word = "bold green", "best"
@@ -115,7 +115,7 @@ def _trial(
     value = f"{curve[-1][1]:.4g}" if curve else "" if ended else "starting"
     line = Text(f"{trial:<11}  ").append(f"{drawn:<{cells}}", style).append(f"  {value:>8}  ")
     if ended:
-        line.append(f"{standing.ends[trial].replace('_', ' ')} at {step:,}")
+        line.append(f"{standing.ends.get(trial, 'paused').replace('_', ' ')} at {step:,}")
         line.stylize("dim")
         return line
     line.append(f"{step:>{count},} of {standing.max_steps(trial):<{count},}", "dim")

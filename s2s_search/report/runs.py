@@ -117,22 +117,15 @@ class Run:
         trials, at_once (the most), busy (hours of all its trials), gpu (GPU hours), idle (the share of its time,
         at_once times over, in which it had no trial).
         """
-        reports, trials = self.results.reports, self.results.trials
+        reports, spans = self.results.reports, pd.DataFrame(self.history.spans, columns=["trial", "began", "ended"])
         node = reports.dropna(subset="node").drop_duplicates("trial", keep="last").set_index("trial")["node"]
-        end = max([*trials["ended"].dropna(), *reports["elapsed"].tail(1).dropna()], default=0.0)
-        spans = pd.DataFrame(
-            {
-                "node": trials["trial"].map(node).astype("string").fillna("not known"),
-                "began": trials["began"].astype(float),
-                "ended": trials["ended"].astype(float).fillna(end),
-            }
-        )
+        end, spans["node"] = spans["ended"].max(), spans["trial"].map(node).astype("string").fillna("not known")
         rows = {}
         for name, group in spans.groupby("node"):
             at_once, hours = _most_at_once(group), float((group["ended"] - group["began"]).sum()) / 3600
             room = at_once * (end - spans["began"].min()) / 3600
             idle = max(1 - hours / room, 0.0) if room else 0.0
-            rows[str(name)] = (len(group), at_once, hours, hours * self.space.resources.gpu, idle)
+            rows[str(name)] = (group["trial"].nunique(), at_once, hours, hours * self.space.resources.gpu, idle)
         return pd.DataFrame.from_dict(rows, orient="index", columns=["trials", "at_once", "busy", "gpu", "idle"])
 
 

@@ -38,7 +38,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--hours", type=positive, metavar="H", help="a new search.hours for all of the search")
     sub.add_argument("--gpu-hours", type=positive, metavar="H", help="a new search.gpu_hours")
     add_cluster_argument(sub)
-    add_log_argument(sub)
+    add_log_argument(sub, goes_on=True)
 
     sub = verb("retry", retry, "run trials of a search again that failed")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -49,7 +49,7 @@ def add_verbs(verb: AddVerb) -> None:
         help="which: failed (default), out_of_memory, lost, or several with commas",
     )
     add_cluster_argument(sub)
-    add_log_argument(sub)
+    add_log_argument(sub, goes_on=True)
 
     sub = verb("replicate", replicate, "run the best configurations of a search again with other seeds")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -61,13 +61,14 @@ def add_verbs(verb: AddVerb) -> None:
     add_log_argument(sub)
 
 
-def add_log_argument(parser: argparse.ArgumentParser) -> None:
+def add_log_argument(parser: argparse.ArgumentParser, goes_on: bool = False) -> None:
+    help = "tell tensorboard, mlflow or wandb, or several with commas, of all trials"
     parser.add_argument(
         "--log",
         type=lambda text: [name for name in text.split(",") if name],
-        default=[],
+        default=None if goes_on else [],
         metavar="TOOLS",
-        help="tell tensorboard, mlflow or wandb, or several with commas, of all trials",
+        help=f"{help} (default: those that heard so far)" if goes_on else help,
     )
 
 

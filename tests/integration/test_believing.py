@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -18,32 +17,24 @@ from s2s_search.events import first_event
 from s2s_search.spaces import load_space
 from s2s_search.table import ConfigError
 from s2s_search.tuning import replicate_search, resume_search, run_search
+from tests.spaces import COPY, DROPOUT, RATES, space_text
 
 ROOT = Path(__file__).parents[2]
 RATE = "optimizer.learning_rate"
-SPACE = """
-model: AttentionSeq2Seq
-corpus: {name: copy, train: 200, dev: 20, vocabulary: 5, min_length: 2, max_length: 4}
-search: {trials: 4, seed: 3}
-scheduler: {name: asha, max_steps: 40, grace_steps: 10, reduction_factor: 2}
-parameters:
-  embedding.dim: 8
-  attention.dim: 8
-  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.dropout_input_keep_prob: 0.8
-  train.batch_size: 8
-  train.eval_every_steps: 10
-  inference.max_decode_length: 6
-  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
-"""
+SPACE = space_text(
+    DROPOUT | RATES | {"attention.dim": 8},
+    model="AttentionSeq2Seq",
+    corpus=COPY | {"train": 200, "dev": 20, "max_length": 4},
+    search={"trials": 4, "seed": 3},
+    scheduler={"name": "asha", "max_steps": 40, "grace_steps": 10, "reduction_factor": 2},
+)
 
 
 @pytest.fixture(scope="module")
 def searched(address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished search."""
     folder = tmp_path_factory.mktemp("searched")
-    (folder / "space.yaml").write_text(textwrap.dedent(SPACE))
+    (folder / "space.yaml").write_text(SPACE)
     assert run_search(load_space(folder / "space.yaml"), out=folder / "run", address=address).status == "finished"
     return folder / "run"
 

@@ -11,36 +11,32 @@ import pytest
 from nbclient import NotebookClient
 
 from s2s_search import results
+from tests.spaces import RATES, space_text
 from tests.test_docs import ROOT
 from tests.unit.test_loggers import mlflow_runs, scalars, sessions, wandb_runs
 
-SPACE = """
-model: [BasicSeq2Seq, AttentionSeq2Seq]
-corpus: {name: copy, train: 100, dev: 10, vocabulary: 5, min_length: 2, max_length: 5}
-search: {method: random, trials: 12, seed: 3}
-scheduler: {name: asha, max_steps: 30, grace_steps: 10, reduction_factor: 2}
-parameters:
-  embedding.dim: 8
-  attention.dim: 8
-  encoder.type: [UnidirectionalRNNEncoder, BidirectionalRNNEncoder]
-  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  train.batch_size: 8
-  train.eval_every_steps: 10
-  inference.max_decode_length: 8
-  attention.score_type: [dot, bahdanau]
-  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
-"""
+SPACE = space_text(
+    RATES
+    | {"attention.dim": 8, "attention.score_type": ["dot", "bahdanau"]}
+    | {"encoder.type": ["UnidirectionalRNNEncoder", "BidirectionalRNNEncoder"]},
+    model=["BasicSeq2Seq", "AttentionSeq2Seq"],
+    search={"method": "random", "trials": 12, "seed": 3},
+    scheduler={"name": "asha", "max_steps": 30, "grace_steps": 10, "reduction_factor": 2},
+)
 
 pytestmark = pytest.mark.timeout(600)
 
 
 def search(folder: Path, *more: str) -> Path:
     (folder / "tiny.yaml").write_text(SPACE)
-    command = [sys.executable, str(ROOT / "run_search.py"), "search", "tiny.yaml", "--out", "run", *more]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return run_search("search", "tiny.yaml", "--out", "run", *more, cwd=folder)
+
+
+def run_search(*arguments: str, cwd: Path) -> Path:
+    command = [sys.executable, str(ROOT / "run_search.py"), *arguments]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return folder / "run"
+    return cwd / "run"
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +130,9 @@ def test_a_search_tells_three_tools_what_its_tables_say(tmp_path: Path) -> None:
         assert theirs[name]["config"]["optimizer.learning_rate"] == rate
         assert runs[name].data.tags["status"] == row["status"]
     assert not [event for event in (folder / "events.jsonl").read_text().splitlines() if '"note"' in event]
+    before = set(theirs)
+    assert run_search("resume", "run", "--trials", "14", cwd=tmp_path) == folder  # tells those that heard so far
+    added = set(results.load(folder).trials["trial"]) - before
+    assert len(added) == 2
+    assert added <= set(mlflow_runs(folder)) & set(wandb_runs(folder))
+    assert all(scalars(folder, name, "dev.loss") for name in added)

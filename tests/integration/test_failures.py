@@ -23,6 +23,7 @@ from s2s_search.events import read_events
 from s2s_search.metrics import pareto
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
+from tests.spaces import DROPOUT, RATES, space_text
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins reach workers with their code
 
@@ -34,22 +35,6 @@ scheduler: {{name: none, max_steps: 40, grace_steps: 10}}
 resources: {{cpu: 1}}
 {more}
 parameters: {{train.seed: {seeds}}}
-"""
-REAL = """
-model: BasicSeq2Seq
-corpus: {{name: copy, train: 100, dev: 10, vocabulary: 5, min_length: 2, max_length: 5}}
-search: {{method: {method}, trials: {trials}, seed: 3}}
-scheduler: {{name: {scheduler}, max_steps: {steps}, grace_steps: 10, reduction_factor: 3}}
-{more}
-parameters:
-  embedding.dim: 8
-  encoder.rnn_cell.cell_spec: {{class: GRUCell, num_units: 8}}
-  decoder.rnn_cell.cell_spec: {{class: GRUCell, num_units: 8}}
-  decoder.rnn_cell.dropout_input_keep_prob: 0.8
-  train.batch_size: 8
-  train.eval_every_steps: 10
-  inference.max_decode_length: 8
-  optimizer.learning_rate: {{min: 1e-3, max: 1e-1, log: true}}
 """
 
 
@@ -64,7 +49,13 @@ def seeds(folder: Path, count: int, search: str = "", more: str = "") -> Space:
 
 
 def real(folder: Path, scheduler: str, trials: int, steps: int = 40, method: str = "random", more: str = "") -> Space:
-    return write_space(folder, REAL.format(scheduler=scheduler, trials=trials, steps=steps, method=method, more=more))
+    text = space_text(
+        DROPOUT | RATES,
+        model="BasicSeq2Seq",
+        search={"method": method, "trials": trials, "seed": 3},
+        scheduler={"name": scheduler, "max_steps": steps, "grace_steps": 10, "reduction_factor": 3},
+    )
+    return write_space(folder, text + more)
 
 
 def report(step: int, loss: float, **metrics: Any) -> Any:
@@ -294,6 +285,10 @@ def test_hyperband_pauses_trials_that_go_on_as_if_undisturbed(address: str, tmp_
     assert (paused.trials["status"] == "stopped").any()
     starts = paused.reports.groupby("trial")["start_seconds"].nunique()
     assert (starts > 1).any()  # it was paused
+    assert paused.workers == 2
+    assert min(paused.worker_seconds().values()) >= 0
+    events, _ = read_events(tmp_path / "hyperband" / "run")
+    assert any(event["event"] == "pause" for event in events)
 
 
 def test_pbt_gives_the_worse_the_weights_of_the_better(address: str, tmp_path: Path) -> None:

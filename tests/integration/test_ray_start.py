@@ -17,26 +17,18 @@ from pathlib import Path
 import pytest
 
 from s2s_search import results
+from tests.spaces import space_text
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
-SPACE = """
-model: BasicSeq2Seq
-corpus: {name: copy, train: 100, dev: 10, vocabulary: 5, min_length: 2, max_length: 5}
-search: {method: grid}
-scheduler: {name: none, max_steps: 400, grace_steps: 400}
-resources: {cpu: 1}
-parameters:
-  train.seed: [0, 1, 2, 3]
-  embedding.dim: 8
-  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  train.batch_size: 8
-  train.eval_every_steps: 200
-  inference.max_decode_length: 8
-"""
+SPACE = space_text(
+    {"train.seed": [0, 1, 2, 3], "train.eval_every_steps": 200},
+    model="BasicSeq2Seq",
+    search={"method": "grid"},
+    scheduler={"name": "none", "max_steps": 400, "grace_steps": 400},
+)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Searches on a real Ray, with real processes and real signals."""
 
 import contextlib
+import ipaddress
 import json
 import math
 import os
@@ -31,27 +32,19 @@ from s2s_search.nn import compiled
 from s2s_search.spaces import Resources, Space, load_space
 from s2s_search.table import ConfigError
 from s2s_search.training import WORST, train
+from tests.spaces import DROPOUT, RATES, space_text
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins below reach workers with their code
 
-TINY = """
-model: [BasicSeq2Seq, AttentionSeq2Seq]
-corpus: {name: copy, train: 100, dev: 10, vocabulary: 5, min_length: 2, max_length: 5}
-search: {method: random, trials: 6, seed: 3}
-scheduler: {name: asha, max_steps: 30, grace_steps: 10, reduction_factor: 2}
-parameters:
-  embedding.dim: 8
-  attention.dim: 8
-  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  bridge_spec: {choices: {zero: {class: ZeroBridge}, initial: {class: InitialStateBridge}}}
-  decoder.rnn_cell.dropout_input_keep_prob: 0.8
-  train.batch_size: 8
-  train.eval_every_steps: 10
-  inference.max_decode_length: 8
-  attention.score_type: [dot, bahdanau]
-  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
-"""
+BRIDGES = {"zero": {"class": "ZeroBridge"}, "initial": {"class": "InitialStateBridge"}}
+TINY = space_text(
+    DROPOUT
+    | RATES
+    | {"attention.dim": 8, "attention.score_type": ["dot", "bahdanau"], "bridge_spec": {"choices": BRIDGES}},
+    model=["BasicSeq2Seq", "AttentionSeq2Seq"],
+    search={"method": "random", "trials": 6, "seed": 3},
+    scheduler={"name": "asha", "max_steps": 30, "grace_steps": 10, "reduction_factor": 2},
+)
 # The stand-ins for train() do what the number of the seed says.
 SEEDS = """
 model: BasicSeq2Seq
@@ -82,7 +75,7 @@ def report(step: int, loss: float, **metrics: Any) -> Any:
 
 
 def test_all_that_is_wrong_is_said_at_once_and_nothing_is_left(tmp_path: Path) -> None:
-    text = TINY.replace("{name: copy", "{name: copy, seed: 1").replace("trials: 6", "trials: 6")
+    text = TINY.replace("{name: copy", "{name: copy, seed: 1")
     space = write_space(tmp_path, text + "resources: {cpu: 4096, gpu: 512}\n")
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError) as caught:
@@ -446,6 +439,13 @@ def test_a_trial_reports_the_numbers_of_a_run_without_ray(real_run: Run) -> None
             same = [name for name in here.metrics if not name.endswith("seconds")]
             assert {name: row[name] for name in same} == {name: here.metrics[name] for name in same}
     torch.set_num_threads(threads)
+
+
+def test_every_report_says_which_node_it_comes_from(real_run: Run) -> None:
+    _, found, *_ = real_run
+    (node,) = found.reports["node"].dropna().unique()
+    assert found.reports["node"].notna().all()
+    assert ipaddress.ip_address(node)
 
 
 def test_the_seconds_of_a_trial_are_accounted_for_once(real_run: Run) -> None:

@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -26,29 +25,27 @@ from s2s_search.events import read_events
 from s2s_search.schedulers import rungs
 from s2s_search.spaces import load_space
 from s2s_search.tuning import run_search
+from tests.spaces import COPY, DROPOUT, RATES, space_text
 
 ROOT = Path(__file__).parents[2]
-SPACE = """
-model: [BasicSeq2Seq, AttentionSeq2Seq]
-corpus: {{name: copy, train: 400, dev: 20, vocabulary: 6, min_length: 2, max_length: 8}}
-search: {{method: random, trials: {trials}, seed: 5, retries: 100}}
-scheduler: {{name: {scheduler}, max_steps: {steps}, grace_steps: {grace}, reduction_factor: 2}}
-parameters:
-  embedding.dim: 16
-  attention.dim: 16
-  encoder.rnn_cell.cell_spec: {{class: GRUCell, num_units: 24}}
-  decoder.rnn_cell.cell_spec: {{class: LSTMCell, num_units: 24}}
-  decoder.rnn_cell.dropout_input_keep_prob: 0.8
-  train.batch_size: 16
-  train.eval_every_steps: 50
-  inference.max_decode_length: 10
-  optimizer.learning_rate: {{min: 1e-3, max: 1e-1, log: true}}
-"""
+CELLS = {"encoder": "GRUCell", "decoder": "LSTMCell"}
+
+
+def text_of(trials: int, steps: int, scheduler: str) -> str:
+    sizes = {"embedding.dim": 16, "attention.dim": 16, "train.batch_size": 16, "inference.max_decode_length": 10}
+    sizes |= {f"{part}.rnn_cell.cell_spec": {"class": cell, "num_units": 24} for part, cell in CELLS.items()}
+    return space_text(
+        DROPOUT | RATES | sizes | {"train.eval_every_steps": 50},
+        model=["BasicSeq2Seq", "AttentionSeq2Seq"],
+        corpus=COPY | {"train": 400, "dev": 20, "vocabulary": 6, "max_length": 8},
+        search={"method": "random", "trials": trials, "seed": 5, "retries": 100},
+        scheduler={"name": scheduler, "max_steps": steps, "grace_steps": steps // 4, "reduction_factor": 2},
+    )
 
 
 def write_space(folder: Path, trials: int = 6, steps: int = 600, scheduler: str = "asha") -> Path:
     path = folder / "space.yaml"
-    path.write_text(textwrap.dedent(SPACE.format(trials=trials, steps=steps, grace=steps // 4, scheduler=scheduler)))
+    path.write_text(text_of(trials, steps, scheduler))
     return path
 
 
@@ -223,10 +220,10 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
 @pytest.mark.slow
 def test_hyperbands_brackets_go_on_after_kills(tmp_path: Path) -> None:
     """Its choices follow from values alone, so that a search killed at any moment makes those of an undisturbed one."""
-    text = SPACE.format(trials=13, steps=200, grace=50, scheduler="hyperband")
+    text = text_of(trials=13, steps=200, scheduler="hyperband")
     text = text.replace("reduction_factor: 2", "reduction_factor: 4").replace("grace_steps: 50, ", "")
     for name in ("calm", "run"):
-        (tmp_path / f"{name}.yaml").write_text(textwrap.dedent(text))
+        (tmp_path / f"{name}.yaml").write_text(text)
     out = Driver("search", tmp_path / "calm.yaml", "--out", tmp_path / "calm").wait()
     calm, run = results.load(tmp_path / "calm"), tmp_path / "run"
     driver = Driver("search", tmp_path / "run.yaml", "--out", run)

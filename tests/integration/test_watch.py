@@ -25,24 +25,17 @@ from s2s_search.cli import main
 from s2s_search.display.progress import Progress
 from s2s_search.display.watch import Follower
 from s2s_search.events import LOCK, new_events
+from tests.spaces import RATES, space_text
 from tests.terminal import Terminal
 
 SHOW_CURSOR = "\x1b[?25h"
 ROOT = Path(__file__).parents[2]
-SPACE = """\
-model: BasicSeq2Seq
-corpus: {name: copy, train: 60, dev: 8, vocabulary: 5, min_length: 2, max_length: 5}
-search: {trials: 5, seed: 3}
-scheduler: {name: asha, max_steps: 60, grace_steps: 20, reduction_factor: 2}
-parameters:
-  embedding.dim: 8
-  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  train.batch_size: 8
-  train.eval_every_steps: 10
-  inference.max_decode_length: 8
-  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
-"""
+SPACE = space_text(
+    RATES,
+    model="BasicSeq2Seq",
+    search={"trials": 5, "seed": 3},
+    scheduler={"name": "asha", "max_steps": 60, "grace_steps": 20, "reduction_factor": 2},
+)
 
 
 class Program:

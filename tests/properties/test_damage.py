@@ -117,6 +117,8 @@ def write_run(folder: Path) -> list[bytes]:
         {"event": "decision", **trial, "action": "stop", "step": 10, "value": 2.0, "cutoff": 1.0, "rank": 2, "of": 3},
         {"event": "restart", **trial, "cause": "lost", "message": "The actor died."},
         {"event": "report", **trial, "step": 20, **report},
+        {"event": "pause", **trial},
+        {"event": "unpause", **trial},
         {"event": "exploit", **trial, "source": "trial-00001", "settings": settings, "config": {"train.seed": 1}},
         {"event": "status", **trial, "status": "finished"},
         {"event": "trial", "trial": "trial-00001", "settings": {}, "config": {}},

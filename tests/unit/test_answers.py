@@ -22,6 +22,7 @@ from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.training import Report, Trial, decode, evaluation, examples, train
+from tests.spaces import SMALL, distance
 
 COPY = {"name": "copy", "train": 60, "dev": 20, "test": 1, "vocabulary": 4, "min_length": 1, "max_length": 6}
 ANSWERS = Answers(
@@ -48,16 +49,12 @@ def corpus() -> Corpus:
 
 def settings(model: str = "AttentionSeq2Seq", **more: object) -> Hparams:
     values: dict[str, object] = {
-        "embedding.dim": 8,
-        "encoder.rnn_cell.cell_spec": {"class": "GRUCell", "num_units": 8},
-        "decoder.rnn_cell.cell_spec": {"class": "GRUCell", "num_units": 8},
+        **SMALL,
         "decoder.rnn_cell.dropout_input_keep_prob": 0.8,
         "optimizer.learning_rate": 0.03,
         "train.batch_size": 16,
         "train.max_steps": 30,
-        "train.eval_every_steps": 10,
         "train.eval_batch_size": 7,
-        "inference.max_decode_length": 8,
     }
     return resolve(model, values | {name.replace("__", "."): value for name, value in more.items()})
 
@@ -100,15 +97,6 @@ def test_the_errors_make_up_the_error_rates_of_the_best_report(
     assert sum(answers.errors) / sum(answers.lengths) == best["dev.error_rate"]
     assert sum(error > 0 for error in answers.errors) / len(answers.errors) == best["dev.word_error_rate"]
     assert len(answers.errors) == (hparams["train.eval_examples"] or 20)
-
-
-def distance(a: list[int], b: list[int]) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]
 
 
 @pytest.mark.parametrize("name, wanted", [("copy", 0), ("copy", 9), ("cmudict", 200)])

@@ -1,6 +1,5 @@
 """Settings of decoding: what each source costs, against one source at a time; which setting is recommended."""
 
-import functools
 from dataclasses import replace
 from typing import Any
 
@@ -16,24 +15,9 @@ from s2s_search.hparams import resolve
 from s2s_search.metrics import Edits
 from s2s_search.spaces import Resources
 from s2s_search.training import train
+from tests.spaces import SMALL, distance
 
-SMALL = {
-    "embedding.dim": 8,
-    "encoder.rnn_cell.cell_spec": {"class": "GRUCell", "num_units": 8},
-    "decoder.rnn_cell.cell_spec": {"class": "GRUCell", "num_units": 8},
-    "optimizer.learning_rate": 0.02,
-    "train.batch_size": 8,
-    "train.max_steps": 60,
-    "train.eval_every_steps": 60,
-    "inference.max_decode_length": 8,
-}
-
-
-@functools.cache
-def distance(a: tuple[str, ...], b: tuple[str, ...]) -> int:
-    if not a or not b:
-        return len(a) + len(b)
-    return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+SETTINGS = SMALL | {"optimizer.learning_rate": 0.02, "train.max_steps": 60, "train.eval_every_steps": 60}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +34,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dev, str, dict[str, l
     corpus = load_corpus({"train": files, "dev": files})
     groups = np.cumsum([0, *map(len, references.values())])  # files have one reference a source
     corpus = replace(corpus, dev=replace(corpus.dev, groups=groups))
-    reports = train(resolve("BasicSeq2Seq", SMALL), corpus)
+    reports = train(resolve("BasicSeq2Seq", SETTINGS), corpus)
     assert len(list(keep_snapshots(reports, Checkpoints(folder / "trial"), "dev.loss", "minimize"))) == 1
     return Dev(corpus, 0, Resources(1, 0)), str(folder / "trial" / BEST), references
 

@@ -15,23 +15,16 @@ from s2s_search.corpus import load_corpus
 from s2s_search.hparams import resolve
 from s2s_search.spaces import load_space
 from s2s_search.training import train
+from tests.spaces import COPY, DROPOUT, RATES, space_text
 
-SPACE = """
-model: [BasicSeq2Seq, AttentionSeq2Seq]
-corpus: {name: reverse, train: 60, dev: 8, test: 4, vocabulary: 5, min_length: 2, max_length: 5}
-metric: {name: dev.error_rate, goal: minimize}
-search: {method: random, trials: 4, seed: 3}
-scheduler: {name: none, max_steps: 6}
-parameters:
-  embedding.dim: 8
-  attention.dim: 8
-  encoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.cell_spec: {class: GRUCell, num_units: 8}
-  decoder.rnn_cell.dropout_input_keep_prob: 0.8
-  train.eval_every_steps: 3
-  inference.max_decode_length: 8
-  optimizer.learning_rate: {min: 1e-3, max: 1e-1, log: true}
-"""
+SPACE = space_text(
+    DROPOUT | RATES | {"attention.dim": 8, "train.eval_every_steps": 3},
+    model=["BasicSeq2Seq", "AttentionSeq2Seq"],
+    corpus=COPY | {"name": "reverse"},
+    metric={"name": "dev.error_rate", "goal": "minimize"},
+    search={"method": "random", "trials": 4, "seed": 3},
+    scheduler={"name": "none", "max_steps": 6},
+)
 TIMES = {"seconds", "evaluation_seconds"}
 
 
@@ -182,7 +175,7 @@ def test_what_the_user_can_mend(
 def test_a_trial_beyond_the_search(capsys: pytest.CaptureFixture[str], space: Path) -> None:
     grid = space.with_name("grid.yaml")
     grid.write_text(
-        SPACE.replace("random, trials: 4, seed: 3", "grid").replace("{min: 1e-3, max: 1e-1, log: true}", "0.1")
+        SPACE.replace("random, trials: 4, seed: 3", "grid").replace("{min: 0.001, max: 0.1, log: true}", "0.1")
     )
     status, _, err = run(capsys, "debug", "--space", grid, "--trial", 7)
     assert status == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from s2s_search.events import EventLog
-from s2s_search.history import History, explain, load_history
+from s2s_search.history import History, explain, load_history, most_at_once
 from s2s_search.table import ConfigError
 
 Said = dict[str, object]
@@ -102,6 +102,15 @@ def test_seconds_count_while_a_driver_is_at_work() -> None:
     assert history.elapsed == 40 + 5
     assert history.busy == 2 * 20 + 10 + 5
     assert history.status == "running"
+
+
+def test_a_paused_trial_takes_no_seconds_and_no_worker() -> None:
+    pause = [{"event": event, "trial": "trial-00000", "time": at} for event, at in [("pause", 20), ("unpause", 50)]]
+    events = [trial(0, at=10), pause[0], trial(1, at=30), end(1, "stopped", at=40), pause[1], end(0, "finished", at=55)]
+    history = past(*events)
+    assert history.busy == 10 + 10 + 5
+    assert [name for name, *_ in history.spans] == ["trial-00000", "trial-00001", "trial-00000"]
+    assert most_at_once(history.events) == 1
 
 
 def test_a_resumed_search_has_new_budgets_and_its_old_metric() -> None:

@@ -11,21 +11,7 @@ from s2s_search.display.progress import Progress
 from s2s_search.display.standing import Standing
 from s2s_search.display.view import BLOCKS, about, sparkline, view
 from tests.terminal import Terminal
-
-SEARCH = {
-    "event": "search",
-    "time": 100.0,
-    "name": "toy",
-    "metric": "dev.loss",
-    "goal": "minimize",
-    "trials": 4,
-}
-
-
-def trial(k: int) -> dict[str, Any]:
-    settings = {"encoder.type": "A", "optimizer.learning_rate": 0.0012345}
-    config = settings | {"train.max_steps": 100}
-    return {"event": "trial", "time": 100.0, "trial": f"trial-{k:05d}", "settings": settings, "config": config}
+from tests.unit.test_standing import SEARCH, trial
 
 
 def report(k: int, step: int, loss: float | None) -> dict[str, Any]:

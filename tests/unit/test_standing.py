@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from s2s_search.display.standing import IDEAL, POINTS, Standing, Survival, ideal_ends
+from s2s_search.display.view import view
 
 SEARCH = {
     "event": "search",
@@ -79,6 +80,19 @@ def test_a_trial_keeps_its_place_until_another_starts_there() -> None:
         standing.add(event)
     assert standing.places == ["trial-00000", "trial-00003", "trial-00004", "trial-00005"]
     assert set(standing.curves) == {*standing.places, "trial-00001"}  # the best
+
+
+def test_a_paused_trial_gives_its_place_up_until_it_runs_again() -> None:
+    pause = {"event": "pause", "trial": "trial-00000", "time": 115.0}
+    standing = after(trial(0), report(0, 10, 2.0), trial(1), report(1, 10, 3.0), pause)
+    assert standing.counts() == "1 running, 1 paused, 2 to start"
+    assert [line.plain for line in view(standing, 120.0, 80, 24) if "paused at 10" in line.plain]
+    for event in (trial(2), report(2, 10, 1.0), status(1, "stopped"), pause | {"event": "unpause"}):
+        standing.add(event)
+    assert standing.counts() == "2 running, 1 to start, 1 stopped"
+    assert standing.places == ["trial-00002", "trial-00000"]
+    standing.add(report(0, 20, 1.5))
+    assert standing.curves["trial-00000"][-1] == (20, 1.5)
 
 
 def test_curves_of_thousands_of_trials_and_reports_stay_small() -> None:

@@ -18,6 +18,7 @@ from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
 from s2s_search.training import WORST, evaluate, keep_freed_memory, release_freed_memory, train
+from tests.spaces import distance
 
 TIMES = {"seconds", "evaluation_seconds"}
 
@@ -184,15 +185,6 @@ def test_evaluation_encodes_a_batch_once(corpus: Corpus) -> None:
     with mock.patch.object(model, "encode", wraps=model.encode) as encode:
         evaluate(model, corpus.dev, corpus, hparams)
     assert encode.call_count == 3  # 20 pairs
-
-
-def distance(a: list[int], b: list[int]) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
