@@ -183,16 +183,18 @@ def keep_snapshots(
     goes on from. A diverged model is not kept. Where there is no room the trial goes on without. A report learns its
     `snapshot_seconds`: those of writing, so far.
     """
-    sign, seconds = (1 if goal == "minimize" else -1), 0.0
+    sign = 1 if goal == "minimize" else -1
     best = math.inf if before is None else sign * before["best"]
+    seconds = 0.0 if before is None else before["report"]["snapshot_seconds"]
     for report in reports:
         began = perf_counter()
         value = sign * report.metrics[metric]
         if report.metrics["status"] != "diverged" and math.isfinite(value):
-            is_best, best = value < best, min(value, best)
+            is_best = value < best
             report.metrics["snapshot_seconds"] = seconds
-            snapshot = report.snapshot() | {"report": dict(report.metrics), "best": sign * best}
-            checkpoints.save(snapshot, is_best, report.answers() if is_best else None)
+            snapshot = report.snapshot() | {"report": dict(report.metrics), "best": sign * min(value, best)}
+            if checkpoints.save(snapshot, is_best, report.answers() if is_best else None):
+                best = min(value, best)
         seconds += perf_counter() - began
         report.metrics["snapshot_seconds"] = seconds
         yield report

@@ -24,6 +24,7 @@ from s2s_search.table import ConfigError, nearest
 EVENTS = "events.jsonl"
 LOCK = "driver.lock"
 SECONDS_BETWEEN_SYNCS = 1.0
+SECONDS_OF_A_LOOK = 0.2  # at most, in which `is_locked` holds a lock
 
 # The kinds of events, with what the readers need of each.
 NEEDED = {
@@ -35,7 +36,7 @@ NEEDED = {
     "restart": {"trial", "cause"},
     "exploit": {"trial", "source", "settings", "config"},
     "pause": {"trial"},
-    "unpause": {"trial"},
+    "start": {"trial"},
     "status": {"status"},
     "resume": {"trials", "time"},
     "note": {"message"},
@@ -140,7 +141,7 @@ def lock(folder: Path) -> int:
     Raises:
         ConfigError: another process holds it.
     """
-    path = folder / LOCK
+    path, due = folder / LOCK, time.monotonic() + SECONDS_OF_A_LOOK
     while True:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -151,16 +152,27 @@ def lock(folder: Path) -> int:
         except BlockingIOError:
             holder = os.read(file, 200).decode(errors="replace").strip()
             os.close(file)
+            if time.monotonic() < due:  # someone may only have looked whether it is locked
+                time.sleep(0.01)
+                continue
             law = "is in use: a run folder has one search at a time"
             raise ConfigError(f"{law}, and {holder or 'another process'} drives it", str(folder)) from None
         except OSError:  # a file system without locks
             logger.warning("%s: this file system has no locks: make sure that no other search uses the folder", path)
-        with contextlib.suppress(OSError):
-            if os.stat(path).st_ino == os.fstat(file).st_ino:  # not one that its holder has just removed
+        if _is_at(path, file):
+            with contextlib.suppress(OSError):  # on a full disk it is locked without a name
                 os.ftruncate(file, 0)
                 os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-                return file
+            return file
         os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Says whether an open file is the one at a path, and not one that its holder has just removed there."""
+    try:
+        return os.stat(path).st_ino == os.fstat(file).st_ino
+    except OSError:
+        return False
 
 
 def is_locked(folder: Path) -> bool:
@@ -315,6 +327,14 @@ def _is_configuration(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("model"), str)
 
 
+def _is_earlier_trial(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    config, values, status = value
+    known = values is None or (isinstance(values, list) and all(map(_is_number_or_null, values)))
+    return _is_configuration(config) and known and isinstance(status, str)
+
+
 def _is_number(value: object) -> bool:
     if type(value) is float:
         return math.isfinite(value)
@@ -338,6 +358,7 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)),
     "trial": is_trial_name,
     "source": lambda value: isinstance(value, str),
+    "warm_start": lambda value: isinstance(value, list) and all(map(_is_earlier_trial, value)),
     "log": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "configs": lambda value: isinstance(value, list) and all(map(_is_configuration, value)),
     **dict.fromkeys(

@@ -15,6 +15,7 @@ from typing import Any
 
 LOST, OUT_OF_MEMORY, FAILED = "lost", "out_of_memory", "failed"
 FAILURES = (FAILED, OUT_OF_MEMORY, LOST)
+AGAIN = "run again"  # why a trial that had failed goes on
 ALIKE = 3  # so many first trials that fail alike end the search
 
 # What torch, Python, CUDA and Ray say; a message that only names memory as one of many possible causes is not here.

@@ -58,8 +58,7 @@ class History:
         self._since: dict[str, float] = {}  # of those that run
         for event in events[1:]:
             self._add(event)
-        for name in list(self._since):
-            self._halt(name)
+        self._halt(*self._since)
 
     def _add(self, event: Event) -> None:
         kind, name = event["event"], event.get("trial", "")
@@ -72,7 +71,9 @@ class History:
             self._since[name] = self.elapsed
         elif kind == "status" and not name:
             self.status, self.message = event["status"], event.get("message")
+            self._halt(*self._since)
         elif kind == "resume":
+            self._halt(*self._since)
             self.status, self.message = "running", None
             self.search |= {key: value for key, value in event.items() if key not in ("event", *NEEDED["search"])}
         elif name in self.trials:
@@ -89,20 +90,19 @@ class History:
             trial.decisions.append(event)
         elif kind == "pause":
             self._halt(trial.name)
-        elif kind == "unpause":
+        elif kind == "start":
             self._since.setdefault(trial.name, self.elapsed)
         else:
             trial.events.append(event)
         if kind == "restart":
             trial.status, trial.message = "running", None
             trial.losses += event["cause"] == LOST
-            self._since.setdefault(trial.name, self.elapsed)
+            self._halt(trial.name)
         elif kind == "exploit":
             trial.config, trial.settings, trial.step, trial.reports = event["config"], event["settings"], 0, 0
 
-    def _halt(self, name: str) -> None:
-        if name in self._since:
-            self.spans.append((name, self._since.pop(name), self.elapsed))
+    def _halt(self, *names: str) -> None:
+        self.spans += [(name, self._since.pop(name), self.elapsed) for name in names if name in self._since]
 
     def _report(self, trial: TrialHistory, event: Event) -> None:
         step, value = event.get("step") or 0, event.get(self.search["metric"])
@@ -147,9 +147,9 @@ def most_at_once(events: Iterable[Event]) -> int:
     running: set[str] = set()
     most = 1
     for event in events:
-        if event["event"] in ("trial", "unpause"):
+        if event["event"] in ("trial", "start"):
             running.add(event["trial"])
-        elif event["event"] in ("status", "pause"):
+        elif event["event"] in ("status", "pause", "restart"):
             running.discard(event.get("trial", ""))
         elif event["event"] == "resume":
             running.clear()
@@ -202,6 +202,8 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     value, cutoff, stopped = event["value"], event.get("cutoff"), event["action"] == "stop"
     has_rung = event.get("rung") is not None
     at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
+    if cutoff is None and not has_rung:
+        return f"{at}: {metric} {value:.4g}, too few to compare it with ({event.get('of')} so far), so it went on"
     if cutoff is None:
         return f"{at}: {metric} {value:.4g}, the first of its kind, so it went on"
     relation = "below" if minimize else "above"

@@ -13,7 +13,7 @@ from s2s_search.checkpoints import Checkpoints, below
 from s2s_search.display.progress import Interrupt
 from s2s_search.failures import FAILURES, LOST, error_message
 from s2s_search.samplers import objective_values
-from s2s_search.schedulers import PAUSING
+from s2s_search.schedulers import IN_ORDER
 from s2s_search.tune_trials import HPARAMS, NUMBER, Trials, trial_name
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ class Listener(tune.Callback):
         self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
         self.scheduler, self.trials = search.scheduler, trials
         self._started: dict[str, float] = {}  # when
-        self._paused: set[str] = set()
         self._busy = search.busy
         self._begun = self._silent_since = time.monotonic()
         self._kept = BestKept(search)
@@ -56,7 +55,7 @@ class Listener(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
         self.recorder.tick()
-        if self.search.space.scheduler.name in PAUSING:
+        if self.search.space.scheduler.name not in IN_ORDER:
             self._note_pauses(trials)
         now = time.monotonic()
         if self._started:
@@ -74,9 +73,6 @@ class Listener(tune.Callback):
             trial.config = trial.config | {NUMBER: trial.number}
         self._started[name] = time.monotonic()
         self.recorder.begin_trial(name, json.loads(hparams))
-        if name in self._paused:
-            self._paused.remove(name)
-            self.recorder.unpause(name)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
@@ -102,7 +98,8 @@ class Listener(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         self._stop_clock(trial.trial_id)
         hparams = json.loads(trial.config[HPARAMS])
-        self.recorder.begin_trial(trial.trial_id, hparams)  # it may never have started
+        if trial.trial_id not in self.recorder.begun:  # it never started
+            self.recorder.begin_trial(trial.trial_id, hparams)
         if trial.should_recover():
             self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
             self.trials.again(trial.number, hparams, trial.losses)
@@ -124,7 +121,6 @@ class Listener(tune.Callback):
         for trial in trials:
             if trial.status == Trial.PAUSED and trial.trial_id in self._started:
                 self._stop_clock(trial.trial_id)
-                self._paused.add(trial.trial_id)
                 self.recorder.pause(trial.trial_id)
 
     def _stop_clock(self, name: str) -> None:
@@ -150,6 +146,8 @@ class BestKept:
         self._search = search
         self._place = search.storage or search.folder
         self._kept: list[tuple[float, str]] = []  # the best first
+        for name in search.closed:
+            Checkpoints(below(self._place, name)).keep_best()
         for name in search.ended_before:
             self._consider(name)
 

@@ -59,8 +59,9 @@ class Recorder:
         self.message: str | None = None
         self.steps: dict[str, float] = {}  # of the newest reports, by trial
         self.best: dict[str, dict[str, Any]] = {}  # the best reports, by trial
-        self._begun: set[str] = set()
-        self._said: set[str] = set()
+        self.begun: set[str] = set()
+        self._said: set[tuple[str | None, str]] = set()
+        self._full = ""
         self._waiting = ""
         self._first_ends: list[tuple[str, str]] = []  # statuses and causes
         self._first_message: str | None = None
@@ -87,7 +88,7 @@ class Recorder:
         if self.loggers is not None:
             self.loggers.recall(history.events)
         for name, trial in history.trials.items():
-            self._begun.add(name)
+            self.begun.add(name)
             if trial.reports:
                 self.steps[name] = trial.step
             if trial.best is not None:
@@ -100,11 +101,12 @@ class Recorder:
         self._log({"event": "queued", "trial": trial})
 
     def begin_trial(self, trial: str, config: Config) -> None:
-        """Writes the complete configuration of a trial, when it is not known yet."""
+        """Writes that a trial has got a worker: at first with its configuration, then that it runs again."""
         self._waiting = ""
-        if trial in self._begun:
+        if trial in self.begun:
+            self._log({"event": "start", "trial": trial})
             return
-        self._begun.add(trial)
+        self.begun.add(trial)
         complete = config
         with contextlib.suppress(ConfigError):  # the trial will say so
             complete = resolved(config).flat()
@@ -133,16 +135,13 @@ class Recorder:
         self._log({"event": "decision", "trial": trial} | dict(reason))
 
     def restart(self, trial: str, reason: str, message: str | None = None) -> None:
-        """Writes that a trial goes on from its newest checkpoint, or from the start where it has none."""
-        self._log({"event": "restart", "trial": trial, "cause": reason} | _unless_none(message))
+        """Writes that a trial will go on from its newest checkpoint, or from the start where it has none."""
+        step = self.steps.get(trial, 0)
+        self._log({"event": "restart", "trial": trial, "step": step, "cause": reason} | _unless_none(message))
 
     def pause(self, trial: str) -> None:
         """Writes that a trial has given up its place, for the scheduler to compare it with others."""
         self._log({"event": "pause", "trial": trial})
-
-    def unpause(self, trial: str) -> None:
-        """Writes that a paused trial runs again."""
-        self._log({"event": "unpause", "trial": trial})
 
     def exploit(self, trial: str, source: str, config: Config) -> None:
         """Writes that a trial goes on with another's weights and a new configuration."""
@@ -155,8 +154,8 @@ class Recorder:
         return {key: self.space.label(key, config[key]) for key in self.space.searched if key in config}
 
     def note(self, message: str, trial: str | None = None) -> None:
-        """Writes and shows something that went wrong and did not stop the search; the same only once."""
-        key = cause(message)
+        """Writes and shows something that went wrong and did not stop the search; the same of a trial only once."""
+        key = (trial, cause(message))
         if key not in self._said:
             self._said.add(key)
             self._log({"event": "note", "message": message} | ({"trial": trial} if trial else {}))
@@ -225,11 +224,12 @@ class Recorder:
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """Lets the search go on when there is no room for something that can be made anew."""
+        """Lets the search go on when something cannot be written, or read, that can be made anew."""
         try:
             yield
-        except OSError as error:
-            self.note(f"{self.folder}: {error.strerror}; the search goes on, and writes when there is room")
+        except (OSError, ConfigError) as error:
+            why = error.strerror if isinstance(error, OSError) else "; ".join(error.problems)
+            self.note(f"{self.folder}: {why}; the search goes on, and writes when that is over")
 
     def _log(self, event: Mapping[str, object]) -> dict[str, Any]:
         row = self.log.append(event)
@@ -237,8 +237,9 @@ class Recorder:
             self.progress.show(row)
         if self.loggers is not None:
             self.loggers.hear(row)
-        if self.log.full and self.progress is not None:
+        if self.log.full != self._full and self.log.full and self.progress is not None:
             self.progress.show({"event": "note", "message": f"{self.folder}: {self.log.full}; events wait in memory"})
+        self._full = self.log.full
         return row
 
 

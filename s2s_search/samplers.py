@@ -14,6 +14,7 @@ from itertools import chain, product
 from typing import Any, Protocol
 
 from s2s_search.dimensions import Choice, Dimension, Flat, Range, value_of
+from s2s_search.failures import FAILURES
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import BUDGET, Space, completed, survives
 from s2s_search.table import ConfigError
@@ -156,6 +157,7 @@ class TPE:
 
     def _ended(self, config: Mapping[str, object], values: Values | None, status: str) -> Trial:
         known = [value for value in values or () if value is not None]
+        status = "failed" if status in FAILURES else status
         if status not in ("failed", "diverged") and len(known) != len(self.space.objectives):
             status = "failed"
         elif status != "failed" and not all(map(math.isfinite, known)):

@@ -24,7 +24,7 @@ from ray.tune.schedulers import (
 )
 
 from s2s_search.events import Event
-from s2s_search.failures import FAILURES
+from s2s_search.failures import AGAIN, FAILURES
 from s2s_search.spaces import Scheduler, Space
 
 NEVER = 2**62
@@ -107,7 +107,6 @@ class Watched(TrialScheduler):
         self._seen: dict[str, float] = {}  # the newest steps
         self._rungs = [Rung(step) for step in reversed(rungs(settings))]
         self._grace = settings.grace_steps
-        self._curves: dict[str, list[tuple[float, float]]] = {}
         self._waiting: OrderedDict[str, Any] = OrderedDict()  # trials as they start; some have started already
         self._past: dict[str, Past] = {}  # the trials of a log, in brackets and rungs
         self._population: dict[str, dict[str, Any]] = {}  # of a log's trials, what pbt knows
@@ -135,6 +134,8 @@ class Watched(TrialScheduler):
                     self.stop_trial(self._past[name])
                 self._past[name] = Past(name)
                 self.inner.on_trial_add(self, self._past[name])
+            elif kind == "restart" and event["cause"] == AGAIN and self.name == "hyperband":
+                self._past.pop(name, None)  # it waits for a bracket
             elif kind == "report" and name in self._past and self._past[name].status in RUNS:
                 result = {key: event.get(key) for key in ("step", self.metric_name, "status")}
                 if None not in (result["step"], result[self.metric_name]):
@@ -200,13 +201,14 @@ class Watched(TrialScheduler):
         self._seen[trial.trial_id] = step
         if self.name in PAUSING and result.get("status") != "running":
             return TrialScheduler.STOP  # it has ended: Tune would pause it, and wait for it for ever
-        reason = self._reason(trial.trial_id, step, value)
+        reason = self._reason(trial, step, value)
         action: str = self._settled(self.inner.on_trial_result, tune_controller, trial, dict(result))
-        if reason is not None and action in (TrialScheduler.CONTINUE, TrialScheduler.STOP):
+        runs_on = result.get("status") in (None, "running")  # what has ended by itself is not decided about
+        if runs_on and reason is not None and action in (TrialScheduler.CONTINUE, TrialScheduler.STOP):
             self.decisions[trial.trial_id] = {"action": action.lower(), "step": step, "value": value} | reason
         return action
 
-    def _reason(self, trial: str, step: float, value: float) -> dict[str, Any] | None:
+    def _reason(self, trial: Any, step: float, value: float) -> dict[str, Any] | None:
         """What a decision rests on; None where there is none to make."""
         if self.name == "median":
             return self._median(trial, step, value)
@@ -214,9 +216,9 @@ class Watched(TrialScheduler):
             return None
         for rung in self._rungs:
             if step >= rung.step:
-                if trial in rung.trials:
+                if trial.trial_id in rung.trials:
                     return None
-                cutoff, rank = self._cutoff(rung.values), rung.add(trial, value, self.minimize)
+                cutoff, rank = self._cutoff(rung.values), rung.add(trial.trial_id, value, self.minimize)
                 return {"rung": rung.step, "cutoff": cutoff, "rank": rank, "of": len(rung.values)}
         return None
 
@@ -225,18 +227,16 @@ class Watched(TrialScheduler):
             return None
         return float(np.percentile(values, 100 * (self._share if self.minimize else 1 - self._share)))
 
-    def _median(self, trial: str, step: float, value: float) -> dict[str, Any] | None:
-        """The best value so far against the median of the others' means up to this step."""
-        self._curves.setdefault(trial, []).append((step, value))
+    def _median(self, trial: Any, step: float, value: float) -> dict[str, Any] | None:
+        """The best value so far against the median of the others' means up to this step, as Tune's rule has them."""
+        rule = self.inner
         if step < self._grace:
             return None
-        means = []
-        for other, curve in self._curves.items():
-            values = [v for s, v in curve if self._grace <= s <= step]
-            if other != trial and curve[-1][0] >= step and values:
-                means.append(sum(values) / len(values))
-        best = (min if self.minimize else max)(v for _, v in self._curves[trial])
-        cutoff = float(np.median(means)) if len(means) >= 3 else None
+        others = [other for other in rule._trials_beyond_time(step) if other != trial]
+        means = [mean for other in others if math.isfinite(mean := rule._running_mean(other, step))]
+        before = [result[self.metric_name] for result in rule._results.get(trial, ())]
+        best = (min if self.minimize else max)([*before, value])
+        cutoff = float(np.median(means)) if len(means) >= rule._min_samples_required else None
         return {"value": best, "cutoff": cutoff, "of": len(means) + 1}
 
     # --- passed on ---

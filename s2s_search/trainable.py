@@ -48,7 +48,7 @@ def trainable(
     device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
     try:
         checkpoints = Checkpoints(context.get_trial_dir() if folder is None else below(folder, name))
-        before = _taken_over(name, folder, checkpoints) if pausing else checkpoints.newest()
+        before = _taken_over(name, folder, checkpoints, goal) if pausing else checkpoints.newest()
         arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
         arguments += [] if before is None else [before]
         _pass_on(
@@ -106,7 +106,7 @@ def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausin
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints) -> dict[str, Any] | None:
+def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints, goal: str) -> dict[str, Any] | None:
     """The snapshot to go on from: the trial's own newest, or that of another whose weights Tune gave it (pbt).
 
     What is taken over is kept at once, so that it is taken over once.
@@ -121,7 +121,8 @@ def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints) 
     other = Checkpoints(below(str(folder), reference["trial"])).newest()
     if other is None:
         return own
-    best = math.inf if own is None else own["best"]
+    worst = math.inf if goal == "minimize" else -math.inf
+    best = worst if own is None else own["best"]
     taken = other | {"exploited": reference, "best": best}
     checkpoints.save(taken, is_best=False)
     return taken

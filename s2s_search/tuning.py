@@ -26,7 +26,7 @@ from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.dimensions import Flat
 from s2s_search.display.progress import Interrupt, Progress
 from s2s_search.events import check_new, is_locked, new_folder
-from s2s_search.failures import FAILURES
+from s2s_search.failures import AGAIN, FAILURES
 from s2s_search.history import ENDS_ITSELF, History, TrialHistory, load_history, space_of
 from s2s_search.listener import Listener, Over
 from s2s_search.loggers import Loggers, check_loggers
@@ -107,6 +107,7 @@ def run_search(
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
     """
     folder = Path(out).absolute()
+    storage = os.path.abspath(storage) if storage is not None and "://" not in storage else storage
     problems: list[str] = []
     with _collected(problems):
         sampler = make_sampler(space, trials, seed, overrides, configs)
@@ -134,8 +135,12 @@ def run_search(
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
     with search.recorder_open():
         about = environment(space, corpus, trials, seed, overrides, storage, command)
-        listed = {} if configs is None else {"configs": list(configs), "replicates_of": str(replicates_of)}
-        search.recorder.begin(len(sampler), about, log=list(log), **listed)
+        more: dict[str, object] = {"log": list(log)}
+        if configs is not None:
+            more |= {"configs": list(configs), "replicates_of": str(replicates_of)}
+        if past is not None:
+            more |= {"warm_start": _ended(past, space)}
+        search.recorder.begin(len(sampler), about, **more)
         if space.scheduler.name == "pbt":
             search.recorder.note(f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}")
         if past is not None and isinstance(sampler, TPE):
@@ -173,7 +178,7 @@ def resume_search(
     if is_locked(folder):
         Recorder(space_of(history, folder), folder).close()  # refused
     search = history.search
-    space = _with_budgets(space_of(history, folder), hours, gpu_hours)
+    space = _with_budgets(space_of(history, folder), search, hours, gpu_hours)
     problems: list[str] = []
     drawn = (trials or search.get("draws"), search.get("seed"), search.get("overrides") or {})
     with _collected(problems):
@@ -192,11 +197,17 @@ def resume_search(
     if problems:
         raise ConfigError(problems)
     run = Search(space, folder, sampler, corpus, *drawn, address, search.get("storage"), progress, train, log)
+    if isinstance(sampler, TPE):
+        sampler.warm_start(search.get("warm_start", ()))
     plan = run.recall(history, again)
     if not plan.going_on and not plan.new and not plan.closed:
         more = "--trials N adds some" if not again else f"none is {' or '.join(again)}"
         say(f"nothing to do: all {plan.ended} trials have ended; {more}")
-        return Outcome(history.status, folder, history.message)
+        if history.status in ("finished", "failed"):
+            return Outcome(history.status, folder, history.message)
+        with run.recorder_open():  # it was killed, or out of budget, when all was done
+            run.recorder.end("finished")
+        return Outcome("finished", folder)
     for line in plan.lines():
         say(line)
     with run.recorder_open():
@@ -204,7 +215,7 @@ def resume_search(
         for name, status in plan.closed.items():
             run.recorder.end_trial(name, status)
         for name in plan.going_on:
-            cause = "run again" if history.trials[name].status in again else "resume"
+            cause = AGAIN if history.trials[name].status in again else "resume"
             run.recorder.restart(name, cause)
         return run.run()
 
@@ -265,9 +276,13 @@ def _same_corpus(space: Space, history: History, folder: Path) -> Corpus:
     return corpus
 
 
-def _with_budgets(space: Space, hours: float | None, gpu_hours: float | None) -> Space:
-    search = space.search
-    return replace(space, search=replace(search, hours=hours or search.hours, gpu_hours=gpu_hours or search.gpu_hours))
+def _with_budgets(space: Space, before: Mapping[str, Any], hours: float | None, gpu_hours: float | None) -> Space:
+    """A space with new budgets, or those that the search went on with, or its own."""
+    new = {"hours": hours, "gpu_hours": gpu_hours}
+    known: dict[str, Any] = {
+        name: value or before.get(name) or getattr(space.search, name) for name, value in new.items()
+    }
+    return replace(space, search=replace(space.search, **known))
 
 
 def _budgets(space: Space) -> dict[str, object]:
@@ -277,7 +292,10 @@ def _budgets(space: Space) -> dict[str, object]:
 def _storage_problems(storage: str | None) -> list[str]:
     if storage is None:
         return []
-    parts = urlsplit(storage)
+    try:
+        parts = urlsplit(storage)
+    except ValueError as error:
+        return [f"--storage {storage}: is no URL: {error}"]
     if "@" in parts.netloc or "secret" in parts.query.lower() or "key" in parts.query.lower():
         law = "must hold no password or key, for it is written down; give them by the environment"
         return [f"--storage {parts.scheme}://...: {law}"]
@@ -322,7 +340,8 @@ class Search:
     going_on: list[TrialHistory] = field(default_factory=list)
     ended_before: list[str] = field(default_factory=list)
     new: list[int] = field(init=False)  # the numbers of trials that have not begun
-    resumed: bool = False
+    closed: Mapping[str, str] = field(default_factory=dict)  # trials whose end was not written down, with it
+    before: str | None = None  # the status of a search that goes on
     spent: float = 0.0  # seconds, before this process
     busy: float = 0.0  # seconds of all trials, before this process
 
@@ -333,7 +352,6 @@ class Search:
 
     @contextlib.contextmanager
     def recorder_open(self) -> Iterator[None]:
-        """Opens the run folder; a folder that was made for a search that is refused is removed."""
         loggers = Loggers(self.log, self.folder, self.space.name) if self.log else None
         self.recorder = Recorder(self.space, self.folder, self.progress, loggers)
         try:
@@ -357,12 +375,13 @@ class Search:
             if trial in self.going_on:
                 self.sampler.running(trial.number, trial.config)
             else:
-                self.ended_before.append(trial.name)
                 status = closed.get(trial.name, trial.status)
+                self.ended_before += [] if status in FAILURES else [trial.name]
                 self.sampler.tell(trial.number, trial.config, objective_values(trial.best, self.space), status)
         begun = {trial.number for trial in history.trials.values()}  # Tune does not begin them in order
         self.new = [number for number in range(len(self.sampler)) if number not in begun]
-        self.resumed, self.spent, self.busy = True, history.elapsed, history.busy
+        self.closed, self.before = closed, history.status
+        self.spent, self.busy = history.elapsed, history.busy
         exploits = sum(event["event"] == "exploit" for event in history.events)
         self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
         going_on = {trial.name: trial.step for trial in self.going_on}
@@ -381,11 +400,13 @@ class Search:
             if self.progress is not None:
                 stack.callback(self.progress.close)
                 self.progress.note("starting Ray" if self.address is None else f"joining the cluster at {self.address}")
+            begun = False
             try:
                 cluster.join_ray(self.address, self.space.resources)
                 interrupt.listen()
                 self._check_disk()
                 interrupt.check()
+                begun = True
                 trials = Trials(self)
                 self._tuner(trials, Listener(self, trials, interrupt)).fit()
                 interrupt.hold()
@@ -395,13 +416,14 @@ class Search:
             except Over as over:
                 interrupt.hold()
                 recorder.end(over.status, str(over))
-            except ConfigError:
-                if not self.resumed:
-                    shutil.rmtree(self.folder)
-                raise
             except BaseException as error:
                 interrupt.hold()
-                recorder.end("failed", f"{type(error).__name__}: {error}")
+                if begun or not isinstance(error, ConfigError):
+                    recorder.end("failed", f"{type(error).__name__}: {error}")
+                elif self.before is not None:
+                    recorder.end("interrupted" if self.before == "running" else self.before, str(error))
+                else:
+                    shutil.rmtree(self.folder)  # it was refused
                 raise
         return Outcome(recorder.status, self.folder, recorder.message)
 

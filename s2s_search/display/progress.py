@@ -107,7 +107,7 @@ class Progress:
 
     def _print_end(self, standing: Standing, event: Event) -> None:
         trial, elapsed = event["trial"], duration(event["time"] - standing.began)
-        reached = value_text(standing.metric, standing.running.get(trial, {}))
+        reached = value_text(standing.metric, standing.newest.get(trial, {}))
         what = event.get("message") or settings_text(standing.settings(trial))
         self._print(f"[{elapsed}] {trial} {event['status']}{reached}: {what}")
 

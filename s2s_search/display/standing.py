@@ -28,8 +28,10 @@ class Standing:
         self.hours: float | None = search.get("hours")
         self.began: float = search["time"]
         self.started: dict[str, Event] = {}  # the trial events
-        self.running: dict[str, Event] = {}  # the newest reports of the running trials
-        self.paused: dict[str, Event] = {}  # those of the trials that wait for others to be compared with
+        self.running: set[str] = set()
+        self.paused: set[str] = set()  # they wait for others to be compared with
+        self.restarting: set[str] = set()  # they wait for a worker to go on
+        self.newest: dict[str, Event] = {}  # the newest reports of all that have not ended
         self.places: list[str] = []  # as many as ran at once: who runs there, or did until another trial starts
         self.curves: dict[str, Curve] = {}  # of the trials in a place, and of the best
         self.steps: dict[str, int] = {}  # of the newest reports
@@ -57,18 +59,19 @@ class Standing:
             self.started[trial] = event
             self._first = event["time"] if self._first is None else self._first
             self._start(trial)
-        elif kind == "report" and trial in self.running:
+        elif kind == "start" and trial in self.started:
+            self._start(trial)
+        elif kind == "report" and trial in self.started and trial not in self.ends:
+            self._start(trial)
             self._report(trial, event)
         elif kind == "status" and trial:
             self._end(trial, event["status"], event.get("message") or "")
         elif kind == "restart" and trial in self.started:
             self._end(trial, None)
-            self._start(trial)
+            self._wait(trial, self.restarting)
             self.restarts += 1
         elif kind == "pause" and trial in self.running:
-            self.paused[trial] = self.running.pop(trial)
-        elif kind == "unpause" and trial in self.started:
-            self._start(trial)
+            self._wait(trial, self.paused)
         elif kind == "exploit" and trial in self.started:
             self.started[trial] = event
         elif kind == "note":
@@ -90,7 +93,7 @@ class Standing:
 
     def _start(self, trial: str) -> None:
         """Gives a trial the place of one that has ended, or a new one."""
-        self.running.setdefault(trial, self.paused.pop(trial, {}))
+        self._wait(trial, self.running)
         self.curves.setdefault(trial, [])
         if trial in self.places:
             return
@@ -98,6 +101,12 @@ class Standing:
         before = self.places[free : free + 1]
         self.places[free : free + 1] = [trial]
         self._forget(*before)
+
+    def _wait(self, trial: str, where: set[str]) -> None:
+        """Puts a trial among those that run, or that wait to."""
+        for trials in (self.running, self.paused, self.restarting):
+            trials.discard(trial)
+        where.add(trial)
 
     def _forget(self, *trials: str) -> None:
         """Drops the curves that are of no more use."""
@@ -109,7 +118,7 @@ class Standing:
         step, value = report["step"] or 0, report.get(self.metric)
         self._made += max(step - self.steps.get(trial, 0), 0)
         self.steps[trial] = step
-        self.running[trial] = report
+        self.newest[trial] = report
         if value is None or report.get("status") == "diverged":
             return
         curve = self.curves[trial]
@@ -134,8 +143,9 @@ class Standing:
                 alike.pop(trial, None)
         if status is None:
             return
-        self.running.pop(trial, None)
-        self.paused.pop(trial, None)
+        for trials in (self.running, self.paused, self.restarting):
+            trials.discard(trial)
+        self.newest.pop(trial, None)
         self.ends[trial] = status
         self.ended[status] += 1
         self._ended_at[step] += 1
@@ -171,7 +181,7 @@ class Standing:
     def counts(self) -> str:
         """The numbers in words: "2 running, 11 to start, 3 stopped"."""
         numbers = {"running": len(self.running), "paused": len(self.paused)}
-        numbers["to start"] = max(self.trials - len(self.started), 0)
+        numbers["to start"] = max(self.trials - len(self.started), 0) + len(self.restarting)
         numbers |= {status: self.ended[status] for status in (*FAILURES, *ENDS)} | {"restarts": self.restarts}
         return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
 
@@ -197,7 +207,7 @@ class Standing:
         """
         if self._first is None or not self._made or self.status != "running":
             return None
-        alive = self.running | self.paused
+        alive = self.running | self.paused | self.restarting
         made = {trial: self.steps.get(trial, 0) for trial in alive}
         limit = max(map(self.max_steps, alive or [next(reversed(self.started))]))
         ended: dict[int, float] = dict(ideal_ends(self.scheduler, limit))
@@ -207,7 +217,11 @@ class Standing:
         left = {trial: min(survival.left(step), max(self.max_steps(trial) - step, 0)) for trial, step in made.items()}
         steps = sum(left.values()) + max(self.trials - len(self.started), 0) * survival.left(0)
         pace = (max(now, self.now) - self._first) / self._made
-        alone = (n * (alive[trial].get("seconds") or 0.0) / made[trial] for trial, n in left.items() if made[trial])
+        alone = (
+            n * (self.newest.get(trial, {}).get("seconds") or 0.0) / made[trial]
+            for trial, n in left.items()
+            if made[trial]
+        )
         seconds: float = max(steps * pace, *alone, 0.0)
         return seconds if self.hours is None else min(seconds, max(3600 * self.hours - self.elapsed(now), 0.0))
 

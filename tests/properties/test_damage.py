@@ -118,7 +118,7 @@ def write_run(folder: Path) -> list[bytes]:
         {"event": "restart", **trial, "cause": "lost", "message": "The actor died."},
         {"event": "report", **trial, "step": 20, **report},
         {"event": "pause", **trial},
-        {"event": "unpause", **trial},
+        {"event": "start", **trial},
         {"event": "exploit", **trial, "source": "trial-00001", "settings": settings, "config": {"train.seed": 1}},
         {"event": "status", **trial, "status": "finished"},
         {"event": "trial", "trial": "trial-00001", "settings": {}, "config": {}},

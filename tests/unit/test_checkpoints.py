@@ -2,14 +2,16 @@
 
 import contextlib
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from s2s_search.answers import Answers, load_answers
-from s2s_search.checkpoints import Checkpoints, below, read_snapshot
+from s2s_search.checkpoints import Checkpoints, below, keep_snapshots, read_snapshot
 from s2s_search.table import ConfigError
 
 
@@ -179,3 +181,23 @@ def test_a_urls_query_stays_its_end() -> None:
     )
     assert below("file:///a/", "b") == "file:///a/b"
     assert below("/a?b", "c") == "/a?b/c"
+
+
+def reports(*values: float) -> Iterator[Any]:
+    for step, value in enumerate(values, 1):
+        metrics = {"step": step, "status": "running", "dev.bleu": value}
+        yield SimpleNamespace(metrics=metrics, snapshot=lambda step=step: {"step": step}, answers=lambda: None)
+
+
+def test_a_best_that_found_no_room_is_not_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda snapshot, *rest: snapshot["step"] != 2 and save(snapshot, *rest))
+    list(keep_snapshots(reports(1.0, 9.0, 5.0), checkpoints, "dev.bleu", "maximize"))
+    assert read_snapshot(str(tmp_path / "best.pt"))["step"] == 3
+
+
+def test_the_seconds_of_snapshots_go_on_with_the_trial(tmp_path: Path) -> None:
+    before = {"step": 5, "best": 1.0, "report": {"snapshot_seconds": 100.0}}
+    (report,) = keep_snapshots(reports(2.0), Checkpoints(tmp_path), "dev.bleu", "maximize", before)
+    assert 100.0 < report.metrics["snapshot_seconds"] < 110.0

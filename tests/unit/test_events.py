@@ -1,16 +1,19 @@
 """The event log: one writer, whole lines, and what happens where there is no room."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from s2s_search.events import EVENTS, EventLog, first_event, is_locked, read_events
+from s2s_search.events import EVENTS, LOCK, EventLog, first_event, is_locked, read_events
 from s2s_search.table import ConfigError
 
 SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
@@ -170,3 +173,20 @@ def test_a_list_of_configurations_names_their_models(tmp_path, configs):
     assert first_event(tmp_path / "good")["configs"] == [{"model": "BasicSeq2Seq"}]
     with pytest.raises(ConfigError, match="does not begin with a search event"):
         first_event(tmp_path / "bad")
+
+
+def test_a_full_disk_does_not_keep_a_lock_from_being_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with EventLog(tmp_path):
+        assert is_locked(tmp_path)
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_writer(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    look = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)  # what is_locked holds for a moment
+    threading.Timer(0.05, os.close, [look]).start()
+    EventLog(tmp_path).close()

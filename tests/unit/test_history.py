@@ -98,18 +98,33 @@ def test_an_exploit_changes_the_configuration_and_begins_the_steps_anew() -> Non
 
 def test_seconds_count_while_a_driver_is_at_work() -> None:
     first = [trial(0, at=10), trial(1, at=10), end(0, "finished", at=30), end(None, "interrupted", at=40)]
-    history = past(*first, {"event": "resume", "trials": 2, "time": 1000}, end(1, "finished", at=1005))
+    again = [{"event": "resume", "trials": 2, "time": 1000}, restart(1, "resume", at=1000)]
+    starts = {"event": "start", "trial": "trial-00001", "time": 1003}
+    history = past(*first, *again, starts, end(1, "finished", at=1005))
     assert history.elapsed == 40 + 5
-    assert history.busy == 2 * 20 + 10 + 5
+    assert history.busy == 2 * 20 + 10 + 2
     assert history.status == "running"
 
 
 def test_a_paused_trial_takes_no_seconds_and_no_worker() -> None:
-    pause = [{"event": event, "trial": "trial-00000", "time": at} for event, at in [("pause", 20), ("unpause", 50)]]
+    pause = [{"event": event, "trial": "trial-00000", "time": at} for event, at in [("pause", 20), ("start", 50)]]
     events = [trial(0, at=10), pause[0], trial(1, at=30), end(1, "stopped", at=40), pause[1], end(0, "finished", at=55)]
     history = past(*events)
     assert history.busy == 10 + 10 + 5
     assert [name for name, *_ in history.spans] == ["trial-00000", "trial-00001", "trial-00000"]
+    assert most_at_once(history.events) == 1
+
+
+def test_trials_that_are_run_again_take_seconds_when_their_turn_comes() -> None:
+    failed = [event for k in range(4) for event in (trial(k, at=10 * k), end(k, "failed", at=10 * k + 10))]
+    turns = [{"event": "resume", "trials": 4, "time": 100}, *(restart(k, "run again", at=100) for k in range(4))]
+    for k in range(4):
+        turns += [
+            {"event": "start", "trial": f"trial-{k:05d}", "time": 100 + 10 * k},
+            end(k, "failed", at=110 + 10 * k),
+        ]
+    history = past(*failed, *turns)
+    assert history.busy == 80
     assert most_at_once(history.events) == 1
 
 
@@ -180,3 +195,10 @@ def test_a_name_that_is_none_of_ours_is_left_out(tmp_path: Path, name: str) -> N
         for given in (name, "trial-00000", "trial-123456"):
             log.append({"event": "trial", "trial": given, "settings": {}, "config": {}})
     assert list(load_history(tmp_path).trials) == ["trial-00000", "trial-123456"]
+
+
+def test_a_median_of_too_few_and_the_step_of_a_restart() -> None:
+    alone = decision(0, "continue", 2.0, None, of=2)
+    lines = list(explain(past(trial(0), report(0, 9, 2.0), alone, restart(0, "lost", step=9)), 0))
+    assert "step 9: dev.loss 2, too few to compare it with (2 so far), so it went on" in lines
+    assert "went on after step 9: lost" in lines

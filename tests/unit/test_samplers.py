@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from s2s_search.failures import FAILURES
 from s2s_search.hparams import resolve
 from s2s_search.metrics import pareto
 from s2s_search.samplers import STARTUP, TPE, Listed, explore, make_sampler, replicated
@@ -161,6 +162,13 @@ class TestTPE:
             tpe.tell(number, tpe.ask(number), *end)
         tpe.ask(4)
         assert [values for _, values in tpe._judged(tpe._heard())] == [[0.5, 10, 3], [0.7, 5, 4], [0.7, 10, 3], None]
+
+    @pytest.mark.parametrize("status", FAILURES)
+    def test_no_failure_teaches_it_anything(self, space, status):
+        sampler = make_sampler(space(WIDE))
+        for number in range(3):
+            sampler.tell(number, sampler.ask(number), [float(number)], status if number else "finished")
+        assert [values for _, values in sampler._judged(sampler._heard())] == [[0.0]]
 
     def test_seconds_of_a_stopped_trial_count_as_the_most(self, space):
         tpe = make_sampler(space(WIDE, objectives="[seconds]"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining
 
-from s2s_search.schedulers import Past, Rung, Watched
+from s2s_search.schedulers import Past, Rung, Watched, _inner
 from s2s_search.spaces import Scheduler
 
 
@@ -96,3 +96,54 @@ def test_pbt_knows_after_a_kill_what_it_knew(minimize: bool) -> None:
         after.add(trial.trial_id)
     assert after.known() == before.known()
     assert len(set(before.known())) > 1
+
+
+def watched(name: str, **settings: Any) -> Watched:
+    scheduler = Scheduler(**{"name": name, "max_steps": 90, "grace_steps": 10, "reduction_factor": 3} | settings)
+    inner = _inner(scheduler, dict)
+    inner.set_search_properties("dev.loss", "min")
+    return Watched(inner, scheduler, "dev.loss", minimize=True)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_reasons_of_median_are_those_of_its_decisions(seed: int) -> None:
+    draw, scheduler = random.Random(seed), watched("median")
+    tune: Any = SimpleNamespace(get_live_trials=list)
+    live = [Past(f"trial-{k:05d}") for k in range(12)]
+    for trial in live:
+        scheduler.on_trial_add(tune, trial)
+    stopped = 0
+    while live:
+        trial = draw.choice(live)
+        step = trial.last_result.get("step", 0) + 10
+        trial.last_result = {"step": step, "dev.loss": draw.random() + 1 / step, "status": "running"}
+        action = scheduler.on_trial_result(tune, trial, trial.last_result)
+        reason = scheduler.decisions.pop(trial.trial_id)
+        is_worse = reason["cutoff"] is not None and reason["value"] > reason["cutoff"]
+        assert (action, reason["action"]) == (("STOP", "stop") if is_worse else ("CONTINUE", "continue"))
+        stopped += is_worse
+        if action == "STOP" or step == 90:
+            live.remove(trial)
+            scheduler.on_trial_complete(tune, trial, trial.last_result)
+    assert stopped > 2
+
+
+def test_nothing_is_decided_about_a_trial_that_has_ended_by_itself() -> None:
+    scheduler, tune = watched("asha"), SimpleNamespace()
+    for k in range(4):
+        trial = Past(f"trial-{k:05d}")
+        scheduler.on_trial_add(tune, trial)
+        for step, status in ((10, "running"), (90, "finished")):
+            scheduler.on_trial_result(tune, trial, {"step": step, "dev.loss": 9.0 - k, "status": status})
+            assert bool(scheduler.decisions.pop(trial.trial_id, None)) == (status == "running")
+
+
+def test_a_failed_trial_of_hyperband_that_is_run_again_waits_for_a_bracket() -> None:
+    name = {"trial": "trial-00000"}
+    events: list[dict[str, Any]] = [
+        {"event": "queued", **name},
+        {"event": "trial", **name},
+        {"event": "status", **name, "status": "failed"},
+    ]
+    assert watched("hyperband").replay(events) == {"trial-00000": {"action": "stop"}}
+    assert watched("hyperband").replay([*events, {"event": "restart", **name, "cause": "run again"}]) == {}

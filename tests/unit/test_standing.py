@@ -87,7 +87,7 @@ def test_a_paused_trial_gives_its_place_up_until_it_runs_again() -> None:
     standing = after(trial(0), report(0, 10, 2.0), trial(1), report(1, 10, 3.0), pause)
     assert standing.counts() == "1 running, 1 paused, 2 to start"
     assert [line.plain for line in view(standing, 120.0, 80, 24) if "paused at 10" in line.plain]
-    for event in (trial(2), report(2, 10, 1.0), status(1, "stopped"), pause | {"event": "unpause"}):
+    for event in (trial(2), report(2, 10, 1.0), status(1, "stopped"), pause | {"event": "start"}):
         standing.add(event)
     assert standing.counts() == "2 running, 1 to start, 1 stopped"
     assert standing.places == ["trial-00002", "trial-00000"]
@@ -124,7 +124,9 @@ def test_failures_are_counted_by_cause_until_they_run_again() -> None:
     standing.add({"event": "restart", "time": 140.0, "trial": "trial-00000", "cause": "run again"})
     standing.add({"event": "restart", "time": 140.0, "trial": "trial-00001", "cause": "run again"})
     assert standing.causes() == [("failed", ["trial-00002"], "ValueError: 4")]
-    assert standing.counts() == "2 running, 1 to start, 1 failed, 2 restarts"
+    assert standing.counts() == "3 to start, 1 failed, 2 restarts"  # of four; two of them wait for a worker
+    standing.add({"event": "start", "time": 141.0, "trial": "trial-00000"})
+    assert standing.counts() == "1 running, 2 to start, 1 failed, 2 restarts"
 
 
 def test_why_nothing_runs_holds_until_something_does() -> None:

@@ -1,13 +1,23 @@
-"""Which trials of a resumed search are new."""
+"""What a search that goes on knows of its past, and what a refused one leaves; without Ray."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from s2s_search.events import EventLog, read_events
+import pytest
+
+from s2s_search import recorder, results, tuning
+from s2s_search.checkpoints import Checkpoints
+from s2s_search.corpus import load_corpus
+from s2s_search.events import EventLog, log_size, read_events
 from s2s_search.history import History
-from s2s_search.samplers import make_sampler
-from s2s_search.spaces import load_space
-from s2s_search.tuning import Search
+from s2s_search.listener import BestKept
+from s2s_search.recorder import Recorder
+from s2s_search.samplers import TPE, make_sampler
+from s2s_search.spaces import Space, load_space
+from s2s_search.table import ConfigError
+from s2s_search.tuning import Outcome, Search, resume_search, run_search
 
 SPACE = """
 model: BasicSeq2Seq
@@ -37,3 +47,131 @@ def test_numbers_that_never_began_are_new_wherever_they_stand(tmp_path: Path) ->
     assert plan.closed == {"trial-00003": "stopped", "trial-00004": "stopped"}
     assert plan.going_on == {}
     assert plan.ended == 1
+
+
+SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}, "trials": 6}
+COPY = "corpus: {name: copy, train: 9, dev: 3, vocabulary: 5, min_length: 2, max_length: 3}\n"
+
+
+def a_run(folder: Path, *events: dict[str, Any], text: str = SPACE, **search: Any) -> Space:
+    """A run folder whose log has these events, of a search on the corpus COPY."""
+    (folder / "space.yaml").write_text(text + COPY)
+    space = load_space(folder / "space.yaml")
+    corpus = load_corpus(space.corpus)
+    about = {"corpus": {"name": "copy", "fingerprint": corpus.fingerprint}, "space": str(folder / "space.yaml")}
+    with EventLog(folder) as log:
+        for event in (SEARCH | about | search, *events):
+            log.append(event)
+    return space
+
+
+def trial(number: int, status: str | None = None) -> list[dict[str, Any]]:
+    config = {"model": "BasicSeq2Seq", "train.seed": number}
+    begun = {"event": "trial", "trial": f"trial-{number:05d}", "settings": {}, "config": config}
+    return [begun] + [{"event": "status", "trial": begun["trial"], "status": status}] * (status is not None)
+
+
+@pytest.fixture
+def resumed(monkeypatch: pytest.MonkeyPatch) -> list[Search]:
+    """The searches that were resumed, which run nothing."""
+    found: list[Search] = []
+
+    def run(search: Search) -> Outcome:
+        found.append(search)
+        return Outcome("finished", search.folder)
+
+    monkeypatch.setattr(Search, "run", run)
+    return found
+
+
+def test_a_new_budget_holds_until_the_next(tmp_path: Path, resumed: list[Search]) -> None:
+    a_run(tmp_path, *trial(0), text=SPACE.replace("method: grid", "method: grid, hours: 1"), hours=1)
+    for given in ({"hours": 5.0}, {}, {"gpu_hours": 2.0}, {}, {"hours": 7.0}):
+        resume_search(tmp_path, **given)
+    budgets = [(search.space.search.hours, search.space.search.gpu_hours) for search in resumed]
+    assert budgets == [(5, None), (5, None), (5, 2), (5, 2), (7, 2)]
+
+
+def test_failed_trials_keep_their_weights_when_a_search_goes_on(tmp_path: Path, resumed: list[Search]) -> None:
+    report = {"event": "report", "trial": "trial-00001", "step": 40, "status": "finished", "dev.loss": 1.0}
+    a_run(tmp_path, *trial(0, "failed"), *trial(1), report, *trial(2, "finished"), *trial(3, "lost"))
+    for name in ("trial-00000", "trial-00001"):
+        Checkpoints(tmp_path / name).save({"step": 40}, is_best=True)
+    resume_search(tmp_path)
+    (search,) = resumed
+    assert search.ended_before == ["trial-00001", "trial-00002"]
+    search.recorder = SimpleNamespace(best={"trial-00001": report})  # type: ignore[assignment]
+    BestKept(search)
+    assert sorted(path.name for path in (tmp_path / "trial-00000").iterdir()) == ["best.pt", "last.pt"]
+    assert [path.name for path in (tmp_path / "trial-00001").iterdir()] == ["best.pt"]
+
+
+def test_a_warm_start_is_known_after_a_kill(tmp_path: Path, resumed: list[Search]) -> None:
+    tpe = SPACE.replace("method: grid", "method: tpe, trials: 6").replace("[0, 1, 2, 3, 4, 5]", "{min: 0, max: 99}")
+    earlier = [[{"model": "BasicSeq2Seq", "train.seed": k}, [float(k)], "finished"] for k in range(3)]
+    a_run(tmp_path, *trial(0), text=tpe, warm_start=earlier)
+    resume_search(tmp_path)
+    sampler = resumed[0].sampler
+    assert isinstance(sampler, TPE)
+    assert [known.values for known in sampler._earlier] == [(0.0,), (1.0,), (2.0,)]
+
+
+@pytest.mark.parametrize("before", ["running", "interrupted", "out of budget"])
+def test_a_search_that_was_killed_at_its_end_is_finished_by_resume(
+    tmp_path: Path, resumed: list[Search], before: str
+) -> None:
+    end = [] if before == "running" else [{"event": "status", "status": before}]
+    a_run(tmp_path, *(event for number in range(6) for event in trial(number, "finished")), *end)
+    said: list[str] = []
+    assert resume_search(tmp_path, say=said.append).status == "finished"
+    assert said == ["nothing to do: all 6 trials have ended; --trials N adds some"]
+    size = log_size(tmp_path)
+    assert results.load(tmp_path).status == "finished"
+    assert resume_search(tmp_path).status == "finished"
+    assert (log_size(tmp_path), resumed) == (size, [])
+
+
+def test_a_search_that_is_refused_when_it_goes_on_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ConfigError("no node is large enough")
+
+    monkeypatch.setattr(tuning.cluster, "join_ray", refuse)
+    a_run(tmp_path, *trial(0), {"event": "status", "status": "out of budget"})
+    with pytest.raises(ConfigError, match="no node is large enough"):
+        resume_search(tmp_path)
+    assert results.load(tmp_path).status == "out of budget"
+    with pytest.raises(ConfigError, match="no node is large enough"):
+        run_search(load_space(tmp_path / "space.yaml"), out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_read_for_a_moment_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = a_run(tmp_path, *trial(0))
+
+    def unreadable(folder: Path) -> None:
+        raise ConfigError("cannot be read: Too many open files", str(folder / "events.jsonl"))
+
+    monkeypatch.setattr(recorder, "write_tables", unreadable)
+    with contextlib.closing(Recorder(space, tmp_path)) as kept:
+        kept.write_tables()
+        kept.note("last.pt is damaged", "trial-00000")
+        kept.note("last.pt is damaged", "trial-00001")
+        kept.note("last.pt is damaged", "trial-00001")
+    notes = [event for event in read_events(tmp_path)[0] if event["event"] == "note"]
+    assert "Too many open files; the search goes on" in notes[0]["message"]
+    assert [event.get("trial") for event in notes[1:]] == ["trial-00000", "trial-00001"]
+
+
+@pytest.mark.parametrize("storage, law", [("s3://[bucket", "is no URL"), ("https://user:x@host/", "must hold no")])
+def test_a_storage_that_is_no_place_is_refused(tmp_path: Path, storage: str, law: str) -> None:
+    space = a_run(tmp_path)
+    with pytest.raises(ConfigError, match=law):
+        run_search(space, out=tmp_path / "run", storage=storage)
+
+
+def test_a_storage_path_is_the_same_from_everywhere(
+    tmp_path: Path, resumed: list[Search], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_search(a_run(tmp_path), out=tmp_path / "run", storage="weights")
+    assert resumed[0].storage == str(tmp_path / "weights")
