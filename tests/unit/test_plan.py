@@ -286,6 +286,17 @@ def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.Monkey
     assert made.wall_hours.least == pytest.approx(max(made.worker_hours.least / 4, longest))
 
 
+@pytest.mark.parametrize("cpu, threads", [(0.25, 1), (1, 1), (2.5, 2)])
+def test_a_probe_computes_with_the_threads_of_a_trial(
+    path: Path, monkeypatch: pytest.MonkeyPatch, cpu: float, threads: int
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    planned(path, SPACE + f"resources: {{cpu: {cpu}}}\n", probed=True)
+    assert seen == [threads]
+
+
 def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
     made = planned(path, probed=True)
