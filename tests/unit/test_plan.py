@@ -125,6 +125,26 @@ def test_steps_of_hyperband_are_those_that_tune_makes(
     assert sum(one.steps.least for one in courses) == pytest.approx(made.steps)
 
 
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
+def test_schedulers_that_pause_are_those_that_leave_trials_waiting(tmp_path: Path, name: str) -> None:
+    """30 trials by 2 workers under Tune's own class."""
+    curves = [
+        Curve(f"trial-{k:05d}", tuple(Report(step, 1 / (step + k), 1.0, "running") for step in range(1, 10)), False)
+        for k in range(30)
+    ]
+    settings = Scheduler(name, 9, 1, 3)
+    simulation, waiting = Simulation(record(make_space(tmp_path), *curves), settings, workers=2), set[str]()
+    choose = simulation.scheduler.choose_trial_to_run
+
+    def watched(controller: object) -> object:
+        waiting.update(trial.trial_id for trial in simulation.trials if trial.status == "PAUSED")
+        return choose(controller)
+
+    simulation.scheduler.choose_trial_to_run = watched  # type: ignore[method-assign]
+    simulation.run()
+    assert bool(waiting) == settings.pauses
+
+
 def test_the_plan_of_hyperband_is_by_brackets(path: Path) -> None:
     text = SPACE.replace("name: asha, max_steps: 100, grace_steps: 10", "name: hyperband, max_steps: 900")
     made = planned(path, text.replace("eval_every_steps: 10", "eval_every_steps: 100").replace("18", "30"))
@@ -194,7 +214,7 @@ def test_disk(path: Path) -> None:
     assert "1 GB are free" in free
 
 
-@pytest.mark.parametrize("name, alive", [("asha", 2), ("median", 2), ("none", 2), ("hyperband", 18), ("pbt", 18)])
+@pytest.mark.parametrize("name, alive", [("asha", 2), ("none", 2), ("median", 18), ("hyperband", 18), ("pbt", 18)])
 def test_trials_that_wait_keep_their_checkpoints(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str, alive: int
 ) -> None:
