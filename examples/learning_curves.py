@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import plotly.graph_objects as go
+from pandas.api.types import is_numeric_dtype
 
 from s2s_search import results
 from s2s_search.table import ConfigError
@@ -43,6 +44,8 @@ def main() -> None:
     try:
         run = results.load_many(args.folders)
         metric = args.metric or run.metric
+        if metric in run.reports and not is_numeric_dtype(run.reports[metric]):
+            sys.exit(f"--metric {metric}: is no number; {run.metric} is what the search optimizes")
         if args.out.suffix == ".csv":
             curves = run.curves(metric)
             curves.set_axis([" ".join(trial) for trial in curves], axis=1).to_csv(args.out)

@@ -6,6 +6,7 @@ Exit status: 0; 1 when a search failed, or a trial that was run again gave other
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from s2s_search.verbs import alternatives, searches, spaces, tables, trials
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where its encoding lacks a character, as standard error
     parser = make_parser()
     try:
         args = parser.parse_args(argv)

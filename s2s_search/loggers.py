@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,13 +31,21 @@ class Logger(Protocol):
     """A tool that hears of trials. It is made when the first begins; what it raises ends it and nothing else."""
 
     def begin(self, trial: str, settings: Settings) -> None:
-        """Hears that a trial begins, or goes on after the search was interrupted."""
+        """Hears that a trial begins, or goes on after the search was interrupted; one that is paused still runs."""
 
     def report(self, trial: str, step: int, metrics: Mapping[str, float], when: float) -> None:
-        """Hears a report of a trial that has begun; `when` in seconds since 1970. No step is reported twice."""
+        """Hears a report of a trial that has begun; `when` in seconds since 1970.
+
+        Steps grow, but where pbt gives a trial another's weights: it goes on at the step of these.
+        """
 
     def end(self, trial: str, status: str) -> None:
         """Hears that a trial ended, or with `running` that the search ends before it."""
+
+
+def search_id(name: str, began: float) -> str:
+    """Names a search, also when it goes on or its folder has moved: the space, and when it began (UTC)."""
+    return f"{name}-{datetime.fromtimestamp(began, UTC):%Y%m%d-%H%M%S.%f}"
 
 
 class TensorBoard:
@@ -45,7 +54,7 @@ class TensorBoard:
     A folder a trial: the metrics as scalars, and for the HParams tab its hyperparameters and how it ended.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, began: float) -> None:
         self._folder = folder / "tensorboard"
         self._writers: dict[str, Any] = {}
 
@@ -89,10 +98,11 @@ def _session_end(is_failure: bool) -> Any:
 class MLflow:
     """Runs of an experiment with the run folder's name, in a database in the folder, or at MLFLOW_TRACKING_URI.
 
-    A run a trial, with its hyperparameters as params, its metrics by step, and the tag `status`.
+    A run a trial, with its hyperparameters as params, its metrics by step, and the tags `status` and `search`: at a
+    server, folders of one name share an experiment.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, began: float) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a search calls nobody
         from mlflow import MlflowClient
 
@@ -102,13 +112,16 @@ class MLflow:
         self._client = MlflowClient(elsewhere or f"sqlite:///{folder / 'mlflow.db'}")
         known, place = self._client.get_experiment_by_name(folder.name), None if elsewhere else str(folder / "mlruns")
         self._experiment = known.experiment_id if known else self._client.create_experiment(folder.name, place)
+        self._search = search_id(name, began)
         self._runs: dict[str, str] = {}
 
     def begin(self, trial: str, settings: Settings) -> None:
         from mlflow.entities import Param
 
-        before = self._client.search_runs([self._experiment], f"attributes.run_name = '{trial}'")
-        run = before[0] if before else self._client.create_run(self._experiment, run_name=trial)
+        tags = {"search": self._search}
+        named = self._client.search_runs([self._experiment], f"attributes.run_name = '{trial}'")
+        before = [run for run in named if run.data.tags.get("search") == self._search]
+        run = before[0] if before else self._client.create_run(self._experiment, tags=tags, run_name=trial)
         self._runs[trial] = run.info.run_id
         self._client.update_run(run.info.run_id, status="RUNNING")
         self._client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
@@ -129,11 +142,12 @@ class WeightsAndBiases:
     """Runs of the project with the space's name, offline unless WANDB_MODE says otherwise; `wandb sync` uploads them.
 
     A run a trial, in a group with the run folder's name. A trial that goes on has a further folder of the same run.
+    Its charts go by the metric `step`: what is told of a step below its own last one W&B drops, and pbt goes back.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, began: float) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._folder, self._project = folder, name
+        self._folder, self._project, self._search = folder, name, search_id(name, began)
         self._runs: dict[str, Any] = {}
 
     def begin(self, trial: str, settings: Settings) -> None:
@@ -151,7 +165,7 @@ class WeightsAndBiases:
         self._runs[trial] = wandb.init(
             project=self._project,
             group=self._folder.name,
-            id=f"{self._folder.name}-{trial}",
+            id=f"{self._search}-{trial}",
             name=trial,
             config=dict(settings),
             dir=self._folder,
@@ -160,9 +174,11 @@ class WeightsAndBiases:
             reinit="create_new",  # beside the runs of other trials
             settings=wandb.Settings(**quiet),
         )
+        self._runs[trial].define_metric("*", step_metric="step")
 
     def report(self, trial: str, step: int, metrics: Mapping[str, float], when: float) -> None:
-        self._runs[trial].log(dict(metrics), step=step)
+        run = self._runs[trial]
+        run.log({**metrics, "step": step}, step=max(step, run.step + 1))
 
     def end(self, trial: str, status: str) -> None:
         run = self._runs.pop(trial)
@@ -170,7 +186,7 @@ class WeightsAndBiases:
         run.finish(exit_code=int(status in FAILURES))
 
 
-LOGGERS: dict[str, Callable[[Path, str], Logger]] = {
+LOGGERS: dict[str, Callable[[Path, str, float], Logger]] = {
     "tensorboard": TensorBoard,
     "mlflow": MLflow,
     "wandb": WeightsAndBiases,
@@ -192,14 +208,17 @@ def check_loggers(names: Iterable[str]) -> None:
 class Loggers:
     """The loggers of a search by their names in LOGGERS, told by the search's events as they are written down.
 
-    A trial's hyperparameters are those that it began with, also where pbt changes them. A report of a divergence has
-    no metrics to tell. `problems` are sentences about loggers that failed and are off.
+    Each is made from the run folder, the space's name, and when the search began, in seconds since 1970. A trial's
+    hyperparameters are those that it began with, also where pbt changes them. A report of a divergence has no metrics
+    to tell. `problems` are sentences about loggers that failed and are off.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, name: str) -> None:
         self.problems: list[str] = []
         self._settings: dict[str, Settings] = {}
         self._running: set[str] = set()
+        self._off: set[str] = set()
+        self._began = 0.0
         self._calls: dict[str, queue.SimpleQueue[tuple[Any, ...]]] = {tool: queue.SimpleQueue() for tool in names}
         self._threads = {
             tool: threading.Thread(target=self._listen, args=(tool, folder, name), name=tool, daemon=True)
@@ -209,15 +228,13 @@ class Loggers:
     def recall(self, events: Iterable[Event]) -> None:
         """Takes in the past of a search that goes on: the loggers know it already."""
         for event in events:
-            if event["event"] == "trial":
-                self._settings[event["trial"]] = _plain(event)
+            self._learn(event)
 
     def hear(self, event: Event) -> None:
         """Passes an event on."""
+        self._learn(event)
         kind, trial = event["event"], event.get("trial", "")
-        if kind == "trial":
-            self._settings[trial] = _plain(event)
-        if kind in ("trial", "restart") and trial not in self._running:
+        if kind in ("trial", "start") and trial not in self._running:
             self._running.add(trial)
             self._call("begin", trial, self._settings.get(trial, {}))
         elif kind == "report" and trial in self._running and event.get("status") != "diverged":
@@ -225,6 +242,12 @@ class Loggers:
         elif kind == "status" and trial in self._running:
             self._running.remove(trial)
             self._call("end", trial, event["status"])
+
+    def _learn(self, event: Event) -> None:
+        if event["event"] == "search":
+            self._began = event["time"]
+        elif event["event"] == "trial":
+            self._settings[event["trial"]] = _plain(event)
 
     def close(self) -> None:
         """Ends the runs of trials that still run, and waits a while until all is written."""
@@ -242,25 +265,21 @@ class Loggers:
 
     def _call(self, method: str, *values: object) -> None:
         for tool, calls in self._calls.items():
+            if tool in self._off:
+                continue
             calls.put((method, *values))
             if method == "begin" and self._threads[tool].ident is None:
                 self._threads[tool].start()
 
     def _listen(self, tool: str, folder: Path, name: str) -> None:
         try:
-            logger = LOGGERS[tool](folder, name)
+            logger = LOGGERS[tool](folder, name, self._began)
             while (call := self._calls[tool].get())[0]:
                 getattr(logger, call[0])(*call[1:])
         except Exception as error:  # whatever goes wrong in a tool, the search goes on
             said = (str(error).strip().splitlines() or [""])[0]
             self.problems.append(f"--log {tool}: off from here on: {type(error).__name__}: {said}")
-            self._calls[tool] = _Nothing()
-
-
-class _Nothing(queue.SimpleQueue[tuple[Any, ...]]):
-    """Takes calls for a logger that is off."""
-
-    def put(self, item: tuple[Any, ...], block: bool = True, timeout: float | None = None) -> None: ...
+            self._off.add(tool)
 
 
 def _plain(event: Event) -> Settings:

@@ -14,7 +14,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import cycle
 
 from s2s_search.corpus import Corpus
 from s2s_search.dimensions import Flat
@@ -25,14 +25,14 @@ from s2s_search.table import ConfigError
 
 VARIANTS = {
     "asha": "the stopping variant: asynchronous, without the promotion that Li et al. (2020) describe",
-    "hyperband": "brackets of halving, which start at grace_steps or later (Li et al., 2018)",
+    "hyperband": "brackets of halving, whose trials wait for each other (Li et al., 2018)",
     "median": "from grace_steps on, trials worse than the median of the others stop (Golovin et al., 2017)",
     "pbt": "all run to their end, the worse from the weights of the better (Jaderberg et al., 2017)",
     "none": "all run to their end",
 }
 HALVING = ("asha", "hyperband")
 COUNTED = 300  # trials at most whose parameters are counted: a model takes milliseconds
-RUNGS_SHOWN = 8  # they are many where train.eval_every_steps is searched
+RUNGS_SHOWN = 8  # they are many where train.eval_every_steps is searched; and brackets
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,17 @@ class Plan:
             shown = [f"step {rung.step:,} by {rung.trials:.3g}" for rung in compared[:RUNGS_SHOWN]]
             dots = ["..."] if len(compared) > RUNGS_SHOWN else []
             reached = ", ".join([*shown, *dots, f"the end (at most step {end.step:,}) by {end.trials:.3g}"])
-            where = " in the first bracket" if self.scheduler.name == "hyperband" else ""
-            yield "rungs", f"reached ideally{where}: {reached}"
-            yield "", "more pass, as trials are compared when they come: the first at a rung always pass"
+            yield "rungs", f"reached ideally: {reached}"
+            if self.scheduler.name == "asha":
+                yield "", "more pass, as trials are compared when they come: the first at a rung always pass"
+            else:
+                yield "brackets", self._brackets()
+
+    def _brackets(self) -> str:
+        """The brackets of hyperband, in the order in which trials fill them."""
+        firsts = [bracket[0] for bracket in brackets(self.scheduler, self.trials)]
+        shown = [f"{first.trials:.0f} from step {first.step:,}" for first in firsts[:RUNGS_SHOWN]]
+        return ", ".join([*shown, "..."] if len(firsts) > RUNGS_SHOWN else shown)
 
     def _sizes(self) -> str:
         smallest, largest = (choose(self.parameters, key=self.parameters.__getitem__) for choose in (min, max))
@@ -147,20 +155,19 @@ def make_plan(
     *,
     gpus: int | None = None,
     probed: bool = True,
-    folder: Path = Path(),
 ) -> Plan:
-    """Plans the search of a space's trials, on this machine or on `gpus` GPUs; its run folder would be in `folder`.
+    """Plans the search of a space's trials, on this machine or on `gpus` GPUs; its run folder would be on this disk.
 
     Of more than COUNTED trials a sample is counted and stands for all. `probed`: also trains a few of the models for a
     moment, with one evaluation each. Raises ConfigError when a model is too large for that.
     """
     hparams = [resolve(str(flat["model"]), flat) for flat in trials]
-    courses = [course(own, space.scheduler, len(trials)) for own in hparams]
+    courses = make_courses(hparams, space.scheduler)
     counted = sample(len(trials))
     parameters = {k: count_parameters(hparams[k], corpus) for k in counted}
     at_once = min(trials_at_once(space.resources, gpus), len(trials))
     checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
-    disk, free = disk_needed(checkpoint, at_once, len(trials), space.checkpoints), shutil.disk_usage(folder).free
+    disk, free = disk_needed(checkpoint, at_once, len(trials), space), shutil.disk_usage(".").free
     usable = free if gpus is None else disk  # a cluster has a storage of its own
     probes: tuple[Probe, ...] = ()
     worker = wall = None
@@ -219,11 +226,19 @@ class Course:
         return Range(sum(share * more for share, more in zip(self.shares, grown, strict=True)), amounts[-1])
 
 
+def make_courses(hparams: Sequence[Hparams], scheduler: Scheduler) -> list[Course]:
+    """The courses of all trials, in the order in which they start."""
+    if scheduler.name == "hyperband":
+        shared = [bracket for bracket in brackets(scheduler, len(hparams)) for _ in range(round(bracket[0].trials))]
+        return [bracket_course(own, bracket) for own, bracket in zip(hparams, shared, strict=True)]
+    return [course(own, scheduler, len(hparams)) for own in hparams]
+
+
 def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
     """The course of one of so many trials. One at least reaches the end; a rung counts at the next report."""
     every, end = hparams["train.eval_every_steps"], hparams["train.max_steps"]
     stops, factor = list[float](), scheduler.reduction_factor
-    if scheduler.name in HALVING:
+    if scheduler.name == "asha":
         stops = list(milestones(scheduler))
     elif scheduler.name == "median":
         stops, factor = [scheduler.grace_steps], math.inf
@@ -240,6 +255,37 @@ def milestones(scheduler: Scheduler) -> Iterator[float]:
     while step < scheduler.max_steps:
         yield step
         step *= scheduler.reduction_factor
+
+
+def bracket_course(hparams: Hparams, bracket: Sequence[Rung]) -> Course:
+    """The course of a trial in a bracket, which halves for each rung that a report passes."""
+    every, end = hparams["train.eval_every_steps"], hparams["train.max_steps"]
+    shares: dict[int, float] = {}
+    for rung in bracket:
+        shares.setdefault(min(math.ceil(rung.step / every) * every, end), rung.trials / bracket[0].trials)
+    return Course(tuple(shares), tuple(shares.values()), every)
+
+
+def brackets(scheduler: Scheduler, trials: int) -> Iterator[tuple[Rung, ...]]:
+    """The brackets of Tune's hyperband, in the order in which trials fill them: their rungs, the last their end.
+
+    The bracket of s halvings begins at max_steps / reduction_factor^s. How many it keeps follows from its size, also
+    where the last trials do not fill it.
+    """
+    last, factor = scheduler.max_steps, scheduler.reduction_factor
+    count = round(math.log(last) / math.log(factor)) + 1
+    for halvings in cycle(range(count)):
+        step, size = int(last * factor**-halvings), math.ceil(count / (halvings + 1) * factor**halvings)
+        if step == 0:
+            continue
+        if trials <= 0:
+            return
+        reached = [Rung(step, min(size, trials))]
+        trials -= size
+        for _ in range(halvings):
+            step, size = int(min(step * factor, last)), math.ceil(size / factor)
+            reached.append(Rung(step, min(size, reached[-1].trials)))
+        yield tuple(reached)
 
 
 def rungs(courses: Sequence[Course]) -> tuple[Rung, ...]:
@@ -294,21 +340,25 @@ def wall_hours(worker: Range, busy: int, longest: float) -> Range:
 # Disk and room
 
 
-def disk_needed(checkpoint: int, at_once: int, trials: int, checkpoints: Checkpoints) -> int:
+def disk_needed(checkpoint: int, at_once: int, trials: int, space: Space) -> int:
     """The bytes of all checkpoints that a search keeps at a time, each of `checkpoint` bytes.
 
-    A running trial keeps its best, its newest and the one before; the best trials of the search keep one each.
+    A trial that runs or waits keeps its best, its newest and the one before; the best of the search keep one each.
     """
-    return checkpoint * (3 * at_once + min(checkpoints.best, trials))
+    alive = trials if space.scheduler.pauses else min(at_once, trials)
+    return checkpoint * (3 * alive + min(space.checkpoints.best, trials))
 
 
 def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: int) -> None:
-    """Raises ConfigError when the checkpoints of a search can take more than checkpoints.disk_gb."""
+    """Raises ConfigError when the checkpoints of a search can take more than checkpoints.disk_gb.
+
+    `at_once` is how many trials can run at once.
+    """
     if space.checkpoints.disk_gb is None:
         return
     hparams = [resolve(str(trials[k]["model"]), trials[k]) for k in sample(len(trials))]
     checkpoint = max(checkpoint_bytes(count_parameters(own, corpus), own["optimizer.name"]) for own in hparams)
-    needed = disk_needed(checkpoint, min(at_once, len(trials)), len(trials), space.checkpoints)
+    needed = disk_needed(checkpoint, at_once, len(trials), space)
     if problems := disk_problems(needed, needed, space.checkpoints):
         raise ConfigError(problems, str(space.path))
 

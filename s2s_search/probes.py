@@ -81,7 +81,7 @@ def run_probes(
             problems.append(f"{trial_name(trial)}: {law}; --no-probe plans without training it")
     if problems:
         raise ConfigError(problems)
-    torch.set_num_threads(max(1, int(resources.cpu)))  # as many as a trial of the search has
+    torch.set_num_threads(resources.threads)  # as many as a trial of the search has
     for trial, hparams in chosen.items():
         yield probe(trial, hparams, corpus, device, PROBE_SECONDS / len(chosen))
 

@@ -58,6 +58,11 @@ class Scheduler:
     reduction_factor: float
     interval_steps: int | None = None  # pbt alone: from one perturbation to the next
 
+    @property
+    def pauses(self) -> bool:
+        """Whether trials wait for others, so that all may be alive at once; median lets those wait that are ahead."""
+        return self.name in ("hyperband", "median", "pbt")
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -418,6 +423,9 @@ def _scheduler(section: Mapping[str, Any], dimensions: Sequence[Dimension], repo
         law = f"must be at most max_steps, but grace_steps = {grace} and max_steps = {steps}"
         report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}")
     name, interval = section["name"], section["interval_steps"]
+    if section["grace_steps"] and name == "hyperband":
+        law = f"hyperband has none, but grace_steps = {grace}; its brackets begin at max_steps / {factor:g}^k"
+        report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}, k = 0, 1, ...; asha has one")
     if interval and name != "pbt":
         report.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: only pbt has one, but name = {name}")
     if interval and interval > steps:

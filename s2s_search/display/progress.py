@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from s2s_search.display.standing import Event, Standing
-from s2s_search.display.view import TO_ASCII, about, duration, settings_text, to_ascii, value_text, view
+from s2s_search.display.view import TO_ASCII, about, cut, duration, settings_text, to_ascii, value_text, view
 from s2s_search.failures import LOST
 
 SECONDS_BETWEEN_FRAMES = 0.25
@@ -128,13 +128,12 @@ class Progress:
     # --- the live view ---
 
     def frame(self, width: int, height: int) -> list[Text]:
-        """The lines of the live view."""
-        if self.standing is None:
-            lines = [Text(self._note, style="dim")]
-        else:
-            lines = view(self.standing, width, height, self.clock())
-            if self._note and not self.standing.waiting:
-                lines.append(Text(self._note, style="dim"))
+        """The lines of the live view, each of at most `width` cells, and at most `height` of them."""
+        lines, waits = list[Text](), self.standing is not None and self.standing.waiting
+        note = [] if waits or not self._note else [cut(Text(self._note, style="dim"), width)]
+        if self.standing is not None:
+            lines = view(self.standing, width, height - len(note), self.clock())
+        lines += note
         if self._in_ascii:
             to_ascii(lines)
         return lines

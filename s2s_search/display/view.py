@@ -31,13 +31,14 @@ def view(standing: Standing, width: int, height: int, now: float) -> list[Text]:
         for part in textwrap.wrap(text, width, max_lines=2, placeholder="…"):
             lines.append(Text(part))
             lines[-1].highlight_regex(f"^{name}", STYLES["stopped"])
-    lines = [_cut(line, width) for line in lines[:height]]
+    lines = [cut(line, width) for line in lines[:height]]
     if standing.status == "running" and standing.places and (room := height - len(lines) - 3) > 0:
-        lines += [Text(), *(_cut(line, width) for line in _trials(standing, width, room))]
+        lines += [Text(), *(cut(line, width) for line in _trials(standing, width, room))]
     return lines
 
 
-def _cut(line: Text, width: int) -> Text:
+def cut(line: Text, width: int) -> Text:
+    """Makes a text one line of at most `width` cells."""
     line.plain = line.plain.replace("\n", " ")
     line.truncate(width, overflow="ellipsis")
     return line

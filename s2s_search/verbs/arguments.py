@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 
 from s2s_search.hparams import parse_hparams
-from s2s_search.table import ConfigError
+from s2s_search.table import ConfigError, shown
 
+LARGEST = 2**32 - 1  # also the largest seed
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]  # name, function, help
 
 
@@ -34,14 +35,16 @@ def overrides(args: argparse.Namespace) -> dict[str, object]:
 
 
 class counted:
-    """An argument that is a whole number of at least `minimum`."""
+    """An argument that is a whole number of at least `minimum`, and at most LARGEST."""
 
     def __init__(self, minimum: int) -> None:
         self.minimum = minimum
 
     def __call__(self, text: str) -> int:
-        if not text.isdecimal() or int(text) < self.minimum:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {self.minimum}, but got {text!r}")
+        is_short = text.isdecimal() and len(text) <= len(str(LARGEST))  # Python reads no number of thousands of digits
+        if not is_short or not self.minimum <= int(text) <= LARGEST:
+            law = f"must be a whole number of at least {self.minimum} and at most {LARGEST}"
+            raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
         return int(text)
 
 

@@ -47,7 +47,7 @@ def check(args: argparse.Namespace) -> int:
             print(error, file=sys.stderr)
             good = False
         else:
-            models, searched = " and ".join(space.models), ", ".join(space.searched)
+            models, searched = " and ".join(space.models), ", ".join(space.searched) or "nothing"
             print(f"{path}: ok: {len(trials)} trials of {models}, searching {searched}")
     return 0 if good else 2
 

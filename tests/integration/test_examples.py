@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from s2s_search import results
+from tests.runs import write_run
 from tests.spaces import RATES, space_text
 from tests.test_docs import ROOT
 from tests.unit.test_loggers import mlflow_runs, scalars, sessions, wandb_runs
@@ -73,6 +74,12 @@ def test_an_example_names_what_is_wrong(run: Path) -> None:
         assert shown.returncode == 1
         assert "Traceback" not in shown.stderr
         assert arguments[-1 if "key" in arguments[1] else 0] in shown.stderr
+
+
+def test_curves_are_of_numbers(tmp_path: Path) -> None:
+    shown = example(write_run(tmp_path / "run"), "learning_curves.py", "run", "--metric", "status", "--out", "c.csv")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == "--metric status: is no number; dev.error_rate is what the search optimizes\n"
 
 
 def test_learning_curves_as_csv_and_as_a_page(run: Path) -> None:

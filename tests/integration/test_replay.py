@@ -21,7 +21,7 @@ SPACE = """
 model: BasicSeq2Seq
 corpus: {{name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_length: 5}}
 search: {{method: grid}}
-scheduler: {{name: {scheduler}, max_steps: 40, grace_steps: 5, reduction_factor: 2}}
+scheduler: {{name: {scheduler}, max_steps: 40, reduction_factor: 2{grace}}}
 parameters: {{train.seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}}
 """
 
@@ -40,7 +40,8 @@ def curves(hparams: Hparams, _corpus: object, _device: object, before: Any = Non
 
 
 def searched(folder: Path, scheduler: str, cpu: float, address: str) -> replay.Record:
-    (folder / "space.yaml").write_text(SPACE.format(scheduler=scheduler))
+    grace = "" if scheduler == "hyperband" else ", grace_steps: 5"
+    (folder / "space.yaml").write_text(SPACE.format(scheduler=scheduler, grace=grace))
     space = replace(load_space(folder / "space.yaml"), resources=Resources(cpu, 0))
     assert tuning.run_search(space, out=folder / "run", train=curves, address=address).status == "finished"
     return replay.load_record(folder / "run")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,34 @@ def test_check_tells_all_problems_of_all_files(capsys: pytest.CaptureFixture[str
     assert "did you mean 'attention.score_type'?" in err
     assert "line 4" in err
     assert "none.yaml" in err
+
+
+def test_check_of_a_space_that_searches_nothing_says_so(capsys: pytest.CaptureFixture[str], space: Path) -> None:
+    space.write_text("model: BasicSeq2Seq\ncorpus: {name: copy}\nparameters: {embedding.dim: 8}\n")
+    assert run(capsys, "check", space)[1].endswith("searching nothing\n")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "4294967296", "9" * 5000, "many"])
+def test_a_count_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    status, out, err = run(capsys, "sample", "x.yaml", f"-n={number}")
+    assert (status, out) == (2, "")
+    law = err.splitlines()[-1].partition("argument -n: ")[2]
+    assert law.startswith(f"must be a whole number of at least 1 and at most 4294967295, but got '{number[:50]}")
+    assert len(law) < 150
+
+
+def test_what_standard_output_cannot_encode_ends_nothing(space: Path) -> None:
+    code = "import sys; from s2s_search.cli import main; sys.exit(main(['check', *sys.argv[1:]]))"
+    path = space.rename(space.with_name("r\u00e4ume.yaml"))
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "r\\xe4ume.yaml: ok" in result.stdout
 
 
 def test_check_needs_neither_torch_nor_ray(space: Path) -> None:

@@ -17,6 +17,7 @@ from s2s_search.spaces import load_space
 from s2s_search.table import ConfigError
 
 Call = tuple[Any, ...]
+SEARCH = {"event": "search", "name": "toy", "time": 1e9}
 
 
 class Heard:
@@ -44,7 +45,7 @@ class Heard:
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Call]]:
     def put(name: str, fails: str = "") -> list[Call]:
         calls: list[Call] = []
-        monkeypatch.setitem(LOGGERS, name, lambda folder, space: Heard(calls, fails))
+        monkeypatch.setitem(LOGGERS, name, lambda folder, space, began: Heard(calls, fails))
         return calls
 
     return put
@@ -58,6 +59,10 @@ def trial(k: int, **settings: object) -> dict[str, Any]:
 def report(k: int, step: int, loss: float | None, status: str = "running") -> dict[str, Any]:
     event = {"event": "report", "time": 2.5, "trial": f"trial-{k:05d}", "step": step, "status": status}
     return event | {"dev.loss": loss, "seconds": 3, "parameters": 100}
+
+
+def start(k: int) -> dict[str, Any]:
+    return {"event": "start", "time": 4.0, "trial": f"trial-{k:05d}"}
 
 
 def status(k: int, how: str) -> dict[str, Any]:
@@ -89,7 +94,8 @@ def test_a_resumed_search_tells_of_what_goes_on(tmp_path: Path, use: Callable[..
     told = Loggers(["mlflow"], tmp_path, "toy")
     told.recall([trial(0, model="X"), report(0, 10, 2.0), trial(1, model="Y"), status(1, "finished")])
     restart = {"event": "restart", "time": 4.0, "trial": "trial-00000", "cause": "resume"}
-    for event in (restart, restart, report(0, 20, 1.0)):
+    told.hear(restart | {"trial": "trial-00001"})  # it has no worker yet, and the search ends before
+    for event in (restart, start(0), start(0), report(0, 20, 1.0)):
         told.hear(event)
     told.close()
     assert [call[:3] for call in calls] == [
@@ -97,6 +103,16 @@ def test_a_resumed_search_tells_of_what_goes_on(tmp_path: Path, use: Callable[..
         ("report", "trial-00000", 20),
         ("end", "trial-00000", "running"),
     ]
+
+
+def test_a_trial_that_is_paused_runs_on_for_the_tools(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+    calls = use("mlflow")
+    told = Loggers(["mlflow"], tmp_path, "toy")
+    pause = {"event": "pause", "time": 3.0, "trial": "trial-00000"}
+    for event in (trial(0), report(0, 10, 2.0), pause, start(0), report(0, 20, 1.0), status(0, "stopped")):
+        told.hear(event)
+    told.close()
+    assert [call[0] for call in calls] == ["begin", "report", "report", "end"]
 
 
 @pytest.mark.parametrize("method", ["begin", "report", "end"])
@@ -116,7 +132,7 @@ def test_a_logger_that_fails_is_off_and_the_others_hear_on(
 
 def test_a_logger_that_hangs_does_not_hold_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
-    monkeypatch.setitem(LOGGERS, "mlflow", lambda folder, space: free.wait(60))
+    monkeypatch.setitem(LOGGERS, "mlflow", lambda folder, space, began: free.wait(60))
     monkeypatch.setattr(loggers, "SECONDS_TO_END", 0.1)
     told = Loggers(["mlflow"], tmp_path, "toy")
     told.hear(trial(0))
@@ -201,13 +217,13 @@ def wandb_records(path: Path) -> Iterator[Any]:
 
 
 def wandb_runs(folder: Path) -> dict[str, Any]:
-    """By trial: config, steps of dev.loss, and exit codes, over all folders of the run."""
+    """By trial: config, steps of dev.loss, theirs, by which metric each is drawn, exit codes, over all folders."""
     import json
 
     found: dict[str, Any] = {}
     for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
         name = "trial-" + path.stem.rpartition("-")[2]
-        run = found.setdefault(name, {"config": {}, "steps": [], "exits": []})
+        run = found.setdefault(name, {"config": {}, "steps": [], "theirs": [], "metrics": {}, "exits": []})
         for record in wandb_records(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
@@ -215,7 +231,10 @@ def wandb_runs(folder: Path) -> dict[str, Any]:
                 run["config"] |= {key: value for key, value in given.items() if key != "_wandb"}  # its own
             elif kind == "history":
                 row = {".".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
-                run["steps"].append((json.loads(row["_step"]), json.loads(row["dev.loss"])))
+                run["steps"].append((json.loads(row["step"]), json.loads(row["dev.loss"])))
+                run["theirs"].append(json.loads(row["_step"]))
+            elif kind == "metric":
+                run["metrics"][record.metric.glob_name or record.metric.name] = record.metric.step_metric
             elif kind == "exit":
                 run["exits"].append(record.exit.exit_code)
     return found
@@ -229,7 +248,7 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
     monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
     folder = tmp_path / "run"
     folder.mkdir()
-    first = [trial(0, model="X", optimizer__learning_rate=0.5), trial(1, model="Y", encoder__type="")]
+    first = [SEARCH, trial(0, model="X", optimizer__learning_rate=0.5), trial(1, model="Y", encoder__type="")]
     first += [report(0, 10, 2.0), report(1, 10, 4.0), status(1, "failed")]
     before = Loggers(list(LOGGERS), folder, "toy")
     for event in first:
@@ -237,8 +256,7 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
     before.close()
     after = Loggers(list(LOGGERS), folder, "toy")
     after.recall(first)
-    goes_on = {"event": "restart", "time": 4.0, "trial": "trial-00000", "cause": "resume"}
-    for event in [goes_on, report(0, 20, 1.0), status(0, "finished")]:
+    for event in [start(0), report(0, 20, 1.0), status(0, "finished")]:
         after.hear(event)
     after.close()
     assert before.problems == after.problems == []
@@ -249,9 +267,9 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
     assert {name: run.steps for name, run in runs.items()} == steps
     assert {name: run["steps"] for name, run in theirs.items()} == steps
 
-    start = sessions(folder, "trial-00000")["session_start_info"].session_start_info
-    assert start.hparams["optimizer.learning_rate"].number_value == 0.5
-    assert start.hparams["model"].string_value == "X"
+    info = sessions(folder, "trial-00000")["session_start_info"].session_start_info
+    assert info.hparams["optimizer.learning_rate"].number_value == 0.5
+    assert info.hparams["model"].string_value == "X"
     assert runs["trial-00000"].data.params == {"model": "X", "optimizer.learning_rate": "0.5", "train.seed": "7"}
     assert theirs["trial-00000"]["config"] == {"model": "X", "optimizer.learning_rate": 0.5, "train.seed": 7}
     assert (runs["trial-00000"].info.status, runs["trial-00000"].data.tags["status"]) == ("FINISHED", "finished")
@@ -259,6 +277,54 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
     assert theirs["trial-00001"]["exits"] == [1]
     ends = {name: sessions(folder, name)["session_end_info"].session_end_info.status for name in steps}
     assert ends == {"trial-00000": 1, "trial-00001": 2}  # success, failure
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the libraries' own
+def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is told of the steps of the first, and the first goes on: MLflow has two runs, W&B two ids."""
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    searches = [(tmp_path / k / "attention", SEARCH | {"time": 1e9 + seconds}) for k, seconds in (("a", 0), ("b", 0.5))]
+    for folder, search in searches:
+        folder.mkdir(parents=True)
+        told = Loggers(["mlflow", "wandb"], folder, "toy")
+        for event in (search, trial(0), report(0, 10, 2.0)):
+            told.hear(event)
+        told.close()
+        assert told.problems == []
+    folder, search = searches[0]
+    told = Loggers(["mlflow", "wandb"], folder, "toy")
+    told.recall([search, trial(0), report(0, 10, 2.0)])
+    for event in (start(0), report(0, 20, 1.0)):
+        told.hear(event)
+    told.close()
+    assert told.problems == []
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("attention")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(len(client.get_metric_history(run.info.run_id, "dev.loss")) for run in runs) == [1, 2]
+    first, second = ({path.stem for path in folder.glob("wandb/offline-run-*/*.wandb")} for folder, _ in searches)
+    assert (len(first), len(second), len(first & second)) == (1, 1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_weights_and_biases_keeps_what_pbt_tells_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    told = Loggers(["wandb"], tmp_path, "toy")
+    steps = [10, 20, 10, 20, 30]
+    for event in (SEARCH, trial(0), *(report(0, step, 1.0) for step in steps), status(0, "finished")):
+        told.hear(event)
+    told.close()
+    run = wandb_runs(tmp_path)["trial-00000"]
+    assert [step for step, _ in run["steps"]] == steps
+    assert run["theirs"] == [10, 20, 21, 22, 30]
+    assert run["metrics"]["*"] == "step"
 
 
 def test_a_failing_logger_is_one_note_of_the_run(tmp_path: Path, use: Callable[..., list[Call]]) -> None:

@@ -1,5 +1,6 @@
 """The plan of a search, held to models that are really built, snapshots that are really saved, and plain loops."""
 
+import contextlib
 import io
 import json
 import os
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.tune.schedulers import HyperBandScheduler
 
 from s2s_search import cli, plan, probes
 from s2s_search.corpus import load_corpus
@@ -15,9 +17,11 @@ from s2s_search.nn.models import build_model
 from s2s_search.optim import RULES
 from s2s_search.plan import Plan, Range, make_plan
 from s2s_search.probes import Probe
+from s2s_search.replay import Curve, Report, Simulation
 from s2s_search.spaces import Checkpoints, Resources, Scheduler, load_space
 from s2s_search.table import ConfigError
 from s2s_search.training import Trial
+from tests.unit.test_replay import make_space, record
 
 SPACE = """
 model: [BasicSeq2Seq, AttentionSeq2Seq]
@@ -81,12 +85,74 @@ def test_trials_of_different_lengths_share_one_end(path: Path) -> None:
     assert [rung.trials for rung in made.rungs] == pytest.approx([4, 2 / 3, 2 / 4, 2 / 3 + 2 / 4])
 
 
-@pytest.mark.parametrize("name, least", [("none", 1800), ("pbt", 1800), ("median", 18 * 10 + 90), ("hyperband", 430)])
+@pytest.mark.parametrize("name, least", [("none", 1800), ("pbt", 1800), ("median", 18 * 10 + 90)])
 def test_steps_of_other_schedulers(name: str, least: int) -> None:
     hparams = resolve("BasicSeq2Seq", {"train.max_steps": 100, "train.eval_every_steps": 10})
-    courses = [plan.course(hparams, Scheduler(name, 100, 10, 3.0), 18) for _ in range(18)]
+    courses = plan.make_courses([hparams] * 18, Scheduler(name, 100, 10, 3.0))
     assert sum(one.steps.least for one in courses) == pytest.approx(least)
     assert sum(one.steps.most for one in courses) == 1800
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 81, 900, 1000, 20_000])
+@pytest.mark.parametrize("factor", [1.5, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("trials", [1, 7, 64, 700])
+def test_brackets_are_those_that_tune_fills(steps: int, factor: float, trials: int) -> None:
+    tune = HyperBandScheduler("step", "dev.loss", "min", max_t=steps, reduction_factor=factor)
+    for k in range(trials):
+        tune.on_trial_add(None, k)  # type: ignore[arg-type]
+    theirs = [bracket for band in tune._hyperbands for bracket in band if bracket is not None]
+    made = list(plan.brackets(Scheduler("hyperband", steps, 1, factor), trials))
+    assert [(one[0].trials, one[0].step) for one in made] == [(len(one._all_trials), one._r0) for one in theirs]
+    assert [len(one) - 1 for one in made] == [one._halves for one in theirs]
+
+
+@pytest.mark.parametrize(
+    "steps, factor, trials, every", [(900, 3, 30, 100), (900, 3, 64, 10), (900, 3, 64, 400), (64, 2, 99, 1)]
+)
+def test_steps_of_hyperband_are_those_that_tune_makes(
+    tmp_path: Path, steps: int, factor: int, trials: int, every: int
+) -> None:
+    """Reports that lie close, that pass several rungs at once, and a bracket that ends at step 891."""
+    ends = [*range(every, steps, every), steps]
+    curves = [
+        Curve(f"trial-{k:05d}", tuple(Report(step, float(k), 1.0, "running") for step in ends), is_cut=False)
+        for k in range(trials)
+    ]
+    settings = Scheduler("hyperband", steps, 1, factor)
+    made = Simulation(record(make_space(tmp_path), *curves), settings, workers=2).run()
+    hparams = resolve("BasicSeq2Seq", {"train.max_steps": steps, "train.eval_every_steps": every})
+    courses = plan.make_courses([hparams] * trials, settings)
+    assert sum(one.steps.least for one in courses) == pytest.approx(made.steps)
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
+def test_schedulers_that_pause_are_those_that_leave_trials_waiting(tmp_path: Path, name: str) -> None:
+    """30 trials by 2 workers under Tune's own class."""
+    curves = [
+        Curve(f"trial-{k:05d}", tuple(Report(step, 1 / (step + k), 1.0, "running") for step in range(1, 10)), False)
+        for k in range(30)
+    ]
+    settings = Scheduler(name, 9, 1, 3)
+    simulation, waiting = Simulation(record(make_space(tmp_path), *curves), settings, workers=2), set[str]()
+    choose = simulation.scheduler.choose_trial_to_run
+
+    def watched(controller: object) -> object:
+        waiting.update(trial.trial_id for trial in simulation.trials if trial.status == "PAUSED")
+        return choose(controller)
+
+    simulation.scheduler.choose_trial_to_run = watched  # type: ignore[method-assign]
+    simulation.run()
+    assert bool(waiting) == settings.pauses
+
+
+def test_the_plan_of_hyperband_is_by_brackets(path: Path) -> None:
+    text = SPACE.replace("name: asha, max_steps: 100, grace_steps: 10", "name: hyperband, max_steps: 900")
+    made = planned(path, text.replace("eval_every_steps: 10", "eval_every_steps: 100").replace("18", "30"))
+    lines = dict(made.lines())
+    assert lines["brackets"] == "7 from step 900, 11 from step 300, 12 from step 100"
+    assert lines["rungs"] == "reached ideally: step 100 by 12, step 300 by 18, the end (at most step 900) by 14"
+    assert lines["steps"].startswith("16,400 ")
+    assert "always pass" not in " ".join(lines.values())
 
 
 def test_a_course_is_the_mean_of_what_trials_run() -> None:
@@ -138,13 +204,32 @@ def test_checkpoint_bytes_are_those_of_a_saved_snapshot(name: str, units: int) -
 
 
 def test_disk(path: Path) -> None:
-    assert plan.disk_needed(1000, at_once=2, trials=18, checkpoints=Checkpoints(best=4)) == 10 * 1000
-    assert plan.disk_needed(1000, at_once=2, trials=3, checkpoints=Checkpoints(best=4)) == 9 * 1000
+    space = load_space(path)
+    assert plan.disk_needed(1000, at_once=2, trials=18, space=space) == 10 * 1000
+    assert plan.disk_needed(1000, at_once=2, trials=3, space=space) == 9 * 1000
     assert plan.disk_problems(10**9, 10**9, Checkpoints(disk_gb=1.0)) == []
     allowed, free = plan.disk_problems(2 * 10**9, 10**9, Checkpoints(best=7, disk_gb=1.5))
     for word in ("checkpoints.disk_gb", "2 GB", "1.5", "best = 7"):
         assert word in allowed
     assert "1 GB are free" in free
+
+
+@pytest.mark.parametrize("name, alive", [("asha", 2), ("none", 2), ("median", 18), ("hyperband", 18), ("pbt", 18)])
+def test_trials_that_wait_keep_their_checkpoints(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str, alive: int
+) -> None:
+    """What the plan counts and what a search is refused for are the same."""
+    monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, optimizer_name: 10**6)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    text = SPACE.replace("name: asha, max_steps: 100, grace_steps: 10", f"name: {name}, max_steps: 100")
+    needed = (3 * alive + 4) * 10**6
+    assert planned(path, text).disk_bytes == needed
+    for allowed in (needed, needed - 1):
+        path.write_text(text.replace("best: 4", f"best: 4, disk_gb: {allowed / 1e9}"))
+        space, refused = load_space(path), allowed < needed
+        assert bool(planned(path, path.read_text()).problems) == refused
+        with pytest.raises(ConfigError, match="disk_gb") if refused else contextlib.nullcontext():
+            plan.check_disk(space, load_corpus(space.corpus), space.trials(), at_once=2)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +304,17 @@ def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.Monkey
     assert made.wall_hours.most == pytest.approx(made.worker_hours.most / 4)
     longest = (100 * 0.001 * max(whole.parameters.values()) + 20) / 3600
     assert made.wall_hours.least == pytest.approx(max(made.worker_hours.least / 4, longest))
+
+
+@pytest.mark.parametrize("cpu, threads", [(0.25, 1), (1, 1), (2.5, 2)])
+def test_a_probe_computes_with_the_threads_of_a_trial(
+    path: Path, monkeypatch: pytest.MonkeyPatch, cpu: float, threads: int
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    planned(path, SPACE + f"resources: {{cpu: {cpu}}}\n", probed=True)
+    assert seen == [threads]
 
 
 def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

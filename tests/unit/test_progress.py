@@ -204,6 +204,19 @@ def test_the_view_fits_and_keeps_to_one_height(width: int, height: int) -> None:
     assert len(heights) <= 2  # of more than fit, a line says how many
 
 
+@pytest.mark.parametrize("width, height", [(79, 23), (20, 5), (59, 2)])
+def test_a_long_note_fits_too(width: int, height: int) -> None:
+    screen = Screen(live=True)
+    screen.progress.recall([SEARCH | {"trials": 30}, *map(trial, range(30))])
+    for note in ("joining the cluster at " + "a-long-name." * 9, "and with\nlines " * 9):
+        screen.progress.note(note)
+        lines = screen.progress.frame(width, height)
+        assert lines[-1].plain[:8] == note[:8]
+        assert max(line.cell_len for line in lines) <= width
+        assert not any("\n" in line.plain for line in lines)
+        assert len(lines) <= height
+
+
 def test_the_view_shows_as_many_running_trials_as_fit() -> None:
     screen = Screen(live=True)
     screen.show(SEARCH | {"trials": 30}, *map(trial, range(30)))

@@ -516,6 +516,7 @@ class TestProblems:
             ({"scheduler": "{name: pbt}"}, "line 3: scheduler.name: pbt needs a searched key that a checkpoint survives: optimizer.* without optimizer.name, or a keep_prob; this file searches embedding.dim"),
             ({"scheduler": "{name: median, interval_steps: 5}"}, "line 3: scheduler.interval_steps: only pbt has one, but name = median"),
             ({"scheduler": "{name: pbt, max_steps: 5, interval_steps: 6}"}, "line 3: scheduler.interval_steps: must be at most max_steps, but interval_steps = 6 and max_steps = 5"),
+            ({"scheduler": "{name: hyperband, grace_steps: 6}"}, "line 3: scheduler.grace_steps: hyperband has none, but grace_steps = 6; its brackets begin at max_steps / 3^k, k = 0, 1, ...; asha has one"),
             ({"scheduler": "{max_steps: 5, grace_steps: 6}"}, "line 3: scheduler.grace_steps: must be at most max_steps, but grace_steps = 6 and max_steps = 5"),
             ({"scheduler": "{reduction_factor: 1}"}, "line 3: scheduler.reduction_factor: must be a number above 1, but got '1'"),
             ({"resources": "{cpu: 0}"}, "line 3: resources.cpu: must be a number above 0, but got '0'"),
