@@ -13,7 +13,6 @@ from s2s_search.checkpoints import Checkpoints, below
 from s2s_search.display.progress import Interrupt
 from s2s_search.failures import FAILURES, LOST, error_message
 from s2s_search.samplers import objective_values
-from s2s_search.schedulers import IN_ORDER
 from s2s_search.tune_trials import HPARAMS, NUMBER, Trials, trial_name
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Listener(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
         self.recorder.tick()
-        if self.search.space.scheduler.name not in IN_ORDER:
+        if self.search.space.scheduler.pauses:
             self._note_pauses(trials)
         now = time.monotonic()
         if self._started:

@@ -24,7 +24,7 @@ from s2s_search.events import Event, is_locked
 from s2s_search.failures import FAILURES
 from s2s_search.history import History, load_history, most_at_once, space_of
 from s2s_search.metrics import pareto
-from s2s_search.schedulers import PAUSING, Past, Watched, make_scheduler
+from s2s_search.schedulers import Past, Watched, make_scheduler
 from s2s_search.spaces import Scheduler, Space
 from s2s_search.table import ConfigError
 
@@ -398,7 +398,7 @@ def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
 
 def made_again(record: Record) -> tuple[int, int]:
     """How many decisions of the log come out the same again, in its order, and how many there are."""
-    if record.space.scheduler.name in PAUSING:
+    if record.space.scheduler.pauses:
         return 0, 0
     again = in_recorded_order(record)
     of = [(name, decision) for name, trial in record.history.trials.items() for decision in trial.decisions]

@@ -27,10 +27,7 @@ from s2s_search.events import Event
 from s2s_search.failures import AGAIN, FAILURES
 from s2s_search.spaces import Scheduler, Space
 
-NEVER = 2**62
-PAUSING = ("hyperband", "pbt")  # they stop a trial to start it again from its checkpoint
 RUNS = (Trial.PENDING, Trial.RUNNING, Trial.PAUSED)
-IN_ORDER = ("asha", "none")  # a trial that has started runs to its end; median may pause one, where few are to compare
 
 Explore = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -53,7 +50,8 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
             stop_last_trials=False,  # a trial ends by itself; else Tune compares late reports at rungs long passed
         )
     if settings.name == "median":
-        return MedianStoppingRule(time_attr="step", grace_period=settings.grace_steps, min_time_slice=NEVER)
+        never: Any = math.inf  # else it pauses a trial once, where fewer than three have come as far and others wait
+        return MedianStoppingRule(time_attr="step", grace_period=settings.grace_steps, min_time_slice=never)
     if settings.name == "hyperband":
         return HyperBandScheduler(
             time_attr="step", max_t=settings.max_steps, reduction_factor=settings.reduction_factor
@@ -102,6 +100,7 @@ class Watched(TrialScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self.inner: Any = inner
         self.name, self.metric_name, self.minimize = settings.name, metric, minimize
+        self.pauses = settings.pauses
         self._share = 1 / settings.reduction_factor
         self.decisions: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}  # the newest steps
@@ -169,10 +168,6 @@ class Watched(TrialScheduler):
             self.on_trial_remove(self, trial)
             trial.status = Trial.TERMINATED
 
-    def get_live_trials(self) -> list["Past"]:
-        """What median asks of Tune, to yield to trials that wait: the past had its turns."""
-        return []
-
     def _replay_population(self, events: Iterable[Event]) -> None:
         """What pbt knows of its trials: values, and when they were compared. Its weights are in their checkpoints."""
         interval, sign = self.inner._perturbation_interval, -1.0 if self.minimize else 1.0
@@ -199,7 +194,7 @@ class Watched(TrialScheduler):
         if step is None or value is None or step <= self._seen.get(trial.trial_id, -1):
             return TrialScheduler.CONTINUE
         self._seen[trial.trial_id] = step
-        if self.name in PAUSING and result.get("status") != "running":
+        if self.pauses and result.get("status") != "running":
             return TrialScheduler.STOP  # it has ended: Tune would pause it, and wait for it for ever
         reason = self._reason(trial, step, value)
         action: str = self._settled(self.inner.on_trial_result, tune_controller, trial, dict(result))
@@ -290,7 +285,7 @@ class Watched(TrialScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Where no trial pauses, the first that waits, as Tune's choice, but without a look at all that have ended."""
-        if self.name not in IN_ORDER:
+        if self.pauses:
             return self.inner.choose_trial_to_run(tune_controller)
         while self._waiting:
             first = next(iter(self._waiting.values()))

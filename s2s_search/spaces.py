@@ -60,8 +60,8 @@ class Scheduler:
 
     @property
     def pauses(self) -> bool:
-        """Whether trials wait for others, so that all may be alive at once; median lets those wait that are ahead."""
-        return self.name in ("hyperband", "median", "pbt")
+        """Whether it stops a trial to start it again from its checkpoint, so that all may be alive at once."""
+        return self.name in ("hyperband", "pbt")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from s2s_search.loggers import Loggers, check_loggers
 from s2s_search.recorder import Recorder, environment
 from s2s_search.results import load
 from s2s_search.samplers import TPE, Listed, Sampler, explore, make_sampler, objective_values, replicated
-from s2s_search.schedulers import PAUSING, make_scheduler
+from s2s_search.schedulers import make_scheduler
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 from s2s_search.trainable import Train, trainable
@@ -435,12 +435,11 @@ class Search:
                 trials = self.sampler.configs
             else:
                 trials = self.space.trials(self.draws, self.seed, self.overrides)
-            pauses = self.space.scheduler.name in PAUSING
-            check_disk(self.space, self.corpus, trials, len(trials) if pauses else cluster.slots(self.space.resources))
+            check_disk(self.space, self.corpus, trials, cluster.slots(self.space.resources))
 
     def _tuner(self, trials: "Trials", listener: "Listener") -> tune.Tuner:
         metric, corpus = self.space.metric, self.corpus
-        place, train, pausing = self.storage or self.folder, self.train, self.space.scheduler.name in PAUSING
+        place, train, pausing = self.storage or self.folder, self.train, self.space.scheduler.pauses
 
         def run(config: Mapping[str, Any], corpus: Corpus | None = None) -> None:
             trainable(json.loads(config[HPARAMS]), corpus, place, metric.name, metric.goal, train, pausing)

@@ -8,7 +8,6 @@ from typing import Any
 from s2s_search.failures import FAILURES, cause
 
 ENDS = ("finished", "stopped", "diverged", "failed", "out_of_memory", "lost")
-HALVING = ("asha", "hyperband")
 IDEAL = 50.0  # trials
 POINTS = 256  # of a curve; no terminal shows more
 
@@ -254,11 +253,11 @@ class Survival:
 def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
     """Where trials end ideally, as numbers of trials by step: what is known before any has.
 
-    A scheduler that halves passes on a fixed share in the long run, and more of the first trials, for it compares them
+    ASHA passes on a fixed share in the long run, and more of the first trials, for it compares them
     with few: so this counts as much as IDEAL trials. With others all trials come to the end; that counts as one.
     """
     number, step, factor = 1.0, _amount(scheduler.get("grace_steps")), _amount(scheduler.get("reduction_factor"))
-    if scheduler.get("name") in HALVING and step >= 1 and factor > 1:
+    if scheduler.get("name") == "asha" and step >= 1 and factor > 1:
         number = IDEAL
         while step < limit:
             yield round(step), number * (1 - 1 / factor)

@@ -214,7 +214,7 @@ def test_disk(path: Path) -> None:
     assert "1 GB are free" in free
 
 
-@pytest.mark.parametrize("name, alive", [("asha", 2), ("none", 2), ("median", 18), ("hyperband", 18), ("pbt", 18)])
+@pytest.mark.parametrize("name, alive", [("asha", 2), ("none", 2), ("median", 2), ("hyperband", 18), ("pbt", 18)])
 def test_trials_that_wait_keep_their_checkpoints(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str, alive: int
 ) -> None:

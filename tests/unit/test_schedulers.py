@@ -108,7 +108,7 @@ def watched(name: str, **settings: Any) -> Watched:
 @pytest.mark.parametrize("seed", range(10))
 def test_the_reasons_of_median_are_those_of_its_decisions(seed: int) -> None:
     draw, scheduler = random.Random(seed), watched("median")
-    tune: Any = SimpleNamespace(get_live_trials=list)
+    tune: Any = SimpleNamespace()
     live = [Past(f"trial-{k:05d}") for k in range(12)]
     for trial in live:
         scheduler.on_trial_add(tune, trial)
