@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_search.comparison import replicates
-from s2s_search.failures import grouped
+from s2s_search.failures import Failure, grouped
 from s2s_search.results import Results
 
 # Columns of the ranking; the search's metric at its best follows the first, the searched hyperparameters the last.
@@ -78,11 +78,16 @@ def print_replicates(table: Results) -> None:
     Console(width=1000).print(grid(title, columns, rows))
 
 
-def print_failures(table: Results, folder: Path) -> None:
-    """Prints the trials that failed, by cause, with what they have in common and how to run one again."""
+def failures(table: Results) -> list[Failure]:
+    """The trials that failed, by cause, the largest group first."""
     rows = [{str(key): value for key, value in row.items()} for row in table.trials.to_dict("records")]
     cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
-    for failure in grouped(cells, table.searched):
+    return grouped(cells, table.searched)
+
+
+def print_failures(table: Results, folder: Path) -> None:
+    """Prints the trials that failed, by cause, with what they have in common and how to run one again."""
+    for failure in failures(table):
         count = f"{len(failure.trials)} trials" if len(failure.trials) > 1 else "1 trial"
         print(f"{failure.status.replace('_', ' ')}, {count}: {failure.message}")
         if failure.shared:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2s_search.answers import Answers, Example, load_answers
-from s2s_search.ranking import cell
+from s2s_search.ranking import cell, failures
 from s2s_search.report import conclusions, figures
 from s2s_search.report.axes import LEAST, TOP, Axis, isolation
 from s2s_search.report.page import (
@@ -289,7 +289,7 @@ def _boundaries(run: Run) -> Iterator[Block]:
 
 def _failures(run: Run) -> Iterator[Block]:
     rows = []
-    for failure in run.failures():
+    for failure in failures(run.results):
         trials = ", ".join(failure.trials[:6]) + (", ..." if len(failure.trials) > 6 else "")
         shared = ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
         rows.append(

@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.failures import Failure, grouped
 from s2s_search.history import History, load_history, space_of
 from s2s_search.ranking import cell
 from s2s_search.report.axes import Axis, Boundary, axes, boundary
@@ -75,12 +74,6 @@ class Run:
     def settings(self, row: "pd.Series[Any]") -> dict[str, str]:
         """The searched hyperparameters that take part in a trial, as tables print them."""
         return {key: cell(row[key]) for key in self.results.searched if not pd.isna(row[key])}
-
-    def failures(self) -> list[Failure]:
-        """The trials that failed, by cause."""
-        rows = ({str(key): value for key, value in row.items()} for row in self.results.trials.to_dict("records"))
-        cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
-        return grouped(cells, self.results.searched)
 
     def leads(self, in_gpu_hours: bool = False) -> pd.DataFrame:
         """A row whenever a trial took the lead, and one for the end.
