@@ -40,7 +40,7 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
     def cells(names: Sequence[str]) -> list[list[str]]:
         return [[cell(value) for value in row] for row in ranked[list(names)].itertuples(index=False)]
 
-    every = [*columns(len(RANKING)), *table.searched]
+    every = list(dict.fromkeys([*columns(len(RANKING)), *table.searched]))
     wide = grid(title, every, cells(every))
     console, width = Console(), Console(width=1000).measure(wide).maximum
     if width <= console.width or not console.is_terminal:

@@ -14,8 +14,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from s2s_search.dimensions import Choice, Range
-from s2s_search.events import first_event
-from s2s_search.run_tables import cell
+from s2s_search.events import read_events
+from s2s_search.run_tables import stored
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 
@@ -100,12 +100,21 @@ def _trials(results: "Results") -> Iterator[FrozenTrial]:
     domains = distributions(results)
     objectives = [results.column(name) for name, _ in results.objectives]
     curves = results.curves()
-    begins = [float(first_event(run.folder)["time"]) for run in results.runs or (results,)]
-    named = dict(zip(results.trials.get("run", pd.Series([""])).unique(), begins, strict=True))
+    names = results.trials.get("run", pd.Series([""])).unique()
+    times = {name: _times(run) for name, run in zip(names, results.runs or (results,), strict=True)}
     for place, cells in enumerate(_rows(results.trials)):
         curve = curves.iloc[:, place].dropna()
         by_step = dict(zip(curve.index.tolist(), curve.tolist(), strict=True))
-        yield _trial(cells, objectives, by_step, domains, named[cells.get("run", "")])
+        yield _trial(cells, objectives, by_step, domains, *times[cells.get("run", "")][cells["trial"]])
+
+
+def _times(run: "Results") -> dict[str, tuple[float, float]]:
+    """When each trial began and ended, in seconds since 1970: the log's, as the tables' times leave downtime out."""
+    events = read_events(run.folder)[0]
+    began = dict.fromkeys(run.trials["trial"], float(events[0]["time"]))
+    began |= {event["trial"]: event["time"] for event in events if event["event"] == "trial"}
+    ended = {event.get("trial"): event["time"] for event in events if event["event"] == "status"}
+    return {trial: (time, ended.get(trial, time)) for trial, time in began.items()}
 
 
 def _trial(
@@ -113,9 +122,10 @@ def _trial(
     objectives: Sequence[str],
     curve: Mapping[int, float],
     domains: Mapping[str, BaseDistribution],
-    begin: float,
+    began: float,
+    ended: float,
 ) -> FrozenTrial:
-    """A trial of a search that began so many seconds after 1970; `curve` is the metric by step."""
+    """A trial that began and ended so many seconds after 1970; `curve` is the metric by step."""
     values = [float(cells[name]) for name in objectives if name in cells]
     has_values = len(values) == len(objectives)
     state = STATES.get(cells["status"], TrialState.FAIL)
@@ -128,9 +138,9 @@ def _trial(
         user_attrs={name: cells[name] for name in ATTRIBUTES if name in cells},
         **_settings(cells, domains),
     )
-    trial.datetime_start = datetime.datetime.fromtimestamp(begin + cells["began"])
+    trial.datetime_start = datetime.datetime.fromtimestamp(began)
     if state.is_finished():
-        trial.datetime_complete = datetime.datetime.fromtimestamp(begin + cells.get("ended", cells["began"]))
+        trial.datetime_complete = datetime.datetime.fromtimestamp(ended)
     return trial
 
 
@@ -164,7 +174,7 @@ def _domains(space: Space) -> dict[str, Choice | Range]:
     for dimension in space.varying:
         key, domain = dimension.key, dimension.domain
         if isinstance(domain, Choice):
-            found[key] = Choice(tuple(cell(space.label(key, value)) for value in domain.values if value is not None))
+            found[key] = Choice(tuple(stored(space.label(key, value)) for value in domain.values if value is not None))
         elif isinstance(domain, Range):
             found[key] = domain
     return found

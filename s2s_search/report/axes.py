@@ -18,7 +18,7 @@ from s2s_search.comparison import interval
 from s2s_search.dimensions import Choice, Dimension, Range
 from s2s_search.ranking import cell
 from s2s_search.results import Results
-from s2s_search.run_tables import cell as stored
+from s2s_search.run_tables import stored
 from s2s_search.spaces import Space
 from s2s_search.table import Argument, declared
 
