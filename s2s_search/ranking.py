@@ -63,19 +63,25 @@ def print_pareto(table: Results) -> None:
 
 
 def print_replicates(table: Results) -> None:
-    """Prints what configurations come to over their seeds, where one ran with several; of their settings what differs.
+    """Prints what configurations come to over their seeds, where one ran with several."""
+    groups = replicates(table)
+    if (groups["trials"] > 1).any():
+        Console(width=1000).print(grid(over_seeds(table.metric), *replicate_rows(table, groups)))
+
+
+def over_seeds(metric: str) -> str:
+    return f"{metric} over seeds, with the 95 % interval of its mean; n of the trials finished"
+
+
+def replicate_rows(table: Results, groups: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The columns and cells of configurations over their seeds; of their settings what differs.
 
     A configuration without a trial that finished has no mean.
     """
-    groups = replicates(table)
-    if not (groups["trials"] > 1).any():
-        return
     settings = [key for key in table.searched if key in groups]
     differing = [key for key in settings if groups[key].nunique(dropna=False) > 1]
     columns = ["mean", "std", "low", "high", "n", "trials", "best", "seed", "trial", *(differing or settings)]
-    rows = [[cell(value) for value in row] for row in groups[columns].itertuples(index=False)]
-    title = f"{table.metric} over seeds, with the 95 % interval of its mean; n of the trials finished"
-    Console(width=1000).print(grid(title, columns, rows))
+    return columns, [[cell(value) for value in row] for row in groups[columns].itertuples(index=False)]
 
 
 def failures(table: Results) -> list[Failure]:

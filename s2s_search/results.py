@@ -77,7 +77,7 @@ class Results:
         return ranked.head(len(ranked) if n is None else n).reset_index(drop=True)
 
     def by(self, key: str) -> pd.DataFrame:
-        """Compares the values of a column, best first; a row a value, NA where the hyperparameter is inactive.
+        """Compares the values of a column, best first; a row a value, NA where the hyperparameter is inactive or null.
 
         Columns: trials, scored (how many of them have a best report), best, median, mean and std of those, and trial
         (the name of the best one, of several runs also its run).
@@ -151,14 +151,15 @@ class Results:
     def importance(self, metric: str | None = None) -> pd.DataFrame:
         """How much each searched hyperparameter mattered for being among the best, most important first.
 
-        By PED-ANOVA (Watanabe et al., 2023), as Optuna has it: how differently the best trials and all trials are
-        spread over the values of a hyperparameter. The best are a tenth, at least 5. One that takes part in some trials
-        only counts where it does, weighted by the share of these among the best and among all; whether it takes part
-        is the merit of what decides that. Trials that diverged without a best report are as bad as the worst.
+        By PED-ANOVA (Watanabe et al., 2023), as Optuna has it: how differently the best configurations and all are
+        spread over the values of a hyperparameter. The best are a tenth, at least 5. The seeds of a configuration count
+        as one, by their mean. A hyperparameter that takes part in some trials only counts where it does, weighted by
+        the share of these among the best and among all; whether it takes part is the merit of what decides that. Trials
+        that diverged without a best report are as bad as the worst.
 
         Columns: hyperparameter (string); importance (Float64), of all together 1, NA where fewer than 2 of the best
         have the hyperparameter, 0 where it had one value; trials (Int64), in which it takes part. Empty with fewer than
-        10 trials that have a value, and `attrs["reason"]` says so.
+        10 configurations that have a value, and `attrs["reason"]` says so.
 
         Raises:
             ConfigError: there is no such metric, or the run folder's space.yaml is missing or damaged.
@@ -193,6 +194,18 @@ class Results:
         """Says whether less of a metric, or of its column best.* or last.*, is better; other columns sort upwards."""
         metric = metric.removeprefix("best.").removeprefix("last.")
         return self.goal == "minimize" if metric == self.metric else metric not in HIGHER_IS_BETTER
+
+    def takes_part(self, key: str) -> "pd.Series[bool]":
+        """Says in which trials a searched hyperparameter takes part, be it as null, which the tables have as NA too."""
+        known = self.trials[key].notna()
+        if known.all():
+            return known
+        found = []
+        for run in self.runs or (self,):
+            events = read_events(run.folder)[0]
+            settings = {event["trial"]: event["settings"] for event in events if event["event"] in ("trial", "exploit")}
+            found += [key in settings.get(trial, {}) for trial in run.trials["trial"]]
+        return known | pd.Series(found, index=known.index)
 
     def worker_seconds(self) -> dict[str, float]:
         """Says where the workers' seconds went, from the first step of all trials to the last event of one.
