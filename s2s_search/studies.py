@@ -212,12 +212,12 @@ def _rows(results: "Results", domains: Mapping[str, BaseDistribution]) -> Iterat
     """The rows of the trials table without what is NA, in Python's own types; a choice of null is None."""
     table = results.trials
     columns = {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}
-    known = {str(name): table[name].notna() for name in table}
+    known = {str(name): table[name].notna().tolist() for name in table}
     for key, domain in domains.items():
         if isinstance(domain, CategoricalDistribution) and None in domain.choices:
-            known[key] = results.takes_part(key)
+            known[key] = results.takes_part(key).tolist()
     for place in range(len(table)):
-        yield {key: values[place] for key, values in columns.items() if known[key].iloc[place]}
+        yield {key: values[place] for key, values in columns.items() if known[key][place]}
 
 
 def _quiet() -> "warnings.catch_warnings[None]":

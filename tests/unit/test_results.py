@@ -187,26 +187,26 @@ def test_a_trial_that_is_paused_occupies_no_worker(tmp_path: Path) -> None:
 
 
 def test_a_tail_begins_where_the_last_paused_trial_goes_on(tmp_path: Path) -> None:
-    """Two workers, 0 to 30 s: trial 0 is paused from 10 to 20 and its worker idle; from 25 on trial 1 is over."""
+    """Two workers, 0 to 30 s: trial 0 is paused from 10 to 20, trial 1 over at 12; from 20 on none is left."""
     events = [(0, "trial", 0, BEGUN), (0, "trial", 1, BEGUN), (10, "report", 0, updated(10)), (10, "pause", 0, {})]
-    events += [(20, "unpause", 0, {}), (25, "report", 1, updated(25)), (25, "status", 1, FINISHED)]
+    events += [(12, "report", 1, updated(12)), (12, "status", 1, FINISHED), (20, "unpause", 0, {})]
     events += [(30, "report", 0, updated(20)), (30, "status", 0, FINISHED), (31, "status", None, FINISHED)]
     timetable(tmp_path, events)
     parts = load(tmp_path).worker_seconds()
-    assert (parts["steps"], parts["between"], parts["tail"]) == pytest.approx((45, 10, 5))
+    assert (parts["steps"], parts["between"], parts["tail"]) == pytest.approx((32, 18, 10))
 
 
 def test_a_trial_that_was_retried_leaves_no_negative_tail(tmp_path: Path) -> None:
-    """Trial 0 fails at 5 s, trial 1 ends at 10; a day later trial 0 runs again, from 10 to 20 s of work."""
+    """One worker: trial 0 fails at 5 s, trial 1 ends at 10; a day later trial 0 runs again, from 10 to 20 s of work."""
     failed, day = {"status": "failed"}, 86_400
-    events = [(0, "trial", 0, BEGUN), (0, "trial", 1, BEGUN), (5, "report", 0, updated(5)), (5, "status", 0, failed)]
-    events += [(10, "report", 1, updated(10)), (10, "status", 1, FINISHED), (10, "status", None, FINISHED)]
+    events = [(0, "trial", 0, BEGUN), (5, "report", 0, updated(5)), (5, "status", 0, failed), (5, "trial", 1, BEGUN)]
+    events += [(10, "report", 1, updated(5)), (10, "status", 1, FINISHED), (10, "status", None, FINISHED)]
     events += [(10 + day, "resume", None, {"trials": 2}), (10 + day, "restart", 0, {"cause": "run again"})]
     events += [(20 + day, "report", 0, updated(15)), (20 + day, "status", 0, FINISHED)]
     timetable(tmp_path, [*events, (20 + day, "status", None, FINISHED)])
     found = load(tmp_path)
     parts = found.worker_seconds()
-    assert (parts["steps"], parts["between"], parts["tail"]) == pytest.approx((25, 5, 10))
+    assert (parts["steps"], parts["between"], parts["tail"]) == pytest.approx((20, 0, 0), abs=1e-6)
     assert sum(parts.values()) == pytest.approx(found.workers * 20)
 
 
