@@ -12,6 +12,7 @@ import pandas as pd
 
 from s2s_search.comparison import AT_ONCE, LEVEL, configurations, interval
 from s2s_search.results import Results
+from s2s_search.table import ConfigError
 
 TOP = 5  # configurations whose mean stands for a value: what it reaches when the other hyperparameters suit it
 SHUFFLES = 2_000
@@ -50,8 +51,10 @@ def isolated(results: Results, key: str, top: int = TOP) -> pd.DataFrame:
     """The isolation of the values of a column of the trials table, the value with the best trial first.
 
     Raises:
-        ConfigError: there is no such column.
+        ConfigError: there is no such column, or `top` is below 1.
     """
+    if top < 1:
+        raise ConfigError(f"top must be at least 1, but got {top}")
     column, score, minimize = results.column(key), f"best.{results.metric}", results.minimizes(results.metric)
     trials = results.trials.assign(configuration=configurations(results), score=results.trials[score])
     trials = trials.dropna(subset=[column, "score"]).sort_values("score", ascending=minimize, kind="stable")

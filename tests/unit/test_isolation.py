@@ -2,12 +2,16 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from s2s_search.isolation import chance, conclusion, isolation
+from s2s_search.isolation import chance, conclusion, isolated, isolation
+from s2s_search.results import load
+from s2s_search.table import ConfigError
+from tests.runs import write_run
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -78,6 +82,11 @@ def test_the_seeds_of_a_configuration_count_once_by_their_mean() -> None:
     (row,) = isolation([("a", trials(scores, seeds=2))], True, top=2).to_dict("records")
     assert (row["n"], row["scores"], row["mean"], row["top"]) == (3, [2.0, 2.25, 3.0], 2.125, 2)
     assert (row["best"], row["trial"]) == (2.0, "trial-00000")
+
+
+def test_an_isolation_of_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="top must be at least 1, but got 0"):
+        isolated(load(write_run(tmp_path / "run", trials=4)), "encoder.type", 0)
 
 
 def test_a_difference_is_found_and_said_with_its_numbers() -> None:
