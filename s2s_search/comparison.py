@@ -23,6 +23,7 @@ AT_ONCE = 2_000_000  # numbers of resamples that are in memory together
 GRID = 100_001  # points at which Student's distribution is summed up
 LEVEL, POWER = 0.95, 0.8
 SEED = "train.seed"
+BEST, FEWEST_BEST, LEAST = 0.1, 5, 10  # share of the configurations that are the best, at least so many, of at least
 
 Floats = NDArray[np.float64]
 
@@ -144,6 +145,18 @@ def _welch(a: Floats, b: Floats) -> float:
 
 
 # --- replicates ---
+
+
+def alike(trials: pd.DataFrame, keys: Sequence[str]) -> "pd.Series[int]":
+    """A number for each trial, the same where all keys have the same values."""
+    if not keys:
+        return pd.Series(0, index=trials.index)
+    return trials.groupby(list(keys), dropna=False, sort=False).ngroup()
+
+
+def configurations(results: Results) -> "pd.Series[int]":
+    """The number of each trial's configuration: equal where trials differ in nothing but their seed."""
+    return alike(results.trials, [key for key in results.searched if key != SEED])
 
 
 def replicates(results: Results) -> pd.DataFrame:

@@ -74,12 +74,12 @@ def grouped(trials: Iterable[Mapping[str, Any]], searched: Sequence[str]) -> lis
 def _shared(
     group: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], searched: Sequence[str]
 ) -> dict[str, object]:
-    """The settings that all of a group have and not all others."""
-    if len(group) < 2:
+    """The settings that all of a group have and none of the others; without others there is nothing to tell."""
+    if len(group) < 2 or not others:
         return {}
     common = {key: group[0].get(key) for key in searched if len({str(row.get(key)) for row in group}) == 1}
     return {
         key: value
         for key, value in common.items()
-        if value is not None and any(str(row.get(key)) != str(value) for row in others)
+        if value is not None and all(str(row.get(key)) != str(value) for row in others)
     }

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_search.comparison import replicates
-from s2s_search.failures import grouped
+from s2s_search.failures import Failure, grouped
 from s2s_search.results import Results
 
 # Columns of the ranking; the search's metric at its best follows the first, the searched hyperparameters the last.
@@ -40,7 +40,7 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
     def cells(names: Sequence[str]) -> list[list[str]]:
         return [[cell(value) for value in row] for row in ranked[list(names)].itertuples(index=False)]
 
-    every = [*columns(len(RANKING)), *table.searched]
+    every = list(dict.fromkeys([*columns(len(RANKING)), *table.searched]))
     wide = grid(title, every, cells(every))
     console, width = Console(), Console(width=1000).measure(wide).maximum
     if width <= console.width or not console.is_terminal:
@@ -63,26 +63,37 @@ def print_pareto(table: Results) -> None:
 
 
 def print_replicates(table: Results) -> None:
-    """Prints what configurations come to over their seeds, where one ran with several; of their settings what differs.
+    """Prints what configurations come to over their seeds, where one ran with several."""
+    groups = replicates(table)
+    if (groups["trials"] > 1).any():
+        Console(width=1000).print(grid(over_seeds(table.metric), *replicate_rows(table, groups)))
+
+
+def over_seeds(metric: str) -> str:
+    return f"{metric} over seeds, with the 95 % interval of its mean; n of the trials finished"
+
+
+def replicate_rows(table: Results, groups: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The columns and cells of configurations over their seeds; of their settings what differs.
 
     A configuration without a trial that finished has no mean.
     """
-    groups = replicates(table)
-    if not (groups["trials"] > 1).any():
-        return
     settings = [key for key in table.searched if key in groups]
     differing = [key for key in settings if groups[key].nunique(dropna=False) > 1]
     columns = ["mean", "std", "low", "high", "n", "trials", "best", "seed", "trial", *(differing or settings)]
-    rows = [[cell(value) for value in row] for row in groups[columns].itertuples(index=False)]
-    title = f"{table.metric} over seeds, with the 95 % interval of its mean; n of the trials finished"
-    Console(width=1000).print(grid(title, columns, rows))
+    return columns, [[cell(value) for value in row] for row in groups[columns].itertuples(index=False)]
+
+
+def failures(table: Results) -> list[Failure]:
+    """The trials that failed, by cause, the largest group first."""
+    rows = [{str(key): value for key, value in row.items()} for row in table.trials.to_dict("records")]
+    cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
+    return grouped(cells, table.searched)
 
 
 def print_failures(table: Results, folder: Path) -> None:
     """Prints the trials that failed, by cause, with what they have in common and how to run one again."""
-    rows = [{str(key): value for key, value in row.items()} for row in table.trials.to_dict("records")]
-    cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
-    for failure in grouped(cells, table.searched):
+    for failure in failures(table):
         count = f"{len(failure.trials)} trials" if len(failure.trials) > 1 else "1 trial"
         print(f"{failure.status.replace('_', ' ')}, {count}: {failure.message}")
         if failure.shared:

@@ -5,6 +5,7 @@ Needs pandas; neither Ray nor torch.
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from s2s_search.dimensions import value_of
 from s2s_search.events import first_event, is_locked, read_events
 from s2s_search.history import History, space_of
 from s2s_search.metrics import pareto
-from s2s_search.run_tables import cell, read_tables, typed
+from s2s_search.run_tables import read_tables, stored, typed
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError, nearest
 
@@ -45,6 +46,7 @@ class Results:
     trials: pd.DataFrame
     reports: pd.DataFrame
     workers: int  # trials that ran at once, at the most
+    tail: float  # worker seconds without a trial, from when the last one started or went on to the end of all
     driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
     runs: tuple["Results", ...] = ()  # those that `load_many` put together, whose names are in the column `run`
@@ -70,12 +72,12 @@ class Results:
             ConfigError: there is no such column.
         """
         column = self.column(sort or self.metric)
-        upwards = self.minimizes(column.removeprefix("best.").removeprefix("last."))
+        upwards = self.minimizes(column)
         ranked = self.trials.sort_values([column, *self._names], ascending=[upwards] + [True] * len(self._names))
         return ranked.head(len(ranked) if n is None else n).reset_index(drop=True)
 
     def by(self, key: str) -> pd.DataFrame:
-        """Compares the values of a column, best first; a row a value, NA where the hyperparameter is inactive.
+        """Compares the values of a column, best first; a row a value, NA where the hyperparameter is inactive or null.
 
         Columns: trials, scored (how many of them have a best report), best, median, mean and std of those, and trial
         (the name of the best one, of several runs also its run).
@@ -108,7 +110,7 @@ class Results:
             ConfigError: there is no such column or aggregate.
         """
         score, keys = self.measure(metric or self.metric), [self.column(rows), self.column(columns)]
-        best = "min" if self.minimizes(score.removeprefix("best.").removeprefix("last.")) else "max"
+        best = "min" if self.minimizes(score) else "max"
         ways = {"best": best, "mean": "mean", "trials": "count"}
         if aggregate not in ways:
             raise ConfigError(f"unknown aggregate {aggregate!r}{nearest(aggregate, ways)}", str(self.folder))
@@ -149,14 +151,15 @@ class Results:
     def importance(self, metric: str | None = None) -> pd.DataFrame:
         """How much each searched hyperparameter mattered for being among the best, most important first.
 
-        By PED-ANOVA (Watanabe et al., 2023), as Optuna has it: how differently the best trials and all trials are
-        spread over the values of a hyperparameter. The best are a tenth, at least 5. One that takes part in some trials
-        only counts where it does, weighted by the share of these among the best and among all; whether it takes part
-        is the merit of what decides that. Trials that diverged without a best report are as bad as the worst.
+        By PED-ANOVA (Watanabe et al., 2023), as Optuna has it: how differently the best configurations and all are
+        spread over the values of a hyperparameter. The best are a tenth, at least 5. The seeds of a configuration count
+        as one, by their mean. A hyperparameter that takes part in some trials only counts where it does, weighted by
+        the share of these among the best and among all; whether it takes part is the merit of what decides that. Trials
+        that diverged without a best report are as bad as the worst.
 
         Columns: hyperparameter (string); importance (Float64), of all together 1, NA where fewer than 2 of the best
         have the hyperparameter, 0 where it had one value; trials (Int64), in which it takes part. Empty with fewer than
-        10 trials that have a value, and `attrs["reason"]` says so.
+        10 configurations that have a value, and `attrs["reason"]` says so.
 
         Raises:
             ConfigError: there is no such metric, or the run folder's space.yaml is missing or damaged.
@@ -188,16 +191,29 @@ class Results:
         raise ConfigError(f"must be a column of numbers, but {column} is {self.trials[column].dtype}", str(self.folder))
 
     def minimizes(self, metric: str) -> bool:
-        """Says whether less of a metric is better; of a column that is none, that it sorts upwards."""
+        """Says whether less of a metric, or of its column best.* or last.*, is better; other columns sort upwards."""
+        metric = metric.removeprefix("best.").removeprefix("last.")
         return self.goal == "minimize" if metric == self.metric else metric not in HIGHER_IS_BETTER
+
+    def takes_part(self, key: str) -> "pd.Series[bool]":
+        """Says in which trials a searched hyperparameter takes part, be it as null, which the tables have as NA too."""
+        known = self.trials[key].notna()
+        if known.all():
+            return known
+        found = []
+        for run in self.runs or (self,):
+            events = read_events(run.folder)[0]
+            settings = {event["trial"]: event["settings"] for event in events if event["event"] in ("trial", "exploit")}
+            found += [key in settings.get(trial, {}) for trial in run.trials["trial"]]
+        return known | pd.Series(found, index=known.index)
 
     def worker_seconds(self) -> dict[str, float]:
         """Says where the workers' seconds went, from the first step of all trials to the last event of one.
 
         steps · evaluation · snapshots · waiting (for the search to take a report) · starting (until a trial's first
-        step) · between (a worker has no trial, or a trial is not accounted for) · tail (no trial is left to start).
-        There are as many workers as trials ever ran at once. Without a report it is all zero. Those of several runs
-        are added up.
+        step) · between (a worker has no trial or only paused ones, or a trial is not accounted for) · tail (no trial is
+        left to start or to go on; 0 unless the search finished). There are as many workers as trials ever ran at once.
+        Without a report it is all zero. Those of several runs are added up.
         """
         first, trials = self.reports.drop_duplicates("trial").set_index("trial"), self.trials.set_index("trial")
         parts = dict.fromkeys(("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0)
@@ -218,11 +234,10 @@ class Results:
         parts["steps"] = float(trials["seconds"].sum()) - parts["evaluation"]
         late = first_steps - begin  # the earliest trial starts before the time that is accounted for
         parts["starting"] = float(first["start_seconds"].fillna(0.0).clip(upper=late).sum())
-        ended = trials["ended"].fillna(end)
+        idle = self.workers * (end - begin) - sum(parts.values())
         if self.status == "finished":
-            last = trials["began"].max()
-            parts["tail"] = float(self.workers * (end - last) - (ended - last).clip(lower=0.0).sum())
-        parts["between"] = self.workers * (end - begin) - sum(parts.values())
+            parts["tail"] = min(self.tail, max(idle, 0.0))
+        parts["between"] = idle - parts["tail"]
         return parts
 
     @property
@@ -259,6 +274,7 @@ def load(folder: str | os.PathLike[str]) -> Results:
         trials=tables.trials,
         reports=tables.reports,
         workers=tables.workers,
+        tail=tables.tail,
         driver=tables.driver,
         damaged=tables.damaged,
     )
@@ -292,6 +308,7 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
         trials,
         reports,
         sum(run.workers for run in runs),
+        sum(run.tail for run in runs),
         {key: sum(run.driver.get(key, 0.0) for run in runs) for run in runs for key in run.driver},
         tuple(line for run in runs for line in run.damaged),
         tuple(runs),
@@ -301,13 +318,20 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
 # --- several runs ---
 
 
+def check_distinct(folders: Sequence[Path]) -> None:
+    """Raises ConfigError when a run folder is named twice."""
+    counts = Counter(folder.resolve() for folder in folders)
+    twice = [(folder, count) for folder, count in counts.items() if count > 1]
+    if twice:
+        raise ConfigError([f"{folder}: is named {count} times; a run counts once" for folder, count in twice])
+
+
 def _check_together(runs: Sequence[Results]) -> list[str]:
     """The runs' names, of each folder the shortest end of its path that no other has. Raises ConfigError."""
     if not runs:
         raise ConfigError("no run folder is named; one or more are needed")
     folders = [run.folder.resolve() for run in runs]
-    if twice := [str(folder) for folder in dict.fromkeys(folders) if folders.count(folder) > 1]:
-        raise ConfigError(f"is named {folders.count(Path(twice[0]))} times; a run counts once", twice[0])
+    check_distinct(folders)
     if len({(run.metric, run.goal) for run in runs}) > 1:
         different = ", ".join(f"{run.folder} by {run.metric} ({run.goal})" for run in runs)
         raise ConfigError(f"runs that are compared need one metric and goal, but these are ranked: {different}")
@@ -342,7 +366,7 @@ def _constant(space: Space, key: str, config: Mapping[str, object]) -> object:
         return None
     if not all(value_of(parent, config) in values for when in whens for parent, values in when.items()):
         return None
-    return cell(space.label(key, value_of(key, config)))
+    return stored(space.label(key, value_of(key, config)))
 
 
 def _stacked(tables: Sequence[pd.DataFrame], names: Sequence[str], last: Sequence[str] = ()) -> pd.DataFrame:

@@ -41,7 +41,7 @@ REPORT = {
     "node": "string",
 }
 SECONDS = [name for name in REPORT if name.endswith("seconds")]
-LAYOUT = 6  # of the stored tables; those of another layout are made anew from the log
+LAYOUT = 7  # of the stored tables; those of another layout are made anew from the log
 
 # The metrics of a report, in the tables' order; one that is not named here gets a column after these.
 METRICS = (
@@ -65,6 +65,7 @@ class Tables:
     trials: pd.DataFrame
     reports: pd.DataFrame
     workers: int  # trials that ran at once, at the most
+    tail: float  # worker seconds without a trial, from when the last one started or went on to the end of all
     driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
 
@@ -82,7 +83,7 @@ def read_tables(folder: Path) -> Tables:
     if not all(map(is_trial_name, trials["trial"])):
         return _fold(folder, size)
     kept = trials.attrs
-    about = kept["status"], trials, reports, kept["workers"], kept["driver"], tuple(kept["damaged"])
+    about = kept["status"], trials, reports, kept["workers"], kept["tail"], kept["driver"], tuple(kept["damaged"])
     return Tables(first_event(folder), *about)
 
 
@@ -92,7 +93,7 @@ def write_tables(folder: Path) -> Tables:
     made = _fold(folder, size)
     tables = {REPORTS: made.reports, TRIALS: made.trials}
     stamp: dict[Any, Any] = {"log_bytes": size, "layout": LAYOUT, "status": made.status, "driver": made.driver}
-    stamp |= {"workers": made.workers, "damaged": list(made.damaged)}
+    stamp |= {"workers": made.workers, "tail": made.tail, "damaged": list(made.damaged)}
     stamp |= {"columns": {name: _dtypes(table) for name, table in tables.items()}}
     for name, table in tables.items():
         stamped = table.copy(deep=False)
@@ -125,14 +126,24 @@ def _fold(folder: Path, size: int) -> Tables:
     trials: dict[str, Row] = {}
     reports: list[Row] = []
     steps: dict[str, float] = {}  # of the newest reports
-    start, before = search["time"], search["time"]
+    workers, at_work, tail = most_at_once(events), set[str](), 0.0
+    start, before, last = search["time"], search["time"], 0.0
     for event in events:
         kind, trial, now = event["event"], event.get("trial", ""), event.get("time", before)
         if kind == "resume":
             start += max(now - before, 0.0)  # nothing ran in the meantime
             status, driver = "running", {}
+            at_work.clear()
         before = now
         elapsed = round(now - start, 3)
+        if trial:
+            tail += max(workers - len(at_work), 0) * (elapsed - last)
+            last = elapsed
+            if kind in ("trial", "start") and trial not in at_work:
+                at_work.add(trial)
+                tail = 0.0  # so far some trial was left to start
+            elif kind in ("status", "pause", "restart"):
+                at_work.discard(trial)
         if kind == "report" and trial in trials:
             step = event.get("step") or 0
             if step > steps.get(trial, -1):  # else it was made again, by a trial that went on from before it
@@ -146,10 +157,10 @@ def _fold(folder: Path, size: int) -> Tables:
             _follow(trials[trial], event, elapsed)
             if kind == "exploit":  # its steps and settings are others from here on
                 steps.pop(trial, None)
-                trials[trial] |= {key: cell(event["settings"].get(key)) for key in search["searched"]}
+                trials[trial] |= {key: stored(event["settings"].get(key)) for key in search["searched"]}
     table = _reports_table(reports, search["metric"])
     trials_table = _trials_table(trials.values(), table, search)
-    return Tables(search, status, trials_table, table, most_at_once(events), driver, tuple(damaged))
+    return Tables(search, status, trials_table, table, workers, tail, driver, tuple(damaged))
 
 
 def _follow(row: Row, event: Event, elapsed: float) -> None:
@@ -165,10 +176,10 @@ def _trial_row(event: Event, search: Event, began: float) -> Row:
     settings, seed = event["settings"], event["config"].get("train.seed")
     row = {"trial": event["trial"], "status": "running", "began": began, "ended": None, "restarts": 0, "seed": seed}
     row["message"] = None
-    return row | {key: cell(settings.get(key)) for key in search["searched"]}
+    return row | {key: stored(settings.get(key)) for key in search["searched"]}
 
 
-def cell(value: object) -> object:
+def stored(value: object) -> object:
     """A hyperparameter's value as the trials table has it: a spec that has no label as JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 

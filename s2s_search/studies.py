@@ -13,9 +13,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from s2s_search.comparison import BEST, FEWEST_BEST, LEAST, alike
 from s2s_search.dimensions import Choice, Range
-from s2s_search.events import first_event
-from s2s_search.run_tables import cell
+from s2s_search.events import read_events
+from s2s_search.run_tables import stored
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 
@@ -26,8 +27,6 @@ STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "runnin
 ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
 
 Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
-LEAST = 10  # trials with a value, before importance says anything
-BEST, FEWEST_BEST = 0.1, 5  # the share of the trials that importance is about, and how many these are at least
 FEWEST_ACTIVE = 2  # of the best, that a conditional key takes part in
 
 
@@ -35,10 +34,12 @@ def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
     """Results.importance, which says what it gives."""
     minimize, score = results.minimizes(metric or results.metric), results.measure(metric or results.metric)
     worst, domains = results.trials[score].max() if minimize else results.trials[score].min(), distributions(results)
-    trials = list(_judged(results, score, worst, domains))
-    scored = int(results.trials[score].notna().sum())
+    judged = list(_judged(results, score, worst, domains))
+    trials = [trial for trial, _ in judged]
+    groups = alike(results.trials, results.searched)  # not train.seed, unless it was searched as any other
+    scored, every = groups[results.trials[score].notna()].nunique(), groups.nunique()
     keys = results.searched if scored >= LEAST else ()
-    active = {key: sum(key in trial.params for trial in trials) for key in keys}
+    active = {key: sum(seeds for trial, seeds in judged if key in trial.params) for key in keys}
     found = dict.fromkeys((key for key in keys if not active[key]), 0.0)  # of one value
     found |= _ped_anova(trials, minimize, active) if any(active.values()) else {}
     total = math.fsum(found.values()) or 1.0
@@ -49,19 +50,26 @@ def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
     }
     table = pd.DataFrame(columns).sort_values(["importance", "hyperparameter"], ascending=[False, True])
     if scored < LEAST:
-        law = f"importance needs at least {LEAST} trials with a value of {score}"
-        table.attrs["reason"] = f"{law}, and {scored} of {len(results.trials)} have one"
+        law = f"importance needs at least {LEAST} configurations with a value of {score}"
+        table.attrs["reason"] = f"{law}, and {scored} of {every} have one"
     return table.reset_index(drop=True)
 
 
 def _judged(
     results: "Results", score: str, worst: float, domains: Mapping[str, BaseDistribution]
-) -> Iterator[FrozenTrial]:
-    """The trials that importance looks at: those with a value, and those that diverged without one, as bad as any."""
-    for cells in _rows(results.trials):
+) -> Iterator[tuple[FrozenTrial, int]]:
+    """Yields the configurations that importance looks at, by the mean of their seeds, and how many these are.
+
+    They have a value, or diverged without one: as bad as the worst.
+    """
+    groups: dict[int, list[tuple[Cells, float]]] = {}
+    for cells, group in zip(_rows(results, domains), alike(results.trials, results.searched), strict=True):
         value = cells.get(score, worst if cells["status"] == "diverged" else None)
         if value is not None and not pd.isna(value):
-            yield create_trial(value=float(value), **_settings(cells, domains))
+            groups.setdefault(group, []).append((cells, float(value)))
+    for seeds in groups.values():
+        mean = math.fsum(value for _, value in seeds) / len(seeds)
+        yield create_trial(value=mean, **_settings(seeds[0][0], domains)), len(seeds)
 
 
 def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str]) -> dict[str, float]:
@@ -100,12 +108,21 @@ def _trials(results: "Results") -> Iterator[FrozenTrial]:
     domains = distributions(results)
     objectives = [results.column(name) for name, _ in results.objectives]
     curves = results.curves()
-    begins = [float(first_event(run.folder)["time"]) for run in results.runs or (results,)]
-    named = dict(zip(results.trials.get("run", pd.Series([""])).unique(), begins, strict=True))
-    for place, cells in enumerate(_rows(results.trials)):
+    names = results.trials.get("run", pd.Series([""])).unique()
+    times = {name: _times(run) for name, run in zip(names, results.runs or (results,), strict=True)}
+    for place, cells in enumerate(_rows(results, domains)):
         curve = curves.iloc[:, place].dropna()
         by_step = dict(zip(curve.index.tolist(), curve.tolist(), strict=True))
-        yield _trial(cells, objectives, by_step, domains, named[cells.get("run", "")])
+        yield _trial(cells, objectives, by_step, domains, *times[cells.get("run", "")][cells["trial"]])
+
+
+def _times(run: "Results") -> dict[str, tuple[float, float]]:
+    """When each trial began and ended, in seconds since 1970: the log's, as the tables' times leave downtime out."""
+    events = read_events(run.folder)[0]
+    began = dict.fromkeys(run.trials["trial"], float(events[0]["time"]))
+    began |= {event["trial"]: event["time"] for event in events if event["event"] == "trial"}
+    ended = {event.get("trial"): event["time"] for event in events if event["event"] == "status"}
+    return {trial: (time, ended.get(trial, time)) for trial, time in began.items()}
 
 
 def _trial(
@@ -113,9 +130,10 @@ def _trial(
     objectives: Sequence[str],
     curve: Mapping[int, float],
     domains: Mapping[str, BaseDistribution],
-    begin: float,
+    began: float,
+    ended: float,
 ) -> FrozenTrial:
-    """A trial of a search that began so many seconds after 1970; `curve` is the metric by step."""
+    """A trial that began and ended so many seconds after 1970; `curve` is the metric by step."""
     values = [float(cells[name]) for name in objectives if name in cells]
     has_values = len(values) == len(objectives)
     state = STATES.get(cells["status"], TrialState.FAIL)
@@ -128,9 +146,9 @@ def _trial(
         user_attrs={name: cells[name] for name in ATTRIBUTES if name in cells},
         **_settings(cells, domains),
     )
-    trial.datetime_start = datetime.datetime.fromtimestamp(begin + cells["began"])
+    trial.datetime_start = datetime.datetime.fromtimestamp(began)
     if state.is_finished():
-        trial.datetime_complete = datetime.datetime.fromtimestamp(begin + cells.get("ended", cells["began"]))
+        trial.datetime_complete = datetime.datetime.fromtimestamp(ended)
     return trial
 
 
@@ -164,7 +182,7 @@ def _domains(space: Space) -> dict[str, Choice | Range]:
     for dimension in space.varying:
         key, domain = dimension.key, dimension.domain
         if isinstance(domain, Choice):
-            found[key] = Choice(tuple(cell(space.label(key, value)) for value in domain.values if value is not None))
+            found[key] = Choice(tuple(stored(space.label(key, value)) for value in domain.values))
         elif isinstance(domain, Range):
             found[key] = domain
     return found
@@ -173,7 +191,7 @@ def _domains(space: Space) -> dict[str, Choice | Range]:
 def _distribution(domains: Sequence[Choice | Range], values: Sequence[Any]) -> BaseDistribution | None:
     ranges = [domain for domain in domains if isinstance(domain, Range)]
     choices = dict.fromkeys(chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values))
-    if not ranges or any(isinstance(value, str) for value in values):  # a damaged log may have text for a number
+    if not ranges or any(value is None or isinstance(value, str) for value in choices):  # text: of a damaged log
         return CategoricalDistribution(list(choices)) if choices else None
     low, high = min([*(r.low for r in ranges), *choices]), max([*(r.high for r in ranges), *choices])
     log = all(r.log for r in ranges) and low > 0
@@ -190,11 +208,16 @@ def _settings(cells: Cells, domains: Mapping[str, BaseDistribution]) -> dict[str
     return {"params": {key: cells[key] for key in active}, "distributions": active}
 
 
-def _rows(table: pd.DataFrame) -> Iterator[Cells]:
-    """The rows as mappings without what is NA, in Python's own types."""
+def _rows(results: "Results", domains: Mapping[str, BaseDistribution]) -> Iterator[Cells]:
+    """The rows of the trials table without what is NA, in Python's own types; a choice of null is None."""
+    table = results.trials
     columns = {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}
-    for values in zip(*columns.values(), strict=True):
-        yield {key: value for key, value in zip(columns, values, strict=True) if value is not None}
+    known = {str(name): table[name].notna().tolist() for name in table}
+    for key, domain in domains.items():
+        if isinstance(domain, CategoricalDistribution) and None in domain.choices:
+            known[key] = results.takes_part(key).tolist()
+    for place in range(len(table)):
+        yield {key: values[place] for key, values in columns.items() if known[key][place]}
 
 
 def _quiet() -> "warnings.catch_warnings[None]":

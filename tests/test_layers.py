@@ -33,6 +33,7 @@ WITHOUT = {
     "answers": ("torch", "ray", "pandas", "numpy", "rich", "yaml", "pyarrow"),
     "checkpoints": ("torch", "ray", "pandas", "rich"),
     "comparison": ("ray", "torch", "rich"),
+    "isolation": ("ray", "torch", "rich", "optuna"),
     "sides": ("ray", "torch", "rich"),
     "rerun": ("ray", "torch"),
     "report.axes": ("ray", "torch", "optuna"),

@@ -1,11 +1,11 @@
 """The axes of a search: the values of each searched hyperparameter against how good the trials with them became.
 
-Words and method are those of Google's tuning playbook: basic axis plots; isolation of a scientific hyperparameter, with
-the others as nuisance; and whether the best points lie at the end of what was searched. Needs pandas; neither Ray nor
-torch.
+Words and method are those of Google's tuning playbook: basic axis plots, and whether the best points lie at the end of
+what was searched. Needs pandas; neither Ray nor torch.
 """
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,19 +14,18 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from s2s_search.comparison import interval
+from s2s_search.comparison import BEST, FEWEST_BEST, LEAST, configurations
 from s2s_search.dimensions import Choice, Dimension, Range
+from s2s_search.isolation import TOP, by_configuration, isolation
 from s2s_search.ranking import cell
 from s2s_search.results import Results
-from s2s_search.run_tables import cell as stored
+from s2s_search.run_tables import stored
 from s2s_search.spaces import Space
 from s2s_search.table import Argument, declared
 
-TOP = 5  # trials whose mean stands for a value: what it reaches when the other hyperparameters suit it
 PARTS = 4  # of a range, each the same share of its scale
 FEW = 8  # points of a range that are told apart
 NEAR = 0.05  # of a range's scale: this close to its end a value counts as being there
-BEST, FEWEST_BEST, LEAST = 0.1, 5, 10  # share of the trials that are the best, at least so many, of at least so many
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +33,14 @@ class Axis:
     """A searched hyperparameter with the trials in which it takes part and that have a best report, best first.
 
     points: trial (string), number (its row of the trials table), status, value, name (the value as tables print it),
-    score (the best value of the metric).
+    score (the best value of the metric), configuration (the same number where trials differ in nothing but their seed).
     """
 
     dimension: Dimension
-    names: tuple[str, ...]  # of a choice's values, numbers upwards
+    names: tuple[str, ...]  # of a choice's values, numbers upwards; all different
     points: pd.DataFrame
     without: int  # trials with a best report in which it takes no part
+    minimizes: bool  # says whether a lower score is better
 
     @property
     def key(self) -> str:
@@ -52,8 +52,11 @@ class Axis:
 
     @property
     def range(self) -> Range | None:
+        """The range, of steps up to its last point, which may lie below `max`."""
         domain = self.dimension.domain
-        return domain if isinstance(domain, Range) else None
+        if not isinstance(domain, Range) or domain.step is None:
+            return domain if isinstance(domain, Range) else None
+        return replace(domain, high=_whole(domain.low + (domain.size - 1) * domain.step, domain))
 
     @property
     def steps(self) -> tuple[Any, ...]:
@@ -74,26 +77,34 @@ class Axis:
 
     def groups(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Yields the values, or the parts of a range, by their names with their points."""
-        if self.range is None or self.steps:
-            for name in self.names or tuple(cell(value) for value in self.steps):
-                yield name, self.points[self.points["name"] == name]
+        if self.names:
+            yield from ((name, self.points[self.points["name"] == name]) for name in self.names)
+            return
+        if self.steps:
+            for name, value in zip(_texts(self.steps), self.steps, strict=True):
+                yield name, self.points[self.points["value"] == value]
             return
         part = self.points["value"].map(self.position).mul(PARTS).astype(int).clip(upper=PARTS - 1)
-        for index in range(PARTS):
-            low, high = self.value_at(index / PARTS), self.value_at((index + 1) / PARTS)
-            yield f"{low:.3g} to {high:.3g}", self.points[part == index]
+        edges = _texts([float(self.value_at(index / PARTS)) for index in range(PARTS + 1)], digits=3)
+        for index, (low, high) in enumerate(itertools.pairwise(edges)):
+            yield f"{low} to {high}", self.points[part == index]
 
     def value_at(self, position: float) -> float:
         assert self.range is not None
         low, high = self.range.low, self.range.high
         return low * (high / low) ** position if self.range.log else low + position * (high - low)
 
+    def isolation(self, top: int = TOP) -> pd.DataFrame:
+        """What each value, or each part of a range, reached, whatever the other hyperparameters were."""
+        return isolation(self.groups(), self.minimizes, top)
+
 
 def axes(results: Results, space: Space) -> list[Axis]:
     """The axes of a search, in the space's order."""
-    score, ranked = f"best.{results.metric}", results.best(None)
+    score, minimizes = f"best.{results.metric}", results.minimizes(results.metric)
+    every = results.trials.assign(configuration=configurations(results), number=range(len(results.trials)))
+    ranked = replace(results, trials=every).best(None)
     ranked = ranked[ranked[score].notna()]
-    number = ranked["trial"].map({trial: number for number, trial in enumerate(results.trials["trial"])})
     found = []
     for dimension in space.varying:
         key, domain = dimension.key, dimension.domain
@@ -102,43 +113,44 @@ def axes(results: Results, space: Space) -> list[Axis]:
         values = ranked[key]
         if isinstance(domain, Range) and not pd.api.types.is_numeric_dtype(values):  # a damaged log
             values = pd.to_numeric(values, errors="coerce")
-        active = values.notna()
+        choices = _in_order(domain) if isinstance(domain, Choice) else ()
+        active = values.notna() | ranked["number"].map(results.takes_part(key)) if None in choices else values.notna()
+        labels = [stored(space.label(key, value)) for value in choices]
+        names = dict(zip(labels, _texts(labels), strict=True))
         columns = {
             "trial": ranked["trial"],
-            "number": number,
+            "number": ranked["number"],
             "status": ranked["status"],
             "value": values,
-            "name": values.map(cell),
+            "name": [names.get(value) or cell(value) for value in values.astype(object).where(values.notna(), None)],
             "score": ranked[score],
+            "configuration": ranked["configuration"],
         }
         points = pd.DataFrame(columns)[active].reset_index(drop=True)
-        choices = _in_order(domain) if isinstance(domain, Choice) else ()
-        names = tuple(cell(stored(space.label(key, value))) for value in choices if value is not None)
         when = {
             parent: tuple(space.label(parent, value) for value in dimension.when[parent]) for parent in dimension.when
         }
-        found.append(Axis(replace(dimension, when=when), names, points, int((~active).sum())))
+        shown = replace(dimension, when=when)
+        found.append(Axis(shown, tuple(names.values()), points, int((~active).sum()), minimizes))
     return found
+
+
+def _texts(values: Sequence[object], digits: int = 4) -> list[str]:
+    """Values as tables print them, null among them, and numbers with as many digits as tell them apart."""
+    for count in range(digits, 18):
+        texts = [f"{value:.{count}g}" if isinstance(value, float) else _text(value) for value in values]
+        if len({*texts}) == len(values):
+            return texts
+    return [json.dumps(value) for value in values]
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else cell(value)
 
 
 def _in_order(domain: Choice) -> tuple[Any, ...]:
     values: list[Any] = list(domain.values)
     return tuple(sorted(values) if all(map(_is_number, values)) else values)
-
-
-def isolation(axis: Axis, top: int = TOP) -> pd.DataFrame:
-    """For each value of an axis, or part of a range: what it reached, whatever the other hyperparameters were.
-
-    Columns: value (string), n (trials), best, mean (of the best `top`, or of all where there are fewer), low and high
-    (the 95 % bootstrap interval of that mean), top (how many it is of), trial (the best one).
-    """
-    rows = []
-    for name, points in axis.groups():
-        best = points["score"].head(top)
-        low, high = interval(best)
-        first = points.iloc[0] if len(points) else {"score": math.nan, "trial": None}
-        rows.append((name, len(points), first["score"], best.mean(), low, high, len(best), first["trial"]))
-    return pd.DataFrame(rows, columns=["value", "n", "best", "mean", "low", "high", "top", "trial"])
 
 
 # --- is the best point at the end of what was searched? ---
@@ -154,22 +166,23 @@ class Boundary:
 
 
 def boundary(axis: Axis) -> Boundary | None:
-    """Says whether the best trial, or most of the best tenth, is at an end of an axis that may go on there.
+    """Says whether the best configuration, or most of the best tenth, is at an end of an axis that may go on there.
 
     Of a range the end is the outermost twentieth of its scale. Of a few numbers, three at least, it is the last one,
-    and the best trial alone is not enough: chance puts it there too often. Fewer than 10 trials tell nothing.
+    and the best alone is not enough: chance puts it there too often. Fewer than 10 configurations tell nothing.
     """
-    if len(axis.points) < LEAST or (axis.range is None and len(axis.steps) < 3):
+    found = by_configuration(axis.points, axis.minimizes)
+    if len(found) < LEAST or ((axis.range is None or axis.steps) and len(axis.steps) < 3):
         return None
-    values = axis.points["value"].head(max(FEWEST_BEST, round(BEST * len(axis.points))))
+    values = found["value"].head(max(FEWEST_BEST, round(BEST * len(found))))
     for upper in (False, True):
         at_end = values.map(lambda value, upper=upper: _is_at_end(axis, value, upper))
         counts = at_end.mean() > 0.5 or (at_end.iloc[0] and not axis.steps)
         following = _beyond(axis, upper) if counts else None
         if following is not None:
             end = f"at the {'upper' if upper else 'lower'} end, {_end(axis, upper):.4g}"
-            count = f"{int(at_end.sum())} of the best {len(values)} trials (n = {len(axis.points):,})"
-            why = f"the best trial is {end}, as are {count}" if at_end.iloc[0] else f"{count} are {end}"
+            count = f"{int(at_end.sum())} of the best {len(values)} configurations (n = {len(found):,})"
+            why = f"the best is {end}, as are {count}" if at_end.iloc[0] else f"{count} are {end}"
             return Boundary(axis.key, why, following)
     return None
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.report.axes import LEAST, TOP, Axis, isolation
+from s2s_search.comparison import LEAST
+from s2s_search.isolation import conclusion
+from s2s_search.report.axes import Axis
 from s2s_search.report.page import code
 from s2s_search.report.runs import Run
 
@@ -49,9 +51,14 @@ def sureness(run: Run) -> Iterator[str]:
     """Yields what the numbers can and cannot say of the best trial."""
     rows = run.scored
     best = rows.iloc[0]
-    if len(rows) > 1:
-        yield _distance(best, rows.iloc[1], run.score)
-    if run.space.search.replicates == 1:
+    if len(run.replicates):
+        yield (
+            "Configurations ran with several seeds: quote their means, in the table below, and not the best seed, "
+            "which was also lucky. `run_search.py compare` says whether two of them differ."
+        )
+    else:
+        if len(rows) > 1:
+            yield _distance(best, rows.iloc[1], run.score)
         yield (
             "Each configuration ran with one seed: whether a small distance between two trials is more than chance, "
             "these numbers cannot say. `run_search.py replicate` runs the best ones again with other seeds."
@@ -74,32 +81,18 @@ def _distance(best: Any, second: Any, score: str) -> str:
 
 def influences(run: Run) -> Iterator[str]:
     """Yields what the hyperparameters had to do with it."""
-    if len(run.scored) >= LEAST and len(run.importance):
+    if run.configurations[0] >= LEAST and run.importance["importance"].notna().any():
         first = run.importance.iloc[0]
         share = f"{code(first['hyperparameter'])} has {first['importance']:.0%} of the importance"
         yield f"{share} for being among the best (n = {first['trials']:,})."
     for axis in run.axes:
         if axis.is_scientific:
-            yield verdict(axis, run.minimizes)
+            yield verdict(axis)
 
 
-def verdict(axis: Axis, minimize: bool) -> str:
+def verdict(axis: Axis) -> str:
     """Which value of a hyperparameter did best, and whether that is more than chance."""
-    table = isolation(axis).dropna(subset="mean").sort_values("mean", ascending=minimize)
-    if len(table) < 2:
-        return f"{code(axis.key)}: fewer than two of its values have a result, so there is nothing to compare."
-    first, second = table.iloc[0], table.iloc[1]
-    if pd.isna(first["low"]) or pd.isna(second["low"]):
-        sure = "one of them has too few trials for an interval"
-    elif first["high"] < second["low"] or second["high"] < first["low"]:
-        sure = "their intervals lie apart"
-    else:
-        sure = "their intervals overlap, so this search does not tell them apart"
-    return f"{code(axis.key)}, by the mean of the best {TOP}: {_said(first)}, then {_said(second)}; {sure}."
-
-
-def _said(row: Any) -> str:
-    return f"{code(row['value'])} {row['mean']:.4g} ({interval_text(row)}, n = {row['n']})"
+    return f"{code(axis.key)}: {conclusion(axis.isolation(), axis.minimizes, code)}."
 
 
 def interval_text(row: Any) -> str:
@@ -108,9 +101,10 @@ def interval_text(row: Any) -> str:
 
 def outlook(run: Run) -> str:
     """Whether what was searched was wide enough."""
-    if len(run.scored) < LEAST:
-        few = f"{len(run.scored)} of {len(run.ranked)} trials"
-        return f"Whether the ranges were wide enough takes at least {LEAST} trials with a result; {few} have one."
+    scored, every = run.configurations
+    if scored < LEAST:
+        law = f"Whether the ranges were wide enough takes at least {LEAST} configurations with a result"
+        return f"{law}; {scored} of {every} have one."
     if not run.boundaries:
         return "The best trials lie at no end of a range or of numbers to choose from: these were wide enough."
     return "The best trials lie at the end of what was searched; beyond it may be better values:"

@@ -12,9 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from s2s_search.answers import Answers, Example, load_answers
-from s2s_search.ranking import cell
+from s2s_search.comparison import LEAST
+from s2s_search.isolation import TOP
+from s2s_search.ranking import cell, failures, over_seeds, replicate_rows
 from s2s_search.report import conclusions, figures
-from s2s_search.report.axes import LEAST, TOP, Axis, isolation
+from s2s_search.report.axes import Axis
 from s2s_search.report.page import (
     Block,
     Code,
@@ -43,20 +45,20 @@ AXIS_PLOTS = (
     "no effect."
 )
 ISOLATION = (
-    f"What each value reached when the other hyperparameters suited it: the best trial, and the mean of the best {TOP} "
-    "with its 95 % bootstrap interval. Where two intervals overlap, the search does not tell their values apart. More "
-    "trials (n) make a better best by chance alone."
+    "What each value reached when the other hyperparameters suited it: the best of n configurations, and the mean of "
+    f"the best {TOP} where n is smallest, elsewhere of the same share. The interval (95 %, bootstrap) says how far "
+    "these spread, and p how often equal values would come to lie as far apart."
 )
 NOT_SCIENTIFIC = (
     "No searched hyperparameter has `role: scientific` in the file of the search space. Write it beside those whose "
     "values the search is to compare, as in `encoder.type: {choices: [...], role: scientific}`."
 )
 BOUNDARIES = (
-    "Where the best trial, or most of the best tenth, lies in the outermost twentieth of a range, or most of the best "
-    "tenth at the last of a few numbers to choose from, better values may lie beyond."
+    "Where the best configuration, or most of the best tenth, lies in the outermost twentieth of a range, or most of "
+    "the best tenth at the last of a few numbers to choose from, better values may lie beyond."
 )
 IMPORTANCE = (
-    "How differently the best tenth (at least 5 trials) and all trials are spread over the values of each "
+    "How differently the best tenth (at least 5 configurations) and all of them are spread over the values of each "
     "hyperparameter (PED-ANOVA), as shares of 1. It says what mattered within what was searched."
 )
 NODES = (
@@ -69,16 +71,25 @@ NODES = (
 def write_report(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, Path]:
     """Writes the report of run folders as HTML and as Markdown; gives where: in the first folder, or as `out` says.
 
+    out: a folder for report.html, or the file's name; without its suffix .html or .md it gets one.
+
     Raises:
         ConfigError: a folder is none of a search, the searches are judged by different metrics, or there is no writing.
     """
     runs = read_runs(folders)
     title, about, parts = " · ".join(run.name for run in runs), _about(runs), sections(runs)
-    page = (out or folders[0] / REPORT).with_suffix(".html")
+    page = _page(out or folders[0])
     html = as_html(title, about, parts, [list(_labels(run)) for run in runs], figures.DARK)
     _write(page, html)
     _write(page.with_suffix(".md"), as_markdown(title, about, parts))
     return page, page.with_suffix(".md")
+
+
+def _page(out: Path) -> Path:
+    """Where the HTML is written: in a folder, or at a name with or without its suffix."""
+    if out.is_dir():
+        return out / REPORT
+    return out.with_suffix(".html") if out.suffix in (".html", ".md") else out.with_name(f"{out.name}.html")
 
 
 def _write(path: Path, text: str) -> None:
@@ -136,6 +147,10 @@ def _in_short(run: Run) -> Iterator[Block]:
         yield Code("\n".join(f"{key}: {value}" for key, value in settings.items()) or "nothing was searched")
         yield Heading("How sure is that?")
         yield List(list(conclusions.sureness(run)))
+        if len(run.replicates):
+            columns, rows = replicate_rows(run.results, run.replicates)
+            yield Text(f"{over_seeds(code(run.metric))}:", "note")
+            yield Table(columns, rows, columns[: columns.index("trial")])
         if found := list(conclusions.influences(run)):
             yield Heading("What mattered?")
             yield List(found)
@@ -183,7 +198,7 @@ def _best_so_far(runs: Sequence[Run]) -> Iterator[Block]:
         return
     how = (
         f"The best {code(runs[0].metric)} that any trial had reported by then, over the time since the search began "
-        f"(left) and over the {cost} that training had taken (right). Each mark is a trial that took the lead."
+        f"(left) and over the {cost} that training had taken (right). Each mark is an improvement, the last is the end."
     )
     yield Figure(figures.best_so_far(lines, runs[0].metric, cost), how)
     rows = []
@@ -248,7 +263,7 @@ def _axis_plot(run: Run, axis: Axis) -> Figure:
 def _isolation_table(axis: Axis, title: str = "") -> Table:
     columns = ["value", "n", "best", "mean of the best", "95 % interval", "of so many", "best trial"]
     rows = []
-    for _, row in isolation(axis).iterrows():
+    for _, row in axis.isolation().iterrows():
         means = [cell(row["best"]), cell(row["mean"]), conclusions.interval_text(row), str(row["top"])]
         rows.append([row["value"], f"{row['n']:,}", *means, cell(row["trial"])])
     return Table(columns, rows, columns[1:6], title)
@@ -259,25 +274,28 @@ def _isolation(run: Run) -> Iterator[Block]:
     if not found:
         yield Text(NOT_SCIENTIFIC)
     for axis in found:
-        figure = figures.isolation_plot(isolation(axis), axis.key, run.metric)
-        yield Figure(figure, conclusions.verdict(axis, run.minimizes), run.number, axis.key)
+        figure = figures.isolation_plot(axis.isolation(), axis.key, run.metric)
+        yield Figure(figure, conclusions.verdict(axis), run.number, axis.key)
         yield _isolation_table(axis)
 
 
 def _importance(run: Run) -> Iterator[Block]:
-    if len(run.scored) < LEAST or run.importance.empty:
-        n = f"{len(run.scored)} of {len(run.ranked)}"
-        yield Text(f"Importance needs something searched and at least {LEAST} trials with a result; {n} have one.")
+    scored, every = run.configurations
+    if scored < LEAST or run.importance.empty:
+        law = f"Importance needs something searched and at least {LEAST} configurations with a result"
+        yield Text(f"{law}; {scored} of {every} have one.")
         return
     table = run.importance
     yield Figure(figures.importance_plot(table), IMPORTANCE, run.number)
-    rows = [[str(row.hyperparameter), f"{row.importance:.1%}", f"{row.trials:,}"] for row in table.itertuples()]
+    shares = ["-" if pd.isna(share) else f"{share:.1%}" for share in table["importance"]]
+    counts = [f"{count:,}" for count in table["trials"]]
+    rows = [list(row) for row in zip(table["hyperparameter"].map(str), shares, counts, strict=True)]
     columns = ["hyperparameter", "importance", "n (trials where it takes part)"]
     yield Table(columns, rows, columns[1:], "The same as a table")
 
 
 def _boundaries(run: Run) -> Iterator[Block]:
-    if not run.boundaries or len(run.scored) < LEAST:
+    if not run.boundaries or run.configurations[0] < LEAST:
         yield Text(conclusions.outlook(run))
     for found in run.boundaries:
         yield Text(f"{code(found.key)}: {found.why}. To try next:", "warning")
@@ -289,7 +307,7 @@ def _boundaries(run: Run) -> Iterator[Block]:
 
 def _failures(run: Run) -> Iterator[Block]:
     rows = []
-    for failure in run.failures():
+    for failure in failures(run.results):
         trials = ", ".join(failure.trials[:6]) + (", ..." if len(failure.trials) > 6 else "")
         shared = ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
         rows.append(

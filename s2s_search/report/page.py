@@ -79,7 +79,9 @@ class Code:
         return f'<pre tabindex="0"><code>{html.escape(self.text)}</code></pre>'
 
     def markdown(self) -> str:
-        return "\n".join("    " + line for line in self.text.splitlines())
+        longest = max(map(len, re.findall("`+", self.text)), default=0)
+        fence = "`" * max(3, longest + 1)  # indented lines would belong to a list before them
+        return f"{fence}\n{self.text}\n{fence}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Figure:
         return f"<figure>{heading}{plot}<figcaption>{_inline(self.caption)}</figcaption></figure>"
 
     def markdown(self) -> str:
-        return f"### {code(self.title)}" if self.title else ""
+        return "\n\n".join(filter(None, (f"### {code(self.title)}" if self.title else "", self.caption)))
 
 
 @dataclass(frozen=True)

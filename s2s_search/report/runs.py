@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.failures import Failure, grouped
+from s2s_search.comparison import configurations, replicates
 from s2s_search.history import History, load_history, space_of
 from s2s_search.ranking import cell
 from s2s_search.report.axes import Axis, Boundary, axes, boundary
-from s2s_search.results import Results, load
+from s2s_search.results import Results, check_distinct, load
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 
@@ -56,6 +56,18 @@ class Run:
         return self.ranked[self.ranked[self.score].notna()]
 
     @cached_property
+    def configurations(self) -> tuple[int, int]:
+        """How many configurations have a best report, and how many there are."""
+        every = configurations(self.results)
+        return every[self.results.trials[self.score].notna()].nunique(), every.nunique()
+
+    @cached_property
+    def replicates(self) -> pd.DataFrame:
+        """The configurations over their seeds, best first; empty where each ran with one."""
+        groups = replicates(self.results)
+        return groups if (groups["trials"] > 1).any() else groups.head(0)
+
+    @cached_property
     def axes(self) -> list[Axis]:
         return axes(self.results, self.space)
 
@@ -74,16 +86,12 @@ class Run:
 
     def settings(self, row: "pd.Series[Any]") -> dict[str, str]:
         """The searched hyperparameters that take part in a trial, as tables print them."""
-        return {key: cell(row[key]) for key in self.results.searched if not pd.isna(row[key])}
-
-    def failures(self) -> list[Failure]:
-        """The trials that failed, by cause."""
-        rows = ({str(key): value for key, value in row.items()} for row in self.results.trials.to_dict("records"))
-        cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
-        return grouped(cells, self.results.searched)
+        known = self.history.trials[row["trial"]].settings
+        cells = {key: "null" if known.get(key, row[key]) is None else cell(row[key]) for key in self.results.searched}
+        return {key: text for key, text in cells.items() if text == "null" or not pd.isna(row[key])}
 
     def leads(self, in_gpu_hours: bool = False) -> pd.DataFrame:
-        """A row whenever a trial took the lead, and one for the end.
+        """A row whenever the best improved, be it by the trial that was best before, and one for the end.
 
         Columns: number (the trial's), elapsed (seconds), cost (of training so far: seconds of all workers, or GPU
         hours), best.
@@ -141,6 +149,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         ConfigError: with what is wrong with any of them.
     """
     runs, problems = [], list[str]()
+    try:
+        check_distinct(folders)
+    except ConfigError as error:
+        problems += [str(error)]
     for number, (name, folder) in enumerate(zip(_names(folders), folders, strict=True)):
         try:
             runs.append(_read_run(number, name, folder))

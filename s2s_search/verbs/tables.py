@@ -30,7 +30,7 @@ def add_verbs(verb: AddVerb) -> None:
 
     sub = verb("report", write_report, "write what searches found as a page: report.html, and report.md beside it")
     sub.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders; several are set side by side")
-    sub.add_argument("--out", type=Path, metavar="FILE", help="instead of report.html in the first folder")
+    sub.add_argument("--out", type=Path, metavar="PATH", help="a file, or a folder for report.html (default: DIR)")
 
 
 def show_results(args: argparse.Namespace) -> int:

@@ -238,6 +238,23 @@ def test_the_button_changes_the_theme_and_the_figures_with_it(reader: Reader) ->
     assert plot.evaluate(colour) == "#1f2328"
 
 
+def test_a_theme_that_was_chosen_outlasts_a_change_of_the_systems(browser: Any, report: Path) -> None:
+    reader = Reader(browser, report, color_scheme="light")
+    theme = "document.documentElement.dataset.theme"
+    reader.page.emulate_media(color_scheme="dark")
+    assert reader.page.evaluate(theme) == "dark"
+    reader.page.get_by_role("button", name="Light page").click()
+    for scheme in ("light", "dark"):
+        reader.page.emulate_media(color_scheme=scheme)
+        assert reader.page.evaluate(theme) == "light"
+    reader.page.close()
+
+
+def test_a_text_that_is_named_like_a_part_of_every_object_is_shown(reader: Reader) -> None:
+    reader.page.get_by_role("button", name="Dark page").click()
+    assert reader.page.evaluate("themed(['constructor', 'toString', 'a'])") == ["constructor", "toString", "a"]
+
+
 # --- many trials ---
 
 

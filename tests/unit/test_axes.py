@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from s2s_search.dimensions import Choice, Dimension, Range
-from s2s_search.report.axes import Axis, axes, boundary, isolation
+from s2s_search.report.axes import Axis, axes, boundary
 from s2s_search.results import load
 from s2s_search.spaces import load_space
 from tests.runs import SPACE, write_run
@@ -19,9 +19,9 @@ def axis(dimension: Dimension, values: list[object], scores: list[float] | None 
     scores = scores or [0.1 + k / 1000 for k in range(len(values))]
     points = pd.DataFrame({"value": values, "name": [str(value) for value in values], "score": scores})
     points["trial"] = [f"trial-{k:05d}" for k in range(len(values))]
-    points["status"], points["number"] = "finished", range(len(values))
+    points["status"], points["number"], points["configuration"] = "finished", range(len(values)), range(len(values))
     names = tuple(map(str, dimension.domain.values)) if isinstance(dimension.domain, Choice) else ()
-    return Axis(dimension, names, points, 0)
+    return Axis(dimension, names, points, 0, minimizes=True)
 
 
 def rate(low: float = 1e-4, high: float = 1e-2) -> Dimension:
@@ -31,13 +31,15 @@ def rate(low: float = 1e-4, high: float = 1e-2) -> Dimension:
 def test_isolation_is_what_a_loop_finds(tmp_path: Path) -> None:
     run = load(write_run(tmp_path / "run"))
     (encoder,) = [found for found in axes(run, load_space(tmp_path / "run.yaml")) if found.is_scientific]
-    table = isolation(encoder, top=3).set_index("value")
+    table = encoder.isolation(top=3).set_index("value")
     assert list(table.index) == ["UnidirectionalRNNEncoder", "BidirectionalRNNEncoder"]
+    scored = run.trials[run.trials["best.dev.error_rate"].notna()]
+    fewest = min((scored["encoder.type"] == value).sum() for value in table.index)
     for value, row in table.iterrows():
-        trials = run.trials[run.trials["encoder.type"] == value]
-        scores = sorted(trials["best.dev.error_rate"].dropna())
-        assert (row["n"], row["best"], row["top"]) == (len(scores), scores[0], 3)
-        assert row["mean"] == pytest.approx(sum(scores[:3]) / 3)
+        scores = sorted(scored[scored["encoder.type"] == value]["best.dev.error_rate"])
+        top = round(3 * len(scores) / fewest)
+        assert (row["n"], row["best"], row["top"]) == (len(scores), scores[0], top)
+        assert row["mean"] == pytest.approx(sum(scores[:top]) / top)
         assert row["low"] < row["mean"] < row["high"]
 
 
@@ -60,7 +62,7 @@ def test_the_parts_of_a_range_hold_every_trial_once() -> None:
 
 
 def test_a_value_without_trials_has_a_row_without_numbers() -> None:
-    table = isolation(axis(Dimension("attention.dim", Choice((32, 64))), [32] * 3)).set_index("value")
+    table = axis(Dimension("attention.dim", Choice((32, 64))), [32] * 3).isolation().set_index("value")
     assert table.loc["64", "n"] == 0
     assert math.isnan(table.loc["64", "mean"])
 
@@ -90,6 +92,7 @@ def test_an_end_of_a_range_is_seen(best: list[object], end: str) -> None:
         (Dimension("attention.dim", Choice((32, 64, 128))), [128] + [64] * 20),  # chance
         (Dimension("encoder.type", Choice(("A", "B", "C"))), ["C"] * 20),  # no order
         (Dimension("train.batch_size", Range(1, 9, step=1, whole=True)), [1] * 20),  # no smaller batch
+        (Dimension("attention.dim", Range(1, 2, step=1, whole=True)), [2] * 20),  # of two values one is best
     ],
 )
 def test_what_is_no_end_that_could_go_on(dimension: Dimension, values: list[object]) -> None:
@@ -104,6 +107,8 @@ def test_what_is_no_end_that_could_go_on(dimension: Dimension, values: list[obje
         (Choice((10, 20, 30)), 30, {"choices": [20, 30, 40]}),
         (Choice((1, 2, 4)), 1, None),  # no half unit
         (Range(10, 50, step=10, whole=True), 50, {"min": 30, "max": 70, "step": 10}),
+        (Range(10, 50, step=15, whole=True), 40, {"min": 25, "max": 55, "step": 15}),  # 50 is no point
+        (Range(10, 202, step=15, whole=True), 190, {"min": 100, "max": 280, "step": 15}),
         (Range(100, 500, step=1, whole=True), 499, {"min": 300, "max": 700}),
     ],
 )

@@ -52,6 +52,17 @@ def test_what_all_have_is_shared_by_none() -> None:
     assert [dict(failure.shared) for failure in grouped(rows, ["dim", "cell"])] == [{"cell": 1}]
 
 
+def test_what_another_trial_has_too_is_not_only_theirs() -> None:
+    rows = [{"trial": str(k), "status": "finished", "message": None, "model": "A", "dim": k} for k in range(4)]
+    rows += [{"trial": "4", "status": "finished", "message": None, "model": "B", "dim": 4}]
+    for row in rows[:2]:
+        row |= {"status": "failed", "message": "E", "dim": 9}
+    (only,) = grouped(rows, ["model", "dim"])
+    assert only.shared == {"dim": 9}
+    (every,) = grouped(rows[:2], ["model", "dim"])
+    assert every.shared == {}
+
+
 @pytest.mark.parametrize("text", ["", "\n", 'Traceback\n  File "x.py", line 1, in f\n'])
 def test_an_error_without_a_message_has_a_status(text: str) -> None:
     assert error_message(text) == "failed without a message"

@@ -5,19 +5,21 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from s2s_search.cli import main
+from s2s_search.comparison import replicates
 from s2s_search.events import EventLog
 from s2s_search.report import conclusions, figures
 from s2s_search.report.contents import sections, write_report
-from s2s_search.report.page import Table, Text, code
+from s2s_search.report.page import Code, Figure, Table, Text, code
 from s2s_search.report.runs import read_runs
 from s2s_search.results import load
 from s2s_search.table import ConfigError
@@ -160,14 +162,89 @@ def test_idle_time_by_hand(tmp_path: Path) -> None:
     assert nodes["gpu"].tolist() == pytest.approx([8 / 3600, 10 / 3600], rel=1e-3)
 
 
-def test_intervals_that_lie_apart_are_told_from_those_that_overlap(tmp_path: Path) -> None:
-    for gap, said in ((5.0, "their intervals lie apart"), (0.0, "does not tell them apart")):
+def test_values_that_differ_are_told_from_those_that_do_not(tmp_path: Path) -> None:
+    for gap, said in ((5.0, "more than chance (p = 0.0005"), (0.0, "does not tell them apart")):
         folder = tmp_path / str(gap)
         write_run(folder, loss=lambda k, config, gap=gap: 1 + k / 1000 + gap * (config["encoder.type"][0] == "U"))
         (run,) = read_runs([folder])
         (axis,) = [axis for axis in run.axes if axis.is_scientific]
-        assert said in conclusions.verdict(axis, True)
-        assert ("best 5: `BidirectionalRNNEncoder`" in conclusions.verdict(axis, True)) or not gap
+        assert said in conclusions.verdict(axis)
+        assert ("`encoder.type`: `BidirectionalRNNEncoder` " in conclusions.verdict(axis)) or not gap
+
+
+def with_seeds(folder: Path, trials: int = 14) -> Path:
+    """A run of three seeds a configuration whose file, as that of `replicate`, says nothing of them."""
+    text = SPACE.replace("trials: 40", "trials: 40, replicates: 3")
+    write_run(
+        folder, trials, text=text, loss=lambda k, config: 0.1 + config["optimizer.learning_rate"] + 0.01 * (k % 3)
+    )
+    (folder / "space.yaml").write_text(SPACE)
+    return folder
+
+
+def test_seeds_are_no_configurations_of_their_own(tmp_path: Path) -> None:
+    folder = with_seeds(tmp_path / "run")
+    _, markdown = write_report([folder])
+    assert "Each configuration ran with one seed" not in markdown.read_text()
+    assert "`dev.error_rate` over seeds, with the 95 % interval" in markdown.read_text()
+    best = replicates(load(folder)).iloc[0]
+    (row,) = [line for line in markdown.read_text().splitlines() if line.startswith(f"| {best['mean']:.4g} |")]
+    assert f"| {best['n']} | 3 |" in row
+    (run,) = read_runs([folder])
+    (axis,) = [axis for axis in run.axes if axis.is_scientific]
+    trials = run.results.trials[run.results.trials[run.score].notna()]
+    assert axis.isolation()["n"].sum() == trials["optimizer.learning_rate"].nunique() == run.configurations[0]
+
+
+def test_nine_configurations_of_three_seeds_are_too_few_to_say_what_matters(tmp_path: Path) -> None:
+    (run,) = read_runs([with_seeds(tmp_path / "run", 9)])
+    assert len(run.scored) > 20
+    assert "at least 10 configurations with a result; 9 of 9 have one" in conclusions.outlook(run)
+    assert run.boundaries == []
+    assert run.importance.empty
+
+
+RATES = SPACE.replace("  attention.dim", "  optimizer.lr_decay_rate: [0.9, 0.99999, 1.0]\n  attention.dim")
+NULLS = SPACE.replace(
+    "  attention.dim",
+    "  bridge_spec: [{class: InitialStateBridge}]\n"
+    "  decoder.rnn_cell.cell_spec: {class: LSTMCell, num_units: 8}\n"
+    "  decoder.rnn_cell.cell_spec.num_proj:\n"
+    "    {choices: [null, 4, 8], role: scientific, when: {encoder.type: BidirectionalRNNEncoder}}\n"
+    "  attention.dim",
+)
+
+
+def test_values_that_print_alike_have_names_of_their_own(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", text=RATES)
+    (run,) = read_runs([folder])
+    (axis,) = [axis for axis in run.axes if axis.key == "optimizer.lr_decay_rate"]
+    assert axis.names == ("0.9", "0.99999", "1")
+    trials = run.results.trials[run.results.trials[run.score].notna()]
+    counts = trials["optimizer.lr_decay_rate"].value_counts()
+    assert axis.isolation()["n"].tolist() == [counts[value] for value in (0.9, 0.99999, 1.0)]
+    write_report([folder])
+
+
+def test_a_choice_of_null_takes_part(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", text=NULLS)
+    key, (run,) = "decoder.rnn_cell.cell_spec.num_proj", read_runs([folder])
+    (axis,) = [axis for axis in run.axes if axis.key == key]
+    trials = run.results.trials[run.results.trials[run.score].notna()]
+    active = trials[trials["encoder.type"] == "BidirectionalRNNEncoder"]
+    counts = {"null": active[key].isna().sum(), "4": (active[key] == 4).sum(), "8": (active[key] == 8).sum()}
+    assert axis.isolation().set_index("value")["n"].to_dict() == counts
+    assert axis.without == len(trials) - len(active) > 0
+    importance = run.importance.set_index("hyperparameter")
+    assert importance.loc[key, "trials"] == len(active)
+    params = [trial.params for trial in run.results.to_optuna().trials]
+    assert (
+        sum(key in each for each in params) == (run.results.trials["encoder.type"] == "BidirectionalRNNEncoder").sum()
+    )
+    null = active[active[key].isna()].iloc[0]
+    assert run.settings(null)[key] == "null"
+    _, markdown = write_report([folder])
+    assert "| null |" in markdown.read_text()
 
 
 def test_answers_and_where_the_model_looked(texts: tuple[str, str]) -> None:
@@ -227,6 +304,28 @@ def test_all_that_is_wrong_with_the_folders_is_said_at_once(
     assert "run: minimize dev.error_rate, loss: minimize dev.loss" in said
     with pytest.raises(ConfigError, match="cannot be written: No such file"):
         write_report([folder], tmp_path / "missing" / "page.html")
+
+
+@pytest.mark.parametrize(
+    "out, page",
+    [
+        ("folder", "folder/report.html"),
+        ("rate-0.5", "rate-0.5.html"),
+        ("page.html", "page.html"),
+        ("page.md", "page.html"),
+        (".", "report.html"),
+    ],
+)
+def test_where_a_report_is_written(folder: Path, tmp_path: Path, out: str, page: str) -> None:
+    (tmp_path / "folder").mkdir()
+    written = write_report([folder], tmp_path / out)
+    assert written == (tmp_path / page, (tmp_path / page).parent / f"{page.split('/')[-1].removesuffix('.html')}.md")
+    assert all(path.exists() for path in written)
+
+
+def test_a_run_is_named_once(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="is named 2 times; a run counts once"):
+        write_report([folder, folder / ".." / folder.name])
 
 
 # --- the page ---
@@ -303,6 +402,25 @@ def test_text_and_tables_escape() -> None:
     table = Table(["a|b"], [["<i>\n*"]])
     assert "&lt;i&gt;\n*</td>" in table.html()
     assert table.markdown() == "| a\\|b |\n| --- |\n| \\<i\\> \\* |"
+
+
+def test_code_below_a_list_is_no_part_of_it_and_figures_have_captions(texts: tuple[str, str]) -> None:
+    fence = Code("a\n```\nb").markdown().splitlines()
+    assert fence == ["````", "a", "```", "b", "````"]
+    assert not re.search("^- .*\n\n    ", texts[1], re.MULTILINE)
+    assert "(PED-ANOVA)" in texts[1]
+    assert Figure(go.Figure(), "Drawn").markdown() == "Drawn"
+
+
+def test_an_importance_that_is_not_known_is_a_dash(tmp_path: Path) -> None:
+    text = SPACE.replace("  attention.dim: [32, 64, 128]", "  attention.dim: [32, 64]")
+
+    def loss(k: int, config: Mapping[str, Any]) -> float:
+        return 1.0 + k / 100 + (config["model"] == "AttentionSeq2Seq")
+
+    _, markdown = write_report([write_run(tmp_path / "run", text=text, loss=loss)])
+    assert "| attention.dim | - |" in markdown.read_text()
+    assert "NA\\>" not in markdown.read_text()
 
 
 def test_it_is_written_without_ray_and_torch(folder: Path, tmp_path: Path) -> None:

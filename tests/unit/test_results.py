@@ -13,6 +13,7 @@ import pytest
 from s2s_search import run_tables
 from s2s_search.display.standing import ENDS
 from s2s_search.events import EventLog
+from s2s_search.ranking import print_ranking
 from s2s_search.results import load, load_many
 from s2s_search.run_tables import write_tables
 from s2s_search.table import ConfigError
@@ -156,6 +157,60 @@ def test_a_worker_second_is_counted_once(tmp_path: Path) -> None:
         write_tables(tmp_path)
 
 
+def timetable(folder: Path, events: list[tuple[float, str, int | None, dict[str, object]]]) -> None:
+    """Writes a log of events at seconds of a search, as (at, event, trial, more keys)."""
+    log = [{"event": "search", "time": 1000.0, "name": "toy", "metric": "dev.loss", "goal": "minimize", "searched": {}}]
+    for at, kind, k, more in events:
+        trial = {} if k is None else {"trial": f"trial-{k:05d}"}
+        log.append({"event": kind, "time": 1000.0 + at} | trial | more)
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in log))
+
+
+BEGUN: dict[str, object] = {"settings": {}, "config": {}}
+FINISHED: dict[str, object] = {"status": "finished"}
+
+
+def updated(seconds: float) -> dict[str, object]:
+    return {"step": int(seconds), "status": "running", "dev.loss": 1.0, "seconds": seconds, "start_seconds": 0.0}
+
+
+def test_a_trial_that_is_paused_occupies_no_worker(tmp_path: Path) -> None:
+    """One worker, which two trials share by turns of 10 s from 0 to 40; no second is without a trial."""
+    events = [(0, "trial", 0, BEGUN), (10, "report", 0, updated(10)), (10, "pause", 0, {}), (10, "trial", 1, BEGUN)]
+    events += [(20, "report", 1, updated(10)), (20, "pause", 1, {}), (20, "start", 0, {})]
+    events += [(30, "report", 0, updated(20)), (30, "status", 0, FINISHED), (30, "start", 1, {})]
+    events += [(40, "report", 1, updated(20)), (40, "status", 1, FINISHED), (41, "status", None, FINISHED)]
+    timetable(tmp_path, events)
+    found = load(tmp_path)
+    nothing = dict.fromkeys(("evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0)
+    assert (found.workers, found.worker_seconds()) == (1, pytest.approx({"steps": 40.0} | nothing, abs=1e-6))
+
+
+def test_a_tail_begins_where_the_last_paused_trial_goes_on(tmp_path: Path) -> None:
+    """Two workers, 0 to 30 s: trial 0 is paused from 10 to 20, trial 1 over at 12; from 20 on none is left."""
+    events = [(0, "trial", 0, BEGUN), (0, "trial", 1, BEGUN), (10, "report", 0, updated(10)), (10, "pause", 0, {})]
+    events += [(12, "report", 1, updated(12)), (12, "status", 1, FINISHED), (20, "start", 0, {})]
+    events += [(30, "report", 0, updated(20)), (30, "status", 0, FINISHED), (31, "status", None, FINISHED)]
+    timetable(tmp_path, events)
+    parts = load(tmp_path).worker_seconds()
+    assert (parts["steps"], parts["between"], parts["tail"]) == pytest.approx((32, 18, 10))
+
+
+def test_a_trial_that_was_retried_leaves_no_negative_tail(tmp_path: Path) -> None:
+    """One worker: trial 0 fails at 5 s, trial 1 ends at 10; a day later trial 0 runs again, from 10 to 20 s of work."""
+    failed, day = {"status": "failed"}, 86_400
+    events = [(0, "trial", 0, BEGUN), (5, "report", 0, updated(5)), (5, "status", 0, failed), (5, "trial", 1, BEGUN)]
+    events += [(10, "report", 1, updated(5)), (10, "status", 1, FINISHED), (10, "status", None, FINISHED)]
+    events += [(10 + day, "resume", None, {"trials": 2}), (10 + day, "restart", 0, {"cause": "run again"})]
+    events += [(10 + day, "start", 0, {})]
+    events += [(20 + day, "report", 0, updated(15)), (20 + day, "status", 0, FINISHED)]
+    timetable(tmp_path, [*events, (20 + day, "status", None, FINISHED)])
+    found = load(tmp_path)
+    parts = found.worker_seconds()
+    assert (parts["steps"], parts["between"], parts["tail"]) == pytest.approx((20, 0, 0), abs=1e-6)
+    assert sum(parts.values()) == pytest.approx(found.workers * 20)
+
+
 def test_a_log_without_times_has_tables_too(run: Run) -> None:
     found = load(run.folder)
     assert found.trials[["start_seconds", "waiting_seconds"]].isna().all(axis=None)
@@ -218,6 +273,7 @@ def test_best_of_a_metric_to_maximize(tmp_path: Path) -> None:
     assert found.best()["best.dev.bleu"].tolist() == [30.0, 20.0, 10.0]
     assert found.best()["best.step"].tolist() == [1, 1, 1]
     assert found.best(sort="dev.loss")["trial"].str[-1:].tolist() == ["0", "1", "2"]
+    assert [found.minimizes(name) for name in ("dev.bleu", "best.dev.bleu", "last.dev.bleu")] == [False] * 3
 
 
 def test_best_sorts_by_any_column_towards_its_better_side(run: Run) -> None:
@@ -226,6 +282,11 @@ def test_best_sorts_by_any_column_towards_its_better_side(run: Run) -> None:
     assert found.best(None, "encoder.type")["encoder.type"].tolist() == ["A", "A", "B", "B"]
     with pytest.raises(ConfigError, match=r"encoder\.typ"):
         found.best(sort="encoder.typ")
+
+
+def test_a_column_that_sorts_the_ranking_is_printed_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    print_ranking(load(run.folder), None, "optimizer.learning_rate")
+    assert capsys.readouterr().out.count("learning_rate") == 1
 
 
 def test_equal_values_rank_the_earlier_report_first(tmp_path: Path) -> None:

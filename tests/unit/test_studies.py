@@ -1,6 +1,7 @@
 """Importance and Optuna's studies, from runs whose results are written by hand: what mattered is known."""
 
 import datetime
+import json
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -99,6 +100,7 @@ def test_it_is_the_better_side_that_counts(tmp_path: Path) -> None:
 
     run = record(tmp_path / "run", bleu, 100, "dev.bleu")
     assert run.importance()["hyperparameter"][0] == "encoder.type"
+    assert run.importance("best.dev.bleu").equals(run.importance())
     assert run.minimizes("dev.loss")
     assert not run.minimizes("dev.bleu")
 
@@ -194,6 +196,22 @@ def test_a_study_has_what_the_tables_have(tmp_path: Path) -> None:
     assert study.trials[3].intermediate_values == {}
     assert study.best_trial.user_attrs["trial"] in set(run.best(3)["trial"])
     assert abs(study.trials[0].datetime_start - datetime.datetime.now()) < datetime.timedelta(minutes=5)
+
+
+def test_a_trial_of_a_study_began_and_ended_by_the_clock(tmp_path: Path) -> None:
+    """The search lay still for an hour between the first two trials and the others."""
+    record(tmp_path / "run", by_rate, 4)
+    log = tmp_path / "run" / "events.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    late = next(i for i, event in enumerate(events) if event.get("trial") == "trial-00002")
+    for event in events[late:]:
+        event["time"] += 3600
+    events.insert(late, {"event": "resume", "time": events[late]["time"], "trials": 4})
+    log.write_text("".join(json.dumps(event) + "\n" for event in events))
+    for trial in load(tmp_path / "run").to_optuna().trials:
+        own = [event for event in events if event.get("trial") == trial.user_attrs["trial"]]
+        assert trial.datetime_start.timestamp() == pytest.approx(own[0]["time"])
+        assert trial.datetime_complete.timestamp() == pytest.approx(own[-1]["time"])
 
 
 def test_distributions_are_those_of_the_space(tmp_path: Path) -> None:
