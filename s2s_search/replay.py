@@ -10,6 +10,7 @@ scheduler leaves nothing unknown.
 
 import itertools
 import math
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -79,7 +80,7 @@ class Curve:
 class Record:
     """The curves of a search, in the order in which its trials began, or hyperband took them into its brackets.
 
-    `workers` is how many trials ran at once: at most, or by hyperband in the mean.
+    `workers` is how many trials ran at once, at most.
     """
 
     space: Space
@@ -168,7 +169,7 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
     scheduler does not heed multiplies nothing.
 
     Raises:
-        ConfigError: with all problems.
+        ConfigError: with all problems; also where trials would end between reports, of which nothing is known.
     """
     was = record.space.scheduler
     values = {key: (getattr(was, key),) for key in ("name", "reduction_factor", "grace_steps", "max_steps")}
@@ -176,7 +177,7 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
         last = min(given.get("max_steps", [was.max_steps]))
         values |= GRID | {"grace_steps": graces(record.steps, last)}
     values |= {key: tuple(chosen) for key, chosen in given.items()}
-    if problems := list(_problems(values, given)):
+    if problems := list(_problems(record, values, given)):
         raise ConfigError(problems, "replay")
     found: dict[Scheduler, None] = {}
     for combination in itertools.product(*values.values()):
@@ -186,7 +187,7 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
     return list(found)
 
 
-def _problems(values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+def _problems(record: Record, values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     names = values["name"]
     if "pbt" in names:
         yield f"--scheduler pbt: {WEIGHTS_MOVE}"
@@ -195,6 +196,12 @@ def _problems(values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[
         if key in given and not set(names) & set(heeding):
             law = f"only {' and '.join(heeding)} have one, but the scheduler is {', '.join(names)}"
             yield f"--{key.replace('_', '-')}: {law}"
+    for last in given.get("max_steps", ()):
+        if last < record.steps[-1] and last not in record.steps:
+            after = bisect(record.steps, last)
+            near = " and ".join(f"{step:,}" for step in record.steps[max(after - 1, 0) : after + 1])
+            law = "must be a step at which trials reported, or one beyond the last"
+            yield f"--max-steps: {law}, but got {last:,}; the nearest: {near}"
     longest, shortest = max(values["grace_steps"]), min(values["max_steps"])
     if longest > shortest and set(names) & {"asha", "median"}:
         yield f"--grace-steps: must be at most --max-steps {shortest}, but got {longest}"
