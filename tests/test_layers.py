@@ -45,6 +45,7 @@ WITHOUT = {
     "run_tables": ("ray", "torch", "rich", "optuna"),
     "results": ("ray", "torch", "rich", "optuna"),
     "studies": ("ray", "torch", "rich"),
+    "kept": ("ray", "torch", "rich"),
     "beams": ("ray", "torch", "rich"),
     "replay": ("torch", "rich"),
     "display.standing": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),

@@ -109,7 +109,7 @@ def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, ob
     if args.corpus is not None:
         corpus = parse_corpus(args.corpus)
     try:
-        hparams = resolve(model, {key: value for key, value in given.items() if key != "model"})
+        hparams = resolve(model, given)
     except ConfigError as error:
         raise ConfigError(error.problems, where=None if space else "--hparams" if args.hparams else "debug") from None
     return hparams, corpus, space
@@ -131,7 +131,7 @@ def run_configuration(
     config = trial.config | given
     if "model" not in config:
         raise ConfigError(f"{trial.name} has no model in the log", f"--run {args.of}")
-    hparams = resolve(str(config["model"]), {key: value for key, value in config.items() if key != "model"})
+    hparams = resolve(str(config["model"]), config)
     return hparams, parse_corpus(args.corpus) if args.corpus else space.corpus, space
 
 
@@ -227,28 +227,26 @@ def decode(args: argparse.Namespace) -> int:
 
 def checkpoint_path(folder: Path, trial: int | None) -> str:
     """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
-    from s2s_search.checkpoints import BEST, Checkpoints, below
+    from s2s_search.checkpoints import BEST
 
     if (folder / BEST).exists() and trial is None:
         return str(folder / BEST)
-    from s2s_search import results
-    from s2s_search.events import first_event
+    from s2s_search.kept import kept_checkpoints
+    from s2s_search.results import load
 
-    table = results.load(folder)
-    place = first_event(folder).get("storage") or folder
-    names = [str(name) for name in table.best(None).trial]
-    if trial is not None:
-        names = [f"trial-{trial:05d}"]
-        if names[0] not in set(table.trials.trial):
-            known = ", ".join(map(str, table.trials.trial.head(12))) + (", ..." if len(table.trials) > 12 else "")
-            raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
-    for name in names:
-        if Checkpoints(below(place, name)).has_best():
-            return below(below(place, name), BEST)
+    run = load(folder)
     if trial is None:
+        for _, path in kept_checkpoints(run):
+            return path
         raise ConfigError("no trial has a checkpoint yet", where=str(folder))
+    name = f"trial-{trial:05d}"
+    if name not in set(run.trials.trial):
+        known = ", ".join(map(str, run.trials.trial.head(12))) + (", ..." if len(run.trials) > 12 else "")
+        raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
+    for _, path in kept_checkpoints(run, [name]):
+        return path
     law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"
-    raise ConfigError(f"{names[0]} has no checkpoint: {law}", where=str(folder))
+    raise ConfigError(f"{name} has no checkpoint: {law}", where=str(folder))
 
 
 def read_lines(path: Path | None) -> Iterable[str]:
