@@ -1,6 +1,7 @@
 """Verbs about one trial: debug · rerun · explain · decode."""
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import MODELS, ConfigError
+from s2s_search.text_files import decoded_lines
 from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
 
 
@@ -121,8 +123,9 @@ def run_configuration(
     """The configuration of a trial of a run folder, with the corpus and the space of its search."""
     from s2s_search.history import load_history, space_of
 
-    if args.trial is None or args.space is not None or args.model is not None:
-        raise ConfigError("--run DIR needs --trial K, and neither --space nor --model")
+    others = [args.space, args.model, args.seed, args.trials]
+    if args.trial is None or any(other is not None for other in others):
+        raise ConfigError("--run DIR needs --trial K, and none of --space, --model, --seed and --trials")
     past = load_history(args.of)
     trial = past.trials.get(f"trial-{args.trial:05d}")
     if trial is None:
@@ -211,7 +214,7 @@ def explain(args: argparse.Namespace) -> int:
 
 def decode(args: argparse.Namespace) -> int:
     path = checkpoint_path(args.folder, args.trial)
-    lines: Iterable[str] = read_lines(args.input)
+    lines = read_lines(args.input)
     from s2s_search.decoding import load_trained
 
     trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
@@ -249,11 +252,10 @@ def checkpoint_path(folder: Path, trial: int | None) -> str:
     raise ConfigError(f"{name} has no checkpoint: {law}", where=str(folder))
 
 
-def read_lines(path: Path | None) -> Iterable[str]:
-    if path is None:
-        return (line.rstrip("\r\n") for line in sys.stdin)
+def read_lines(path: Path | None) -> Iterator[str]:
+    """The lines of a file, or of standard input as they come."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "this is not UTF-8 text"
-        raise ConfigError(f"cannot be read: {reason}", where=f"--input {path}") from None
+        lines: Iterable[bytes] = sys.stdin.buffer if path is None else io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=f"--input {path}") from None
+    return decoded_lines(lines, "standard input" if path is None else f"--input {path}")
