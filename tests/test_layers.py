@@ -47,6 +47,7 @@ WITHOUT = {
     "studies": ("ray", "torch", "rich"),
     "kept": ("ray", "torch", "rich"),
     "beams": ("ray", "torch", "rich"),
+    "curves": ("torch", "ray", "pandas", "rich"),
     "replay": ("torch", "rich"),
     "display.standing": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "display.view": ("torch", "ray", "pandas", "numpy", "yaml"),

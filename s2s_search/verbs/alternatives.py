@@ -14,7 +14,7 @@ from s2s_search.verbs.arguments import AddVerb, add_cluster_argument, counted, p
 if TYPE_CHECKING:
     import pandas as pd
 
-    from s2s_search.replay import Record
+    from s2s_search.curves import Record
 
 WIDTH, PENALTY = "inference.beam_search.beam_width", "inference.beam_search.length_penalty_weight"
 DECODED = (("--beams", WIDTH, "1,2,4,8", "beam widths"), ("--penalties", PENALTY, "0,0.5,1", "length penalties"))
@@ -66,8 +66,9 @@ class several:
 
 def replay(args: argparse.Namespace) -> int:
     from s2s_search import replay
+    from s2s_search.curves import load_record
 
-    record = replay.load_record(args.folder)
+    record = load_record(args.folder)
     asked = {key: values for _, key, _ in REPLAYED if (values := getattr(args, key))}
     schedulers = replay.settings(record, asked, args.grid)
     table = replay.table(record, schedulers, args.workers or record.workers, args.orders)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from s2s_search import cli, replay
-from s2s_search.replay import Curve, Record, Report, Simulation
+from s2s_search.curves import Curve, Record, Report, load_record
+from s2s_search.replay import Simulation
 from s2s_search.schedulers import make_scheduler
 from s2s_search.spaces import Scheduler, Space, load_space
 from s2s_search.table import ConfigError
@@ -314,7 +315,7 @@ def test_a_record_is_read_from_the_log(tmp_path: Path) -> None:
         {"event": "status", "trial": "trial-00001", "status": "finished"},
         {"event": "status", "trial": "trial-00000", "status": "stopped"},
     )
-    known = replay.load_record(tmp_path)
+    known = load_record(tmp_path)
     assert [(found.trial, found.is_cut, len(found.reports)) for found in known.curves] == [
         ("trial-00001", False, 3),
         ("trial-00000", True, 0),
@@ -330,7 +331,7 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path, scheduler: str, even
     (tmp_path / "space.yaml").write_text(text.replace("train.seed: [0,", "optimizer.learning_rate: [0.5,"))
     write_log(tmp_path, *events)
     with pytest.raises(ConfigError, match=r"pbt|reported"):
-        replay.load_record(tmp_path)
+        load_record(tmp_path)
 
 
 def test_the_verb_prints_a_row_for_each_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
