@@ -7,16 +7,17 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from s2s_search.checkpoints import BEST, Checkpoints
 from s2s_search.comparison import interval
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.history import load_history, space_of
+from s2s_search.kept import kept_checkpoints
 from s2s_search.metrics import Edits, pareto
 from s2s_search.results import load
 from s2s_search.spaces import Resources
@@ -102,10 +103,7 @@ def best_checkpoints(folder: Path, top: int) -> dict[str, str]:
     Raises:
         ConfigError: no run folder, or no trial has a checkpoint.
     """
-    place = load_history(folder).search.get("storage") or folder
-    names = [str(name) for name in load(folder).best(None)["trial"]]
-    kept = (name for name in names if Checkpoints(f"{place}/{name}").has_best())
-    found = {name: f"{place}/{name}/{BEST}" for name, _ in zip(kept, range(top), strict=False)}
+    found = dict(islice(kept_checkpoints(load(folder)), top))
     if not found:
         raise ConfigError("no trial has a checkpoint to decode with", str(folder))
     return found
@@ -161,7 +159,8 @@ def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFra
 
     `behind` is how much more errors a setting makes than the best one, per reference token of the best one's, with its
     95 % interval by the bootstrap over the dev sources, on which the two are paired. `front`: no other setting is as
-    good and as fast. `recommended` is the fastest of which the interval does not say that it is worse than the best.
+    good and as fast. `recommended` is the fastest of which no interval says that it is worse than the best; of one
+    source there is none, and its ends are NA.
     """
     order = sorted(range(len(settings)), key=lambda i: (decoded[i].edits.error_rate, decoded[i].seconds))
     best = decoded[order[0]].edits
@@ -169,7 +168,7 @@ def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFra
     found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     costs = found[["dev.error_rate", "seconds_per_source"]].to_numpy(float).tolist()
     found["front"] = pareto(costs, ["minimize", "minimize"])
-    is_as_good = ~(found["behind.low"] > 0)
+    is_as_good = ~(found["behind.low"] > 0).fillna(False)
     found["recommended"] = found.index == found["seconds_per_source"].where(is_as_good).idxmin()
     return found.astype(COLUMNS)
 

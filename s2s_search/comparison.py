@@ -20,6 +20,7 @@ from s2s_search.results import Results
 RESAMPLES = 10_000
 RESAMPLES_OF_EXAMPLES = 2_000  # there are thousands of them; the ends are sure to a twentieth of the half width
 AT_ONCE = 2_000_000  # numbers of resamples that are in memory together
+MANY = 1_000  # values for which Student's quantile is the normal one
 GRID = 100_001  # points at which Student's distribution is summed up
 LEVEL, POWER = 0.95, 0.8
 SEED = "train.seed"
@@ -102,15 +103,24 @@ def student_quantile(p: float, degrees: float) -> float:
 def seeds_needed(difference: float, deviation: float) -> float:
     """How many seeds a side show a difference of means in 80 of 100 cases, at 5 % (two-sided); infinite for none.
 
-    By the normal approximation n = 2 ((z(0.975) + z(0.8)) deviation / difference)^2, and z(0.975)^2 / 4 more because
-    the deviation is not known but estimated (Guenther, 1981); at least 2. The deviation is that of a seed, the same on
-    both sides.
+    The least n of at least 3 with n >= 2 ((t(0.975) + z(0.8)) deviation / difference)^2, where Student's t has 2n - 3
+    degrees of freedom: `difference_interval` has about one fewer than a pooled test, and with 2 values a side it shows
+    few differences, however large. The deviation is that of a seed, the same on both sides.
     """
     if difference == 0:
         return math.inf
-    z, power = NormalDist().inv_cdf((1 + LEVEL) / 2), NormalDist().inv_cdf(POWER)
-    needed = 2 * ((z + power) * deviation / difference) ** 2 + (z**2 / 4 if deviation else 0.0)
-    return max(2, math.ceil(needed)) if math.isfinite(needed) else math.inf
+    tail, ratio = (1 + LEVEL) / 2, deviation / abs(difference)
+
+    def needed(quantile: float) -> float:
+        return 2 * ((quantile + NormalDist().inv_cdf(POWER)) * ratio) ** 2
+
+    least = needed(NormalDist().inv_cdf(tail))
+    if not math.isfinite(least):
+        return math.inf
+    n = max(3, math.ceil(least))
+    while n < MANY and n < needed(student_quantile(tail, 2 * n - 3)):
+        n += 1
+    return n
 
 
 def _resamples(n: int, seed: int, count: int = RESAMPLES) -> Iterator[NDArray[np.int64]]:

@@ -50,8 +50,7 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
     """
     try:
         snapshot = read_snapshot(str(path))
-        config = {name: value for name, value in snapshot["hparams"].items() if name != "model"}
-        hparams = resolve(snapshot["hparams"]["model"], config | (overrides or {}))
+        hparams = resolve(snapshot["hparams"]["model"], snapshot["hparams"] | (overrides or {}))
         vocabularies = Vocabulary(tuple(snapshot["source_tokens"])), Vocabulary(tuple(snapshot["target_tokens"]))
         model = build_model(hparams, *map(len, vocabularies))
         model.load_state_dict(snapshot["model"])

@@ -314,6 +314,11 @@ def _check(key: str) -> Callable[[Any], bool]:
     return _HOLDS.get(key) or (_is_number_or_null if NUMBERS.match(key) else _is_anything)
 
 
+def trial_name(number: int) -> str:
+    """Names the K-th configuration trial-0000K."""
+    return f"trial-{number:05d}"
+
+
 def is_trial_name(name: object) -> bool:
     """Says whether a name is one of our own: names become folders."""
     return isinstance(name, str) and re.fullmatch(r"trial-([0-9]{5}|[1-9][0-9]{5,8})", name) is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s2s_search.events import NEEDED, Event, read_events
+from s2s_search.events import NEEDED, Event, read_events, trial_name
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
@@ -166,7 +166,7 @@ def explain(history: History, number: int) -> Iterator[str]:
     Raises:
         ConfigError: it never began.
     """
-    name = f"trial-{number:05d}"
+    name = trial_name(number)
     if name not in history.trials:
         law = f"trials {_span(history)} began" if history.trials else "none has begun"
         raise ConfigError(f"there is no trial {number}; {law}")

@@ -11,9 +11,10 @@ from ray.tune.result import AUTO_RESULT_KEYS, NODE_IP
 from s2s_search import cluster
 from s2s_search.checkpoints import Checkpoints, below
 from s2s_search.display.progress import Interrupt
+from s2s_search.events import trial_name
 from s2s_search.failures import FAILURES, LOST, error_message
 from s2s_search.samplers import objective_values
-from s2s_search.tune_trials import HPARAMS, NUMBER, Trials, trial_name
+from s2s_search.tune_trials import HPARAMS, NUMBER, Trials
 
 if TYPE_CHECKING:
     from s2s_search.tuning import Search

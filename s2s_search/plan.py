@@ -18,8 +18,9 @@ from itertools import cycle
 
 from s2s_search.corpus import Corpus
 from s2s_search.dimensions import Flat
+from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
-from s2s_search.probes import Probe, checkpoint_bytes, count_parameters, run_probes, size_text, trial_name
+from s2s_search.probes import Probe, checkpoint_bytes, count_parameters, run_probes, size_text
 from s2s_search.spaces import Checkpoints, Resources, Scheduler, Space
 from s2s_search.table import ConfigError
 

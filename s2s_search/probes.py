@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from s2s_search.corpus import Corpus
+from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.spaces import Resources
 from s2s_search.table import ConfigError
@@ -152,10 +153,6 @@ def peak_memory(device: "torch.device") -> int | None:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def trial_name(trial: int) -> str:
-    return f"trial-{trial:05d}"
 
 
 def size_text(size: float) -> str:

@@ -10,26 +10,22 @@ scheduler leaves nothing unknown.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from heapq import heappop, heappush
-from pathlib import Path
-from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from s2s_search.events import Event, is_locked
+from s2s_search.curves import WEIGHTS_MOVE, Curve, Record, Report, best, shuffled
+from s2s_search.events import Event
 from s2s_search.failures import FAILURES
-from s2s_search.history import History, load_history, most_at_once, space_of
 from s2s_search.metrics import pareto
 from s2s_search.schedulers import Past, Watched, make_scheduler
 from s2s_search.spaces import Scheduler, Space
 from s2s_search.table import ConfigError
 
-# What a worker spends on a trial, as its reports say it: each so far.
-SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
 SETTINGS = {"asha": ("reduction_factor", "grace_steps"), "median": ("grace_steps",), "hyperband": ("reduction_factor",)}
 GRID: dict[str, tuple[Any, ...]] = {"name": ("none", "median", "asha"), "reduction_factor": (2.0, 3.0, 4.0)}
 COLUMNS = {
@@ -54,107 +50,6 @@ COLUMNS = {
     "front": "boolean",
 }
 GRACES = 3  # of a grid, among the steps of the reports
-WEIGHTS_MOVE = "pbt gives a trial another's weights: its curves hold under no other settings, and others not under it"
-
-
-class Report(NamedTuple):
-    """A report of a curve; `seconds` are the worker's since the one before, `value` is None where it had none."""
-
-    step: int
-    value: float | None
-    seconds: float
-    status: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What is known of a trial. One that is cut would have gone on: the scheduler, or the search's end, ended it."""
-
-    trial: str
-    reports: tuple[Report, ...]
-    is_cut: bool
-
-
-@dataclass(frozen=True)
-class Record:
-    """The curves of a search, in the order in which its trials began, or hyperband took them into its brackets.
-
-    `workers` is how many trials ran at once: at most, or by hyperband in the mean.
-    """
-
-    space: Space
-    history: History
-    curves: tuple[Curve, ...]
-    workers: int
-
-    @cached_property
-    def seconds(self) -> float:
-        """Of all workers."""
-        return sum(report.seconds for curve in self.curves for report in curve.reports)
-
-    @cached_property
-    def best(self) -> tuple[float, str]:
-        """The best value of the metric that is known, and whose it is."""
-        return best(((curve.trial, curve.reports) for curve in self.curves), self.space.metric.goal)
-
-    @cached_property
-    def steps(self) -> list[int]:
-        """The steps at which trials reported, upwards."""
-        return sorted({report.step for curve in self.curves for report in curve.reports})
-
-
-def best(curves: Iterable[tuple[str, Sequence[Report]]], goal: str) -> tuple[float, str]:
-    """The best value of some trials' reports, a divergence's left out, and whose it is; NaN where there is none."""
-    sign = 1 if goal == "minimize" else -1
-    values = [
-        (sign * report.value, trial)
-        for trial, reports in curves
-        for report in reports
-        if report.value is not None and report.status != "diverged"
-    ]
-    cost, trial = min(values, default=(math.nan, ""))
-    return sign * cost, trial
-
-
-def load_record(folder: Path) -> Record:
-    """Reads the curves of a search that has ended.
-
-    Raises:
-        ConfigError: no run folder, a search that still runs, without a report, or by pbt.
-    """
-    history = load_history(folder)
-    space = space_of(history, folder)
-    curves = tuple(_curves(history, space.metric.name))
-    problems = []
-    if is_locked(folder):
-        problems.append("a search writes this folder now: replay it when it has ended")
-    if not any(curve.reports for curve in curves):
-        problems.append("no trial has reported: there is nothing to replay")
-    if space.scheduler.name == "pbt":
-        problems.append(f"scheduler.name = pbt cannot be replayed: {WEIGHTS_MOVE}")
-    if problems:
-        raise ConfigError(problems, str(folder))
-    return Record(space, history, curves, most_at_once(history.events))
-
-
-def _curves(history: History, metric: str) -> Iterator[Curve]:
-    reports: dict[str, list[Event]] = {name: [{"step": 0}] for name in history.trials}
-    for event in history.events:
-        before = reports.get(event.get("trial", ""))
-        if event["event"] == "report" and before is not None and (event.get("step") or 0) > before[-1]["step"]:
-            before.append(event)
-    queued = {event["trial"]: -i for i, event in enumerate(reversed(history.events)) if event["event"] == "queued"}
-    for name in sorted(history.trials, key=lambda name: queued.get(name, 1)):
-        rows = [
-            Report(after["step"], after.get(metric), _seconds(before, after), after.get("status") or "running")
-            for before, after in itertools.pairwise(reports[name])
-        ]
-        yield Curve(name, tuple(rows), history.trials[name].status in ("stopped", "running"))
-
-
-def _seconds(before: Event, after: Event) -> float:
-    """From one report to the next; a trial that goes on from a checkpoint counts some of them anew."""
-    return sum(max((after.get(part) or 0.0) - (before.get(part) or 0.0), 0.0) for part in SECONDS)
 
 
 # --- under which settings ---
@@ -168,7 +63,7 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
     scheduler does not heed multiplies nothing.
 
     Raises:
-        ConfigError: with all problems.
+        ConfigError: with all problems; also where trials would end between reports, of which nothing is known.
     """
     was = record.space.scheduler
     values = {key: (getattr(was, key),) for key in ("name", "reduction_factor", "grace_steps", "max_steps")}
@@ -176,7 +71,7 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
         last = min(given.get("max_steps", [was.max_steps]))
         values |= GRID | {"grace_steps": graces(record.steps, last)}
     values |= {key: tuple(chosen) for key, chosen in given.items()}
-    if problems := list(_problems(values, given)):
+    if problems := list(_problems(record, values, given)):
         raise ConfigError(problems, "replay")
     found: dict[Scheduler, None] = {}
     for combination in itertools.product(*values.values()):
@@ -186,7 +81,7 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
     return list(found)
 
 
-def _problems(values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+def _problems(record: Record, values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     names = values["name"]
     if "pbt" in names:
         yield f"--scheduler pbt: {WEIGHTS_MOVE}"
@@ -195,6 +90,12 @@ def _problems(values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[
         if key in given and not set(names) & set(heeding):
             law = f"only {' and '.join(heeding)} have one, but the scheduler is {', '.join(names)}"
             yield f"--{key.replace('_', '-')}: {law}"
+    for last in given.get("max_steps", ()):
+        if last < record.steps[-1] and last not in record.steps:
+            after = bisect(record.steps, last)
+            near = " and ".join(f"{step:,}" for step in record.steps[max(after - 1, 0) : after + 1])
+            law = "must be a step at which trials reported, or one beyond the last"
+            yield f"--max-steps: {law}, but got {last:,}; the nearest: {near}"
     longest, shortest = max(values["grace_steps"]), min(values["max_steps"])
     if longest > shortest and set(names) & {"asha", "median"}:
         yield f"--grace-steps: must be at most --max-steps {shortest}, but got {longest}"
@@ -313,9 +214,6 @@ class Simulation:
     def get_trials(self) -> list[Trial]:
         return self.trials
 
-    def get_live_trials(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.status != "TERMINATED"]
-
     def stop_trial(self, trial: Trial) -> None:
         """Ends one that is paused."""
         self.scheduler.on_trial_remove(self, trial)
@@ -365,11 +263,6 @@ def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders:
     known = found[["worker_seconds", "regret"]].where(found["unknown"] == 0).astype(object)
     found["front"] = pareto(known.where(known.notna(), None).to_numpy().tolist(), ["minimize", "minimize"])
     return found
-
-
-def shuffled(record: Record, seed: int) -> Record:
-    """The same trials, begun in a random order."""
-    return replace(record, curves=tuple(Random(seed).sample(record.curves, len(record.curves))))
 
 
 def scheduler_of(space: Space, settings: Scheduler) -> Watched:

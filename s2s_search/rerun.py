@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.corpus import Corpus
-from s2s_search.events import read_events
+from s2s_search.events import read_events, trial_name
 from s2s_search.history import History, TrialHistory, space_of
 from s2s_search.hparams import Hparams
 from s2s_search.recorder import ENVIRONMENT, resolved, software
@@ -84,7 +84,7 @@ def load_manifest(folder: Path, number: int) -> Manifest:
     """
     events = read_events(folder)[0]
     history = History(events)
-    trial = history.trials.get(f"trial-{number:05d}")
+    trial = history.trials.get(trial_name(number))
     if trial is None:
         raise ConfigError(f"there is no trial {number}; {len(history.trials)} have begun", str(folder))
     if any(event["event"] == "exploit" for event in trial.events):

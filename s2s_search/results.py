@@ -291,7 +291,8 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
         ConfigError: a folder is no run folder, or named twice, or not all runs have one metric and goal.
     """
     runs = [load(folder) for folder in folders]
-    names = _check_together(runs)
+    _check_together(runs)
+    names = run_names(runs)
     searched = {key: run for run in reversed(runs) for key in reversed(run.searched)}
     keys = tuple(dict.fromkeys(key for run in runs for key in run.searched))
     trials = _stacked([_completed(run, searched) for run in runs], names, last=keys)
@@ -326,20 +327,23 @@ def check_distinct(folders: Sequence[Path]) -> None:
         raise ConfigError([f"{folder}: is named {count} times; a run counts once" for folder, count in twice])
 
 
-def _check_together(runs: Sequence[Results]) -> list[str]:
-    """The runs' names, of each folder the shortest end of its path that no other has. Raises ConfigError."""
-    if not runs:
-        raise ConfigError("no run folder is named; one or more are needed")
+def run_names(runs: Sequence[Results]) -> list[str]:
+    """The runs' names, of each folder the shortest end of its path that no other has."""
     folders = [run.folder.resolve() for run in runs]
-    check_distinct(folders)
-    if len({(run.metric, run.goal) for run in runs}) > 1:
-        different = ", ".join(f"{run.folder} by {run.metric} ({run.goal})" for run in runs)
-        raise ConfigError(f"runs that are compared need one metric and goal, but these are ranked: {different}")
     for length in itertools.count(1):
         names = ["/".join(folder.parts[-length:]) for folder in folders]
         if len(set(names)) == len(names):
             break
     return names
+
+
+def _check_together(runs: Sequence[Results]) -> None:
+    if not runs:
+        raise ConfigError("no run folder is named; one or more are needed")
+    check_distinct([run.folder.resolve() for run in runs])
+    if len({(run.metric, run.goal) for run in runs}) > 1:
+        different = ", ".join(f"{run.folder} by {run.metric} ({run.goal})" for run in runs)
+        raise ConfigError(f"runs that are compared need one metric and goal, but these are ranked: {different}")
 
 
 def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from s2s_search.answers import load_answers
+from s2s_search.checkpoints import below
 from s2s_search.comparison import SEED, Comparison, apart, rate_difference_interval, verdict
+from s2s_search.events import trial_name
 from s2s_search.history import History, TrialHistory, load_history
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import completed
@@ -27,10 +29,14 @@ class Run:
     configuration: Hparams | str  # equal where trials differ in nothing but their seed
     is_replicate: bool
 
-    def has(self, key: str, value: str) -> bool:
-        """Tells whether a key has that value, by its label or written out, also where no search varied it."""
+    @property
+    def is_finished(self) -> bool:
+        return self.trial.status == "finished" and not np.isnan(self.value)
+
+    def values(self, key: str) -> list[str]:
+        """How the value of a key may be written: by its label or written out, also where no search varied it."""
         flat = self.configuration.flat() if isinstance(self.configuration, Hparams) else {}
-        return any(value == _text(known[key]) for known in (self.trial.settings, flat) if key in known)
+        return [_text(known[key]) for known in (self.trial.settings, flat) if key in known]
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,11 @@ class Side:
 
     name: str
     runs: Sequence[Run]
-    originals: int = 0  # of the replicates among the runs: how many are left out
+    left_out: str = ""  # how many trials, and why
 
     @property
     def finished(self) -> list[Run]:
-        return [run for run in self.runs if run.trial.status == "finished" and not np.isnan(run.value)]
+        return [run for run in self.runs if run.is_finished]
 
     @property
     def ended(self) -> list[Run]:
@@ -53,24 +59,26 @@ class Side:
     def line(self) -> str:
         """What counts and what is left out, such as: A: 5 of 9 trials finished, of 4 configurations; 4 stopped."""
         configurations = len({run.configuration for run in self.runs})
-        others = Counter(run.trial.status.replace("_", " ") for run in self.runs if run not in self.finished)
+        others = Counter(run.trial.status.replace("_", " ") for run in self.runs if not run.is_finished)
         out = "".join(f"; {number} {status}" for status, number in sorted(others.items()))
-        of = f"of {configurations} configuration{'s' if configurations > 1 else ''}"
-        out += f"; left out, as chosen for its result: {self.originals}" if self.originals else ""
+        of = f"of {configurations} configuration{'' if configurations == 1 else 's'}"
+        out += f"; {self.left_out}" if self.left_out else ""
         return f"{self.name}: {len(self.finished)} of {len(self.runs)} trials finished, {of}{out}"
 
 
 def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
     """Compares A with B, each a trial's number or a setting such as attention.score_type=dot, and says it in lines.
 
-    A number stands for the configuration of that trial of the first folder, with all its seeds in all folders. A
-    setting stands for all trials that have it. Where replicates are among them they alone count: what they are of was
-    chosen for its results. Trials that finished count, at their best reports; where some were stopped, these too, but
-    at the last step that all have reached. The unit is a configuration, by the mean of its seeds; it is a seed where
-    there is one configuration on either side.
+    A number stands for the configuration of that trial of the first folder, with all its seeds in all folders; where
+    it was replicated the replicates alone count, as it was chosen by the others. A setting stands for all trials that
+    have it, without replicates unless all folders are of replicates: they are of the configurations that did best, on
+    one side perhaps. Trials that finished count, at their best reports; where some were stopped, these too, but at the
+    last step that all have reached. The unit is a configuration, by the mean of its seeds; it is a seed where there is
+    one configuration on either side.
 
     Raises:
-        ConfigError: no run folders, or not of one metric and one corpus; A or B names no trial, or both name the same.
+        ConfigError: no run folders, one of them twice, or not of one metric, goal and corpus; A or B names no trial, or
+            both name the same.
     """
     histories = [load_history(folder) for folder in folders]
     _check_alike(folders, histories)
@@ -117,11 +125,14 @@ def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterat
 
 
 def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
-    first, problems = histories[0].search, list[str]()
+    first = histories[0].search
+    times = Counter(folder.resolve() for folder in folders)
+    problems = [f"{folder} is named {count} times; a run counts once" for folder, count in times.items() if count > 1]
     for folder, history in zip(folders[1:], histories[1:], strict=True):
         search = history.search
-        if search["metric"] != first["metric"]:
-            problems.append(f"{folder} ranks by {search['metric']}, but {folders[0]} by {first['metric']}")
+        if (search["metric"], search["goal"]) != (first["metric"], first["goal"]):
+            by, of_first = (f"{each['metric']} ({each['goal']})" for each in (search, first))
+            problems.append(f"{folder} ranks by {by}, but {folders[0]} by {of_first}")
         if search.get("corpus", {}).get("fingerprint") != first.get("corpus", {}).get("fingerprint"):
             problems.append(f"{folder} is of another corpus than {folders[0]}: their numbers would not compare")
     if problems:
@@ -139,24 +150,30 @@ def _runs(folder: Path, history: History) -> Iterator[Run]:
         configuration = completed(seedless) or json.dumps(seedless, sort_keys=True)
         value = float("nan") if trial.best is None else float(trial.best[metric])
         is_replicate = "configs" in history.search
-        yield Run(trial, f"{place}/{trial.name}", value, curves[trial.name], configuration, is_replicate)
+        yield Run(trial, below(place, trial.name), value, curves[trial.name], configuration, is_replicate)
 
 
 def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list[str]) -> Side:
     """The trials that a number of the first folder or a setting names; adds a problem where there are none."""
-    every, name = [run for of_folder in runs for run in of_folder], text
+    every = [run for of_folder in runs for run in of_folder]
     if text.isdecimal():
         named = {run.configuration for run in runs[0] if run.trial.number == int(text)}
-        name, found = f"trial-{int(text):05d}", [run for run in every if run.configuration in named]
+        found = [run for run in every if run.configuration in named]
         if not found:
             problems.append(f"{folder}: there is no trial {text}; {len(runs[0])} have begun")
-    else:
-        key, _, value = text.partition("=")
-        found = [run for run in every if run.has(key, value)]
-        if not found:
-            problems.append(_unknown(text, every))
-    replicates = [run for run in found if run.is_replicate]
-    return Side(name, replicates or found, len(found) - len(replicates) if replicates else 0)
+        return _counting(trial_name(int(text)), found, any(run.is_replicate for run in found))
+    key, equals, value = text.partition("=")
+    found = [run for run in every if equals and value in run.values(key)]
+    if not found:
+        problems.append(_unknown(text, every))
+    return _counting(text, found, all(run.is_replicate for run in every))
+
+
+def _counting(name: str, found: Sequence[Run], replicates: bool) -> Side:
+    """The side of which replicates alone count, or all but them."""
+    runs = [run for run in found if run.is_replicate == replicates]
+    why = "as chosen for its result" if replicates else "as replicates of what was chosen"
+    return Side(name, runs, f"left out, {why}: {len(found) - len(runs)}" if len(runs) < len(found) else "")
 
 
 def _text(value: object) -> str:
@@ -165,13 +182,12 @@ def _text(value: object) -> str:
 
 def _unknown(text: str, runs: Sequence[Run]) -> str:
     key, equals, value = text.partition("=")
-    settings = [run.trial.settings for run in runs]
-    keys = sorted({key for row in settings for key in row})
-    if not equals or key not in keys:
-        law = f"{text!r} names no trial: give a trial's number, or a setting KEY=VALUE that the trials have"
-        return law + nearest(key, keys)
-    values = sorted({_text(row[key]) for row in settings if key in row})
-    return f"{text}: no trial has that value{nearest(value, values)}"
+    if values := sorted({written[0] for run in runs if (written := run.values(key))}):
+        if not equals:
+            return f"{text!r} has no value: write KEY=VALUE, such as {key}={values[-1]}"
+        return f"{text}: no trial has that value{nearest(value, values)}"
+    law = f"{text!r} names no trial: give a trial's number, or a setting KEY=VALUE that the trials have"
+    return law + nearest(key, sorted({key for run in runs for key in run.trial.settings}))
 
 
 def _cautions(*sides: Side) -> Iterator[str]:

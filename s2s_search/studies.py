@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -16,12 +16,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from s2s_search.comparison import BEST, FEWEST_BEST, LEAST, alike
 from s2s_search.dimensions import Choice, Range
 from s2s_search.events import read_events
+from s2s_search.results import Results, run_names
 from s2s_search.run_tables import stored
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
-
-if TYPE_CHECKING:
-    from s2s_search.results import Results
 
 STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "running": TrialState.RUNNING}
 ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
@@ -30,7 +28,7 @@ Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
 FEWEST_ACTIVE = 2  # of the best, that a conditional key takes part in
 
 
-def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
+def importance(results: Results, metric: str | None = None) -> pd.DataFrame:
     """Results.importance, which says what it gives."""
     minimize, score = results.minimizes(metric or results.metric), results.measure(metric or results.metric)
     worst, domains = results.trials[score].max() if minimize else results.trials[score].min(), distributions(results)
@@ -56,7 +54,7 @@ def importance(results: "Results", metric: str | None = None) -> pd.DataFrame:
 
 
 def _judged(
-    results: "Results", score: str, worst: float, domains: Mapping[str, BaseDistribution]
+    results: Results, score: str, worst: float, domains: Mapping[str, BaseDistribution]
 ) -> Iterator[tuple[FrozenTrial, int]]:
     """Yields the configurations that importance looks at, by the mean of their seeds, and how many these are.
 
@@ -87,7 +85,7 @@ def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str
 # --- a search as a study ---
 
 
-def study(results: "Results", storage: str | None = None) -> optuna.Study:
+def study(results: Results, storage: str | None = None) -> optuna.Study:
     """Results.to_optuna, which says what it gives."""
     name = results.name if results.runs else results.folder.absolute().name
     trials = list(_trials(results))
@@ -104,11 +102,11 @@ def study(results: "Results", storage: str | None = None) -> optuna.Study:
     return made
 
 
-def _trials(results: "Results") -> Iterator[FrozenTrial]:
+def _trials(results: Results) -> Iterator[FrozenTrial]:
     domains = distributions(results)
     objectives = [results.column(name) for name, _ in results.objectives]
     curves = results.curves()
-    names = results.trials.get("run", pd.Series([""])).unique()
+    names = run_names(results.runs) if results.runs else [""]
     times = {name: _times(run) for name, run in zip(names, results.runs or (results,), strict=True)}
     for place, cells in enumerate(_rows(results, domains)):
         curve = curves.iloc[:, place].dropna()
@@ -116,7 +114,7 @@ def _trials(results: "Results") -> Iterator[FrozenTrial]:
         yield _trial(cells, objectives, by_step, domains, *times[cells.get("run", "")][cells["trial"]])
 
 
-def _times(run: "Results") -> dict[str, tuple[float, float]]:
+def _times(run: Results) -> dict[str, tuple[float, float]]:
     """When each trial began and ended, in seconds since 1970: the log's, as the tables' times leave downtime out."""
     events = read_events(run.folder)[0]
     began = dict.fromkeys(run.trials["trial"], float(events[0]["time"]))
@@ -155,7 +153,7 @@ def _trial(
 # --- what Optuna calls the values of a key ---
 
 
-def distributions(results: "Results") -> dict[str, BaseDistribution]:
+def distributions(results: Results) -> dict[str, BaseDistribution]:
     """The distribution of each searched key: as the space has it, wide enough for all values that trials have.
 
     Of several runs it holds what any of them could draw. A key with one value has none.
@@ -208,7 +206,7 @@ def _settings(cells: Cells, domains: Mapping[str, BaseDistribution]) -> dict[str
     return {"params": {key: cells[key] for key in active}, "distributions": active}
 
 
-def _rows(results: "Results", domains: Mapping[str, BaseDistribution]) -> Iterator[Cells]:
+def _rows(results: Results, domains: Mapping[str, BaseDistribution]) -> Iterator[Cells]:
     """The rows of the trials table without what is NA, in Python's own types; a choice of null is None."""
     table = results.trials
     columns = {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}

@@ -1,7 +1,7 @@
 """Parallel text files: lines of UTF-8, pairs of lines or TSV, and tokens; what is wrong with them, by file and line."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,16 @@ def read_lines(path: str | Path) -> list[str]:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}: line {line}: byte 0x{data[error.start]:02x} is not valid UTF-8") from None
     return lines if lines[-1] else lines[:-1]
+
+
+def decoded_lines(lines: Iterable[bytes], place: str) -> Iterator[str]:
+    """The same of lines that come one by one, such as those of standard input; raises ConfigError at a bad one."""
+    for number, line in enumerate(lines, start=1):
+        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        try:
+            yield data.decode().replace("\r\n", "\n").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{place}: line {number}: byte 0x{data[error.start]:02x} is not valid UTF-8") from None
 
 
 def read_pairs(files: tuple[Path, ...]) -> list[tuple[str, str]]:

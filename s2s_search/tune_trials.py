@@ -19,6 +19,7 @@ from ray.tune.registry import get_trainable_cls
 from ray.tune.search import SearchAlgorithm
 
 from s2s_search import cluster
+from s2s_search.events import trial_name
 from s2s_search.failures import LOST, OUT_OF_MEMORY, status_of
 from s2s_search.recorder import Config
 from s2s_search.samplers import TPE
@@ -85,11 +86,6 @@ class Trials(SearchAlgorithm):
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
         self._running.discard(trial_id)
-
-
-def trial_name(number: int) -> str:
-    """Names the K-th configuration trial-0000K."""
-    return f"trial-{number:05d}"
 
 
 class SearchTrial(Trial):

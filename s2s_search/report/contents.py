@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2s_search.answers import Answers, Example, load_answers
+from s2s_search.checkpoints import below
 from s2s_search.comparison import LEAST
 from s2s_search.isolation import TOP
 from s2s_search.ranking import cell, failures, over_seeds, replicate_rows
@@ -346,7 +347,7 @@ def _time(run: Run) -> Iterator[Block]:
 def _answers(run: Run) -> Iterator[Block]:
     """Examples that the best model decoded, and where the best model with attention looked."""
     place = run.history.search.get("storage") or run.results.folder
-    looked = ((trial, load_answers(f"{place}/{trial}")) for trial in run.scored["trial"].head(LOOKED_AT))
+    looked = ((trial, load_answers(below(place, trial))) for trial in run.scored["trial"].head(LOOKED_AT))
     found = [(trial, answers) for trial, answers in looked if answers is not None and answers.examples]
     if not found:
         yield Text("None of the best trials has written its answers.")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from s2s_search.hparams import convert
 from s2s_search.space_files import SECTIONS
 from s2s_search.table import TABLE, Argument
-from s2s_search.verbs.arguments import AddVerb, add_cluster_argument, counted, print_json
+from s2s_search.verbs.arguments import AddVerb, add_cluster_argument, counted, print_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from s2s_search.replay import Record
+    from s2s_search.curves import Record
 
 WIDTH, PENALTY = "inference.beam_search.beam_width", "inference.beam_search.length_penalty_weight"
 DECODED = (("--beams", WIDTH, "1,2,4,8", "beam widths"), ("--penalties", PENALTY, "0,0.5,1", "length penalties"))
@@ -46,7 +46,7 @@ def add_verbs(verb: AddVerb) -> None:
     for flag, key, default, what in DECODED:
         text = f"{what} with commas (default: {default})"
         sub.add_argument(flag, type=several(TABLE[key]), default=default, metavar=flag[2].upper(), help=text)
-    sub.add_argument("--examples", type=counted(1), default=0, metavar="N", help="decode N dev sources, not all")
+    sub.add_argument("--examples", type=counted(2), default=0, metavar="N", help="decode N dev sources, not all")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     add_cluster_argument(sub)
 
@@ -66,14 +66,16 @@ class several:
 
 def replay(args: argparse.Namespace) -> int:
     from s2s_search import replay
+    from s2s_search.curves import load_record
 
-    record = replay.load_record(args.folder)
+    record = load_record(args.folder)
     asked = {key: values for _, key, _ in REPLAYED if (values := getattr(args, key))}
     schedulers = replay.settings(record, asked, args.grid)
     table = replay.table(record, schedulers, args.workers or record.workers, args.orders)
     if args.json:
-        return print_rows(table)
-    print_replays(record, table, args.orders)
+        print_rows(table)
+    else:
+        print_replays(record, table, args.orders)
     return 0
 
 
@@ -126,12 +128,6 @@ def remarks(record: "Record", table: "pd.DataFrame") -> Iterator[str]:
         yield "tpe learned from these results: under another scheduler it would have proposed other trials"
 
 
-def print_rows(table: "pd.DataFrame") -> int:
-    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        print_json({str(column): value for column, value in row.items()})
-    return 0
-
-
 def tune_decoding(args: argparse.Namespace) -> int:
     from s2s_search import beams, cluster
     from s2s_search.events import replace
@@ -144,10 +140,14 @@ def tune_decoding(args: argparse.Namespace) -> int:
         print(f"{len(decoded)} of {len(settings)}: {settings[position]}", file=sys.stderr)
     table = beams.table(settings, [decoded[position] for position in range(len(settings))])
     replace(args.folder / DECODING, lambda path: table.to_csv(path, index=False))
-    return print_rows(table) if args.json else print_decoding(args.folder, table, len(decoded[0].edits.errors))
+    if args.json:
+        print_rows(table)
+    else:
+        print_decoding(args.folder, table, len(decoded[0].edits.errors))
+    return 0
 
 
-def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> int:
+def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
     from rich.console import Console
 
     from s2s_search.ranking import cell, grid
@@ -160,7 +160,7 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> int:
             f"{1000 * row['seconds_per_source']:.3g}",
             f"{row['behind']:.4f} ({row['behind.low']:.4f} to {row['behind.high']:.4f})",
         ]
-        for row in table.to_dict("records")
+        for row in table.astype({"behind.low": float, "behind.high": float}).to_dict("records")
     ]
     headings = ["", *columns, "ms a source", "behind the best (95 %)"]
     Console(width=1000).print(grid(f"{folder}: {sources} dev sources decoded", headings, rows))
@@ -171,7 +171,6 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> int:
         print(f"  {key}: {value}")
     print(f"or --hparams '{','.join(f'{key}={value}' for key, value in recommended(chosen).items())}'")
     print(f"all: {folder / DECODING}")
-    return 0
 
 
 def recommended(row: Mapping[Any, Any]) -> dict[str, Any]:

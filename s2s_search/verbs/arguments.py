@@ -4,9 +4,13 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from s2s_search.hparams import parse_hparams
 from s2s_search.table import ConfigError, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LARGEST = 2**32 - 1  # also the largest seed
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]  # name, function, help
@@ -61,3 +65,9 @@ def positive(text: str) -> float:
 
 def print_json(row: Mapping[str, object]) -> None:
     print(json.dumps(row, ensure_ascii=False, default=str), flush=True)
+
+
+def print_rows(table: "pd.DataFrame") -> None:
+    """Prints a JSON object a row, with null where a value is missing."""
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+        print_json({str(column): value for column, value in row.items()})

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from s2s_search.events import trial_name
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
 from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
@@ -75,7 +76,7 @@ def sample(args: argparse.Namespace) -> int:
         print("in every trial:", settings(constant))
     for k, config in enumerate(trials):
         differing = config if len(trials) == 1 else {key: value for key, value in config.items() if key not in constant}
-        print(f"trial-{k:05d}:", settings(differing))
+        print(f"{trial_name(k)}:", settings(differing))
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from s2s_search.verbs.arguments import AddVerb, counted, positive, print_json
+from s2s_search.verbs.arguments import AddVerb, counted, positive, print_rows
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -54,8 +54,7 @@ def show_results(args: argparse.Namespace) -> int:
     if args.csv:
         print(ranked.to_csv(index=False), end="")
     else:
-        for row in ranked.astype(object).where(ranked.notna(), None).to_dict("records"):
-            print_json({str(column): value for column, value in row.items()})
+        print_rows(ranked)
     return 0
 
 

@@ -1,15 +1,18 @@
 """Verbs about one trial: debug · rerun · explain · decode."""
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import MODELS, ConfigError
+from s2s_search.text_files import decoded_lines
 from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
 
 
@@ -109,7 +112,7 @@ def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, ob
     if args.corpus is not None:
         corpus = parse_corpus(args.corpus)
     try:
-        hparams = resolve(model, {key: value for key, value in given.items() if key != "model"})
+        hparams = resolve(model, given)
     except ConfigError as error:
         raise ConfigError(error.problems, where=None if space else "--hparams" if args.hparams else "debug") from None
     return hparams, corpus, space
@@ -121,17 +124,18 @@ def run_configuration(
     """The configuration of a trial of a run folder, with the corpus and the space of its search."""
     from s2s_search.history import load_history, space_of
 
-    if args.trial is None or args.space is not None or args.model is not None:
-        raise ConfigError("--run DIR needs --trial K, and neither --space nor --model")
+    others = [args.space, args.model, args.seed, args.trials]
+    if args.trial is None or any(other is not None for other in others):
+        raise ConfigError("--run DIR needs --trial K, and none of --space, --model, --seed and --trials")
     past = load_history(args.of)
-    trial = past.trials.get(f"trial-{args.trial:05d}")
+    trial = past.trials.get(trial_name(args.trial))
     if trial is None:
         raise ConfigError(f"there is no trial {args.trial}; {len(past.trials)} have begun", f"--run {args.of}")
     space = space_of(past, args.of)
     config = trial.config | given
     if "model" not in config:
         raise ConfigError(f"{trial.name} has no model in the log", f"--run {args.of}")
-    hparams = resolve(str(config["model"]), {key: value for key, value in config.items() if key != "model"})
+    hparams = resolve(str(config["model"]), config)
     return hparams, parse_corpus(args.corpus) if args.corpus else space.corpus, space
 
 
@@ -211,7 +215,7 @@ def explain(args: argparse.Namespace) -> int:
 
 def decode(args: argparse.Namespace) -> int:
     path = checkpoint_path(args.folder, args.trial)
-    lines: Iterable[str] = read_lines(args.input)
+    lines = read_lines(args.input)
     from s2s_search.decoding import load_trained
 
     trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
@@ -227,35 +231,32 @@ def decode(args: argparse.Namespace) -> int:
 
 def checkpoint_path(folder: Path, trial: int | None) -> str:
     """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
-    from s2s_search.checkpoints import BEST, Checkpoints, below
+    from s2s_search.checkpoints import BEST
 
     if (folder / BEST).exists() and trial is None:
         return str(folder / BEST)
-    from s2s_search import results
-    from s2s_search.events import first_event
+    from s2s_search.kept import kept_checkpoints
+    from s2s_search.results import load
 
-    table = results.load(folder)
-    place = first_event(folder).get("storage") or folder
-    names = [str(name) for name in table.best(None).trial]
-    if trial is not None:
-        names = [f"trial-{trial:05d}"]
-        if names[0] not in set(table.trials.trial):
-            known = ", ".join(map(str, table.trials.trial.head(12))) + (", ..." if len(table.trials) > 12 else "")
-            raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
-    for name in names:
-        if Checkpoints(below(place, name)).has_best():
-            return below(below(place, name), BEST)
+    run = load(folder)
     if trial is None:
+        for _, path in kept_checkpoints(run):
+            return path
         raise ConfigError("no trial has a checkpoint yet", where=str(folder))
+    name = trial_name(trial)
+    if name not in set(run.trials.trial):
+        known = ", ".join(map(str, run.trials.trial.head(12))) + (", ..." if len(run.trials) > 12 else "")
+        raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
+    for _, path in kept_checkpoints(run, [name]):
+        return path
     law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"
-    raise ConfigError(f"{names[0]} has no checkpoint: {law}", where=str(folder))
+    raise ConfigError(f"{name} has no checkpoint: {law}", where=str(folder))
 
 
-def read_lines(path: Path | None) -> Iterable[str]:
-    if path is None:
-        return (line.rstrip("\r\n") for line in sys.stdin)
+def read_lines(path: Path | None) -> Iterator[str]:
+    """The lines of a file, or of standard input as they come."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "this is not UTF-8 text"
-        raise ConfigError(f"cannot be read: {reason}", where=f"--input {path}") from None
+        lines: Iterable[bytes] = sys.stdin.buffer if path is None else io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=f"--input {path}") from None
+    return decoded_lines(lines, "standard input" if path is None else f"--input {path}")

@@ -12,6 +12,7 @@ import pytest
 import ray.cloudpickle
 
 from s2s_search import replay, tuning
+from s2s_search.curves import Record, load_record
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import Resources, load_space
 
@@ -39,12 +40,12 @@ def curves(hparams: Hparams, _corpus: object, _device: object, before: Any = Non
         )
 
 
-def searched(folder: Path, scheduler: str, cpu: float, address: str) -> replay.Record:
+def searched(folder: Path, scheduler: str, cpu: float, address: str) -> Record:
     grace = "" if scheduler == "hyperband" else ", grace_steps: 5"
     (folder / "space.yaml").write_text(SPACE.format(scheduler=scheduler, grace=grace))
     space = replace(load_space(folder / "space.yaml"), resources=Resources(cpu, 0))
     assert tuning.run_search(space, out=folder / "run", train=curves, address=address).status == "finished"
-    return replay.load_record(folder / "run")
+    return load_record(folder / "run")
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
@@ -61,7 +62,7 @@ def test_in_the_order_of_the_log_every_decision_is_made_again(address: str, tmp_
     assert replay.made_again(record) == (len(logged), len(logged))
 
 
-def ends(record: replay.Record) -> dict[str, tuple[str, int]]:
+def ends(record: Record) -> dict[str, tuple[str, int]]:
     return {trial.name: (trial.status, trial.step) for trial in record.history.trials.values()}
 
 

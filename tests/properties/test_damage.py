@@ -15,8 +15,9 @@ from rich.console import Console
 
 from s2s_search import history, results, run_tables
 from s2s_search.cli import main
+from s2s_search.curves import load_record
 from s2s_search.display.progress import Progress
-from s2s_search.replay import load_record, made_again
+from s2s_search.replay import made_again
 from s2s_search.report.contents import write_report
 from s2s_search.schedulers import make_scheduler
 from s2s_search.spaces import load_space

@@ -1,12 +1,13 @@
 """Settings of decoding: what each source costs, against one source at a time; which setting is recommended."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from s2s_search import beams
+from s2s_search import beams, cli
 from s2s_search.beams import Decoded, Dev, Setting
 from s2s_search.checkpoints import BEST, Checkpoints, keep_snapshots
 from s2s_search.corpus import load_corpus
@@ -14,8 +15,12 @@ from s2s_search.decoding import load_trained
 from s2s_search.hparams import resolve
 from s2s_search.metrics import Edits
 from s2s_search.spaces import Resources
+from s2s_search.table import ConfigError
 from s2s_search.training import train
+from s2s_search.verbs.alternatives import print_decoding
+from s2s_search.verbs.trials import checkpoint_path
 from tests.spaces import SMALL, distance
+from tests.unit.test_sides import write_run
 
 SETTINGS = SMALL | {"optimizer.learning_rate": 0.02, "train.max_steps": 60, "train.eval_every_steps": 60}
 
@@ -87,6 +92,30 @@ def test_the_fastest_within_the_noise_of_the_best_is_recommended() -> None:
     assert found["behind"].tolist() == pytest.approx([0, 2 / 400, 40 / 400])
     assert found.loc["trial-00001", "behind.low"] < 0 < found.loc["trial-00001", "behind.high"]
     assert found.loc["trial-00002", "behind.low"] > 0
+
+
+def test_one_source_tells_no_setting_from_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = table(([0], 2.0), ([1], 1.0))
+    assert found["behind.low"].isna().tolist() == [False, True]
+    assert found["recommended"].tolist() == [False, True]
+    print_decoding(tmp_path, found.reset_index(), 1)
+    assert "0.2500 (nan to nan)" in capsys.readouterr().out
+    assert cli.main(["tune-decoding", str(tmp_path), "--examples", "1"]) == 2
+    assert "must be a whole number of at least 2" in capsys.readouterr().err
+
+
+def test_the_best_checkpoints_lie_below_a_url_with_a_query(tmp_path: Path) -> None:
+    storage, query = f"file://{tmp_path}/storage", "?use_mmap=true"
+    run = write_run(tmp_path / "run", [({}, k, "finished", float(k)) for k in range(5)], storage=storage + query)
+    for k in (1, 2, 4):
+        Checkpoints(f"{storage}/trial-0000{k}{query}").save({"step": 1}, True)
+    paths = {k: f"{storage}/trial-0000{k}/{BEST}{query}" for k in (1, 2, 4)}
+    assert beams.best_checkpoints(run, 2) == {f"trial-0000{k}": paths[k] for k in (1, 2)}
+    assert beams.best_checkpoints(run, 9) == {f"trial-0000{k}": paths[k] for k in (1, 2, 4)}
+    assert (checkpoint_path(run, None), checkpoint_path(run, 4)) == (paths[1], paths[4])
+    for trial, law in ((3, "trial-00003 has no checkpoint: "), (5, "there is no trial 5; known: trial-00000, ")):
+        with pytest.raises(ConfigError, match=law):
+            checkpoint_path(run, trial)
 
 
 def test_the_best_is_recommended_where_all_others_are_worse_or_slower() -> None:

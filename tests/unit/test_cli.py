@@ -154,10 +154,21 @@ def test_debug_keeps_what_decode_needs(
         status, out, _ = run(capsys, "decode", out_folder, "--input", tmp_path / "lines", *beam)
         assert status == 0
         assert len(out.splitlines()) == 3
-    monkeypatch.setattr("sys.stdin", io.StringIO("1 2 3\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1 2 3\n")))
     status, out, _ = run(capsys, "decode", out_folder)
     assert status == 0
     assert len(out.splitlines()) == 1
+    odd = "1\x0c2\x852\u20283\r4\r\n4".encode()  # Unicode would end lines at each of these
+    (tmp_path / "lines").write_bytes(odd)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(odd)))
+    outputs = [run(capsys, "decode", out_folder, *given) for given in ([], ["--input", tmp_path / "lines"])]
+    assert outputs[0] == outputs[1]
+    assert outputs[0][1].count("\n") == 2
+    (tmp_path / "lines").write_bytes(b"1\n\xff")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1\n\xff")))
+    for place, given in (("standard input", []), (f"--input {tmp_path}/lines", ["--input", tmp_path / "lines"])):
+        status, _, err = run(capsys, "decode", out_folder, *given)
+        assert (status, err) == (2, f"{place}: line 2: byte 0xff is not valid UTF-8\n")
     status, _, err = run(capsys, "debug", "--space", space, "--out", out_folder)
     assert status == 2
     assert "nothing is ever overwritten" in err
@@ -173,6 +184,12 @@ def test_debug_keeps_what_decode_needs(
         (["debug", "--hparams", "bridge_spec={"], ["--hparams"]),
         (["debug", "--model", "BasicSeq2Sq"], ["did you mean 'BasicSeq2Seq'?"]),
         (["debug", "--model", "BasicSeq2Seq", "--hparams", "attention.dim=4"], ["belongs to AttentionSeq2Seq"]),
+        (
+            ["debug", "--model", "BasicSeq2Seq", "--hparams", "model=AttentionSeq2Seq"],
+            ["--hparams: model is 'AttentionSeq2Seq', but this is a BasicSeq2Seq"],
+        ),
+        (["debug", "--run", ".", "--trial", "3", "--seed", "9"], ["--run DIR", "--seed"]),
+        (["debug", "--run", ".", "--trial", "3", "--trials", "9"], ["--run DIR", "--trials"]),
         (["debug", "--corpus", "cmudcit"], ["did you mean 'cmudict'?"]),
         (["debug", "--corpus", "{train: [no.a, no.b], dev: no.tsv}"], ["no.a", "no.b", "no.tsv"]),
         (["debug", "--corpus", "{train"], ["--corpus"]),

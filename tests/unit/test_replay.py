@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from s2s_search import cli, replay
-from s2s_search.replay import Curve, Record, Report, Simulation
+from s2s_search.curves import Curve, Record, Report, load_record
+from s2s_search.replay import Simulation
 from s2s_search.schedulers import make_scheduler
 from s2s_search.spaces import Scheduler, Space, load_space
 from s2s_search.table import ConfigError
@@ -156,7 +157,7 @@ def test_a_trial_that_failed_fails_again(tmp_path: Path) -> None:
 
 def test_fewer_steps_end_trials_sooner_and_more_are_unknown(tmp_path: Path) -> None:
     known = record(make_space(tmp_path), curve(0, [4, 3, 2, 1]), curve(1, [5, 4, 3, 2]), curve(2, [9, 9]))
-    outcome = run(known, last=25)
+    outcome = run(known, last=30)
     assert (outcome.steps, outcome.regret, outcome.unknown) == (80, 1.0, {})
     assert run(known, last=80).unknown == {"trial-00000": 40, "trial-00001": 40}  # the third was given 20 steps
 
@@ -233,7 +234,7 @@ def test_settings_are_the_combinations_that_differ(tmp_path: Path) -> None:
     assert len(replay.settings(known, {}, grid=True)) == 1 + 3 + 3 * 3
     assert len(replay.settings(known, {"grace_steps": [7]}, grid=True)) == 1 + 1 + 3
     assert {found.grace_steps for found in replay.settings(known, {"max_steps": [20]}, grid=True)} == {10}
-    assert len(replay.settings(known, {"name": ["none"], "max_steps": [5]})) == 1  # asha's 10 do not matter
+    assert len(replay.settings(known, {"name": ["none"], "max_steps": [10]})) == 1  # asha's 10 do not matter
 
 
 @pytest.mark.parametrize(
@@ -250,6 +251,15 @@ def test_all_problems_of_settings_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         replay.settings(known, given)
     assert len(raised.value.problems) == 3
+
+
+def test_trials_end_where_they_reported(tmp_path: Path) -> None:
+    """What they had between two reports nobody knows."""
+    known = record(make_space(tmp_path), curve(0, [4, 3, 2, 1]))
+    with pytest.raises(ConfigError) as raised:
+        replay.settings(known, {"max_steps": [5, 20, 25, 40, 50]})
+    law = "--max-steps: must be a step at which trials reported, or one beyond the last, but got"
+    assert raised.value.problems == (f"{law} 5; the nearest: 10", f"{law} 25; the nearest: 20 and 30")
 
 
 # --- tables and records ---
@@ -305,7 +315,7 @@ def test_a_record_is_read_from_the_log(tmp_path: Path) -> None:
         {"event": "status", "trial": "trial-00001", "status": "finished"},
         {"event": "status", "trial": "trial-00000", "status": "stopped"},
     )
-    known = replay.load_record(tmp_path)
+    known = load_record(tmp_path)
     assert [(found.trial, found.is_cut, len(found.reports)) for found in known.curves] == [
         ("trial-00001", False, 3),
         ("trial-00000", True, 0),
@@ -321,7 +331,7 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path, scheduler: str, even
     (tmp_path / "space.yaml").write_text(text.replace("train.seed: [0,", "optimizer.learning_rate: [0.5,"))
     write_log(tmp_path, *events)
     with pytest.raises(ConfigError, match=r"pbt|reported"):
-        replay.load_record(tmp_path)
+        load_record(tmp_path)
 
 
 def test_the_verb_prints_a_row_for_each_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from s2s_search.report.page import Code, Figure, Table, Text, code
 from s2s_search.report.runs import read_runs
 from s2s_search.results import load
 from s2s_search.table import ConfigError
-from tests.runs import SPACE, write_run
+from tests.runs import ENVIRONMENT, SPACE, write_run
 
 EXAMPLE = {
     "source": ["a", "<b>"],
@@ -254,6 +254,12 @@ def test_answers_and_where_the_model_looked(texts: tuple[str, str]) -> None:
         data["data"][0] for data in Page(texts[0]).data() if "data" in data and data["data"][0]["type"] == "heatmap"
     ]
     assert [trace["z"] for trace in maps] == [EXAMPLE["attention"]]
+
+
+def test_answers_lie_below_a_url_with_a_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "storage", f"file://{tmp_path}/run?use_mmap=true")
+    run = write_run(tmp_path / "run", trials=2, example=EXAMPLE)
+    assert "of 1 sources of the dev set" in write_report([run])[1].read_text()
 
 
 def test_a_search_without_a_report_has_a_report(tmp_path: Path) -> None:

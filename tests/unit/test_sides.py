@@ -115,7 +115,7 @@ def test_what_was_stopped_counts_at_the_last_step_that_all_reached(tmp_path: Pat
     assert found == f"at step 20, which these 4 reached, before any was stopped: {expected}"
 
 
-def test_replicates_count_alone(tmp_path: Path) -> None:
+def test_of_a_configuration_replicates_count_alone(tmp_path: Path) -> None:
     """The originals were chosen for their results."""
     run = write_run(tmp_path / "run", SEEDS[:2])
     again: list[Row] = [(settings, seed + 10, status, best and best + 0.1) for settings, seed, status, best in SEEDS]
@@ -124,6 +124,48 @@ def test_replicates_count_alone(tmp_path: Path) -> None:
     assert lines[0].endswith("3 of 3 trials finished, of 1 configuration; left out, as chosen for its result: 1")
     values = ([0.6, 0.62, 0.59], [0.8, 0.81, 0.78])
     assert Comparison(("trial-00000", "trial-00001"), values, "dev.loss", "minimize", "seed").sentence() in lines
+
+
+def test_of_a_setting_replicates_are_left_out(tmp_path: Path) -> None:
+    """They are of the configurations that did best: here of one, so that its side would be its winner alone."""
+    rows: list[Row] = [
+        (setting(score, rate), 0, "finished", best + rate)
+        for score, best in (("dot", 0.5), ("bahdanau", 0.6))
+        for rate in (0.001, 0.002, 0.003)
+    ]
+    run = write_run(tmp_path / "run", rows)
+    again: list[Row] = [(setting("dot"), seed, "finished", 0.9) for seed in (1, 2)]
+    replicates = write_run(tmp_path / "replicates", again, configs=[BASE])
+    names = (f"{SCORE}=dot", f"{SCORE}=bahdanau")
+    alone, both = said([run], *names), said([run, replicates], *names)
+    assert both[0] == f"{alone[0]}; left out, as replicates of what was chosen: 2"
+    assert both[1:3] == alone[1:3]
+    again += [(setting("bahdanau"), seed, "finished", 0.7) for seed in (1, 2)]
+    only = said([write_run(tmp_path / "only", again, configs=[BASE])], *names)
+    assert only[:2] == [f"{name}: 2 of 2 trials finished, of 1 configuration" for name in names]
+
+
+def test_replicates_of_the_best_make_no_difference_where_there_is_none(tmp_path: Path) -> None:
+    """Settings without an effect, of which one side's 4 best of 16 are replicated: 5 of 100 may be told apart."""
+    rng, told = np.random.default_rng(8), 0
+    for n in range(40):
+        true = rng.normal(0.0, 1.0, (2, 16))
+        found = true + rng.normal(0.0, 0.3, true.shape)
+        rates = [0.001 * (k + 1) for k in range(16)]
+        rows: list[Row] = [
+            (setting(score, rate), 0, "finished", value)
+            for score, values in zip(("dot", "bahdanau"), found.tolist(), strict=True)
+            for rate, value in zip(rates, values, strict=True)
+        ]
+        again: list[Row] = [
+            (setting("dot", rates[k]), seed, "finished", float(true[0, k] + rng.normal(0.0, 0.3)))
+            for k in found[0].argsort()[:4]
+            for seed in range(1, 6)
+        ]
+        run = write_run(tmp_path / f"run-{n}", rows)
+        replicates = write_run(tmp_path / f"replicates-{n}", again, configs=[BASE])
+        told += any(" than " in line for line in said([run, replicates], f"{SCORE}=dot", f"{SCORE}=bahdanau"))
+    assert told <= 5  # where its replicates stood for all of their side, 28 were
 
 
 def answer(run: Path, k: int, errors: list[int], lengths: list[int]) -> None:
@@ -162,6 +204,15 @@ def test_different_steps_are_named(tmp_path: Path) -> None:
     assert "not all made the same number of steps: 20 to 1,400" in said([run], "0", "1")
 
 
+def test_answers_lie_below_a_url_with_a_query(tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    run = write_run(tmp_path / "run", SEEDS, storage=f"file://{storage}?use_mmap=true")
+    for k in (4, 5):
+        answer(storage, k, [0, k, 1, 0], [6] * 4)
+    assert "paired over 4 dev examples" in said([run], "0", "1")[-1]
+
+
 def problems(folders: list[Path], a: str, b: str) -> list[str]:
     with pytest.raises(ConfigError) as error:
         said(folders, a, b)
@@ -179,6 +230,15 @@ def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
         f"'attention.score_tpye=dot' {law}; did you mean '{SCORE}'?",
         f"'best' {law}; known: {SCORE}, optimizer.learning_rate",
     ]
+    values = "no trial has that value; known: "
+    assert problems([run], "optimizer.learning_rate", "train.max_steps=999") == [
+        "'optimizer.learning_rate' has no value: write KEY=VALUE, such as optimizer.learning_rate=0.001",
+        f"train.max_steps=999: {values}20",
+    ]
+    assert problems([run], "optimizer.lr_decay_type", f"{SCORE}=?") == [
+        "'optimizer.lr_decay_type' has no value: write KEY=VALUE, such as optimizer.lr_decay_type=",
+        f"{SCORE}=?: {values}bahdanau, dot",
+    ]
     assert problems([run], "0", "2") == ["0 and 2 both name trial-00000, trial-00002, trial-00004"]
 
 
@@ -186,6 +246,12 @@ def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEEDS)
     other = write_run(tmp_path / "other", SEEDS, metric="dev.bleu", corpus={"fingerprint": "g"})
     assert problems([run, other], "0", "1") == [
-        f"{other} ranks by dev.bleu, but {run} by dev.loss",
+        f"{other} ranks by dev.bleu (minimize), but {run} by dev.loss (minimize)",
         f"{other} is of another corpus than {run}: their numbers would not compare",
     ]
+    upwards = write_run(tmp_path / "upwards", SEEDS, goal="maximize")
+    assert problems([run, upwards], "0", "1") == [
+        f"{upwards} ranks by dev.loss (maximize), but {run} by dev.loss (minimize)"
+    ]
+    (tmp_path / "link").symlink_to(run)
+    assert problems([run, tmp_path / "link"], "0", "1") == [f"{run} is named 2 times; a run counts once"]

@@ -278,6 +278,15 @@ def test_several_runs_are_one_study_with_ranges_wide_enough_for_all(tmp_path: Pa
     assert runs.importance()["trials"].max() == 40
 
 
+def test_a_run_without_a_trial_yet_adds_none(tmp_path: Path) -> None:
+    for name in ("begun", "whole"):
+        record(tmp_path / name, by_rate, 3)
+    log = tmp_path / "begun" / "events.jsonl"
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    study = load_many([tmp_path / "begun", tmp_path / "whole"]).to_optuna()
+    assert [t.user_attrs["run"] for t in study.trials] == ["whole"] * 3
+
+
 def test_what_a_run_held_constant_comes_from_its_configurations(tmp_path: Path) -> None:
     """A default, a given value, a spec by the other run's label; NA by the other run's conditions, and its models."""
     record(tmp_path / "wide", by_rate, 8)
