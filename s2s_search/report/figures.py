@@ -5,6 +5,7 @@ stands for a trial carries its row of the trials table as `customdata`; the page
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ FEW_CURVES, MANY_MARKS = 50, 300
 MANY_POINTS = 5_000  # from here on WebGL draws what SVG would take seconds for
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 WIDE = 10  # times the smallest value: from there on an axis is logarithmic
-BETWEEN_AXES, BELOW_AN_AXIS = 14, 45  # letters for which there is room
+BETWEEN_AXES, BELOW_AN_AXIS, LINES = 14, 45, 3  # letters for which there is room, and how often below each other
 JITTER = 0.28  # of the distance between two values
 
 Numbers = Sequence[float | None]
@@ -269,6 +270,14 @@ def _cut(names: Sequence[str], longest: int) -> list[str]:
     return cut if len({*cut}) == len(cut) else list(names)
 
 
+def _wrapped(name: str, width: int) -> str:
+    """A name in lines of so many letters at most, where its words allow it: "Bidirectional<br>RNNEncoder"."""
+    lines = [""]
+    for word in re.findall(r"[A-Z]*[a-z0-9]*[^A-Za-z0-9]*", name):
+        lines[-1:] = [lines[-1] + word] if len(lines[-1] + word) <= width or not lines[-1] else [lines[-1], word]
+    return "<br>".join(map(plain, lines))
+
+
 def _ticks(ticks: Sequence[tuple[float, str]]) -> dict[str, Any]:
     return {"tickvals": [place for place, _ in ticks], "ticktext": [text for _, text in ticks]}
 
@@ -280,8 +289,10 @@ def axis_plot(axis: Axis, metric: str) -> go.Figure:
     figure.update_yaxes(**_scale(axis.points["score"]))
     x = _places(axis)
     if axis.names:
-        names = [plain(name) for name in _cut(axis.names, max(8, BELOW_AN_AXIS // len(axis.names)))]
+        width = max(8, BELOW_AN_AXIS // len(axis.names))
+        names = [_wrapped(name, width) for name in _cut(axis.names, LINES * width)]
         figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4])
+        figure.update_xaxes(tickangle=0, automargin=True)
         figure.update_xaxes(showgrid=False)
     elif axis.range is not None and axis.range.log:
         figure.update_xaxes(type="log", **_ticks(log_ticks(axis.range.low, axis.range.high)))

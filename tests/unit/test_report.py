@@ -447,3 +447,17 @@ def test_sections_hold_for_a_running_search_and_for_goals_that_go_up(tmp_path: P
     assert "`trial-00002` is the best of 2 trials" in conclusions.winner(run)
     assert [section.title for section in sections([run])] == list(SECTIONS)
     assert isinstance(run.importance, pd.DataFrame)
+
+
+@pytest.mark.parametrize(
+    "name, lines",
+    [
+        ("dot", ["dot"]),
+        ("BidirectionalRNNEncoder", ["Bidirectional", "RNNEncoder"]),
+        ("exponential_decay", ["exponential_", "decay"]),
+        ("<i>", ["&lt;i&gt;"]),
+        ("averyveryverylongword", ["averyveryverylongword"]),
+    ],
+)
+def test_long_names_below_an_axis_are_broken_between_words(name: str, lines: list[str]) -> None:
+    assert figures._wrapped(name, 14) == "<br>".join(lines)
