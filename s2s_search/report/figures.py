@@ -273,7 +273,7 @@ def _cut(names: Sequence[str], longest: int) -> list[str]:
 def _wrapped(name: str, width: int) -> str:
     """A name in lines of so many letters at most, where its words allow it: "Bidirectional<br>RNNEncoder"."""
     lines = [""]
-    for word in re.findall(r"[A-Z]*[a-z0-9]*[^A-Za-z0-9]*", name):
+    for word in filter(None, re.findall(r"[A-Z]*[a-z0-9]*[^A-Za-z0-9]*", name)):
         lines[-1:] = [lines[-1] + word] if len(lines[-1] + word) <= width or not lines[-1] else [lines[-1], word]
     return "<br>".join(map(plain, lines))
 
