@@ -174,7 +174,7 @@ def explain(history: History, number: int) -> Iterator[str]:
     metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
     yield f"{name}: {trial.status}" + (f" after step {trial.step}" if trial.reports else ", without a report")
     for key, value in trial.settings.items():
-        yield f"  {key} = {value}"
+        yield f"  {key} = " + ('""' if value == "" else str(value))
     if trial.best is not None:
         yield f"best {metric} {trial.best[metric]:.4g} at step {trial.best['step']}"
     for event in sorted([*trial.decisions, *trial.events], key=lambda event: event["time"]):

@@ -197,6 +197,11 @@ def test_a_name_that_is_none_of_ours_is_left_out(tmp_path: Path, name: str) -> N
     assert list(load_history(tmp_path).trials) == ["trial-00000", "trial-123456"]
 
 
+def test_an_empty_text_is_seen() -> None:
+    history = past(trial(0, **{"optimizer.lr_decay_type": ""}))
+    assert '  optimizer.lr_decay_type = ""' in list(explain(history, 0))
+
+
 def test_a_median_of_too_few_and_the_step_of_a_restart() -> None:
     alone = decision(0, "continue", 2.0, None, of=2)
     lines = list(explain(past(trial(0), report(0, 9, 2.0), alone, restart(0, "lost", step=9)), 0))
