@@ -77,11 +77,15 @@ class Checkpoints:
             return False
         return True
 
-    def newest(self) -> Snapshot | None:
-        """The newest snapshot that can be read, or None; damaged ones are among the problems."""
-        if (last := self._read(LAST)) is not None:
+    def newest(self, unfinished: bool = False) -> Snapshot | None:
+        """The newest snapshot that can be read, or None; damaged ones are among the problems.
+
+        `unfinished` passes over that of the trial's end.
+        """
+        if (last := self._read(LAST)) is not None and not (unfinished and _is_end(last)):
             return last
         others = [snapshot for name in (PREVIOUS, BEST) if (snapshot := self._read(name)) is not None]
+        others = [snapshot for snapshot in others if not (unfinished and _is_end(snapshot))]
         return max(others, key=lambda snapshot: snapshot["step"], default=None)
 
     def _read(self, name: str) -> Snapshot | None:
@@ -120,6 +124,10 @@ class Checkpoints:
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}"
+
+
+def _is_end(snapshot: Snapshot) -> bool:
+    return bool(snapshot["report"]["status"] != "running")
 
 
 def below(place: str | Path, name: str) -> str:

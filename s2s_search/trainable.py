@@ -81,7 +81,7 @@ def _pass_on(
     start, waiting, spent = math.nan, 0.0, 0.0
     if before is not None:
         spent = before["report"]["seconds"] + before["report"]["snapshot_seconds"]
-    if before is not None and ("exploited" not in before or before["report"]["status"] != "running"):
+    if before is not None and "exploited" not in before:
         _report(name, before["report"] | {"start_seconds": 0.0, "waiting_seconds": 0.0}, checkpoints, pausing)
     for report in reports:
         metrics = guarded(report.metrics)
@@ -109,7 +109,8 @@ def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausin
 def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints, goal: str) -> dict[str, Any] | None:
     """The snapshot to go on from: the trial's own newest, or that of another whose weights Tune gave it (pbt).
 
-    What is taken over is kept at once, so that it is taken over once.
+    What is taken over is kept at once, so that it is taken over once. It has steps left to make with the new settings:
+    where the other has only the snapshot of its end, the trial goes on from its own newest that is none.
     """
     own, given = checkpoints.newest(), tune.get_checkpoint()
     if given is None:
@@ -118,12 +119,13 @@ def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints, 
         reference = json.loads(Path(place, REFERENCE).read_text())
     if reference["trial"] == name or (own is not None and own.get("exploited") == reference):
         return own
-    other = Checkpoints(below(str(folder), reference["trial"])).newest()
-    if other is None:
+    other = Checkpoints(below(str(folder), reference["trial"]))
+    start = other.newest(unfinished=True) or checkpoints.newest(unfinished=True)
+    if start is None:
         return own
     worst = math.inf if goal == "minimize" else -math.inf
     best = worst if own is None else own["best"]
-    taken = other | {"exploited": reference, "best": best}
+    taken = start | {"exploited": reference, "best": best}
     checkpoints.save(taken, is_best=False)
     return taken
 

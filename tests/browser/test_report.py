@@ -242,10 +242,12 @@ def test_a_theme_that_was_chosen_outlasts_a_change_of_the_systems(browser: Any, 
     reader = Reader(browser, report, color_scheme="light")
     theme = "document.documentElement.dataset.theme"
     reader.page.emulate_media(color_scheme="dark")
-    assert reader.page.evaluate(theme) == "dark"
+    reader.page.wait_for_function(f"{theme} === 'dark'")  # the page hears of it a little later
     reader.page.get_by_role("button", name="Light page").click()
     for scheme in ("light", "dark"):
         reader.page.emulate_media(color_scheme=scheme)
+        reader.page.wait_for_function(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        reader.page.wait_for_timeout(200)
         assert reader.page.evaluate(theme) == "light"
     reader.page.close()
 

@@ -36,6 +36,22 @@ def test_the_newest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None
     assert not any((tmp_path / "trial").iterdir())
 
 
+@pytest.mark.parametrize("kept, step", [(["last.pt", "previous.pt", "best.pt"], 20), (["best.pt"], None)])
+def test_what_another_trial_takes_over_has_steps_left_to_make(
+    tmp_path: Path, kept: list[str], step: int | None
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for number, status in [(10, "running"), (20, "running"), (30, "finished")]:
+        report = {"step": number, "status": status}
+        assert checkpoints.save(snapshot(number) | {"report": report}, is_best=status == "finished")
+    for path in tmp_path.iterdir():
+        path.unlink() if path.name not in kept else None
+    newest, taken = checkpoints.newest(), checkpoints.newest(unfinished=True)
+    assert newest is not None
+    assert newest["step"] == 30
+    assert (taken and taken["step"]) == step
+
+
 def test_answers_are_of_the_best_and_outlive_its_weights(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(snapshot(10), True, answers(10))
