@@ -74,9 +74,9 @@ class Standing:
         elif kind == "exploit" and trial in self.started:
             self.started[trial] = event
         elif kind == "note":
-            self.note = event["message"]
+            self.note = event["message"] or ""
         elif kind == "wait":
-            self.waiting = event["message"]
+            self.waiting = event["message"] or ""
         elif kind == "resume":
             self._resume(event)
         elif kind == "status":

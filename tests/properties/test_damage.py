@@ -124,6 +124,7 @@ def write_run(folder: Path) -> list[bytes]:
         {"event": "status", **trial, "status": "finished"},
         {"event": "trial", "trial": "trial-00001", "settings": {}, "config": {}},
         {"event": "note", "message": "no room", **trial},
+        {"event": "wait", "message": "no node"},
         {"event": "status", "trial": "trial-00001", "status": "failed", "message": "ValueError: 1"},
         {"event": "trial", "trial": "trial-00002", "settings": settings, "config": {}},
         {"event": "status", "trial": "trial-00002", "status": "stopped"},
