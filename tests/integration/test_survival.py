@@ -201,6 +201,7 @@ def test_a_search_whose_driver_is_killed_again_and_again(calm: results.Results, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path: Path) -> None:
     """With SOAK=1 the driver of a longer search is killed ten times, else of a shorter one four times."""
     kills, trials, steps = (10, 12, 3000) if "SOAK" in os.environ else (4, 8, 900)
