@@ -168,7 +168,7 @@ def resume_search(
     made again from the log, so that scheduler and sampler are where they were. `trials` is a new number of trials to
     draw in all, `again` names statuses of trials to run again (failed, out_of_memory, lost), hours and gpu_hours are
     new budgets, `log` the tools that hear of what is left, None: those that heard so far. Where nothing is left to do
-    nothing is changed.
+    nothing is changed, but that a search which was killed at its very end is finished.
 
     Raises:
         ConfigError: no run folder, or one that another search uses, or the corpus is not the same.

@@ -253,8 +253,8 @@ class Survival:
 def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
     """Where trials end ideally, as numbers of trials by step: what is known before any has.
 
-    ASHA passes on a fixed share in the long run, and more of the first trials, for it compares them
-    with few: so this counts as much as IDEAL trials. With others all trials come to the end; that counts as one.
+    ASHA passes on a fixed share in the long run, and more of the first trials, for it compares them with few: so this
+    counts as much as IDEAL trials. With others all trials come to the end; that counts as one.
     """
     number, step, factor = 1.0, _amount(scheduler.get("grace_steps")), _amount(scheduler.get("reduction_factor"))
     if scheduler.get("name") == "asha" and step >= 1 and factor > 1:
