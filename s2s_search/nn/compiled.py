@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 6  # of loops.c
+VERSION = 7  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
 
 
@@ -33,6 +33,10 @@ class Blas(Arguments):
     """torch's matrix product and its threads."""
 
     _fields_ = fields("gemm threads")
+
+
+class Product(Arguments):
+    _fields_ = fields("n k m a_row a_column b_row b_column start_row c_row a b start c")
 
 
 class Cell(Arguments):
@@ -93,6 +97,11 @@ def usable(tensor: Tensor) -> bool:
     return hasattr(BLAS, TYPES[tensor.dtype][1])
 
 
+def multiplies_sooner() -> bool:
+    """Whether `multiply` is sooner than torch: only on one thread, and on processors that torch's BLAS underrates."""
+    return LIBRARY is not None and torch.get_num_threads() == 1 and bool(LIBRARY.product_pays())
+
+
 def function(name: str, dtype: torch.dtype) -> Any:
     return getattr(LIBRARY, f"{name}_{TYPES[dtype][0]}")
 
@@ -123,6 +132,16 @@ def run(
         ctypes.c_int64(len(rows)),
         (ctypes.c_int64 * len(rows))(*rows),
     )
+
+
+def multiply(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Makes out [N, M] = start + a b, for a [N, K], b [K, M] and start [N, M] or [M], or None for zeros."""
+    (n, k), m = a.shape, b.shape[1]
+    start_row = start.stride(0) if start is not None and start.dim() == 2 else 0
+    steps = {"a_row": a.stride(0), "a_column": a.stride(1), "b_row": b.stride(0), "b_column": b.stride(1)}
+    steps |= {"start_row": start_row, "c_row": out.stride(0)}
+    product = Product(n=n, k=k, m=m, **steps, a=a, b=b, start=start, c=out)
+    function("product", a.dtype)(ctypes.byref(product))
 
 
 def greedy(dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction) -> None:

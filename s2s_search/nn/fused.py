@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from s2s_search.nn import compiled
+from s2s_search.nn.products import addmm, mm
 
 ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
 
@@ -123,7 +124,7 @@ class Steps:
         self.ids: Tensor | None = None
         self.table: Tensor | None = None
         if self.tokens is not None:
-            self.ids, self.table = self.tokens.ids.contiguous(), torch.addmm(biases, self.tokens.table, x_weights)
+            self.ids, self.table = self.tokens.ids.contiguous(), addmm(biases, self.tokens.table, x_weights)
         steps = 1 if self.table is not None and not self.kept else len(self.rows)
         self.gates = biases.new_empty(steps, batch, self.GATES * self.units)
         if self.ids is not None and self.table is not None:
@@ -132,9 +133,9 @@ class Steps:
         elif x is None:
             self.gates.copy_(biases)
         elif self.flat.index is None:
-            torch.addmm(biases, self.flat(x), x_weights, out=self.gates.flatten(0, 1))
+            addmm(biases, self.flat(x), x_weights, out=self.gates.flatten(0, 1))
         else:
-            self.gates.flatten(0, 1).index_copy_(0, self.flat.index, torch.addmm(biases, self.flat(x), x_weights))
+            self.gates.flatten(0, 1).index_copy_(0, self.flat.index, addmm(biases, self.flat(x), x_weights))
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         """Makes the buffers of what the steps make, with the state before the first one."""
@@ -244,15 +245,15 @@ class Steps:
         d_gates = self.flat(self.gates)
         d_x, d_input_weights = None, torch.empty_like(self.input_weights)
         if self.x is not None:
-            d_x = self.flat.spread(d_gates @ self.input_weights[: self.x_size].t()).view_as(self.x)
+            d_x = self.flat.spread(mm(d_gates, self.input_weights[: self.x_size].t())).view_as(self.x)
             if self.tokens is None:
-                torch.mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
+                mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
             else:
                 d_table = d_gates.new_zeros(len(self.tokens.table), d_gates.shape[1])
                 d_table.index_add_(0, self.flat(self.tokens.ids), d_gates)
-                torch.mm(self.tokens.table.t(), d_table, out=d_input_weights[: self.x_size])
+                mm(self.tokens.table.t(), d_table, out=d_input_weights[: self.x_size])
         if self.below is not None:
-            torch.mm(self.flat(self.below).t(), d_gates, out=d_input_weights[self.x_size :])
+            mm(self.flat(self.below).t(), d_gates, out=d_input_weights[self.x_size :])
         return d_x, [d_input_weights, *self.d_recurrent_weights(d_gates), d_gates.sum(0)]
 
 
@@ -334,7 +335,7 @@ class LSTMSteps(Steps):
         return self.d_c, self.d_output[-1 if self.reverse else 0]
 
     def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
-        return (self.flat(self.previous(self.output)).t() @ d_gates,)
+        return (mm(self.flat(self.previous(self.output)).t(), d_gates),)
 
 
 class GRUSteps(Steps):
@@ -406,7 +407,8 @@ class GRUSteps(Steps):
 
     def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
         d_r_and_u, d_c = d_gates[:, : 2 * self.units], d_gates[:, 2 * self.units :]
-        return self.flat(self.previous(self.output)).t() @ d_r_and_u, self.flat(self.reset_h).t() @ d_c
+        h, reset_h = self.flat(self.previous(self.output)), self.flat(self.reset_h)
+        return mm(h.t(), d_r_and_u), mm(reset_h.t(), d_c)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from s2s_search.nn import compiled
 from s2s_search.nn.fused import Recurrence, Rows, Steps, Tokens, at_each_step, buffer, for_each_step, keep, taken
+from s2s_search.nn.products import mm
 
 
 class AttentionSteps:
@@ -172,7 +173,7 @@ class AdditiveSteps(AttentionSteps):
         return compiled.Attention(**given, **gradients)
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
-        d_weights = (queries.flatten(0, 1).t() @ self.d_query_part.flatten(0, 1)).mul_(2.0)
+        d_weights = mm(queries.flatten(0, 1).t(), self.d_query_part.flatten(0, 1)).mul_(2.0)
         return self.d_keys * (self.twice_v * 2.0), None, d_weights, self.d_v * 2.0
 
 

@@ -11,6 +11,7 @@ from s2s_search.nn.decoders import AttentionDecoder
 from s2s_search.nn.fused import Recurrence, Steps
 from s2s_search.nn.fused_attention import AttentionSteps
 from s2s_search.nn.models import Encoding, Seq2Seq
+from s2s_search.nn.products import addmm
 from s2s_search.nn.stepping import ROWS_OF_A_TABLE
 
 
@@ -75,7 +76,7 @@ def one_step_of_layers(
         table, looked_up = others[-1].unsqueeze(0), torch.zeros_like(ids)
         if not layers:
             of_embedding, input_weights = input_weights.tensor_split([embeddings.shape[1]])
-            table, looked_up = torch.addmm(others[-1], embeddings, of_embedding), ids
+            table, looked_up = addmm(others[-1], embeddings, of_embedding), ids
         step = recurrence.steps([len(ids)], None, below, (input_weights, *others), state, differentiable=False)
         step.table, step.ids, below = table, looked_up, step.output[1:]
         layers.append(step)

@@ -3,8 +3,7 @@
    B rows of the batch, of which step t computes the first rows[t] · S source positions · H cell units · M memory units ·
    A attention units. All arrays lie in rows, time first: a state buffer is [T + 1, B, H], gates are [T, B, G].
 
-   The file is compiled for float and for double: it includes itself. Matrix products are torch's own, by BLAS' address; on one
-   thread of a processor with vectors of 512 bits those of the panels below, which are sooner for the few rows of a batch. */
+   The file is compiled for float and for double: it includes itself. */
 
 #ifndef REAL
 
@@ -13,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 6 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 7 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -39,10 +38,22 @@
 #define VECTOR_BYTES 64
 #define PANEL (2 * VECTOR_BYTES / (int64_t)sizeof(REAL)) /* columns */
 #define TILE 14                                         /* rows: 28 of the 32 registers hold sums */
+#define DEPTH 256                                       /* of a product at a time: its panel fits the cache of first level */
+#define HEIGHT (32 * TILE)                              /* likewise: its left factor fits the cache of second level */
 #define PAGE 4096                                       /* rows as far apart as this push each other out of the cache */
 #endif
 
 EXPORTED int64_t version(void) { return VERSION; }
+
+/* Whether products of panels are sooner than BLAS over many rows too: for AMD, torch's has vectors of 256 bits at most. */
+EXPORTED int64_t product_pays(void)
+{
+#ifdef PANELS
+    return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f");
+#else
+    return 0;
+#endif
+}
 
 /* exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, and exp(r) by its series; arithmetic without branches, so that it vectorises. */
 INLINED float exponential_float(float x)
@@ -87,6 +98,7 @@ INLINED double exponential_double(double x) { return exp(x); }
 #define attention_t NAME(attention_t)
 #define prediction_t NAME(prediction_t)
 #define factor_t NAME(factor_t)
+#define product_t NAME(product_t)
 #define factors_t NAME(factors_t)
 #define vector_t NAME(vector_t)
 #define factor NAME(factor)
@@ -95,9 +107,6 @@ INLINED double exponential_double(double x) { return exp(x); }
 #define softmax NAME(softmax)
 #define inner NAME(inner)
 #define add_scaled NAME(add_scaled)
-
-typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *, const REAL *, const REAL *,
-                       const int *, const REAL *, const int *, const REAL *, REAL *, const int *);
 
 /* A layer of cells (Steps of fused.py). What is made by step t is row t + after of a state buffer, from row t + before.
    Gates may hold fewer steps than there are, inside and half_tanh fewer rows: then the last ones, row t being t % rows. */
@@ -141,140 +150,7 @@ typedef struct {
     REAL *mixed, *logits;                                /* [B, H] and [B, V] */
 } prediction_t;
 
-/* --- matrix products --- */
-
-/* BLAS, and how many threads it uses: panels are for one. */
-typedef struct {
-    gemm_t gemm;
-    int64_t threads;
-} blas_t;
-
-/* The right factor of many products: b [k, m] or with "T" the transpose of b [m, k]. Where it is made of panels, these are
-   [m / PANEL, k, PANEL], zero past the last column, and `copy` has room for a left factor. */
-typedef struct {
-    const blas_t *blas;
-    const char *transpose;
-    int64_t k, m;
-    const REAL *b;
-    REAL *panels, *copy;
-} factor_t;
-
-#ifdef PANELS
-
-typedef REAL vector_t __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
-
-/* The panels of a factor of products with up to n rows; none where the processor or the memory does not suffice. */
-static void NAME(make_panels)(factor_t *factor, int64_t n)
-{
-    const int64_t k = factor->k, m = factor->m, panels = (m + PANEL - 1) / PANEL, line = VECTOR_BYTES / (int64_t)sizeof(REAL);
-    const size_t size = (size_t)(panels * k * PANEL + n * (k + line)) * sizeof(REAL);
-    if (factor->blas->threads == 1 && __builtin_cpu_supports("avx512f"))
-        factor->panels = aligned_alloc(VECTOR_BYTES, size + -size % VECTOR_BYTES);
-    if (!factor->panels) return;
-    factor->copy = factor->panels + panels * k * PANEL;
-    for (int64_t j = 0; j < m; j += PANEL) {
-        REAL *restrict panel = factor->panels + j * k;
-        const int64_t columns = m - j < PANEL ? m - j : PANEL;
-        if (columns < PANEL) memset(panel, 0, (size_t)(k * PANEL) * sizeof(REAL));
-        if (*factor->transpose == 'N') {
-            for (int64_t i = 0; i < k; i++) memcpy(panel + i * PANEL, factor->b + i * m + j, (size_t)columns * sizeof(REAL));
-            continue;
-        }
-        for (int64_t first = 0; first < k; first += line) /* a cache line at a time */
-            for (int64_t c = 0; c < columns; c++)
-                for (int64_t i = first; i < first + line && i < k; i++) panel[i * PANEL + c] = factor->b[(j + c) * k + i];
-    }
-}
-
-/* c [count, PANEL] += a [count, k] panel. */
-INLINED void NAME(tile)(int64_t count, int64_t k, const REAL *a, int64_t a_row, const REAL *panel, REAL *c, int64_t c_row)
-{
-    const int64_t half = PANEL / 2;
-    vector_t left[TILE], right[TILE];
-    for (int64_t i = 0; i < count; i++) {
-        left[i] = *(const vector_t *)(c + i * c_row);
-        right[i] = *(const vector_t *)(c + i * c_row + half);
-    }
-    for (int64_t q = 0; q < k; q++, panel += PANEL) {
-        const vector_t panel_left = *(const vector_t *)panel, panel_right = *(const vector_t *)(panel + half);
-        for (int64_t i = 0; i < count; i++) {
-            left[i] += a[i * a_row + q] * panel_left;
-            right[i] += a[i * a_row + q] * panel_right;
-        }
-    }
-    for (int64_t i = 0; i < count; i++) {
-        *(vector_t *)(c + i * c_row) = left[i];
-        *(vector_t *)(c + i * c_row + half) = right[i];
-    }
-}
-
-/* `tile` for each count of rows on its own, so that all sums are in registers. */
-PANELS static void NAME(tiles)(int64_t count, int64_t k, const REAL *a, int64_t a_row, const REAL *panel, REAL *c,
-                               int64_t c_row)
-{
-#define COUNT(n)                                        \
-    case n:                                             \
-        NAME(tile)(n, k, a, a_row, panel, c, c_row);    \
-        break;
-    switch (count) {
-        COUNT(1) COUNT(2) COUNT(3) COUNT(4) COUNT(5) COUNT(6) COUNT(7)
-        COUNT(8) COUNT(9) COUNT(10) COUNT(11) COUNT(12) COUNT(13) COUNT(14)
-    }
-#undef COUNT
-}
-
-static void NAME(multiply_panels)(const factor_t *factor, int64_t n, const REAL *a, int64_t a_row, REAL *c, int64_t c_row)
-{
-    const int64_t k = factor->k, m = factor->m, copy_row = k + VECTOR_BYTES / (int64_t)sizeof(REAL);
-    if (a_row * (int64_t)sizeof(REAL) % PAGE == 0) {
-        for (int64_t i = 0; i < n; i++) memcpy(factor->copy + i * copy_row, a + i * a_row, (size_t)k * sizeof(REAL));
-        a = factor->copy, a_row = copy_row;
-    }
-    for (int64_t j = 0; j < m; j += PANEL) {
-        const REAL *panel = factor->panels + j * k;
-        int64_t count, left = (n + TILE - 1) / TILE;
-        for (int64_t i = 0; i < n; i += count, left--) {
-            count = (n - i + left - 1) / left;
-            REAL *part = c + i * c_row + j;
-            if (m - j >= PANEL) {
-                NAME(tiles)(count, k, a + i * a_row, a_row, panel, part, c_row);
-                continue;
-            }
-            REAL sums[TILE * PANEL] = {0};
-            NAME(tiles)(count, k, a + i * a_row, a_row, panel, sums, PANEL);
-            for (int64_t r = 0; r < count; r++)
-                for (int64_t l = 0; l < m - j; l++) part[r * c_row + l] += sums[r * PANEL + l];
-        }
-    }
-}
-
-#endif
-
-/* A factor of products with up to n rows. */
-static factor_t factor(const blas_t *blas, const char *transpose, int64_t n, int64_t k, int64_t m, const REAL *b)
-{
-    factor_t made = {blas, transpose, k, m, b, 0, 0};
-#ifdef PANELS
-    if (b) NAME(make_panels)(&made, n);
-#endif
-    return made;
-}
-
-/* c [n, m] += a [n, k] b, where a row of a and of c is `a_row` and `c_row` numbers long. */
-static void multiply(const factor_t *b, int64_t n, const REAL *a, int64_t a_row, REAL *c, int64_t c_row)
-{
-#ifdef PANELS
-    if (b->panels) {
-        NAME(multiply_panels)(b, n, a, a_row, c, c_row);
-        return;
-    }
-#endif
-    /* BLAS counts columns first, hence the order of a and b. */
-    const int rows = (int)n, inner_size = (int)b->k, columns = (int)b->m, a_step = (int)a_row, c_step = (int)c_row;
-    const REAL one = 1;
-    b->blas->gemm(b->transpose, "N", &columns, &rows, &inner_size, &one, b->b,
-                  *b->transpose == 'T' ? &inner_size : &columns, a, &a_step, &one, c, &c_step);
-}
+#include "products.h"
 
 INLINED REAL sigmoid(REAL x) { return 1 / (1 + NAME(exponential)(-x)); }
 
@@ -776,6 +652,7 @@ EXPORTED void NAME(greedy)(const blas_t *blas, cell_t *cells, int64_t count, att
 #undef attention_t
 #undef prediction_t
 #undef factor_t
+#undef product_t
 #undef factors_t
 #undef vector_t
 #undef factor

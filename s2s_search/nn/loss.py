@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from s2s_search.nn.products import addmm, mm
+
 
 def cross_entropy(
     targets: Tensor, live: Tensor, outputs: Tensor, contexts: Tensor | None, mix: nn.Linear | None, logits: nn.Linear
@@ -41,9 +43,10 @@ class CrossEntropy(torch.autograd.Function):
         hidden = outputs
         if contexts is not None and mix_weight is not None and mix_bias is not None:
             of_output, of_context = torch.split(mix_weight, [outputs.shape[1], contexts.shape[1]], dim=1)
-            hidden = torch.addmm(mix_bias, outputs, of_output.t()).addmm_(contexts, of_context.t())
+            hidden = addmm(mix_bias, outputs, of_output.t())
+            addmm(hidden, contexts, of_context.t(), out=hidden)
             hidden.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)  # on a CPU sooner than tanh
-        logits = torch.addmm(bias, hidden, weight.t())
+        logits = addmm(bias, hidden, weight.t())
         log_p = torch.log_softmax(logits, dim=-1, out=logits)
         targets = targets.unsqueeze(1)
         loss = -(log_p.gather(1, targets).squeeze(1) * live).sum()
@@ -56,12 +59,12 @@ class CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         weight, outputs, contexts, mix_weight, hidden, d_logits = ctx.saved_tensors
-        d_hidden = (d_logits @ weight).mul_(d_loss)
-        d_weight, d_bias = (d_logits.t() @ hidden).mul_(d_loss), d_logits.sum(0).mul_(d_loss)
+        d_hidden = mm(d_logits, weight).mul_(d_loss)
+        d_weight, d_bias = mm(d_logits.t(), hidden).mul_(d_loss), d_logits.sum(0).mul_(d_loss)
         if contexts is None:
             return None, None, d_weight, d_bias, d_hidden
         d_mixed = torch.ops.aten.tanh_backward(d_hidden, hidden)
         of_output, of_context = mix_weight.split([outputs.shape[1], contexts.shape[1]], dim=1)
-        d_mix_weight = torch.cat([d_mixed.t() @ outputs, d_mixed.t() @ contexts], dim=1)
-        d_inputs = d_mixed @ of_output, d_mixed @ of_context
+        d_mix_weight = torch.cat([mm(d_mixed.t(), outputs), mm(d_mixed.t(), contexts)], dim=1)
+        d_inputs = mm(d_mixed, of_output), mm(d_mixed, of_context)
         return None, None, d_weight, d_bias, *d_inputs, d_mix_weight, d_mixed.sum(0)

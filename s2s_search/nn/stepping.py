@@ -17,6 +17,7 @@ from s2s_search.nn.cells import Cell, State
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder
 from s2s_search.nn.encoders import EncoderOutput
 from s2s_search.nn.models import Encoding, Seq2Seq
+from s2s_search.nn.products import addmm, mm
 
 # A table pays when the vocabulary is not much larger than the rows of a step: they look up a few tens of times.
 ROWS_OF_A_TABLE = 10
@@ -83,7 +84,7 @@ class PreparedStepper:
         self.of_embedding, of_extra, of_context = first.input_weights.tensor_split([width, width + extra_width])
         self.table: Tensor | None = None
         if len(self.embeddings) <= ROWS_OF_A_TABLE * beams * len(encoding.encoder_output.outputs):
-            self.table = torch.addmm(first.biases, self.embeddings, self.of_embedding)
+            self.table = addmm(first.biases, self.embeddings, self.of_embedding)
         self.constant = None if encoding.extra is None else (encoding.extra @ of_extra).unsqueeze(1)  # [B, 1, gates]
         self.weights, self.biases = decoder.logits.weight.t(), decoder.logits.bias.detach()
         self.attention: PreparedAttention | None = None
@@ -102,22 +103,22 @@ class PreparedStepper:
             projected = self.table.index_select(0, ids)
         else:
             first = self.layers[0]
-            projected = torch.addmm(first.biases, self.embeddings.index_select(0, ids), self.of_embedding)
+            projected = addmm(first.biases, self.embeddings.index_select(0, ids), self.of_embedding)
         if self.constant is not None:
             projected.view(-1, self.beams, projected.shape[1]).add_(self.constant)
         if self.attention is None:
             y, state = self.run_layers(projected, state)
-            return torch.addmm(self.biases, y, self.weights), state, None
+            return addmm(self.biases, y, self.weights), state, None
         y, state = self.run_layers(self.attention.add_context(0, projected, state[-1]), state[:-1])
         seen, weights = self.attention(y)
-        mix = self.attention.add_context(1, torch.addmm(self.mix_biases, y, self.mix_of_y), seen)
-        return torch.addmm(self.biases, mix.sigmoid_(), self.weights), (*state, seen), weights
+        mix = self.attention.add_context(1, addmm(self.mix_biases, y, self.mix_of_y), seen)
+        return addmm(self.biases, mix.sigmoid_(), self.weights), (*state, seen), weights
 
     def run_layers(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
         states = self.cell.layer_states(state)
         y, new = self.layers[0].step(projected, states[0])
         for layer, layer_state in zip(self.layers[1:], states[1:], strict=True):
-            y, layer_state = layer.step(torch.addmm(layer.biases, y, layer.input_weights), layer_state)
+            y, layer_state = layer.step(addmm(layer.biases, y, layer.input_weights), layer_state)
             new += layer_state
         return y, new
 
@@ -157,7 +158,7 @@ class LSTMLayer(Layer):
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
         c, h = state
-        i, j, f, o = projected.addmm_(h, self.recurrent_weights).sigmoid_().chunk(4, dim=-1)
+        i, j, f, o = addmm(projected, h, self.recurrent_weights, out=projected).sigmoid_().chunk(4, dim=-1)
         c = (f * c).addcmul_(i, j, value=2.0).sub_(i)
         h = (2.0 * c).sigmoid_().mul_(o).mul_(2.0).sub_(o)
         return h, (c, h)
@@ -198,11 +199,11 @@ class PreparedAttention:
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what `add_context` takes, and the weights [B * K, S], for queries [B * K, H]."""
-        query = query.view(-1, self.beams, query.shape[1])
         if self.v is None or self.weight is None:
-            scores = torch.baddbmm(self.biases, query, self.keys)
+            scores = torch.baddbmm(self.biases, query.view(-1, self.beams, query.shape[1]), self.keys)
         else:
-            scores = (self.keys + (query @ self.weight).unsqueeze(2)).sigmoid_() @ self.v + self.biases
+            projected = mm(query, self.weight).view(-1, self.beams, 1, self.weight.shape[1])
+            scores = (self.keys + projected).sigmoid_() @ self.v + self.biases
         weights = torch.softmax(scores, dim=-1)
         seen = weights @ self.values if self.projected_values is None else weights
         return seen.flatten(0, 1), weights.flatten(0, 1)
@@ -210,7 +211,7 @@ class PreparedAttention:
     def add_context(self, k: int, to: Tensor, seen: Tensor) -> Tensor:
         """Adds context W to a tensor [B * K, ...], for W the matrix number k."""
         if self.projected_values is None:
-            return to.addmm_(seen, self.matrices[k])
+            return addmm(to, seen, self.matrices[k], out=to)
         by_source = to.view(-1, self.beams, to.shape[1])
         by_source.baddbmm_(seen.view(-1, self.beams, seen.shape[1]), self.projected_values[k])
         return to

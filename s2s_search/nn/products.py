@@ -1,0 +1,54 @@
+"""Matrix products over many rows: torch's, or on one thread of a CPU those of products.h where they are sooner."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from s2s_search.nn import compiled
+
+ENOUGH = 250_000  # products of two numbers: of fewer, the call costs what it saves
+
+
+def mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a b for a [N, K] and b [K, M]."""
+    return torch.mm(a, b, out=out) if in_torch(a, b) else multiplied(None, a, b, out)
+
+
+def addmm(start: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """start + a b for a [N, K], b [K, M] and start [N, M] or [M]; `out` may be `start`."""
+    return torch.addmm(start, a, b, out=out) if in_torch(a, b) else multiplied(start, a, b, out)
+
+
+def in_torch(a: Tensor, b: Tensor) -> bool:
+    """Whether torch is as soon, or alone knows how: the others want a step of 1 in the rows or in the columns."""
+    if a.numel() * b.shape[1] < ENOUGH or not (compiled.usable(a) and compiled.multiplies_sooner()):
+        return True
+    return 1 not in a.stride() or 1 not in b.stride()
+
+
+def multiplied(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+    if out is None and torch.is_grad_enabled():
+        made: Tensor = Product.apply(start, a, b)  # type: ignore[no-untyped-call]
+        return made
+    made = a.new_empty(len(a), b.shape[1]) if out is None else out
+    compiled.multiply(start, a, b, made)
+    return made
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, start: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.start = None if start is None else start.dim()
+        return multiplied(start, a, b, None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_made: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        d_made = d_made.contiguous()
+        d_start = d_made.sum(0) if ctx.start == 1 else d_made if ctx.start == 2 else None
+        _, of_a, of_b = ctx.needs_input_grad
+        return d_start, mm(d_made, b.t()) if of_a else None, mm(a.t(), d_made) if of_b else None
