@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from unittest import mock
 
@@ -59,10 +60,8 @@ def forced(name: str, beam: int, rounds: int) -> dict[str, object]:
     made = trial(WORKS[name])
     corpus, model = made.corpus, made.model.eval()
     model.end_id = -1
-    batches = evaluation_batches(corpus.train, corpus.source_vocab, corpus.target_vocab, BATCH, BATCH * BATCHES)[
-        :BATCHES
-    ]
-    sources = [(batch.source_ids, batch.source_lengths) for batch, _ in batches]
+    batches = evaluation_batches(corpus.train, corpus.source_vocab, corpus.target_vocab, BATCH, BATCH * BATCHES)
+    sources = [(batch.source_ids, batch.source_lengths) for batch, _ in islice(batches, BATCHES)]
     run = partial(decode_all, model, sources, beam)
     seconds = take_turns({"now": run, "plain": partial(plainly, run)}, rounds)
     now = statistics.median(seconds["now"])

@@ -4,6 +4,7 @@ Commands run in fresh processes, in processor time; trials in the processes of r
 and in processor time.
 """
 
+import ctypes
 import multiprocessing
 import os
 import statistics
@@ -153,8 +154,9 @@ def trial_memory(folder: Path) -> Iterator[Row]:
     """Of two trials side by side, beyond what the process of each took with the same model after a step on one pair."""
     rows = search(folder / "memory", weighed, steps=400, cpu=1, trials=2, examples=0).reports
     for name in WEIGHED:
-        own, shared = (", ".join(f"{mb:.1f}" for mb in rows[f"{kind} {name}"]) for kind in ("own", "shared"))
-        yield {"what": f"memory of two trials, {name}", "MB": own, "MB, part of shared": shared}
+        kinds = {"own": "MB", "held": "MB, held between steps", "shared": "MB, part of shared"}
+        of_kinds = {kinds[kind]: ", ".join(f"{mb:.1f}" for mb in rows[f"{kind} {name}"]) for kind in kinds}
+        yield {"what": f"memory of two trials, {name}", **of_kinds}
 
 
 WEIGHED = ("a step on a long batch", "and 400 steps", "and an evaluation")
@@ -186,10 +188,18 @@ def weighed(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report]:
 
 
 def memory() -> dict[str, float]:
-    """The MB of this process alone, without libraries, and its part of the memory that Ray shares between processes."""
-    lines = [line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]]
-    mb = {name: int(kilobytes) / 1024 for name, kilobytes, _ in lines}
-    return {"own": mb["Anonymous:"], "shared": mb["Pss_Shmem:"]}
+    """The MB of this process alone, without libraries, and its part of the memory that Ray shares between processes.
+
+    A trial keeps freed memory for the buffers of its next step; `held` is without it.
+    """
+
+    def mb() -> dict[str, float]:
+        lines = [line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]]
+        return {name: int(kilobytes) / 1024 for name, kilobytes, _ in lines}
+
+    kept = mb()
+    ctypes.CDLL(None).malloc_trim(0)
+    return {"own": kept["Anonymous:"], "held": mb()["Anonymous:"], "shared": kept["Pss_Shmem:"]}
 
 
 # --- threads ---

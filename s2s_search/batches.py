@@ -139,7 +139,7 @@ def _cut(indices: Indices, size: int) -> list[Indices]:
 
 def evaluation_batches(
     split: Split, source_vocab: Vocabulary, target_vocab: Vocabulary, batch_size: int, examples: int = 0
-) -> list[tuple[Batch, Indices]]:
+) -> Iterator[tuple[Batch, Indices]]:
     """Batches of the whole split, sorted by length and not sliced, each with the indices of its pairs.
 
     With `examples` above 0, of that many groups only, chosen once and for all: a smaller part lies in a larger one.
@@ -150,5 +150,5 @@ def evaluation_batches(
         chosen[split.groups[group] : split.groups[group + 1]] = True
     pairs = np.flatnonzero(chosen)
     sources, targets = np.diff(split.source_offsets)[pairs], np.diff(split.target_offsets)[pairs]
-    batches = _cut(pairs[np.lexsort((targets, sources))], batch_size)
-    return [(make_batch(split, indices, source_vocab, target_vocab), indices) for indices in batches]
+    for indices in _cut(pairs[np.lexsort((targets, sources))], batch_size):
+        yield make_batch(split, indices, source_vocab, target_vocab), indices

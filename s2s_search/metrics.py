@@ -13,6 +13,8 @@ from rapidfuzz.distance.Levenshtein import distance
 
 Tokens = Sequence[Hashable]
 
+LINES_AT_ONCE = 512
+
 
 class Edits(NamedTuple):
     """What separates each of N predictions from its nearest reference, and that reference's length.
@@ -62,13 +64,22 @@ def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     def line(tokens: Tokens) -> str:
         return " ".join(names.setdefault(token, str(len(names))) for token in tokens)
 
-    most = max(map(len, references))
-    hypotheses, rows = [], []
-    for prediction, answers in zip(predictions, references, strict=True):
-        hypotheses.append(line(prediction))
-        rows.append([*map(line, answers), *[None] * (most - len(answers))])
-    score = _sacrebleu().corpus_score(hypotheses, list(zip(*rows, strict=True)))
-    return float(score.score)
+    metric, most = _sacrebleu(), max(map(len, references))
+    pairs = list(zip(predictions, references, strict=True))
+    matched, counted = [0] * metric.max_ngram_order, [0] * metric.max_ngram_order
+    predicted_length = reference_length = 0
+    for first in range(0, len(pairs), LINES_AT_ONCE):  # all lines at once would take megabytes
+        part = pairs[first : first + LINES_AT_ONCE]
+        rows = [[*map(line, answers), *[None] * (most - len(answers))] for _, answers in part]
+        score = metric.corpus_score([line(prediction) for prediction, _ in part], list(zip(*rows, strict=True)))
+        matched = [a + b for a, b in zip(matched, score.counts, strict=True)]
+        counted = [a + b for a, b in zip(counted, score.totals, strict=True)]
+        predicted_length += score.sys_len
+        reference_length += score.ref_len
+    whole = metric.compute_bleu(
+        matched, counted, predicted_length, reference_length, metric.smooth_method, metric.smooth_value
+    )
+    return float(whole.score)
 
 
 def bleu_signature(reference_counts: Iterable[int] = (1,)) -> str:

@@ -52,8 +52,8 @@ class Dropout(Arguments):
 
 class Attention(Arguments):
     _fields_ = fields(
-        "additive batch positions query_units memory_units units query values keys biases query_weights v sources"
-        " weights context hidden scratch d_weights d_context d_scores d_query d_query_part d_keys d_v"
+        "additive batch positions query_units memory_units units hidden_rows query values keys biases query_weights v"
+        " sources weights context hidden scratch d_weights d_context d_scores d_query d_query_part d_keys d_v"
     )
 
 

@@ -21,7 +21,14 @@ from s2s_search.nn.products import mm
 class AttentionSteps:
     """The steps of attention: the weights and the context of each query, for values [B, S, M]."""
 
-    def __init__(self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor) -> None:
+    def __init__(
+        self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor, *weights: Tensor, differentiable: bool = True
+    ) -> None:
+        """Makes the buffers; `weights` are the scores', if these have any.
+
+        Where nothing will be differentiated, the compiled loop keeps of the steps only what `attend` returns.
+        """
+        self.kept = differentiable or not compiled.usable(values)
         batch, positions, memory = values.shape
         self.rows, self.values, self.keys, self.biases = rows, values.contiguous(), keys.contiguous(), biases
         self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
@@ -133,10 +140,19 @@ class AdditiveSteps(AttentionSteps):
     For keys [B, S, A], biases [B, S], very low at padding and without gradient, W [H, A] and v [A].
     """
 
-    def __init__(self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor, weights: Tensor, v: Tensor) -> None:
-        super().__init__(rows, values, keys * 2.0, biases)
+    def __init__(
+        self,
+        rows: Rows,
+        values: Tensor,
+        keys: Tensor,
+        biases: Tensor,
+        weights: Tensor,
+        v: Tensor,
+        differentiable: bool = True,
+    ) -> None:
+        super().__init__(rows, values, keys * 2.0, biases, differentiable=differentiable)
         self.twice_weights, self.twice_v = (weights * 2.0).contiguous(), v * 2.0
-        self.hidden = values.new_empty(len(rows), *keys.shape)
+        self.hidden = values.new_empty(len(rows) if self.kept else 1, *keys.shape)
 
     def start(self) -> None:
         super().start()
@@ -165,7 +181,8 @@ class AdditiveSteps(AttentionSteps):
 
     def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> compiled.Attention:
         given = self.shared_arguments(queries, d_queries)
-        given |= {"additive": 1, "query_weights": self.twice_weights, "v": self.twice_v, "hidden": self.hidden}
+        given |= {"additive": 1, "query_weights": self.twice_weights, "v": self.twice_v}
+        given |= {"hidden": self.hidden, "hidden_rows": len(self.hidden)}
         if d_queries is None:
             self.projected_query = self.keys.new_empty(len(self.keys), self.keys.shape[-1])
             return compiled.Attention(**given, scratch=self.projected_query)
@@ -260,8 +277,9 @@ def attend(
     """
     layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
     tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
-    result = Attend.apply(recurrences, lookup.steps, rows, masks, tokens, x, *tensors)  # type: ignore[no-untyped-call]
-    outputs, contexts, weights = result
+    outputs, contexts, weights = Attend.apply(  # type: ignore[no-untyped-call]
+        recurrences, lookup.steps, rows, masks, tokens, torch.is_grad_enabled(), x, *tensors
+    )
     return outputs, contexts, weights
 
 
@@ -274,20 +292,21 @@ class Attend(torch.autograd.Function):
         rows: Rows,
         masks: Sequence[Tensor | None],
         tokens: Tokens | None,
+        differentiable: bool,
         x: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         rest = list(tensors)
         of_layers = [(taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)) for r in recurrences]
-        attention = attention_steps(rows, *rest)
+        attention = attention_steps(rows, *rest, differentiable=differentiable)
         layers: list[Steps] = []
         dropouts = [Dropout(rows, attention.context[:-1], masks[0])]
         for r, (weights, state), mask in zip(recurrences, of_layers, masks[1:], strict=True):
             below = dropouts[-1].output
             if layers:
-                layers.append(r.steps(rows, None, below, weights, state))
+                layers.append(r.steps(rows, None, below, weights, state, differentiable=differentiable))
             else:
-                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens))
+                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens, differentiable=differentiable))
             dropouts.append(Dropout(rows, layers[-1].output[1:], mask))
         run(layers, dropouts, attention)
         keep(ctx, (layers, dropouts, attention), tensors)
@@ -313,7 +332,7 @@ class Attend(torch.autograd.Function):
             d_x = d_layer_x if d_x is None else d_x
             d_layers += [*d_layer_weights, *layer.d_first_state()]
         queries = dropouts[-1].output
-        return None, None, None, None, None, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
+        return *[None] * 6, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
 
 
 def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:

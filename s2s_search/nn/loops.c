@@ -130,9 +130,9 @@ typedef struct {
     REAL *d_below;
 } dropout_t;
 
-/* Attention (AttentionSteps of fused_attention.py). */
+/* Attention (AttentionSteps of fused_attention.py). Hidden may hold fewer steps than there are: step t is t % hidden_rows. */
 typedef struct {
-    int64_t additive, batch, positions, query_units, memory_units, units;
+    int64_t additive, batch, positions, query_units, memory_units, units, hidden_rows;
     const REAL *query, *values, *keys, *biases;          /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
     const REAL *query_weights, *v;                       /* 2 W [H, A] and 2 v [A] */
     const int64_t *sources;                              /* [B], whose values and keys a row looks at; or none: its own */
@@ -413,7 +413,7 @@ VECTORISED static void NAME(attend)(const attention_t *a, int64_t t, int64_t row
         REAL *context = a->context + ((t + 1) * a->batch + b) * memory;
         if (a->additive) {
             const REAL *projected = a->scratch + b * units;
-            REAL *hidden = a->hidden + (t * a->batch + b) * positions * units;
+            REAL *hidden = a->hidden + (t % a->hidden_rows * a->batch + b) * positions * units;
             for (int64_t s = 0; s < positions; s++, keys += units, hidden += units) {
                 const REAL *restrict key = keys, *restrict q = projected;
                 REAL *restrict h = hidden;

@@ -78,7 +78,7 @@ def test_batches_resume_anywhere(pairs, batch_size, position) -> None:
 
 @given(PAIRS, st.integers(1, 8), st.integers(0, 31))
 def test_evaluation_batches_hold_distinct_pairs(pairs, batch_size, examples) -> None:
-    batches = evaluation_batches(split_of(pairs), SOURCE, TARGET, batch_size, examples)
+    batches = list(evaluation_batches(split_of(pairs), SOURCE, TARGET, batch_size, examples))
     indices = [i for _, chosen in batches for i in chosen.tolist()]
     assert len(indices) == len(set(indices)) == min(examples or len(pairs), len(pairs))
     assert all(same(batch, plain_batch([pairs[i] for i in chosen], None, None)) for batch, chosen in batches)

@@ -132,7 +132,7 @@ def test_neighbours_of_a_pair_change_from_epoch_to_epoch(cmudict: Corpus) -> Non
 
 
 def test_evaluation_covers_the_split_sorted_and_unsliced(toy: Corpus) -> None:
-    batches = evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8)
+    batches = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8))
     indices = [i for _, chosen in batches for i in chosen.tolist()]
     lengths = [length for batch, _ in batches for length in batch.source_lengths.tolist()]
     assert sorted(indices) == list(range(50))

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from s2s_search.metrics import bleu, bleu_signature, error_rate, nearest_edits, word_error_rate
+from s2s_search.metrics import LINES_AT_ONCE, bleu, bleu_signature, error_rate, nearest_edits, word_error_rate
 
 ONE, TWO = [1, 2, 3, 4, 5], [7, 8]
 
@@ -78,7 +78,7 @@ def ngrams(tokens: list[int], n: int) -> Counter[tuple[int, ...]]:
 
 def test_bleu_is_that_of_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
-    for size in (1, 5, 40):
+    for size in (1, 5, 40, 2 * LINES_AT_ONCE + 7):
         references = [[rng.integers(0, 4, rng.integers(0, 12)).tolist() for _ in range(1 + k % 3)] for k in range(size)]
         predictions = [[t for t in answers[0] if rng.random() < 0.8] + [9] for answers in references]
         assert bleu(predictions, references) == pytest.approx(plain_bleu(predictions, references))
