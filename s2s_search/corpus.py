@@ -24,7 +24,7 @@ from zlib import crc32
 
 from s2s_search import cache
 from s2s_search.table import ConfigError, nearest
-from s2s_search.text_files import collecting, read_lines, read_pairs, tokenize, unreadable
+from s2s_search.text_files import collecting, read_lines, read_pairs, tokenize, why_unreadable
 from s2s_search.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _file_problems(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
         files = _files(spec[part])
         if not files:
             problems.append((part, f"must be [SOURCE, TARGET] or one TSV file, but is {spec[part]!r}"))
-        problems += [(part, problem) for file in files for problem in unreadable(file)]
+        problems += [(part, problem) for file in files for problem in why_unreadable(file)]
     return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side))]
 
 
@@ -198,7 +198,7 @@ def _side_problems(spec: Mapping[str, Any], side: str) -> Iterator[tuple[str, st
         files = _files(spec[vocab])
         if len(files) != 1:
             yield vocab, f"must be a file, but is {spec[vocab]!r}"
-        yield from ((vocab, problem) for file in files for problem in unreadable(file))
+        yield from ((vocab, problem) for file in files for problem in why_unreadable(file))
     if maximum in spec:
         yield from ((maximum, problem) for problem in _not_whole(spec[maximum], 1))
         if vocab in spec:

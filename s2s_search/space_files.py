@@ -27,6 +27,7 @@ from s2s_search.table import (
     canonical_model,
     nearest,
     shown,
+    unreadable,
 )
 
 METRICS = {
@@ -109,7 +110,7 @@ def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read: {getattr(error, 'strerror', None) or error}", report.where) from None
+        raise ConfigError(unreadable(path, error, "search_spaces"), report.where) from None
     if len(data) > LARGEST_FILE:
         raise ConfigError(f"is larger than {LARGEST_FILE} bytes; that is no search space", report.where)
     try:

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 MODELS = ("BasicSeq2Seq", "AttentionSeq2Seq")
@@ -41,6 +42,17 @@ def nearest(name: object, known: Iterable[str]) -> str:
     if len(names) > 20:
         return f"; known: {', '.join(names[:3])}, ... ({len(names)} in all)"
     return "; known: " + ", ".join(other or '""' for other in names) if names else ""
+
+
+def unreadable(path: Path, error: OSError | ValueError, folder: str | None = None) -> str:
+    """Says why a file cannot be read; of one that is not there, names the nearest beside it or below `folder`."""
+    hint = ""
+    if isinstance(error, FileNotFoundError):
+        others = [*(Path(folder).rglob("*") if folder else ()), *path.parent.glob("*")]
+        by_name = {other.stem: other for other in others if other.is_file()}
+        close = difflib.get_close_matches(path.stem, by_name, n=1)
+        hint = f"; did you mean '{by_name[close[0]]}'?" if close else ""
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}{hint}"
 
 
 def shown(value: object) -> str:

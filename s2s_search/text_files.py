@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s2s_search.table import ConfigError
+from s2s_search.table import ConfigError, unreadable
 
 
 def tokenize(line: str, delimiter: str) -> list[str]:
@@ -13,13 +13,13 @@ def tokenize(line: str, delimiter: str) -> list[str]:
     return [token for token in line.split(delimiter) if token] if delimiter else list(line)
 
 
-def unreadable(path: Path) -> list[str]:
+def why_unreadable(path: Path) -> list[str]:
     """Returns why a file cannot be opened, in no or one sentence."""
     try:
         with path.open("rb"):
             return []
     except (OSError, ValueError) as error:
-        return [f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]
+        return [f"{path}: {unreadable(path, error)}"]
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def shortened(problems: list[str], path: str | Path, most: int = 5) -> list[str]
 
 def read_lines(path: str | Path) -> list[str]:
     """Reads the lines of a UTF-8 file, ending in LF or CRLF and in nothing else, without a byte order mark."""
-    if problems := unreadable(Path(path)):
+    if problems := why_unreadable(Path(path)):
         raise ConfigError(problems)
     data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     try:

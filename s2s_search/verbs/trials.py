@@ -11,7 +11,7 @@ from typing import Any
 from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.spaces import Space, load_space
-from s2s_search.table import MODELS, ConfigError
+from s2s_search.table import MODELS, ConfigError, unreadable
 from s2s_search.text_files import decoded_lines
 from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
 
@@ -255,8 +255,10 @@ def checkpoint_path(folder: Path, trial: int | None) -> str:
 
 def read_lines(path: Path | None) -> Iterator[str]:
     """The lines of a file, or of standard input as they come."""
+    if path is None:
+        return decoded_lines(sys.stdin.buffer, "standard input")
     try:
-        lines: Iterable[bytes] = sys.stdin.buffer if path is None else io.BytesIO(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=f"--input {path}") from None
-    return decoded_lines(lines, "standard input" if path is None else f"--input {path}")
+        raise ConfigError(unreadable(path, error), where=f"--input {path}") from None
+    return decoded_lines(io.BytesIO(data), f"--input {path}")

@@ -616,6 +616,22 @@ class TestProblems:
         with pytest.raises(ConfigError, match="cannot be read: "):
             load_space(path)
 
+    def test_a_missing_file_is_told_the_nearest(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("attention.yaml", "search_spaces/britz_2017/depth.yaml", "search_spaces/dropout.yaml"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        for asked, nearest in {
+            "atention.yaml": "attention.yaml",
+            "depth": "search_spaces/britz_2017/depth.yaml",
+            "search_spaces/dropuot.yaml": "search_spaces/dropout.yaml",
+        }.items():
+            with pytest.raises(ConfigError) as raised:
+                load_space(Path(asked))
+            assert str(raised.value) == f"{asked}: cannot be read: No such file or directory; did you mean '{nearest}'?"
+        with pytest.raises(ConfigError, match=r"directory$"):
+            load_space(Path("unlike.yaml"))
+
 
 class TestDocument:
     def test_its_files_load(self, load):
