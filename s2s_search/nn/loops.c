@@ -38,6 +38,9 @@
 #define VECTOR_BYTES 64
 #define PANEL (2 * VECTOR_BYTES / (int64_t)sizeof(REAL)) /* columns */
 #define TILE 14                                         /* rows: 28 of the 32 registers hold sums */
+#define COUNTS                                                     \
+    COUNT(1) COUNT(2) COUNT(3) COUNT(4) COUNT(5) COUNT(6) COUNT(7) \
+    COUNT(8) COUNT(9) COUNT(10) COUNT(11) COUNT(12) COUNT(13) COUNT(14)
 #define DEPTH 256                                       /* of a product at a time: its panel fits the cache of first level */
 #define HEIGHT (32 * TILE)                              /* likewise: its left factor fits the cache of second level */
 #define PAGE 4096                                       /* rows as far apart as this push each other out of the cache */

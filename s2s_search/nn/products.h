@@ -34,7 +34,8 @@ typedef struct {
 
 typedef REAL vector_t __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-/* to [depth, width] = the first `count` rows of a factor, its columns one below the other; zero past them. */
+/* Lays the columns of `count` rows of a left factor, or the rows of `count` columns of a right one, one below the other:
+   to [depth, width], zero past the count. */
 INLINED void NAME(pack)(int64_t count, int64_t depth, int64_t width, const REAL *from, int64_t row, int64_t column,
                         REAL *restrict to)
 {
@@ -92,10 +93,7 @@ PANELS static void NAME(tiles)(int64_t packed, int64_t rows, int64_t depth, cons
         else                                                                              \
             NAME(tile)(n, depth, a, a_row, 1, panel, start, start_row, c, c_row);         \
         break;
-    switch (rows) {
-        COUNT(1) COUNT(2) COUNT(3) COUNT(4) COUNT(5) COUNT(6) COUNT(7)
-        COUNT(8) COUNT(9) COUNT(10) COUNT(11) COUNT(12) COUNT(13) COUNT(14)
-    }
+    switch (rows) { COUNTS }
 #undef COUNT
 }
 
@@ -106,10 +104,7 @@ PANELS static void NAME(pack_tile)(int64_t rows, int64_t depth, const REAL *a, i
     case n:                                               \
         NAME(pack)(n, depth, n, a, a_row, a_column, to);  \
         break;
-    switch (rows) {
-        COUNT(1) COUNT(2) COUNT(3) COUNT(4) COUNT(5) COUNT(6) COUNT(7)
-        COUNT(8) COUNT(9) COUNT(10) COUNT(11) COUNT(12) COUNT(13) COUNT(14)
-    }
+    switch (rows) { COUNTS }
 #undef COUNT
 }
 
@@ -159,16 +154,20 @@ static void NAME(multiply_panels)(const factor_t *factor, int64_t n, const REAL 
         for (int64_t i = 0; i < n; i++) memcpy(factor->copy + i * copy_row, a + i * a_row, (size_t)k * sizeof(REAL));
         a = factor->copy, a_row = copy_row;
     }
-    for (int64_t j = 0; j < m; j += PANEL)
-        NAME(multiply_panel)(0, n, k, m - j < PANEL ? m - j : PANEL, a, a_row, factor->panels + j * k, c + j, c_row, c + j, c_row);
+    for (int64_t j = 0; j < m; j += PANEL) {
+        const int64_t columns = m - j < PANEL ? m - j : PANEL;
+        NAME(multiply_panel)(0, n, k, columns, a, a_row, factor->panels + j * k, c + j, c_row, c + j, c_row);
+    }
 }
 
+/* A product of any two factors, DEPTH of them and HEIGHT rows at a time. */
 EXPORTED PANELS void NAME(product)(const product_t *p)
 {
     static const REAL zeros[PANEL] = {0};
-    REAL *panel = aligned_alloc(VECTOR_BYTES, (size_t)(DEPTH * (PANEL + HEIGHT)) * sizeof(REAL)), *tiles = panel + DEPTH * PANEL;
     const int64_t packed = p->a_column != 1 || p->a_row * (int64_t)sizeof(REAL) % PAGE == 0;
+    REAL *panel = aligned_alloc(VECTOR_BYTES, (size_t)(DEPTH * (PANEL + HEIGHT)) * sizeof(REAL));
     if (!panel) abort();
+    REAL *tiles = panel + DEPTH * PANEL;
     for (int64_t q = 0; q < p->k; q += DEPTH) {
         const int64_t depth = p->k - q < DEPTH ? p->k - q : DEPTH;
         const REAL *start = q ? p->c : p->start;
