@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from s2s_search.nn.cells import glorot, linear
 from s2s_search.nn.fused_attention import AdditiveSteps, DotSteps, Lookup
-from s2s_search.nn.products import addmm, mm
+from s2s_search.nn.products import addmm, multi_dot
 from s2s_search.nn.stacks import positions_within
 
 
@@ -55,7 +55,7 @@ class Attention(nn.Module):
             keys = addmm(self.keys.bias + self.query.bias, values.flatten(0, 1), self.keys.weight.t())
             return Memory(values, keys.view(*values.shape[:2], -1), biases.masked_fill_(padding, low))
         to_units, to_query = self.keys.weight.t(), self.query.weight
-        keys = mm(values.flatten(0, 1), mm(to_units, to_query))
+        keys = multi_dot(values.flatten(0, 1), to_units, to_query)
         biases = values @ (to_units @ self.query.bias) + self.keys.bias @ self.query.bias
         return Memory(values, keys.view(*values.shape[:2], -1), biases.masked_fill(padding, low))
 

@@ -21,6 +21,13 @@ def addmm(start: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None) -> Ten
     return torch.addmm(start, a, b, out=out) if in_torch(a, b) else multiplied(start, a, b, out)
 
 
+def multi_dot(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a b c for a [N, K], b [K, L] and c [L, M], in the cheaper order."""
+    (n, k), (inner, m) = a.shape, c.shape
+    from_left = n * k * inner + n * inner * m < k * inner * m + n * k * m
+    return mm(mm(a, b), c) if from_left else mm(a, mm(b, c))
+
+
 def in_torch(a: Tensor, b: Tensor) -> bool:
     """Whether torch is as soon, or alone knows how: the others want a step of 1 in the rows or in the columns."""
     if a.numel() * b.shape[1] < ENOUGH or not (compiled.usable(a) and compiled.multiplies_sooner()):

@@ -1,5 +1,6 @@
 """Products of panels are torch's: values and gradients, for any sizes, orientations and starts."""
 
+import itertools
 from pathlib import Path
 from unittest import mock
 
@@ -77,6 +78,13 @@ def test_gradients_are_those_of_torch(n: int, k: int, m: int, a_way: str, b_way:
     expected = torch.autograd.grad(((a @ b + (starts[0] if starts else 0.0)) * weights).sum(), (a, b, *starts))
     for gradient, of_torch in zip(gradients, expected, strict=True):
         near(gradient, of_torch, max(n, m))
+
+
+@pytest.mark.parametrize("sizes", [(50, 40, 3, 40), (5, 40, 30, 40)])
+def test_a_product_of_three_is_that_of_torch(sizes: tuple[int, ...]) -> None:
+    factors = [torch.randn(*shape, dtype=torch.float64) for shape in itertools.pairwise(sizes)]
+    with torch.no_grad():
+        near(products.multi_dot(*factors), torch.linalg.multi_dot(factors), 4000)
 
 
 def test_a_number_that_is_not_finite_stays_one() -> None:
