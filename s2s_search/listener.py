@@ -102,6 +102,7 @@ class Listener(tune.Callback):
             self.recorder.begin_trial(trial.trial_id, hparams)
         if trial.should_recover():
             self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
+            self.scheduler.give_up(trial)
             self.trials.again(trial.number, hparams, trial.losses)
             return
         self.recorder.fail_trial(trial.trial_id, trial.failure, trial.error)

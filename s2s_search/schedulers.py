@@ -109,6 +109,7 @@ class Watched(TrialScheduler):
         self._waiting: OrderedDict[str, Any] = OrderedDict()  # trials as they start; some have started already
         self._past: dict[str, Past] = {}  # the trials of a log, in brackets and rungs
         self._population: dict[str, dict[str, Any]] = {}  # of a log's trials, what pbt knows
+        self._given_up: dict[str, Any] = {}
         self._halving = False
         self.queued: list[str] = []  # trials that hyperband has put into a bracket, not yet written down
 
@@ -185,6 +186,10 @@ class Watched(TrialScheduler):
                     score = {"last_score": sign * event[self.metric_name], "last_result": dict(event)}
                     self._population[name] = score | {"last_perturbation_time": step, "last_train_time": step}
 
+    def give_up(self, trial: Any) -> None:
+        """Keeps what is known of a trial that will come again under the same name: Tune lost it before it ran."""
+        self._given_up[trial.trial_id] = trial
+
     def forget(self, trial: str) -> None:
         """Lets a trial report steps again that it has reported: it goes on from another's checkpoint."""
         self._seen.pop(trial, None)
@@ -248,6 +253,14 @@ class Watched(TrialScheduler):
         self.inner.on_trial_add(tune_controller, trial)
         if name in self._population:
             vars(self.inner._trial_state[trial]).update(self._population.pop(name))
+        if name in self._given_up:
+            self._take_over(self._given_up.pop(name), trial)
+
+    def _take_over(self, before: Any, trial: Any) -> None:
+        """Lets a trial have the results of the one of its name that Tune gave up."""
+        known = {"median": "_results", "pbt": "_trial_state"}.get(self.name)
+        if known is not None and before in getattr(self.inner, known):
+            getattr(self.inner, known)[trial] = getattr(self.inner, known).pop(before)
 
     def _take_place(self, past: "Past", trial: Any) -> None:
         """Puts a trial where the one of the past is in its bracket; it waits there where that one was paused."""

@@ -123,7 +123,10 @@ class SearchTrial(Trial):
     def __hash__(self) -> int:  # Tune keeps trials in sets, which give small numbers in their order
         return self.number
 
-    def __eq__(self, other: object) -> bool:  # to a scheduler it is also the one of before a kill
+    def __eq__(self, other: object) -> bool:
+        """To a scheduler it is also the one of before a kill; Tune must tell it from the one that it gave up."""
+        if isinstance(other, SearchTrial):
+            return self is other
         return self.trial_id == getattr(other, "trial_id", None)
 
     def get_trainable_cls(self) -> type:

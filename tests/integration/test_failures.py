@@ -2,10 +2,12 @@
 
 import io
 import math
+import os
 import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import ray.cloudpickle
 import torch
 from ray.cluster_utils import Cluster
+from ray.tune.trainable import FunctionTrainable
 from rich.console import Console
 
 from s2s_search import cli, cluster, results, tuning
@@ -104,6 +107,37 @@ def test_out_of_memory_is_no_bug_and_not_tried_again(address: str, tmp_path: Pat
     trials = results.load(tmp_path / "run").trials
     assert trials["status"].tolist() == ["out_of_memory"] * 3 + ["finished"]
     assert trials["restarts"].tolist() == [0, 0, 0, 0]
+
+
+def deadly(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
+    """The worker of the first two trials dies when Tune wants it for the next one."""
+    if hparams["train.seed"] < 2:
+        classes: list[type] = [FunctionTrainable]
+        for each in classes:  # Ray gives a worker's class all that it inherits
+            classes += each.__subclasses__()
+            each.reset_config = lambda self, config: os._exit(1)  # type: ignore[attr-defined]
+    for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
+        yield report(step, 1 / step)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    ["none", "pbt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("asha", "median", "hyperband"))],
+)
+def test_a_trial_that_is_lost_before_it_runs_takes_its_turn_again(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "100")  # Tune looks at all that wait, not at the first alone
+    space = seeds(tmp_path, 6, search=", retries: 20")
+    space = replace(space, scheduler=replace(space.scheduler, name=scheduler))
+    outcome = tuning.run_search(space, out=tmp_path / "run", address=address, train=deadly)
+    assert outcome.status == "finished"
+    trials = results.load(tmp_path / "run").trials
+    assert set(trials["status"]) <= {"finished", "stopped"}
+    assert trials["restarts"].sum() >= 2
+    steps = results.load(tmp_path / "run").reports.groupby("trial")["step"]
+    assert all(steps.is_monotonic_increasing)
+    assert (steps.max() == 40)[(trials["status"] == "finished").tolist()].all()
 
 
 def sick(cure: Path) -> Any:

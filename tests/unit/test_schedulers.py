@@ -52,6 +52,12 @@ def test_the_next_trial_is_the_one_that_tune_would_take(seed: int) -> None:
         assert watched.choose_trial_to_run(tune) is plain.choose_trial_to_run(tune)
 
 
+class Alone(Past):
+    """Equal to itself alone, as Tune's trials are among each other."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # type: ignore[assignment]
+
+
 class Population:
     """Watched pbt, with trials that only report: what it knows of each, and the log that it leaves."""
 
@@ -63,9 +69,9 @@ class Population:
         self.watched, self.trials = Watched(inner, settings, "dev.loss", minimize), []
         self.log: list[dict[str, Any]] = []
 
-    def add(self, name: str) -> Any:
+    def add(self, name: str, kind: type[Past] = Past) -> Any:
         manager = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
-        trial = Past(name)
+        trial = kind(name)
         trial.experiment_tag, trial.run_metadata = name, SimpleNamespace(checkpoint_manager=manager)
         trial.is_finished = lambda: False
         self.watched.on_trial_add(SimpleNamespace(search_alg=None), trial)
@@ -126,6 +132,34 @@ def test_the_reasons_of_median_are_those_of_its_decisions(seed: int) -> None:
             live.remove(trial)
             scheduler.on_trial_complete(tune, trial, trial.last_result)
     assert stopped > 2
+
+
+def test_a_trial_has_the_results_of_the_one_of_its_name_that_tune_gave_up() -> None:
+    scheduler, tune = watched("median"), SimpleNamespace()
+    lost, again, *others = [Alone(f"trial-0000{k}") for k in (0, 0, 1, 2, 3)]
+    for trial in (lost, *others):
+        scheduler.on_trial_add(tune, trial)
+        for step in (10, 20) if trial is lost else (10, 20, 30):
+            scheduler.on_trial_result(tune, trial, {"step": step, "dev.loss": 1.0, "status": "running"})
+    scheduler.give_up(lost)
+    scheduler.on_trial_add(tune, again)
+    scheduler.on_trial_result(tune, again, {"step": 30, "dev.loss": 2.0, "status": "running"})
+    decision = scheduler.decisions["trial-00000"]
+    assert decision["value"] == 1.0  # the best, of before
+    assert decision["of"] == 4  # compared with the three others
+
+
+def test_pbt_knows_of_a_trial_what_it_knew_of_the_one_that_tune_gave_up() -> None:
+    population = Population(minimize=True)
+    first, lost, last = [population.add(f"trial-0000{k}", Alone) for k in range(3)]
+    for k, trial in enumerate((first, lost, last)):
+        population.report(trial, 20, float(k))
+    known = population.known()
+    population.watched.give_up(lost)
+    again = population.add("trial-00001", Alone)
+    population.trials = [first, again, last]
+    assert population.known() == known
+    assert list(population.watched.inner._trial_state) == [first, last, again]
 
 
 def test_nothing_is_decided_about_a_trial_that_has_ended_by_itself() -> None:
