@@ -280,7 +280,7 @@ def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
             trials.setdefault(name, Past(name))
             scheduler.on_trial_add(scheduler, trials[name])
         elif kind == "report" and name in trials and event.get(record.space.metric.name) is not None:
-            trials[name].last_result = {key: event.get(key) for key in ("step", record.space.metric.name)}
+            trials[name].last_result = {key: event.get(key) for key in ("step", record.space.metric.name, "status")}
             scheduler.on_trial_result(scheduler, trials[name], trials[name].last_result)
             if name in scheduler.decisions:
                 made[name, event["step"]] = scheduler.decisions.pop(name)

@@ -55,10 +55,9 @@ def test_in_the_order_of_the_log_every_decision_is_made_again(address: str, tmp_
     logged = {(trial.name, event["step"]): dict(event) for trial in trials for event in trial.decisions}
     assert sum(event["action"] == "stop" for event in logged.values()) >= 3
     made = replay.in_recorded_order(record)
+    assert made.keys() == logged.keys()  # none about a trial that has ended by itself
     for place, event in logged.items():
         assert event == {"event": "decision", "time": event["time"], "trial": place[0], **made[place]}
-    stops = {place for place, decision in made.items() if decision["action"] == "stop"}
-    assert stops == {place for place, event in logged.items() if event["action"] == "stop"}
     assert replay.made_again(record) == (len(logged), len(logged))
 
 
