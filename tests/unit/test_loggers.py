@@ -2,6 +2,7 @@
 
 import importlib.util
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,11 +210,23 @@ def wandb_records(path: Path) -> Iterator[Any]:
             place += 32768 - place % 32768
             continue
         length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        if place + 7 + length > len(data):
+            return
         record += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
             yield Record.FromString(record)
             record = b""
+
+
+def ended_records(path: Path) -> list[Any]:
+    """The records of a run that was told its end, which wandb's own process may still be writing."""
+    due = time.monotonic() + 60
+    while True:
+        records = list(wandb_records(path))
+        if time.monotonic() > due or any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
 
 
 def wandb_runs(folder: Path) -> dict[str, Any]:
@@ -224,7 +237,7 @@ def wandb_runs(folder: Path) -> dict[str, Any]:
     for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
         name = "trial-" + path.stem.rpartition("-")[2]
         run = found.setdefault(name, {"config": {}, "steps": [], "theirs": [], "metrics": {}, "exits": []})
-        for record in wandb_records(path):
+        for record in ended_records(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 given = {item.key: json.loads(item.value_json) for item in record.run.config.update}
