@@ -44,7 +44,7 @@ def constant(value: float, size: int) -> nn.Parameter:
 
 
 class Linear(nn.Linear):
-    """torch's, by the products that are soonest."""
+    """torch's linear layer, x [..., I] -> [..., O], by the products of products.py."""
 
     def forward(self, x: Tensor) -> Tensor:
         return addmm(self.bias, x.flatten(0, -2), self.weight.t()).view(*x.shape[:-1], self.out_features)

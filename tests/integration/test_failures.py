@@ -135,7 +135,9 @@ def test_a_trial_that_is_lost_before_it_runs_takes_its_turn_again(
     trials = results.load(tmp_path / "run").trials
     assert set(trials["status"]) <= {"finished", "stopped"}
     assert trials["restarts"].sum() >= 2
-    steps = results.load(tmp_path / "run").reports.groupby("trial")["step"]
+    reports = results.load(tmp_path / "run").reports
+    assert scheduler == "pbt" or not reports.duplicated(["trial", "step"]).any()  # pbt goes back to another's step
+    steps = reports.groupby("trial")["step"]
     assert all(steps.is_monotonic_increasing)
     assert (steps.max() == 40)[(trials["status"] == "finished").tolist()].all()
 
