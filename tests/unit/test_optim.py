@@ -8,15 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from s2s_search.optim import DECAYS, RULES, Optimizer, decayed_learning_rate, global_norm
+from s2s_search.optim import DECAYS, RULES, Adam, Optimizer, decayed_learning_rate, global_norm
 
 Rows = list[list[float]]
 
 
 def plain_adam(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
-    m = slots["m"] = 0.9 * slots.get("m", 0.0) + 0.1 * g
-    v = slots["v"] = 0.999 * slots.get("v", 0.0) + 0.001 * g * g
-    return p - lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (math.sqrt(v) + 1e-8)
+    """As TensorFlow 1.0 has it: float32 coefficients, whose powers are made by a float32 product for each step."""
+    one, beta1, beta2 = np.float32(1.0), np.float32(0.9), np.float32(0.999)
+    power1, power2 = beta1, beta2
+    for _ in range(t - 1):
+        power1, power2 = np.float32(power1 * beta1), np.float32(power2 * beta2)
+    m = slots["m"] = float(beta1) * slots.get("m", 0.0) + float(one - beta1) * g
+    v = slots["v"] = float(beta2) * slots.get("v", 0.0) + float(one - beta2) * g * g
+    alpha = np.float32(np.float32(lr) * np.sqrt(one - power2) / (one - power1))
+    return p - float(alpha) * m / (math.sqrt(v) + 1e-8)
 
 
 def plain_sgd(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
@@ -99,6 +105,22 @@ def test_state_comes_back_bit_for_bit(name: str) -> None:
     p = nn.Parameter(p.detach().clone())
     run(range(3, 6), p, state)
     assert p.tolist() == whole.tolist()
+
+
+def test_adam_makes_the_powers_of_any_step_anew() -> None:
+    """A trial goes on at any step, and its snapshot holds no powers."""
+    one, steps = np.float32(1.0), 3000
+    whole, expected = Adam([]), []
+    power1, power2 = one, one
+    for step in range(steps):
+        power1, power2 = np.float32(power1 * np.float32(0.9)), np.float32(power2 * np.float32(0.999))
+        expected.append(float(np.float32(np.float32(0.02) * np.sqrt(one - power2) / (one - power1))))
+        assert whole.corrected(0.02, step) == expected[-1]
+    resumed = Adam([])
+    for step in (2500, 2501, 7, 7, 0, 2999):
+        assert resumed.corrected(0.02, step) == expected[step]
+    assert Adam([]).corrected(0.02, 10**6) == pytest.approx(0.02)
+    assert Adam.SLOTS.keys() == {"m", "v"}
 
 
 @pytest.mark.parametrize("clip, factor", [(20.0, 1.0), (1.0, 1 / 13), (0.0, 0.0), (-1.0, 1.0)])
