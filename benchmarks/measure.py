@@ -5,7 +5,6 @@ A machine that does other work, or changes its clock, then slows all of them ali
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from s2s_search.machine import usable_cores
 
 PACKAGES = ("torch", "ray", "numpy", "pandas")
 
@@ -53,7 +54,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
 def machine() -> dict[str, object]:
     """Where the figures come from."""
     versions = {package: metadata.version(package) for package in PACKAGES}
-    return {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+    return {"processor": processor(), "cores": usable_cores(), "python": platform.python_version(), **versions}
 
 
 def processor() -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import ray
 
 from s2s_search.display.progress import Interrupt
+from s2s_search.machine import usable_cores
 from s2s_search.spaces import Resources
 from s2s_search.table import ConfigError
 
@@ -47,7 +48,7 @@ def ray_problems(resources: Resources, address: str | None) -> list[str]:
         import torch
 
         gpus = torch.cuda.device_count()
-    return resource_problems(resources, [{"CPU": os.cpu_count() or 1, "GPU": gpus}])
+    return resource_problems(resources, [{"CPU": usable_cores(), "GPU": gpus}])
 
 
 def _address_problems(address: str) -> list[str]:
@@ -76,8 +77,7 @@ def resource_problems(resources: Resources, nodes: Sequence[Mapping[str, float]]
 
 def _trials_of(node: Mapping[str, float], resources: Resources) -> int:
     """How many trials a node holds at once."""
-    by_gpu = [node.get("GPU", 0) / resources.gpu] if resources.gpu else []
-    return int(min([node.get("CPU", 0) / resources.cpu, *by_gpu]) + 1e-6)
+    return resources.fitting(node.get("CPU", 0), node.get("GPU", 0))
 
 
 def _amounts(cpu: float, gpu: float) -> str:
@@ -101,11 +101,17 @@ def ray_environment(address: str | None) -> Iterator[None]:
 
 
 def join_ray(address: str | None, resources: Resources) -> None:
-    """Starts a Ray of our own, or joins the one at an address; it must have a node that is large enough."""
+    """Starts a Ray of our own, or joins the one at an address; it must have a node that is large enough.
+
+    A Ray of our own has the cores that this process may use, unless RAY_OVERRIDE_RESOURCES or
+    RAY_USE_MULTIPROCESSING_CPU_COUNT says otherwise. Ray itself looks at no affinity.
+    """
+    counts_itself = address is not None or "RAY_USE_MULTIPROCESSING_CPU_COUNT" in os.environ
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         ray.init(
             address=address or "local",
+            num_cpus=None if counts_itself else usable_cores(),
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -8,7 +8,6 @@ torch is imported where GPUs are counted, so that the rest does not wait for it.
 """
 
 import math
-import os
 import random
 import shutil
 from collections import Counter, defaultdict
@@ -20,6 +19,7 @@ from s2s_search.corpus import Corpus
 from s2s_search.dimensions import Flat
 from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
+from s2s_search.machine import usable_cores
 from s2s_search.probes import Probe, checkpoint_bytes, count_parameters, run_probes, size_text
 from s2s_search.spaces import Checkpoints, Resources, Scheduler, Space
 from s2s_search.table import ConfigError
@@ -178,7 +178,7 @@ def make_plan(
         seconds = [trial_seconds(courses[k], *between(probes, work, k)) for k in counted]
         worker = total(seconds).times(len(trials) / len(counted) / 3600)
         longest = max(one.most for one in seconds) / 3600
-        busy = at_once if space.resources.gpu else min(at_once, os.cpu_count() or 1)  # others wait for a processor
+        busy = at_once if space.resources.gpu else min(at_once, usable_cores())  # others wait for a processor
         wall = wall_hours(worker, busy, longest) if at_once else None
     return Plan(
         trials=len(trials),
@@ -378,16 +378,8 @@ def disk_problems(needed: int, free: int, checkpoints: Checkpoints) -> list[str]
 def trials_at_once(resources: Resources, gpus: int | None) -> int:
     """How many trials run at once: on this machine, or where they take GPUs, on so many with CPUs enough."""
     if gpus is not None and resources.gpu:
-        return fitting(resources.gpu, gpus)
-    fit = int((os.cpu_count() or 1) / resources.cpu + 1e-9)
-    return min(fit, fitting(resources.gpu, local_gpus())) if resources.gpu else fit
-
-
-def fitting(needed: float, there: int) -> int:
-    """How many trials have room on so many GPUs: a fraction is of one of them."""
-    if needed < 1:
-        return there * int(1 / needed + 1e-9)  # 1 / (1 / 49) is a little below 49
-    return int(there / needed)
+        return resources.fitting(math.inf, gpus)
+    return resources.fitting(usable_cores(), local_gpus() if resources.gpu else 0)
 
 
 def local_gpus() -> int:
@@ -403,7 +395,7 @@ def room_problems(resources: Resources, gpus: int | None) -> list[str]:
     needed = f"a trial needs {resources.cpu:g} CPU and {resources.gpu:g} GPU"
     if gpus is not None and resources.gpu:
         return [f"resources.gpu: {needed}, but --gpus = {gpus}"]
-    there = f"this machine has {os.cpu_count() or 1} CPU and {local_gpus() if resources.gpu else 0} GPU"
+    there = f"this process may use {usable_cores()} CPU and {local_gpus() if resources.gpu else 0} GPU"
     return [f"resources: {needed}, but {there}; --gpus N plans for a cluster"]
 
 

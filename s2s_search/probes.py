@@ -3,7 +3,6 @@
 torch is imported inside the functions that make models, so that the rest does not wait for it.
 """
 
-import math
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from s2s_search.corpus import Corpus
 from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
+from s2s_search.machine import usable_memory
 from s2s_search.spaces import Resources
 from s2s_search.table import ConfigError
 
@@ -132,13 +132,12 @@ def elapsed(run: Callable[..., object], *arguments: object) -> float:
 
 
 def device_memory(device: "torch.device") -> float:
-    """The bytes of memory that a GPU or this machine has; infinite where that is not known."""
+    """The bytes of memory that a GPU has, or that this process may take; infinite where that is not known."""
     if device.type == "cuda":
         import torch
 
         return torch.cuda.get_device_properties(device).total_memory
-    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else math.inf
+    return usable_memory()
 
 
 def peak_memory(device: "torch.device") -> int | None:

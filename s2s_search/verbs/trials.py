@@ -10,6 +10,7 @@ from typing import Any
 
 from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
+from s2s_search.machine import usable_cores
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import MODELS, ConfigError, unreadable
 from s2s_search.text_files import decoded_lines
@@ -62,7 +63,7 @@ def debug(args: argparse.Namespace) -> int:
 
     from s2s_search.training import train
 
-    torch.set_num_threads(space.resources.threads if space else 1)  # as many as the trial of a search has
+    torch.set_num_threads(usable_threads(space))
     gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
     reports: Iterable[Any] = train(hparams, corpus, "cuda" if gpu else "cpu")
     if args.out is not None:
@@ -83,6 +84,15 @@ def debug(args: argparse.Namespace) -> int:
     if status == "diverged" and not args.json:
         print("diverged: the loss is no longer finite; the values above stand for the worst", file=sys.stderr)
     return 0
+
+
+def usable_threads(space: Space | None) -> int:
+    """Returns as many threads as a trial of the search has, but no more than this process has cores."""
+    threads, cores = space.resources.threads if space else 1, usable_cores()
+    if threads > cores:
+        said = f"a trial of the search has {threads} threads, this run has {cores}, one for each core that it may use"
+        print(f"{said}: numbers can differ in the last digits", file=sys.stderr)
+    return min(threads, cores)
 
 
 def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, object], Space | None]:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -220,7 +219,7 @@ def test_trials_that_wait_keep_their_checkpoints(
 ) -> None:
     """What the plan counts and what a search is refused for are the same."""
     monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, optimizer_name: 10**6)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(plan, "usable_cores", lambda: 2)
     text = SPACE.replace("name: asha, max_steps: 100, grace_steps: 10", f"name: {name}, max_steps: 100")
     needed = (3 * alive + 4) * 10**6
     assert planned(path, text).disk_bytes == needed
@@ -249,7 +248,7 @@ def test_trials_that_wait_keep_their_checkpoints(
     ],
 )
 def test_trials_at_once(monkeypatch: pytest.MonkeyPatch, cpu: float, gpu: float, gpus: int | None, fit: int) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(plan, "usable_cores", lambda: 6)
     monkeypatch.setattr(plan, "local_gpus", lambda: 1)
     assert plan.trials_at_once(Resources(cpu, gpu), gpus) == fit
     assert bool(plan.room_problems(Resources(cpu, gpu), gpus)) == (fit == 0)
@@ -257,7 +256,7 @@ def test_trials_at_once(monkeypatch: pytest.MonkeyPatch, cpu: float, gpu: float,
 
 def test_trials_that_share_a_cpu_take_turns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(plan, "usable_cores", lambda: 3)
     made = planned(path, SPACE + "resources: {cpu: 0.25}\n", probed=True)
     assert made.trials_at_once == 12
     assert made.worker_hours == Range(pytest.approx(430 / 3600), 0.5)
@@ -292,7 +291,7 @@ def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.Monkey
 
     whole = planned(path)
     monkeypatch.setattr(probes, "probe", probe)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(plan, "usable_cores", lambda: 4)
     made = planned(path, probed=True)
     assert len(made.probes) == 3
     assert made.worker_hours is not None
