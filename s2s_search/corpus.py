@@ -24,8 +24,8 @@ from zlib import crc32
 
 from s2s_search import cache
 from s2s_search.table import ConfigError, nearest
-from s2s_search.text_files import collecting, read_lines, read_pairs, tokenize, why_unreadable
-from s2s_search.vocabulary import Vocabulary
+from s2s_search.text_files import check_two_sides, collecting, paired, read_lines, read_texts, tokenize, why_unreadable
+from s2s_search.vocabulary import SPECIALS, Vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,8 +225,12 @@ def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     problems: list[str] = []
     texts, vocabs = {}, []
     for part in (part for part in PARTS if part in spec):
+        files = _files(spec[part])
         with collecting(problems, f"corpus.{part}: "):
-            texts[part] = read_pairs(_files(spec[part]))
+            lines = read_texts(files)
+            if "\t" not in "".join(delimiters):
+                check_two_sides(files, lines)
+            texts[part] = paired(files, lines)
     for k, side in enumerate(SIDES):
         file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
         counts = Counter(token for pair in texts.get("train", ()) for token in tokenize(pair[k], delimiter))
@@ -234,6 +238,8 @@ def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:
             if file:
                 vocabs.append(Vocabulary.load(file, delimiter))
             elif "train" in texts:
+                if not counts.keys() - SPECIALS:
+                    raise ConfigError(f"{_side_file(spec['train'], k)}: {_no_token(side, counts, delimiter)}")
                 vocabs.append(Vocabulary.from_counts(counts, spec.get(f"{side}_max_vocab")))
             if file and counts and counts.keys().isdisjoint(vocabs[-1].tokens):
                 raise ConfigError(f"{file}: holds no token of train; is {side}_delimiter right: {delimiter!r}?")
@@ -245,6 +251,18 @@ def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:
         targets = (tokenize(target, delimiters[1]) for _, target in pairs)
         splits[part] = _split(sources, targets, (vocabs[0], vocabs[1]))
     return _corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
+
+
+def _side_file(value: object, k: int) -> Path:
+    """Returns the file that holds the sources (0) or targets (1) of a part."""
+    files = _files(value)
+    return files[k % len(files)]
+
+
+def _no_token(side: str, counts: Mapping[str, int], delimiter: str) -> str:
+    if not counts:
+        return f"train has no {side} token; is {side}_delimiter right: {delimiter!r}?"
+    return f"train has no {side} token but {', '.join(sorted(counts))}, the name of a special token"
 
 
 # Encoding
@@ -289,7 +307,7 @@ def _corpus(name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimi
 
 # Kept between runs (cache.py)
 
-FORMAT = 1  # of what is kept: another number when the same files are to give other arrays
+FORMAT = 2  # of what is kept: another number when the same files are to give other arrays
 
 
 def _key(spec: Mapping[str, Any]) -> str | None:

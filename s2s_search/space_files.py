@@ -29,6 +29,7 @@ from s2s_search.table import (
     shown,
     unreadable,
 )
+from s2s_search.text_files import place_of
 
 METRICS = {
     "dev.loss": "minimize",
@@ -57,7 +58,7 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("name", NAME, "asha", choices=("asha", "hyperband", "median", "pbt", "none")),
         Argument("max_steps", INT, None, minimum=1),
         Argument("grace_steps", INT, None, minimum=1),
-        Argument("reduction_factor", FLOAT, 3.0, above=1),
+        Argument("reduction_factor", FLOAT, 3.0, minimum=1.1),  # 1.00001 would give 690,779 rungs
         Argument("interval_steps", INT, None, minimum=1),
     ),
     "resources": (Argument("cpu", FLOAT, 1.0, above=0), Argument("gpu", FLOAT, 0.0, minimum=0)),
@@ -98,10 +99,17 @@ class Report:
     def fail(self) -> None:
         """Raises ConfigError when there are problems."""
         if self.problems:
-            numbered = sorted(dict.fromkeys(self.problems), key=lambda problem: problem[0])
-            width = len(f"line {numbered[-1][0]}:") * (len(numbered) > 1)
-            lines = [f"{f'line {n}:':<{width}} {text}" if n else text for n, text in numbered]
-            raise ConfigError(lines, self.where)
+            lines: dict[str, list[int]] = {}  # of each sentence
+            for line, text in sorted(dict.fromkeys(self.problems), key=lambda problem: problem[0]):
+                lines.setdefault(text, []).append(line)
+            width = 0
+            if len(lines) > 1:
+                width = len(place_of([max(numbers[0] for numbers in lines.values())]))
+            texts = []
+            for text, numbers in lines.items():
+                place = place_of(numbers)
+                texts.append(f"{place:<{width}}{text}" if place else text)
+            raise ConfigError(texts, self.where)
 
 
 def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:

@@ -1,7 +1,7 @@
 """Parallel text files: lines of UTF-8, pairs of lines or TSV, and tokens; what is wrong with them, by file and line."""
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,10 +31,28 @@ def collecting(problems: list[str], where: str = "") -> Iterator[None]:
         problems.extend(where + problem for problem in error.problems)
 
 
-def shortened(problems: list[str], path: str | Path, most: int = 5) -> list[str]:
-    """Puts the file's name before the first few problems of one kind: a thousand bad lines are one mistake."""
-    more = [f"... and {len(problems) - most} more like these"] if len(problems) > most else []
-    return [f"{path}: {problem}" for problem in [*problems[:most], *more]]
+def shortened(problems: Iterable[tuple[int, str]], path: str | Path, most: int = 5) -> list[str]:
+    """Returns sentences about a file from pairs of a line and what is wrong with it.
+
+    Equal sentences become one that names the first lines and counts the others; line 0 is the whole file. Of different
+    sentences the first `most` are kept: a thousand bad lines are one mistake.
+    """
+    lines: dict[str, list[int]] = {}
+    for line, sentence in problems:
+        lines.setdefault(sentence, []).append(line)
+    texts = [f"{path}: {place_of(found)}{sentence}" for sentence, found in lines.items()]
+    left_out = sum(map(len, list(lines.values())[most:]))
+    return texts if left_out == 0 else [*texts[:most], f"{path}: ... and {left_out:,} more lines like these"]
+
+
+def place_of(lines: Sequence[int], most: int = 5) -> str:
+    """Returns "line 3: ", "lines 3, 4: " or "lines 3, 4, 5, 6, 7 and 993 more: "; nothing for line 0."""
+    if lines[0] == 0:
+        return ""
+    named = ", ".join(str(line) for line in lines[:most])
+    if len(lines) > most:
+        named += f" and {len(lines) - most:,} more"
+    return f"line {named}: " if len(lines) == 1 else f"lines {named}: "
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -60,8 +78,8 @@ def decoded_lines(lines: Iterable[bytes], place: str) -> Iterator[str]:
             raise ConfigError(f"{place}: line {number}: byte 0x{data[error.start]:02x} is not valid UTF-8") from None
 
 
-def read_pairs(files: tuple[Path, ...]) -> list[tuple[str, str]]:
-    """Reads source and target lines from two files or one TSV file, leaving out what is blank on both sides."""
+def read_texts(files: tuple[Path, ...]) -> list[list[str]]:
+    """Reads the lines of each file. Raises ConfigError with the problems of all."""
     problems: list[str] = []
     texts: list[list[str]] = []
     for file in files:
@@ -69,16 +87,33 @@ def read_pairs(files: tuple[Path, ...]) -> list[tuple[str, str]]:
             texts.append(read_lines(file))
     if problems:
         raise ConfigError(problems)
+    return texts
+
+
+def paired(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:
+    """Pairs the source and target lines of two files or one TSV file, leaving out what is blank on both sides.
+
+    Raises ConfigError where the files do not go together, or one side holds nothing at all.
+    """
     pairs = _columns(files[0], texts[0]) if len(files) == 1 else _aligned(files, texts)
     if not pairs:
         raise ConfigError(f"{files[0]}: holds no examples")
+    for k, side in enumerate(("source", "target")):
+        if not any(pair[k].strip() for pair in pairs):
+            raise ConfigError(f"{files[k % len(files)]}: every {side} is blank, in all {len(pairs):,} examples")
     return pairs
 
 
 def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
-    law = "must be a source, one tab and a target, but the tabs number"
     tabs = [(n, line.count("\t")) for n, line in enumerate(lines, start=1) if line.strip()]
-    if problems := [f"line {n}: {law} {count}" for n, count in tabs if count != 1]:
+    bad = [(n, count) for n, count in tabs if count != 1]
+    if bad:
+        law = "must be a source, one tab and a target, but the tabs number"
+        has_commas = all("," in lines[n - 1] for n, _ in bad) and len(bad) == len(tabs)
+        commas = "; is it CSV? write it with tabs: to_csv(..., sep='\\t', header=False, index=False)"
+        hints = {0: commas if has_commas else ""}
+        columns = "; a file of more columns needs two of them, as cut -f1,2 gives"
+        problems = [(n, f"{law} {count}{hints.get(count, columns)}") for n, count in bad]
         raise ConfigError(shortened(problems, path))
     return [(source, target) for source, _, target in (line.partition("\t") for line in lines if line.strip())]
 
@@ -89,3 +124,11 @@ def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str,
         facts = f"{files[0]} has {counts[0]} and {files[1]} has {counts[1]}"
         raise ConfigError(f"both sides must have the same number of lines, but {facts}")
     return [(source, target) for source, target in zip(*texts, strict=False) if source.strip() or target.strip()]
+
+
+def check_two_sides(files: tuple[Path, ...], texts: list[list[str]]) -> None:
+    """Raises ConfigError for two TSV files in place of a source and a target file."""
+    rows = [[line for line in text if line.strip()] for text in texts]
+    if len(files) == 2 and all(rows) and all(line.count("\t") == 1 for text in rows for line in text):
+        law = "a list is [SOURCE, TARGET], but every line of both files is a source, one tab and a target"
+        raise ConfigError(f"{law}: {files[0]} and {files[1]}; join them into one TSV file, as cat does, and name that")

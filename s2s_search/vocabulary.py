@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from s2s_search.table import ConfigError
-from s2s_search.text_files import collecting, read_lines, shortened, tokenize
+from s2s_search.table import ConfigError, shown
+from s2s_search.text_files import place_of, read_lines, shortened, tokenize
 
 SPECIALS = ("UNK", "SEQUENCE_START", "SEQUENCE_END")  # their ids follow the vocabulary's, in this order
+COUNTED = re.compile(r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL)  # a token, a tab and a number
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,8 @@ class Vocabulary:
     tokens: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        problems = [] if self.tokens else ["there is no token"]
-        for line, token in enumerate(self.tokens, start=1):
-            if not token:
-                problems.append(f"line {line}: blank token")
-            elif token in SPECIALS:
-                problems.append(f"line {line}: {token} is a special token; these follow the others by themselves")
-            elif self._ids[token] != line - 1:
-                problems.append(f"line {line}: {token!r} is in line {self._ids[token] + 1} already")
-        if problems:
-            raise ConfigError(problems)
+        if problems := token_problems(self.tokens):
+            raise ConfigError([f"{place_of([line])}{sentence}" for line, sentence in problems])
 
     def __len__(self) -> int:
         return len(self.tokens) + len(SPECIALS)
@@ -69,24 +63,44 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path, delimiter: str = " ") -> Vocabulary:
-        """Reads one token a line; its id is the number of the line, from 0. A tab and a count may follow every token.
+        """Reads one token a line; its id is the number of the line, from 0. A tab and a count may follow a token.
 
         `delimiter` is the text's: a token that it could never split off raises ConfigError.
         """
-        tokens = read_lines(path)
-        if tokens and len(tokens[0].split("\t")) == 2:  # the first line tells, as in the original
-            tokens = [line.rpartition("\t")[0] for line in tokens]
-        law = "would never be a token of text " + (f"split at {delimiter!r}" if delimiter else "split into characters")
-        misfits = [n for n, token in enumerate(tokens, start=1) if token and tokenize(token, delimiter) != [token]]
-        problems = [f"line {n}: {tokens[n - 1]!r} {law}" for n in misfits]
-        with collecting(problems):
-            vocab = cls(tuple(tokens))
+        never = "would never be a token of text " + (
+            f"split at {delimiter!r}" if delimiter else "split into characters"
+        )
+        tokens, problems = list[str](), list[tuple[int, str]]()
+        for number, line in enumerate(read_lines(path), start=1):
+            counted = COUNTED.fullmatch(line)
+            token = counted[1] if counted else line
+            tokens.append(token)
+            if "\t" in token and len(token) > 1:
+                problems.append((number, f"must be a token, or a token, a tab and a count, but is {shown(line)}"))
+            elif token and tokenize(token, delimiter) != [token]:
+                problems.append((number, f"{shown(token)} {never}"))
+        problems += token_problems(tokens)
         if problems:
             raise ConfigError(shortened(problems, path))
-        return vocab
+        return cls(tuple(tokens))
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], maximum: int | None = None) -> Vocabulary:
         """Ranks tokens by frequency, then by alphabet, and keeps the first `maximum`, or all."""
         ranked = sorted(counts.keys() - SPECIALS, key=lambda token: (-counts[token], token))
         return cls(tuple(ranked[:maximum]))
+
+
+def token_problems(tokens: Sequence[str]) -> list[tuple[int, str]]:
+    """Returns what is wrong with a vocabulary's tokens, each with its line from 1, or line 0 for the whole."""
+    problems = [] if tokens else [(0, "there is no token")]
+    first: dict[str, int] = {}
+    for line, token in enumerate(tokens, start=1):
+        first.setdefault(token, line)
+        if not token:
+            problems.append((line, "blank token"))
+        elif token in SPECIALS:
+            problems.append((line, f"{token} is a special token; these follow the others by themselves"))
+        elif first[token] != line:
+            problems.append((line, f"{shown(token)} is in line {first[token]} already"))
+    return problems

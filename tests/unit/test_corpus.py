@@ -82,7 +82,19 @@ def test_built_vocabulary_ranks_by_frequency_then_alphabet() -> None:
     assert Vocabulary.from_counts(counts, maximum=2).tokens == ("z", "b")
 
 
-@pytest.mark.parametrize("content", ["é\nb\n", "\ufeffé\r\nb\r\n", "é\nb", "é\t7\nb\t3\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "é\nb\n",
+        "\ufeffé\r\nb\r\n",
+        "é\nb",
+        "é\t7\nb\t3\n",
+        "é\nb\t3\n",
+        "é\t7\nb",
+        "é\t0\nb\t-3.25\n",
+        "é\t1e3\nb\t+2.",
+    ],
+)
 def test_vocabulary_file_is_a_token_a_line(write: Folder, content: str) -> None:
     assert Vocabulary.load(write("vocab", content)).tokens == ("é", "b")
 
@@ -102,11 +114,77 @@ def test_vocabulary_file_must_hold_tokens_that_the_delimiter_leaves_whole(write:
         Vocabulary.load(write("words", "ab\n"), delimiter="")
 
 
-def test_a_thousand_bad_lines_are_shortened(write: Folder) -> None:
+def test_a_vocabulary_with_counts_below_a_head_without_gives_the_text_its_tokens(write: Folder) -> None:
+    vocab = write("v", "<unk>\n<s>\n</s>\na\t120\nb\t80\nc\t7\n")
+    part = [write("s", "a b <unk>\nc d a\n"), write("t", "x\ny\n")]
+    corpus = load_corpus({"train": part, "dev": part, "source_vocab": vocab})
+    assert corpus.source_vocab.tokens == ("<unk>", "<s>", "</s>", "a", "b", "c")
+    assert pairs(corpus, corpus.train) == [(["a", "b", "<unk>"], ["x"]), (["c", "UNK", "a"], ["y"])]
+
+
+def test_a_tab_without_a_count_in_a_vocabulary_is_refused_with_its_line(write: Folder) -> None:
+    path = write("v", "a\t120\nb\tmany\nc\t\nd\te\t5\n\t9\n")
+    law = "must be a token, or a token, a tab and a count, but is"
     with pytest.raises(ConfigError) as caught:
-        Vocabulary.load(write("vocab", "a\n" * 1000))
+        Vocabulary.load(path)
+    assert caught.value.problems == (
+        f"{path}: line 2: {law} 'b\\tmany'",
+        f"{path}: line 3: {law} 'c\\t'",
+        f"{path}: line 4: {law} 'd\\te\\t5'",
+        f"{path}: line 5: blank token",
+    )
+    assert Vocabulary.load(write("letters", "a\n\t\n"), delimiter="").tokens == ("a", "\t")
+    assert Vocabulary.load(write("counted", "a\t4\n\t\t2\n"), delimiter="").tokens == ("a", "\t")
+
+
+def test_ten_thousand_equal_problems_are_one_sentence(write: Folder) -> None:
+    path = write("vocab", "a\n" * 10_000)
+    with pytest.raises(ConfigError) as caught:
+        Vocabulary.load(path)
+    assert caught.value.problems == (f"{path}: lines 2, 3, 4, 5, 6 and 9,994 more: 'a' is in line 1 already",)
+    spaces = write("spaces", "a b\n" * 3 + "".join(f"c {k}\n" for k in range(1000)))
+    with pytest.raises(ConfigError) as caught:
+        Vocabulary.load(spaces)
+    assert caught.value.problems[0] == f"{spaces}: lines 1, 2, 3: 'a b' would never be a token of text split at ' '"
+    assert caught.value.problems[1] == f"{spaces}: line 4: 'c 0' would never be a token of text split at ' '"
     assert len(caught.value.problems) == 6
-    assert "994 more" in caught.value.problems[-1]
+    assert caught.value.problems[5] == f"{spaces}: ... and 998 more lines like these"
+
+
+@pytest.mark.parametrize(
+    "content, count, hint",
+    [
+        ("bade,B A D E\nsa,S A\n" * 5000, 0, "; is it CSV? write it with tabs"),
+        ("bade\tb\tV\nsa\ts\tV\n" * 5000, 2, "; a file of more columns needs two of them, as cut -f1,2 gives"),
+        ("bade B\nsa, S\n" * 5000, 0, ""),
+    ],
+)
+def test_a_file_without_its_tabs_is_one_sentence(write: Folder, content: str, count: int, hint: str) -> None:
+    path = write("bad.tsv", content)
+    problems = problems_of({"train": path, "dev": path})
+    assert [problem.partition(":")[0] for problem in problems] == ["corpus.train", "corpus.dev"]
+    law = "must be a source, one tab and a target, but the tabs number"
+    start = f"corpus.train: {path}: lines 1, 2, 3, 4, 5 and 9,995 more: {law} {count}{hint}"
+    assert problems[0].startswith(start)
+    assert hint or problems[0] == start
+
+
+def test_two_tsv_files_are_no_source_and_target(write: Folder, good: list[str]) -> None:
+    shards = [write("a.tsv", "ab\tA B\n\ncd\tC D\n"), write("b.tsv", "ef\tE F\n")]
+    (problem,) = problems_of({"train": shards, "dev": good})
+    law = "a list is [SOURCE, TARGET], but every line of both files is a source, one tab and a target"
+    end = f"{shards[0]} and {shards[1]}; join them into one TSV file, as cat does, and name that"
+    assert problem == f"corpus.train: {law}: {end}"
+    for part in ("dev", "test"):
+        (problem,) = problems_of({"train": good, "dev": good, part: shards})
+        assert problem == f"corpus.{part}: {law}: {end}"
+    whole = write("all.tsv", Path(shards[0]).read_text() + Path(shards[1]).read_text())
+    assert len(load_corpus({"train": whole, "dev": whole}).train) == 3
+    two_fields = [write("s", "a\tb\nc\td\n"), write("t", "x\ty\nz\tx\n")]
+    corpus = load_corpus({"train": two_fields, "dev": two_fields, "source_delimiter": "\t", "target_delimiter": "\t"})
+    assert pairs(corpus, corpus.train)[0] == (["a", "b"], ["x", "y"])
+    mixed = [two_fields[0], write("plain", "x\nz\n")]
+    assert len(load_corpus({"train": mixed, "dev": mixed}).train) == 2
 
 
 @pytest.mark.parametrize(
@@ -266,7 +344,8 @@ def test_all_problems_of_all_files_at_once(write: Folder, good: list[str]) -> No
         f"corpus.train: {latin}: line 2: byte 0xe9 is not valid UTF-8",
         f"corpus.dev: both sides must have the same number of lines, but {good[0]} has 2 and {short} has 1",
         f"corpus.test: {tsv}: line 2: must be a source, one tab and a target, but the tabs number 0",
-        f"corpus.test: {tsv}: line 3: must be a source, one tab and a target, but the tabs number 2",
+        f"corpus.test: {tsv}: line 3: must be a source, one tab and a target, but the tabs number 2; "
+        "a file of more columns needs two of them, as cut -f1,2 gives",
         f"corpus.target_vocab: {vocab}: line 2: 'x' is in line 1 already",
     ]
 
@@ -277,7 +356,21 @@ def test_empty_corpora(write: Folder, good: list[str]) -> None:
         f"corpus.train: {empty}: holds no examples",
         f"corpus.dev: {empty}: holds no examples",
     ]
-    assert problems_of({"train": one_sided, "dev": good}) == ["corpus.target_vocab: there is no token"]
+    assert problems_of({"train": one_sided, "dev": good}) == [
+        f"corpus.train: {one_sided}: every target is blank, in all 1 examples"
+    ]
+    vocab = write("v", "x\n")
+    assert problems_of({"train": [good[0], write("b", "\n \n")], "dev": one_sided, "target_vocab": vocab}) == [
+        f"corpus.train: {write.path / 'b'}: every target is blank, in all 2 examples",
+        f"corpus.dev: {one_sided}: every target is blank, in all 1 examples",
+    ]
+    assert problems_of({"train": [write("b", "\n \n"), good[1]], "dev": good}) == [
+        f"corpus.train: {write.path / 'b'}: every source is blank, in all 2 examples"
+    ]
+    special = write("special.tsv", "a\tUNK\nb\tUNK\n")
+    assert problems_of({"train": special, "dev": good}) == [
+        f"corpus.target_vocab: {special}: train has no target token but UNK, the name of a special token"
+    ]
     assert problems_of({"train": good, "dev": good, "source_vocab": empty}) == [
         f"corpus.source_vocab: {empty}: there is no token"
     ]

@@ -518,7 +518,9 @@ class TestProblems:
             ({"scheduler": "{name: pbt, max_steps: 5, interval_steps: 6}"}, "line 3: scheduler.interval_steps: must be at most max_steps, but interval_steps = 6 and max_steps = 5"),
             ({"scheduler": "{name: hyperband, grace_steps: 6}"}, "line 3: scheduler.grace_steps: hyperband has none, but grace_steps = 6; its brackets begin at max_steps / 3^k, k = 0, 1, ...; asha has one"),
             ({"scheduler": "{max_steps: 5, grace_steps: 6}"}, "line 3: scheduler.grace_steps: must be at most max_steps, but grace_steps = 6 and max_steps = 5"),
-            ({"scheduler": "{reduction_factor: 1}"}, "line 3: scheduler.reduction_factor: must be a number above 1, but got '1'"),
+            ({"scheduler": "{reduction_factor: 1}"}, "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got '1'"),
+            ({"scheduler": "{reduction_factor: 1.00001}"}, "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got '1.00001'"),
+            ({"search": "{method: tpe}", "objectives": "\n" + "  - sceonds\n" * 10_000}, "lines 4, 5, 6, 7, 8 and 9,995 more: objectives: unknown name 'sceonds'; did you mean 'seconds'?"),
             ({"resources": "{cpu: 0}"}, "line 3: resources.cpu: must be a number above 0, but got '0'"),
             ({"resources": "{gpu: 1.5}"}, "line 3: resources.gpu: must be whole above 1, but gpu = 1.5"),
             ({"corpus": "{name: cmudct}"}, "line 3: corpus.name: unknown corpus 'cmudct'; did you mean 'cmudict'?"),
@@ -570,7 +572,7 @@ class TestProblems:
     def test_tpe_takes_no_grid(self, problems):
         text = "embedding.dim: {grid: [1, 2]}\noptimizer.name:\n  role: scientific\n  grid: [Adam, SGD]"
         law = "search.method: tpe chooses every value itself; write choices, not grid"
-        assert problems(text, search="{method: tpe}") == [f"line 4: {law}", f"line 7: {law}"]
+        assert problems(text, search="{method: tpe}") == [f"lines 4, 7: {law}"]
 
     def test_circles_through_specs(self, problems):
         (problem,) = problems(f"""
