@@ -5,7 +5,7 @@ The best checkpoints of a search decode its dev set under each setting, at once 
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from s2s_search.comparison import interval
-from s2s_search.corpus import Corpus, load_corpus
-from s2s_search.history import load_history, space_of
+from s2s_search.corpus import Corpus
+from s2s_search.history import corpus_of, load_history, space_of
 from s2s_search.kept import kept_checkpoints
 from s2s_search.metrics import Edits, pareto
 from s2s_search.results import load
@@ -83,18 +83,21 @@ class Dev(NamedTuple):
     resources: Resources
 
 
-def load_dev(folder: Path, examples: int) -> Dev:
+def load_dev(folder: Path, examples: int, corpus: Mapping[str, object] | None = None) -> Dev:
     """The dev set of a search, for one thread each, and the share of a GPU that its trials had.
+
+    `corpus` says where the corpus lies now.
 
     Raises:
         ConfigError: no run folder, or the corpus is not the same.
     """
     history = load_history(folder)
-    space = space_of(history, folder)
-    corpus = load_corpus(space.corpus)
-    if corpus.fingerprint != history.search.get("corpus", {}).get("fingerprint"):
-        raise ConfigError("the corpus has changed since the search began: its models cannot read it", str(folder))
-    return Dev(corpus, examples, Resources(min(space.resources.cpu, 1.0), space.resources.gpu))
+    space = space_of(history, folder, corpus)
+    return Dev(
+        corpus_of(space, history.fingerprint, folder),
+        examples,
+        Resources(min(space.resources.cpu, 1.0), space.resources.gpu),
+    )
 
 
 def best_checkpoints(folder: Path, top: int) -> dict[str, str]:

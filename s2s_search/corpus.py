@@ -94,8 +94,11 @@ def load_corpus(spec: Mapping[str, object]) -> Corpus:
     return corpus
 
 
-def check_corpus(spec: object) -> list[tuple[str, str]]:
-    """Returns the problems of a specification as (key, problem), without reading the corpus; key "" is the whole."""
+def check_corpus(spec: object, files: bool = True) -> list[tuple[str, str]]:
+    """Returns the problems of a specification as (key, problem), without reading the corpus; key "" is the whole.
+
+    With `files` False it does not matter whether its files are there.
+    """
     if not isinstance(spec, Mapping):
         return [("", "must be a mapping such as {name: cmudict} or {train: [SOURCE, TARGET], dev: [SOURCE, TARGET]}")]
     name = spec.get("name")
@@ -103,7 +106,7 @@ def check_corpus(spec: object) -> list[tuple[str, str]]:
         return [("name", f"unknown corpus {name!r}{nearest(name, BUILT_IN)}")]
     known = ("name", *BUILT_IN[name]) if name else FILE_KEYS
     problems = [(str(key), f"unknown key{nearest(key, known)}") for key in spec if key not in known]
-    return problems + (_toy_problems({**BUILT_IN[name], **spec}) if name else _file_problems(spec))
+    return problems + (_toy_problems({**BUILT_IN[name], **spec}) if name else _file_problems(spec, files))
 
 
 # Built-in corpora
@@ -181,24 +184,26 @@ VOCABS = tuple(f"{side}_vocab" for side in SIDES)
 FILE_KEYS = (*PARTS, *VOCABS, *(f"{side}_{what}" for what in ("max_vocab", "delimiter") for side in SIDES))
 
 
-def _file_problems(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _file_problems(spec: Mapping[str, Any], look: bool) -> list[tuple[str, str]]:
     missing = f"is missing; give train: and dev:, or name: {' | '.join(BUILT_IN)}"
     problems = [(part, missing) for part in ("train", "dev") if part not in spec]
     for part in (part for part in PARTS if part in spec):
         files = _files(spec[part])
         if not files:
             problems.append((part, f"must be [SOURCE, TARGET] or one TSV file, but is {spec[part]!r}"))
-        problems += [(part, problem) for file in files for problem in why_unreadable(file)]
-    return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side))]
+        if look:
+            problems += [(part, problem) for file in files for problem in why_unreadable(file)]
+    return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side, look))]
 
 
-def _side_problems(spec: Mapping[str, Any], side: str) -> Iterator[tuple[str, str]]:
+def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[tuple[str, str]]:
     vocab, maximum, delimiter = f"{side}_vocab", f"{side}_max_vocab", f"{side}_delimiter"
     if vocab in spec:
         files = _files(spec[vocab])
         if len(files) != 1:
             yield vocab, f"must be a file, but is {spec[vocab]!r}"
-        yield from ((vocab, problem) for file in files for problem in why_unreadable(file))
+        if look:
+            yield from ((vocab, problem) for file in files for problem in why_unreadable(file))
     if maximum in spec:
         yield from ((maximum, problem) for problem in _not_whole(spec[maximum], 1))
         if vocab in spec:

@@ -3,11 +3,12 @@
 From this a search goes on after a kill, and `explain` answers. Needs nothing but the log.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.events import NEEDED, Event, read_events, trial_name
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
 from s2s_search.spaces import Space, load_space
@@ -117,6 +118,11 @@ class History:
                 trial.best = event
 
     @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the corpus; empty where a damaged log has none."""
+        return str(self.search.get("corpus", {}).get("fingerprint", ""))
+
+    @property
     def busy(self) -> float:
         """The seconds of all trials."""
         return sum(end - begin for _, begin, end in self.spans)
@@ -130,16 +136,40 @@ def load_history(folder: Path) -> History:
     return History(read_events(folder)[0])
 
 
-def space_of(history: History, folder: Path) -> Space:
-    """The search space of a run folder; the paths of its corpus start from where its file was.
+def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None = None) -> Space:
+    """Returns the search space of a run folder; the paths of its corpus start from where its file was.
 
-    Replicates have the space of the search that they are of, without its scheduler: who is stopped early tells less.
+    The files of the corpus need not be there. `corpus` says where they lie now; what it leaves out, such as delimiters,
+    is as the search had it. Replicates have the space of the search that they are of, without its scheduler: who is
+    stopped early tells less.
     """
-    home = Path(str(history.search.get("space", folder / "space.yaml"))).parent
-    space = replace(load_space(folder / "space.yaml", home), name=history.search["name"])
+    home = Path(history.search.get("space") or folder / "space.yaml").parent
+    space = replace(load_space(folder / "space.yaml", home, files=False), name=history.search["name"])
+    if corpus is not None:
+        is_same_kind = "name" not in corpus and "name" not in space.corpus
+        space = replace(space, corpus={**space.corpus, **corpus} if is_same_kind else dict(corpus))
     if "configs" in history.search:
         return replace(space, scheduler=replace(space.scheduler, name="none", interval_steps=None))
     return space
+
+
+def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:
+    """Returns the corpus of a past search, which has this fingerprint; None: whatever it is now.
+
+    Raises:
+        ConfigError: it cannot be read where the space says, or it is another.
+    """
+    moved = "where it lies now is said by --corpus, as a mapping {train: ..., dev: ...} or the file of a search space"
+    try:
+        corpus = load_corpus(space.corpus)
+    except ConfigError as error:
+        hint = [] if "name" in space.corpus else [moved]
+        raise ConfigError([*error.problems, *hint], str(folder)) from None
+    if fingerprint is not None and corpus.fingerprint != fingerprint:
+        now = f"its fingerprint was {fingerprint[:12] or 'not recorded'} and is {corpus.fingerprint[:12]}"
+        law = "the corpus is not the one that the search was made with, so that numbers would not compare"
+        raise ConfigError(f"{law}: {now}", str(folder))
+    return corpus
 
 
 def most_at_once(events: Iterable[Event]) -> int:

@@ -74,8 +74,8 @@ class Check:
         return f"not identical: {self.difference}; before it all is equal ({counted})"
 
 
-def load_manifest(folder: Path, number: int) -> Manifest:
-    """Reads what it takes to run a trial again.
+def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = None) -> Manifest:
+    """Reads what it takes to run a trial again. `corpus` says where the corpus lies now.
 
     Its configuration is that of config.json, where nothing was left to a default; without such a file that of the log.
 
@@ -94,9 +94,8 @@ def load_manifest(folder: Path, number: int) -> Manifest:
         if not reports or event["step"] > reports[-1]["step"]:  # else it was said again
             reports.append(event)
     logged, complete = (_resolved(config, trial, folder) for config in (trial.config, _config(folder, trial)))
-    fingerprint = str(history.search.get("corpus", {}).get("fingerprint"))
-    environment = _read_object(folder / ENVIRONMENT)
-    return Manifest(trial.name, complete, logged, reports, space_of(history, folder), fingerprint, environment)
+    environment, space = _read_object(folder / ENVIRONMENT), space_of(history, folder, corpus)
+    return Manifest(trial.name, complete, logged, reports, space, history.fingerprint, environment)
 
 
 def check(logged: Sequence[Metrics], made: Iterable[Metrics]) -> Check:

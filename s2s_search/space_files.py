@@ -239,8 +239,11 @@ def read_section(name: str, parts: Mapping[str, object], report: Report) -> dict
     return values if len(report.problems) == before else defaults
 
 
-def read_corpus(parts: Mapping[str, object], folder: Path, report: Report) -> dict[str, object]:
-    """Returns the corpus section, its paths absolute: in the file they start from the file's own folder."""
+def read_corpus(parts: Mapping[str, object], folder: Path, report: Report, files: bool = True) -> dict[str, object]:
+    """Returns the corpus section, its paths absolute: in the file they start from the file's own folder.
+
+    With `files` False nobody looks whether its files are there.
+    """
     value = parts.get("corpus", {"name": "cmudict"})
     corpus = mapping(value, ("corpus",), report)
     for key, given in corpus.items():
@@ -248,6 +251,24 @@ def read_corpus(parts: Mapping[str, object], folder: Path, report: Report) -> di
         if "name" not in corpus and key in ("train", "dev", "test", "source_vocab", "target_vocab"):
             values = [str(folder / v) if isinstance(v, str) and v else v for v in values]
         corpus[key] = values if isinstance(given, list) else values[0]
-    for key, problem in check_corpus(corpus) if isinstance(value, dict) else ():
+    for key, problem in check_corpus(corpus, files) if isinstance(value, dict) else ():
         report.add(("corpus", key), f"corpus.{key}: {problem}" if key else f"corpus: {problem}")
+    return corpus
+
+
+def parse_corpus(text: str) -> dict[str, object]:
+    """Returns the corpus that an argument names: one built in, a mapping as in a file, or the corpus of a file.
+
+    Raises ConfigError with all problems.
+    """
+    report = Report("--corpus")
+    if Path(text).suffix in (".yaml", ".yml"):
+        path = Path(text)
+        report.where = f"--corpus {text}"
+        corpus = read_corpus(read_parts(path, report)[1], path.absolute().parent, report)
+    else:
+        value = _tree(text, report)
+        corpus = read_corpus({"corpus": value if isinstance(value, dict) else {"name": value}}, Path(), report)
+        report.problems = [(0, problem) for _, problem in report.problems]  # an argument has no lines
+    report.fail()
     return corpus

@@ -350,14 +350,16 @@ def _grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
     return endless or [(max(sizes, key=lambda key: sizes[key]), f"search.method: {law}")]
 
 
-def load_space(path: str | Path, folder: str | Path | None = None) -> Space:
+def load_space(path: str | Path, folder: str | Path | None = None, files: bool = True) -> Space:
     """Returns the space that a YAML file describes. Raises ConfigError with all its problems and their lines.
 
-    The paths of its corpus start from `folder`, without one from the file's own.
+    The paths of its corpus start from `folder`, without one from the file's own. With `files` False nobody looks
+    whether the files of the corpus are there.
     """
     path, report = Path(path), Report(str(path))
     text, parts = read_parts(path, report)
-    models, corpus = read_models(parts, report), read_corpus(parts, Path(folder or path.absolute().parent), report)
+    home = Path(folder or path.absolute().parent)
+    models, corpus = read_models(parts, report), read_corpus(parts, home, report, files)
     metric, search, scheduler, resources, checkpoints = (read_section(name, parts, report) for name in SECTIONS)
     before = len(report.problems)
     dimensions = read_dimensions(parts, models, report)

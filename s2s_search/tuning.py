@@ -27,7 +27,7 @@ from s2s_search.dimensions import Flat
 from s2s_search.display.progress import Interrupt, Progress
 from s2s_search.events import check_new, is_locked, new_folder
 from s2s_search.failures import AGAIN, FAILURES
-from s2s_search.history import ENDS_ITSELF, History, TrialHistory, load_history, space_of
+from s2s_search.history import ENDS_ITSELF, History, TrialHistory, corpus_of, load_history, space_of
 from s2s_search.listener import Listener, Over
 from s2s_search.loggers import Loggers, check_loggers
 from s2s_search.recorder import Recorder, environment
@@ -161,14 +161,16 @@ def resume_search(
     train: Train | None = None,
     say: Callable[[str], object] = lambda line: None,
     log: Sequence[str] | None = None,
+    corpus: Mapping[str, object] | None = None,
 ) -> Outcome:
     """Goes on with the search of a run folder, however it ended; `say` gets its plan, line by line, before it starts.
 
     What has ended stays. Trials that have not ended go on from their newest checkpoint. The decisions of the past are
     made again from the log, so that scheduler and sampler are where they were. `trials` is a new number of trials to
     draw in all, `again` names statuses of trials to run again (failed, out_of_memory, lost), hours and gpu_hours are
-    new budgets, `log` the tools that hear of what is left, None: those that heard so far. Where nothing is left to do
-    nothing is changed, but that a search which was killed at its very end is finished.
+    new budgets, `log` the tools that hear of what is left, None: those that heard so far. `corpus` says where the
+    corpus lies now. Where nothing is left to do nothing is changed, but that a search which was killed at its very end
+    is finished.
 
     Raises:
         ConfigError: no run folder, or one that another search uses, or the corpus is not the same.
@@ -178,7 +180,7 @@ def resume_search(
     if is_locked(folder):
         Recorder(space_of(history, folder), folder).close()  # refused
     search = history.search
-    space = _with_budgets(space_of(history, folder), search, hours, gpu_hours)
+    space = _with_budgets(space_of(history, folder, corpus), search, hours, gpu_hours)
     problems: list[str] = []
     drawn = (trials or search.get("draws"), search.get("seed"), search.get("overrides") or {})
     with _collected(problems):
@@ -189,14 +191,14 @@ def resume_search(
             law = f"the search has {search['trials']} already; a search can only be extended"
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
     with _collected(problems):
-        corpus = _same_corpus(space, history, folder)
+        data = corpus_of(space, history.fingerprint, folder)
     log = search.get("log", ()) if log is None else log
     with _collected(problems):
         check_loggers(log)
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
-    run = Search(space, folder, sampler, corpus, *drawn, address, search.get("storage"), progress, train, log)
+    run = Search(space, folder, sampler, data, *drawn, address, search.get("storage"), progress, train, log)
     if isinstance(sampler, TPE):
         sampler.warm_start(search.get("warm_start", ()))
     plan = run.recall(history, again)
@@ -232,18 +234,19 @@ def replicate_search(
     train: Train | None = None,
     storage: str | None = None,
     log: Sequence[str] = (),
+    corpus: Mapping[str, object] | None = None,
 ) -> Outcome:
     """Runs the best configurations of the run in `folder` again, each with other seeds, as a search of its own.
 
     They are the first `top` of `Results.best` that differ, each with `seeds` seeds that it has not had there. No
-    scheduler stops them. `resume_search` goes on with them as with any search.
+    scheduler stops them. `resume_search` goes on with them as with any search. `corpus` says where the corpus lies now.
 
     Raises:
         ConfigError: `folder` is no run folder, or a search uses it, or it was of pbt; too few configurations have a
             result; the corpus is not the same; and as `run_search`.
     """
     history = load_history(folder)
-    space = space_of(history, folder)
+    space = space_of(history, folder, corpus)
     problems = [f"{folder}: is in use; a search can be replicated when it has ended"] if is_locked(folder) else []
     if space.scheduler.name == "pbt":
         problems.append(f"{folder}: pbt changes configurations while they train: there is none to run again")
@@ -254,26 +257,18 @@ def replicate_search(
         everything = [trial.config for trial in history.trials.values()]
         configs = replicated([history.trials[name].config for name in names], everything, top, seeds)
     with _collected(problems):
-        _same_corpus(space, history, folder)
+        corpus_of(space, history.fingerprint, folder)
     if problems:
         raise ConfigError(problems)
     replicates = replace(
         space,
-        path=Path(str(history.search.get("space", space.path))),
+        path=Path(history.search.get("space") or space.path),
         text=NOTE_OF_REPLICATES + space.text.removeprefix(NOTE_OF_REPLICATES),
         name=f"{space.name.removesuffix(REPLICATES)}{REPLICATES}",
         scheduler=replace(space.scheduler, name="none", interval_steps=None),
     )
     shared: dict[str, Any] = {"address": address, "command": command, "progress": progress, "train": train, "log": log}
     return run_search(replicates, out=out, storage=storage, configs=configs, replicates_of=folder.absolute(), **shared)
-
-
-def _same_corpus(space: Space, history: History, folder: Path) -> Corpus:
-    """The corpus of a past search. Raises ConfigError when it has changed."""
-    corpus = load_corpus(space.corpus)
-    if corpus.fingerprint != history.search.get("corpus", {}).get("fingerprint"):
-        raise ConfigError("the corpus has changed since the search began: its numbers would not compare", str(folder))
-    return corpus
 
 
 def _with_budgets(space: Space, before: Mapping[str, Any], hours: float | None, gpu_hours: float | None) -> Space:

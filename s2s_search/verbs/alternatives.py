@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from s2s_search.hparams import convert
 from s2s_search.space_files import SECTIONS
 from s2s_search.table import TABLE, Argument
-from s2s_search.verbs.arguments import AddVerb, add_cluster_argument, counted, print_rows
+from s2s_search.verbs.arguments import (
+    AddVerb,
+    add_cluster_argument,
+    add_corpus_argument,
+    counted,
+    moved_corpus,
+    print_rows,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +56,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--examples", type=counted(2), default=0, metavar="N", help="decode N dev sources, not all")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     add_cluster_argument(sub)
+    add_corpus_argument(sub)
 
 
 class several:
@@ -133,7 +141,7 @@ def tune_decoding(args: argparse.Namespace) -> int:
     from s2s_search.events import replace
 
     settings = beams.grid(beams.best_checkpoints(args.folder, args.top), args.beams, args.penalties)
-    dev = beams.load_dev(args.folder, args.examples)
+    dev = beams.load_dev(args.folder, args.examples, moved_corpus(args))
     decoded: dict[int, beams.Decoded] = {}
     for position, result in cluster.each(beams.decode, dev, settings, dev.resources, args.address):
         decoded[position] = result

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from s2s_search.hparams import parse_hparams
+from s2s_search.space_files import parse_corpus
 from s2s_search.table import ConfigError, shown
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="H",
         help='hyperparameters that win over all others: "optimizer.name=SGD,..." or a JSON object',
     )
+
+
+def add_corpus_argument(parser: argparse.ArgumentParser) -> None:
+    text = "where the search's corpus lies now: {train: [A, B], dev: [C, D], ...}, or the file of a search space"
+    parser.add_argument("--corpus", metavar="C", help=text)
+
+
+def moved_corpus(args: argparse.Namespace) -> dict[str, object] | None:
+    """The place that --corpus names; None where it is as the search had it."""
+    return None if args.corpus is None else parse_corpus(args.corpus)
 
 
 def overrides(args: argparse.Namespace) -> dict[str, object]:

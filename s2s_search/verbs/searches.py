@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from s2s_search.spaces import load_space
 from s2s_search.table import ConfigError, nearest
-from s2s_search.verbs.arguments import AddVerb, add_cluster_argument, add_draw_arguments, counted, overrides, positive
+from s2s_search.verbs.arguments import (
+    AddVerb,
+    add_cluster_argument,
+    add_corpus_argument,
+    add_draw_arguments,
+    counted,
+    moved_corpus,
+    overrides,
+    positive,
+)
 
 if TYPE_CHECKING:
     from s2s_search.tuning import Outcome
@@ -39,6 +48,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--gpu-hours", type=positive, metavar="H", help="a new search.gpu_hours")
     add_cluster_argument(sub)
     add_log_argument(sub, goes_on=True)
+    add_corpus_argument(sub)
 
     sub = verb("retry", retry, "run trials of a search again that failed")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -50,6 +60,7 @@ def add_verbs(verb: AddVerb) -> None:
     )
     add_cluster_argument(sub)
     add_log_argument(sub, goes_on=True)
+    add_corpus_argument(sub)
 
     sub = verb("replicate", replicate, "run the best configurations of a search again with other seeds")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -59,6 +70,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
     add_cluster_argument(sub)
     add_log_argument(sub)
+    add_corpus_argument(sub)
 
 
 def add_log_argument(parser: argparse.ArgumentParser, goes_on: bool = False) -> None:
@@ -113,6 +125,7 @@ def resume(args: argparse.Namespace) -> int:
         progress=Progress(),
         say=print,
         log=args.log,
+        corpus=moved_corpus(args),
     )
     return conclude(outcome, args.folder)
 
@@ -128,7 +141,13 @@ def retry(args: argparse.Namespace) -> int:
     from s2s_search.tuning import resume_search
 
     outcome = resume_search(
-        args.folder, again=wanted, address=args.address, progress=Progress(), say=print, log=args.log
+        args.folder,
+        again=wanted,
+        address=args.address,
+        progress=Progress(),
+        say=print,
+        log=args.log,
+        corpus=moved_corpus(args),
     )
     return conclude(outcome, args.folder)
 
@@ -150,6 +169,7 @@ def replicate(args: argparse.Namespace) -> int:
         progress=Progress(),
         storage=args.storage,
         log=args.log,
+        corpus=moved_corpus(args),
     )
     return conclude(outcome, out)
 

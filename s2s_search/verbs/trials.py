@@ -6,22 +6,37 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.machine import usable_cores
+from s2s_search.space_files import parse_corpus
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import MODELS, ConfigError, unreadable
 from s2s_search.text_files import decoded_lines
-from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
+from s2s_search.verbs.arguments import (
+    AddVerb,
+    add_corpus_argument,
+    add_draw_arguments,
+    counted,
+    moved_corpus,
+    overrides,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from s2s_search.corpus import Corpus
 
 
 def add_verbs(verb: AddVerb) -> None:
     sub = verb("debug", debug, "run one trial in this process, without Ray")
     sub.add_argument("--model", help=" or ".join(MODELS) + " (default: the latter)")
     sub.add_argument(
-        "--corpus", metavar="C", help="cmudict (default), copy, reverse, or {train: [A, B], dev: [C, D], ...}"
+        "--corpus",
+        metavar="C",
+        help="cmudict (default), copy, reverse, {train: [A, B], dev: [C, D], ...}, or the file of a search space; "
+        "with --run, where its corpus lies now",
     )
     sub.add_argument("--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)")
     sub.add_argument("--space", type=Path, metavar="FILE", help="take the configuration from a search space ...")
@@ -40,6 +55,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("trial", type=counted(0), metavar="TRIAL", help="its number, from 0")
     sub.add_argument("--check", action="store_true", help="up to its last report: are all numbers the same?")
+    add_corpus_argument(sub)
 
     sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -56,7 +72,7 @@ def debug(args: argparse.Namespace) -> int:
     hparams, corpus_spec, space = debug_configuration(args)
     from s2s_search.corpus import load_corpus
 
-    corpus = load_corpus(corpus_spec)
+    corpus = load_corpus(corpus_spec) if args.of is None or space is None else run_corpus(args, space)
     if args.out is not None:
         make_new_folder(args.out)
     import torch  # late: a corpus is encoded sooner without, and its problems are said at once
@@ -141,31 +157,24 @@ def run_configuration(
     trial = past.trials.get(trial_name(args.trial))
     if trial is None:
         raise ConfigError(f"there is no trial {args.trial}; {len(past.trials)} have begun", f"--run {args.of}")
-    space = space_of(past, args.of)
+    space = space_of(past, args.of, moved_corpus(args))
     config = trial.config | given
     if "model" not in config:
         raise ConfigError(f"{trial.name} has no model in the log", f"--run {args.of}")
     hparams = resolve(str(config["model"]), config)
-    return hparams, parse_corpus(args.corpus) if args.corpus else space.corpus, space
+    return hparams, space.corpus, space
 
 
-def parse_corpus(text: str) -> dict[str, object]:
-    """The name of a built-in corpus, or the mapping that a search space would have; relative paths as they are."""
-    import yaml
+def run_corpus(args: argparse.Namespace, space: Space) -> "Corpus":
+    """The corpus of the run: the same, where --corpus names its new place; else as it is now, which may be changed."""
+    from s2s_search.events import first_event
+    from s2s_search.history import corpus_of
 
-    from s2s_search.corpus import check_corpus
-
-    try:
-        spec = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(
-            f"must be a name or a mapping such as {{train: [A, B], dev: [C, D]}}, but got {text!r}", "--corpus"
-        ) from None
-    spec = spec if isinstance(spec, dict) else {"name": spec}
-    problems = [f"{key}: {problem}" if key else problem for key, problem in check_corpus(spec)]
-    if problems:
-        raise ConfigError(problems, where="--corpus")
-    return spec
+    before = str(first_event(args.of).get("corpus", {}).get("fingerprint", ""))
+    corpus = corpus_of(space, None if args.corpus is None else before, args.of)
+    if corpus.fingerprint != before:
+        print("the corpus has changed since the search began: its numbers will not come again", file=sys.stderr)
+    return corpus
 
 
 def make_new_folder(folder: Path) -> None:
@@ -187,13 +196,14 @@ def report_line(metrics: Mapping[str, Any]) -> str:
 
 
 def rerun(args: argparse.Namespace) -> int:
-    from s2s_search.corpus import load_corpus
+    from s2s_search.history import corpus_of
     from s2s_search.rerun import check, load_manifest
 
-    manifest = load_manifest(args.folder, args.trial)
+    manifest = load_manifest(args.folder, args.trial, moved_corpus(args))
     if args.check and not manifest.reports:
         raise ConfigError(f"{manifest.trial} has no report that another could equal", str(args.folder))
-    corpus = load_corpus(manifest.space.corpus)
+    fingerprint = None if args.corpus is None else manifest.fingerprint  # what changed in place is listed below
+    corpus = corpus_of(manifest.space, fingerprint, args.folder)
 
     def shown() -> Iterator[Mapping[str, Any]]:
         for metrics in manifest.run(corpus):
