@@ -44,13 +44,13 @@ class Answers:
         return json.dumps(vars(self) | {"examples": [vars(example) for example in self.examples]})
 
 
-def load_answers(place: str) -> Answers | None:
+def load_answers(place: str, name: str = ANSWERS) -> Answers | None:
     """Reads the answers in a trial's folder, or below its URL. None where there are none, or none that can be read."""
     from s2s_search.checkpoints import file_system  # late: a trial in this process needs no PyArrow
 
     files, folder = file_system(place)
     try:
-        with files.open_input_file(f"{folder}/{ANSWERS}") as file:
+        with files.open_input_file(f"{folder}/{name}") as file:
             found = json.loads(file.read())
         answers = Answers(**found | {"examples": [Example(**example) for example in found["examples"]]})
         return answers if _is_whole(answers) else None

@@ -3,6 +3,9 @@
 They lie in the trial's folder, or below a URL that PyArrow takes (s3://, gs://, hdfs://, file://). Each file is there
 whole or not at all, and one that is damaged in spite of that is noticed and passed over for the next older. A snapshot
 holds its own report: whoever goes on from it can say again what may not have been heard.
+
+A save is several file operations, and the writer can be killed, or meet an error, between any two of them. So what
+best.pt is worth is read from best.pt itself, and `settle` finishes what was begun.
 """
 
 import contextlib
@@ -10,6 +13,7 @@ import io
 import logging
 import math
 import os
+import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +22,7 @@ from typing import Any, Protocol
 
 from pyarrow import fs
 
-from s2s_search.answers import ANSWERS, Answers
+from s2s_search.answers import ANSWERS, Answers, load_answers
 from s2s_search.table import ConfigError
 
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
@@ -51,12 +55,17 @@ class Checkpoints:
         self.place = str(place)
         self.problems: list[str] = []
         self._files, self._folder = file_system(self.place)
+        self._last_is_good = True
 
     def save(self, snapshot: Snapshot, is_best: bool, answers: Answers | None = None) -> bool:
-        """Makes a snapshot the newest, and the best when it is, with answers; says whether there was room for it."""
+        """Makes a snapshot the newest, and the best when it is, with answers; returns False when that failed.
+
+        After a failure best.pt may be the old one or the new one: `settle` tells which.
+        """
         import torch  # the process that drives a search deletes checkpoints, and needs none
 
-        unfinished, best, text = (f".{name}.{os.getpid()}" for name in (LAST, BEST, ANSWERS))
+        mark = secrets.token_hex(4)  # another writer, of another node, may have the same process number
+        unfinished, best, text, old_text = (f".{name}.{mark}" for name in (LAST, BEST, ANSWERS, f"{ANSWERS}.old"))
         try:
             self._files.create_dir(self._folder, recursive=True)
             with self._files.open_output_stream(self._path(unfinished)) as stream:
@@ -66,33 +75,83 @@ class Checkpoints:
                 if answers is not None:
                     with self._files.open_output_stream(self._path(text)) as stream:
                         stream.write(answers.text().encode())
-                    self._files.move(self._path(text), self._path(ANSWERS))
+                if self._exists(ANSWERS):  # answers.json is never beside the best.pt of another report
+                    self._files.move(self._path(ANSWERS), self._path(old_text))
                 self._files.move(self._path(best), self._path(BEST))
-            if self._exists(LAST):
+                if answers is not None:
+                    self._files.move(self._path(text), self._path(ANSWERS))
+            if self._last_is_good and self._exists(LAST):  # else the one before is worth more
                 self._files.move(self._path(LAST), self._path(PREVIOUS))
             self._files.move(self._path(unfinished), self._path(LAST))
+            self._last_is_good = True
         except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
             self.problems.append(f"no checkpoint of step {snapshot.get('step')}: {_reason(error)}")
-            self._remove([unfinished, best, text])
+            with contextlib.suppress(OSError):
+                self.settle()
             return False
+        if is_best:
+            self._remove([old_text])
         return True
 
+    def settle(self) -> Snapshot | None:
+        """Finishes what a writer that was killed, or met an error, had begun; returns the snapshot in best.pt.
+
+        The answers of best.pt are put beside it, and unfinished files are deleted.
+
+        Raises:
+            OSError: the files cannot be read now. Nothing is deleted.
+        """
+        best = self._read(BEST)
+        begun = self._unfinished()
+        if best is not None:
+            texts = [ANSWERS, *(name for name in begun if name.startswith(f".{ANSWERS}."))]
+            fitting = [name for name in texts if self._step_of_answers(name) == best["step"]]
+            if fitting and fitting[0] != ANSWERS:
+                self._files.move(self._path(fitting[0]), self._path(ANSWERS))
+            elif not fitting and self._step_of_answers(ANSWERS) is not None:
+                self._remove([ANSWERS])
+        self._remove(begun)
+        return best
+
+    def _step_of_answers(self, name: str) -> int | None:
+        answers = load_answers(self.place, name)
+        return None if answers is None else answers.step
+
     def newest(self, unfinished: bool = False) -> Snapshot | None:
-        """The newest snapshot that can be read, or None; damaged ones are among the problems.
+        """The newest snapshot that can be read, or None where there is none; damaged ones are among the problems.
 
         `unfinished` passes over that of the trial's end.
+
+        Raises:
+            OSError: none can be read now, but that may change. A trial must not begin anew for that.
         """
-        if (last := self._read(LAST)) is not None and not (unfinished and _is_end(last)):
+        errors: list[OSError] = []
+        last = self._read_or(errors, LAST)
+        self._last_is_good = last is not None
+        if last is not None and not (unfinished and _is_end(last)):
             return last
-        others = [snapshot for name in (PREVIOUS, BEST) if (snapshot := self._read(name)) is not None]
-        others = [snapshot for snapshot in others if not (unfinished and _is_end(snapshot))]
-        return max(others, key=lambda snapshot: snapshot["step"], default=None)
+        others = [self._read_or(errors, name) for name in (PREVIOUS, BEST)]
+        found = [other for other in others if other is not None and not (unfinished and _is_end(other))]
+        if errors and not found:
+            raise errors[0]
+        return max(found, key=lambda snapshot: snapshot["step"], default=None)
+
+    def _read_or(self, errors: list[OSError], name: str) -> Snapshot | None:
+        """Reads a snapshot, or records the error."""
+        try:
+            return self._read(name)
+        except OSError as error:
+            self.problems.append(f"{name} cannot be read and is left out: {_reason(error)}")
+            errors.append(error)
+            return None
 
     def _read(self, name: str) -> Snapshot | None:
         if not self._exists(name):
             return None
         try:
             return read_snapshot(below(self.place, name))
+        except FileNotFoundError:  # another process has just renamed it
+            return None
         except ValueError as error:
             self.problems.append(f"{name} is damaged and left out: {error}")
             return None
@@ -112,7 +171,7 @@ class Checkpoints:
         """What writers that were killed had begun."""
         files = self._files.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
         begun = tuple(f".{name}." for name in (LAST, BEST, ANSWERS))
-        return [file.base_name for file in files if file.base_name.startswith(begun)]
+        return sorted(file.base_name for file in files if file.base_name.startswith(begun))
 
     def _exists(self, name: str) -> bool:
         return bool(self._files.get_file_info(self._path(name)).is_file)
@@ -187,22 +246,34 @@ def keep_snapshots(
 ) -> Iterator[Reported]:
     """Passes reports on, and keeps the newest snapshot, the one before, and the best report's with its answers.
 
-    The best has the least `metric`, or the greatest where `goal` is "maximize"; `before` is the snapshot that the trial
-    goes on from. A diverged model is not kept. Where there is no room the trial goes on without. A report learns its
-    `snapshot_seconds`: those of writing, so far.
+    The best has the least `metric`, or the greatest where `goal` is "maximize"; best.pt is replaced by a better one
+    only, whatever failed before. `before` is the snapshot that the trial goes on from. A diverged model is not kept.
+    Where there is no room the trial goes on without. A report learns its `snapshot_seconds`: those of writing, so far.
     """
     sign = 1 if goal == "minimize" else -1
-    best = math.inf if before is None else sign * before["best"]
+    best: float | None = None  # what best.pt is worth; None until it is known
     seconds = 0.0 if before is None else before["report"]["snapshot_seconds"]
     for report in reports:
         began = perf_counter()
         value = sign * report.metrics[metric]
-        if report.metrics["status"] != "diverged" and math.isfinite(value):
+        if best is None:
+            best = _worth(checkpoints, sign)
+        if best is not None and report.metrics["status"] != "diverged" and math.isfinite(value):
             is_best = value < best
             report.metrics["snapshot_seconds"] = seconds
             snapshot = report.snapshot() | {"report": dict(report.metrics), "best": sign * min(value, best)}
-            if checkpoints.save(snapshot, is_best, report.answers() if is_best else None):
-                best = min(value, best)
+            saved = checkpoints.save(snapshot, is_best, report.answers() if is_best else None)
+            best = min(value, best) if saved else None
         seconds += perf_counter() - began
         report.metrics["snapshot_seconds"] = seconds
         yield report
+
+
+def _worth(checkpoints: Checkpoints, sign: int) -> float | None:
+    """What best.pt is worth, the less the better; infinity where there is none, None while that cannot be read."""
+    try:
+        best = checkpoints.settle()
+    except OSError as error:
+        checkpoints.problems.append(f"no checkpoint: {BEST} cannot be read: {_reason(error)}")
+        return None
+    return math.inf if best is None else sign * float(best["best"])

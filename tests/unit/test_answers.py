@@ -231,9 +231,9 @@ def test_a_trial_that_goes_on_keeps_its_answers_until_it_is_better(corpus: Corpu
     assert kept is not None
     assert before is not None
     for best, step in ((0.0, 10), (9.0, 20)):
-        taken = before | {"best": best}
-        reports = train(settings(train__max_steps=20), corpus, snapshot=taken)
-        collected(keep_snapshots(reports, checkpoints, "dev.loss", "minimize", taken))
+        torch.save(before | {"best": best}, tmp_path / "best.pt")
+        reports = train(settings(train__max_steps=20), corpus, snapshot=before)
+        collected(keep_snapshots(reports, checkpoints, "dev.loss", "minimize", before))
         answers = load_answers(str(tmp_path))
         assert answers is not None
         assert answers.step == step

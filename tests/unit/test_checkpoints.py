@@ -1,6 +1,7 @@
 """Checkpoints that are cut short, spoilt, or find no room."""
 
-import contextlib
+import json
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from pyarrow import fs
 
+from s2s_search import checkpoints as checkpoints_module
 from s2s_search.answers import Answers, load_answers
 from s2s_search.checkpoints import Checkpoints, below, keep_snapshots, read_snapshot
 from s2s_search.table import ConfigError
@@ -129,42 +132,202 @@ class Killed(BaseException):
     """Ends a save as a kill does: nothing is cleaned up."""
 
 
-class Dying:
-    """A file system whose writer dies at the n-th time that it changes something."""
+class Stream:
+    """An output stream whose first write may fail."""
 
-    def __init__(self, files: Any, n: int) -> None:
-        self.files, self.left = files, n
+    def __init__(self, stream: Any, files: "Faulty") -> None:
+        self.stream, self.files, self.is_new = stream, files, True
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+    def write(self, data: bytes) -> int:
+        if self.is_new:
+            self.is_new = False
+            return int(self.files.do(self.stream.write, data))
+        return int(self.stream.write(data))
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("move", "copy_file", "open_output_stream"):
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-        return getattr(self.files, name)
+        return getattr(self.stream, name)
 
 
-@pytest.mark.parametrize("n", range(8))
-@pytest.mark.parametrize("is_best", [True, False])
-def test_a_writer_that_is_killed_leaves_whole_snapshots(tmp_path: Path, n: int, is_best: bool) -> None:
+class Faulty:
+    """A file system of which `failing` operations fail from the `first` on, before or after they took effect.
+
+    As in an object store, a move may be a copy and a deletion.
+    """
+
+    def __init__(self, first: int, failing: int, after: bool, kills: bool, moves: bool) -> None:
+        self.files, self.count = fs.LocalFileSystem(), 0
+        self.first, self.failing, self.after, self.kills, self.moves = first, failing, after, kills, moves
+
+    def do(self, call: Any, *values: Any, **named: Any) -> Any:
+        fails = self.first <= self.count < self.first + self.failing
+        self.count += 1
+        found = call(*values, **named) if self.after or not fails else None
+        if fails:
+            raise Killed if self.kills else OSError(5, "Input/output error")
+        return found
+
+    def move(self, source: str, target: str) -> None:
+        if self.moves:
+            self.do(self.files.move, source, target)
+        else:
+            self.do(self.files.copy_file, source, target)
+            self.do(self.files.delete_file, source)
+
+    def open_output_stream(self, path: str) -> Stream:
+        return Stream(self.do(self.files.open_output_stream, path), self)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values, **named: self.do(getattr(self.files, name), *values, **named)
+
+
+VALUES = (5.0, 3.0, 4.0, 2.0)  # of the metric, to be minimized
+
+
+def trained(after: int, worse: float) -> Iterator[Any]:
+    """The reports of a trial that has made so many steps; where it was killed others may come than before."""
+    for step, value in enumerate(VALUES[after:], after + 1):
+        metrics = {"step": step, "status": "running", "dev.loss": value + worse}
+        yield SimpleNamespace(
+            metrics=metrics,
+            snapshot=lambda step=step: {"step": step, "model": {"w": torch.full((3,), float(step))}},
+            answers=lambda step=step: answers(step),
+        )
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["moves", "copies and deletes"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("kills, failing", [(True, 1), (False, 1), (False, 2), (False, 7), (False, 30)])
+def test_whatever_operation_fails_the_best_is_kept_with_its_answers_and_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: bool, after: bool, kills: bool, failing: int
+) -> None:
+    first, reached = 0, True
+    while reached:
+        place = tmp_path / str(first)
+        files = Faulty(first, failing, after, kills, moves)
+        monkeypatch.setattr(checkpoints_module, "file_system", lambda place, files=files: (files, str(place)))
+        reached = go_through(place, files)
+        first += 1
+    assert first > 10 * len(VALUES)
+
+
+def go_through(place: Path, files: Faulty) -> bool:
+    """Lets a trial report to its end, and go on where it is killed; returns True when an operation has failed."""
+    kept, newest, worth = list[float](), 0, math.inf
+
+    def look() -> None:
+        nonlocal newest, worth
+        found = {name: read_if_there(place / f"{name}.pt") for name in ("best", "last", "previous")}
+        steps = [snapshot["step"] for snapshot in found.values() if snapshot is not None]
+        assert max(steps, default=0) >= newest
+        newest = max(steps, default=0)
+        if (best := found["best"]) is not None:
+            assert best["best"] <= worth
+            worth = best["best"]
+        else:
+            assert worth == math.inf
+        if (place / "answers.json").exists():
+            assert best is not None
+            assert json.loads((place / "answers.json").read_bytes())["step"] == best["step"]
+
+    step, worse = 0, 0.0
+    while step < len(VALUES):
+        checkpoints = Checkpoints(place)
+        try:
+            before = checkpoints.newest()
+            step = 0 if before is None else before["step"]
+            for report in keep_snapshots(trained(step, worse), checkpoints, "dev.loss", "minimize", before):
+                step = report.metrics["step"]
+                kept += [] if checkpoints.problems else [report.metrics["dev.loss"]]
+                checkpoints.problems.clear()
+                look()
+        except OSError:  # the trial fails, and is run again
+            step, worse = 0, 0.5
+        except Killed:
+            look()
+            step, worse = 0, 0.5
+    assert worth <= min(kept, default=math.inf)
+    if files.count > files.first + files.failing + 30:  # long over
+        assert load_answers(str(place)) is not None
+        Checkpoints(place).keep_best()
+        assert {path.name for path in place.iterdir()} == {"answers.json", "best.pt"}
+    return files.count > files.first
+
+
+def read_if_there(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    found: dict[str, Any] = torch.load(path, weights_only=True)  # whole, or it raises
+    return found
+
+
+def test_a_worse_model_does_not_replace_a_best_whose_save_failed_later(tmp_path: Path) -> None:
+    class Full(Faulty):
+        def move(self, source: str, target: str) -> None:
+            if target.endswith("last.pt") and worth() == 3.0:
+                raise OSError(5, "Input/output error")
+            self.files.move(source, target)
+
+    def worth() -> float:
+        return float(torch.load(tmp_path / "best.pt", weights_only=True)["best"])
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints._files = Full(0, 0, after=False, kills=False, moves=True)
+    for report in keep_snapshots(trained(0, 0.0), checkpoints, "dev.loss", "minimize"):
+        if report.metrics["step"] == 3:  # of loss 4, after the best of loss 3 was kept and last.pt was not
+            break
+    assert checkpoints.problems == [f"no checkpoint of step {step}: Input/output error" for step in (2, 3)]
+    assert worth() == 3.0
+    found = load_answers(str(tmp_path))
+    assert found is not None
+    assert found.step == 2
+
+
+def test_a_damaged_newest_never_replaces_the_one_before(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (10, 20, 30):
+        checkpoints.save(snapshot(step), is_best=step == 10)
+    (tmp_path / "last.pt").write_bytes(b"damaged")
+    for first in range(4):  # the folder, the file, its first write, its move to last.pt
+        again = Checkpoints(tmp_path)
+        found = again.newest()
+        assert found is not None
+        assert found["step"] == 20
+        again._files = Faulty(first, 1, after=False, kills=True, moves=True)
+        with pytest.raises(Killed):
+            again.save(snapshot(30), is_best=False)
+        assert read_snapshot(f"{tmp_path}/previous.pt")["step"] == 20
+
+
+def test_files_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20):
-        checkpoints.save(snapshot(step), True, answers(step))
-    checkpoints._files = Dying(checkpoints._files, n)
-    with contextlib.suppress(Killed):
-        checkpoints.save(snapshot(30), is_best, answers(30))
-    again = Checkpoints(tmp_path)
-    found = again.newest()
+        checkpoints.save(snapshot(step), is_best=True)
+    read = checkpoints_module.read_snapshot
+    broken = ["last.pt"]
+
+    def unreadable(place: str) -> dict[str, Any]:
+        if Path(place).name in broken:
+            raise OSError(5, "Input/output error")
+        return read(place)
+
+    monkeypatch.setattr(checkpoints_module, "read_snapshot", unreadable)
+    found = checkpoints.newest()
     assert found is not None
-    assert found["step"] in (20, 30)
-    assert not again.problems
-    best = read_snapshot(f"{tmp_path}/best.pt")["step"]
-    assert best == 30 if is_best and found["step"] == 30 else best >= 20  # what the newest takes for kept is kept
-    kept = load_answers(str(tmp_path))
-    assert kept == answers(best) or (kept == answers(30) and is_best)  # written before it, and whole
-    again.keep_best()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt"]
-    again.remove()
-    assert [path.name for path in tmp_path.iterdir()] == ["answers.json"]
+    assert found["step"] == 20  # best.pt
+    assert checkpoints.problems == ["last.pt cannot be read and is left out: Input/output error"]
+    broken += ["previous.pt", "best.pt"]
+    with pytest.raises(OSError, match="Input/output error"):  # else the trial would begin anew over its own weights
+        checkpoints.newest()
+    reported = keep_snapshots(trained(2, 0.0), checkpoints, "dev.loss", "minimize")
+    assert [report.metrics["step"] for report in reported] == [3, 4]  # without a checkpoint
+    assert [read(f"{tmp_path}/{name}.pt")["step"] for name in ("best", "last", "previous")] == [20, 20, 10]
+    assert "no checkpoint: best.pt cannot be read: Input/output error" in checkpoints.problems
 
 
 def test_where_nothing_can_be_read_nothing_is_taken(tmp_path: Path) -> None:
