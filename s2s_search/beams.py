@@ -128,7 +128,7 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
 
     from s2s_search import metrics
     from s2s_search.decoding import load_trained
-    from s2s_search.training import answers, group_targets
+    from s2s_search.training import answers, comparable_targets
 
     torch.set_num_threads(1)
     device, clock = ("cuda", time.perf_counter) if dev.resources.gpu else ("cpu", time.thread_time)
@@ -140,7 +140,8 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
         with torch.no_grad():
             predictions += answers(model, model.encode(ids.to(device), lengths.to(device)), trained.hparams)
         seconds.append((clock() - began) / len(groups))
-        references += [group_targets(dev.corpus.dev, group) for group in groups]
+        unk = dev.corpus.target_vocab.unk
+        references += [comparable_targets(dev.corpus.dev, group, unk) for group in groups]
     edits = metrics.nearest_edits(predictions, references)
     return Decoded(edits, metrics.bleu(predictions, references), statistics.median(seconds))
 

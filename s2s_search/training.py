@@ -38,6 +38,7 @@ WORST: dict[str, float] = {
 }
 # A loss is looked at every so many steps: on a GPU each look waits for the device.
 STEPS_BETWEEN_LOOKS = 10
+UNMATCHED = -1  # an id that no model answers
 EXAMPLES = 8  # dev sources whose answers are kept whole
 
 
@@ -240,7 +241,8 @@ def evaluation(
             decoded |= zip(groups, answers(model, chosen, hparams), strict=True)
     loss, right, tokens = sums.tolist()
     predictions = [decoded[group] for group in sorted(decoded)]
-    references = [group_targets(split, group) for group in sorted(decoded)]
+    unk = corpus.target_vocab.unk
+    references = [comparable_targets(split, group, unk) for group in sorted(decoded)]
     edits = metrics.nearest_edits(predictions, references)
     measured = {
         "dev.loss": loss / tokens,
@@ -256,6 +258,12 @@ def evaluation(
 def group_targets(split: Split, group: int) -> list[list[int]]:
     """All references of one source, as lists of target ids."""
     return [split.target(pair).tolist() for pair in range(int(split.groups[group]), int(split.groups[group + 1]))]
+
+
+def comparable_targets(split: Split, group: int, unk: int) -> list[list[int]]:
+    """The references of one source as error rates and BLEU see them: nothing equals an unknown token, not even UNK."""
+    targets = group_targets(split, group)
+    return [[UNMATCHED if token == unk else token for token in target] for target in targets]
 
 
 @torch.no_grad()

@@ -60,6 +60,18 @@ def test_each_source_is_decoded_once_as_if_alone(dev: Any, width: int, penalty: 
     assert 0 < found.seconds < 1
 
 
+def test_an_answer_of_unk_is_an_error(dev: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, checkpoint, references = dev
+    unk = known.corpus.target_vocab.unk
+    split = known.corpus.dev
+    unknown = replace(known.corpus, dev=replace(split, target_tokens=np.full_like(split.target_tokens, unk)))
+    monkeypatch.setattr(beams, "SOURCES_AT_ONCE", 100)
+    monkeypatch.setattr("s2s_search.training.answers", lambda *_: [[unk]] * len(references))
+    found = beams.decode(known._replace(corpus=unknown), Setting("trial-00000", checkpoint, 1, None))
+    assert found.edits.errors == found.edits.lengths
+    assert found.bleu == 0
+
+
 def test_the_order_of_the_sources_is_the_same_for_all_settings(dev: Any) -> None:
     """Settings are compared source by source."""
     known, *_ = dev

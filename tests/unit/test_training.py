@@ -15,6 +15,7 @@ from s2s_search.batches import make_batch
 from s2s_search.checkpoints import Checkpoints, keep_snapshots
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.hparams import Hparams, resolve
+from s2s_search.metrics import bleu
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
 from s2s_search.training import WORST, evaluate, keep_freed_memory, release_freed_memory, train
@@ -177,6 +178,31 @@ def test_evaluation_equals_a_plain_loop(corpus: Corpus) -> None:
     assert measured["dev.token_accuracy"] == pytest.approx(correct / tokens)
     assert measured["dev.error_rate"] == pytest.approx(edits / length)
     assert measured["dev.word_error_rate"] == pytest.approx(wrong / len(corpus.dev))
+
+
+def test_an_answer_of_unk_is_an_error_where_the_reference_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a plain loop over words: an unknown one in the reference equals nothing."""
+    (tmp_path / "train.tsv").write_text("a b c d e\tv w x y z\n")
+    targets = [["?", "!", "?", "?"], ["v", "w", "?", "y", "z"], ["v", "w", "x", "y", "z"]]
+    (tmp_path / "dev.tsv").write_text("".join(f"a b\t{' '.join(target)}\n" for target in targets))
+    files = {"train": str(tmp_path / "train.tsv"), "dev": str(tmp_path / "dev.tsv")}
+    unknown = load_corpus(files)
+    known, vocab = unknown.target_vocab.tokens, unknown.target_vocab
+    answers = [["UNK"] * 4, ["v", "w", "UNK", "y", "z"], ["v", "w", "x", "y", "z"]]
+    numbered = [vocab.encode(answer) for answer in answers]
+    monkeypatch.setattr("s2s_search.training.answers", lambda model, encoding, hparams: numbered)
+    hparams = settings()
+    model = build_model(hparams, len(unknown.source_vocab), len(vocab))
+    measured = evaluate(model, unknown.dev, unknown, hparams)
+    references = [[token if token in known else "nothing" for token in target] for target in targets]
+    edits = [distance(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+    assert edits == [4, 1, 0]
+    assert measured["dev.error_rate"] == pytest.approx(sum(edits) / 14)
+    assert measured["dev.word_error_rate"] == pytest.approx(2 / 3)
+    assert measured["dev.bleu"] == pytest.approx(bleu(answers, [[reference] for reference in references]))
+    assert measured["dev.bleu"] < 60
 
 
 def test_evaluation_encodes_a_batch_once(corpus: Corpus) -> None:
