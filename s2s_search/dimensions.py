@@ -15,6 +15,7 @@ from s2s_search.table import (
     NAME,
     REQUIRED,
     SPEC,
+    SPECS,
     TABLE,
     Argument,
     Problem,
@@ -209,7 +210,9 @@ def read_dimensions(parts: Mapping[str, object], models: tuple[str, ...], report
     for key, value in parameters.items():
         if isinstance(value, dict) and "when" in value:
             place = ("parameters", key, "when")
-            when = _conditions(mapping(value["when"], place, report), place, found, models, report)
+            given = mapping(value["when"], place, report)
+            nameless = {name for name in parameters if name in SPECS and name not in found}  # their labels are unknown
+            when = _conditions({k: v for k, v in given.items() if k not in nameless}, place, found, models, report)
             found |= {key: replace(found[key], when=when)} if key in found else {}
     ordered = _ordered(found, report)
     if len(report.problems) == before:
@@ -224,10 +227,13 @@ def _dimension(key: str, value: object, models: Sequence[str], report: Report) -
     if not isinstance(value, dict) or (declared(key).kind is SPEC and "class" in value):
         choice = _choice(key, listed(value), place, models, report)
         return Dimension(key, choice) if choice else None
-    for name in (name for name in value if name not in OPTIONS):
+    unknown = [name for name in value if name not in OPTIONS]
+    for name in unknown:
         report.add((*place, name), f"{key}: unknown word {shown(name)}{nearest(name, OPTIONS)}")
     ways = [name for name in ("choices", "grid", "same_as") if name in value]
     ways += ["min and max"] * any(name in value for name in ("min", "max", "log", "step"))
+    if unknown and not ways:
+        return None  # an unknown word stands for the one that is needed
     if len(ways) != 1:
         law = "needs one of choices, grid, same_as, or min and max"
         raise ValueError(f"{key}: {law}, but has {' and '.join(ways) or 'none'}")

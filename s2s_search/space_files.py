@@ -5,6 +5,8 @@ Scalars stay text: the table knows their kinds, where YAML would guess (1e-4 is 
 
 import math
 import re
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -68,6 +70,7 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
     ),
 }
 PARTS = ("model", "corpus", *SECTIONS, "objectives", "parameters")
+LINE_BREAK = re.compile("\r\n|\r|\n")  # as editors count; to YAML U+0085, U+2028 and U+2029 break lines too
 LARGEST_FILE = 200_000  # bytes, and values with aliases followed
 SCALARS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
@@ -81,7 +84,12 @@ class Report:
     def __init__(self, where: str) -> None:
         self.where = where
         self.lines: dict[Place, int] = {}
+        self.breaks: list[int] = []  # where each line of the file but the last ends
         self.problems: list[tuple[int, str]] = []
+
+    def line_at(self, index: int) -> int:
+        """Returns the line of a character of the file, counted from 1."""
+        return bisect_right(self.breaks, index) + 1
 
     def add(self, place: Place, problem: str) -> None:
         while place and place not in self.lines:
@@ -123,9 +131,10 @@ def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
         raise ConfigError(f"is larger than {LARGEST_FILE} bytes; that is no search space", report.where)
     try:
         text = data.decode()
+        report.breaks = [end for end in (match.end() for match in LINE_BREAK.finditer(text)) if end < len(text)]
         parts = mapping(_tree(text, report), (), report)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = len(re.findall(b"\r\n|\r|\n", data[: error.start])) + 1
         raise ConfigError(f"line {line}: not UTF-8: byte 0x{data[error.start]:02x}", report.where) from None
     except RecursionError:
         raise ConfigError("broken YAML: nested too deeply", report.where) from None
@@ -145,14 +154,27 @@ def _tree(text: str, report: Report) -> object:
             raise ConfigError(f"broken YAML: {problem}", report.where)
         return None if node is None else _plain(node, (), report)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        hint = "; indent with spaces, not tabs" if "\\t" in str(error.problem) else ""
+        begin, end = (mark.index if mark else 0 for mark in (error.context_mark, error.problem_mark))
+        is_key = "expected ':'" in str(error.problem)  # which YAML misses only where the next line begins
+        line = report.line_at(begin if is_key else end or begin)
+        hint = "; indent with spaces, not tabs" if "\\t" in str(error.problem) else _odd_space(text, line, report)
         what = " ".join(part for part in (error.context, error.problem) if part)
-        problem = f"line {mark.line + 1 if mark else 1}: broken YAML: {what}{hint}"
+        problem = f"line {line}: broken YAML: {what}{hint}"
     except yaml.reader.ReaderError as error:
         character = shown(text[error.position])
-        problem = f"line {text.count(chr(10), 0, error.position) + 1}: broken YAML: character {character}"
+        problem = f"line {report.line_at(error.position)}: broken YAML: character {character}"
     raise ConfigError(problem, report.where)
+
+
+def _odd_space(text: str, line: int, report: Report) -> str:
+    """Names the first character of a line that looks like a space, or like nothing, and is none to YAML."""
+    ends = [0, *report.breaks, len(text)]
+    for character in text[ends[line - 1] : ends[line]].removeprefix("\ufeff" if line == 1 else ""):
+        is_odd = unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp") and character != " "
+        if is_odd or character == "\x85":
+            name = unicodedata.name(character, "NEXT LINE")
+            return f"; the line has a U+{ord(character):04X} ({name}), which YAML takes for no space"
+    return ""
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
@@ -166,13 +188,13 @@ def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
 
 
 def _plain(node: yaml.Node, place: Place, report: Report) -> object:
-    report.lines.setdefault(place, node.start_mark.line + 1)
+    report.lines.setdefault(place, report.line_at(node.start_mark.index))
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*place, index), report) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         result: dict[str, object] = {}
         for key, value in node.value:
-            name, line = str(key.value) if _is_text(key) else "", key.start_mark.line + 1
+            name, line = str(key.value) if _is_text(key) else "", report.line_at(key.start_mark.index)
             if not name or name in result:
                 problem = f"{name} is given twice, first in line {report.lines[(*place, name)]}" if name else ""
                 report.problems.append((line, problem or "a key must be a name"))

@@ -110,6 +110,7 @@ class Space:
     dimensions: tuple[Dimension, ...]
     checkpoints: Checkpoints = Checkpoints()
     further: tuple[Metric, ...] = ()  # objectives beside the metric
+    is_fixed: bool = False  # by overrides: it may hold fewer configurations than the file asks for
 
     @property
     def objectives(self) -> tuple[Metric, ...]:
@@ -190,7 +191,8 @@ class Space:
         """Returns what a search runs, in order: draws, each with all points of the grids, each with its replicates.
 
         For tpe, which chooses as results come, these are random draws: what it begins with, and what the space holds.
-        Overrides win over the file, conditions and ties included. Raises ConfigError.
+        Overrides win over the file, conditions and ties included; where they leave fewer configurations than the file
+        asks for, these are all. Raises ConfigError.
         """
         space = self.fixed(overrides) if overrides else self
         wanted = self.search.trials if trials is None else trials
@@ -198,7 +200,8 @@ class Space:
             raise ConfigError(f"search.trials: must be at least 1, but got {wanted}", str(self.path))
         seed = self.search.seed if seed is None else seed
         blocks = list(islice(space._blocks(seed), wanted))
-        if wanted is not None and self.search.method != "grid":
+        is_demanded = trials is not None or not space.is_fixed
+        if wanted is not None and is_demanded and self.search.method != "grid":
             space._check_count(len(blocks), wanted)
         each = product(chain.from_iterable(blocks), range(self.search.replicates))
         return [space.budgeted(flat, seed + replicate) for flat, replicate in each]
@@ -214,7 +217,7 @@ class Space:
         kept = [d for d in self.dimensions if d.key not in values and d.key.rpartition(".")[0] not in values]
         constants = [Dimension(key, Choice((value,))) for key, value in values.items()]  # they depend on nothing
         order = sorted([*constants, *kept], key=lambda dimension: dimension.key != "model")
-        space = replace(self, dimensions=tuple(order))
+        space = replace(self, dimensions=tuple(order), is_fixed=True)
         for sentence in {} if report.problems else _probe(space).values():
             report.add((), sentence)
         report.fail()
@@ -238,7 +241,8 @@ class Space:
         Ends when nothing new was found for long.
         """
         is_grid, seen, misses = self.search.method == "grid", set[Hparams](), 0
-        patience = math.inf if is_grid else 1000 + 20 * min(math.prod(d.domain.size for d in self.varying), 2000)
+        size = math.prod(dimension.domain.size for dimension in self.varying if self._can_take_part(dimension))
+        patience = math.inf if is_grid else 1000 + 20 * min(size, 2000)
         grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
         for point in self._points(self.search.seed if seed is None else seed):
             block = []
@@ -253,6 +257,17 @@ class Space:
             misses = 0 if block else misses + 1
             if misses > patience:
                 return
+
+    def _can_take_part(self, dimension: Dimension) -> bool:
+        """Says whether the keys that never vary leave a dimension's conditions room."""
+        constants = {
+            d.key: d.domain.values[0] for d in self.dimensions if isinstance(d.domain, Choice) and not d.varies
+        }
+        for parent in self.dimensions:
+            allowed = () if parent.when else dimension.when.get(parent.key, ())
+            if allowed and parent.key in constants and constants[parent.key] not in allowed:
+                return False
+        return True
 
     def _check_count(self, found: int, wanted: int) -> None:
         if found < wanted:
@@ -363,7 +378,8 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     metric, search, scheduler, resources, checkpoints = (read_section(name, parts, report) for name in SECTIONS)
     before = len(report.problems)
     dimensions = read_dimensions(parts, models, report)
-    can_be_tried = len(report.problems) == before
+    are_whole = len(report.problems) == before
+    follows = report if are_whole else Report(report.where)  # without a dimension nobody knows what follows from all
     keys = [dimension.key for dimension in dimensions]
     if search["replicates"] > 1 and "train.seed" in keys:
         report.add(("parameters", "train.seed"), "train.seed: cannot be set, because search.replicates differ by it")
@@ -374,18 +390,18 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         models,
         corpus,
         _metric(metric, report),
-        Search(**{**search, "trials": _trials(search, dimensions, report)}),
-        _scheduler(scheduler, dimensions, report),
+        Search(**{**search, "trials": _trials(search, dimensions, report, follows)}),
+        _scheduler(scheduler, dimensions, report, follows),
         _resources(resources, report),
         dimensions,
         Checkpoints(**checkpoints),
         _further(parts, metric["name"], report),
     )
     _check_tpe(space, parts, report)
-    _check_pbt(space, report)
+    _check_pbt(space, report, follows)
     if space.search.gpu_hours and not space.resources.gpu:
         report.add(("search", "gpu_hours"), "search.gpu_hours: trials take no GPU; give resources.gpu, or search.hours")
-    for key, sentence in _probe(space).items() if can_be_tried else ():
+    for key, sentence in _probe(space).items() if are_whole else ():
         near = [k for k in keys if key and (f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}."))]
         report.add(("parameters", *near[:1]), sentence)
     report.fail()
@@ -406,19 +422,25 @@ def _resources(section: Mapping[str, Any], report: Report) -> Resources:
     return Resources(**section)
 
 
-def _trials(search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report) -> int | None:
+def _trials(search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report, follows: Report) -> int | None:
     """Returns the number of draws: as given, else 16 or fewer; reports what cannot be enumerated, or drawn as often."""
     is_grid, given = search["method"] == "grid", search["trials"]
     for key, problem in _grid_problems(d for d in dimensions if d.grid or is_grid):
         report.add(("parameters", key), problem)
     size = math.prod(dimension.domain.size for dimension in dimensions if not dimension.grid)
     if given and given > size and not is_grid:
-        law = f"draws must differ, but trials = {given} and there are {size:.0f} configurations"
-        report.add(("search", "trials"), f"search.trials: {law}; method: grid runs each once")
+        law = f"draws must differ, but trials = {given} and there {_are(size)}"
+        follows.add(("search", "trials"), f"search.trials: {law}; method: grid runs each once")
     return given if is_grid or given else int(min(16, size))
 
 
-def _scheduler(section: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report) -> Scheduler:
+def _are(configurations: float) -> str:
+    return "is 1 configuration" if configurations == 1 else f"are {configurations:.0f} configurations"
+
+
+def _scheduler(
+    section: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report, follows: Report
+) -> Scheduler:
     """Returns the scheduler; without max_steps it takes the largest train.max_steps of the parameters."""
     steps, factor = section["max_steps"], section["reduction_factor"]
     ends: list[Any] = []
@@ -428,11 +450,12 @@ def _scheduler(section: Mapping[str, Any], dimensions: Sequence[Dimension], repo
     if largest and steps and largest > steps:
         problem = f"must be at most scheduler.max_steps = {steps}, but goes up to {largest}"
         report.add(("parameters", "train.max_steps"), f"train.max_steps: {problem}")
+    of_steps = report if steps else follows
     steps = steps or largest or TABLE["train.max_steps"].default
     grace = section["grace_steps"] or max(1, int(steps / factor**2))
     if grace > steps:
         law = f"must be at most max_steps, but grace_steps = {grace} and max_steps = {steps}"
-        report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}")
+        of_steps.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}")
     name, interval = section["name"], section["interval_steps"]
     if section["grace_steps"] and name == "hyperband":
         law = f"hyperband has none, but grace_steps = {grace}; its brackets begin at max_steps / {factor:g}^k"
@@ -441,7 +464,7 @@ def _scheduler(section: Mapping[str, Any], dimensions: Sequence[Dimension], repo
         report.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: only pbt has one, but name = {name}")
     if interval and interval > steps:
         law = f"must be at most max_steps, but interval_steps = {interval} and max_steps = {steps}"
-        report.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
+        of_steps.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
     return Scheduler(name, steps, grace, factor, (interval or grace) if name == "pbt" else None)
 
 
@@ -474,12 +497,12 @@ def _check_tpe(space: Space, parts: Mapping[str, object], report: Report) -> Non
         report.add(("search", "replicates"), f"search.replicates: {law}")
 
 
-def _check_pbt(space: Space, report: Report) -> None:
+def _check_pbt(space: Space, report: Report, follows: Report) -> None:
     if space.scheduler.name == "pbt" and space.search.method == "tpe":
         law = "tpe learns from settings that stay, and pbt changes them; take random or halton"
         report.add(("search", "method"), f"search.method: {law}")
     if space.scheduler.name == "pbt" and not space.mutable:
         law = "pbt needs a searched key that a checkpoint survives: optimizer.* without optimizer.name, or a keep_prob"
-        report.add(
+        follows.add(
             ("scheduler", "name"), f"scheduler.name: {law}; this file searches {', '.join(space.searched) or 'none'}"
         )

@@ -32,11 +32,37 @@ class ConfigError(ValueError):
         return "\n  ".join([f"{prefix}{len(self.problems)} problems", *self.problems])
 
 
+# What other tools call it: Optuna, Ray Tune, scipy, Weights & Biases. Spelling alone would take low for log.
+SYNONYMS = {
+    **dict.fromkeys(("low", "lower", "lo", "from", "start", "begin"), "min"),
+    **dict.fromkeys(("high", "upper", "hi", "to", "end", "stop"), "max"),
+    **dict.fromkeys(("value", "values", "options", "categories"), "choices"),
+    **dict.fromkeys(("q", "stepsize"), "step"),
+    **dict.fromkeys(("if", "where", "condition"), "when"),
+    **dict.fromkeys(("mode", "direction"), "goal"),
+    **dict.fromkeys(("min_steps", "grace_period", "min_resource"), "grace_steps"),
+    **dict.fromkeys(("max_t", "max_iter", "max_resource"), "max_steps"),
+    **dict.fromkeys(("eta", "factor"), "reduction_factor"),
+    **dict.fromkeys(("num_samples", "n_iter"), "trials"),
+    "random_state": "seed",
+    "lr": "optimizer.learning_rate",
+    "wer": "dev.word_error_rate",
+    "dev.wer": "dev.word_error_rate",
+}
+ALIKE = 0.7  # of two spellings: below it a guess is more often wrong than right
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """Returns the end of a sentence about an unknown name: the nearest known one, or the known ones."""
     word, names = str(name)[:100], list(known)
-    by_ending = [other for other in names if word and other.endswith("." + word)]
-    close = by_ending or difflib.get_close_matches(word, names, n=1)
+    close = [other for other in names if word and other.endswith("." + word)]
+    if not close and SYNONYMS.get(word) in names:
+        close = [SYNONYMS[word]]
+    if not close:
+        close = difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
+    if not close:
+        parts = [other for other in names if word and (other.startswith(word + "_") or other.endswith("_" + word))]
+        close = parts if len(parts) == 1 else []
     if close:
         return f"; did you mean '{close[0]}'?"
     if len(names) > 20:

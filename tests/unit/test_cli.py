@@ -128,6 +128,22 @@ def test_debug_runs_the_trial_of_a_search(capsys: pytest.CaptureFixture[str], sp
     assert [untimed(json.loads(line)) for line in out.splitlines()] == expected
 
 
+def test_overrides_may_fix_all_that_a_space_searches(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One configuration is left: debug runs it, sample and plan know it, and none asks for four."""
+    space = tmp_path / "space.yaml"
+    space.write_text(space_text(RATES, model="BasicSeq2Seq", search={"trials": 4}, scheduler={"max_steps": 6}))
+    fixed = ("--hparams", "optimizer.learning_rate=0.005")
+    status, out, _ = run(capsys, "debug", "--space", space, "--trial", 0, *fixed, "--json")
+    assert status == 0
+    assert json.loads(out)["learning_rate"] == 0.005
+    status, out, _ = run(capsys, "sample", space, *fixed, "--json")
+    assert [json.loads(line)["optimizer.learning_rate"] for line in out.splitlines()] == [0.005]
+    status, out, _ = run(capsys, "plan", space, *fixed, "--no-probe", "--json")
+    assert (status, json.loads(out)["trials"]) == (0, 1)
+    assert run(capsys, "debug", "--space", space, "--trial", 1, *fixed)[0] == 2
+    assert run(capsys, "sample", space, *fixed, "-n", 2)[0] == 2
+
+
 def test_debug_says_what_is_wrong_with_a_corpus_before_it_makes_or_imports_anything(tmp_path: Path) -> None:
     bad = tmp_path / "bad.tsv"
     bad.write_text("no tab\n")

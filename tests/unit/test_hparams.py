@@ -194,6 +194,27 @@ class TestValues:
     def test_an_ending_is_enough_to_find_a_name(self):
         assert nearest("learning_rate", TABLE) == "; did you mean 'optimizer.learning_rate'?"
 
+    @pytest.mark.parametrize(
+        "word, known, guess",
+        [
+            ("low", ("log", "min", "max"), "min"),
+            ("high", ("log", "min", "max"), "max"),
+            ("lower", ("log", "min", "max"), "min"),
+            ("values", ("choices", "role"), "choices"),
+            ("eta", ("max_steps", "reduction_factor"), "reduction_factor"),
+            ("lag", ("log", "min"), None),
+            ("dev.cer", ("dev.loss", "dev.bleu"), None),
+            ("metric", ("method", "retries"), None),
+            ("grace", ("grace_steps", "max_steps"), "grace_steps"),
+            ("steps", ("grace_steps", "max_steps"), "max_steps"),
+            ("gamma", ("lr_decay_rate",), None),
+            ("low", ("log", "high"), None),
+        ],
+    )
+    def test_the_words_of_other_tools_are_known_and_far_spellings_are_no_guess(self, word, known, guess):
+        expected = f"; did you mean '{guess}'?" if guess else f"; known: {', '.join(known)}"
+        assert nearest(word, known) == expected
+
     def test_unknown_model(self):
         with pytest.raises(ConfigError, match="unknown model 'Transformer'; known: BasicSeq2Seq, AttentionSeq2Seq"):
             resolve("Transformer", {})

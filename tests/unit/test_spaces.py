@@ -635,6 +635,103 @@ class TestProblems:
             load_space(Path("unlike.yaml"))
 
 
+class TestLines:
+    """Lines are those of an editor, whatever else breaks lines in YAML."""
+
+    HEAD = "model: AttentionSeq2Seq\nparameters:\n  optimizer.learning_rate: [1e-3,{} 1e-2]\n"
+
+    @pytest.mark.parametrize("start", ["", "\ufeff"])
+    @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize("odd", ["", "\u00a0", "\u0085", "\u2028", "\u2029", "\u3000"])
+    def test_a_problem_below_an_odd_character(self, tmp_path, start, line_end, odd):
+        text = start + (self.HEAD.format(odd) + "  # four\n  embedding.dim: x\n").replace("\n", line_end)
+        assert problem_of(tmp_path, text).startswith("line 5: embedding.dim: must be")
+
+    @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize("last", ["", "\n", "\n\n"])
+    @pytest.mark.parametrize("odd", ["\u00a0", "\u0085", "\u2028", "\u3000", "\u200b"])
+    def test_a_key_that_an_odd_space_hides_is_named_in_its_own_line(self, tmp_path, odd, last, line_end):
+        text = self.HEAD.format("") + f"  embedding.dim:{odd} [32, 64]{last}"
+        problem = problem_of(tmp_path, text.replace("\n", line_end))
+        assert problem.startswith("line 4: broken YAML: ")
+        assert f"the line has a U+{ord(odd):04X} (" in problem
+
+    @pytest.mark.parametrize("text", ["model: [A", "model: [A\n", 'model: "A\n', "# x\r\rmodel: {\r"])
+    def test_what_is_open_at_the_end_names_no_line_behind_it(self, tmp_path, text):
+        assert problem_of(tmp_path, text).startswith(f"line {len(text.splitlines())}: broken YAML")
+
+    def test_a_byte_that_is_not_utf_8(self, tmp_path):
+        path = tmp_path / "space.yaml"
+        path.write_bytes(b"model: A\r\r\n\nparameters: \xff\n")
+        with pytest.raises(ConfigError, match="line 4: not UTF-8"):
+            load_space(path)
+
+
+def problem_of(folder: Path, text: str) -> str:
+    path = folder / "space.yaml"
+    path.write_bytes(text.encode())
+    with pytest.raises(ConfigError) as raised:
+        load_space(path)
+    (problem,) = raised.value.problems
+    return problem
+
+
+class TestOneProblem:
+    """What is wrong in one place is said once: nothing that follows from it is a problem of its own."""
+
+    @pytest.mark.parametrize(
+        "text, sections, problem",
+        [
+            ("embedding.dim: [16, 32, 64, 16]", {"search": "{trials: 3}"}, "line 4: embedding.dim: 16 is listed twice"),
+            ("embedding.dim: [16, x, 64]", {"search": "{trials: 3}"}, "line 4: embedding.dim: must be"),
+            ("optimizer.learning_rate: [1, 1, 2]", {"scheduler": "{name: pbt}"}, "line 5: optimizer.learning_rate: 1.0 is"),
+            ("train.max_steps: [3000, 3000]", {"scheduler": "{grace_steps: 2000}"}, "line 5: train.max_steps: 3000 is"),
+            ("train.max_steps: [3000, 3000]", {"scheduler": "{name: pbt, interval_steps: 2000}", "search": "{}"}, "line 5: train.max_steps: 3000 is"),
+            (
+                f"{CELL}: {{choices: {{a: {{class: GRUCell}}, b: {{class: GRUCell}}}}}}\n"
+                f"attention.dim: {{choices: [1, 2], when: {{{CELL}: c}}}}",
+                {},
+                f"line 4: {CELL}: {{'class': 'GRUCell'}} is listed twice",
+            ),
+            ("embedding.dim: {lo: 1}", {}, "line 4: embedding.dim: unknown word 'lo'; did you mean 'min'?"),
+        ],
+    )  # fmt: skip
+    def test_is_one(self, problems, text, sections, problem):
+        (only,) = problems(text, **sections)
+        assert only.startswith(problem)
+
+    def test_what_does_not_follow_is_said_too(self, problems):
+        sections = {"scheduler": "{name: asha, max_steps: 10, grace_steps: 20}", "search": "{method: grid}"}
+        found = problems("embedding.dim: [16, 16]\noptimizer.learning_rate: {min: 1, max: 2}", **sections)
+        assert any("a grid needs steps" in problem for problem in found)
+        assert any("embedding.dim: 16 is listed twice" in problem for problem in found)
+        assert any("scheduler.grace_steps: must be at most max_steps" in problem for problem in found)
+
+
+class TestOverridesLeaveFew:
+    """Overrides may fix all that a file searches: what is left runs, and only an explicit number is refused."""
+
+    ALL = "optimizer.learning_rate: {min: 1e-3, max: 1e-2}"
+    UNDER = 'optimizer.lr_decay_type: ["", exponential_decay]\noptimizer.lr_decay_rate: {min: 0.5, max: 1.0, when: {optimizer.lr_decay_type: exponential_decay}}'
+
+    @pytest.mark.parametrize("method", ["random", "halton", "grid"])
+    @pytest.mark.parametrize(
+        "text, fixed", [(ALL, {"optimizer.learning_rate": 5e-3}), (UNDER, {"optimizer.lr_decay_type": ""})]
+    )
+    def test_one_configuration_is_left(self, load, text, fixed, method):
+        if method == "grid":
+            text = text.replace("max: 1e-2", "max: 1e-2, step: 1e-3").replace("max: 1.0", "max: 1.0, step: 0.1")
+        space = load(text, search=f"{{trials: 4, method: {method}, replicates: 2}}")
+        first, second = space.trials(overrides=fixed)
+        assert first | {"train.seed": 1} == second
+        assert fixed.items() <= first.items()
+        assert space.fixed(fixed).trials() == [first, second]
+
+    def test_an_explicit_number_is_refused(self, load):
+        with pytest.raises(ConfigError, match="2 different configurations were asked for, but only 1 valid"):
+            load(self.ALL, search="{trials: 4}").trials(2, overrides={"optimizer.learning_rate": 5e-3})
+
+
 class TestDocument:
     def test_its_files_load(self, load):
         blocks = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "search_spaces.md").read_text(), re.DOTALL)
