@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from s2s_search.events import Event, is_locked
+from s2s_search.events import Event
 from s2s_search.history import History, load_history, most_at_once, space_of
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
@@ -88,7 +88,7 @@ def load_record(folder: Path) -> Record:
     space = space_of(history, folder)
     curves = tuple(_curves(history, space.metric.name))
     problems = []
-    if is_locked(folder):
+    if history.is_running:
         problems.append("a search writes this folder now: replay it when it has ended")
     if not any(curve.reports for curve in curves):
         problems.append("no trial has reported: there is nothing to replay")

@@ -16,6 +16,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -25,6 +26,8 @@ EVENTS = "events.jsonl"
 LOCK = "driver.lock"
 SECONDS_BETWEEN_SYNCS = 1.0
 SECONDS_OF_A_LOOK = 0.2  # at most, in which `is_locked` holds a lock
+SECONDS_ELSEWHERE = 600.0  # after its newest event a search on another machine counts as killed
+TAIL = 65536  # bytes at the end of a log, in which its newest event is looked for
 
 # The kinds of events, with what the readers need of each.
 NEEDED = {
@@ -192,16 +195,66 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def is_driven_elsewhere(folder: Path) -> bool:
-    """Says whether the lock of a run folder is, or was until a kill, that of another machine."""
+def holder_elsewhere(folder: Path) -> str:
+    """Returns "process N on HOST" where that holds, or held until a kill, the lock on another machine; else nothing."""
     try:
-        holder = (folder / LOCK).read_text(errors="replace").strip()
+        holder = (folder / LOCK).read_text(errors="replace").strip()[:200]
     except OSError:
-        return False
-    return bool(holder) and not holder.endswith(f" on {socket.gethostname()}")
+        return ""
+    return "" if holder.endswith(f" on {socket.gethostname()}") else holder
+
+
+def is_driven(folder: Path) -> bool:
+    """Says whether a search drives a run folder now, as far as can be seen here.
+
+    It does while it holds the lock. The lock of another machine may not be seen here: its search counts as alive until
+    SECONDS_ELSEWHERE after its newest event.
+    """
+    if is_locked(folder):
+        return True
+    return bool(holder_elsewhere(folder)) and abs(time.time() - _newest_time(folder)) < SECONDS_ELSEWHERE
+
+
+def _newest_time(folder: Path) -> float:
+    """Returns the time of the newest event, by the clock of its writer; 0 where there is none."""
+    try:
+        with _opened(folder) as log:
+            log.seek(max(0, log_size(folder) - TAIL))
+            *lines, _ = log.read().split(b"\n")
+    except ConfigError:
+        return 0.0
+    for row in map(_parse_line, reversed(lines)):
+        if isinstance(row, dict) and _is_event(row):
+            return float(row["time"])
+    return 0.0
 
 
 # --- reading ---
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log of a run folder at one moment: whatever is read of it later is of its first `size` bytes."""
+
+    folder: Path
+    size: int
+    was_driven: bool
+
+    def read(self) -> tuple[list[Row], list[str]]:
+        """Returns the events, and what is wrong with lines that are left out."""
+        return read_events(self.folder, self.size)
+
+    def status(self, said: str) -> str:
+        """Returns the status of the search, which is `said` by its log: a search that nobody drives was killed."""
+        if said != "running" or self.was_driven or is_driven(self.folder):  # it may have been resumed just now
+            return said
+        return "killed"
+
+
+def open_log(folder: Path) -> Log:
+    """Looks at a run folder once. Raises ConfigError when it is none of a search."""
+    was_driven = is_driven(folder)  # before the size is taken: the last event is written under the lock
+    return Log(folder, log_size(folder), was_driven)
 
 
 def log_size(folder: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.corpus import Corpus, load_corpus
-from s2s_search.events import NEEDED, Event, read_events, trial_name
+from s2s_search.events import NEEDED, Event, Log, open_log, trial_name
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
@@ -51,7 +51,8 @@ class History:
         self.events = events
         self.search: dict[str, Any] = {"trials": 0, **events[0]}
         self.trials: dict[str, TrialHistory] = {}
-        self.status = "running"
+        self.status = "running"  # as the log has it
+        self.is_killed = False  # the log says that it runs, and nobody drives it
         self.message: str | None = None
         self.elapsed = 0.0  # seconds in which a driver was at work
         self.spans: list[tuple[str, float, float]] = []  # which trial ran, from when to when, by those seconds
@@ -118,6 +119,11 @@ class History:
                 trial.best = event
 
     @property
+    def is_running(self) -> bool:
+        """Says whether the search runs now."""
+        return self.status == "running" and not self.is_killed
+
+    @property
     def fingerprint(self) -> str:
         """The fingerprint of the corpus; empty where a damaged log has none."""
         return str(self.search.get("corpus", {}).get("fingerprint", ""))
@@ -133,7 +139,14 @@ class History:
 
 def load_history(folder: Path) -> History:
     """Reads the log of a run folder. Raises ConfigError."""
-    return History(read_events(folder)[0])
+    return history_of(open_log(folder))
+
+
+def history_of(log: Log) -> History:
+    """Returns the past of a search, as of the moment of the log. Raises ConfigError."""
+    history = History(log.read()[0])
+    history.is_killed = log.status(history.status) == "killed"
+    return history
 
 
 def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None = None) -> Space:
@@ -255,8 +268,9 @@ def _outlook(trial: TrialHistory, history: History) -> Iterator[str]:
         yield f"its worker was lost {trial.losses + 1} times, more than search.retries allows"
     if trial.status == "stopped" and not any(event["action"] == "stop" for event in trial.decisions):
         yield f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave no numbers"
-    if trial.status == "running" and history.status != "running":
-        yield f"the search ended before it ({history.status}); resume lets it go on"
+    if trial.status == "running" and not history.is_running:
+        how = "killed" if history.is_killed else history.status
+        yield f"the search ended before it ({how}); resume lets it go on"
 
 
 def _span(history: History) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.corpus import Corpus
-from s2s_search.events import read_events, trial_name
-from s2s_search.history import History, TrialHistory, space_of
+from s2s_search.events import trial_name
+from s2s_search.history import TrialHistory, load_history, space_of
 from s2s_search.hparams import Hparams
 from s2s_search.recorder import ENVIRONMENT, resolved, software
 from s2s_search.spaces import Space
@@ -82,15 +82,14 @@ def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = 
     Raises:
         ConfigError: no run folder, no such trial, one that pbt changed, or a configuration that is none.
     """
-    events = read_events(folder)[0]
-    history = History(events)
+    history = load_history(folder)
     trial = history.trials.get(trial_name(number))
     if trial is None:
         raise ConfigError(f"there is no trial {number}; {len(history.trials)} have begun", str(folder))
     if any(event["event"] == "exploit" for event in trial.events):
         raise ConfigError(f"{trial.name} took over weights of others (pbt): it cannot run again alone", str(folder))
     reports: list[Metrics] = []
-    for event in (event for event in events if event["event"] == "report" and event["trial"] == trial.name):
+    for event in (event for event in history.events if event["event"] == "report" and event["trial"] == trial.name):
         if not reports or event["step"] > reports[-1]["step"]:  # else it was said again
             reports.append(event)
     logged, complete = (_resolved(config, trial, folder) for config in (trial.config, _config(folder, trial)))

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from s2s_search.dimensions import value_of
-from s2s_search.events import first_event, is_locked, read_events
-from s2s_search.history import History, space_of
+from s2s_search.events import Log, first_event, open_log
+from s2s_search.history import History, history_of, space_of
 from s2s_search.metrics import pareto
 from s2s_search.run_tables import read_tables, stored, typed
 from s2s_search.spaces import Space
@@ -50,6 +50,17 @@ class Results:
     driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
     runs: tuple["Results", ...] = ()  # those that `load_many` put together, whose names are in the column `run`
+    log: Log | None = None  # what all this was read from; None of several runs
+
+    def history(self) -> History:
+        """Returns what the log says of each trial, as of the moment when the tables were read.
+
+        Raises:
+            ConfigError: the log cannot be read, or there are several runs.
+        """
+        if self.log is None:
+            raise ConfigError("several runs have no one log; each of `runs` has its own", str(self.folder))
+        return history_of(self.log)
 
     def space(self) -> Space:
         """What was searched, with the overrides of the command line fixed.
@@ -202,7 +213,7 @@ class Results:
             return known
         found = []
         for run in self.runs or (self,):
-            events = read_events(run.folder)[0]
+            events = run.history().events
             settings = {event["trial"]: event["settings"] for event in events if event["event"] in ("trial", "exploit")}
             found += [key in settings.get(trial, {}) for trial in run.trials["trial"]]
         return known | pd.Series(found, index=known.index)
@@ -260,13 +271,14 @@ def load(folder: str | os.PathLike[str]) -> Results:
         ConfigError: the folder is no run folder.
     """
     path = Path(folder)
-    tables = read_tables(path)
+    log = open_log(path)
+    tables = read_tables(path, log.size)
     search = tables.search
     metric, goal = search["metric"], search["goal"]
     return Results(
         folder=path,
         name=search["name"],
-        status="killed" if tables.status == "running" and not is_locked(path) else tables.status,
+        status=log.status(tables.status),
         metric=metric,
         goal=goal,
         objectives=((metric, goal), *((name, goal) for name, goal in search.get("objectives", ())[1:])),
@@ -277,6 +289,7 @@ def load(folder: str | os.PathLike[str]) -> Results:
         tail=tables.tail,
         driver=tables.driver,
         damaged=tables.damaged,
+        log=log,
     )
 
 
@@ -351,7 +364,7 @@ def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
     missing = [key for key in searched if key not in run.searched]
     if not missing:
         return run.trials
-    events = read_events(run.folder)[0]
+    events = run.history().events
     configs = {event["trial"]: event["config"] for event in events if event["event"] in ("trial", "exploit")}
     columns: dict[str, pd.Series] = {}
     for other in dict.fromkeys(searched[key] for key in missing):

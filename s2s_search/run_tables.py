@@ -70,13 +70,12 @@ class Tables:
     damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
 
 
-def read_tables(folder: Path) -> Tables:
-    """The tables as they are on disk, or from the log.
+def read_tables(folder: Path, size: int) -> Tables:
+    """The tables of the first `size` bytes of the log: as they are on disk, or from the log.
 
     Raises:
         ConfigError: the folder is no run folder.
     """
-    size = log_size(folder)
     trials, reports = (_stored(folder / name, size) for name in (TRIALS, REPORTS))
     if trials is None or reports is None or trials.attrs != reports.attrs:
         return _fold(folder, size)

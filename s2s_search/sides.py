@@ -89,6 +89,9 @@ def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
         problems.append(f"{a} and {b} both name {', '.join(both[:4])}{', ...' if len(both) > 4 else ''}")
     if problems:
         raise ConfigError(problems)
+    for folder, history in zip(folders, histories, strict=True):
+        if history.is_running:
+            yield f"{folder} is still running: what follows is of the moment"
     yield from _cautions(left, right)
     metric, goal = histories[0].search["metric"], histories[0].search["goal"]
     finished = [[(run.configuration, run.value) for run in side.finished] for side in (left, right)]

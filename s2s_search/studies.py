@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from s2s_search.comparison import BEST, FEWEST_BEST, LEAST, alike
 from s2s_search.dimensions import Choice, Range
-from s2s_search.events import read_events
 from s2s_search.results import Results, run_names
 from s2s_search.run_tables import stored
 from s2s_search.spaces import Space
@@ -116,7 +115,7 @@ def _trials(results: Results) -> Iterator[FrozenTrial]:
 
 def _times(run: Results) -> dict[str, tuple[float, float]]:
     """When each trial began and ended, in seconds since 1970: the log's, as the tables' times leave downtime out."""
-    events = read_events(run.folder)[0]
+    events = run.history().events
     began = dict.fromkeys(run.trials["trial"], float(events[0]["time"]))
     began |= {event["trial"]: event["time"] for event in events if event["event"] == "trial"}
     ended = {event.get("trial"): event["time"] for event in events if event["event"] == "status"}

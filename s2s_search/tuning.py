@@ -245,12 +245,13 @@ def replicate_search(
         ConfigError: `folder` is no run folder, or a search uses it, or it was of pbt; too few configurations have a
             result; the corpus is not the same; and as `run_search`.
     """
-    history = load_history(folder)
+    run = load(folder)
+    history = run.history()
     space = space_of(history, folder, corpus)
-    problems = [f"{folder}: is in use; a search can be replicated when it has ended"] if is_locked(folder) else []
+    problems = [f"{folder}: is in use; a search can be replicated when it has ended"] if history.is_running else []
     if space.scheduler.name == "pbt":
         problems.append(f"{folder}: pbt changes configurations while they train: there is none to run again")
-    ranked = load(folder).best(None)
+    ranked = run.best(None)
     names = ranked["trial"][ranked[f"best.{space.metric.name}"].notna()]
     configs: list[Flat] = []
     with _collected(problems):

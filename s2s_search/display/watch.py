@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 from s2s_search.display.progress import SECONDS_BETWEEN_FRAMES, Interrupt, Progress
-from s2s_search.events import first_event, is_driven_elsewhere, is_locked, log_size, new_events
+from s2s_search.events import first_event, is_driven, log_size, new_events
 
-# Without a lock that is seen here, before a search counts as killed; the lock of another machine may not be seen.
-SECONDS_OF_SILENCE, SECONDS_ELSEWHERE = 5.0, 600.0
+SECONDS_OF_SILENCE = 5.0  # without a driver, before a search counts as killed: it may be about to begin, or to go on
 
 
 class Follower:
@@ -32,7 +31,7 @@ class Follower:
         Raises:
             ConfigError: the folder is none of a search.
         """
-        locked = is_locked(self.folder)  # before the log is read: the last event is written under the lock
+        driven = is_driven(self.folder)  # before the log is read: the last event is written under the lock
         if log_size(self.folder) < self._read:
             self._read = 0  # another log
         events, end = new_events(self.folder, self._read)
@@ -41,14 +40,13 @@ class Follower:
         else:
             for event in events:
                 self.progress.show(event)
-        if locked or end != self._read:
+        if driven or end != self._read:
             self._heard = time.monotonic()
         self._read = end
         standing = self.progress.standing
         if standing is not None and standing.status != "running":
             return standing.status
-        silence = SECONDS_ELSEWHERE if is_driven_elsewhere(self.folder) else SECONDS_OF_SILENCE
-        if time.monotonic() - self._heard < silence:
+        if driven or time.monotonic() - self._heard < SECONDS_OF_SILENCE:
             return "running"
         if standing is None:
             first_event(self.folder)  # there is none, which is said

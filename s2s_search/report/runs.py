@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from s2s_search.comparison import configurations, replicates
-from s2s_search.history import History, load_history, space_of
+from s2s_search.history import History
 from s2s_search.ranking import cell
 from s2s_search.report.axes import Axis, Boundary, axes, boundary
 from s2s_search.results import Results, check_distinct, load
@@ -174,6 +174,5 @@ def _names(folders: Sequence[Path]) -> Iterator[str]:
 
 
 def _read_run(number: int, name: str, folder: Path) -> Run:
-    history = load_history(folder)
-    space, overrides = space_of(history, folder), history.search.get("overrides")
-    return Run(number, name, load(folder), history, space.fixed(overrides) if overrides else space)
+    results = load(folder)
+    return Run(number, name, results, results.history(), results.space())

@@ -35,6 +35,7 @@ def add_verbs(verb: AddVerb) -> None:
 
 def show_results(args: argparse.Namespace) -> int:
     from s2s_search import results
+    from s2s_search.events import holder_elsewhere
 
     table = results.load(args.folder)
     for problem in table.damaged:
@@ -47,6 +48,8 @@ def show_results(args: argparse.Namespace) -> int:
         ranking.print_replicates(table)
         ranking.print_failures(table, args.folder)
         ranking.print_times(table)
+        if table.status == "running" and (holder := holder_elsewhere(args.folder)):
+            print(f"driven on another machine, by {holder}: it counts as killed ten minutes after its newest event")
         if table.status == "killed":
             print(f"its driver was killed; to go on: python run_search.py resume {args.folder}")
         return 0

@@ -215,10 +215,10 @@ def test_a_lock_that_may_not_be_seen_is_given_more_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s2s_search.display.watch.SECONDS_OF_SILENCE", 0.0)
-    monkeypatch.setattr("s2s_search.display.watch.SECONDS_ELSEWHERE", 1.0)
-    write_log(tmp_path, begun())
+    monkeypatch.setattr("s2s_search.events.SECONDS_ELSEWHERE", 1.0)
     took = []
     for host in ("", "process 1 on a-machine-elsewhere\n"):
+        write_log(tmp_path, [event | {"time": time.time()} for event in begun()])
         (tmp_path / LOCK).write_text(host)
         began = time.monotonic()
         assert main(["watch", str(tmp_path), "--interval", "0.05"]) == 1
