@@ -16,7 +16,8 @@ class Example:
     """A dev source, its references, and what the model answered, as tokens.
 
     attention has a row for each token of the answer and one for its END, a column for each token of the source and one
-    for its END; every row sums to 1, but for rounding to four decimals. None for a model without attention.
+    for its END; every row sums to 1, but for rounding to four decimals. None for a model without attention, and for
+    sources and answers so long that nobody could read the map.
     """
 
     source: list[str]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from s2s_search.corpus import Split
+from s2s_search.footprint import Cells, cut_at_cells
 from s2s_search.vocabulary import Vocabulary
 
 Indices = npt.NDArray[np.int64]
@@ -28,9 +29,14 @@ class Batch(NamedTuple):
     target_lengths: Tensor  # [B] int64
 
     def to(self, device: torch.device | str) -> "Batch":
-        if torch.device(device).type == "cuda":  # from pinned memory, so that the host does not wait for the copy
-            return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in self))
-        return Batch(*(tensor.to(device) for tensor in self))
+        return Batch(*(moved(tensor, device) for tensor in self))
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Returns a tensor of the host on a device; to a GPU from pinned memory, so that the host does not wait."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def slice_batch(batch: Batch, source_max: int | None, target_max: int | None) -> Batch:
@@ -138,11 +144,17 @@ def _cut(indices: Indices, size: int) -> list[Indices]:
 
 
 def evaluation_batches(
-    split: Split, source_vocab: Vocabulary, target_vocab: Vocabulary, batch_size: int, examples: int = 0
+    split: Split,
+    source_vocab: Vocabulary,
+    target_vocab: Vocabulary,
+    batch_size: int,
+    examples: int = 0,
+    cells: Cells | None = None,
 ) -> Iterator[tuple[Batch, Indices]]:
     """Batches of the whole split, sorted by length and not sliced, each with the indices of its pairs.
 
     With `examples` above 0, of that many groups only, chosen once and for all: a smaller part lies in a larger one.
+    With `cells` a batch is cut where its largest tensor would have more than CELLS numbers.
     """
     groups = np.random.default_rng(0).permutation(len(split.groups) - 1)[: examples or None]
     chosen = np.zeros(len(split), bool)
@@ -151,4 +163,16 @@ def evaluation_batches(
     pairs = np.flatnonzero(chosen)
     sources, targets = np.diff(split.source_offsets)[pairs], np.diff(split.target_offsets)[pairs]
     for indices in _cut(pairs[np.lexsort((targets, sources))], batch_size):
-        yield make_batch(split, indices, source_vocab, target_vocab), indices
+        for part in _bounded(split, indices, cells):
+            yield make_batch(split, part, source_vocab, target_vocab), part
+
+
+def _bounded(split: Split, indices: Indices, cells: Cells | None) -> Iterator[Indices]:
+    """Cuts the indices of a batch into parts of at most CELLS numbers."""
+    if cells is None:
+        yield indices
+        return
+    sources = split.source_offsets[indices + 1] - split.source_offsets[indices] + 1
+    targets = split.target_offsets[indices + 1] - split.target_offsets[indices] + 2
+    for part in cut_at_cells(sources.tolist(), targets.tolist(), cells):
+        yield indices[part]

@@ -16,6 +16,7 @@ import pandas as pd
 
 from s2s_search.comparison import interval
 from s2s_search.corpus import Corpus
+from s2s_search.footprint import Cells, row_cells
 from s2s_search.history import corpus_of, load_history, space_of
 from s2s_search.kept import kept_checkpoints
 from s2s_search.metrics import Edits, pareto
@@ -135,7 +136,7 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
     trained = load_trained(setting.checkpoint, setting.hparams)
     model = trained.model.to(device)
     predictions, references, seconds = list[list[int]](), list[list[list[int]]](), list[float]()
-    for groups, ids, lengths in batches(dev):
+    for groups, ids, lengths in batches(dev, row_cells(trained.hparams, len(trained.target_vocab))):
         began = clock()
         with torch.no_grad():
             predictions += answers(model, model.encode(ids.to(device), lengths.to(device)), trained.hparams)
@@ -146,13 +147,13 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
     return Decoded(edits, metrics.bleu(predictions, references), statistics.median(seconds))
 
 
-def batches(dev: Dev) -> Iterator[tuple[list[int], "torch.Tensor", "torch.Tensor"]]:
+def batches(dev: Dev, cells: Cells | None = None) -> Iterator[tuple[list[int], "torch.Tensor", "torch.Tensor"]]:
     """The dev sources, each once, in batches of like lengths: their groups, ids [B, S] and lengths [B]."""
     from s2s_search.batches import evaluation_batches
 
     split, vocabularies = dev.corpus.dev, (dev.corpus.source_vocab, dev.corpus.target_vocab)
     group_of = {int(pair): group for group, pair in enumerate(split.groups[:-1])}  # by its first pair
-    for batch, pairs in evaluation_batches(split, *vocabularies, SOURCES_AT_ONCE, dev.examples):
+    for batch, pairs in evaluation_batches(split, *vocabularies, SOURCES_AT_ONCE, dev.examples, cells):
         rows = [row for row, pair in enumerate(pairs) if int(pair) in group_of]
         if rows:
             yield [group_of[int(pairs[row])] for row in rows], batch.source_ids[rows], batch.source_lengths[rows]

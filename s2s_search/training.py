@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from s2s_search import metrics
 from s2s_search.answers import Answers, Example
-from s2s_search.batches import Batch, TrainingBatches, evaluation_batches, make_batch
+from s2s_search.batches import Batch, TrainingBatches, evaluation_batches, make_batch, moved
 from s2s_search.corpus import Corpus, Split
+from s2s_search.footprint import CELLS, cut_at_cells, row_cells
 from s2s_search.hparams import Hparams
 from s2s_search.nn.generate import beam_search_from, greedy_from
 from s2s_search.nn.models import Encoding, Seq2Seq, build_model
@@ -40,6 +41,7 @@ WORST: dict[str, float] = {
 STEPS_BETWEEN_LOOKS = 10
 UNMATCHED = -1  # an id that no model answers
 EXAMPLES = 8  # dev sources whose answers are kept whole
+MAP_CELLS = 2**16  # numbers of an attention map that is kept: a larger one cannot be read
 
 
 @dataclass(frozen=True)
@@ -226,18 +228,16 @@ def evaluation(
         corpus.target_vocab,
         hparams["train.eval_batch_size"],
         hparams["train.eval_examples"],
+        row_cells(hparams, len(corpus.target_vocab)),
     )
     for cpu_batch, pairs in batches:
         batch = cpu_batch.to(device)
         encoding = model.encode(batch.source_ids, batch.source_lengths)
-        logits = model.decode(encoding, batch.target_ids, batch.target_lengths).logits
-        mask = target_mask(batch)
-        correct = (logits.argmax(-1) == batch.target_ids[:, 1:]) & mask
-        sums += torch.stack([token_losses(logits, batch).sum(dtype=sums.dtype), correct.sum(), mask.sum()])
+        sums += target_sums(model, encoding, batch)
         rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]
         if rows:
             groups = [first_pairs[int(pairs[row])] for row in rows]
-            chosen = selected(encoding, torch.tensor(rows, device=device))
+            chosen = selected(encoding, moved(torch.tensor(rows), device))
             decoded |= zip(groups, answers(model, chosen, hparams), strict=True)
     loss, right, tokens = sums.tolist()
     predictions = [decoded[group] for group in sorted(decoded)]
@@ -253,6 +253,28 @@ def evaluation(
         "dev.bleu": metrics.bleu(predictions, references),
     }
     return measured, edits
+
+
+def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
+    """Returns the summed loss in nats, the number of correct tokens and the number of all, float64 [3].
+
+    Logits are computed for so many steps at a time that they have at most CELLS numbers.
+    """
+    x = model.decoder_inputs(batch.target_ids, encoding.extra)
+    lengths = batch.target_lengths - 1
+    outputs, contexts = model.decoder.recur(x, lengths, encoding.state, encoding.memory)[:2]
+    targets, ended = batch.target_ids[:, 1:], ~target_mask(batch)
+    losses, correct = torch.zeros_like(targets, dtype=outputs.dtype), torch.zeros_like(ended)
+    steps = max(1, CELLS // (len(targets) * len(model.target_embedding.weight)))
+    for first in range(0, targets.shape[1], steps):
+        part = slice(first, first + steps)
+        logits = model.decoder.predict(outputs[:, part], None if contexts is None else contexts[:, part])
+        correct[:, part] = logits.argmax(-1) == targets[:, part]
+        loss = F.cross_entropy(logits.flatten(0, 1), targets[:, part].flatten(), reduction="none")
+        losses[:, part] = loss.view_as(targets[:, part])
+    losses.masked_fill_(ended, 0.0)  # outputs past a row's end are not defined
+    correct.masked_fill_(ended, False)
+    return torch.stack([losses.sum(dtype=torch.float64), correct.sum(), (~ended).sum()])
 
 
 def group_targets(split: Split, group: int) -> list[list[int]]:
@@ -277,10 +299,16 @@ def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
     device = next(model.parameters()).device
     groups = len(split.groups) - 1
     chosen = sorted({k * groups // EXAMPLES for k in range(EXAMPLES)})
-    batch = make_batch(split, split.groups[chosen], corpus.source_vocab, corpus.target_vocab).to(device)
-    encoding = model.encode(batch.source_ids, batch.source_lengths)
-    answered = answers(model, encoding, hparams)
-    maps = attention_maps(model, encoding, answered)
+    pairs = split.groups[chosen]
+    sources = (split.source_offsets[pairs + 1] - split.source_offsets[pairs] + 1).tolist()
+    longest = [hparams["inference.max_decode_length"] + 1] * len(pairs)
+    answered: list[list[int]] = []
+    maps: list[list[list[float]] | None] = []
+    for part in cut_at_cells(sources, longest, row_cells(hparams, len(corpus.target_vocab))):
+        batch = make_batch(split, pairs[part], corpus.source_vocab, corpus.target_vocab).to(device)
+        encoding = model.encode(batch.source_ids, batch.source_lengths)
+        answered += answers(model, encoding, hparams)
+        maps += attention_maps(model, encoding, answered[part])
     return [
         Example(
             corpus.source_vocab.decode(split.source(int(split.groups[group]))),
@@ -297,19 +325,23 @@ def attention_maps(
 ) -> Sequence[list[list[float]] | None]:
     """The attention weights when each encoded source has these target ids, which lack START and END.
 
-    Of each source a row for each target id and END, a column for each source id and END, rounded to four decimals; all
-    None without attention.
+    Of each source a row for each target id and END, a column for each source id and END, rounded to four decimals.
+    None without attention, and where a map would have more than MAP_CELLS numbers.
     """
     ids = [torch.tensor([model.start_id, *row, model.end_id]) for row in target_rows]
     source_lengths = encoding.encoder_output.lengths
     target_lengths = source_lengths.new_tensor([len(row) for row in ids])
     padded = pad_sequence(ids, batch_first=True).to(source_lengths.device)
-    weights = model.decode(encoding, padded, target_lengths).weights
+    x = model.decoder_inputs(padded, encoding.extra)
+    weights = model.decoder.recur(x, target_lengths - 1, encoding.state, encoding.memory).weights
     if weights is None:
         return [None] * len(ids)
-    sizes = zip((target_lengths - 1).tolist(), source_lengths.tolist(), strict=True)
-    rounded = weights.double().round(decimals=4)
-    return [each[:rows, :columns].tolist() for each, (rows, columns) in zip(rounded, sizes, strict=True)]
+    weights = model.source_order(weights, source_lengths)
+    maps: list[list[list[float]] | None] = []
+    for each, rows, columns in zip(weights, (target_lengths - 1).tolist(), source_lengths.tolist(), strict=True):
+        is_shown = rows * columns <= MAP_CELLS
+        maps.append(each[:rows, :columns].double().round(decimals=4).tolist() if is_shown else None)
+    return maps
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ WITHOUT = {
     "spaces": ("torch", "ray", "pandas", "numpy", "rich"),
     "samplers": ("torch", "ray", "pandas", "numpy", "rich", "optuna"),
     "metrics": ("torch", "ray", "pandas", "rich"),
+    "footprint": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "machine": ("torch", "ray", "pandas", "numpy", "rich", "yaml"),
     "probes": ("torch", "ray", "pandas", "numpy", "rich"),
     "plan": ("torch", "ray", "pandas", "numpy", "rich"),

@@ -26,9 +26,9 @@ class AttentionSteps:
     ) -> None:
         """Makes the buffers; `weights` are the scores', if these have any.
 
-        Where nothing will be differentiated, the compiled loop keeps of the steps only what `attend` returns.
+        Where nothing will be differentiated, only what `attend` returns is kept of each step.
         """
-        self.kept = differentiable or not compiled.usable(values)
+        self.kept = differentiable
         batch, positions, memory = values.shape
         self.rows, self.values, self.keys, self.biases = rows, values.contiguous(), keys.contiguous(), biases
         self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
@@ -157,7 +157,7 @@ class AdditiveSteps(AttentionSteps):
     def start(self) -> None:
         super().start()
         self.keys_at, self.biases_at = for_each_step(self.keys, self.rows), for_each_step(self.biases, self.rows)
-        self.hidden_at = at_each_step(self.hidden, self.rows)
+        self.hidden_at = at_each_step(self.hidden.expand(len(self.rows), -1, -1, -1), self.rows)
 
     def scores(self, t: int, query: Tensor) -> Tensor:
         hidden, biases = self.hidden_at[t], self.biases_at[t]

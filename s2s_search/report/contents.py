@@ -358,7 +358,8 @@ def _answers(run: Run) -> Iterator[Block]:
     yield Text(f"What {code(best)} answers at step {answers.step:,}: of {n} sources of the dev set, {right} rightly.")
     rows = [[" ".join(e.source), " ".join(e.answer), _nearest(e), _is_right(e)] for e in answers.examples]
     yield Table(["source", "answer", "reference", "right"], rows)
-    for trial, answers in [pair for pair in found if pair[1].examples[0].attention is not None][:1]:
+    with_maps = [pair for pair in found if any(example.attention is not None for example in pair[1].examples)]
+    for trial, answers in with_maps[:1]:
         other = "" if trial == best else ", the best trial that has attention,"
         yield from _attention_maps(run, f"{code(trial)}{other}", answers)
 

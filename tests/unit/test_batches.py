@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from s2s_search import footprint
 from s2s_search.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
 from s2s_search.corpus import Corpus, Split, load_corpus
 from s2s_search.vocabulary import Vocabulary
@@ -139,6 +140,23 @@ def test_evaluation_covers_the_split_sorted_and_unsliced(toy: Corpus) -> None:
     assert lengths == sorted(lengths) == sorted(len(toy.dev.source(i)) + 1 for i in range(50))
     for batch, chosen in batches:
         assert same(batch, make_batch(toy.dev, chosen, toy.source_vocab, toy.target_vocab))
+
+
+@pytest.mark.parametrize("limit", [1, 30, 100, 1000, 10**6])
+def test_evaluation_batches_are_cut_at_the_cells_of_their_longest_rows(
+    toy: Corpus, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(footprint, "CELLS", limit)
+    whole = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8))
+    parts = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8, cells=lambda s, t: s * t + 1))
+    assert [i for _, part in parts for i in part] == [i for _, batch in whole for i in batch]
+    for batch, _ in parts:
+        rows, source, target = len(batch.source_ids), batch.source_ids.shape[1], batch.target_ids.shape[1]
+        assert rows == 1 or rows * (source * target + 1) <= limit
+    if limit == 10**6:
+        assert len(parts) == len(whole) == 7
+    if limit == 1:
+        assert len(parts) == 50
 
 
 def test_a_part_for_evaluation_is_whole_groups_and_lies_in_larger_parts() -> None:

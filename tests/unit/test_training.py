@@ -4,6 +4,8 @@ import io
 import math
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,6 +13,7 @@ from unittest import mock
 import pytest
 import torch
 
+from s2s_search import footprint, training
 from s2s_search.batches import make_batch
 from s2s_search.checkpoints import Checkpoints, keep_snapshots
 from s2s_search.corpus import Corpus, load_corpus
@@ -18,7 +21,15 @@ from s2s_search.hparams import Hparams, resolve
 from s2s_search.metrics import bleu
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
-from s2s_search.training import WORST, evaluate, keep_freed_memory, release_freed_memory, train
+from s2s_search.training import (
+    WORST,
+    evaluate,
+    evaluation,
+    examples,
+    keep_freed_memory,
+    release_freed_memory,
+    train,
+)
 from tests.spaces import distance
 
 TIMES = {"seconds", "evaluation_seconds"}
@@ -211,6 +222,94 @@ def test_evaluation_encodes_a_batch_once(corpus: Corpus) -> None:
     with mock.patch.object(model, "encode", wraps=model.encode) as encode:
         evaluate(model, corpus.dev, corpus, hparams)
     assert encode.call_count == 3  # 20 pairs
+
+
+@pytest.mark.parametrize(
+    "model, more",
+    [
+        ("AttentionSeq2Seq", {}),
+        ("AttentionSeq2Seq", {"attention.score_type": "bahdanau"}),
+        ("AttentionSeq2Seq", {"decoder.rnn_cell.cell_spec": {"class": "LSTMBlockCell", "num_units": 8}}),
+        ("BasicSeq2Seq", {}),
+        ("BasicSeq2Seq", {"inference.beam_search.beam_width": 3}),
+    ],
+)
+def test_batches_cut_at_any_size_give_the_same_metrics(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, model: str, more: dict[str, object]
+) -> None:
+    """A limit that cuts nothing, one that cuts batches and the steps of logits, and one that leaves single rows."""
+    sizes = {"encoder.rnn_cell.cell_spec.num_units": 8, "decoder.rnn_cell.cell_spec.num_units": 8, "embedding.dim": 8}
+    hparams = resolve(model, {**sizes, **more, "inference.max_decode_length": 12})
+    torch.manual_seed(0)
+    built = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
+    alone = resolve(model, {**hparams, "train.eval_batch_size": 1})
+    expected, edits = evaluation(built, corpus.dev, corpus, alone)
+    wanted = examples(built, corpus.dev, corpus, hparams)
+    rows: list[int] = []
+    encode = built.encode
+    monkeypatch.setattr(built, "encode", lambda ids, lengths: (rows.append(len(ids)), encode(ids, lengths))[1])
+    for limit, most in ((2**24, 20), (1000, 4), (1, 1)):
+        monkeypatch.setattr(footprint, "CELLS", limit)
+        monkeypatch.setattr(training, "CELLS", limit)
+        measured, found = evaluation(built, corpus.dev, corpus, hparams)
+        assert found == edits
+        for name in ("dev.token_accuracy", "dev.error_rate", "dev.word_error_rate", "dev.bleu"):
+            assert measured[name] == expected[name]
+        assert measured["dev.loss"] == pytest.approx(expected["dev.loss"], rel=1e-6)
+        assert sum(rows) == 20
+        assert 0 < max(rows) <= most
+        answered = examples(built, corpus.dev, corpus, hparams)
+        assert [each.answer for each in answered] == [each.answer for each in wanted]
+        assert [each.source for each in answered] == [each.source for each in wanted]
+        for each, other in zip(answered, wanted, strict=True):
+            assert each.attention == (other.attention and [pytest.approx(row, abs=1e-4) for row in other.attention])
+        rows.clear()
+
+
+LONG = """
+import resource, sys, torch
+from s2s_search.corpus import load_corpus
+from s2s_search.hparams import resolve
+from s2s_search.nn import compiled
+from s2s_search.nn.models import build_model
+from s2s_search.training import evaluation, examples
+torch.set_num_threads(1)
+corpus = load_corpus({"train": ["train", "train"], "dev": ["dev", "dev"]})
+hparams = resolve("AttentionSeq2Seq", {"attention.score_type": sys.argv[1], "inference.max_decode_length": 10})
+if sys.argv[2] == "torch":
+    compiled.LIBRARY = None
+model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+evaluation(model, corpus.train, corpus, hparams)
+before = peak()
+evaluation(model, corpus.dev, corpus, hparams)
+examples(model, corpus.dev, corpus, hparams)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
+@pytest.mark.parametrize("score, loops", [("dot", "compiled"), ("bahdanau", "compiled"), ("bahdanau", "torch")])
+def test_one_long_line_takes_no_more_memory_than_alone(tmp_path: Path, score: str, loops: str) -> None:
+    """A line of 1,500 tokens among 127 short ones: together they took 2 GB, and the scores of torch's loop 1 GB."""
+    short = " ".join("abcdefgh"[:6])
+    (tmp_path / "train").write_text(f"{short}\n" * 20)
+    (tmp_path / "dev").write_text(f"{short}\n" * 127 + " ".join("ab" * 750) + "\n")
+    command = [sys.executable, "-c", LONG, score, loops]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert int(ran.stdout) < 200
+
+
+def test_an_attention_map_that_nobody_can_read_is_left_out(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    hparams = settings()
+    model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
+    every = examples(model, corpus.dev, corpus, hparams)
+    sizes = [(len(each.answer) + 1) * (len(each.source) + 1) for each in every]
+    monkeypatch.setattr(training, "MAP_CELLS", sorted(sizes)[4])
+    some = examples(model, corpus.dev, corpus, hparams)
+    assert [each.attention is None for each in some] == [size > sorted(sizes)[4] for size in sizes]
+    assert [each.answer for each in some] == [each.answer for each in every]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
