@@ -261,7 +261,8 @@ def keep_snapshots(
         if best is not None and report.metrics["status"] != "diverged" and math.isfinite(value):
             is_best = value < best
             report.metrics["snapshot_seconds"] = seconds
-            snapshot = report.snapshot() | {"report": dict(report.metrics), "best": sign * min(value, best)}
+            kept = {"report": dict(report.metrics), "metric": metric, "best": sign * min(value, best)}
+            snapshot = report.snapshot() | kept
             saved = checkpoints.save(snapshot, is_best, report.answers() if is_best else None)
             best = min(value, best) if saved else None
         seconds += perf_counter() - began

@@ -17,8 +17,7 @@ from s2s_search.verbs import alternatives, searches, spaces, tables, trials
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # where its encoding lacks a character, as standard error
+    prepare_streams()
     parser = make_parser()
     try:
         args = parser.parse_args(argv)
@@ -40,6 +39,21 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def prepare_streams() -> None:
+    """Makes standard output and standard error take any text.
+
+    Pipes and files get UTF-8, whatever the locale. A terminal keeps its encoding, and characters that this lacks are
+    escaped. What is written to a closed stream is lost; `print` would write it to the other one.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,11 +1,15 @@
 """Parallel text files: lines of UTF-8, pairs of lines or TSV, and tokens; what is wrong with them, by file and line."""
 
 import codecs
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from s2s_search.table import ConfigError, unreadable
+
+BYTES_AT_ONCE = 65_536  # the capacity of a pipe
+LONGEST_LINE = 1 << 20  # bytes of a line that comes through a pipe
 
 
 def tokenize(line: str, delimiter: str) -> list[str]:
@@ -68,14 +72,41 @@ def read_lines(path: str | Path) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def decoded_lines(lines: Iterable[bytes], place: str) -> Iterator[str]:
-    """The same of lines that come one by one, such as those of standard input; raises ConfigError at a bad one."""
-    for number, line in enumerate(lines, start=1):
-        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list[str]]:
+    """Yields the lines of a file or pipe as they come, up to `most` at once: waits for a line, never for a second one.
+
+    Lines are those of `read_lines`. Raises ConfigError where there is no such line, after the lines before it.
+    """
+    number = 0  # of lines so far
+    begun = b""  # a line whose end has not come yet
+    at_end = False
+    while not at_end:
         try:
-            yield data.decode().replace("\r\n", "\n").removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{place}: line {number}: byte 0x{data[error.start]:02x} is not valid UTF-8") from None
+            data = file.read1(BYTES_AT_ONCE)
+        except OSError as error:
+            raise ConfigError(f"{place}: cannot be read: {error.strerror}") from None
+        at_end = not data
+        *ended, begun = (begun + data).split(b"\n")
+        ended = [line.removesuffix(b"\r") for line in ended]
+        if at_end and begun:
+            ended.append(begun)
+        ready: list[str] = []
+        problem = ""
+        for line in ended:
+            number += 1
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            try:
+                ready.append(line.decode())
+            except UnicodeDecodeError as error:
+                problem = f"byte 0x{line[error.start]:02x} is not valid UTF-8"
+                break
+        if not problem and len(begun) > LONGEST_LINE:
+            number += 1
+            problem = f"has more than {LONGEST_LINE:,} bytes"
+        for first in range(0, len(ready), most):
+            yield ready[first : first + most]
+        if problem:
+            raise ConfigError(f"{place}: line {number}: {problem}")
 
 
 def read_texts(files: tuple[Path, ...]) -> list[list[str]]:

@@ -3,10 +3,12 @@
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
@@ -14,7 +16,7 @@ from s2s_search.machine import usable_cores
 from s2s_search.space_files import parse_corpus
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import MODELS, ConfigError, unreadable
-from s2s_search.text_files import decoded_lines
+from s2s_search.text_files import ready_lines
 from s2s_search.verbs.arguments import (
     AddVerb,
     add_corpus_argument,
@@ -235,17 +237,29 @@ def explain(args: argparse.Namespace) -> int:
 
 def decode(args: argparse.Namespace) -> int:
     path = checkpoint_path(args.folder, args.trial)
-    lines = read_lines(args.input)
-    from s2s_search.decoding import load_trained
+    place = "standard input" if args.input is None else f"--input {args.input}"
+    with open_input(args.input) as file:
+        from s2s_search.decoding import LINES_AT_ONCE, SourceNotes, load_trained
 
-    trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
-    if args.input is None and sys.stdin.isatty():
-        print(f"{path}, step {trained.step}: a source a line, end with Ctrl-D", file=sys.stderr)
-        for line in lines:  # answer each line at once
-            print(*trained.answers([line]), flush=True)
-        return 0
-    for answer in trained.answers(lines):
-        print(answer)
+        trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
+        metric, value = trained.score
+        delimiter = trained.delimiters[0]
+        form = f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
+        end = ", until Ctrl-D" if file.isatty() else ""
+        about = f"step {trained.step:,}, {metric} {value:.4g}; it takes one source a line, {form}{end}"
+        print(f"the model that answers: {path}, {about}", file=sys.stderr, flush=True)
+        notes = SourceNotes(trained)
+        try:
+            for lines in ready_lines(file, place, LINES_AT_ONCE):
+                for line in lines:
+                    for sentence in notes.of(line):
+                        print(f"{place}, {sentence}", file=sys.stderr, flush=True)
+                for answer in trained.answers(lines):
+                    print(answer)
+                sys.stdout.flush()
+        finally:
+            for sentence in notes.total():
+                print(f"{place}: {sentence}", file=sys.stderr)
     return 0
 
 
@@ -273,12 +287,16 @@ def checkpoint_path(folder: Path, trial: int | None) -> str:
     raise ConfigError(f"{name} has no checkpoint: {law}", where=str(folder))
 
 
-def read_lines(path: Path | None) -> Iterator[str]:
-    """The lines of a file, or of standard input as they come."""
-    if path is None:
-        return decoded_lines(sys.stdin.buffer, "standard input")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(unreadable(path, error), where=f"--input {path}") from None
-    return decoded_lines(io.BytesIO(data), f"--input {path}")
+def open_input(path: Path | None) -> AbstractContextManager[io.BufferedIOBase]:
+    """Opens a file to be closed after use, or takes standard input."""
+    if path is not None:
+        try:
+            return path.open("rb")
+        except (OSError, ValueError) as error:
+            raise ConfigError(unreadable(path, error), where=f"--input {path}") from None
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed; name a file with --input FILE")
+    file = cast(io.BufferedIOBase, sys.stdin.buffer)
+    with suppress(OSError):  # no file of the system
+        os.set_blocking(file.fileno(), True)  # another process that has the same pipe may have changed that
+    return nullcontext(file)

@@ -85,18 +85,45 @@ def test_a_count_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture[
     assert len(law) < 150
 
 
-def test_what_standard_output_cannot_encode_ends_nothing(space: Path) -> None:
-    code = "import sys; from s2s_search.cli import main; sys.exit(main(['check', *sys.argv[1:]]))"
-    path = space.rename(space.with_name("r\u00e4ume.yaml"))
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "r\\xe4ume.yaml: ok" in result.stdout
+CALL = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
+LATIN = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("environment", [LATIN, LATIN | {"PYTHONIOENCODING": "ascii"}])
+def test_a_pipe_gets_utf_8_whatever_the_locale(space: Path, environment: dict[str, str]) -> None:
+    path, missing = space.rename(space.with_name("r\u00e4ume.yaml")), space.with_name("\u017e\u8a9e.yaml")
+    for argv, status in ((["check", path], 0), (["check", missing], 2), (["sample", path, "--json"], 0)):
+        command = [sys.executable, "-c", CALL, *map(str, argv)]
+        result = subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)
+        assert result.returncode == status
+        shown = (result.stdout + result.stderr).decode("utf-8")
+        assert "\\" not in shown
+        assert argv[0] == "sample" or f"{argv[1]}: " in shown
+
+
+def test_a_terminal_keeps_its_encoding(space: Path) -> None:
+    path = space.rename(space.with_name("r\u00e4\u8a9e.yaml"))
+    terminal, its_end = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", CALL, "check", str(path)], env=os.environ | LATIN, stdout=its_end, stderr=its_end
+    ):
+        os.close(its_end)
+        shown = os.read(terminal, 10_000)
+    os.close(terminal)
+    assert b"r\xe4\\u8a9e.yaml: ok" in shown
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_closed_streams_swallow_what_is_written(space: Path, closed: str) -> None:
+    """Nothing of standard error is printed to standard output, and the status stays."""
+    bad = space.with_name("none.yaml")
+    for path, status, text in ((space, 0, f"{space}: ok"), (bad, 2, str(bad))):
+        command = f"{sys.executable} -c '{CALL}' check {path} {closed}"
+        result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert result.returncode == status
+        is_open = ("2" if status else "1") + ">&-" not in closed
+        assert (text in result.stdout + result.stderr) == is_open
+        assert not (result.stdout if status else result.stderr)
 
 
 def test_check_needs_neither_torch_nor_ray(space: Path) -> None:
@@ -178,13 +205,15 @@ def test_debug_keeps_what_decode_needs(
     (tmp_path / "lines").write_bytes(odd)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(odd)))
     outputs = [run(capsys, "decode", out_folder, *given) for given in ([], ["--input", tmp_path / "lines"])]
-    assert outputs[0] == outputs[1]
+    assert outputs[0][:2] == outputs[1][:2]
     assert outputs[0][1].count("\n") == 2
+    assert outputs[0][2].replace("standard input", f"--input {tmp_path}/lines") == outputs[1][2]
     (tmp_path / "lines").write_bytes(b"1\n\xff")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1\n\xff")))
     for place, given in (("standard input", []), (f"--input {tmp_path}/lines", ["--input", tmp_path / "lines"])):
-        status, _, err = run(capsys, "decode", out_folder, *given)
-        assert (status, err) == (2, f"{place}: line 2: byte 0xff is not valid UTF-8\n")
+        status, out, err = run(capsys, "decode", out_folder, *given)
+        assert (status, err.splitlines()[-1]) == (2, f"{place}: line 2: byte 0xff is not valid UTF-8")
+        assert len(out.splitlines()) == 1  # the line before it
     status, _, err = run(capsys, "debug", "--space", space, "--out", out_folder)
     assert status == 2
     assert "nothing is ever overwritten" in err
