@@ -489,6 +489,21 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
             new.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raises ConfigError when `replace` could not write this file, and leaves nothing behind.
+
+    Work of minutes begins with this where its result is written at the end.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    if path.is_dir():
+        raise ConfigError("cannot be written: a folder has this name", str(path))
+    try:
+        new.touch()
+        new.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", str(path)) from None
+
+
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Writes an object as JSON that people read."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

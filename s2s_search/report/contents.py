@@ -14,6 +14,7 @@ import pandas as pd
 from s2s_search.answers import Answers, Example, load_answers
 from s2s_search.checkpoints import below
 from s2s_search.comparison import LEAST
+from s2s_search.events import check_writable
 from s2s_search.isolation import TOP
 from s2s_search.ranking import cell, failures, over_seeds, replicate_rows
 from s2s_search.report import conclusions, figures
@@ -78,8 +79,10 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> tuple[Path
         ConfigError: a folder is none of a search, the searches are judged by different metrics, or there is no writing.
     """
     runs = read_runs(folders)
-    title, about, parts = " · ".join(run.name for run in runs), _about(runs), sections(runs)
     page = _page(out or folders[0])
+    for path in (page, page.with_suffix(".md")):
+        check_writable(path)
+    title, about, parts = " · ".join(run.name for run in runs), _about(runs), sections(runs)
     html = as_html(title, about, parts, [list(_labels(run)) for run in runs], figures.DARK)
     _write(page, html)
     _write(page.with_suffix(".md"), as_markdown(title, about, parts))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from s2s_search.hparams import convert
 from s2s_search.space_files import SECTIONS
-from s2s_search.table import TABLE, Argument
+from s2s_search.table import TABLE, Argument, ConfigError
 from s2s_search.verbs.arguments import (
     AddVerb,
     add_cluster_argument,
@@ -138,20 +138,26 @@ def remarks(record: "Record", table: "pd.DataFrame") -> Iterator[str]:
 
 def tune_decoding(args: argparse.Namespace) -> int:
     from s2s_search import beams, cluster
-    from s2s_search.events import replace
+    from s2s_search.events import check_writable, replace
 
     settings = beams.grid(beams.best_checkpoints(args.folder, args.top), args.beams, args.penalties)
     dev = beams.load_dev(args.folder, args.examples, moved_corpus(args))
+    check_writable(args.folder / DECODING)
     decoded: dict[int, beams.Decoded] = {}
     for position, result in cluster.each(beams.decode, dev, settings, dev.resources, args.address):
         decoded[position] = result
         print(f"{len(decoded)} of {len(settings)}: {settings[position]}", file=sys.stderr)
     table = beams.table(settings, [decoded[position] for position in range(len(settings))])
-    replace(args.folder / DECODING, lambda path: table.to_csv(path, index=False))
     if args.json:
         print_rows(table)
     else:
         print_decoding(args.folder, table, len(decoded[0].edits.errors))
+    try:  # last: a disk that has become full takes no number from the reader
+        replace(args.folder / DECODING, lambda path: table.to_csv(path, index=False))
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", str(args.folder / DECODING)) from None
+    if not args.json:
+        print(f"all: {args.folder / DECODING}")
     return 0
 
 
@@ -178,7 +184,6 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
     for key, value in recommended(chosen).items():
         print(f"  {key}: {value}")
     print(f"or --hparams '{','.join(f'{key}={value}' for key, value in recommended(chosen).items())}'")
-    print(f"all: {folder / DECODING}")
 
 
 def recommended(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -116,6 +116,37 @@ def test_one_source_tells_no_setting_from_the_best(tmp_path: Path, capsys: pytes
     assert "must be a whole number of at least 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_table_that_cannot_be_written_is_said_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: list[str]
+) -> None:
+    """A folder lies where the table belongs; then the disk turns full while the sources are decoded."""
+    command = ["tune-decoding", str(tmp_path), "--beams", "1", *form]
+    calls: list[object] = []
+
+    def decoded(*arguments: object) -> Any:
+        calls.append(arguments)
+        if (tmp_path / "turns").exists():
+            (tmp_path / "decoding.csv").mkdir()
+        return [(0, Decoded(Edits([0, 1], [4, 4]), 0.0, 1.0))]
+
+    monkeypatch.setattr(beams, "best_checkpoints", lambda *_: {"trial-00000": "best.pt"})
+    monkeypatch.setattr(beams, "load_dev", lambda *_: Dev(None, 0, Resources(1, 0)))  # type: ignore[arg-type]
+    monkeypatch.setattr("s2s_search.cluster.each", decoded)
+    (tmp_path / "decoding.csv").mkdir()
+    assert cli.main(command) == 2
+    out, err = capsys.readouterr()
+    assert (out, calls) == ("", [])
+    assert f"{tmp_path / 'decoding.csv'}: cannot be written: a folder has this name" in err
+    (tmp_path / "decoding.csv").rmdir()
+    (tmp_path / "turns").touch()
+    assert cli.main(command) == 2
+    out, err = capsys.readouterr()
+    assert "trial-00000" in out  # the numbers are not lost with the file
+    assert "cannot be written: Is a directory" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decoding.csv", "turns"]
+
+
 def test_the_best_checkpoints_lie_below_a_url_with_a_query(tmp_path: Path) -> None:
     storage, query = f"file://{tmp_path}/storage", "?use_mmap=true"
     run = write_run(tmp_path / "run", [({}, k, "finished", float(k)) for k in range(5)], storage=storage + query)

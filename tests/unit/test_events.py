@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search.events import EVENTS, LOCK, EventLog, first_event, is_locked, read_events
+from s2s_search.events import EVENTS, LOCK, EventLog, check_writable, first_event, is_locked, read_events
 from s2s_search.table import ConfigError
 
 SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
@@ -190,3 +190,27 @@ def test_a_look_at_the_lock_does_not_refuse_a_writer(tmp_path: Path) -> None:
     fcntl.flock(look, fcntl.LOCK_SH)  # what is_locked holds for a moment
     threading.Timer(0.05, os.close, [look]).start()
     EventLog(tmp_path).close()
+
+
+def test_what_cannot_be_written_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old.csv"
+    old.write_text("kept")
+    for good in (old, tmp_path / "new.csv"):
+        check_writable(good)
+    (tmp_path / "folder.csv").mkdir()
+    for bad, law in (
+        ("folder.csv", "a folder has this name"),
+        ("none/new.csv", "No such file"),
+        ("old.csv/x", "Not a"),
+    ):
+        with pytest.raises(ConfigError, match=f"cannot be written: {law}"):
+            check_writable(tmp_path / bad)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.csv", "old.csv"]
+    assert old.read_text() == "kept"
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    with pytest.raises(ConfigError, match="cannot be written: Read-only file system"):
+        check_writable(old)

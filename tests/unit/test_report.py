@@ -300,7 +300,7 @@ def test_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
 
 
 def test_all_that_is_wrong_with_the_folders_is_said_at_once(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = write_run(tmp_path / "loss", trials=2, text=SPACE.replace("dev.error_rate", "dev.loss"))
     none = tmp_path / "none"
@@ -308,6 +308,7 @@ def test_all_that_is_wrong_with_the_folders_is_said_at_once(
     said = capsys.readouterr().err
     assert "none: is no folder of a search" in said
     assert "run: minimize dev.error_rate, loss: minimize dev.loss" in said
+    monkeypatch.setattr("s2s_search.report.contents.sections", None)  # it is said before the page is made
     with pytest.raises(ConfigError, match="cannot be written: No such file"):
         write_report([folder], tmp_path / "missing" / "page.html")
 
