@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,9 @@ from s2s_search.table import ConfigError, nearest
 SECONDS_TO_END = 20.0  # that a search waits at its end for what they have not written yet
 SECONDS_BETWEEN_WRITES = 1.0  # of Weights & Biases: what a kill of the search costs there
 NO_METRICS = ("step", "time", "parameters")  # numbers of a report
+NOT_IN_NAMES = re.compile(r"[/\\#?%:;,'\x00-\x1f]")  # what Weights & Biases refuses in a project's name or a run's id
+LONGEST_NAME = 128  # characters of a project or group there
+LONGEST_NAME_IN_ID = 64  # bytes: a run's id is part of the name of a file
 
 Settings = Mapping[str, object]  # hyperparameters by dotted keys: numbers, bools, strings
 Event = Mapping[str, Any]
@@ -43,9 +47,29 @@ class Logger(Protocol):
         """Hears that a trial ended, or with `running` that the search ends before it."""
 
 
-def search_id(name: str, began: float) -> str:
-    """Names a search, also when it goes on or its folder has moved: the space, and when it began (UTC)."""
-    return f"{name}-{datetime.fromtimestamp(began, UTC):%Y%m%d-%H%M%S.%f}"
+def search_id(name: str, search: Event) -> str:
+    """Names a search by its search event, also when it goes on or its folder has moved.
+
+    The name has the space, when the search began (UTC), and its mark: many searches can begin at one moment.
+    """
+    began = f"{name}-{datetime.fromtimestamp(search['time'], UTC):%Y%m%d-%H%M%S.%f}"
+    mark = str(search.get("mark", ""))  # absent from older logs
+    return f"{began}-{mark}" if mark.isalnum() else began
+
+
+def sqlite_url(path: Path) -> str:
+    """Returns the URL of a database file, whatever characters its path holds.
+
+    Raises:
+        ValueError: SQLAlchemy is older than 2.1 and cannot say it.
+    """
+    from sqlalchemy import URL, make_url
+
+    # With the driver's name: from sqlite:///PATH MLflow 3.17 makes folders that have the escapes in their names.
+    url = URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
+    if make_url(url).database != str(path):
+        raise ValueError(f"SQLAlchemy 2.1 or newer is needed for a database at {path}")
+    return url
 
 
 class TensorBoard:
@@ -54,7 +78,7 @@ class TensorBoard:
     A folder a trial: the metrics as scalars, and for the HParams tab its hyperparameters and how it ended.
     """
 
-    def __init__(self, folder: Path, name: str, began: float) -> None:
+    def __init__(self, folder: Path, name: str, search: Event) -> None:
         self._folder = folder / "tensorboard"
         self._writers: dict[str, Any] = {}
 
@@ -102,17 +126,18 @@ class MLflow:
     server, folders of one name share an experiment.
     """
 
-    def __init__(self, folder: Path, name: str, began: float) -> None:
+    def __init__(self, folder: Path, name: str, search: Event) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a search calls nobody
         from mlflow import MlflowClient
 
         for talkative in ("mlflow", "alembic"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
         elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
-        self._client = MlflowClient(elsewhere or f"sqlite:///{folder / 'mlflow.db'}")
-        known, place = self._client.get_experiment_by_name(folder.name), None if elsewhere else str(folder / "mlruns")
+        self._client = MlflowClient(elsewhere or sqlite_url(folder / "mlflow.db"))
+        known = self._client.get_experiment_by_name(folder.name)
+        place = None if elsewhere else (folder / "mlruns").as_uri()
         self._experiment = known.experiment_id if known else self._client.create_experiment(folder.name, place)
-        self._search = search_id(name, began)
+        self._search = search_id(name, search)
         self._runs: dict[str, str] = {}
 
     def begin(self, trial: str, settings: Settings) -> None:
@@ -141,13 +166,17 @@ class MLflow:
 class WeightsAndBiases:
     """Runs of the project with the space's name, offline unless WANDB_MODE says otherwise; `wandb sync` uploads them.
 
-    A run a trial, in a group with the run folder's name. A trial that goes on has a further folder of the same run.
+    A run a trial, in a group with the run folder's name. Characters that are refused there become hyphens, and what is
+    too long is cut. A trial that goes on has a further folder of the same run.
     Its charts go by the metric `step`: what is told of a step below its own last one W&B drops, and pbt goes back.
     """
 
-    def __init__(self, folder: Path, name: str, began: float) -> None:
+    def __init__(self, folder: Path, name: str, search: Event) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._folder, self._project, self._search = folder, name, search_id(name, began)
+        project, group = NOT_IN_NAMES.sub("-", name), NOT_IN_NAMES.sub("-", folder.name)
+        self._project, self._group = project[:LONGEST_NAME], group[:LONGEST_NAME]
+        short = project.strip().encode(errors="replace")[:LONGEST_NAME_IN_ID].decode(errors="ignore")
+        self._folder, self._search = folder, search_id(short, search)
         self._runs: dict[str, Any] = {}
 
     def begin(self, trial: str, settings: Settings) -> None:
@@ -164,7 +193,7 @@ class WeightsAndBiases:
         }
         self._runs[trial] = wandb.init(
             project=self._project,
-            group=self._folder.name,
+            group=self._group,
             id=f"{self._search}-{trial}",
             name=trial,
             config=dict(settings),
@@ -186,7 +215,7 @@ class WeightsAndBiases:
         run.finish(exit_code=int(status in FAILURES))
 
 
-LOGGERS: dict[str, Callable[[Path, str, float], Logger]] = {
+LOGGERS: dict[str, Callable[[Path, str, Event], Logger]] = {
     "tensorboard": TensorBoard,
     "mlflow": MLflow,
     "wandb": WeightsAndBiases,
@@ -208,17 +237,19 @@ def check_loggers(names: Iterable[str]) -> None:
 class Loggers:
     """The loggers of a search by their names in LOGGERS, told by the search's events as they are written down.
 
-    Each is made from the run folder, the space's name, and when the search began, in seconds since 1970. A trial's
-    hyperparameters are those that it began with, also where pbt changes them. A report of a divergence has no metrics
-    to tell. `problems` are sentences about loggers that failed and are off.
+    Each is made from the run folder, the space's name, and the search event. A trial's hyperparameters are those that
+    it began with, also where pbt changes them. A report of a divergence has no metrics to tell. A trial that ran when a
+    search was killed hears of its end when it is known, also where it never runs again. `problems` are sentences about
+    loggers that failed and are off.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, name: str) -> None:
         self.problems: list[str] = []
         self._settings: dict[str, Settings] = {}
         self._running: set[str] = set()
+        self._left_open: set[str] = set()  # trials that ran when the search was killed
         self._off: set[str] = set()
-        self._began = 0.0
+        self._search: Event = {"time": 0.0}
         self._calls: dict[str, queue.SimpleQueue[tuple[Any, ...]]] = {tool: queue.SimpleQueue() for tool in names}
         self._threads = {
             tool: threading.Thread(target=self._listen, args=(tool, folder, name), name=tool, daemon=True)
@@ -229,31 +260,46 @@ class Loggers:
         """Takes in the past of a search that goes on: the loggers know it already."""
         for event in events:
             self._learn(event)
+            kind, trial = event["event"], event.get("trial", "")
+            if kind in ("trial", "start"):
+                self._left_open.add(trial)
+            elif kind == "status" and trial:
+                self._left_open.discard(trial)
+            elif kind == "status":  # the search ended in order, and `close` has told the end of all
+                self._left_open.clear()
 
     def hear(self, event: Event) -> None:
         """Passes an event on."""
         self._learn(event)
         kind, trial = event["event"], event.get("trial", "")
         if kind in ("trial", "start") and trial not in self._running:
-            self._running.add(trial)
-            self._call("begin", trial, self._settings.get(trial, {}))
+            self._begin(trial)
         elif kind == "report" and trial in self._running and event.get("status") != "diverged":
             self._call("report", trial, event["step"], _metrics(event), event["time"])
-        elif kind == "status" and trial in self._running:
-            self._running.remove(trial)
-            self._call("end", trial, event["status"])
+        elif kind == "status" and trial in self._running | self._left_open:
+            self._end(trial, event["status"])
 
     def _learn(self, event: Event) -> None:
         if event["event"] == "search":
-            self._began = event["time"]
+            self._search = event
         elif event["event"] == "trial":
             self._settings[event["trial"]] = _plain(event)
 
+    def _begin(self, trial: str) -> None:
+        self._left_open.discard(trial)
+        self._running.add(trial)
+        self._call("begin", trial, self._settings.get(trial, {}))
+
+    def _end(self, trial: str, status: str) -> None:
+        if trial in self._left_open:
+            self._begin(trial)  # for a tool that was made since
+        self._running.remove(trial)
+        self._call("end", trial, status)
+
     def close(self) -> None:
-        """Ends the runs of trials that still run, and waits a while until all is written."""
-        for trial in sorted(self._running):
-            self._call("end", trial, "running")
-        self._running.clear()
+        """Ends the runs of trials that still run, or ran before a kill, and waits a while until all is written."""
+        for trial in sorted(self._running | self._left_open):
+            self._end(trial, "running")
         self._call("")
         due = time.monotonic() + SECONDS_TO_END
         for tool, thread in self._threads.items():
@@ -273,7 +319,7 @@ class Loggers:
 
     def _listen(self, tool: str, folder: Path, name: str) -> None:
         try:
-            logger = LOGGERS[tool](folder, name, self._began)
+            logger = LOGGERS[tool](folder, name, self._search)
             while (call := self._calls[tool].get())[0]:
                 getattr(logger, call[0])(*call[1:])
         except Exception as error:  # whatever goes wrong in a tool, the search goes on

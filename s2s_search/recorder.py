@@ -7,6 +7,7 @@ waits in memory, and the tables stay as they were.
 
 import contextlib
 import platform
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,8 @@ class Recorder:
         space = self.space
         (self.folder / "space.yaml").write_bytes(space.text.encode())
         write_json(self.folder / ENVIRONMENT, environment)
-        event = {"event": "search", "name": space.name, "metric": space.metric.name, "goal": space.metric.goal}
+        event = {"event": "search", "mark": secrets.token_hex(4), "name": space.name}
+        event |= {"metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
         objectives = [[objective.name, objective.goal] for objective in space.objectives]
         again = {"objectives": objectives, "hours": space.search.hours} | {key: environment[key] for key in KEPT}

@@ -106,6 +106,34 @@ def test_a_resumed_search_tells_of_what_goes_on(tmp_path: Path, use: Callable[..
     ]
 
 
+def test_a_trial_that_ran_at_a_kill_is_told_its_end_though_it_never_runs_again(
+    tmp_path: Path, use: Callable[..., list[Call]]
+) -> None:
+    """0 had ended, 1 is closed by the resumed search, 2 goes on, and the search ends before 3 gets a worker."""
+    calls = use("mlflow")
+    told = Loggers(["mlflow"], tmp_path, "toy")
+    told.recall([SEARCH, *map(trial, range(4)), status(0, "finished"), report(1, 10, 2.0)])
+    for event in (status(1, "stopped"), start(2), report(2, 20, 1.0), status(2, "finished")):
+        told.hear(event)
+    told.close()
+    told.close()
+    heard = [(call[0], call[1][-1], *call[2:3]) if call[0] == "end" else (call[0], call[1][-1]) for call in calls]
+    assert heard == [
+        *[("begin", "1"), ("end", "1", "stopped")],
+        *[("begin", "2"), ("report", "2"), ("end", "2", "finished")],
+        *[("begin", "3"), ("end", "3", "running")],
+    ]
+
+
+def test_after_an_end_in_order_no_trial_is_told_its_end_again(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+    calls = use("mlflow")
+    told = Loggers(["mlflow"], tmp_path, "toy")
+    ended = {"event": "status", "time": 5.0, "status": "interrupted"}
+    told.recall([SEARCH, trial(0), trial(1), ended, {"event": "resume", "time": 6.0, "trials": 2}, start(1)])
+    told.close()
+    assert [call[:2] for call in calls] == [("begin", "trial-00001"), ("end", "trial-00001")]
+
+
 def test_a_trial_that_is_paused_runs_on_for_the_tools(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
     calls = use("mlflow")
     told = Loggers(["mlflow"], tmp_path, "toy")
@@ -161,6 +189,42 @@ def test_unknown_and_missing_tools_are_named_at_once(monkeypatch: pytest.MonkeyP
     )
 
 
+ODD_NAMES = [
+    "a?b",
+    "a#b",
+    "a%b",
+    "a%20b",
+    "a%3Fb",
+    "a b",
+    "a:b",
+    "a;b",
+    "a@b",
+    "a&b=c",
+    "a'b",
+    'a"b',
+    "a\\b",
+    "[a]",
+    "é漢",
+]
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "?mode=ro", "x" * 255])
+def test_a_database_is_where_its_path_says(tmp_path: Path, name: str) -> None:
+    from sqlalchemy import create_engine
+
+    path = tmp_path / name / "mlflow.db"
+    path.parent.mkdir()
+    with create_engine(loggers.sqlite_url(path)).connect():
+        assert path.exists()
+
+
+def test_searches_that_begin_at_one_moment_have_names_of_their_own() -> None:
+    marked = [loggers.search_id("toy", SEARCH | {"mark": mark}) for mark in ("a1", "b2")]
+    assert marked == ["toy-20010909-014640.000000-a1", "toy-20010909-014640.000000-b2"]
+    assert loggers.search_id("toy", SEARCH) == "toy-20010909-014640.000000"  # an older log
+    assert loggers.search_id("toy", SEARCH | {"mark": "../x"}) == "toy-20010909-014640.000000"  # another's
+
+
 # --- the real libraries ---
 
 
@@ -187,7 +251,7 @@ def mlflow_runs(folder: Path) -> dict[str, Any]:
     """Runs by name, each with the history of dev.loss as `steps`."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client = MlflowClient(loggers.sqlite_url(folder / "mlflow.db"))
     experiment = client.get_experiment_by_name(folder.name)
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     for run in runs.values():
@@ -323,6 +387,51 @@ def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
     assert sorted(len(client.get_metric_history(run.info.run_id, "dev.loss")) for run in runs) == [1, 2]
     first, second = ({path.stem for path in folder.glob("wandb/offline-run-*/*.wandb")} for folder, _ in searches)
     assert (len(first), len(second), len(first & second)) == (1, 1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    "folder, name",
+    [("run ?#%20:;'\"\\", "a/\\#?%:;,'b\t c"), ("é" * 127, "漢字 " * 80), ("r" * 255, "n" * 255), ("run", " a ")],
+)
+def test_the_libraries_take_any_name_and_write_in_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
+) -> None:
+    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / folder
+    place.mkdir()
+    told = Loggers(list(LOGGERS), place, name)
+    for event in (SEARCH | {"mark": "a1b2c3d4"}, trial(0), report(0, 10, 2.0), status(0, "finished")):
+        told.hear(event)
+    told.close()
+    assert told.problems == []
+    assert list(tmp_path.iterdir()) == [place]
+    assert scalars(place, "trial-00000", "dev.loss") == [(10, 2.0)]
+    assert mlflow_runs(place)["trial-00000"].info.status == "FINISHED"
+    assert wandb_runs(place)["trial-00000"]["steps"] == [(10, 2.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_mlflow_hears_of_the_end_of_a_trial_that_ran_at_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    past = [SEARCH, trial(0), report(0, 10, 2.0), trial(1)]
+    killed = Loggers(["mlflow"], folder, "toy")
+    for event in past:
+        killed.hear(event)
+    killed._call("")  # its thread writes what it has heard, and no end
+    killed._threads["mlflow"].join()
+    assert {run.info.status for run in mlflow_runs(folder).values()} == {"RUNNING"}
+    resumed = Loggers(["mlflow"], folder, "toy")
+    resumed.recall(past)
+    resumed.hear(status(0, "stopped"))
+    resumed.close()
+    ends = {name: (run.info.status, run.data.tags["status"]) for name, run in mlflow_runs(folder).items()}
+    assert ends == {"trial-00000": ("FINISHED", "stopped"), "trial-00001": ("KILLED", "running")}
 
 
 @pytest.mark.slow
