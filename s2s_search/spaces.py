@@ -8,7 +8,7 @@ decide what is tried next, samplers.py does.
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count, islice, product
 from pathlib import Path
@@ -21,6 +21,7 @@ from s2s_search.space_files import (
     METRICS,
     OBJECTIVES,
     SECTIONS,
+    Place,
     Report,
     listed,
     read_corpus,
@@ -111,11 +112,18 @@ class Space:
     checkpoints: Checkpoints = Checkpoints()
     further: tuple[Metric, ...] = ()  # objectives beside the metric
     is_fixed: bool = False  # by overrides: it may hold fewer configurations than the file asks for
+    lines: Mapping[Place, int] = field(default_factory=dict, compare=False, repr=False)  # of the file, by place
 
     @property
     def objectives(self) -> tuple[Metric, ...]:
         """What a trial is judged by: the metric, and what tpe minimizes or maximizes beside it."""
         return (self.metric, *self.further)
+
+    def line(self, place: Place) -> int:
+        """Returns the line of the file in which a place stands, or the nearest place around it; 0 for neither."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 0) if place else 0
 
     @cached_property
     def varying(self) -> tuple[Dimension, ...]:
@@ -396,6 +404,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         dimensions,
         Checkpoints(**checkpoints),
         _further(parts, metric["name"], report),
+        lines=report.lines,
     )
     _check_tpe(space, parts, report)
     _check_pbt(space, report, follows)
@@ -443,10 +452,7 @@ def _scheduler(
 ) -> Scheduler:
     """Returns the scheduler; without max_steps it takes the largest train.max_steps of the parameters."""
     steps, factor = section["max_steps"], section["reduction_factor"]
-    ends: list[Any] = []
-    for domain in (dimension.domain for dimension in dimensions if dimension.key == "train.max_steps"):
-        ends += domain.values if isinstance(domain, Choice) else [domain.high] if isinstance(domain, Range) else []
-    largest = max(ends, default=None)
+    largest = longest_training(dimensions)
     if largest and steps and largest > steps:
         problem = f"must be at most scheduler.max_steps = {steps}, but goes up to {largest}"
         report.add(("parameters", "train.max_steps"), f"train.max_steps: {problem}")
@@ -466,6 +472,14 @@ def _scheduler(
         law = f"must be at most max_steps, but interval_steps = {interval} and max_steps = {steps}"
         of_steps.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
     return Scheduler(name, steps, grace, factor, (interval or grace) if name == "pbt" else None)
+
+
+def longest_training(dimensions: Iterable[Dimension]) -> int | None:
+    """Returns the largest train.max_steps of the parameters; None where they do not name it."""
+    ends: list[Any] = []
+    for domain in (dimension.domain for dimension in dimensions if dimension.key == "train.max_steps"):
+        ends += domain.values if isinstance(domain, Choice) else [domain.high] if isinstance(domain, Range) else []
+    return max(ends, default=None)
 
 
 def _further(parts: Mapping[str, object], metric: str, report: Report) -> tuple[Metric, ...]:

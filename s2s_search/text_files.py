@@ -10,6 +10,7 @@ from s2s_search.table import ConfigError, unreadable
 
 BYTES_AT_ONCE = 65_536  # the capacity of a pipe
 LONGEST_LINE = 1 << 20  # bytes of a line that comes through a pipe
+CONVERT_CR = "lines must end in LF or CRLF; tr '\\r' '\\n' converts those that end in CR alone"
 
 
 def tokenize(line: str, delimiter: str) -> list[str]:
@@ -144,6 +145,9 @@ def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
         commas = "; is it CSV? write it with tabs: to_csv(..., sep='\\t', header=False, index=False)"
         hints = {0: commas if has_commas else ""}
         columns = "; a file of more columns needs two of them, as cut -f1,2 gives"
+        if any("\r" in line for line in lines):
+            hints = dict.fromkeys(hints, f"; {CONVERT_CR}")
+            columns = hints[0]
         problems = [(n, f"{law} {count}{hints.get(count, columns)}") for n, count in bad]
         raise ConfigError(shortened(problems, path))
     return [(source, target) for source, _, target in (line.partition("\t") for line in lines if line.strip())]
@@ -153,7 +157,8 @@ def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str,
     counts = [len(text) for text in texts]
     if any(line.strip() for text in texts for line in text[min(counts) :]):  # blank lines at the end do not count
         facts = f"{files[0]} has {counts[0]} and {files[1]} has {counts[1]}"
-        raise ConfigError(f"both sides must have the same number of lines, but {facts}")
+        hint = f"; {CONVERT_CR}" if any("\r" in line for text in texts for line in text) else ""
+        raise ConfigError(f"both sides must have the same number of lines, but {facts}{hint}")
     return [(source, target) for source, target in zip(*texts, strict=False) if source.strip() or target.strip()]
 
 

@@ -28,12 +28,14 @@ from s2s_search.display.progress import Interrupt, Progress
 from s2s_search.events import check_new, is_locked, new_folder
 from s2s_search.failures import AGAIN, FAILURES
 from s2s_search.history import ENDS_ITSELF, History, TrialHistory, corpus_of, load_history, space_of
+from s2s_search.input_warning import InputWarning
 from s2s_search.listener import Listener, Over
 from s2s_search.loggers import Loggers, check_loggers
 from s2s_search.recorder import Recorder, environment
 from s2s_search.results import load
 from s2s_search.samplers import TPE, Listed, Sampler, explore, make_sampler, objective_values, replicated
 from s2s_search.schedulers import make_scheduler
+from s2s_search.space_warnings import space_warnings
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 from s2s_search.trainable import Train, trainable
@@ -92,6 +94,7 @@ def run_search(
     configs: Sequence[Flat] | None = None,
     replicates_of: Path | None = None,
     log: Sequence[str] = (),
+    warn: Callable[[Sequence[InputWarning]], object] | None = None,
 ) -> Outcome:
     """Runs the trials of a space on a Ray of its own, or on the cluster at `address`, and fills the run folder `out`.
 
@@ -101,7 +104,7 @@ def run_search(
     returns, and `resume_search` goes on. `command` is written down with the versions; `train` may stand in for
     training.train. Checkpoints go to the run folder, or below the URL `storage`. `warm_start` is an earlier run folder
     from which a tpe sampler learns. With `configs` the trials are those, as they are: replicates of an earlier run.
-    `log` names tools that hear of all trials (loggers.py).
+    `log` names tools that hear of all trials (loggers.py). `warn` gets the warnings of the space before it starts.
 
     Raises:
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
@@ -131,6 +134,10 @@ def run_search(
             new_folder(folder)
     if problems:
         raise ConfigError(problems, str(space.path))
+    if warn is not None:
+        fixed = space.fixed(overrides) if overrides else space
+        configurations = sampler.configs if isinstance(sampler, Listed) else fixed.trials(trials, seed)
+        warn(space_warnings(fixed, corpus, configurations))
     drawn = (trials, seed, overrides or {})
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
     with search.recorder_open():

@@ -3,12 +3,15 @@
 import argparse
 import json
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from s2s_search.hparams import parse_hparams
+from s2s_search.input_warning import InputWarning
 from s2s_search.space_files import parse_corpus
 from s2s_search.table import ConfigError, shown
+from s2s_search.text_files import place_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +75,12 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text!r}")
     return value
+
+
+def print_warnings(warnings: Iterable[InputWarning], where: object) -> None:
+    """Prints a line on standard error for each warning: of a search-space file, or of an argument."""
+    for warning in warnings:
+        print(f"{where}: {place_of([warning.at])}warning: {warning}", file=sys.stderr)
 
 
 def print_json(row: Mapping[str, object]) -> None:

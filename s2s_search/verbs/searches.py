@@ -17,6 +17,7 @@ from s2s_search.verbs.arguments import (
     moved_corpus,
     overrides,
     positive,
+    print_warnings,
 )
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def search(args: argparse.Namespace) -> int:
         storage=args.storage,
         warm_start=args.warm_start,
         log=args.log,
+        warn=lambda warnings: print_warnings(warnings, file),
     )
     return conclude(outcome, out)
 

@@ -7,16 +7,25 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s2s_search.events import trial_name
+from s2s_search.space_warnings import BLEU, space_warnings
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError
-from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json
+from s2s_search.verbs.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json, print_warnings
+
+if TYPE_CHECKING:
+    from s2s_search.corpus import Corpus
 
 
 def add_verbs(verb: AddVerb) -> None:
-    sub = verb("check", check, "report every problem of search-space files, with file and line")
+    sub = verb(
+        "check", check, "report every problem of search-space files, with file and line, and what they are warned of"
+    )
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    sub.add_argument("--strict", action="store_true", help="exit with 2 for warnings, too")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line for each file")
 
     sub = verb("sample", sample, "print the configurations that a search would try")
     sub.add_argument("file", type=Path, metavar="FILE")
@@ -38,30 +47,47 @@ def add_verbs(verb: AddVerb) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    good = True
+    status = 0
     for path in args.files:
         try:
             space = load_space(path)
             trials = space.trials()
-            check_files(space)
+            warnings = space_warnings(space, corpus_to_check(space), trials)
         except ConfigError as error:
             print(error, file=sys.stderr)
-            good = False
+            status = 2
+            if args.json:
+                print_json({"file": str(path), "ok": False, "problems": list(error.problems), "warnings": []})
+            continue
+        print_warnings(warnings, path)
+        if warnings and args.strict:
+            status = 2
+        if args.json:
+            found = {"trials": len(trials), "models": space.models, "searched": space.searched}
+            rows = [warning.row() for warning in warnings]
+            print_json({"file": str(path), "ok": True, "problems": [], "warnings": rows} | found)
         else:
             models, searched = " and ".join(space.models), ", ".join(space.searched) or "nothing"
             print(f"{path}: ok: {len(trials)} trials of {models}, searching {searched}")
-    return 0 if good else 2
+    return status
 
 
-def check_files(space: Space) -> None:
-    """Reads the user's own corpus: unequal line counts and the like are problems, too."""
-    if "name" not in space.corpus:
-        from s2s_search.corpus import load_corpus
+def corpus_to_check(space: Space) -> "Corpus | None":
+    """Loads the corpus, in which unequal line counts and the like are problems, too.
 
-        try:
-            load_corpus(space.corpus)
-        except ConfigError as error:
-            raise ConfigError(error.problems, where=error.where or str(space.path)) from None
+    None where there is nothing to look for: no word of cmudict is long enough to be cut by default, and to read it
+    takes numpy, longer than all else.
+    """
+    from s2s_search.corpus import load_corpus
+
+    measured = {"source.max_seq_len", "target.max_seq_len", BLEU}
+    named = {dimension.key for dimension in space.dimensions} | {objective.name for objective in space.objectives}
+    if space.corpus.get("name") == "cmudict" and not measured & named:
+        return None
+    try:
+        return load_corpus(space.corpus)
+    except ConfigError as error:
+        raise ConfigError(error.problems, where=error.where or str(space.path)) from None
 
 
 def sample(args: argparse.Namespace) -> int:
@@ -97,10 +123,13 @@ def plan(args: argparse.Namespace) -> int:
         corpus = load_corpus(space.corpus)
     if problems:
         raise ConfigError(problems, where=str(args.file))
+    fixed = space.fixed(overrides(args)) if args.hparams else space
+    warnings = space_warnings(fixed, corpus, trials)
+    print_warnings(warnings, args.file)
     made = make_plan(space, corpus, trials, gpus=args.gpus, probed=not args.no_probe)
     command = search_command(args, "auto" if args.gpus and made.resources.gpu else None)
     if args.json:
-        print_json(asdict(made) | {"command": command})
+        print_json(asdict(made) | {"command": command, "warnings": [warning.row() for warning in warnings]})
     else:
         for heading, text in made.lines():
             print(f"{heading:<13}{text}")

@@ -14,6 +14,7 @@ from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.machine import usable_cores
 from s2s_search.space_files import parse_corpus
+from s2s_search.space_warnings import trial_warnings
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import MODELS, ConfigError, unreadable
 from s2s_search.text_files import ready_lines
@@ -25,6 +26,7 @@ from s2s_search.verbs.arguments import (
     moved_corpus,
     overrides,
     print_json,
+    print_warnings,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ def debug(args: argparse.Namespace) -> int:
     from s2s_search.corpus import load_corpus
 
     corpus = load_corpus(corpus_spec) if args.of is None or space is None else run_corpus(args, space)
+    where = args.space or (f"--run {args.of}" if args.of else "--corpus" if args.corpus else "debug")
+    print_warnings(trial_warnings(corpus, hparams.flat(), space if args.space and not args.corpus else None), where)
     if args.out is not None:
         make_new_folder(args.out)
     import torch  # late: a corpus is encoded sooner without, and its problems are said at once
