@@ -89,7 +89,8 @@ def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list
         at_end = not data
         *ended, begun = (begun + data).split(b"\n")
         ended = [line.removesuffix(b"\r") for line in ended]
-        if at_end and begun:
+        is_mark = number == 0 and begun == codecs.BOM_UTF8  # of a file without lines
+        if at_end and begun and not is_mark:
             ended.append(begun)
         ready: list[str] = []
         problem = ""

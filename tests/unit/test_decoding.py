@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -159,7 +160,7 @@ class Arriving(io.BufferedIOBase):
         return self.pieces.pop(0) if self.pieces else b""
 
 
-@given(st.lists(st.sampled_from([b"a", "ñ".encode()[:1], "ñ".encode()[1:], b"\n", b"\r", b"\r\n", b"\t", b"\0"])))
+@given(st.lists(st.sampled_from([b"a", "ñ".encode()[:1], "ñ".encode()[1:], b"\n", b"\r", b"\r\n", b"\t", BOM_UTF8])))
 def test_lines_are_those_of_a_file_and_wait_for_no_other(tmp_path_factory, pieces: list[bytes]) -> None:  # type: ignore[no-untyped-def]
     data = b"".join(pieces)
     path = tmp_path_factory.getbasetemp() / "lines"
