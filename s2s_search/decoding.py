@@ -2,15 +2,17 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from s2s_search.checkpoints import read_snapshot
+from s2s_search.footprint import cut_at_cells, row_cells
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.table import ConfigError, shown
@@ -19,7 +21,6 @@ from s2s_search.training import decode
 from s2s_search.vocabulary import Vocabulary
 
 LINES_AT_ONCE = 128
-POSITIONS_AT_ONCE = 8_192  # at most, padding included, of a batch of several lines: a long line is decoded alone
 NAMED = 20  # unknown tokens that are named; further ones are only counted
 
 # Other ways to write a line, under which a model may know more of its tokens.
@@ -46,32 +47,22 @@ class TrainedModel:
     def answers(self, lines: Iterable[str]) -> Iterator[str]:
         """Decodes source lines, tokens separated as in the corpus, into target lines, by the `inference.*` settings.
 
-        Up to LINES_AT_ONCE lines are read before the first of them is answered. Unknown tokens are read as UNK;
+        LINES_AT_ONCE lines are read before the first of them is answered. Unknown tokens are read as UNK;
         `SourceNotes` names them.
         """
-        for rows in self._batches(lines):
-            ids = pad_sequence(
-                [torch.tensor(row) for row in rows], batch_first=True, padding_value=self.source_vocab.unk
-            )
-            for row in decode(self.model, ids, torch.tensor([len(row) for row in rows]), self.hparams):
-                yield self.delimiters[1].join(self.target_vocab.decode(row))
+        cells = row_cells(self.hparams, len(self.target_vocab))
+        longest = self.hparams["inference.max_decode_length"] + 1
+        lines = iter(lines)
+        while some := list(islice(lines, LINES_AT_ONCE)):
+            rows = [[*self.source_vocab.encode(self.source_tokens(line)), self.source_vocab.end] for line in some]
+            for part in cut_at_cells([len(row) for row in rows], [longest] * len(rows), cells):
+                yield from self._answers(rows[part])
 
-    def _batches(self, lines: Iterable[str]) -> Iterator[list[list[int]]]:
-        """Yields the source ids of lines, END included, as many as are decoded at once."""
-        rows: list[list[int]] = []
-        longest = 0
-        for line in lines:
-            row = [*self.source_vocab.encode(self.source_tokens(line)), self.source_vocab.end]
-            longest = max(longest, len(row))
-            if rows and (len(rows) + 1) * longest > POSITIONS_AT_ONCE:
-                yield rows
-                rows, longest = [], len(row)
-            rows.append(row)
-            if len(rows) == LINES_AT_ONCE:
-                yield rows
-                rows, longest = [], 0
-        if rows:
-            yield rows
+    def _answers(self, rows: Sequence[Sequence[int]]) -> Iterator[str]:
+        """Yields the answer to each row of source ids, END included."""
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.source_vocab.unk)
+        for row in decode(self.model, ids, torch.tensor([len(row) for row in rows]), self.hparams):
+            yield self.delimiters[1].join(self.target_vocab.decode(row))
 
     def source_tokens(self, line: str) -> list[str]:
         """Returns the tokens of a source line, which ends at a tab as in a TSV, unless the sources have tabs."""

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from s2s_search.checkpoints import BEST, Checkpoints, keep_snapshots
 from s2s_search.corpus import load_corpus
-from s2s_search.decoding import LINES_AT_ONCE, NAMED, SourceNotes, TrainedModel, load_trained
+from s2s_search.decoding import NAMED, SourceNotes, TrainedModel, load_trained
 from s2s_search.hparams import resolve
-from s2s_search.nn.models import build_model
+from s2s_search.nn.models import Encoding, build_model
 from s2s_search.table import ConfigError
 from s2s_search.text_files import LONGEST_LINE, read_lines, ready_lines
 from s2s_search.training import train
@@ -90,15 +90,27 @@ def test_a_tab_of_the_sources_ends_nothing(source: list[str], delimiter: str) ->
     assert said(trained, line) == []
 
 
-def test_long_lines_are_decoded_as_if_alone() -> None:
+def test_lines_are_decoded_as_if_alone() -> None:
     trained = model_of("abc")
-    lines = ["a", "bc" * 30, "", "c" * 9000, *["ab"] * 200, "b" * 4000, "c"]
+    lines = ["a", "bc" * 30, "", "c" * 900, *["ab"] * 200, "b" * 400, "c"]
     expected = [answer for line in lines for answer in trained.answers([line])]
     assert list(trained.answers(lines)) == expected
-    sizes = [(len(rows), max(map(len, rows))) for rows in trained._batches(lines)]
-    assert sum(rows for rows, _ in sizes) == len(lines)
-    assert all(rows == 1 or rows * longest <= 8192 for rows, longest in sizes)
-    assert max(rows for rows, _ in sizes) == LINES_AT_ONCE
+
+
+def test_a_long_line_takes_no_memory_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, shapes = model_of("abc"), []
+    encode = trained.model.encode
+
+    def noted(ids: torch.Tensor, lengths: torch.Tensor) -> Encoding:
+        shapes.append(tuple(ids.shape))
+        return encode(ids, lengths)
+
+    monkeypatch.setattr(trained.model, "encode", noted)
+    lines = ["a"] * 100 + ["b" * 300_000] + ["ab"] * 100
+    assert len(list(trained.answers(lines))) == len(lines)
+    assert sum(rows for rows, _ in shapes) == len(lines)
+    assert all(rows == 1 or rows * longest * 4 * 5 <= 2**24 for rows, longest in shapes)  # the gates of 5 units
+    assert max(rows for rows, _ in shapes) >= 50
 
 
 # What is said of it
