@@ -184,7 +184,7 @@ class Trial:
 
 def training_step(model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
     """Makes one update and returns the summed loss and the number of target tokens, both scalars on the device."""
-    loss, tokens = model.loss(batch), (batch.target_lengths - 1).sum()
+    loss, tokens = model.loss(batch), (batch.target_lengths.long() - 1).sum()
     torch.autograd.backward(loss / tokens.clamp(min=1))
     optimizer.step(step)
     return loss.detach(), tokens
@@ -192,7 +192,7 @@ def training_step(model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int)
 
 def token_losses(logits: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy [B, T] in nats of the logits [B, T, V] against batch.target_ids[:, 1:]; zero past a row's end."""
-    targets = batch.target_ids[:, 1:]
+    targets = batch.target_ids[:, 1:].long()
     losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     return losses * target_mask(batch)
 
@@ -200,7 +200,7 @@ def token_losses(logits: Tensor, batch: Batch) -> Tensor:
 def target_mask(batch: Batch) -> Tensor:
     """The mask [B, T] of the target tokens to predict."""
     steps = torch.arange(batch.target_ids.shape[1] - 1, device=batch.target_ids.device)
-    return steps < (batch.target_lengths - 1).unsqueeze(1)
+    return steps < (batch.target_lengths.long() - 1).unsqueeze(1)
 
 
 def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> dict[str, float]:

@@ -297,7 +297,9 @@ class LSTMSteps(Steps):
     ) -> None:
         super().take_gradients(d_output, d_last, d_below)
         d_c = d_last[0] if d_last else None
-        self.d_c = torch.zeros_like(self.twice_c[0]) if d_c is None else d_c.clone()
+        self.d_c = torch.zeros_like(self.twice_c[0])
+        if d_c is not None:
+            self.d_c.copy_(d_c)
 
     def start_backward(self) -> None:
         i, j, f, o = (self.gate(k) for k in range(4))

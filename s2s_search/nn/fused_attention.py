@@ -30,7 +30,9 @@ class AttentionSteps:
         """
         self.kept = differentiable
         batch, positions, memory = values.shape
-        self.rows, self.values, self.keys, self.biases = rows, values.contiguous(), keys.contiguous(), biases
+        self.rows, self.values, self.keys = rows, values.contiguous(), keys.contiguous()
+        self.biases = biases.contiguous()
+        self.sources: Tensor | None = None  # whose values and keys each row looks at; its own where None
         self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
         self.context[0] = 0.0
         self.weights = buffer(values, len(rows), (batch, positions), rows)
@@ -93,6 +95,7 @@ class AttentionSteps:
             "values": self.values,
             "keys": self.keys,
             "biases": self.biases,
+            "sources": self.sources,
             "weights": self.weights,
             "context": self.context,
         }

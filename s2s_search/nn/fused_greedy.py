@@ -20,10 +20,10 @@ def greedy_ids(model: Seq2Seq, encoding: Encoding, max_length: int) -> Tensor | 
     how. A row that has ended leaves the loop at once.
     """
     embeddings, batch = model.target_embedding.weight, len(encoding.encoder_output.outputs)
-    recurrences = model.decoder.cell.recurrences()
-    if recurrences is None or encoding.extra is not None or not compiled.usable(embeddings):
+    if not compiled.usable(embeddings) or encoding.extra is not None or len(embeddings) > ROWS_OF_A_TABLE * batch:
         return None
-    if len(embeddings) > ROWS_OF_A_TABLE * batch:
+    recurrences = model.decoder.cell.recurrences()
+    if recurrences is None:
         return None
     ids, sources = torch.full((batch,), model.start_id), torch.arange(batch)
     all_ids = ids.new_zeros(batch, max_length)
@@ -45,8 +45,8 @@ def greedy_ids(model: Seq2Seq, encoding: Encoding, max_length: int) -> Tensor | 
     }
     of_attention = None
     if attention is not None and model.decoder.mix is not None:
-        of_attention = attention.arguments(outputs)
-        of_attention.sources = sources.data_ptr()
+        attention.sources = sources
+        of_attention = attention.arguments(outputs[1:])
         prediction |= {"memory_units": attention.context.shape[-1], "mix": model.decoder.mix.weight.t().contiguous()}
         prediction |= {"mix_biases": model.decoder.mix.bias, "mixed": torch.empty_like(outputs[0])}
     cells = [layer.arguments(backward=False) for layer in layers]

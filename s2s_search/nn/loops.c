@@ -8,11 +8,12 @@
 #ifndef REAL
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 7 /* of what both sides must agree on: compiled.py has the same number */
+#define VERSION 8 /* of what both sides must agree on: compiled.py has the same number */
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -154,6 +155,51 @@ typedef struct {
 } prediction_t;
 
 #include "products.h"
+
+/* Where a field of a structure lies, and for "" the structure's size: compiled.py compares them with its own. */
+EXPORTED int64_t NAME(offset)(const char *structure, const char *field)
+{
+    typedef struct {
+        const char *structure, *field;
+        size_t offset;
+    } place_t;
+#define SIZE(name) {#name, "", sizeof(name##_t)}
+#define AT(name, field) {#name, #field, offsetof(name##_t, field)}
+    static const place_t places[] = {
+        SIZE(blas), AT(blas, gemm), AT(blas, threads),
+
+        SIZE(product), AT(product, n), AT(product, k), AT(product, m), AT(product, a_row), AT(product, a_column),
+        AT(product, b_row), AT(product, b_column), AT(product, start_row), AT(product, c_row), AT(product, a),
+        AT(product, b), AT(product, start), AT(product, c),
+
+        SIZE(cell), AT(cell, gru), AT(cell, batch), AT(cell, units), AT(cell, below_units), AT(cell, before),
+        AT(cell, after), AT(cell, gate_rows), AT(cell, inside_rows), AT(cell, lengths), AT(cell, gates), AT(cell, output),
+        AT(cell, inside), AT(cell, half_tanh), AT(cell, ids), AT(cell, table), AT(cell, weights),
+        AT(cell, candidate_weights), AT(cell, below), AT(cell, below_weights), AT(cell, d_output), AT(cell, d_c),
+        AT(cell, d_below), AT(cell, scratch),
+
+        SIZE(dropout), AT(dropout, batch), AT(dropout, units), AT(dropout, mask), AT(dropout, below),
+        AT(dropout, output), AT(dropout, d_output), AT(dropout, d_below),
+
+        SIZE(attention), AT(attention, additive), AT(attention, batch), AT(attention, positions),
+        AT(attention, query_units), AT(attention, memory_units), AT(attention, units), AT(attention, hidden_rows),
+        AT(attention, query), AT(attention, values), AT(attention, keys), AT(attention, biases),
+        AT(attention, query_weights), AT(attention, v), AT(attention, sources), AT(attention, weights),
+        AT(attention, context), AT(attention, hidden), AT(attention, scratch), AT(attention, d_weights),
+        AT(attention, d_context), AT(attention, d_scores), AT(attention, d_query), AT(attention, d_query_part),
+        AT(attention, d_keys), AT(attention, d_v),
+
+        SIZE(prediction), AT(prediction, batch), AT(prediction, time), AT(prediction, output_units),
+        AT(prediction, memory_units), AT(prediction, vocabulary), AT(prediction, end), AT(prediction, ids),
+        AT(prediction, sources), AT(prediction, all_ids), AT(prediction, mix), AT(prediction, mix_biases),
+        AT(prediction, weights), AT(prediction, biases), AT(prediction, mixed), AT(prediction, logits),
+    };
+#undef SIZE
+#undef AT
+    for (size_t k = 0; k < sizeof(places) / sizeof(*places); k++)
+        if (!strcmp(places[k].structure, structure) && !strcmp(places[k].field, field)) return (int64_t)places[k].offset;
+    return -1;
+}
 
 INLINED REAL sigmoid(REAL x) { return 1 / (1 + NAME(exponential)(-x)); }
 

@@ -66,7 +66,13 @@ class Seq2Seq(nn.Module):
         self.start_id, self.end_id = target_size - 2, target_size - 1
 
     def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoding:
-        """Encodes source_ids [B, S] of lengths [B]; END is part of both."""
+        """Encodes source_ids [B, S] of lengths [B], integers of any type; END is part of both.
+
+        Raises:
+            TypeError: ids or lengths that are no integers.
+            ValueError: shapes that do not fit, no rows, no positions, or a length beyond them.
+        """
+        source_ids, source_lengths = sequences(source_ids, source_lengths, "source")
         if self.reverse_source:
             source_ids = reverse_sequence(source_ids, source_lengths)
         encoded = self.encoder(embedded(self.source_embedding, source_ids), source_lengths)
@@ -90,8 +96,10 @@ class Seq2Seq(nn.Module):
     def decode(self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor) -> DecoderOutput:
         """Predicts target_ids[:, 1:] from target_ids[:, :-1] (teacher forcing); ids are [B, T + 1], with START and END.
 
-        Attention weights are in the order of the source as it was given, whether it was reversed or not.
+        Attention weights are in the order of the source as it was given, whether it was reversed or not. Integers of
+        any type are taken, and refused as `encode` does.
         """
+        target_ids, target_lengths = sequences(target_ids, target_lengths, "target")
         x = self.decoder_inputs(target_ids, encoding.extra)
         output = self.decoder.unroll(x, target_lengths - 1, encoding.state, encoding.memory)
         if output.weights is None:
@@ -112,8 +120,33 @@ class Seq2Seq(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """The cross-entropy in nats of batch.target_ids[:, 1:], summed over all rows and steps: what training needs."""
         encoding = self.encode(batch.source_ids, batch.source_lengths)
-        x, targets = self.decoder_inputs(batch.target_ids, encoding.extra), batch.target_ids[:, 1:]
-        return self.decoder.loss(x, targets, batch.target_lengths - 1, encoding.state, encoding.memory)
+        target_ids, target_lengths = sequences(batch.target_ids, batch.target_lengths, "target")
+        x, targets = self.decoder_inputs(target_ids, encoding.extra), target_ids[:, 1:]
+        return self.decoder.loss(x, targets, target_lengths - 1, encoding.state, encoding.memory)
+
+
+def sequences(ids: Tensor, lengths: Tensor, side: str) -> tuple[Tensor, Tensor]:
+    """Returns the ids [B, S] and the lengths [B] of a batch as int64.
+
+    Values of lengths are looked at on the CPU alone: the host would wait for those of a GPU.
+
+    Raises:
+        TypeError: they are no integers.
+        ValueError: their shapes do not fit, there are no rows or no positions, or a length is beyond them.
+    """
+    for name, tensor in (("ids", ids), ("lengths", lengths)):
+        if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
+            raise TypeError(f"{side}_{name} must be integers, but are {tensor.dtype}")
+    least = 1 if side == "source" else 2  # END, or START and one to predict
+    if ids.dim() != 2 or lengths.shape != ids.shape[:1] or ids.shape[0] == 0 or ids.shape[1] < least:
+        law = f"{side}_ids must be [B, S] and {side}_lengths [B], with B >= 1 and S >= {least}"
+        raise ValueError(f"{law}, but they are {list(ids.shape)} and {list(lengths.shape)}")
+    if lengths.device.type == "cpu":
+        values = lengths.tolist()
+        if min(values) < 0 or max(values) > ids.shape[1]:
+            law = f"{side}_lengths must be 0 to {ids.shape[1]}, as many as there are positions"
+            raise ValueError(f"{law}, but are {min(values)} to {max(values)}")
+    return ids.long(), lengths.long().contiguous()
 
 
 def embedded(embedding: nn.Embedding, ids: Tensor) -> Embedded:

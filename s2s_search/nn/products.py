@@ -13,12 +13,12 @@ ENOUGH = 250_000  # products of two numbers: of fewer, the call costs what it sa
 
 def mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """a b for a [N, K] and b [K, M]."""
-    return torch.mm(a, b, out=out) if in_torch(a, b) else multiplied(None, a, b, out)
+    return torch.mm(a, b, out=out) if in_torch(a, b, out) else multiplied(None, a, b, out)
 
 
 def addmm(start: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """start + a b for a [N, K], b [K, M] and start [N, M] or [M]; `out` may be `start`."""
-    return torch.addmm(start, a, b, out=out) if in_torch(a, b) else multiplied(start, a, b, out)
+    return torch.addmm(start, a, b, out=out) if in_torch(a, b, start, out) else multiplied(start, a, b, out)
 
 
 def multi_dot(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -28,11 +28,12 @@ def multi_dot(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return mm(mm(a, b), c) if from_left else mm(a, mm(b, c))
 
 
-def in_torch(a: Tensor, b: Tensor) -> bool:
-    """Whether torch is as soon, or alone knows how: the others want a step of 1 in the rows or in the columns."""
+def in_torch(a: Tensor, b: Tensor, *others: Tensor | None) -> bool:
+    """True when torch should compute the product: it is small, our kernel is missing or not faster, or the matrices do
+    not lie as our kernel reads them."""
     if a.numel() * b.shape[1] < ENOUGH or not (compiled.usable(a) and compiled.multiplies_sooner()):
         return True
-    return 1 not in a.stride() or 1 not in b.stride()
+    return not compiled.multipliable(a, b, *(tensor for tensor in others if tensor is not None))
 
 
 def multiplied(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
