@@ -15,7 +15,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -370,6 +370,26 @@ def _check(key: str) -> Callable[[Any], bool]:
 def trial_name(number: int) -> str:
     """Names the K-th configuration trial-0000K."""
     return f"trial-{number:05d}"
+
+
+def trial_number(text: str) -> int | None:
+    """Returns the number that a trial's name or number stands for, such as trial-00005 or 5; None of another text."""
+    found = re.fullmatch("(?:trial-)?([0-9]{1,10})", text)
+    return int(found[1]) if found else None
+
+
+def no_trial(number: int, known: Iterable[str]) -> str:
+    """Says that there is no such trial, and which there are: names, or the first and the last of several in a row."""
+    spans: list[list[int]] = []
+    for other in sorted(int(name.removeprefix("trial-")) for name in known):
+        if spans and other == spans[-1][-1] + 1:
+            spans[-1][1:] = [other]
+        else:
+            spans.append([other])
+    said = [" to ".join(map(trial_name, span)) for span in spans[:6]]
+    more = ", ..." if len(spans) > 6 else ""
+    there = f"there {'is' if len(spans) == len(spans[0]) == 1 else 'are'} {', '.join(said)}{more}" if spans else ""
+    return f"there is no {trial_name(number)}; {there or 'no trial has begun'}"
 
 
 def is_trial_name(name: object) -> bool:

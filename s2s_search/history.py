@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.corpus import Corpus, load_corpus
-from s2s_search.events import NEEDED, Event, Log, open_log, trial_name
+from s2s_search.events import NEEDED, Event, Log, no_trial, open_log, trial_name
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
 from s2s_search.spaces import Space, load_space
-from s2s_search.table import ConfigError
+from s2s_search.table import ConfigError, command
 
 # What ends a trial by itself: a driver that was killed may not have written down that it did.
 ENDS_ITSELF = ("finished", "diverged")
@@ -128,6 +128,13 @@ class History:
         """The fingerprint of the corpus; empty where a damaged log has none."""
         return str(self.search.get("corpus", {}).get("fingerprint", ""))
 
+    def trial(self, number: int, where: str | None = None) -> TrialHistory:
+        """Returns a trial. Raises ConfigError, with the trials that there are, when it never began."""
+        name = trial_name(number)
+        if name not in self.trials:
+            raise ConfigError(no_trial(number, self.trials), where)
+        return self.trials[name]
+
     @property
     def busy(self) -> float:
         """The seconds of all trials."""
@@ -203,28 +210,26 @@ def most_at_once(events: Iterable[Event]) -> int:
 # --- why was this trial stopped? ---
 
 
-def explain(history: History, number: int) -> Iterator[str]:
-    """Says in lines what happened to a trial and why.
+def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterator[str]:
+    """Says in lines what happened to a trial and why; commands name the run folder.
 
     Raises:
         ConfigError: it never began.
     """
-    name = trial_name(number)
-    if name not in history.trials:
-        law = f"trials {_span(history)} began" if history.trials else "none has begun"
-        raise ConfigError(f"there is no trial {number}; {law}")
-    trial = history.trials[name]
+    trial = history.trial(number)
     metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
-    yield f"{name}: {trial.status}" + (f" after step {trial.step}" if trial.reports else ", without a report")
+    yield f"{trial.name}: {trial.status}" + (f" after step {trial.step}" if trial.reports else ", without a report")
     for key, value in trial.settings.items():
         yield f"  {key} = " + ('""' if value == "" else str(value))
     if trial.best is not None:
         yield f"best {metric} {trial.best[metric]:.4g} at step {trial.best['step']}"
     for event in sorted([*trial.decisions, *trial.events], key=lambda event: event["time"]):
         yield _said(event, metric, minimize)
+        if event["event"] == "decision":
+            yield from _not_judged(event, trial, history)
     if trial.message:
         yield f"why: {trial.message}"
-    yield from _outlook(trial, history)
+    yield from _outlook(trial, history, folder)
 
 
 def _said(event: Event, metric: str, minimize: bool) -> str:
@@ -258,10 +263,25 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{place}: {verdict}"
 
 
-def _outlook(trial: TrialHistory, history: History) -> Iterator[str]:
-    again = f"--trial {trial.number}"
+def _not_judged(event: Event, trial: TrialHistory, history: History) -> Iterator[str]:
+    """Says of a trial that a rung stopped that it had been better before: a rung judges the report that reaches it."""
+    metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
+    if event["action"] != "stop" or event.get("rung") is None:
+        return
+    reports = [other for other in history.events if other["event"] == "report" and other.get("trial") == trial.name]
+    measured = [other for other in reports if other.get(metric) is not None and other.get("status") != "diverged"]
+    before = [other for other in measured if (other.get("step") or 0) < event["step"]]
+    if not before:
+        return
+    best = (min if minimize else max)(before, key=lambda report: report[metric])
+    if best[metric] < event["value"] if minimize else best[metric] > event["value"]:
+        earlier = f"{metric} {best[metric]:.4g} at step {best['step']}"
+        yield f"a rung judges the report that reaches it, and not the best one before it: {earlier}"
+
+
+def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[str]:
     if trial.status in FAILURES:
-        yield f"to see it fail under a debugger: run_search.py debug --run DIR {again}"
+        yield f"to see it fail under a debugger: {command('debug', '--run', folder, '--trial', trial.number)}"
     if trial.status == OUT_OF_MEMORY:
         yield "smaller train.batch_size, num_units or sequence lengths need less memory; it is not run again by itself"
     if trial.status == LOST:
@@ -271,8 +291,3 @@ def _outlook(trial: TrialHistory, history: History) -> Iterator[str]:
     if trial.status == "running" and not history.is_running:
         how = "killed" if history.is_killed else history.status
         yield f"the search ended before it ({how}); resume lets it go on"
-
-
-def _span(history: History) -> str:
-    numbers = sorted(trial.number for trial in history.trials.values())
-    return f"{numbers[0]} to {numbers[-1]}"

@@ -12,6 +12,7 @@ from rich.text import Text
 from s2s_search.comparison import replicates
 from s2s_search.failures import Failure, grouped
 from s2s_search.results import Results
+from s2s_search.table import command
 
 # Columns of the ranking; the search's metric at its best follows the first, the searched hyperparameters the last.
 RANKING = (
@@ -98,9 +99,9 @@ def print_failures(table: Results, folder: Path) -> None:
         print(f"{failure.status.replace('_', ' ')}, {count}: {failure.message}")
         if failure.shared:
             print("  only they have " + ", ".join(f"{key} = {value}" for key, value in failure.shared.items()))
-        number = int(failure.trials[0].removeprefix("trial-"))
         print(f"  {', '.join(failure.trials[:6])}{', ...' if len(failure.trials) > 6 else ''}")
-        print(f"  to see it: python run_search.py debug --run {folder} --trial {number}")
+        number = int(failure.trials[0].removeprefix("trial-"))
+        print(f"  to see it: {command('debug', '--run', folder, '--trial', number)}")
 
 
 def print_times(table: Results) -> None:

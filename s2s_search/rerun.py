@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.corpus import Corpus
-from s2s_search.events import trial_name
 from s2s_search.history import TrialHistory, load_history, space_of
 from s2s_search.hparams import Hparams
 from s2s_search.recorder import ENVIRONMENT, resolved, software
@@ -83,9 +82,7 @@ def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = 
         ConfigError: no run folder, no such trial, one that pbt changed, or a configuration that is none.
     """
     history = load_history(folder)
-    trial = history.trials.get(trial_name(number))
-    if trial is None:
-        raise ConfigError(f"there is no trial {number}; {len(history.trials)} have begun", str(folder))
+    trial = history.trial(number, str(folder))
     if any(event["event"] == "exploit" for event in trial.events):
         raise ConfigError(f"{trial.name} took over weights of others (pbt): it cannot run again alone", str(folder))
     reports: list[Metrics] = []

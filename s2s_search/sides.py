@@ -11,7 +11,7 @@ import numpy as np
 from s2s_search.answers import load_answers
 from s2s_search.checkpoints import below
 from s2s_search.comparison import SEED, Comparison, apart, rate_difference_interval, verdict
-from s2s_search.events import trial_name
+from s2s_search.events import no_trial, trial_name, trial_number
 from s2s_search.history import History, TrialHistory, load_history
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import completed
@@ -67,14 +67,14 @@ class Side:
 
 
 def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
-    """Compares A with B, each a trial's number or a setting such as attention.score_type=dot, and says it in lines.
+    """Compares A with B, each a trial or a setting such as attention.score_type=dot, and says it in lines.
 
-    A number stands for the configuration of that trial of the first folder, with all its seeds in all folders; where
-    it was replicated the replicates alone count, as it was chosen by the others. A setting stands for all trials that
-    have it, without replicates unless all folders are of replicates: they are of the configurations that did best, on
-    one side perhaps. Trials that finished count, at their best reports; where some were stopped, these too, but at the
-    last step that all have reached. The unit is a configuration, by the mean of its seeds; it is a seed where there is
-    one configuration on either side.
+    A name or number stands for the configuration of that trial of the first folder, with all its seeds in all
+    folders; where it was replicated the replicates alone count, as it was chosen by the others. A setting stands for
+    all trials that have it, without replicates unless all folders are of replicates: they are of the configurations
+    that did best, on one side perhaps. Trials that finished count, at their best reports; where some were stopped,
+    these too, but at the last step that all have reached. The unit is a configuration, by the mean of its seeds; it
+    is a seed where there is one configuration on either side.
 
     Raises:
         ConfigError: no run folders, one of them twice, or not of one metric, goal and corpus; A or B names no trial, or
@@ -159,12 +159,13 @@ def _runs(folder: Path, history: History) -> Iterator[Run]:
 def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list[str]) -> Side:
     """The trials that a number of the first folder or a setting names; adds a problem where there are none."""
     every = [run for of_folder in runs for run in of_folder]
-    if text.isdecimal():
-        named = {run.configuration for run in runs[0] if run.trial.number == int(text)}
+    number = trial_number(text)
+    if number is not None:
+        named = {run.configuration for run in runs[0] if run.trial.number == number}
         found = [run for run in every if run.configuration in named]
         if not found:
-            problems.append(f"{folder}: there is no trial {text}; {len(runs[0])} have begun")
-        return _counting(trial_name(int(text)), found, any(run.is_replicate for run in found))
+            problems.append(f"{folder}: {no_trial(number, [run.trial.name for run in runs[0]])}")
+        return _counting(trial_name(number), found, any(run.is_replicate for run in found))
     key, equals, value = text.partition("=")
     found = [run for run in every if equals and value in run.values(key)]
     if not found:
@@ -189,7 +190,7 @@ def _unknown(text: str, runs: Sequence[Run]) -> str:
         if not equals:
             return f"{text!r} has no value: write KEY=VALUE, such as {key}={values[-1]}"
         return f"{text}: no trial has that value{nearest(value, values)}"
-    law = f"{text!r} names no trial: give a trial's number, or a setting KEY=VALUE that the trials have"
+    law = f"{text!r} names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
     return law + nearest(key, sorted({key for run in runs for key in run.trial.settings}))
 
 

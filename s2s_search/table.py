@@ -4,6 +4,7 @@ Defaults, kinds, ranges, docs/hparams.md, the checks of search spaces and the te
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
@@ -79,6 +80,12 @@ def unreadable(path: Path, error: OSError | ValueError, folder: str | None = Non
         close = difflib.get_close_matches(path.stem, by_name, n=1)
         hint = f"; did you mean '{by_name[close[0]]}'?" if close else ""
     return f"cannot be read: {getattr(error, 'strerror', None) or error}{hint}"
+
+
+def command(*words: object) -> str:
+    """Returns a command of this program as a shell takes it, whatever characters a path has."""
+    texts = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
+    return shlex.join(["python", "run_search.py", *texts])
 
 
 def shown(value: object) -> str:

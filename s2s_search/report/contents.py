@@ -6,6 +6,7 @@ Ray nor torch, to read it no network.
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -402,7 +403,7 @@ def _software(run: Run) -> Iterator[Block]:
         made = json.loads((run.results.folder / "environment.json").read_text())
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
         corpus = f"{made['corpus']['name']}, fingerprint {made['corpus']['fingerprint'][:12]}"
-        command = " ".join(map(str, made["command"]))
+        command = shlex.join(map(str, made["command"]))
         yield List([f"command {code(command)}", f"corpus {code(corpus)}", f"commit {code(made['commit'])}", versions])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         yield Text("The run folder has no environment.json that says with what it was made.")

@@ -1,6 +1,7 @@
 """Verbs that ask what other settings would have given, without training again: replay · tune-decoding."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -183,7 +184,8 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
     print(f"recommended, the fastest that is not distinguishably worse than the best: {chosen['trial']} with")
     for key, value in recommended(chosen).items():
         print(f"  {key}: {value}")
-    print(f"or --hparams '{','.join(f'{key}={value}' for key, value in recommended(chosen).items())}'")
+    settings = ",".join(f"{key}={value}" for key, value in recommended(chosen).items())
+    print(f"or {shlex.join(['--hparams', settings])}")
 
 
 def recommended(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from s2s_search.events import trial_number
 from s2s_search.hparams import parse_hparams
 from s2s_search.input_warning import InputWarning
 from s2s_search.space_files import parse_corpus
@@ -64,6 +65,15 @@ class counted:
             law = f"must be a whole number of at least {self.minimum} and at most {LARGEST}"
             raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
         return int(text)
+
+
+def trial(text: str) -> int:
+    """An argument that names a trial: trial-00005, 00005 or 5."""
+    number = trial_number(text)
+    if number is None or number > LARGEST:
+        law = "must be a trial's name or its number from 0, such as trial-00005 or 5"
+        raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
+    return number
 
 
 def positive(text: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2s_search.spaces import load_space
-from s2s_search.table import ConfigError, nearest
+from s2s_search.table import ConfigError, command, nearest
 from s2s_search.verbs.arguments import (
     AddVerb,
     add_cluster_argument,
@@ -186,10 +186,9 @@ def conclude(outcome: "Outcome", folder: Path) -> int:
     ranking.print_replicates(table)
     ranking.print_failures(table, folder)
     ranking.print_times(table)
-    print(f"\nrun folder: {folder}\nmore: python run_search.py results {folder} · python run_search.py decode {folder}")
+    print(f"\nrun folder: {folder}\nmore: {command('results', folder)} · {command('decode', folder)}")
     if outcome.status == "finished":
         return 0
     what = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
-    again = f"python run_search.py resume {folder}"
-    print(f"{what}; the tables hold what was done until then; to go on: {again}", file=sys.stderr)
+    print(f"{what}; the tables hold what was done until then; to go on: {command('resume', folder)}", file=sys.stderr)
     return {"interrupted": 130, "failed": 1}.get(outcome.status, 0)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from s2s_search.table import command
 from s2s_search.verbs.arguments import AddVerb, counted, positive, print_rows
 
 
@@ -20,7 +21,7 @@ def add_verbs(verb: AddVerb) -> None:
         "compare", compare, "say whether one configuration or setting is better than another, and how sure it is"
     )
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("a", metavar="A", help="a trial's number, or a setting such as attention.score_type=dot")
+    sub.add_argument("a", metavar="A", help="a trial's name or number, or a setting such as attention.score_type=dot")
     sub.add_argument("b", metavar="B", help="another")
     sub.add_argument("others", nargs="*", type=Path, metavar="DIR2", help="further runs, such as its replicates")
 
@@ -51,7 +52,7 @@ def show_results(args: argparse.Namespace) -> int:
         if table.status == "running" and (holder := holder_elsewhere(args.folder)):
             print(f"driven on another machine, by {holder}: it counts as killed ten minutes after its newest event")
         if table.status == "killed":
-            print(f"its driver was killed; to go on: python run_search.py resume {args.folder}")
+            print(f"its driver was killed; to go on: {command('resume', args.folder)}")
         return 0
     ranked = table.best(args.top, args.sort)
     if args.csv:
@@ -78,13 +79,13 @@ def watch(args: argparse.Namespace) -> int:
     try:
         status = watch(args.folder, Progress(Console()), args.interval)
     except KeyboardInterrupt:
-        print(f"the search goes on; to look again: python run_search.py watch {args.folder}", file=sys.stderr)
+        print(f"the search goes on; to look again: {command('watch', args.folder)}", file=sys.stderr)
         return 130
-    print(f"the ranking: python run_search.py results {args.folder}")
+    print(f"the ranking: {command('results', args.folder)}")
     if status == "finished":
         return 0
     what = "its driver was killed" if status == "killed" else status
-    print(f"{what}; to go on: python run_search.py resume {args.folder}", file=sys.stderr)
+    print(f"{what}; to go on: {command('resume', args.folder)}", file=sys.stderr)
     return {"interrupted": 130, "failed": 1, "killed": 1}.get(status, 0)
 
 

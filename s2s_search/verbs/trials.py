@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from s2s_search.events import trial_name
+from s2s_search.events import no_trial, trial_name
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.machine import usable_cores
 from s2s_search.space_files import parse_corpus
@@ -27,6 +27,7 @@ from s2s_search.verbs.arguments import (
     overrides,
     print_json,
     print_warnings,
+    trial,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def add_verbs(verb: AddVerb) -> None:
     )
     sub.add_argument("--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)")
     sub.add_argument("--space", type=Path, metavar="FILE", help="take the configuration from a search space ...")
-    sub.add_argument("--trial", type=counted(0), metavar="K", help="... the one that a search runs as trial K, from 0")
+    sub.add_argument("--trial", type=trial, metavar="K", help="... the one that a search runs as trial K, from 0")
     sub.add_argument("--trials", type=counted(1), metavar="N", help="... when that search drew N configurations")
     sub.add_argument(
         "--run", dest="of", type=Path, metavar="DIR", help="take configuration and corpus of --trial K from a run"
@@ -57,17 +58,17 @@ def add_verbs(verb: AddVerb) -> None:
 
     sub = verb("rerun", rerun, "run a trial of a search again in this process, from what its folder says of it")
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("trial", type=counted(0), metavar="TRIAL", help="its number, from 0")
+    sub.add_argument("trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5")
     sub.add_argument("--check", action="store_true", help="up to its last report: are all numbers the same?")
     add_corpus_argument(sub)
 
     sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("trial", type=counted(0), metavar="TRIAL", help="its number, from 0")
+    sub.add_argument("trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5")
 
     sub = verb("decode", decode, "let the best model of a search answer, from its checkpoint")
     sub.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run")
-    sub.add_argument("--trial", type=counted(0), metavar="K", help="another trial's model, from 0")
+    sub.add_argument("--trial", type=trial, metavar="K", help="another trial's model: its name or number")
     sub.add_argument("--input", type=Path, metavar="FILE", help="source lines (default: standard input)")
     sub.add_argument("--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)")
 
@@ -132,12 +133,14 @@ def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, ob
             raise ConfigError("--model: a search space names the model itself; leave one of the two out")
         space = load_space(args.space)
         corpus = space.corpus
-        trial = args.trial or 0
+        number = args.trial or 0
         trials = space.trials(args.trials, args.seed, given)
-        if trial >= len(trials):
-            law = f"{args.space} has trials 0 to {len(trials) - 1}; --trials N draws more, as it does for search"
-            raise ConfigError(f"--trial {trial}: {law}")
-        given = trials[trial]
+        if number >= len(trials):
+            law = (
+                f"{no_trial(number, map(trial_name, range(len(trials))))}; --trials N draws more, as it does for search"
+            )
+            raise ConfigError(f"--trial {number}: {law}", str(args.space))
+        given = trials[number]
         model = str(given["model"])
     elif not (args.trial is args.trials is args.seed is None):
         raise ConfigError("--trial, --trials and --seed choose from a search space: name one with --space FILE")
@@ -160,13 +163,11 @@ def run_configuration(
     if args.trial is None or any(other is not None for other in others):
         raise ConfigError("--run DIR needs --trial K, and none of --space, --model, --seed and --trials")
     past = load_history(args.of)
-    trial = past.trials.get(trial_name(args.trial))
-    if trial is None:
-        raise ConfigError(f"there is no trial {args.trial}; {len(past.trials)} have begun", f"--run {args.of}")
+    begun = past.trial(args.trial, str(args.of))
     space = space_of(past, args.of, moved_corpus(args))
-    config = trial.config | given
+    config = begun.config | given
     if "model" not in config:
-        raise ConfigError(f"{trial.name} has no model in the log", f"--run {args.of}")
+        raise ConfigError(f"{begun.name} has no model in the log", f"--run {args.of}")
     hparams = resolve(str(config["model"]), config)
     return hparams, space.corpus, space
 
@@ -232,8 +233,8 @@ def explain(args: argparse.Namespace) -> int:
     from s2s_search import history
 
     try:
-        for line in history.explain(history.load_history(args.folder), args.trial):
-            print(line.replace("--run DIR", f"--run {args.folder}"))
+        for line in history.explain(history.load_history(args.folder), args.trial, args.folder):
+            print(line)
     except ConfigError as error:
         raise ConfigError(error.problems, error.where or str(args.folder)) from None
     return 0
@@ -267,24 +268,23 @@ def decode(args: argparse.Namespace) -> int:
     return 0
 
 
-def checkpoint_path(folder: Path, trial: int | None) -> str:
+def checkpoint_path(folder: Path, number: int | None) -> str:
     """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
     from s2s_search.checkpoints import BEST
 
-    if (folder / BEST).exists() and trial is None:
+    if (folder / BEST).exists() and number is None:
         return str(folder / BEST)
     from s2s_search.kept import kept_checkpoints
     from s2s_search.results import load
 
     run = load(folder)
-    if trial is None:
+    if number is None:
         for _, path in kept_checkpoints(run):
             return path
         raise ConfigError("no trial has a checkpoint yet", where=str(folder))
-    name = trial_name(trial)
+    name = trial_name(number)
     if name not in set(run.trials.trial):
-        known = ", ".join(map(str, run.trials.trial.head(12))) + (", ..." if len(run.trials) > 12 else "")
-        raise ConfigError(f"there is no trial {trial}; known: {known}", where=str(folder))
+        raise ConfigError(no_trial(number, map(str, run.trials.trial)), where=str(folder))
     for _, path in kept_checkpoints(run, [name]):
         return path
     law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"

@@ -156,7 +156,10 @@ def test_the_best_checkpoints_lie_below_a_url_with_a_query(tmp_path: Path) -> No
     assert beams.best_checkpoints(run, 2) == {f"trial-0000{k}": paths[k] for k in (1, 2)}
     assert beams.best_checkpoints(run, 9) == {f"trial-0000{k}": paths[k] for k in (1, 2, 4)}
     assert (checkpoint_path(run, None), checkpoint_path(run, 4)) == (paths[1], paths[4])
-    for trial, law in ((3, "trial-00003 has no checkpoint: "), (5, "there is no trial 5; known: trial-00000, ")):
+    for trial, law in (
+        (3, "trial-00003 has no checkpoint: "),
+        (5, "there is no trial-00005; there are trial-00000 to trial-0000"),
+    ):
         with pytest.raises(ConfigError, match=law):
             checkpoint_path(run, trial)
 

@@ -270,8 +270,7 @@ def test_a_trial_beyond_the_search(capsys: pytest.CaptureFixture[str], space: Pa
     )
     status, _, err = run(capsys, "debug", "--space", grid, "--trial", 7)
     assert status == 2
-    assert "--trial 7" in err
-    assert "has trials 0 to 1;" in err
+    assert f"{grid}: --trial 7: there is no trial-00007; there are trial-00000 to trial-00001; --trials N" in err
     assert run(capsys, "debug", "--space", space, "--trial", 4)[0] == 2
     status, out, _ = run(capsys, "debug", "--space", space, "--trial", 4, "--trials", 5, "--steps", 1, "--json")
     assert status == 0

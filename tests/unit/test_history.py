@@ -1,10 +1,11 @@
 """What a log says of its trials, from logs written by hand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from s2s_search.events import EventLog
+from s2s_search.events import EventLog, no_trial
 from s2s_search.history import History, explain, load_history, most_at_once
 from s2s_search.table import ConfigError
 
@@ -171,7 +172,7 @@ def test_why_the_median_rule_stopped_a_trial_that_should_be_large() -> None:
         ([end(None, "out of budget")], "the search ended before it (out of budget); resume lets it go on"),
         ([restart(0, "lost", step=7, message="gone")], "went on after step 7: lost (gone)"),
         ([end(0, "failed", message="KeyError: 1")], "why: KeyError: 1"),
-        ([end(0, "failed")], "to see it fail under a debugger: run_search.py debug --run DIR --trial 0"),
+        ([end(0, "failed")], "to see it fail under a debugger: python run_search.py debug --run DIR --trial 0"),
         ([restart(0, "lost"), end(0, "lost")], "its worker was lost 2 times, more than search.retries allows"),
         ([end(0, "stopped")], "the scheduler, hyperband, ended it and gave no numbers"),
         ([{"event": "note", "trial": "trial-00000", "message": "no room", "time": 1}], "no room"),
@@ -182,10 +183,40 @@ def test_what_else_explain_says(events: list[Said], line: str) -> None:
 
 
 def test_a_trial_that_never_began_is_named_with_those_that_did() -> None:
-    with pytest.raises(ConfigError, match="there is no trial 5; trials 1 to 3 began"):
+    with pytest.raises(ConfigError, match=r"there is no trial-00005; there are trial-00001, trial-00003$"):
         list(explain(past(trial(3), trial(1)), 5))
-    with pytest.raises(ConfigError, match="there is no trial 0; none has begun"):
+    with pytest.raises(ConfigError, match=r"there is no trial-00000; no trial has begun$"):
         list(explain(past(), 0))
+
+
+@pytest.mark.parametrize(
+    "known, there",
+    [
+        ([3], "there is trial-00003"),
+        ([3, 4], "there are trial-00003 to trial-00004"),
+        ([9, 0, 1, 2, 5, 7, 8], "there are trial-00000 to trial-00002, trial-00005, trial-00007 to trial-00009"),
+        (range(0, 20, 2), ", ".join(f"trial-{k:05d}" for k in range(0, 12, 2)) + ", ..."),
+        ([100_000], "there is trial-100000"),
+    ],
+)
+def test_the_trials_that_there_are(known: Sequence[int], there: str) -> None:
+    said = no_trial(11, [f"trial-{k:05d}" for k in known])
+    assert said.startswith("there is no trial-00011; ")
+    assert said.endswith(there)
+
+
+@pytest.mark.parametrize("goal, before, is_said", [("minimize", 1.5, True), ("minimize", 2.5, False),
+                                                   ("maximize", 2.5, True), ("maximize", 1.5, False)])  # fmt: skip
+def test_a_rung_judges_the_report_that_reaches_it(goal: str, before: float, is_said: bool) -> None:
+    """Said where the trial had a better report before: its best and the value of the rung are then two numbers."""
+    reports = [report(0, 3, before), report(0, 5, 9.0, status="diverged"), report(1, 3, 0.0), report(0, 9, 2.0)]
+    stopped = decision(0, "stop", 2.0, 1.75 if goal == "minimize" else 2.25, at=2, rung=9.0, rank=4, of=6)
+    later = report(0, 12, 0.0 if goal == "minimize" else 9.0)
+    lines = list(explain(past(trial(0), trial(1), *reports, stopped, later, end(0, "stopped"), goal=goal), 0))
+    law = "a rung judges the report that reaches it, and not the best one before it"
+    assert [line for line in lines if "judges" in line] == [f"{law}: dev.loss {before:g} at step 3"] * is_said
+    went_on = list(explain(past(trial(0), *reports, {**stopped, "action": "continue"}, goal=goal), 0))
+    assert not [line for line in went_on if "judges" in line]
 
 
 @pytest.mark.parametrize("name", ["../../x", "trial-00001/..", "trial-1", "trial-000000001", "trial-١٢٣٤٥", "/x", ""])

@@ -128,7 +128,7 @@ def test_an_environment_may_hold_anything(run: Path, versions: object) -> None:
 
 
 def test_what_cannot_run_again_is_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no trial 3; 1 have begun"):
+    with pytest.raises(ConfigError, match="there is no trial-00003; there is trial-00000"):
         load_manifest(run, 3)
     (run / "trial-00000" / "config.json").write_text(json.dumps(CONFIG | {"embedding.dim": "wide"}))
     with pytest.raises(ConfigError, match=r"trial-00000: embedding.dim"):

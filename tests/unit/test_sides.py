@@ -222,10 +222,10 @@ def problems(folders: list[Path], a: str, b: str) -> list[str]:
 def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEEDS)
     assert problems([run], "7", f"{SCORE}=dott") == [
-        f"{run}: there is no trial 7; 6 have begun",
+        f"{run}: there is no trial-00007; there are trial-00000 to trial-00005",
         f"{SCORE}=dott: no trial has that value; did you mean 'dot'?",
     ]
-    law = "names no trial: give a trial's number, or a setting KEY=VALUE that the trials have"
+    law = "names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
     assert problems([run], "attention.score_tpye=dot", "best") == [
         f"'attention.score_tpye=dot' {law}; did you mean '{SCORE}'?",
         f"'best' {law}; known: {SCORE}, optimizer.learning_rate",
