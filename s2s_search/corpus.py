@@ -245,6 +245,7 @@ def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:
         with collecting(problems, f"corpus.{side}_vocab: "):
             if file:
                 vocabs.append(Vocabulary.load(file, delimiter))
+                lines[f"{side}_vocab"] = [list(vocabs[-1].tokens)]
             elif "train" in texts:
                 if not counts.keys() - SPECIALS:
                     raise ConfigError(f"{_side_file(spec['train'], k)}: {_no_token(side, counts, delimiter)}")
@@ -267,8 +268,8 @@ def _with_files(corpus: Corpus, spec: Mapping[str, Any]) -> Corpus:
     """Returns the corpus with the paths of its files in its warnings."""
     warnings = []
     for warning in corpus.warnings:
-        part = warning.place[1] if warning.place[1] in PARTS else "train"
-        warnings.append(replace(warning, file=str(_side_file(spec[part], warning.side))))
+        key = warning.place[1] if warning.place[1] in (*PARTS, *VOCABS) else "train"
+        warnings.append(replace(warning, file=str(_side_file(spec[key], warning.side))))
     return replace(corpus, warnings=tuple(warnings))
 
 

@@ -116,7 +116,7 @@ def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
         if first < end:
             hint = f"train.eval_every_steps: {first} reports in time"
         else:
-            hint = f"let it begin before step {end:,}"
+            hint = "it must begin before their end; scheduler.name: none does the same"
         yield InputWarning(("scheduler", "name"), sentence, values, hint)
 
 

@@ -142,7 +142,7 @@ def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
     bad = [(n, count) for n, count in tabs if count != 1]
     if bad:
         law = "must be a source, one tab and a target, but the tabs number"
-        has_commas = all("," in lines[n - 1] for n, _ in bad) and len(bad) == len(tabs)
+        has_commas = all("," in lines[n - 1] or ";" in lines[n - 1] for n, _ in bad) and len(bad) == len(tabs)
         commas = "; is it CSV? write it with tabs: to_csv(..., sep='\\t', header=False, index=False)"
         hints = {0: commas if has_commas else ""}
         columns = "; a file of more columns needs two of them, as cut -f1,2 gives"

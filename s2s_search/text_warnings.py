@@ -41,7 +41,7 @@ def text_warnings(
     vocabs: tuple[Vocabulary, Vocabulary],
     delimiters: tuple[str, str],
 ) -> Iterator[InputWarning]:
-    """Yields the warnings of a corpus: of the lines of its files, and of the pairs made of them, both by part."""
+    """Yields the warnings of a corpus: of the lines of its files, vocabularies too, and of the pairs of each part."""
     for part, files in lines.items():
         yield from odd_characters(part, files, delimiters)
     yield from headers(pairs)

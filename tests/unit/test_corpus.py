@@ -156,6 +156,7 @@ def test_ten_thousand_equal_problems_are_one_sentence(write: Folder) -> None:
     [
         ("bade,B A D E\nsa,S A\n" * 5000, 0, "; is it CSV? write it with tabs"),
         ("bade\tb\tV\nsa\ts\tV\n" * 5000, 2, "; a file of more columns needs two of them, as cut -f1,2 gives"),
+        ("bade;B A D E\nsa;S A\n" * 5000, 0, "; is it CSV? write it with tabs"),
         ("bade B\nsa, S\n" * 5000, 0, ""),
     ],
 )

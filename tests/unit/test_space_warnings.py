@@ -13,6 +13,7 @@ from s2s_search.corpus import load_corpus
 from s2s_search.schedulers import Past, Watched, _inner
 from s2s_search.space_warnings import space_warnings
 from s2s_search.spaces import Space, load_space
+from s2s_search.tuning import run_search
 from tests.spaces import COPY, RATES, SMALL, space_text
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +166,25 @@ def test_all_commands_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (status, json.loads(out)["warnings"]) == (0, [warning])
     status, out = run("debug", "--space", str(path), "--json")
     assert [json.loads(text)["step"] for text in out.splitlines()] == [1, 2]
+
+
+def test_a_search_is_warned_before_it_starts(load: Any, tmp_path: Path) -> None:
+    """Of its file with what wins over it: --hparams can mend a setting, or be the one that is warned of."""
+
+    class StartsError(Exception):
+        pass
+
+    def warn(warnings: Any) -> None:
+        said.append([warning.key for warning in warnings])
+        raise StartsError
+
+    said: list[list[str]] = []
+    space = load({"train.eval_every_steps": 100}, scheduler={"name": "asha", "max_steps": 90, "grace_steps": 10})
+    given: list[dict[str, object]] = [{}, {"train.eval_every_steps": 10}, {"target.max_seq_len": 3}]
+    for number, overrides in enumerate(given):
+        with pytest.raises(StartsError):
+            run_search(space, out=tmp_path / str(number), overrides=overrides, warn=warn)
+    assert said == [["scheduler.name"], [], ["scheduler.name", "target.max_seq_len"]]
 
 
 def test_check_needs_no_numpy_for_cmudict_as_it_is() -> None:

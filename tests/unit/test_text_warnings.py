@@ -121,6 +121,13 @@ def test_characters_that_no_text_means(files: Files, character: str, word: str) 
     assert f"{files.folder / 'train.tsv'}: line 2: " in str(warning)
 
 
+def test_a_mark_inside_a_vocabulary_file(files: Files) -> None:
+    vocab = files.write("v", "\ufefflune\nchat\n\ufeffoui\n")
+    found = files.warnings(rows(["lune chat", "chat oui"]), rows(["lune lune"]), source_vocab=vocab)
+    (warning,) = [w for w in found if "byte order mark" in w.sentence]
+    assert (warning.place, warning.file, warning.line) == (("corpus", "source_vocab"), vocab, 3)
+
+
 def test_one_mark_at_the_beginning_of_a_file_is_none_of_its_text(files: Files) -> None:
     assert not files.warnings("\ufeff" + rows(["lune chat", "chat oui"]), "\ufeff" + rows(["oui lune"]))
 
