@@ -1,6 +1,7 @@
 """How much memory a trial takes: the sizes of the largest tensors that its model makes of a batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from s2s_search.hparams import Hparams
 
@@ -13,7 +14,7 @@ def row_cells(hparams: Hparams, target_size: int) -> Cells:
 
     Logits of all steps are not among them: evaluation computes them for some steps at a time.
     """
-    units: int = max(hparams[f"{side}.rnn_cell.cell_spec"]["num_units"] for side in ("encoder", "decoder"))
+    units = max(_units(hparams[f"{side}.rnn_cell.cell_spec"]) for side in ("encoder", "decoder"))
     width: int = max(4 * units, hparams["embedding.dim"])  # of a position: the gates of an LSTM
     beams: int = hparams["inference.beam_search.beam_width"]
     one_step: int = beams * target_size  # logits
@@ -26,6 +27,12 @@ def row_cells(hparams: Hparams, target_size: int) -> Cells:
         return max(one_step, answers, width * source, width * target, scored * source, weights)
 
     return cells
+
+
+def _units(cell: Mapping[str, Any]) -> int:
+    """Returns the number of units of a cell, which only GRUBlockCell calls by another name."""
+    units: int = cell["cell_size"] if cell["class"] == "GRUBlockCell" else cell["num_units"]
+    return units
 
 
 def cut_at_cells(sources: Sequence[int], targets: Sequence[int], cells: Cells) -> Iterator[slice]:

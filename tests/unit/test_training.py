@@ -21,6 +21,7 @@ from s2s_search.hparams import Hparams, resolve
 from s2s_search.metrics import bleu
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
+from s2s_search.table import CELLS
 from s2s_search.training import (
     WORST,
     evaluate,
@@ -30,6 +31,7 @@ from s2s_search.training import (
     release_freed_memory,
     train,
 )
+from tests.models import small
 from tests.spaces import distance
 
 TIMES = {"seconds", "evaluation_seconds"}
@@ -60,6 +62,14 @@ def settings(**more: object) -> Hparams:
 
 def collected(reports: Any) -> list[dict[str, Any]]:
     return [{k: v for k, v in report.metrics.items() if k not in TIMES} for report in reports]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_trains_and_is_evaluated(corpus: Corpus, cell: str) -> None:
+    """Through a report and its answers, on both sides."""
+    (report,) = train(small(cell=cell, train__max_steps=1), corpus)
+    assert report.metrics["status"] == "finished"
+    assert report.answers() is not None
 
 
 def test_a_snapshot_is_made_once_a_report(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
