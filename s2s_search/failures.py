@@ -18,10 +18,11 @@ FAILURES = (FAILED, OUT_OF_MEMORY, LOST)
 AGAIN = "run again"  # why a trial that had failed goes on
 ALIKE = 3  # so many first trials that fail alike end the search
 
-# What torch, Python, CUDA and Ray say; a message that only names memory as one of many possible causes is not here.
+# What torch, Python, NumPy, the system, CUDA and Ray say; a message that only names memory as one of many possible
+# causes is not here. "error: out of memory" is CUDA's where other processes fill the card.
 MEMORY = re.compile(
-    r"OutOfMemoryError|\bMemoryError\b|CUDA out of memory|can't allocate memory|low on memory|"
-    r"CUBLAS_STATUS_ALLOC_FAILED|memory monitor"
+    r"MemoryError\b|(CUDA|HIP|error:) out of memory|an(not|'t) allocate memory|std::bad_alloc|"
+    r"_STATUS_ALLOC_FAILED|low on memory|memory monitor"
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tempfile
 import time
 import traceback
@@ -16,6 +17,7 @@ from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.recorder import Config, resolved
 
 Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
+CONTEXT_BYTES = 0.5e9  # of a CUDA context, about: it was not measured here
 REFERENCE = "reference.json"  # what Tune gets for a checkpoint: whose it is, and its step
 
 
@@ -45,8 +47,12 @@ def trainable(
     name = context.get_trial_name()
     needs = context.get_trial_resources().required_resources
     torch.set_num_threads(max(1, int(needs.get("CPU", 1))))
-    device = "cuda" if needs.get("GPU", 0) > 0 else "cpu"
+    gpu = needs.get("GPU", 0)
+    device = "cuda" if gpu > 0 else "cpu"
+    shared = 0 < gpu < 1
     try:
+        if shared:
+            keep_to_share(gpu)
         checkpoints = Checkpoints(context.get_trial_dir() if folder is None else below(folder, name))
         before = _taken_over(name, folder, checkpoints, goal) if pausing else checkpoints.newest()
         arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
@@ -59,14 +65,38 @@ def trainable(
             pausing,
             began,
         )
-    except Exception:
-        raise RuntimeError(traceback.format_exc()) from None  # of a kind that Ray can copy
+    except Exception as error:
+        text = traceback.format_exc()
+        let_go(error)
+        raise RuntimeError(text) from None  # of a kind that Ray can copy
     except SystemExit as stop:  # the scheduler's
-        traceback.clear_frames(stop.__traceback__)  # they hold the model
+        let_go(stop)
         raise
     finally:
-        torch.cuda.empty_cache()  # for the trials that share the GPU
+        if shared:
+            torch.cuda.empty_cache()  # for the trials that share the GPU; on a GPU of its own the next one takes it
         training.release_freed_memory()
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empties the frames that an error, and those that led to it, came through: they hold the model."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def keep_to_share(share: float) -> None:
+    """Limits what torch takes of this process' GPU, so that a trial that grows fails itself and not its neighbours.
+
+    Besides torch's memory each process has a CUDA context, which nothing limits.
+    """
+    import torch
+
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        # Batches differ in length, and without it freed blocks of one size are no room for another.
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / total, share / 2))
 
 
 def _pass_on(

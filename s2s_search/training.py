@@ -122,8 +122,8 @@ class Trial:
     def train_steps(self, steps: int) -> float:
         """Makes up to `steps` updates and returns their mean loss in nats per target token."""
         self.model.train()
-        total = torch.zeros((), device=self.device)
-        tokens = torch.zeros((), device=self.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        tokens = torch.zeros((), dtype=torch.int64, device=self.device)  # float32 counts to 2^24, a few thousand steps
         for _ in range(steps):
             batch = next(self.batches).to(self.device)
             loss, count = training_step(self.model, self.optimizer, batch, self.step)

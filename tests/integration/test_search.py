@@ -22,7 +22,7 @@ import ray.cloudpickle
 import torch
 from ray.cluster_utils import Cluster
 
-from s2s_search import cluster, results, trainable, tuning
+from s2s_search import cluster, results, trainable, training, tuning
 from s2s_search.answers import load_answers
 from s2s_search.corpus import load_corpus
 from s2s_search.display.progress import Interrupt
@@ -146,12 +146,12 @@ def test_the_first_interrupt_waits_for_a_good_moment_and_the_second_does_not() -
 class FakeTune:
     """Collects reports; stops the trial, as Tune does, after some."""
 
-    def __init__(self, folder: Path, stop_after: int = 99) -> None:
-        self.folder, self.stop_after = folder, stop_after
+    def __init__(self, folder: Path, stop_after: int = 99, gpu: float = 0) -> None:
+        self.folder, self.stop_after, self.gpu = folder, stop_after, gpu
         self.reports: list[dict[str, Any]] = []
 
     def get_context(self) -> Any:
-        needs = types.SimpleNamespace(required_resources={"CPU": 1.0})
+        needs = types.SimpleNamespace(required_resources={"CPU": 1.0, "GPU": self.gpu})
         return types.SimpleNamespace(
             get_trial_name=lambda: "trial-00000",
             get_trial_dir=lambda: str(self.folder / "ray"),
@@ -198,25 +198,71 @@ def test_a_metric_that_is_not_finite_ends_the_trial_with_the_worst_values(
     assert torch.load(folder / "last.pt", weights_only=True)["step"] == 10
 
 
-@pytest.mark.parametrize("loss, end", [(1.0, SystemExit), (1.0, None), (math.nan, None)])
+@pytest.mark.parametrize("end", [None, SystemExit, ValueError, ZeroDivisionError])
+@pytest.mark.parametrize("loss", [1.0, math.nan])
 def test_a_trial_that_ends_has_let_go_of_its_model(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loss: float, end: type[SystemExit] | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loss: float, end: type[BaseException] | None
 ) -> None:
+    """However it ends: at its end, at a loss that is not finite, by the scheduler, or by an error, after another."""
     models: list[weakref.ref[torch.Tensor]] = []
     alive: list[bool] = []
 
     def stand_in(*_: object) -> Iterator[Any]:
         model = torch.zeros(10)
         models.append(weakref.ref(model))
+        if end is ValueError:
+            raise ValueError(len(model))
+        if end is ZeroDivisionError:
+            layer(model)
         for step in (10, 20):
             yield report(step, loss)
 
-    monkeypatch.setattr(trainable, "tune", FakeTune(tmp_path, stop_after=1 if end else 99))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(models[0]() is not None))
+    def layer(model: torch.Tensor) -> float:
+        of_layer = model * 2
+        models.append(weakref.ref(of_layer))
+        try:
+            return float({}[len(of_layer)])
+        except KeyError:
+            return 1 / 0
+
+    fake = FakeTune(tmp_path, stop_after=1 if end is SystemExit else 99)
+    monkeypatch.setattr(trainable, "tune", fake)
+    monkeypatch.setattr(training, "release_freed_memory", lambda: alive.extend(m() is not None for m in models))
     corpus: Any = object()
-    with pytest.raises(end) if end else contextlib.nullcontext():
+    expected = RuntimeError if end in (ValueError, ZeroDivisionError) else end
+    with pytest.raises(expected) if expected else contextlib.nullcontext():
         trainable.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
-    assert alive == [False]
+    assert alive
+    assert not any(alive)
+
+
+@pytest.mark.parametrize("given", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}])
+@pytest.mark.parametrize("share, fraction", [(0, None), (0.25, 0.24375), (0.01, 0.005), (1, None), (2, None)])
+def test_a_trial_keeps_to_its_share_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float, fraction: float | None, given: dict[str, str]
+) -> None:
+    """Of a card of 80 GB that others have filled: what is free now says nothing of a share."""
+    calls: list[tuple[str, Any]] = []
+    others = {name: value for name, value in os.environ.items() if not name.endswith("ALLOC_CONF")}
+    monkeypatch.setattr(os, "environ", others | given)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part: calls.append(("limit", part)))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(("empty", None)))
+    monkeypatch.setattr(trainable, "tune", FakeTune(tmp_path, gpu=share))
+
+    def stand_in(hparams: object, corpus: object, device: str) -> Iterator[Any]:
+        calls.append(("train", device))
+        yield report(10, 1.0)
+
+    corpus: Any = object()
+    trainable.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
+    trained = ("train", "cuda" if share else "cpu")
+    if fraction is None:
+        assert calls == [trained]
+        assert "PYTORCH_ALLOC_CONF" not in os.environ
+    else:
+        assert calls == [("limit", pytest.approx(fraction)), trained, ("empty", None)]
+        assert os.environ.get("PYTORCH_ALLOC_CONF") == (None if given else "expandable_segments:True")
 
 
 def test_the_message_of_a_traceback() -> None:

@@ -1,6 +1,13 @@
 """The classes of failure."""
 
+import mmap
+import traceback
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 import pytest
+import torch
 
 from s2s_search.failures import error_message, grouped, status_of
 
@@ -10,6 +17,16 @@ from s2s_search.failures import error_message, grouped, status_of
     [
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out_of_memory"),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", "out_of_memory"),
+        ("torch.AcceleratorError: CUDA error: out of memory", "out_of_memory"),
+        ("torch.AcceleratorError: CUDA error: an illegal memory access was encountered", "failed"),
+        ("RuntimeError: CUDA driver error: out of memory", "out_of_memory"),
+        ("RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "out_of_memory"),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "out_of_memory"),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "failed"),
+        ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 7.11 PiB for an array", "out_of_memory"),
+        ("OSError: [Errno 12] Cannot allocate memory", "out_of_memory"),
+        ("RuntimeError: std::bad_alloc", "out_of_memory"),
+        ("MemoryErrors: 3", "failed"),
         ("MemoryError", "out_of_memory"),
         ("ValueError: the memory of the encoder is empty", "failed"),
         ('Traceback\n  File "x.py", line 1, in f\n    raise MemoryError\nMemoryError\n', "out_of_memory"),
@@ -18,6 +35,16 @@ from s2s_search.failures import error_message, grouped, status_of
 )
 def test_the_status_of_an_error(text: str, status: str) -> None:
     assert status_of(text) == status
+
+
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty, bytearray, partial(mmap.mmap, -1)])
+def test_the_memory_errors_of_this_machine_are_known(allocate: Callable[[int], object]) -> None:
+    try:
+        allocate(10**16)
+    except Exception:
+        assert status_of(traceback.format_exc()) == "out_of_memory"
+    else:
+        pytest.fail("this machine has ten petabytes")
 
 
 def test_failures_are_grouped_by_cause_with_what_only_they_share() -> None:

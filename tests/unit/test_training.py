@@ -87,6 +87,18 @@ def test_a_snapshot_is_made_once_a_report(corpus: Corpus, tmp_path: Path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt", "last.pt", "previous.pt"]
 
 
+def test_the_mean_loss_between_two_reports_counts_every_token(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more tokens than float32 can count one by one."""
+    counts = iter([2**24, 1, 1, 1])
+
+    def step(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = torch.tensor(next(counts))
+        return (3 * tokens).float(), tokens
+
+    monkeypatch.setattr(training, "training_step", step)
+    assert training.Trial(settings(), corpus, torch.device("cpu")).train_steps(4) == 3.0
+
+
 def test_reports(corpus: Corpus) -> None:
     reports = [report.metrics for report in train(settings(train__max_steps=12), corpus)]
     assert [report["step"] for report in reports] == [5, 10, 12]
