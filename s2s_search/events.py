@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from s2s_search.table import ConfigError, nearest
+from s2s_search.table import ConfigError, command, nearest
 
 EVENTS = "events.jsonl"
 LOCK = "driver.lock"
@@ -482,7 +482,7 @@ def _finite(value: object) -> object:
 def check_new(folder: Path) -> None:
     """Raises ConfigError when a folder cannot become that of a new run."""
     if folder.is_dir() and any(folder.iterdir()):
-        how = f"; go on with it by resume {folder}" if (folder / EVENTS).exists() else ""
+        how = f"; to go on with it: {command('resume', folder)}" if (folder / EVENTS).exists() else ""
         raise ConfigError(f"is there already, and a run is never overwritten{how}", str(folder))
     if folder.exists() and not folder.is_dir():
         raise ConfigError("is a file; a run needs a folder of its own", str(folder))

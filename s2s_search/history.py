@@ -14,6 +14,8 @@ from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
 from s2s_search.spaces import Space, load_space
 from s2s_search.table import ConfigError, command
 
+REPLICATES = "-replicates"  # how the names of replicates end
+
 # What ends a trial by itself: a driver that was killed may not have written down that it did.
 ENDS_ITSELF = ("finished", "diverged")
 

@@ -12,6 +12,7 @@ from s2s_search.hparams import Hparams
 from s2s_search.recorder import ENVIRONMENT, resolved, software
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
+from s2s_search.trial_files import trial_file
 
 Metrics = Mapping[str, Any]
 
@@ -38,6 +39,10 @@ class Manifest:
         device = "cuda" if self.space.resources.gpu > 0 and torch.cuda.is_available() else "cpu"
         for report in train(self.hparams, corpus, device):
             yield report.metrics
+
+    def file(self) -> str:
+        """Returns the trial as a search space that holds it alone."""
+        return trial_file(self.hparams, self.space.corpus, self.space.metric, self.space.resources)
 
     def changes(self, corpus: Corpus) -> list[str]:
         """What is not as it was when the search began, as far as it was written down: a line each."""

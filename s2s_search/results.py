@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from s2s_search.debug_runs import debug_events, is_debug_run
 from s2s_search.dimensions import value_of
-from s2s_search.events import Log, first_event, open_log
+from s2s_search.events import EVENTS, Log, first_event, open_log
 from s2s_search.history import History, history_of, space_of
 from s2s_search.metrics import pareto
-from s2s_search.run_tables import read_tables, stored, typed
+from s2s_search.run_tables import read_tables, stored, tables_of, typed
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError, nearest
 
@@ -59,7 +60,7 @@ class Results:
             ConfigError: the log cannot be read, or there are several runs.
         """
         if self.log is None:
-            raise ConfigError("several runs have no one log; each of `runs` has its own", str(self.folder))
+            raise ConfigError("has no log of a search: it is a debug run, or several runs", str(self.folder))
         return history_of(self.log)
 
     def space(self) -> Space:
@@ -267,18 +268,25 @@ class Results:
 def load(folder: str | os.PathLike[str]) -> Results:
     """Reads the tables of a search, running or ended. What is damaged is left out, and named in `damaged`.
 
+    A debug run is read as a search of one trial.
+
     Raises:
         ConfigError: the folder is no run folder.
     """
     path = Path(folder)
-    log = open_log(path)
-    tables = read_tables(path, log.size)
+    if not (path / EVENTS).exists() and is_debug_run(path):
+        tables = tables_of(*debug_events(path))
+        log, status = None, tables.status
+    else:
+        log = open_log(path)
+        tables = read_tables(path, log.size)
+        status = log.status(tables.status)
     search = tables.search
     metric, goal = search["metric"], search["goal"]
     return Results(
         folder=path,
         name=search["name"],
-        status=log.status(tables.status),
+        status=status,
         metric=metric,
         goal=goal,
         objectives=((metric, goal), *((name, goal) for name, goal in search.get("objectives", ())[1:])),

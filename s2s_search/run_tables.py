@@ -119,7 +119,11 @@ def _dtypes(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _fold(folder: Path, size: int) -> Tables:
-    events, damaged = read_events(folder, size)
+    return tables_of(*read_events(folder, size))
+
+
+def tables_of(events: Sequence[Row], damaged: Sequence[str]) -> Tables:
+    """Returns the tables of events, the search event first; `damaged` names lines that were left out."""
     search, status = events[0], "running"
     driver: dict[str, float] = {}
     trials: dict[str, Row] = {}

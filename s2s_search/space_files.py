@@ -71,6 +71,7 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
 }
 PARTS = ("model", "corpus", *SECTIONS, "objectives", "parameters")
 LINE_BREAK = re.compile("\r\n|\r|\n")  # as editors count; to YAML U+0085, U+2028 and U+2029 break lines too
+CORPUS_FILES = ("train", "dev", "test", "source_vocab", "target_vocab")  # of a corpus section
 LARGEST_FILE = 200_000  # bytes, and values with aliases followed
 SCALARS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
@@ -270,7 +271,7 @@ def read_corpus(parts: Mapping[str, object], folder: Path, report: Report, files
     corpus = mapping(value, ("corpus",), report)
     for key, given in corpus.items():
         values = [int(v) if isinstance(v, str) and re.fullmatch("-?[0-9]{1,15}", v) else v for v in listed(given)]
-        if "name" not in corpus and key in ("train", "dev", "test", "source_vocab", "target_vocab"):
+        if "name" not in corpus and key in CORPUS_FILES:
             values = [str(folder / v) if isinstance(v, str) and v else v for v in values]
         corpus[key] = values if isinstance(given, list) else values[0]
     for key, problem in check_corpus(corpus, files) if isinstance(value, dict) else ():

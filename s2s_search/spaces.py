@@ -69,8 +69,8 @@ class Scheduler:
 class Resources:
     """Of one trial; fractions share a processor."""
 
-    cpu: float
-    gpu: float
+    cpu: float = 1.0
+    gpu: float = 0.0
 
     @property
     def threads(self) -> int:

@@ -27,7 +27,7 @@ from s2s_search.dimensions import Flat
 from s2s_search.display.progress import Interrupt, Progress
 from s2s_search.events import check_new, is_locked, new_folder
 from s2s_search.failures import AGAIN, FAILURES
-from s2s_search.history import ENDS_ITSELF, History, TrialHistory, corpus_of, load_history, space_of
+from s2s_search.history import ENDS_ITSELF, REPLICATES, History, TrialHistory, corpus_of, load_history, space_of
 from s2s_search.input_warning import InputWarning
 from s2s_search.listener import Listener, Over
 from s2s_search.loggers import Loggers, check_loggers
@@ -41,7 +41,6 @@ from s2s_search.table import ConfigError
 from s2s_search.trainable import Train, trainable
 from s2s_search.tune_trials import HPARAMS, Trials
 
-REPLICATES = "-replicates"  # how their names end
 NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops them.\n"
 RAY_LOG = "ray.log"
 

@@ -41,6 +41,8 @@ WITHOUT = {
     "isolation": ("ray", "torch", "rich", "optuna"),
     "sides": ("ray", "torch", "rich"),
     "rerun": ("ray", "torch"),
+    "trial_files": ("torch", "ray", "pandas", "numpy", "rich"),
+    "debug_runs": ("torch", "ray", "pandas", "numpy", "rich"),
     "report.axes": ("ray", "torch", "optuna"),
     "report.figures": ("ray", "torch", "optuna"),
     "report.page": ("ray", "torch", "pandas"),

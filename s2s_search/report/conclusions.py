@@ -51,7 +51,14 @@ def sureness(run: Run) -> Iterator[str]:
     """Yields what the numbers can and cannot say of the best trial."""
     rows = run.scored
     best = rows.iloc[0]
-    if len(run.replicates):
+    if len(run.replicates) and run.beside is not None:
+        yield (
+            f"{len(run.replicates):,} configurations ran again with other seeds, in {code(run.beside.name)} beside "
+            "this run: quote their means, in the table below, and not the value of the best trial, which was chosen "
+            "for it. "
+            "`run_search.py compare` says whether two of them differ."
+        )
+    elif len(run.replicates):
         yield (
             "Configurations ran with several seeds: quote their means, in the table below, and not the best seed, "
             "which was also lucky. `run_search.py compare` says whether two of them differ."

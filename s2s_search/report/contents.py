@@ -36,6 +36,7 @@ from s2s_search.report.page import (
     code,
 )
 from s2s_search.report.runs import Run, read_runs
+from s2s_search.rerun import load_manifest
 from s2s_search.table import ConfigError
 
 REPORT = "report.html"
@@ -71,16 +72,17 @@ NODES = (
 )
 
 
-def write_report(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, Path]:
+def write_report(folders: Sequence[Path], out: str | Path | None = None) -> tuple[Path, Path]:
     """Writes the report of run folders as HTML and as Markdown; gives where: in the first folder, or as `out` says.
 
-    out: a folder for report.html, or the file's name; without its suffix .html or .md it gets one.
+    out: a folder for report.html, when it ends in a slash or is one, or the file's name; without its suffix .html or
+    .md it gets one.
 
     Raises:
         ConfigError: a folder is none of a search, the searches are judged by different metrics, or there is no writing.
     """
     runs = read_runs(folders)
-    page = _page(out or folders[0])
+    page = _page(folders[0] if out is None else out)
     for path in (page, page.with_suffix(".md")):
         check_writable(path)
     title, about, parts = " · ".join(run.name for run in runs), _about(runs), sections(runs)
@@ -90,8 +92,14 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> tuple[Path
     return page, page.with_suffix(".md")
 
 
-def _page(out: Path) -> Path:
-    """Where the HTML is written: in a folder, or at a name with or without its suffix."""
+def _page(place: str | Path) -> Path:
+    """Where the HTML is written: in a folder, or at a name with or without its suffix. Makes a folder that is named."""
+    out = Path(place)
+    if str(place).endswith("/"):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot be made: {error.strerror}", str(place)) from None
     if out.is_dir():
         return out / REPORT
     return out.with_suffix(".html") if out.suffix in (".html", ".md") else out.with_name(f"{out.name}.html")
@@ -150,10 +158,11 @@ def _in_short(run: Run) -> Iterator[Block]:
         yield Text(conclusions.winner(run))
         settings = run.settings(run.scored.iloc[0])
         yield Code("\n".join(f"{key}: {value}" for key, value in settings.items()) or "nothing was searched")
+        yield from _complete_settings(run)
         yield Heading("How sure is that?")
         yield List(list(conclusions.sureness(run)))
         if len(run.replicates):
-            columns, rows = replicate_rows(run.results, run.replicates)
+            columns, rows = replicate_rows(run.seeds, run.replicates)
             yield Text(f"{over_seeds(code(run.metric))}:", "note")
             yield Table(columns, rows, columns[: columns.index("trial")])
         if found := list(conclusions.influences(run)):
@@ -165,6 +174,17 @@ def _in_short(run: Run) -> Iterator[Block]:
             yield Code("\n".join(boundary.next for boundary in run.boundaries))
     for problem in run.results.damaged:
         yield Text(code(problem), "warning")
+
+
+def _complete_settings(run: Run) -> Iterator[Block]:
+    """The whole configuration of the best trial, to run it elsewhere; nothing where it cannot run again alone."""
+    name = str(run.scored.iloc[0]["trial"])
+    try:
+        manifest = load_manifest(run.results.folder, run.history.trials[name].number)
+    except ConfigError:
+        return
+    title = f"All settings of {name}, as a search space of one trial that check and debug --space take"
+    yield Code(manifest.file().rstrip(), title)
 
 
 # --- trials ---

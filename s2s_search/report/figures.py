@@ -177,12 +177,14 @@ def learning_curves(
     lines = {number: column.dropna() for number, (_, column) in enumerate(curves.items())}
     opacity = min(0.9, max(0.06, 30 / max(len(lines), 1)))
     for name, (colour, _) in STATUS.items():
-        numbers = [k for k in lines if status_class(statuses[k]) == name and k != best and len(lines[k])]
-        if numbers:
+        members = [k for k in lines if status_class(statuses[k]) == name and len(lines[k])]
+        others = [k for k in members if k != best]
+        if members:
             style = {"color": colour, "width": 1.2}
-            faint, label = opacity * (0.7 if name == "stopped" else 1), f"{name} ({len(numbers)})"
+            faint, label = opacity * (0.7 if name == "stopped" else 1), f"{name} ({len(members)})"
             group: dict[str, Any] = {"name": label, "legendgroup": name, "line": style}
-            figure.add_trace(draw(**_joined(lines, numbers), **group, opacity=faint, showlegend=False))
+            if others:
+                figure.add_trace(draw(**_joined(lines, others), **group, opacity=faint, showlegend=False))
             figure.add_scatter(x=[None], y=[None], **group)  # the legend's, which is not faint
     if best is not None:
         style = {"color": ORANGE, "width": 3}

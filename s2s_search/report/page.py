@@ -71,17 +71,20 @@ class List:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to copy."""
+    """Lines to copy; with a title they are folded until they are asked for."""
 
     text: str
+    title: str = ""
 
     def html(self) -> str:
-        return f'<pre tabindex="0"><code>{html.escape(self.text)}</code></pre>'
+        lines = f'<pre tabindex="0"><code>{html.escape(self.text)}</code></pre>'
+        return f"<details><summary>{html.escape(self.title)}</summary>{lines}</details>" if self.title else lines
 
     def markdown(self) -> str:
         longest = max(map(len, re.findall("`+", self.text)), default=0)
         fence = "`" * max(3, longest + 1)  # indented lines would belong to a list before them
-        return f"{fence}\n{self.text}\n{fence}"
+        title = f"{self.title}:\n\n" if self.title else ""
+        return f"{title}{fence}\n{self.text}\n{fence}"
 
 
 @dataclass(frozen=True)

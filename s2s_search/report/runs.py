@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from s2s_search.comparison import configurations, replicates
-from s2s_search.history import History
+from s2s_search.events import EVENTS, first_event
+from s2s_search.history import REPLICATES, History
 from s2s_search.ranking import cell
 from s2s_search.report.axes import Axis, Boundary, axes, boundary
-from s2s_search.results import Results, check_distinct, load
+from s2s_search.results import Results, check_distinct, load, load_many
 from s2s_search.spaces import Space
 from s2s_search.table import ConfigError
 
@@ -31,6 +32,7 @@ class Run:
     results: Results
     history: History
     space: Space
+    beside: Results | None = None  # the search's replicates, from the run folders beside its own
 
     @property
     def metric(self) -> str:
@@ -61,10 +63,15 @@ class Run:
         every = configurations(self.results)
         return every[self.results.trials[self.score].notna()].nunique(), every.nunique()
 
+    @property
+    def seeds(self) -> Results:
+        """Where configurations have several seeds: in the replicates beside the search, else in the search itself."""
+        return self.beside or self.results
+
     @cached_property
     def replicates(self) -> pd.DataFrame:
         """The configurations over their seeds, best first; empty where each ran with one."""
-        groups = replicates(self.results)
+        groups = replicates(self.seeds)
         return groups if (groups["trials"] > 1).any() else groups.head(0)
 
     @cached_property
@@ -175,4 +182,28 @@ def _names(folders: Sequence[Path]) -> Iterator[str]:
 
 def _read_run(number: int, name: str, folder: Path) -> Run:
     results = load(folder)
-    return Run(number, name, results, results.history(), results.space())
+    history = results.history()
+    return Run(number, name, results, history, results.space(), _beside(folder, history))
+
+
+def _beside(folder: Path, history: History) -> Results | None:
+    """The replicates of a search in the run folders beside its own: their log names it, or they bear its name.
+
+    The second is for folders that were moved. Replicates by another metric or of another corpus are not the search's.
+    """
+    found = []
+    for log in sorted(folder.absolute().parent.glob(f"*/{EVENTS}")):
+        try:
+            other = first_event(log.parent)
+        except ConfigError:
+            continue
+        is_named = log.parent.name.startswith(f"{folder.absolute().name}{REPLICATES}")
+        is_of = str(other.get("replicates_of")) in (str(folder.absolute()), str(folder.resolve()))
+        replicate = History([other])
+        is_alike = all(replicate.search[key] == history.search[key] for key in ("metric", "goal"))
+        is_alike = is_alike and replicate.fingerprint == history.fingerprint
+        if "replicates_of" in other and (is_of or is_named) and is_alike:
+            found.append(log.parent)
+    if not found:
+        return None
+    return load(found[0]) if len(found) == 1 else load_many(found)

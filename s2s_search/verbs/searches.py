@@ -157,7 +157,8 @@ def retry(args: argparse.Namespace) -> int:
 def replicate(args: argparse.Namespace) -> int:
     from s2s_search.display.progress import Progress
     from s2s_search.events import first_event
-    from s2s_search.tuning import REPLICATES, replicate_search
+    from s2s_search.history import REPLICATES
+    from s2s_search.tuning import replicate_search
 
     name = str(first_event(args.folder)["name"]).removesuffix(REPLICATES)
     out = args.out or Path("runs") / f"{name}{REPLICATES}-{time.strftime('%Y%m%d-%H%M%S')}"

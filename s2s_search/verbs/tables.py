@@ -2,20 +2,31 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from s2s_search.table import command
-from s2s_search.verbs.arguments import AddVerb, counted, positive, print_rows
+from s2s_search.events import no_trial, trial_name
+from s2s_search.table import ConfigError, command, shown, unreadable
+from s2s_search.verbs.arguments import AddVerb, counted, positive, print_rows, trial
+
+if TYPE_CHECKING:
+    from s2s_search.results import Results
 
 
 def add_verbs(verb: AddVerb) -> None:
     sub = verb("results", show_results, "rank the trials of a run folder, also while its search runs")
-    sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("--top", type=counted(1), metavar="N", help="only the best N")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--top", type=counted(1), metavar="N", help="only the best N")
+    which.add_argument("--best", action="store_const", dest="top", const=1, help="only the best")
+    which.add_argument("--trial", type=trial, metavar="K", help="only this trial: its name or number")
     sub.add_argument("--sort", metavar="COLUMN", help="rank by another column, such as dev.bleu or seconds")
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="all columns as CSV")
+    text = "the complete configuration of the best trial, or of --trial, as a search space of one trial"
+    form.add_argument("--yaml", action="store_true", help=text)
 
     sub = verb(
         "compare", compare, "say whether one configuration or setting is better than another, and how sure it is"
@@ -31,7 +42,7 @@ def add_verbs(verb: AddVerb) -> None:
 
     sub = verb("report", write_report, "write what searches found as a page: report.html, and report.md beside it")
     sub.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders; several are set side by side")
-    sub.add_argument("--out", type=Path, metavar="PATH", help="a file, or a folder for report.html (default: DIR)")
+    sub.add_argument("--out", metavar="PATH", help="a file, or a folder for report.html (default: DIR)")
 
 
 def show_results(args: argparse.Namespace) -> int:
@@ -41,14 +52,25 @@ def show_results(args: argparse.Namespace) -> int:
     table = results.load(args.folder)
     for problem in table.damaged:
         print(problem, file=sys.stderr)
+    if args.trial is not None:
+        is_named = table.trials["trial"] == trial_name(args.trial)
+        if not is_named.any():
+            raise ConfigError(no_trial(args.trial, map(str, table.trials["trial"])), str(args.folder))
+        table = replace(table, trials=table.trials[is_named].reset_index(drop=True))
+    if args.yaml:
+        print(trial_yaml(table, args), end="")
+        return 0
     if not args.json and not args.csv:
         from s2s_search import ranking
 
         ranking.print_ranking(table, args.top, args.sort)
+        if args.trial is not None:
+            return 0  # what follows is about all trials
         ranking.print_pareto(table)
         ranking.print_replicates(table)
         ranking.print_failures(table, args.folder)
-        ranking.print_times(table)
+        if table.log is not None:  # a debug run has no workers
+            ranking.print_times(table)
         if table.status == "running" and (holder := holder_elsewhere(args.folder)):
             print(f"driven on another machine, by {holder}: it counts as killed ten minutes after its newest event")
         if table.status == "killed":
@@ -60,6 +82,31 @@ def show_results(args: argparse.Namespace) -> int:
     else:
         print_rows(ranked)
     return 0
+
+
+def trial_yaml(table: "Results", args: argparse.Namespace) -> str:
+    """Returns the first trial of a ranking as a search space, with a line that says which it is."""
+    import pandas as pd
+
+    from s2s_search.debug_runs import SPACE, is_debug_run
+    from s2s_search.rerun import load_manifest
+
+    if (args.top or 1) > 1:
+        raise ConfigError(f"--yaml gives one configuration, but --top {args.top}; name a trial with --trial")
+    ranked = table.best(1, args.sort)
+    if ranked.empty or (args.trial is None and ranked[f"best.{table.metric}"].isna()[0]):
+        raise ConfigError("no trial has a result yet", str(args.folder))
+    row = ranked.iloc[0]
+    if table.log is None and is_debug_run(args.folder):
+        try:
+            text = (args.folder / SPACE).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(unreadable(args.folder / SPACE, error), str(args.folder / SPACE)) from None
+    else:
+        text = load_manifest(args.folder, int(row["trial"].removeprefix("trial-"))).file()
+    value = row[f"best.{table.metric}"]
+    result = "no report" if pd.isna(value) else f"{table.metric} {value:.4g} at step {row['best.step']}"
+    return f"# {row['trial']} of {shown(str(args.folder))}: {result}\n{text}"
 
 
 def compare(args: argparse.Namespace) -> int:

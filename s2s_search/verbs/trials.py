@@ -10,14 +10,16 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from s2s_search.debug_runs import CONFIG, DEBUG_REPORTS, SPACE
 from s2s_search.events import no_trial, trial_name
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.machine import usable_cores
 from s2s_search.space_files import parse_corpus
 from s2s_search.space_warnings import trial_warnings
-from s2s_search.spaces import Space, load_space
+from s2s_search.spaces import Metric, Resources, Space, load_space
 from s2s_search.table import MODELS, ConfigError, unreadable
 from s2s_search.text_files import ready_lines
+from s2s_search.trial_files import trial_file
 from s2s_search.verbs.arguments import (
     AddVerb,
     add_corpus_argument,
@@ -92,9 +94,10 @@ def debug(args: argparse.Namespace) -> int:
     if args.out is not None:
         from s2s_search.checkpoints import Checkpoints, keep_snapshots
 
-        (args.out / "config.json").write_text(json.dumps(hparams.flat(), indent=1) + "\n")
-        metric, goal = (space.metric.name, space.metric.goal) if space else ("dev.loss", "minimize")
-        reports = keep_snapshots(reports, Checkpoints(args.out), metric, goal)
+        (args.out / CONFIG).write_text(json.dumps(hparams.flat(), indent=1) + "\n")
+        metric, resources = (space.metric, space.resources) if space else (Metric("dev.loss", "minimize"), Resources())
+        (args.out / SPACE).write_text(trial_file(hparams, corpus_spec, metric, resources), encoding="utf-8")
+        reports = keep_snapshots(reports, Checkpoints(args.out), metric.name, metric.goal)
     if not args.json:
         print(f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps")
     status = ""
@@ -102,7 +105,7 @@ def debug(args: argparse.Namespace) -> int:
         status = str(report.metrics["status"])
         print_json(report.metrics) if args.json else print(report_line(report.metrics), flush=True)
         if args.out is not None:
-            with (args.out / "reports.jsonl").open("a") as file:
+            with (args.out / DEBUG_REPORTS).open("a") as file:
                 file.write(json.dumps(report.metrics) + "\n")
     if status == "diverged" and not args.json:
         print("diverged: the loss is no longer finite; the values above stand for the worst", file=sys.stderr)

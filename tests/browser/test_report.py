@@ -137,6 +137,17 @@ def test_every_plot_is_drawn(reader: Reader) -> None:
     assert all(count > 0 for count in drawn)
 
 
+@pytest.mark.parametrize("width", [800, 1300, 3000])
+def test_the_ranking_fits_or_says_that_it_scrolls(browser: Any, report: Path, width: int) -> None:
+    opened = Reader(browser, report, viewport={"width": width, "height": 900})
+    opened.page.wait_for_timeout(300)
+    table = opened.page.locator(".ranking .scroll")
+    is_wide = table.evaluate("(scroll) => scroll.scrollWidth > scroll.clientWidth")
+    assert opened.page.get_by_text("it scrolls sideways").is_visible() == is_wide
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width  # the page itself never does
+    opened.page.close()
+
+
 @pytest.mark.parametrize("rank", [0, -1])
 def test_the_pointer_on_a_curve_names_its_trial_and_lifts_it(reader: Reader, report: Path, rank: int) -> None:
     plot = reader.plot("learning-curves")

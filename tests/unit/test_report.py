@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -328,6 +329,61 @@ def test_where_a_report_is_written(folder: Path, tmp_path: Path, out: str, page:
     written = write_report([folder], tmp_path / out)
     assert written == (tmp_path / page, (tmp_path / page).parent / f"{page.split('/')[-1].removesuffix('.html')}.md")
     assert all(path.exists() for path in written)
+
+
+def test_a_folder_is_named_by_a_slash(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is made where it is missing; a name without a slash is a file's."""
+    for out, page in (("new/deep/", "new/deep/report.html"), ("rate-0.5/", "rate-0.5/report.html"),
+                      ("new", "new/report.html"), ("x", "x.html")):  # fmt: skip
+        assert main(["report", str(folder), "--out", f"{tmp_path}/{out}"]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path}/{page}"
+        assert (tmp_path / page).exists()
+    (tmp_path / "file").touch()
+    assert main(["report", str(folder), "--out", f"{tmp_path}/file/"]) == 2
+    assert f"{tmp_path}/file/: cannot be made" in capsys.readouterr().err
+
+
+def write_replicates(folder: Path, of: str, **changes: object) -> Path:
+    """A run of three seeds for each configuration, whose log says of which run they are replicates."""
+    write_run(folder, trials=2, text=SPACE.replace("trials: 40", "trials: 2, replicates: 3"))
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    search = json.loads(lines[0]) | {"replicates_of": of, "configs": []} | changes
+    (folder / "events.jsonl").write_text("\n".join([json.dumps(search), *lines[1:]]) + "\n")
+    return folder
+
+
+def test_a_report_uses_the_replicates_beside_a_run(tmp_path: Path) -> None:
+    """By their log, under any name; by their name, where the folders were moved; and no others."""
+    run = write_run(tmp_path / "run", trials=6)
+    alone = write_report([run])[1].read_text()
+    assert "Each configuration ran with one seed" in alone
+    write_replicates(tmp_path / "run-replicate", "/elsewhere/run")
+    write_replicates(tmp_path / "run-replicates-loss", str(run), metric="dev.loss")
+    write_replicates(tmp_path / "run-replicates-corpus", str(run), corpus={"name": "copy", "fingerprint": "1" * 64})
+    (tmp_path / "run-replicates-broken").mkdir()
+    (tmp_path / "run-replicates-broken" / "events.jsonl").write_text("{")
+    assert write_report([run])[1].read_text() == alone
+    for name, of in (("by-its-log", str(run)), ("run-replicates-20260101", "/moved/run")):
+        beside = write_replicates(tmp_path / name, of)
+        (found,) = read_runs([run])
+        assert found.replicates.equals(replicates(load(beside)))
+        said = write_report([run])[1].read_text()
+        assert f"2 configurations ran again with other seeds, in `{name}` beside this run" in said.replace("\n", " ")
+        assert "with one seed" not in said
+        shutil.rmtree(beside)
+
+
+def test_the_legend_counts_every_trial_that_has_a_curve(folder: Path) -> None:
+    (run,) = read_runs([folder])
+    best = run.numbers[run.scored.iloc[0]["trial"]]
+    statuses = run.results.trials["status"].tolist()
+    counts = run.results.trials[run.results.trials["step"].notna()]["status"].value_counts()
+    figure = figures.learning_curves(run.results.curves(), statuses, best, [], run.metric)
+    named = {trace.name for trace in figure.data if trace.name and "(" in trace.name}
+    assert named == {f"{status} ({counts[status]})" for status in ("finished", "stopped")}
+    alone = run.results.curves().iloc[:, [best]]
+    figure = figures.learning_curves(alone, ["finished"], 0, [], run.metric)
+    assert "finished (1)" in {trace.name for trace in figure.data}
 
 
 def test_a_run_is_named_once(folder: Path) -> None:
