@@ -2,7 +2,7 @@
 
 Imports stand inside the verbs, so that each waits only for what it needs.
 Exit status: 0; 1 when a search failed, or a trial that was run again gave other numbers; 2 for what the user can mend;
-130 after Ctrl-C or a SIGTERM.
+130 after Ctrl-C; a search also after a SIGTERM or a SIGHUP.
 """
 
 import argparse

@@ -4,8 +4,13 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
+import signal
 import socket
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -27,6 +32,10 @@ RAY_ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "32",  # the driver looks through all that wait
 }
 SECONDS_BETWEEN_LOOKS = 0.5  # at signals, while tasks run
+# Below Ray's folder its sockets have paths as long as this, and a Unix socket's may have only so many bytes.
+LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+MOST_BYTES = 103 if sys.platform == "darwin" else 107
+SHORT_FOLDER = "/tmp"
 Shared = TypeVar("Shared")
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -48,7 +57,11 @@ def ray_problems(resources: Resources, address: str | None) -> list[str]:
         import torch
 
         gpus = torch.cuda.device_count()
-    return resource_problems(resources, [{"CPU": usable_cores(), "GPU": gpus}])
+    problems = resource_problems(resources, [{"CPU": usable_cores(), "GPU": gpus}])
+    if _is_too_long(temporary_folder()) and not os.access(SHORT_FOLDER, os.W_OK | os.X_OK):
+        law = f"Ray's sockets would have paths of more than {MOST_BYTES} bytes, and {SHORT_FOLDER} cannot be written"
+        problems.append(f"{temporary_folder()}: {law}; set RAY_TMPDIR to a folder with a short path")
+    return problems
 
 
 def _address_problems(address: str) -> list[str]:
@@ -89,15 +102,30 @@ def _amounts(cpu: float, gpu: float) -> str:
 
 @contextlib.contextmanager
 def ray_environment(address: str | None) -> Iterator[None]:
-    before = dict(os.environ)
+    """Sets what Ray reads from the environment. A Ray of our own gets a short folder where its own is too long."""
+    before, short_folder = dict(os.environ), ""
     os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
     if address is None:
         os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
+        if _is_too_long(temporary_folder()):
+            short_folder = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="s2s-", dir=SHORT_FOLDER)
     try:
         yield
     finally:
+        os.environ.update(before)
         for key in set(os.environ) - set(before):
             del os.environ[key]
+        if short_folder:
+            shutil.rmtree(short_folder, ignore_errors=True)
+
+
+def temporary_folder() -> str:
+    """The folder in which Ray makes its own, as Ray chooses it."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def _is_too_long(folder: str) -> bool:
+    return len(os.fsencode(f"{folder}/{LONGEST_SOCKET}")) > MOST_BYTES
 
 
 def join_ray(address: str | None, resources: Resources) -> None:
@@ -109,19 +137,62 @@ def join_ray(address: str | None, resources: Resources) -> None:
     counts_itself = address is not None or "RAY_USE_MULTIPROCESSING_CPU_COUNT" in os.environ
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
-        ray.init(
-            address=address or "local",
-            num_cpus=None if counts_itself else usable_cores(),
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ray.exceptions.RayError) as error:
+        with _hangups_later():
+            ray.init(
+                address=address or "local",
+                num_cpus=None if counts_itself else usable_cores(),
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:
+        if address is None:
+            raise ConfigError(f"Ray cannot be started: {_first_line(error)}; {free_space()}") from None
+        if not isinstance(error, ConnectionError | ray.exceptions.RayError):
+            raise
         reason = getattr(error, "message", error)
         raise ConfigError(f"no Ray cluster can be joined: {reason}; {TOKEN}", f"address {address!r}") from None
     problems = resource_problems(resources, nodes())
     if problems:
         raise ConfigError(problems)
+
+
+@contextlib.contextmanager
+def _hangups_later() -> Iterator[None]:
+    """Keeps SIGHUP from the processes that are started meanwhile: a terminal that closes sends it to all at once.
+
+    They inherit what is blocked. This process gets its SIGHUP afterwards, and ends them in order.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Makes one sentence, a ConfigError, of an object store that has no room for what is put there."""
+    try:
+        yield
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
+        raise ConfigError(f"Ray's object store has no room for {what}; {free_space()}") from None
+
+
+def free_space() -> str:
+    """Returns a phrase: how much is free in the two folders that Ray fills on this machine."""
+    places = {"/dev/shm": "objects", f"{temporary_folder()}/ray": "logs, and objects that find no room there"}
+    parts = []
+    for place, use in places.items():
+        existing = Path(place)
+        while not existing.exists():
+            existing = existing.parent
+        parts.append(f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB in {place} ({use})")
+    return f"free on this machine: {', '.join(parts)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def leave_ray() -> None:
@@ -159,7 +230,7 @@ def each(
     """Calls a function with what is shared and each of the arguments, as many at once as the nodes hold.
 
     Gives the results as they come, with the arguments' positions. Ray is started or joined for it, and left when it
-    ends, also by Ctrl-C or a SIGTERM.
+    ends, also by Ctrl-C, a SIGTERM or a SIGHUP.
 
     Raises:
         ConfigError: no Ray can be joined, or none that is large enough; the function's own; or a worker was lost for
@@ -175,7 +246,8 @@ def each(
         join_ray(address, resources)
         interrupt.listen()
         task: Any = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(function)
-        common = ray.put(shared)
+        with room_for("what the tasks share"):
+            common = ray.put(shared)
         waiting = {task.remote(common, argument): position for position, argument in enumerate(arguments)}
         while waiting:
             interrupt.check()

@@ -57,6 +57,24 @@ NUMBERS = re.compile(r"dev\.|train\.|.*seconds$|step$|value$|cutoff$|rung$|rank$
 logger = logging.getLogger(__name__)
 
 
+def _ticks() -> float:
+    """Seconds that no change of the clock disturbs; time asleep counts where the system can tell it."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+_BEGAN = time.time() - _ticks()
+
+
+def now() -> float:
+    """Returns the seconds since 1970, by the clock as it was set when this process began.
+
+    A clock that is set back or forward later changes no duration.
+    """
+    return _BEGAN + _ticks()
+
+
 class EventLog:
     """The log of a run folder, open for its one writer.
 
@@ -77,6 +95,7 @@ class EventLog:
             raise ConfigError(f"{EVENTS} cannot be written: {error.strerror}", str(folder)) from None
         self._size = whole_lines(self._file)
         os.ftruncate(self._file, self._size)  # what a writer that was killed had begun
+        self._ahead = max(_last_time(self._file, self._size) - now(), 0.0)  # where the clock was set back since
         self._waiting: list[bytes] = []
         self._synced = time.monotonic()
         self._dirty = False
@@ -85,9 +104,9 @@ class EventLog:
         """Appends an event in one write; gives what was written.
 
         An event is `{"event": kind, "time": seconds since 1970, ...}`; the time is added here, and numbers that are not
-        finite become null.
+        finite become null. The times of a log never go back.
         """
-        row = {"event": event["event"], "time": round(time.time(), 3)}
+        row = {"event": event["event"], "time": round(now() + self._ahead, 3)}
         row |= {key: _finite(value) for key, value in event.items() if key != "event"}
         _clean(row)
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
@@ -472,6 +491,16 @@ def whole_lines(file: int) -> int:
     return 0
 
 
+def _last_time(file: int, size: int) -> float:
+    """The time of the last event in the whole lines of an open log; 0 where none can be read."""
+    begin = max(0, size - 65536)
+    for line in reversed(os.pread(file, size - begin, begin).splitlines()):
+        row = _parse_line(line)
+        if isinstance(row, dict) and _is_number(row.get("time")):
+            return float(row["time"])
+    return 0.0
+
+
 def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -489,13 +518,40 @@ def check_new(folder: Path) -> None:
 
 
 def new_folder(folder: Path) -> None:
-    """Makes the folder of a new run, with an empty log. Raises ConfigError when it cannot be made."""
+    """Makes the folder of a new run, with an empty log: of several searches one alone succeeds.
+
+    Raises:
+        ConfigError: it cannot be made, or is another search's.
+    """
     check_new(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / EVENTS).touch(exist_ok=False)
+    except FileExistsError:
+        raise ConfigError("another search has just begun there", str(folder)) from None
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", str(folder)) from None
+
+
+def new_folder_of_its_own(folder: Path) -> Path:
+    """Makes the folder of a new run, or one beside it with a number (NAME-2) where there is one; returns it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    own, number = folder, 1
+    while True:
+        try:
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+            own = folder.with_name(f"{folder.name}-{number}")
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error.strerror}", str(own)) from None
+    new_folder(own)
+    return own
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from s2s_search.events import now
 from s2s_search.failures import FAILURES
 from s2s_search.table import ConfigError, nearest
 
@@ -87,7 +88,7 @@ class TensorBoard:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writers[trial] = EventFileWriter(str(self._folder / trial))
-        self._add(trial, summary_v2.hparams_pb(dict(settings), trial_id=trial), 0, time.time())
+        self._add(trial, summary_v2.hparams_pb(dict(settings), trial_id=trial), 0, now())
 
     def report(self, trial: str, step: int, metrics: Mapping[str, float], when: float) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -97,7 +98,7 @@ class TensorBoard:
 
     def end(self, trial: str, status: str) -> None:
         if status != "running":
-            self._add(trial, _session_end(status in FAILURES), 0, time.time())
+            self._add(trial, _session_end(status in FAILURES), 0, now())
         self._writers.pop(trial).close()
 
     def _add(self, trial: str, summary: Any, step: int, when: float) -> None:
@@ -112,7 +113,7 @@ def _session_end(is_failure: bool) -> Any:
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     status = api_pb2.STATUS_FAILURE if is_failure else api_pb2.STATUS_SUCCESS
-    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now())
     about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
     return Summary(
         value=[Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)]
@@ -146,7 +147,7 @@ class MLflow:
         tags = {"search": self._search}
         named = self._client.search_runs([self._experiment], f"attributes.run_name = '{trial}'")
         before = [run for run in named if run.data.tags.get("search") == self._search]
-        run = before[0] if before else self._client.create_run(self._experiment, tags=tags, run_name=trial)
+        run = before[0] if before else self._client.create_run(self._experiment, int(1000 * now()), tags, trial)
         self._runs[trial] = run.info.run_id
         self._client.update_run(run.info.run_id, status="RUNNING")
         self._client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
@@ -160,7 +161,7 @@ class MLflow:
     def end(self, trial: str, status: str) -> None:
         state = {"running": "KILLED"} | dict.fromkeys(FAILURES, "FAILED")
         self._client.set_tag(self._runs[trial], "status", status)
-        self._client.set_terminated(self._runs.pop(trial), state.get(status, "FINISHED"))
+        self._client.set_terminated(self._runs.pop(trial), state.get(status, "FINISHED"), int(1000 * now()))
 
 
 class WeightsAndBiases:

@@ -133,8 +133,9 @@ def tables_of(events: Sequence[Row], damaged: Sequence[str]) -> Tables:
     start, before, last = search["time"], search["time"], 0.0
     for event in events:
         kind, trial, now = event["event"], event.get("trial", ""), event.get("time", before)
+        if kind == "resume" or now < before:
+            start += now - before  # nothing ran in the meantime, or the clock was set back
         if kind == "resume":
-            start += max(now - before, 0.0)  # nothing ran in the meantime
             status, driver = "running", {}
             at_work.clear()
         before = now

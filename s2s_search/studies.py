@@ -119,7 +119,7 @@ def _times(run: Results) -> dict[str, tuple[float, float]]:
     began = dict.fromkeys(run.trials["trial"], float(events[0]["time"]))
     began |= {event["trial"]: event["time"] for event in events if event["event"] == "trial"}
     ended = {event.get("trial"): event["time"] for event in events if event["event"] == "status"}
-    return {trial: (time, ended.get(trial, time)) for trial, time in began.items()}
+    return {trial: (time, max(ended.get(trial, time), time)) for trial, time in began.items()}
 
 
 def _trial(

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from s2s_search.checkpoints import file_system
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.dimensions import Flat
 from s2s_search.display.progress import Interrupt, Progress
-from s2s_search.events import check_new, is_locked, new_folder
+from s2s_search.events import check_new, is_locked, new_folder, new_folder_of_its_own
 from s2s_search.failures import AGAIN, FAILURES
 from s2s_search.history import ENDS_ITSELF, REPLICATES, History, TrialHistory, corpus_of, load_history, space_of
 from s2s_search.input_warning import InputWarning
@@ -41,6 +42,7 @@ from s2s_search.table import ConfigError
 from s2s_search.trainable import Train, trainable
 from s2s_search.tune_trials import HPARAMS, Trials
 
+RUNS = Path("runs")  # where a run folder is made that has no other place
 NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops them.\n"
 RAY_LOG = "ray.log"
 
@@ -80,7 +82,7 @@ def _listed(trials: Mapping[str, object], word: str = "") -> str:
 def run_search(
     space: Space,
     *,
-    out: Path,
+    out: Path | None = None,
     trials: int | None = None,
     seed: int | None = None,
     address: str | None = None,
@@ -98,9 +100,10 @@ def run_search(
     """Runs the trials of a space on a Ray of its own, or on the cluster at `address`, and fills the run folder `out`.
 
     Trial K is the K-th configuration of `space.trials(trials, seed, overrides)`, unless a tpe sampler chooses it. A
-    trial that fails is a row of the tables and ends nothing, unless the first ones all fail alike. Ctrl-C, or a
-    SIGTERM, ends the search within seconds with the tables of what was done; the Ray processes are gone when this
-    returns, and `resume_search` goes on. `command` is written down with the versions; `train` may stand in for
+    trial that fails is a row of the tables and ends nothing, unless the first ones all fail alike. Ctrl-C, a SIGTERM or
+    a SIGHUP ends the search within seconds with the tables of what was done; the Ray processes are gone when this
+    returns, and `resume_search` goes on. Without `out` it makes a new folder in runs/, with the space's name and the
+    time, and where that is there a number. `command` is written down with the versions; `train` may stand in for
     training.train. Checkpoints go to the run folder, or below the URL `storage`. `warm_start` is an earlier run folder
     from which a tpe sampler learns. With `configs` the trials are those, as they are: replicates of an earlier run.
     `log` names tools that hear of all trials (loggers.py). `warn` gets the warnings of the space before it starts.
@@ -108,7 +111,7 @@ def run_search(
     Raises:
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
     """
-    folder = Path(out).absolute()
+    folder = (out or RUNS / f"{space.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
     storage = os.path.abspath(storage) if storage is not None and "://" not in storage else storage
     problems: list[str] = []
     with _collected(problems):
@@ -120,7 +123,8 @@ def run_search(
     with _collected(problems):
         check_loggers(log)
     with _collected(problems):
-        check_new(folder)
+        if out is not None:
+            check_new(folder)
     past = None
     with _collected(problems):
         if warm_start is not None:
@@ -130,7 +134,10 @@ def run_search(
                 raise ConfigError(f"--warm-start: {law}")
     if not problems:
         with _collected(problems):
-            new_folder(folder)
+            if out is None:
+                folder = new_folder_of_its_own(folder)
+            else:
+                new_folder(folder)
     if problems:
         raise ConfigError(problems, str(space.path))
     if warn is not None:
@@ -233,7 +240,7 @@ def replicate_search(
     *,
     top: int,
     seeds: int,
-    out: Path,
+    out: Path | None = None,
     address: str | None = None,
     command: Sequence[str] = (),
     progress: Progress | None = None,
@@ -408,9 +415,11 @@ class Search:
                 interrupt.listen()
                 self._check_disk()
                 interrupt.check()
-                begun = True
                 trials = Trials(self)
-                self._tuner(trials, Listener(self, trials, interrupt)).fit()
+                with cluster.room_for("the corpus"):
+                    tuner = self._tuner(trials, Listener(self, trials, interrupt))
+                begun = True
+                tuner.fit()
                 interrupt.hold()
                 recorder.end("finished")
             except KeyboardInterrupt:

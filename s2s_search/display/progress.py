@@ -4,10 +4,11 @@ The display is a reader of the search's events. On a terminal it is a live view;
 NO_COLOR is set, plain lines: one for each trial's end and now and then one for the whole.
 """
 
+import contextlib
+import io
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,11 +18,12 @@ from rich.text import Text
 
 from s2s_search.display.standing import Event, Standing
 from s2s_search.display.view import TO_ASCII, about, cut, duration, settings_text, to_ascii, value_text, view
+from s2s_search.events import now
 from s2s_search.failures import LOST
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 30.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the latter is the notice of Slurm and Kubernetes
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Slurm and Kubernetes give notice by the second
 
 
 class Progress:
@@ -31,9 +33,9 @@ class Progress:
     `close` leaves the last view standing.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = now) -> None:
         self.console = console or Console(stderr=True)
-        self.clock = clock
+        self._own_clock, self._ahead = clock, 0.0
         self.standing: Standing | None = None
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.no_color
         self._in_ascii = not _can_show(self.console)
@@ -42,6 +44,10 @@ class Progress:
         self._size = (0, 0)
         self._note = self._line = ""
         self._drawn = self._said = 0.0
+
+    def clock(self) -> float:
+        """Returns the seconds since 1970 by the clock of the events, which may be ahead: ours was set back since."""
+        return self._own_clock() + self._ahead
 
     def note(self, text: str) -> None:
         """Shows what is going on until a trial starts or reports."""
@@ -55,7 +61,7 @@ class Progress:
         """Takes in an event."""
         if event["event"] == "search":
             self.standing = Standing(event)
-            self._said = self.clock()
+            self._said = self._own_clock()
         elif self.standing is not None:
             if not self.is_live:
                 self._print_event(self.standing, event)
@@ -70,14 +76,16 @@ class Progress:
                 self.standing = Standing(event)
             elif self.standing is not None:
                 self.standing.add(event)
+        if self.standing is not None:
+            self._ahead = max(self.standing.now - self._own_clock(), 0.0)
         self._said = 0.0
 
     def tick(self) -> None:
         """Redraws the view, or prints a line, when that has not been done for a while."""
-        now = self.clock()
-        if self.is_live and now - self._drawn >= SECONDS_BETWEEN_FRAMES:
+        time = self._own_clock()
+        if self.is_live and time - self._drawn >= SECONDS_BETWEEN_FRAMES:
             self._draw()
-        elif not self.is_live and self.standing and now - self._said >= SECONDS_BETWEEN_LINES:
+        elif not self.is_live and self.standing and time - self._said >= SECONDS_BETWEEN_LINES:
             self._print_standing(self.standing)
 
     def close(self) -> None:
@@ -85,16 +93,27 @@ class Progress:
         if self._live is not None:
             self._note = ""
             self._draw(last=True)
-            self._live.stop()
+            with self._terminal():
+                if self._live is not None:
+                    self._live.stop()
             self._live = None
         elif self.standing is not None:
             self._print_standing(self.standing)
+
+    @contextlib.contextmanager
+    def _terminal(self) -> Iterator[None]:
+        """Lets a search go on when its terminal is gone: from then on nothing is shown."""
+        try:
+            yield
+        except OSError:
+            self.console, self.is_live, self._live = Console(file=io.StringIO(), quiet=True), False, None
 
     # --- lines ---
 
     def _print(self, text: str) -> None:
         text = text.translate(TO_ASCII) if self._in_ascii else text
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        with self._terminal():
+            self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _print_event(self, standing: Standing, event: Event) -> None:
         kind, elapsed = event["event"], duration(event.get("time", self.clock()) - standing.began)
@@ -112,15 +131,15 @@ class Progress:
         self._print(f"[{elapsed}] {trial} {event['status']}{reached}: {what}")
 
     def _print_standing(self, standing: Standing) -> None:
-        self._said = now = self.clock()
+        self._said, time = self._own_clock(), self.clock()
         parts = [f"{standing.trials:,} trials: {standing.counts()}"]
         if standing.status != "running":
             parts.insert(0, standing.status)
         if standing.best is not None:
             parts.append(f"best{value_text(standing.metric, standing.best)} ({standing.best['trial']})")
-        if left := standing.seconds_left(now):
+        if left := standing.seconds_left(time):
             parts.append(f"{about(left)} left")
-        line = f"[{duration(standing.elapsed(now))}] " + " · ".join(parts)
+        line = f"[{duration(standing.elapsed(time))}] " + " · ".join(parts)
         if line != self._line:
             self._print(line)
         self._line = line
@@ -140,15 +159,16 @@ class Progress:
 
     def _draw(self, last: bool = False) -> None:
         """Draws a frame that differs from the one before; until the last it is never lower, so that nothing jumps."""
-        self._drawn = self.clock()
+        self._drawn = self._own_clock()
         width, height = self.console.size
         lines = self.frame(width - 1, height - 1)
-        if (width, height) != self._size:
-            self._begin((width, height))
-        if not last:
-            lines += [Text()] * (len(self._frame) - len(lines))
-        if lines != self._frame and self._live is not None:
-            self._live.update(Group(*lines), refresh=True)
+        with self._terminal():
+            if (width, height) != self._size:
+                self._begin((width, height))
+            if not last:
+                lines += [Text()] * (len(self._frame) - len(lines))
+            if lines != self._frame and self._live is not None:
+                self._live.update(Group(*lines), refresh=True)
         self._frame = lines
 
     def _begin(self, size: tuple[int, int]) -> None:
@@ -171,21 +191,24 @@ def _can_show(console: Console) -> bool:
 
 
 class Interrupt:
-    """Makes of Ctrl-C, or a SIGTERM, a wish that `check` grants at a good moment, and of a second an order.
+    """Makes of Ctrl-C, a SIGTERM or a SIGHUP a wish that `check` grants at a good moment, and of a second an order.
 
-    Either raises KeyboardInterrupt, once: from then on, or after `hold`, what is being written is not disturbed.
+    Either raises KeyboardInterrupt, once: from then on, or after `hold`, what is being written is not disturbed. A
+    SIGHUP that is ignored, as under nohup, stays so.
     """
 
     def __init__(self) -> None:
         self.wanted = self.held = False
 
     def __enter__(self) -> None:
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
+        self._signals: list[signal.Signals] = []
+        if threading.current_thread() is threading.main_thread():
+            self._signals = [number for number in SIGNALS if not _is_nohup(number)]
         self._before = self.listen()
 
     def listen(self) -> dict[signal.Signals, Any]:
         """Takes the signals over, also from Ray, which takes SIGTERM when it starts; gives their handlers."""
-        return {number: signal.signal(number, self._on_signal) for number in SIGNALS if self._in_main_thread}
+        return {number: signal.signal(number, self._on_signal) for number in self._signals}
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
@@ -204,3 +227,7 @@ class Interrupt:
 
     def hold(self) -> None:
         self.held = True
+
+
+def _is_nohup(number: signal.Signals) -> bool:
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

@@ -59,7 +59,7 @@ def watch(folder: Path, progress: Progress, interval: float) -> str:
 
     Raises:
         ConfigError: the folder is none of a search.
-        KeyboardInterrupt: Ctrl-C, or a SIGTERM; the search goes on.
+        KeyboardInterrupt: Ctrl-C, a SIGTERM or a SIGHUP; the search goes on.
     """
     follower, interrupt = Follower(folder, progress), Interrupt()
     with interrupt:

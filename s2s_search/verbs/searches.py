@@ -1,8 +1,9 @@
 """Verbs that run trials on Ray: search · resume · retry · replicate."""
 
 import argparse
+import errno
+import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,13 +94,12 @@ def search(args: argparse.Namespace) -> int:
         )
     space = load_space(file)
     given = overrides(args)
-    out = args.out or Path("runs") / f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     from s2s_search.display.progress import Progress
     from s2s_search.tuning import run_search
 
     outcome = run_search(
         space,
-        out=out,
+        out=args.out,
         trials=args.trials,
         seed=args.seed,
         address=args.address,
@@ -111,7 +111,7 @@ def search(args: argparse.Namespace) -> int:
         log=args.log,
         warn=lambda warnings: print_warnings(warnings, file),
     )
-    return conclude(outcome, out)
+    return conclude(outcome, args.out)
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -156,17 +156,13 @@ def retry(args: argparse.Namespace) -> int:
 
 def replicate(args: argparse.Namespace) -> int:
     from s2s_search.display.progress import Progress
-    from s2s_search.events import first_event
-    from s2s_search.history import REPLICATES
     from s2s_search.tuning import replicate_search
 
-    name = str(first_event(args.folder)["name"]).removesuffix(REPLICATES)
-    out = args.out or Path("runs") / f"{name}{REPLICATES}-{time.strftime('%Y%m%d-%H%M%S')}"
     outcome = replicate_search(
         args.folder,
         top=args.top,
         seeds=args.seeds,
-        out=out,
+        out=args.out,
         address=args.address,
         command=["run_search.py", *sys.argv[1:]],
         progress=Progress(),
@@ -174,11 +170,27 @@ def replicate(args: argparse.Namespace) -> int:
         log=args.log,
         corpus=moved_corpus(args),
     )
-    return conclude(outcome, out)
+    return conclude(outcome, args.out)
 
 
-def conclude(outcome: "Outcome", folder: Path) -> int:
-    """Prints what a search came to, and returns its exit status."""
+def conclude(outcome: "Outcome", folder: Path | None) -> int:
+    """Prints what a search came to, in the folder as the user named it, and returns its exit status."""
+    from s2s_search.tuning import RUNS
+
+    try:
+        _print_outcome(outcome, folder or RUNS / outcome.folder.name)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        for stream in (sys.stdout, sys.stderr):  # the terminal has closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if outcome.status == "finished":
+        return 0
+    return {"interrupted": 130, "failed": 1}.get(outcome.status, 0)
+
+
+def _print_outcome(outcome: "Outcome", folder: Path) -> None:
     from s2s_search import ranking, results
 
     table = results.load(outcome.folder)
@@ -189,7 +201,6 @@ def conclude(outcome: "Outcome", folder: Path) -> int:
     ranking.print_times(table)
     print(f"\nrun folder: {folder}\nmore: {command('results', folder)} · {command('decode', folder)}")
     if outcome.status == "finished":
-        return 0
+        return
     what = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
     print(f"{what}; the tables hold what was done until then; to go on: {command('resume', folder)}", file=sys.stderr)
-    return {"interrupted": 130, "failed": 1}.get(outcome.status, 0)

@@ -1,5 +1,6 @@
 """The event log: one writer, whole lines, and what happens where there is no room."""
 
+import concurrent.futures
 import contextlib
 import errno
 import fcntl
@@ -9,11 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from s2s_search import events, results
 from s2s_search.events import EVENTS, LOCK, EventLog, check_writable, first_event, is_locked, read_events
+from s2s_search.history import History
 from s2s_search.table import ConfigError
 
 SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
@@ -214,3 +218,71 @@ def test_what_cannot_be_written_is_found_before(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "touch", refused)
     with pytest.raises(ConfigError, match="cannot be written: Read-only file system"):
         check_writable(old)
+
+
+# --- clocks ---
+
+
+def test_a_clock_that_is_set_back_gives_no_negative_duration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes back by an hour while a search runs, and by two before it goes on."""
+    wall = {"offset": 0.0}
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + wall["offset"])
+    with EventLog(tmp_path) as log:
+        log.append(SEARCH)
+        log.append({"event": "trial", "trial": "trial-00000", "settings": {}, "config": {"model": "BasicSeq2Seq"}})
+        wall["offset"] = -3600.0
+        log.append({"event": "report", "trial": "trial-00000", "step": 10, "dev.loss": 1.0, "status": "running"})
+    monkeypatch.setattr(events, "_BEGAN", events._BEGAN - 7200.0)  # as another process sees it
+    with EventLog(tmp_path) as log:
+        log.append({"event": "resume", "trials": 1})
+        log.append({"event": "start", "trial": "trial-00000"})
+        log.append({"event": "report", "trial": "trial-00000", "step": 20, "dev.loss": 1.0, "status": "running"})
+        log.append({"event": "status", "trial": "trial-00000", "status": "finished"})
+    times = [event["time"] for event in read_events(tmp_path)[0]]
+    assert times == sorted(times)
+    assert times[-1] - times[0] < 60.0
+    assert History(read_events(tmp_path)[0]).elapsed < 60.0
+
+
+@pytest.mark.parametrize("kind", ["report", "resume"])
+def test_a_log_whose_times_go_back_gives_no_negative_duration(tmp_path: Path, kind: str) -> None:
+    trial = {"trial": "trial-00000"}
+    rows = [
+        SEARCH | {"time": 1000.0},
+        {"event": "trial", "time": 1001.0, "settings": {}, "config": {"model": "BasicSeq2Seq"}} | trial,
+        {"event": "report", "time": 1010.0, "step": 10, "dev.loss": 1.0, "status": "running"} | trial,
+        {"event": "resume", "time": 7.0, "trials": 1}
+        if kind == "resume"
+        else {"event": "note", "time": 7.0, "message": ""},
+        {"event": "report", "time": 12.0, "step": 20, "dev.loss": 1.0, "status": "running"} | trial,
+        {"event": "status", "time": 13.0, "status": "finished"} | trial,
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = results.load(tmp_path)
+    assert found.reports["elapsed"].tolist() == [10.0, 15.0]
+    assert found.trials[["began", "ended"]].values.tolist() == [[1.0, 16.0]]
+    (tmp_path / "space.yaml").write_text(
+        "model: BasicSeq2Seq\ncorpus: {name: copy}\nparameters: {train.seed: [0, 1]}\n"
+    )
+    (stored,) = found.to_optuna().trials
+    assert stored.datetime_start is not None
+    assert stored.datetime_complete is not None
+    assert stored.datetime_complete >= stored.datetime_start
+
+
+# --- new folders ---
+
+
+def test_searches_that_begin_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(events.new_folder_of_its_own, [tmp_path / "runs" / "toy"] * 20))
+    assert {path.name for path in made} == {"toy", *(f"toy-{k}" for k in range(2, 21))}
+    assert all((path / "events.jsonl").exists() for path in made)
+
+
+def test_of_two_searches_in_one_folder_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "check_new", lambda folder: None)  # both have looked before either began
+    events.new_folder(tmp_path / "run")
+    with pytest.raises(ConfigError, match="run: another search has just begun there"):
+        events.new_folder(tmp_path / "run")

@@ -1,13 +1,15 @@
 """What the display says, on a terminal and elsewhere."""
 
+import errno
 import io
+import signal
 from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
-from s2s_search.display.progress import Progress
+from s2s_search.display.progress import Interrupt, Progress
 from s2s_search.display.standing import Standing
 from s2s_search.display.view import BLOCKS, about, sparkline, view
 from tests.terminal import Terminal
@@ -370,3 +372,68 @@ def test_a_display_that_was_never_used_closes() -> None:
     screen.progress.tick()
     screen.progress.close()
     assert all(isinstance(line, Text) for line in screen.progress.frame(79, 23))
+
+
+# --- a terminal that is gone, and clocks ---
+
+
+class Closed(io.StringIO):
+    """A terminal that closes: what is written to it fails from then on."""
+
+    closed_at: int | None = None
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.closed_at is not None:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_search_goes_on_when_its_terminal_has_closed(live: bool) -> None:
+    terminal = Closed()
+    progress = Progress(Console(file=terminal, force_terminal=live, width=80, height=24, _environ={"TERM": "xterm"}))
+    progress.show(SEARCH)
+    progress.show(trial(0))
+    assert terminal.getvalue() or not live
+    terminal.closed_at = 1
+    progress.show(status(0, "failed", "ValueError: no"))
+    progress.note("something")
+    progress.tick()
+    progress.close()
+    assert progress.standing is not None
+    assert progress.standing.ends == {"trial-00000": "failed"}
+
+
+def test_the_display_of_a_search_that_went_on_after_the_clock_was_set_back_counts_on() -> None:
+    time = 50.0  # the log is of a clock that was 60 ahead
+    progress = Progress(Console(file=io.StringIO(), width=80), clock=lambda: time)
+    progress.recall([SEARCH | {"time": 100.0}, trial(0) | {"time": 110.0}])
+    progress.show({"event": "resume", "trials": 4, "time": 110.0})
+    assert progress.standing is not None
+    time = 55.0
+    assert progress.standing.elapsed(progress.clock()) == 15.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_a_wish_until_a_good_moment(number: signal.Signals) -> None:
+    before, interrupt = signal.getsignal(number), Interrupt()
+    with interrupt:
+        signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+    assert signal.getsignal(number) is before
+
+
+def test_under_nohup_a_hangup_stays_ignored() -> None:
+    before, interrupt = signal.signal(signal.SIGHUP, signal.SIG_IGN), Interrupt()
+    try:
+        with interrupt:
+            interrupt.listen()
+            signal.raise_signal(signal.SIGHUP)
+            interrupt.check()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

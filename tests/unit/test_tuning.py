@@ -1,13 +1,17 @@
 """What a search that goes on knows of its past, and what a refused one leaves; without Ray."""
 
 import contextlib
+import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
-from s2s_search import recorder, results, tuning
+from s2s_search import cluster, recorder, results, tuning
 from s2s_search.checkpoints import Checkpoints
 from s2s_search.corpus import load_corpus
 from s2s_search.events import EventLog, log_size, read_events
@@ -175,3 +179,78 @@ def test_a_storage_path_is_the_same_from_everywhere(
     monkeypatch.chdir(tmp_path)
     run_search(a_run(tmp_path), out=tmp_path / "run", storage="weights")
     assert resumed[0].storage == str(tmp_path / "weights")
+
+
+# --- a Ray that cannot be started, or finds no room ---
+
+
+def test_a_ray_that_cannot_be_started_is_one_sentence_with_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise RuntimeError("Timed out waiting for file gcs_server_port\nand more")
+
+    monkeypatch.setattr(tuning.cluster.ray, "init", init)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    space = a_run(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        run_search(space, out=tmp_path / "new")
+    (problem,) = caught.value.problems
+    said = r"Ray cannot be started: Timed out waiting for file gcs_server_port; free on this machine: "
+    assert re.fullmatch(said + r"[\d,]+ MB in /dev/shm \(.*\), [\d,]+ MB in /tmp/ray \(.*\)", problem)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("full", [OutOfDiskError, ObjectStoreFullError])
+def test_an_object_store_without_room_for_the_corpus_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: type[Exception]
+) -> None:
+    def put(*_: object) -> None:
+        raise full("Local disk is full")
+
+    monkeypatch.setattr(tuning.cluster, "join_ray", lambda *_: None)
+    monkeypatch.setattr(Search, "_tuner", put)
+    space = a_run(tmp_path)
+    with pytest.raises(ConfigError, match="Ray's object store has no room for the corpus; free on this machine: "):
+        run_search(space, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_folder_that_is_too_long_for_sockets_is_replaced_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    given = {}
+    for length in (20, 39, 40, 80):
+        monkeypatch.setenv(name, long := "/" + "x" * (length - 1))
+        with cluster.ray_environment(None):
+            given[length] = os.environ.get("RAY_TMPDIR", long)
+            folder = Path(given[length], "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+            assert len(os.fsencode(folder)) <= 107
+            assert Path(given[length]).is_dir() == (given[length] != long)
+        assert os.environ[name] == long
+        assert not Path(given[length]).exists()
+    assert [given[length] == "/" + "x" * (length - 1) for length in given] == [True, True, False, False]
+    with cluster.ray_environment("auto"):
+        assert os.environ[name] == "/" + "x" * 79  # the cluster's Ray has its own
+
+
+def test_without_a_short_folder_a_search_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 80)
+    monkeypatch.setattr(cluster, "SHORT_FOLDER", "/nothing")
+    space = a_run(tmp_path)
+    with pytest.raises(ConfigError, match="/nothing cannot be written; set RAY_TMPDIR to a folder with a short path"):
+        run_search(space, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_a_name_searches_of_one_second_get_folders_of_their_own(
+    tmp_path: Path, resumed: list[Search], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = replace(a_run(tmp_path), name="a/b")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tuning.time, "strftime", lambda _: "20260101-000000")
+    folders = [run_search(space).folder for _ in range(3)]
+    names = [f"a-b-20260101-000000{number}" for number in ("", "-2", "-3")]
+    assert folders == [tmp_path / "runs" / name for name in names]
