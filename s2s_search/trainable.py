@@ -73,6 +73,7 @@ def trainable(
         let_go(stop)
         raise
     finally:
+        arguments, before = [], None  # with the snapshot that the trial went on from
         if shared:
             torch.cuda.empty_cache()  # for the trials that share the GPU; on a GPU of its own the next one takes it
         training.release_freed_memory()

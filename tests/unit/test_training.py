@@ -1,11 +1,13 @@
 """The trial as a generator: what it reports, that it resumes bit for bit, that it ends in order."""
 
+import ctypes
 import io
 import math
 import os
 import platform
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -334,11 +336,13 @@ def test_an_attention_map_that_nobody_can_read_is_left_out(corpus: Corpus, monke
     assert [each.answer for each in some] == [each.answer for each in every]
 
 
+def resident() -> int:
+    """The MB of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
 def test_freed_memory_is_kept_until_it_is_released() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20  # MB
-
     keep_freed_memory()
     blocks = [torch.zeros(2**18) for _ in range(100)]  # of a MB
     full = resident()
@@ -347,3 +351,32 @@ def test_freed_memory_is_kept_until_it_is_released() -> None:
     release_freed_memory()
     assert full - kept < 20
     assert kept - resident() > 80
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+def test_freed_memory_is_released_by_each_thread_that_a_trial_ran_in() -> None:
+    """glibc gives a thread an arena that no other has, and of such arenas `malloc_trim` keeps the free end."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+
+    def trial() -> None:
+        keep_freed_memory()
+        block = libc.malloc(50 * 2**20)
+        ctypes.memset(block, 1, 50 * 2**20)
+        libc.free(block)
+        release_freed_memory()
+        released.release()
+        over.wait()
+
+    released, over = threading.Semaphore(0), threading.Event()
+    threads = [threading.Thread(target=trial) for _ in range(8)]
+    before = resident()
+    for thread in threads:
+        thread.start()
+        released.acquire()
+    grown = resident() - before
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert grown < 40  # of 400

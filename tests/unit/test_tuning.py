@@ -166,6 +166,25 @@ def test_what_cannot_be_read_for_a_moment_ends_nothing(tmp_path: Path, monkeypat
     assert [event.get("trial") for event in notes[1:]] == ["trial-00000", "trial-00001"]
 
 
+def test_tables_cost_a_report_the_same_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report comes every two thirds of a second; a table of n rows takes 0.03 s and 40 µs a row."""
+    clock, rows = SimpleNamespace(now=0.0, reports=0), [0, 0, 0, 0]  # written so far, by quarters of the reports
+    space, reports = a_run(tmp_path, *trial(0)), 20_000
+
+    def written(folder: Path) -> None:
+        clock.now += 0.03 + 40e-6 * clock.reports
+        rows[4 * clock.reports // reports] += clock.reports
+
+    monkeypatch.setattr(recorder, "write_tables", written)
+    with contextlib.closing(Recorder(space, tmp_path)) as kept:
+        monkeypatch.setattr(recorder, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        for clock.reports in range(reports):
+            clock.now += 2 / 3
+            kept.tick()
+    assert rows[0] > 0
+    assert max(rows) < 25 * reports / 4
+
+
 @pytest.mark.parametrize("storage, law", [("s3://[bucket", "is no URL"), ("https://user:x@host/", "must hold no")])
 def test_a_storage_that_is_no_place_is_refused(tmp_path: Path, storage: str, law: str) -> None:
     space = a_run(tmp_path)
