@@ -168,13 +168,18 @@ def _tree(text: str, report: Report) -> object:
 
 
 def _odd_space(text: str, line: int, report: Report) -> str:
-    """Names the first character of a line that looks like a space, or like nothing, and is none to YAML."""
+    """Names the first character of a line that looks like a space, or like nothing, and is none to YAML.
+
+    Where the line has none, the line before it: after a colon such a character makes the next line the wrong one.
+    """
     ends = [0, *report.breaks, len(text)]
-    for character in text[ends[line - 1] : ends[line]].removeprefix("\ufeff" if line == 1 else ""):
-        is_odd = unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp") and character != " "
-        if is_odd or character == "\x85":
-            name = unicodedata.name(character, "NEXT LINE")
-            return f"; the line has a U+{ord(character):04X} ({name}), which YAML takes for no space"
+    for number in range(line, max(line - 2, 0), -1):
+        for character in text[ends[number - 1] : ends[number]].removeprefix("\ufeff" if number == 1 else ""):
+            is_odd = unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp") and character != " "
+            if is_odd or character == "\x85":
+                place = "the line" if number == line else f"line {number}"
+                name = unicodedata.name(character, "NEXT LINE")
+                return f"; {place} has a U+{ord(character):04X} ({name}), which YAML takes for no space"
     return ""
 
 
