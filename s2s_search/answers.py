@@ -8,7 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from s2s_search.events import cleaned
+
 ANSWERS = "answers.json"
+LARGEST = 2**53  # counts above it are damage, and no numbers to compute with
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def load_answers(place: str, name: str = ANSWERS) -> Answers | None:
     files, folder = file_system(place)
     try:
         with files.open_input_file(f"{folder}/{name}") as file:
-            found = json.loads(file.read())
+            found = cleaned(json.loads(file.read()))
         answers = Answers(**found | {"examples": [Example(**example) for example in found["examples"]]})
         return answers if _is_whole(answers) else None
     except Exception:  # whatever bytes a damaged file holds
@@ -61,8 +64,9 @@ def load_answers(place: str, name: str = ANSWERS) -> Answers | None:
 
 def _is_whole(answers: Answers) -> bool:
     """Tells whether all parts have the types and sizes that they must have."""
-    counts = all(type(count) is int and count >= 0 for count in [answers.step, *answers.errors, *answers.lengths])
-    return counts and len(answers.errors) == len(answers.lengths) and all(map(_is_example, answers.examples))
+    counts = [answers.step, *answers.errors, *answers.lengths]
+    are_counts = all(type(count) is int and 0 <= count < LARGEST for count in counts)
+    return are_counts and len(answers.errors) == len(answers.lengths) and all(map(_is_example, answers.examples))
 
 
 def _is_example(example: Example) -> bool:

@@ -101,13 +101,15 @@ def load_dev(folder: Path, examples: int, corpus: Mapping[str, object] | None = 
     )
 
 
-def best_checkpoints(folder: Path, top: int) -> dict[str, str]:
+def best_checkpoints(folder: Path, top: int, fetch: bool = False) -> dict[str, str]:
     """The best checkpoints of the `top` best trials that still have one, by trial, the best trial first.
 
+    With `fetch` also where they lie at a URL.
+
     Raises:
-        ConfigError: no run folder, or no trial has a checkpoint.
+        ConfigError: no run folder, they lie at a URL and are not to be fetched, or no trial has a checkpoint.
     """
-    found = dict(islice(kept_checkpoints(load(folder)), top))
+    found = dict(islice(kept_checkpoints(load(folder), fetch=fetch), top))
     if not found:
         raise ConfigError("no trial has a checkpoint to decode with", str(folder))
     return found

@@ -23,6 +23,7 @@ from s2s_search.table import (
     declared,
     nearest,
     owners,
+    printable,
     shown,
 )
 
@@ -262,6 +263,8 @@ def _choice(key: str, items: object, place: Place, models: Sequence[str], report
     values: list[object] = []
     for name, item in items.items() if isinstance(items, dict) else enumerate(items):
         with report.at(*place, name):
+            if isinstance(name, str) and printable(name) != name:
+                raise ValueError(f"{key}: a label holds a control character: {shown(name)}")
             value = checked(key, item, models)
             if value in values:
                 raise ValueError(f"{key}: {shown(value)} is listed twice")

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from s2s_search.table import ConfigError, command, nearest
+from s2s_search.statuses import ENDS, KILLED, REPORTED, RUNNING, SEARCH_ENDS
+from s2s_search.table import ConfigError, command, nearest, printable
 
 EVENTS = "events.jsonl"
 LOCK = "driver.lock"
 SECONDS_BETWEEN_SYNCS = 1.0
 SECONDS_OF_A_LOOK = 0.2  # at most, in which `is_locked` holds a lock
 SECONDS_ELSEWHERE = 600.0  # after its newest event a search on another machine counts as killed
-TAIL = 65536  # bytes at the end of a log, in which its newest event is looked for
 
 # The kinds of events, with what the readers need of each.
 NEEDED = {
@@ -51,6 +51,8 @@ Row = dict[str, Any]
 
 GOALS = ("minimize", "maximize")
 DTYPES = ("Int64", "Float64", "boolean", "string")
+# How control characters stand in a line of JSON, which cannot hold the others as they are.
+SUSPECT = re.compile(rb"\\[bfnrtu]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 HALVES = (b"\\ud", b"\\uD")  # how the escape of half a surrogate pair begins
 NUMBERS = re.compile(r"dev\.|train\.|.*seconds$|step$|value$|cutoff$|rung$|rank$|of$|parameters$|learning_rate$")
 
@@ -106,9 +108,8 @@ class EventLog:
         An event is `{"event": kind, "time": seconds since 1970, ...}`; the time is added here, and numbers that are not
         finite become null. The times of a log never go back.
         """
-        row = {"event": event["event"], "time": round(now() + self._ahead, 3)}
-        row |= {key: _finite(value) for key, value in event.items() if key != "event"}
-        _clean(row)
+        row: Row = {"event": event["event"], "time": round(now() + self._ahead, 3)}
+        row |= {key: cleaned(_finite(value)) for key, value in event.items() if key != "event"}
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         self._waiting.append(line.encode(errors="replace") + b"\n")  # a file's name may be no Unicode
         self.flush()
@@ -220,6 +221,7 @@ def holder_elsewhere(folder: Path) -> str:
         holder = (folder / LOCK).read_text(errors="replace").strip()[:200]
     except OSError:
         return ""
+    holder = printable(holder)
     return "" if holder.endswith(f" on {socket.gethostname()}") else holder
 
 
@@ -231,21 +233,16 @@ def is_driven(folder: Path) -> bool:
     """
     if is_locked(folder):
         return True
-    return bool(holder_elsewhere(folder)) and abs(time.time() - _newest_time(folder)) < SECONDS_ELSEWHERE
+    return bool(holder_elsewhere(folder)) and time.time() - _newest_time(folder) < SECONDS_ELSEWHERE
 
 
 def _newest_time(folder: Path) -> float:
-    """Returns the time of the newest event, by the clock of its writer; 0 where there is none."""
+    """The time of the newest event, by the clock of its writer; 0 where there is none."""
     try:
         with _opened(folder) as log:
-            log.seek(max(0, log_size(folder) - TAIL))
-            *lines, _ = log.read().split(b"\n")
+            return _last_time(log.fileno(), whole_lines(log.fileno()))
     except ConfigError:
         return 0.0
-    for row in map(_parse_line, reversed(lines)):
-        if isinstance(row, dict) and _is_event(row):
-            return float(row["time"])
-    return 0.0
 
 
 # --- reading ---
@@ -265,9 +262,9 @@ class Log:
 
     def status(self, said: str) -> str:
         """Returns the status of the search, which is `said` by its log: a search that nobody drives was killed."""
-        if said != "running" or self.was_driven or is_driven(self.folder):  # it may have been resumed just now
+        if said != RUNNING or self.was_driven or is_driven(self.folder):  # it may have been resumed just now
             return said
-        return "killed"
+        return KILLED
 
 
 def open_log(folder: Path) -> Log:
@@ -341,11 +338,10 @@ def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
         rows = json.loads(data.decode())  # one call: twice as fast as one a line
         if len(rows) != len(lines) or any(escape in data for escape in HALVES):
             raise ValueError
+        rows = [cleaned(row) if SUSPECT.search(line) else row for row, line in zip(rows, lines, strict=True)]
     except (ValueError, RecursionError):
         rows = [_parse_line(line) for line in lines]
     events = [row for row in rows if _is_event(row)]
-    for event in events:
-        _clean(event)
     if not rows or not _is_event(rows[0]) or rows[0]["event"] != "search":
         raise ConfigError("is no log of a search: it does not begin with a search event", str(folder / EVENTS))
     if len(events) == len(rows):
@@ -354,16 +350,22 @@ def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
     return events, [f"{folder / EVENTS}: line {i}: no event, left out: {_excerpt(lines[i - 1])}" for i in damaged]
 
 
-def _clean(event: Row) -> None:
-    """Takes out of a message what would move a terminal's cursor or colour what follows."""
-    if isinstance(message := event.get("message"), str) and not message.isprintable():
-        event["message"] = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message)
+def cleaned(value: Any) -> Any:
+    """Returns JSON of a foreign file with all its text printable, keys too."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(key): cleaned(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [cleaned(inner) for inner in value]
+    return value
 
 
 def _parse_line(line: bytes) -> object:
     try:
         row = json.loads(line.decode())
         json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair can be neither stored nor shown
+        row = cleaned(row)
     except (ValueError, RecursionError):
         return None
     return row
@@ -373,6 +375,10 @@ def _is_event(row: object) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("event"), str):
         return False
     if not NEEDED.get(row["event"], set()) | {"time"} <= row.keys():
+        return False
+    if row["event"] == "status" and row["status"] not in (ENDS if "trial" in row else SEARCH_ENDS):
+        return False
+    if row["event"] == "report" and row.get("status", RUNNING) not in REPORTED:
         return False
     sure = {"decision": ("value", "step"), "report": ("step",)}.get(row["event"], ())
     if not all(_is_number(row[key]) for key in sure):
@@ -429,7 +435,7 @@ def _is_earlier_trial(value: object) -> bool:
         return False
     config, values, status = value
     known = values is None or (isinstance(values, list) and all(map(_is_number_or_null, values)))
-    return _is_configuration(config) and known and isinstance(status, str)
+    return _is_configuration(config) and known and status in ENDS
 
 
 def _is_number(value: object) -> bool:
@@ -462,12 +468,12 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
         ("message", "space", "storage", "replicates_of"), lambda value: value is None or isinstance(value, str)
     ),
     "cause": lambda value: isinstance(value, str),
-    "trials": lambda value: isinstance(value, int) and 0 <= value < 10**9,
+    "trials": lambda value: type(value) is int and 0 <= value < 10**9,
     "driver": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "objectives": lambda value: isinstance(value, list) and all(map(_is_objective, value)),
     "status": lambda value: isinstance(value, str),
     "metric": lambda value: isinstance(value, str) and value.startswith(("dev.", "train.")),
-    "name": lambda value: isinstance(value, str),
+    "name": lambda value: isinstance(value, str) and "/" not in value,  # a folder of replicates is named after it
     "goal": lambda value: value in GOALS,
     "searched": lambda value: isinstance(value, dict) and all(dtype in DTYPES for dtype in value.values()),
     **dict.fromkeys(("settings", "config", "scheduler", "corpus"), lambda value: isinstance(value, dict)),

@@ -12,6 +12,7 @@ from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.events import NEEDED, Event, Log, no_trial, open_log, trial_name
 from s2s_search.failures import FAILURES, LOST, OUT_OF_MEMORY
 from s2s_search.spaces import Space, load_space
+from s2s_search.statuses import KILLED
 from s2s_search.table import ConfigError, command
 
 REPLICATES = "-replicates"  # how the names of replicates end
@@ -154,7 +155,7 @@ def load_history(folder: Path) -> History:
 def history_of(log: Log) -> History:
     """Returns the past of a search, as of the moment of the log. Raises ConfigError."""
     history = History(log.read()[0])
-    history.is_killed = log.status(history.status) == "killed"
+    history.is_killed = log.status(history.status) == KILLED
     return history
 
 
@@ -173,6 +174,16 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
     if "configs" in history.search:
         return replace(space, scheduler=replace(space.scheduler, name="none", interval_steps=None))
     return space
+
+
+def place_of(search: Event, folder: Path) -> str:
+    """Returns where the checkpoints and answers of a run folder lie: there, or below the URL that its log names."""
+    return str(search.get("storage") or folder)
+
+
+def is_far(place: str) -> bool:
+    """Says whether a place is reached over a network, and with the credentials of whoever asks."""
+    return "://" in place and not place.startswith("file://")
 
 
 def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:

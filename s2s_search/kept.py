@@ -4,13 +4,29 @@ from collections.abc import Iterable, Iterator
 
 from s2s_search.checkpoints import BEST, Checkpoints, below
 from s2s_search.events import first_event
+from s2s_search.history import is_far, place_of
 from s2s_search.results import Results
+from s2s_search.table import ConfigError
 
 
-def kept_checkpoints(run: Results, trials: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-    """Those of some trials, or of all with the best trial first, that have a best checkpoint, and its path or URL."""
-    place = first_event(run.folder).get("storage") or run.folder
+def kept_checkpoints(
+    run: Results, trials: Iterable[str] | None = None, fetch: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Those of some trials, or of all with the best trial first, that have a best checkpoint, and its path or URL.
+
+    With `fetch` also those that lie elsewhere, at a URL that the log names.
+
+    Raises:
+        ConfigError: they lie elsewhere, and are not to be fetched, or cannot be reached.
+    """
+    place = place_of(first_event(run.folder), run.folder)
+    if is_far(place) and not fetch:
+        raise ConfigError(f"its checkpoints lie at {place}, where --fetch reads them", str(run.folder))
     for trial in map(str, run.best(None)["trial"]) if trials is None else trials:
         folder = below(place, trial)
-        if Checkpoints(folder).has_best():
+        try:
+            is_there = Checkpoints(folder).has_best()
+        except OSError as error:
+            raise ConfigError(f"cannot be reached: {str(error).splitlines()[0]}", place) from None
+        if is_there:
             yield trial, below(folder, BEST)

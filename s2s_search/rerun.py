@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.corpus import Corpus
+from s2s_search.events import cleaned
 from s2s_search.history import TrialHistory, load_history, space_of
 from s2s_search.hparams import Hparams
 from s2s_search.recorder import ENVIRONMENT, resolved, software
@@ -141,7 +142,7 @@ def _resolved(config: Mapping[str, Any], trial: TrialHistory, folder: Path) -> H
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object; empty when there is none, or the file is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = cleaned(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from s2s_search.events import Event, Row, first_event, is_trial_name, log_size, read_events, replace
+from s2s_search.events import Event, Row, cleaned, first_event, is_trial_name, log_size, read_events, replace
 from s2s_search.history import most_at_once
+from s2s_search.statuses import ENDS, RUNNING, SEARCH_ENDS
+from s2s_search.table import CONTROL
 
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 
@@ -79,7 +81,7 @@ def read_tables(folder: Path, size: int) -> Tables:
     trials, reports = (_stored(folder / name, size) for name in (TRIALS, REPORTS))
     if trials is None or reports is None or trials.attrs != reports.attrs:
         return _fold(folder, size)
-    if not all(map(is_trial_name, trials["trial"])):
+    if not all(map(is_trial_name, trials["trial"])) or not set(trials["status"]) <= {RUNNING, *ENDS}:
         return _fold(folder, size)
     kept = trials.attrs
     about = kept["status"], trials, reports, kept["workers"], kept["tail"], kept["driver"], tuple(kept["damaged"])
@@ -109,9 +111,18 @@ def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:
         stamp = table.attrs
         fits = (stamp["log_bytes"], stamp["layout"]) == (log_bytes, LAYOUT)
         fits = fits and stamp["columns"][path.name] == _dtypes(table)  # names and dtypes have no checksum
+        fits = fits and stamp["status"] in (RUNNING, *SEARCH_ENDS) and _is_printable(table)
     except Exception:  # whatever bytes a damaged file holds
         return None
     return table if fits else None
+
+
+def _is_printable(table: pd.DataFrame) -> bool:
+    """Says whether all text of a table is as `events.cleaned` leaves it: anyone may have written the file."""
+    texts = [str(name) for name in table]
+    for name in map(str, table.select_dtypes("string")):
+        texts += table[name].dropna().unique().tolist()
+    return bool(cleaned(table.attrs) == table.attrs) and all(CONTROL.search(text) is None for text in texts)
 
 
 def _dtypes(table: pd.DataFrame) -> dict[str, str]:

@@ -12,7 +12,7 @@ from s2s_search.answers import load_answers
 from s2s_search.checkpoints import below
 from s2s_search.comparison import SEED, Comparison, apart, rate_difference_interval, verdict
 from s2s_search.events import no_trial, trial_name, trial_number
-from s2s_search.history import History, TrialHistory, load_history
+from s2s_search.history import History, TrialHistory, is_far, load_history, place_of
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import completed
 from s2s_search.table import ConfigError, nearest
@@ -66,7 +66,7 @@ class Side:
         return f"{self.name}: {len(self.finished)} of {len(self.runs)} trials finished, {of}{out}"
 
 
-def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
+def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Iterator[str]:
     """Compares A with B, each a trial or a setting such as attention.score_type=dot, and says it in lines.
 
     A name or number stands for the configuration of that trial of the first folder, with all its seeds in all
@@ -74,7 +74,7 @@ def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
     all trials that have it, without replicates unless all folders are of replicates: they are of the configurations
     that did best, on one side perhaps. Trials that finished count, at their best reports; where some were stopped,
     these too, but at the last step that all have reached. The unit is a configuration, by the mean of its seeds; it
-    is a seed where there is one configuration on either side.
+    is a seed where there is one configuration on either side. Answers that lie at a URL are only read with `fetch`.
 
     Raises:
         ConfigError: no run folders, one of them twice, or not of one metric, goal and corpus; A or B names no trial, or
@@ -97,7 +97,7 @@ def compare(folders: Sequence[Path], a: str, b: str) -> Iterator[str]:
     finished = [[(run.configuration, run.value) for run in side.finished] for side in (left, right)]
     yield _compared(left.name, right.name, finished, metric, goal).sentence()
     yield from _at_a_common_step(left, right, metric, goal)
-    yield from _on_examples(_best(left, goal), _best(right, goal))
+    yield from _on_examples(_best(left, goal), _best(right, goal), fetch)
 
 
 def _compared(
@@ -143,7 +143,7 @@ def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
 
 
 def _runs(folder: Path, history: History) -> Iterator[Run]:
-    metric, place = history.search["metric"], history.search.get("storage") or folder
+    metric, place = history.search["metric"], place_of(history.search, folder)
     curves: dict[str, dict[int, float]] = {name: {} for name in history.trials}
     for event in history.events:
         if event["event"] == "report" and event["trial"] in curves and event.get(metric) is not None:
@@ -210,11 +210,14 @@ def _best(side: Side, goal: str) -> Run | None:
     return ranked[0] if ranked else None
 
 
-def _on_examples(a: Run | None, b: Run | None) -> Iterator[str]:
+def _on_examples(a: Run | None, b: Run | None, fetch: bool) -> Iterator[str]:
     """Compares the best models of both sides on the dev examples, where it was written down what they answered."""
     if a is None or b is None:
         return
     names = [f"the model of {run.place} (seed {run.trial.config.get(SEED, 0)})" for run in (a, b)]
+    if far := [run.place for run in (a, b) if is_far(run.place) and not fetch]:
+        yield f"not compared on single dev examples: the answers lie at {' and '.join(far)}, where --fetch reads them"
+        return
     answers = [load_answers(run.place) for run in (a, b)]
     if missing := [run.place for run, found in zip((a, b), answers, strict=True) if found is None]:
         yield f"not compared on single dev examples: there is no answers.json in {' and '.join(missing)}"

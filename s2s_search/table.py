@@ -4,6 +4,7 @@ Defaults, kinds, ranges, docs/hparams.md, the checks of search spaces and the te
 """
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -18,6 +19,15 @@ Problem = tuple[str, str]  # the key that it is about ("" when several), and the
 Spec = dict[str, object]  # {"class": ..., argument: value, ...}
 
 
+# What moves a terminal's cursor, colours or reverses what follows, or cannot be encoded.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Returns foreign text in one line without control characters: a space or a question mark stands for each."""
+    return CONTROL.sub(lambda found: " " if found[0].isspace() else "?", text)
+
+
 class ConfigError(ValueError):
     """Carries all problems of a user's input: "where: problem", or "where: N problems" and a line for each."""
 
@@ -28,9 +38,11 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         prefix = f"{self.where}: " if self.where else ""
-        if len(self.problems) == 1:
-            return prefix + self.problems[0]
-        return "\n  ".join([f"{prefix}{len(self.problems)} problems", *self.problems])
+        lines = [prefix + self.problems[0]]
+        if len(self.problems) > 1:
+            lines = [f"{prefix}{len(self.problems)} problems", *self.problems]
+        text = "\n  ".join(lines)
+        return "\n".join(map(printable, text.split("\n")))  # names of files and values are anyone's
 
 
 # What other tools call it: Optuna, Ray Tune, scipy, Weights & Biases. Spelling alone would take low for log.

@@ -38,6 +38,7 @@ from s2s_search.samplers import TPE, Listed, Sampler, explore, make_sampler, obj
 from s2s_search.schedulers import make_scheduler
 from s2s_search.space_warnings import space_warnings
 from s2s_search.spaces import Space
+from s2s_search.statuses import ENDS
 from s2s_search.table import ConfigError
 from s2s_search.trainable import Train, trainable
 from s2s_search.tune_trials import HPARAMS, Trials
@@ -326,7 +327,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:
     """The trials of a past that have ended: configurations, values of the objectives, statuses."""
-    ended = past.of("finished", "stopped", "diverged", *FAILURES)
+    ended = past.of(*ENDS)
     return [(trial.config, objective_values(trial.best, space), trial.status) for trial in ended]
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from s2s_search.failures import FAILURES, cause
+from s2s_search.statuses import ENDS
 
-ENDS = ("finished", "stopped", "diverged", "failed", "out_of_memory", "lost")
 IDEAL = 50.0  # trials
 POINTS = 256  # of a curve; no terminal shows more
 

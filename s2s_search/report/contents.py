@@ -15,7 +15,8 @@ import pandas as pd
 from s2s_search.answers import Answers, Example, load_answers
 from s2s_search.checkpoints import below
 from s2s_search.comparison import LEAST
-from s2s_search.events import check_writable
+from s2s_search.events import check_writable, cleaned
+from s2s_search.history import is_far, place_of
 from s2s_search.isolation import TOP
 from s2s_search.ranking import cell, failures, over_seeds, replicate_rows
 from s2s_search.report import conclusions, figures
@@ -37,7 +38,7 @@ from s2s_search.report.page import (
 )
 from s2s_search.report.runs import Run, read_runs
 from s2s_search.rerun import load_manifest
-from s2s_search.table import ConfigError
+from s2s_search.table import ConfigError, printable
 
 REPORT = "report.html"
 LOOKED_AT = 10  # best trials among whose answers attention is looked for
@@ -72,16 +73,17 @@ NODES = (
 )
 
 
-def write_report(folders: Sequence[Path], out: str | Path | None = None) -> tuple[Path, Path]:
+def write_report(folders: Sequence[Path], out: str | Path | None = None, fetch: bool = False) -> tuple[Path, Path]:
     """Writes the report of run folders as HTML and as Markdown; gives where: in the first folder, or as `out` says.
 
     out: a folder for report.html, when it ends in a slash or is one, or the file's name; without its suffix .html or
     .md it gets one.
+    fetch: also read answers that lie at a URL, which takes the reader's credentials there.
 
     Raises:
         ConfigError: a folder is none of a search, the searches are judged by different metrics, or there is no writing.
     """
-    runs = read_runs(folders)
+    runs = read_runs(folders, fetch)
     page = _page(folders[0] if out is None else out)
     for path in (page, page.with_suffix(".md")):
         check_writable(path)
@@ -370,7 +372,10 @@ def _time(run: Run) -> Iterator[Block]:
 
 def _answers(run: Run) -> Iterator[Block]:
     """Examples that the best model decoded, and where the best model with attention looked."""
-    place = run.history.search.get("storage") or run.results.folder
+    place = place_of(run.history.search, run.results.folder)
+    if is_far(place) and not run.fetch:
+        yield Text(f"Checkpoints and answers lie at {code(place)}; `report --fetch` reads the answers there.")
+        return
     looked = ((trial, load_answers(below(place, trial))) for trial in run.scored["trial"].head(LOOKED_AT))
     found = [(trial, answers) for trial, answers in looked if answers is not None and answers.examples]
     if not found:
@@ -420,11 +425,12 @@ def _software(run: Run) -> Iterator[Block]:
         "of a divergence. n counts trials with such a report. Intervals are bootstrap intervals of a mean."
     )
     try:
-        made = json.loads((run.results.folder / "environment.json").read_text())
+        made = cleaned(json.loads((run.results.folder / "environment.json").read_text(encoding="utf-8")))
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
         corpus = f"{made['corpus']['name']}, fingerprint {made['corpus']['fingerprint'][:12]}"
         command = shlex.join(map(str, made["command"]))
-        yield List([f"command {code(command)}", f"corpus {code(corpus)}", f"commit {code(made['commit'])}", versions])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        commit = code(made["commit"])
+        yield List([f"command {code(command)}", f"corpus {code(corpus)}", f"commit {commit}", code(versions)])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         yield Text("The run folder has no environment.json that says with what it was made.")
-    yield Code(run.space.text.strip())
+    yield Code("\n".join(map(printable, run.space.text.strip().splitlines())))

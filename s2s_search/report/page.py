@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from s2s_search.table import printable
+
 TEMPLATE = Path(__file__).with_name("template.html")
 MARKDOWN_ROWS = 25  # of a ranking: as many as a reader of plain text wants
 SHORT = 24  # letters that a cell keeps in one line
@@ -32,7 +34,7 @@ class Block(Protocol):
 
 def code(text: object) -> str:
     """Foreign text as a part of a Text."""
-    return "`" + str(text).replace("`", "'").replace("\n", " ") + "`"
+    return "`" + (printable(str(text)).replace("`", "'") or '""') + "`"  # two backticks would begin other code
 
 
 @dataclass(frozen=True)
@@ -243,8 +245,9 @@ def _breakable(name: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text of a Markdown table."""
-    return re.sub(r"([\\|<>`*\[])", r"\\\1", text.replace("\n", " "))
+    """Text of a Markdown table, in which nothing is markup: no tag, link or code, and no end of a cell."""
+    text = re.sub(r"([\\|<>`*\[\]~&]|(?<!\w)_|_(?!\w))", r"\\\1", printable(text))
+    return re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", r"\\", text)  # else a bare address becomes a link
 
 
 def _json(data: Any, name: str = "") -> str:

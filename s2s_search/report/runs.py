@@ -20,7 +20,7 @@ from s2s_search.ranking import cell
 from s2s_search.report.axes import Axis, Boundary, axes, boundary
 from s2s_search.results import Results, check_distinct, load, load_many
 from s2s_search.spaces import Space
-from s2s_search.table import ConfigError
+from s2s_search.table import ConfigError, printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,7 @@ class Run:
     history: History
     space: Space
     beside: Results | None = None  # the search's replicates, from the run folders beside its own
+    fetch: bool = False  # also what lies at a URL that its log names
 
     @property
     def metric(self) -> str:
@@ -149,8 +150,8 @@ def _most_at_once(spans: pd.DataFrame) -> int:
     return int(pd.Series([change for _, change in changes]).cumsum().max())
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Reads run folders that are judged by the same metric.
+def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[Run]:
+    """Reads run folders that are judged by the same metric; with `fetch` also what lies at a URL.
 
     Raises:
         ConfigError: with what is wrong with any of them.
@@ -162,7 +163,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         problems += [str(error)]
     for number, (name, folder) in enumerate(zip(_names(folders), folders, strict=True)):
         try:
-            runs.append(_read_run(number, name, folder))
+            runs.append(_read_run(number, name, folder, fetch))
         except ConfigError as error:
             problems += [str(error)]
     judged = {run.name: f"{run.results.goal} {run.metric}" for run in runs}
@@ -177,13 +178,13 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _names(folders: Sequence[Path]) -> Iterator[str]:
     """The names of the folders; where these are not different, the paths."""
     names = [Path(os.path.abspath(folder)).name for folder in folders]
-    yield from names if len({*names}) == len(names) else map(str, folders)
+    yield from map(printable, names if len({*names}) == len(names) else map(str, folders))
 
 
-def _read_run(number: int, name: str, folder: Path) -> Run:
+def _read_run(number: int, name: str, folder: Path, fetch: bool) -> Run:
     results = load(folder)
     history = results.history()
-    return Run(number, name, results, history, results.space(), _beside(folder, history))
+    return Run(number, name, results, history, results.space(), _beside(folder, history), fetch)
 
 
 def _beside(folder: Path, history: History) -> Results | None:

@@ -14,6 +14,7 @@ from s2s_search.verbs.arguments import (
     AddVerb,
     add_cluster_argument,
     add_corpus_argument,
+    add_fetch_argument,
     counted,
     moved_corpus,
     print_rows,
@@ -58,6 +59,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     add_cluster_argument(sub)
     add_corpus_argument(sub)
+    add_fetch_argument(sub)
 
 
 class several:
@@ -141,7 +143,7 @@ def tune_decoding(args: argparse.Namespace) -> int:
     from s2s_search import beams, cluster
     from s2s_search.events import check_writable, replace
 
-    settings = beams.grid(beams.best_checkpoints(args.folder, args.top), args.beams, args.penalties)
+    settings = beams.grid(beams.best_checkpoints(args.folder, args.top, args.fetch), args.beams, args.penalties)
     dev = beams.load_dev(args.folder, args.examples, moved_corpus(args))
     check_writable(args.folder / DECODING)
     decoded: dict[int, beams.Decoded] = {}

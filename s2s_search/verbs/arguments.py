@@ -39,6 +39,11 @@ def add_corpus_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", metavar="C", help=text)
 
 
+def add_fetch_argument(parser: argparse.ArgumentParser) -> None:
+    text = "read what lies at the URL that the run's log names (--storage), with your credentials"
+    parser.add_argument("--fetch", action="store_true", help=text)
+
+
 def moved_corpus(args: argparse.Namespace) -> dict[str, object] | None:
     """The place that --corpus names; None where it is as the search had it."""
     return None if args.corpus is None else parse_corpus(args.corpus)

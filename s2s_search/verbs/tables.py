@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from s2s_search.events import no_trial, trial_name
 from s2s_search.table import ConfigError, command, shown, unreadable
-from s2s_search.verbs.arguments import AddVerb, counted, positive, print_rows, trial
+from s2s_search.verbs.arguments import AddVerb, add_fetch_argument, counted, positive, print_rows, trial
 
 if TYPE_CHECKING:
     from s2s_search.results import Results
@@ -35,6 +35,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("a", metavar="A", help="a trial's name or number, or a setting such as attention.score_type=dot")
     sub.add_argument("b", metavar="B", help="another")
     sub.add_argument("others", nargs="*", type=Path, metavar="DIR2", help="further runs, such as its replicates")
+    add_fetch_argument(sub)
 
     sub = verb("watch", watch, "follow a search that runs in another process, or elsewhere on shared storage")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -43,11 +44,13 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb("report", write_report, "write what searches found as a page: report.html, and report.md beside it")
     sub.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders; several are set side by side")
     sub.add_argument("--out", metavar="PATH", help="a file, or a folder for report.html (default: DIR)")
+    add_fetch_argument(sub)
 
 
 def show_results(args: argparse.Namespace) -> int:
     from s2s_search import results
-    from s2s_search.events import holder_elsewhere
+    from s2s_search.events import first_event, holder_elsewhere
+    from s2s_search.history import is_far, place_of
 
     table = results.load(args.folder)
     for problem in table.damaged:
@@ -69,8 +72,13 @@ def show_results(args: argparse.Namespace) -> int:
         ranking.print_pareto(table)
         ranking.print_replicates(table)
         ranking.print_failures(table, args.folder)
-        if table.log is not None:  # a debug run has no workers
+        if table.log is not None:  # a debug run has no workers, and keeps its checkpoints
             ranking.print_times(table)
+            place = place_of(first_event(args.folder), args.folder)
+            if is_far(place):
+                print(
+                    f"checkpoints and answers lie at {place}; report, compare and decode read them there with --fetch"
+                )
         if table.status == "running" and (holder := holder_elsewhere(args.folder)):
             print(f"driven on another machine, by {holder}: it counts as killed ten minutes after its newest event")
         if table.status == "killed":
@@ -112,7 +120,7 @@ def trial_yaml(table: "Results", args: argparse.Namespace) -> str:
 def compare(args: argparse.Namespace) -> int:
     from s2s_search import sides
 
-    for line in sides.compare([args.folder, *args.others], args.a, args.b):
+    for line in sides.compare([args.folder, *args.others], args.a, args.b, args.fetch):
         print(line)
     return 0
 
@@ -139,6 +147,6 @@ def watch(args: argparse.Namespace) -> int:
 def write_report(args: argparse.Namespace) -> int:
     from s2s_search.report import contents
 
-    for path in contents.write_report(args.folders, args.out):
+    for path in contents.write_report(args.folders, args.out, args.fetch):
         print(path)
     return 0

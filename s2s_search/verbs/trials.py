@@ -24,6 +24,7 @@ from s2s_search.verbs.arguments import (
     AddVerb,
     add_corpus_argument,
     add_draw_arguments,
+    add_fetch_argument,
     counted,
     moved_corpus,
     overrides,
@@ -73,6 +74,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--trial", type=trial, metavar="K", help="another trial's model: its name or number")
     sub.add_argument("--input", type=Path, metavar="FILE", help="source lines (default: standard input)")
     sub.add_argument("--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)")
+    add_fetch_argument(sub)
 
 
 def debug(args: argparse.Namespace) -> int:
@@ -244,7 +246,7 @@ def explain(args: argparse.Namespace) -> int:
 
 
 def decode(args: argparse.Namespace) -> int:
-    path = checkpoint_path(args.folder, args.trial)
+    path = checkpoint_path(args.folder, args.trial, args.fetch)
     place = "standard input" if args.input is None else f"--input {args.input}"
     with open_input(args.input) as file:
         from s2s_search.decoding import LINES_AT_ONCE, SourceNotes, load_trained
@@ -271,7 +273,7 @@ def decode(args: argparse.Namespace) -> int:
     return 0
 
 
-def checkpoint_path(folder: Path, number: int | None) -> str:
+def checkpoint_path(folder: Path, number: int | None, fetch: bool = False) -> str:
     """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
     from s2s_search.checkpoints import BEST
 
@@ -282,13 +284,13 @@ def checkpoint_path(folder: Path, number: int | None) -> str:
 
     run = load(folder)
     if number is None:
-        for _, path in kept_checkpoints(run):
+        for _, path in kept_checkpoints(run, fetch=fetch):
             return path
         raise ConfigError("no trial has a checkpoint yet", where=str(folder))
     name = trial_name(number)
     if name not in set(run.trials.trial):
         raise ConfigError(no_trial(number, map(str, run.trials.trial)), where=str(folder))
-    for _, path in kept_checkpoints(run, [name]):
+    for _, path in kept_checkpoints(run, [name], fetch):
         return path
     law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"
     raise ConfigError(f"{name} has no checkpoint: {law}", where=str(folder))

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from s2s_search import run_tables
-from s2s_search.display.standing import ENDS
 from s2s_search.events import EventLog
 from s2s_search.ranking import print_ranking
 from s2s_search.results import load, load_many
 from s2s_search.run_tables import write_tables
+from s2s_search.statuses import ENDS
 from s2s_search.table import ConfigError
 
 SEARCHED = {
