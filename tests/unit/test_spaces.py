@@ -658,9 +658,9 @@ class TestLines:
 
     @pytest.mark.parametrize("line", ["  embedding.dim:\u00a08", "\u00a0 embedding.dim: 8"])
     def test_an_odd_space_that_spoils_the_line_below_is_named(self, tmp_path, line):
-        problem = problem_of(tmp_path, self.HEAD.format("") + f"{line}\n  attention.dim: 8\n")
-        assert problem.startswith("line 5: broken YAML: ")
-        assert "; line 4 has a U+00A0 (NO-BREAK SPACE)" in problem
+        problem = problem_of(tmp_path, f"model: AttentionSeq2Seq\nparameters:\n{line}\n  attention.dim: 8\n")
+        assert problem.startswith("line 4: broken YAML: ")
+        assert "; line 3 has a U+00A0 (NO-BREAK SPACE)" in problem
 
     @pytest.mark.parametrize("text", ["model: [A", "model: [A\n", 'model: "A\n', "# x\r\rmodel: {\r"])
     def test_what_is_open_at_the_end_names_no_line_behind_it(self, tmp_path, text):
