@@ -29,7 +29,11 @@ class Batch(NamedTuple):
     target_lengths: Tensor  # [B] int64
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(*(moved(tensor, device) for tensor in self))
+        if torch.device(device).type == "cpu":
+            return Batch(*(tensor.to(device) for tensor in self))
+        together = moved(torch.cat([tensor.flatten() for tensor in self]), device)  # each copy costs the host time
+        parts = torch.split(together, [tensor.numel() for tensor in self])
+        return Batch(*(part.view(tensor.shape) for part, tensor in zip(parts, self, strict=True)))
 
 
 def moved(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from s2s_search.hparams import Hparams
+from s2s_search.nn.products import sum_rows
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], hparams: Hparams) -> "Optimizer":
@@ -141,18 +142,44 @@ class Rule:
                 continue
             if not p.grad.is_sparse:
                 self.update(p, p.grad, lr, slots)
-                continue
-            gradient = p.grad.coalesce()
-            (rows,) = gradient.indices()
-            p_rows, slot_rows = p[rows], {name: slot[rows] for name, slot in slots.items()}
-            self.update(p_rows, gradient.values(), lr, slot_rows)
-            p[rows] = p_rows
-            for name, slot in slots.items():
-                slot[rows] = slot_rows[name]
+            elif p.is_cpu:
+                self.update_rows(p, p.grad, lr, slots)
+            else:
+                self.update_all_rows(p, p.grad, lr, slots)
+
+    def update_rows(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        """Updates the looked-up rows of p and of its slots."""
+        gradient = gradient.coalesce()
+        (rows,) = gradient.indices()
+        p_rows, slot_rows = p[rows], {name: slot[rows] for name, slot in slots.items()}
+        self.update(p_rows, gradient.values(), lr, slot_rows)
+        p[rows] = p_rows
+        for name, slot in slots.items():
+            slot[rows] = slot_rows[name]
+
+    def update_all_rows(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        """`update_rows` for a GPU, where the host would wait for the number of the rows: leaves out none of them.
+
+        The rows that were not looked up get their values back.
+        """
+        (ids,), values = gradient._indices(), gradient._values()
+        looked_up = torch.zeros_like(p[:, :1], dtype=torch.bool).index_fill_(0, ids, True)
+        new_p, new_slots = p.clone(), {name: slot.clone() for name, slot in slots.items()}
+        self.update(new_p, sum_rows(values, ids, len(p)), lr, new_slots)
+        p.copy_(torch.where(looked_up, new_p, p))
+        for name, slot in slots.items():
+            slot.copy_(torch.where(looked_up, new_slots[name], slot))
 
     def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
         """Updates p and its slots in place."""
         raise NotImplementedError
+
+
+def dense(gradient: Tensor) -> Tensor:
+    """A gradient with a row for every row of its parameter."""
+    if not gradient.is_sparse:
+        return gradient
+    return sum_rows(gradient._values(), gradient._indices()[0], len(gradient))
 
 
 class Adam(Rule):
@@ -188,7 +215,7 @@ class Adam(Rule):
         steps = torch.full((len(used),), self.ENDLESS, device=self.parameters[0].device)
         adam(
             [self.parameters[i] for i in used],
-            [g.to_dense() for i in used if (g := self.parameters[i].grad) is not None],
+            [dense(g) for i in used if (g := self.parameters[i].grad) is not None],
             [self.slots["m"][i] for i in used],
             [self.slots["v"][i] for i in used],
             max_exp_avg_sqs=[],

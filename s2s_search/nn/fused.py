@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from s2s_search.nn import compiled
-from s2s_search.nn.products import addmm, mm
+from s2s_search.nn.products import addmm, mm, sum_rows
 
 ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
 
@@ -249,8 +249,7 @@ class Steps:
             if self.tokens is None:
                 mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
             else:
-                d_table = d_gates.new_zeros(len(self.tokens.table), d_gates.shape[1])
-                d_table.index_add_(0, self.flat(self.tokens.ids), d_gates)
+                d_table = sum_rows(d_gates, self.flat(self.tokens.ids), len(self.tokens.table))
                 mm(self.tokens.table.t(), d_table, out=d_input_weights[: self.x_size])
         if self.below is not None:
             mm(self.flat(self.below).t(), d_gates, out=d_input_weights[self.x_size :])

@@ -1,4 +1,7 @@
-"""Matrix products over many rows: torch's, or on one thread of a CPU those of products.h where they are sooner."""
+"""Matrix products over many rows: torch's, or on one thread of a CPU those of products.h where they are sooner.
+
+And sums of rows by their ids, which come out the same every time on every device.
+"""
 
 from typing import Any
 
@@ -8,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from s2s_search.nn import compiled
 
+MOST_ROWS = 1024  # of a sum by a product: of more, sorting is estimated to be faster on a GPU; neither was measured
 ENOUGH = 250_000  # products of two numbers: of fewer, the call costs what it saves
 
 
@@ -26,6 +30,27 @@ def multi_dot(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     (n, k), (inner, m) = a.shape, c.shape
     from_left = n * k * inner + n * inner * m < k * inner * m + n * k * m
     return mm(mm(a, b), c) if from_left else mm(a, mm(b, c))
+
+
+def sum_rows(values: Tensor, ids: Tensor, rows: int) -> Tensor:
+    """Returns the sums [rows, D] of the values [N, D] that have the same of the ids [N].
+
+    On a GPU index_add_ adds in another order each time, so that the last bits differ from run to run.
+    """
+    if values.is_cpu:
+        return values.new_zeros(rows, values.shape[1]).index_add_(0, ids, values)
+    return sums_by_product(values, ids, rows) if rows <= MOST_ROWS else sums_in_order(values, ids, rows)
+
+
+def sums_by_product(values: Tensor, ids: Tensor, rows: int) -> Tensor:
+    """`sum_rows` as a product with the matrix [rows, N] that is 1 where an id is that of the row."""
+    chosen = torch.arange(rows, device=ids.device).unsqueeze(1) == ids
+    return chosen.to(values.dtype) @ values
+
+
+def sums_in_order(values: Tensor, ids: Tensor, rows: int) -> Tensor:
+    """`sum_rows` by index_put_, which on a GPU sorts the ids and adds in the order of the values."""
+    return values.new_zeros(rows, values.shape[1]).index_put_((ids,), values, accumulate=True)
 
 
 def in_torch(a: Tensor, b: Tensor, *others: Tensor | None) -> bool:
