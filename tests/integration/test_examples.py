@@ -11,8 +11,10 @@ import pytest
 from nbclient import NotebookClient
 
 from s2s_search import results
+from s2s_search.corpus import load_corpus
+from s2s_search.spaces import load_space
 from tests.runs import write_run
-from tests.spaces import RATES, space_text
+from tests.spaces import RATES, distance, space_text
 from tests.test_docs import ROOT
 from tests.unit.test_loggers import mlflow_runs, scalars, sessions, wandb_runs
 
@@ -49,6 +51,32 @@ def example(run: Path, name: str, *arguments: str) -> subprocess.CompletedProces
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=run.parent, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_error_on_the_test_part_is_that_of_what_decode_answers(run: Path) -> None:
+    """Counted here with plain loops, over the answers of another command to the test part's sources."""
+    shown = example(run, "error_on_test.py", "run")
+    assert shown.returncode == 0, shown.stderr
+    best = str(results.load(run).best(1)["trial"][0])
+    first, *lines = shown.stdout.splitlines()
+    assert first.startswith(f"{best} at step ")
+    found = {name: float(value) for name, value in (line.split() for line in lines)}
+    corpus = load_corpus(load_space(run.parent / "tiny.yaml").corpus)
+    test = corpus.test
+    assert test is not None
+    pairs = [
+        (" ".join(corpus.source_vocab.decode(test.source(i))), " ".join(corpus.target_vocab.decode(test.target(i))))
+        for i in range(len(test))
+    ]
+    command = [sys.executable, str(ROOT / "run_search.py"), "decode", "run"]
+    given = "".join(f"{source}\n" for source, _ in pairs)
+    answers = subprocess.run(command, cwd=run.parent, input=given, capture_output=True, text=True, check=True).stdout
+    targets = [target.split() for _, target in pairs]
+    edits = [distance(answer.split(), target) for answer, target in zip(answers.splitlines(), targets, strict=True)]
+    assert found["test.error_rate"] == pytest.approx(sum(edits) / sum(map(len, targets)), rel=1e-3)
+    assert found["test.word_error_rate"] == pytest.approx(sum(edit > 0 for edit in edits) / len(pairs), rel=1e-3)
+    other = example(run, "error_on_test.py", "run", "--trial", "trial-00000")
+    assert other.stdout.startswith("trial-00000 at step ") or "there is no checkpoint of trial-00000" in other.stderr
 
 
 def test_which_attention_says_what_the_trials_say(run: Path) -> None:
