@@ -1,9 +1,22 @@
-"""How much memory a trial takes: the sizes of the largest tensors that its model makes of a batch."""
+"""How much memory a trial takes: the sizes of the largest tensors that its model makes of a batch.
+
+numpy is imported where lengths are counted, so that the rest does not wait for it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from s2s_search.corpus import Corpus, Split
 from s2s_search.hparams import Hparams
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Lengths = npt.NDArray[np.int64]
 
 CELLS = 2**24  # numbers in the largest tensor of a batch in evaluation and decoding: 64 MB as float32
 Cells = Callable[[int, int], int]  # numbers in the largest tensor of a row with so many source and target positions
@@ -44,3 +57,96 @@ def cut_at_cells(sources: Sequence[int], targets: Sequence[int], cells: Cells) -
             yield slice(begin, row)
             begin, longest_source, longest_target = row, source, target
     yield slice(begin, len(sources))
+
+
+# What a trial takes at least
+
+FLOAT_BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that are certainly needed at one moment, and what for."""
+
+    bytes: int
+    what: str
+
+
+def largest_batch(hparams: Hparams, corpus: Corpus) -> Need:
+    """Returns what the largest batch of training or evaluation takes at least, besides the weights.
+
+    It counts the tensors that every such model makes at once; what is really taken is up to three times as much.
+    """
+    return max(_training(hparams, corpus), _evaluation(hparams, corpus), key=lambda need: need.bytes)
+
+
+def _training(hparams: Hparams, corpus: Corpus) -> Need:
+    """A training batch with the largest pair: the others are padded to its lengths. Or the logits of an average one."""
+    import numpy as np
+
+    from s2s_search.batches import BATCHES_PER_POOL  # late: it needs torch
+
+    sources, targets = lengths(corpus.train)
+    sources = np.minimum(sources, hparams["source.max_seq_len"])
+    targets = np.minimum(targets, hparams["target.max_seq_len"]) - 1
+    numbers = _kept_numbers(hparams)(sources, targets)
+    largest = int(numbers.argmax())
+    rows = min(hparams["train.batch_size"], len(sources))
+    if len(sources) <= hparams["train.batch_size"] * BATCHES_PER_POOL:  # the longest are in the last, smaller batch
+        rows = len(sources) % hparams["train.batch_size"] or rows
+    logits = int(hparams["train.batch_size"] * targets.mean() * len(corpus.target_vocab))
+    if logits > rows * numbers[largest]:
+        what = f"the logits of {hparams['train.batch_size']} pairs over {len(corpus.target_vocab):,} target tokens"
+        return Need(FLOAT_BYTES * logits, f"{what} in training")
+    pair = f"{sources[largest]:,} source and {targets[largest]:,} target tokens"
+    return Need(FLOAT_BYTES * rows * int(numbers[largest]), f"a training batch of {rows} pairs, one of them {pair}")
+
+
+def _evaluation(hparams: Hparams, corpus: Corpus) -> Need:
+    """The largest dev pair alone: batches are cut to it."""
+    sources, targets = lengths(corpus.dev)
+    cells = row_cells(hparams, len(corpus.target_vocab))
+    candidates = {int(each.argmax()) for each in (sources, targets, sources * targets)}
+    size, source, target = max((cells(sources[k], targets[k]), sources[k], targets[k]) for k in candidates)
+    return Need(
+        FLOAT_BYTES * int(size), f"the evaluation of a dev pair of {source:,} source and {target:,} target tokens"
+    )
+
+
+def lengths(split: Split) -> tuple[Lengths, Lengths]:
+    """The lengths of all sources with END, and of all targets with START and END."""
+    sources = split.source_offsets[1:] - split.source_offsets[:-1]
+    targets = split.target_offsets[1:] - split.target_offsets[:-1]
+    return sources + 1, targets + 2
+
+
+def _kept_numbers(hparams: Hparams) -> Callable[[Lengths, Lengths], Lengths]:
+    """Returns the function that counts the numbers that training keeps of a row for the backward pass."""
+    embedding = hparams["embedding.dim"]
+    of_source = embedding + _kept_units(hparams, "encoder")
+    if hparams["encoder.type"] != "UnidirectionalRNNEncoder":
+        of_source += _kept_units(hparams, "encoder")
+    of_target = embedding + _kept_units(hparams, "decoder")
+    of_both = 0
+    if hparams.model == "AttentionSeq2Seq":
+        of_both = 2  # the weights and the gradients of their scores
+        if hparams["attention.score_type"] == "bahdanau":
+            of_both += hparams["attention.dim"]
+
+    def numbers(sources: Lengths, targets: Lengths) -> Lengths:
+        kept: Lengths = sources * of_source + targets * of_target + sources * targets * of_both
+        return kept
+
+    return numbers
+
+
+def _kept_units(hparams: Hparams, side: str) -> int:
+    """The numbers that all layers of one direction keep of a position: gates and outputs."""
+    spec = hparams[f"{side}.rnn_cell.cell_spec"]
+    gates = 1
+    if "LSTM" in spec["class"]:
+        gates = 4
+    elif "GRU" in spec["class"]:
+        gates = 3
+    units: int = (gates + 1) * _units(spec) * hparams[f"{side}.rnn_cell.num_layers"]
+    return units

@@ -2,12 +2,14 @@
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
+CORE_TIMES = Path("/proc/stat")
 
 
 def usable_cores() -> int:
@@ -24,10 +26,10 @@ def usable_cores() -> int:
     return max(1, int(cores))
 
 
-def usable_memory() -> float:
-    """Returns the bytes of memory that this process may take; infinite where that is not known.
+def usable_memory(processes: int = 1) -> float:
+    """Returns the bytes of memory that so many processes like this one may take; infinite where that is not known.
 
-    The limits of its cgroups and of its address space (ulimit -v) count, besides the memory of the machine.
+    They share the memory of the machine and of its cgroups; the limit of address space (ulimit -v) holds for each.
     """
     memory = math.inf
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -35,14 +37,33 @@ def usable_memory() -> float:
     for folder in _cgroup_folders("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             memory = min(memory, *_numbers(folder / name)[:1], math.inf)
-    return min(memory, _address_space())
+    return min(memory, processes * _address_space())
 
 
-def cores_taken() -> float:
-    """Returns how many cores of the machine were busy on average over the last minute; 0 where that is not known."""
-    with suppress(AttributeError, OSError):
-        return os.getloadavg()[0]
-    return 0.0
+def busy_cores(seconds: float = 0.5) -> float | None:
+    """Returns how many of the cores that this process may use others keep busy now; None where that is not known."""
+    before = _core_times()
+    time.sleep(seconds)
+    after = _core_times()
+    busy = 0.0
+    for core, (worked, passed) in after.items():
+        worked_before, passed_before = before.get(core, (worked, passed))
+        if passed > passed_before:
+            busy += (worked - worked_before) / (passed - passed_before)
+    return busy if after else None
+
+
+def _core_times() -> dict[int, tuple[int, int]]:
+    """The ticks that each usable core has worked, and all that have passed, since the machine started."""
+    found: dict[int, tuple[int, int]] = {}
+    with suppress(OSError, ValueError, AttributeError):
+        usable = os.sched_getaffinity(0)
+        for line in CORE_TIMES.read_text().splitlines():
+            name, *words = line.split()
+            if name.startswith("cpu") and name != "cpu" and int(name[3:]) in usable:
+                _, _, _, idle, waiting, *_ = ticks = [int(word) for word in words[:8]]  # what follows is counted twice
+                found[int(name[3:])] = (sum(ticks) - idle - waiting, sum(ticks))
+    return found
 
 
 def _cgroup_folders(controller: str) -> Iterator[Path]:

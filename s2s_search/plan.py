@@ -19,8 +19,16 @@ from s2s_search.corpus import Corpus
 from s2s_search.dimensions import Flat
 from s2s_search.events import trial_name
 from s2s_search.hparams import Hparams, resolve
-from s2s_search.machine import usable_cores
-from s2s_search.probes import Probe, checkpoint_bytes, count_parameters, run_probes, size_text
+from s2s_search.machine import busy_cores, usable_cores
+from s2s_search.probes import (
+    Probe,
+    checkpoint_bytes,
+    count_parameters,
+    device_memory,
+    memory_problem,
+    run_probes,
+    size_text,
+)
 from s2s_search.spaces import Checkpoints, Resources, Scheduler, Space
 from s2s_search.table import ConfigError
 
@@ -33,6 +41,7 @@ VARIANTS = {
 }
 HALVING = ("asha", "hyperband")
 COUNTED = 300  # trials at most whose parameters are counted: a model takes milliseconds
+BUSY = 0.3  # cores that are busy with other work, from which on a plan says so
 RUNGS_SHOWN = 8  # they are many where train.eval_every_steps is searched; and brackets
 
 
@@ -66,7 +75,8 @@ class Plan:
 
     models: how many trials of each · steps: updates of all trials · parameters: of each trial that was counted ·
     worker_hours: of all trials · wall_hours: from the first step to the last · checkpoint_bytes: of the largest
-    snapshot · disk_bytes: of all that are kept at a time · problems: why the search would be refused, or fail
+    snapshot · disk_bytes: of all that are kept at a time · busy_cores: with other work, before the probes ·
+    problems: why the search would be refused, or fail
     """
 
     trials: int
@@ -86,6 +96,7 @@ class Plan:
     checkpoint_bytes: int
     disk_bytes: int
     free_bytes: int
+    busy_cores: float | None
     problems: tuple[str, ...]
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -98,7 +109,11 @@ class Plan:
         yield "parameters", self._sizes()
         for one in self.probes:
             times = f"{1000 * one.step_seconds:.3g} ms a step, {duration(one.evaluation_seconds)} an evaluation"
-            yield "probe", f"{trial_name(one.trial)}: {times}, on the {one.device.upper()} here"
+            together = f", {one.at_once} at once" if one.at_once > 1 else ""
+            yield "probe", f"{trial_name(one.trial)}: {times}, on the {one.device.upper()} here{together}"
+        if self.busy_cores is not None and self.busy_cores >= BUSY:
+            law = "were busy with other work when the probes began: on idle cores steps take less time"
+            yield "", f"{self.busy_cores:.1f} of {usable_cores()} cores {law}"
         yield "at once", self._room()
         for heading, hours in (("worker time", self.worker_hours), ("wall time", self.wall_hours)):
             if hours is not None:
@@ -171,10 +186,13 @@ def make_plan(
     disk, free = disk_needed(checkpoint, at_once, len(trials), space), shutil.disk_usage(".").free
     usable = free if gpus is None else disk  # a cluster has a storage of its own
     probes: tuple[Probe, ...] = ()
-    worker = wall = None
+    worker = wall = busy_before = None
     if probed:
         work = {k: parameters[k] * hparams[k]["train.batch_size"] for k in counted}
-        probes = tuple(run_probes({k: hparams[k] for k in spread(work)}, parameters, corpus, space.resources))
+        chosen = {k: hparams[k] for k in spread(work)}
+        processes = min(trials_here(space.resources), len(trials))
+        busy_before = busy_cores()
+        probes = tuple(run_probes(chosen, parameters, corpus, space.corpus, space.resources, processes))
         seconds = [trial_seconds(courses[k], *between(probes, work, k)) for k in counted]
         worker = total(seconds).times(len(trials) / len(counted) / 3600)
         longest = max(one.most for one in seconds) / 3600
@@ -198,7 +216,12 @@ def make_plan(
         checkpoint_bytes=checkpoint,
         disk_bytes=disk,
         free_bytes=free,
-        problems=(*room_problems(space.resources, gpus), *disk_problems(disk, usable, space.checkpoints)),
+        busy_cores=busy_before,
+        problems=(
+            *room_problems(space.resources, gpus),
+            *memory_problems(space.resources, at_once, {k: hparams[k] for k in counted}, parameters, corpus, probes),
+            *disk_problems(disk, usable, space.checkpoints),
+        ),
     )
 
 
@@ -380,6 +403,40 @@ def trials_at_once(resources: Resources, gpus: int | None) -> int:
     if gpus is not None and resources.gpu:
         return resources.fitting(math.inf, gpus)
     return resources.fitting(usable_cores(), local_gpus() if resources.gpu else 0)
+
+
+def trials_here(resources: Resources) -> int:
+    """How many processes probe a trial at once: as many as a search runs on this machine, but one for each core."""
+    here = trials_at_once(resources, None) if resources.gpu and local_gpus() else int(usable_cores() / resources.cpu)
+    return min(max(1, here), usable_cores())
+
+
+def memory_problems(
+    resources: Resources,
+    at_once: int,
+    hparams: Mapping[int, Hparams],
+    parameters: Mapping[int, int],
+    corpus: Corpus,
+    probes: Sequence[Probe],
+) -> list[str]:
+    """Says which trial does not fit into memory alone, or so many at once. It knows no memory of GPUs elsewhere."""
+    import torch
+
+    if resources.gpu and not local_gpus():
+        return []
+    device = torch.device("cuda" if resources.gpu else "cpu")
+    for trial, own in hparams.items():
+        if problem := memory_problem(own, corpus, parameters[trial], device):
+            return [f"memory: {trial_name(trial)} {problem}"]
+    sharing = resources.sharing if resources.gpu else max(at_once, 1)
+    memory = device_memory(device, sharing)
+    measured, trial = max(((one.memory_bytes or 0, one.trial) for one in probes), default=(0, 0))
+    if sharing * measured <= memory:
+        return []
+    takes = (
+        f"{trial_name(trial)} takes {size_text(measured)}, {sharing} like it at once {size_text(sharing * measured)}"
+    )
+    return [f"memory: {takes}, and there are {size_text(memory)}; a larger resources.cpu runs fewer at once"]
 
 
 def local_gpus() -> int:

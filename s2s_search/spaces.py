@@ -77,14 +77,19 @@ class Resources:
         """How many a trial computes with."""
         return max(1, int(self.cpu))
 
+    @property
+    def sharing(self) -> int:
+        """How many trials share a GPU."""
+        return int(1 / self.gpu + 1e-9) if 0 < self.gpu < 1 else 1  # 1 / (1 / 49) is a little below 49
+
     def fitting(self, cpus: float, gpus: float) -> int:
         """Returns how many trials run at once on so many CPUs and GPUs of one node. A share is of one GPU."""
-        by_cpu = cpus / self.cpu + 1e-9  # 1 / (1 / 49) is a little below 49
+        by_cpu = cpus / self.cpu + 1e-9
         if not self.gpu:
             return int(by_cpu)
         if self.gpu >= 1:
             return int(min(by_cpu, gpus // self.gpu))
-        return int(min(by_cpu, int(gpus) * int(1 / self.gpu + 1e-9)))
+        return int(min(by_cpu, int(gpus) * self.sharing))
 
 
 @dataclass(frozen=True)

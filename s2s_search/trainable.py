@@ -14,6 +14,7 @@ from ray import tune
 
 from s2s_search.checkpoints import Checkpoints, Reported, below, keep_snapshots
 from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.probes import check_memory
 from s2s_search.recorder import Config, resolved
 
 Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
@@ -56,6 +57,7 @@ def trainable(
         checkpoints = Checkpoints(context.get_trial_dir() if folder is None else below(folder, name))
         before = _taken_over(name, folder, checkpoints, goal) if pausing else checkpoints.newest()
         arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
+        check_memory(arguments[0], arguments[1], torch.device(device))
         arguments += [] if before is None else [before]
         _pass_on(
             name,  # the reports are made for it alone: what holds them holds the model

@@ -234,13 +234,10 @@ def evaluation(
     )
     for cpu_batch, pairs in batches:
         batch = cpu_batch.to(device)
-        encoding = model.encode(batch.source_ids, batch.source_lengths)
-        sums += target_sums(model, encoding, batch)
         rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]
-        if rows:
-            groups = [first_pairs[int(pairs[row])] for row in rows]
-            chosen = selected(encoding, moved(torch.tensor(rows), device))
-            decoded |= zip(groups, answers(model, chosen, hparams), strict=True)
+        batch_sums, answered = evaluate_batch(model, batch, hparams, rows)
+        sums += batch_sums
+        decoded |= zip([first_pairs[int(pairs[row])] for row in rows], answered, strict=True)
     loss, right, tokens = sums.tolist()
     predictions = [decoded[group] for group in sorted(decoded)]
     unk = corpus.target_vocab.unk
@@ -255,6 +252,18 @@ def evaluation(
         "dev.bleu": metrics.bleu(predictions, references),
     }
     return measured, edits
+
+
+def evaluate_batch(
+    model: Seq2Seq, batch: Batch, hparams: Hparams, rows: Sequence[int]
+) -> tuple[Tensor, list[list[int]]]:
+    """Returns the sums of `target_sums` over a batch, and the answers to the sources of these rows."""
+    encoding = model.encode(batch.source_ids, batch.source_lengths)
+    sums = target_sums(model, encoding, batch)
+    if not rows:
+        return sums, []
+    chosen = selected(encoding, moved(torch.tensor(rows), sums.device))
+    return sums, answers(model, chosen, hparams)
 
 
 def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:

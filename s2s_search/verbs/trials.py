@@ -84,15 +84,21 @@ def debug(args: argparse.Namespace) -> int:
     corpus = load_corpus(corpus_spec) if args.of is None or space is None else run_corpus(args, space)
     where = args.space or (f"--run {args.of}" if args.of else "--corpus" if args.corpus else "debug")
     print_warnings(trial_warnings(corpus, hparams.flat(), space if args.space and not args.corpus else None), where)
-    if args.out is not None:
-        make_new_folder(args.out)
     import torch  # late: a corpus is encoded sooner without, and its problems are said at once
 
+    from s2s_search.probes import check_memory
     from s2s_search.training import train
 
     torch.set_num_threads(usable_threads(space))
     gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
-    reports: Iterable[Any] = train(hparams, corpus, "cuda" if gpu else "cpu")
+    device = torch.device("cuda" if gpu else "cpu")
+    try:
+        check_memory(hparams, corpus, device)
+    except MemoryError as error:
+        raise ConfigError(str(error)) from None
+    if args.out is not None:
+        make_new_folder(args.out)
+    reports: Iterable[Any] = train(hparams, corpus, device)
     if args.out is not None:
         from s2s_search.checkpoints import Checkpoints, keep_snapshots
 

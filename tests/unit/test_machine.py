@@ -74,6 +74,24 @@ def test_memory_of_a_process_with_a_limit() -> None:
     code = "from s2s_search.machine import usable_memory; print(usable_memory())"
     command = ["bash", "-c", f"ulimit -v 1000000; {sys.executable} -c '{code}'"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1024000000"
+    assert machine.usable_memory(2) == machine.usable_memory()  # processes share what is there
+
+
+def test_cores_that_others_keep_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks core 0 works 30 of 100 ticks, core 2 all, and core 1 is not for this process."""
+    looks = [
+        "cpu 9 9 9 9\ncpu0 10 0 0 50 5 0 0 0 9 9\ncpu1 0 0 0 0 0 0 0 0 0 0\ncpu2 7 7 7 7 7 7 7 7 7 7\nintr 1\n",
+        "cpu 9 9 9 9\ncpu0 20 5 5 110 15 5 3 2 9 9\ncpu1 99 0 0 0 0 0 0 0 0 0\ncpu2 7 7 107 7 7 7 7 7 7 7\nintr 1\n",
+    ]
+    file = tmp_path / "stat"
+    monkeypatch.setattr(machine, "CORE_TIMES", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
+    file.write_text(looks[0])
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: file.write_text(looks[1]))
+    assert machine.busy_cores() == pytest.approx(0.3 + 1.0)
+    file.unlink()
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
+    assert machine.busy_cores() is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 import contextlib
 import io
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from ray.tune.schedulers import HyperBandScheduler
 from s2s_search import cli, plan, probes
 from s2s_search.corpus import load_corpus
 from s2s_search.hparams import resolve
+from s2s_search.machine import usable_cores
 from s2s_search.nn.models import build_model
 from s2s_search.optim import RULES
 from s2s_search.plan import Plan, Range, make_plan
@@ -286,8 +290,8 @@ def test_wall_hours() -> None:
 def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds that grow with the parameters along a line stand for every trial, as a plain sum says."""
 
-    def probe(trial: int, hparams: object, corpus: object, device: torch.device, seconds: float) -> Probe:
-        return Probe(trial, device.type, 0.001 * whole.parameters[trial], 2.0, 10**6)
+    def probe(trial: int, *_: object) -> Probe:
+        return Probe(trial, "cpu", 0.001 * whole.parameters[trial], 2.0, 10**6)
 
     whole = planned(path)
     monkeypatch.setattr(probes, "probe", probe)
@@ -310,10 +314,12 @@ def test_a_probe_computes_with_the_threads_of_a_trial(
     path: Path, monkeypatch: pytest.MonkeyPatch, cpu: float, threads: int
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
-    planned(path, SPACE + f"resources: {{cpu: {cpu}}}\n", probed=True)
+    space = load_space(path)
+    flat = space.trials()[0]
+    found = probes.measured(str(flat["model"]), flat, space.corpus, Resources(cpu, 0), 0.1, place=0)
     assert seen == [threads]
+    assert found.step_seconds > 0
 
 
 def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +328,7 @@ def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ranked = sorted(made.parameters, key=lambda trial: made.parameters[trial])
     assert {made.parameters[one.trial] for one in made.probes} >= {made.parameters[ranked[k]] for k in (0, -1)}
     for one in made.probes:
+        assert one.at_once == min(usable_cores(), 18)
         assert one.step_seconds > 0
         assert one.evaluation_seconds > 0
         assert one.memory_bytes is None or one.memory_bytes > 10**7
@@ -345,10 +352,95 @@ def test_a_long_evaluation_is_measured_on_a_part(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_model_larger_than_the_memory_is_not_tried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "device_memory", lambda device: 1000)
+    for module in (plan, probes):
+        monkeypatch.setattr(module, "device_memory", lambda device, processes: 1000)
     with pytest.raises(ConfigError, match="--no-probe") as error:
         planned(path, probed=True)
     assert "trial-000" in str(error.value)
+    (problem,) = planned(path, probed=False).problems
+    assert "memory: trial-00000 takes at least" in problem
+    assert planned(path, SPACE + "resources: {gpu: 1}\n", gpus=2).problems == ()  # of cards that are not here
+
+
+@pytest.mark.parametrize("cpu, at_once, fits", [(1, 4, False), (2, 2, True)])
+def test_trials_that_fit_alone_must_fit_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, cpu: int, at_once: int, fits: bool
+) -> None:
+    """A trial of 300 MB in 1 GB."""
+    monkeypatch.setattr(plan, "usable_cores", lambda: 4)
+    monkeypatch.setattr(plan, "device_memory", lambda device, processes: 10**9)
+    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, 300 * 10**6))
+    made = planned(path, SPACE + f"resources: {{cpu: {cpu}}}\n", probed=True)
+    assert made.trials_at_once == at_once
+    assert (made.problems == ()) == fits
+    if not fits:
+        assert "takes 300 MB, 4 like it at once 1.2 GB, and there are 1 GB" in made.problems[0]
+
+
+@pytest.mark.parametrize(
+    "cores, cpu, trials, processes", [(4, 1, 18, 4), (4, 2, 18, 2), (4, 0.1, 18, 4), (1, 2, 18, 1)]
+)
+def test_as_many_processes_probe_as_a_search_runs(
+    path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, cpu: float, trials: int, processes: int
+) -> None:
+    seen: list[int] = []
+
+    def probe(trial: int, hparams: object, spec: object, resources: object, at_once: int, seconds: float) -> Probe:
+        seen.append(at_once)
+        return Probe(trial, "cpu", 1.0, 0.0, None, at_once)
+
+    monkeypatch.setattr(plan, "usable_cores", lambda: cores)
+    monkeypatch.setattr(probes, "probe", probe)
+    made = planned(path, SPACE + f"resources: {{cpu: {cpu}}}\n", probed=True)
+    assert set(seen) == {processes}
+    said = " ".join(text for _, text in made.lines())
+    assert (f", {processes} at once" in said) == (processes > 1)
+
+
+def killed(*arguments: object) -> None:
+    """What the system does to a process when memory ends, to the second one."""
+    if arguments[-1] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    probes.MEETING.wait()
+
+
+def without_memory(*arguments: object) -> None:
+    if arguments[-1] == 1:
+        probes.MEETING.leave()
+        raise MemoryError("no more")
+    probes.MEETING.wait()
+
+
+def broken(*arguments: object) -> None:
+    probes.MEETING.leave()
+    raise ZeroDivisionError("a fault of the program")
+
+
+@pytest.mark.parametrize(
+    "what, error, message",
+    [
+        (killed, ConfigError, "trial-00003: out of memory when probed, 2 at once: a process was killed"),
+        (without_memory, ConfigError, "trial-00003: out of memory when probed, 2 at once: MemoryError: no more"),
+        (broken, ZeroDivisionError, "a fault of the program"),
+    ],
+)
+def test_a_probe_that_fails(
+    monkeypatch: pytest.MonkeyPatch, what: Callable[..., None], error: type[Exception], message: str
+) -> None:
+    """Real processes, of which none waits for one that is gone."""
+    monkeypatch.setattr(probes, "measured", what)
+    hparams = resolve("BasicSeq2Seq", {})
+    with pytest.raises(error, match=message):
+        probes.probe(3, hparams, {"name": "copy"}, Resources(1, 0), 2, 1.0)
+
+
+def test_busy_cores_are_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    for busy, said in ((0.0, False), (0.29, False), (1.5, True), (None, False)):
+        monkeypatch.setattr(plan, "busy_cores", lambda busy=busy: busy)
+        words = [text for _, text in planned(path, probed=True).lines() if "busy with other work" in text]
+        assert bool(words) == said
+        assert not said or words[0].startswith("1.5 of ")
 
 
 def test_the_verb(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
