@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -68,11 +69,12 @@ def _address_problems(address: str) -> list[str]:
     host, _, port = address.rpartition(":")
     if address == "auto":
         return []
-    if not host or "/" in host or not port.isdigit():  # ray:// is for clients outside the cluster
+    is_port = re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 2**16
+    if not host or "/" in host or not is_port:  # ray:// is for clients outside the cluster
         return [f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"]
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()  # Ray would wait for minutes
-    except (OSError, OverflowError) as error:
+    except (OSError, ValueError) as error:  # the second where the host is no name of one
         return [f"address {address!r}: no Ray cluster answers there: {error}"]
     return []
 

@@ -24,7 +24,7 @@ from zlib import crc32
 
 from s2s_search import cache
 from s2s_search.input_warning import InputWarning
-from s2s_search.table import ConfigError, nearest
+from s2s_search.table import ConfigError, nearest, shown
 from s2s_search.text_files import check_two_sides, collecting, paired, read_lines, read_texts, tokenize, why_unreadable
 from s2s_search.text_warnings import text_warnings
 from s2s_search.vocabulary import SPECIALS, Vocabulary
@@ -106,7 +106,7 @@ def check_corpus(spec: object, files: bool = True) -> list[tuple[str, str]]:
         return [("", "must be a mapping such as {name: cmudict} or {train: [SOURCE, TARGET], dev: [SOURCE, TARGET]}")]
     name = spec.get("name")
     if "name" in spec and not (isinstance(name, str) and name in BUILT_IN):
-        return [("name", f"unknown corpus {name!r}{nearest(name, BUILT_IN)}")]
+        return [("name", f"unknown corpus {shown(name)}{nearest(name, BUILT_IN)}")]
     known = ("name", *BUILT_IN[name]) if name else FILE_KEYS
     problems = [(str(key), f"unknown key{nearest(key, known)}") for key in spec if key not in known]
     return problems + (_toy_problems({**BUILT_IN[name], **spec}) if name else _file_problems(spec, files))
@@ -193,7 +193,7 @@ def _file_problems(spec: Mapping[str, Any], look: bool) -> list[tuple[str, str]]
     for part in (part for part in PARTS if part in spec):
         files = _files(spec[part])
         if not files:
-            problems.append((part, f"must be [SOURCE, TARGET] or one TSV file, but is {spec[part]!r}"))
+            problems.append((part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}"))
         if look:
             problems += [(part, problem) for file in files for problem in why_unreadable(file)]
     return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side, look))]
@@ -204,7 +204,7 @@ def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[t
     if vocab in spec:
         files = _files(spec[vocab])
         if len(files) != 1:
-            yield vocab, f"must be a file, but is {spec[vocab]!r}"
+            yield vocab, f"must be a file, but is {shown(spec[vocab])}"
         if look:
             yield from ((vocab, problem) for file in files for problem in why_unreadable(file))
     if maximum in spec:
@@ -213,7 +213,7 @@ def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[t
             yield maximum, f"limits a vocabulary built from train, but {vocab} gives one"
     text = spec.get(delimiter, " ")
     if not isinstance(text, str) or "\n" in text or "\r" in text:
-        yield delimiter, f"must be text within a line, or empty for characters, but is {text!r}"
+        yield delimiter, f"must be text within a line, or empty for characters, but is {shown(text)}"
 
 
 def _files(value: object) -> tuple[Path, ...]:
@@ -224,7 +224,7 @@ def _files(value: object) -> tuple[Path, ...]:
 
 def _not_whole(value: object, minimum: int) -> list[str]:
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    return [] if fits else [f"must be a whole number of at least {minimum}, but is {value!r}"]
+    return [] if fits else [f"must be a whole number of at least {minimum}, but is {shown(value)}"]
 
 
 def _load_files(spec: Mapping[str, Any], name: str) -> Corpus:

@@ -219,12 +219,17 @@ def parse_hparams(text: str) -> dict[str, object]:
     """
     try:
         if text.strip().startswith("{"):
-            return dict(json.loads(text, object_pairs_hook=_without_duplicates))
+            return dict(json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_whole))
         return _without_duplicates(_assignments(text))
     except json.JSONDecodeError as problem:
         raise ConfigError(f"no valid JSON: {problem}, in {shown(text)}") from None
     except (ValueError, RecursionError) as problem:
         raise ConfigError(f"{problem}, in {shown(text)}") from None
+
+
+def _whole(digits: str) -> int | str:
+    """Returns a whole number; one of hundreds of digits as text, which the table refuses in its own words."""
+    return int(digits) if len(digits) < 100 else digits
 
 
 def _without_duplicates(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
@@ -237,7 +242,7 @@ def _without_duplicates(pairs: Iterable[tuple[str, object]]) -> dict[str, object
 
 
 def _assignments(text: str) -> Iterator[tuple[str, object]]:
-    decoder, position = json.JSONDecoder(object_pairs_hook=_without_duplicates), 0
+    decoder, position = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_int=_whole), 0
     while text[position:].strip():
         match = NAME_AND_EQUALS.match(text, position)
         if not match:

@@ -26,6 +26,12 @@ from s2s_search.table import CONTROL
 
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 
+# Text that readers of CSV take for a missing value, small letters for all: pandas' defaults, and R's NA.
+MISSING = {
+    *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
+    *("none", "null"),
+}
+
 # What a report holds besides metrics, with the columns' dtypes. Seconds are those of the trial so far: of training with
 # evaluation, of evaluation, from its start to its first step, of writing snapshots, of waiting for the search to take
 # earlier reports. Elapsed ones are of the whole search. The node is the one that the trial ran on, by its address.
@@ -100,8 +106,23 @@ def write_tables(folder: Path) -> Tables:
         stamped = table.copy(deep=False)
         stamped.attrs = stamp
         replace(folder / name, functools.partial(stamped.to_parquet, write_page_checksum=True))
-    replace(folder / TRIALS_CSV, lambda path: made.trials.to_csv(path, index=False))
+    replace(folder / TRIALS_CSV, lambda path: for_csv(made.trials).to_csv(path, index=False))
     return made
+
+
+def for_csv(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose text no reader of CSV takes for a missing value: such text stands in quotation marks, as JSON.
+
+    So does text that begins with one, so that the marks can be taken off again.
+    """
+    texts = list(map(str, table.select_dtypes("string")))
+    return table.assign(**{name: table[name].map(_quoted, na_action="ignore") for name in texts})
+
+
+def _quoted(text: str) -> str:
+    if text.casefold() in MISSING or text.startswith('"'):
+        return json.dumps(text, ensure_ascii=False)
+    return text
 
 
 def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:

@@ -15,7 +15,7 @@ from s2s_search.events import no_trial, trial_name, trial_number
 from s2s_search.history import History, TrialHistory, is_far, load_history, place_of
 from s2s_search.hparams import Hparams
 from s2s_search.spaces import completed
-from s2s_search.table import ConfigError, nearest
+from s2s_search.table import ConfigError, nearest, shown
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,9 @@ def _unknown(text: str, runs: Sequence[Run]) -> str:
     key, equals, value = text.partition("=")
     if values := sorted({written[0] for run in runs if (written := run.values(key))}):
         if not equals:
-            return f"{text!r} has no value: write KEY=VALUE, such as {key}={values[-1]}"
-        return f"{text}: no trial has that value{nearest(value, values)}"
-    law = f"{text!r} names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
+            return f"{shown(text)} has no value: write KEY=VALUE, such as {key}={values[-1]}"
+        return f"{shown(text)}: no trial has that value{nearest(value, values)}"
+    law = f"{shown(text)} names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
     return law + nearest(key, sorted({key for run in runs for key in run.trial.settings}))
 
 

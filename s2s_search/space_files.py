@@ -42,6 +42,7 @@ METRICS = {
     "dev.bleu": "maximize",
 }
 OBJECTIVES = {**METRICS, "parameters": "minimize", "seconds": "minimize", "evaluation_seconds": "minimize"}
+LEAST_SHARE = 0.0001  # of a processor: Ray counts them in ten thousandths
 SECTIONS: dict[str, tuple[Argument, ...]] = {
     "metric": (
         Argument("name", NAME, "dev.loss", choices=tuple(METRICS)),
@@ -63,7 +64,7 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("reduction_factor", FLOAT, 3.0, minimum=1.1),  # 1.00001 would give 690,779 rungs
         Argument("interval_steps", INT, None, minimum=1),
     ),
-    "resources": (Argument("cpu", FLOAT, 1.0, above=0), Argument("gpu", FLOAT, 0.0, minimum=0)),
+    "resources": (Argument("cpu", FLOAT, 1.0, minimum=LEAST_SHARE), Argument("gpu", FLOAT, 0.0, minimum=0)),
     "checkpoints": (
         Argument("best", INT, 10, minimum=1, maximum=1_000_000),
         Argument("disk_gb", FLOAT, None, above=0),

@@ -18,6 +18,7 @@ from s2s_search.dimensions import Choice, Dimension, Flat, Range, Tie, checked, 
 from s2s_search.hparams import Hparams, overlay, resolve
 from s2s_search.rules import RULES
 from s2s_search.space_files import (
+    LEAST_SHARE,
     METRICS,
     OBJECTIVES,
     SECTIONS,
@@ -433,6 +434,9 @@ def _metric(section: Mapping[str, Any], report: Report) -> Metric:
 def _resources(section: Mapping[str, Any], report: Report) -> Resources:
     if 1 < section["gpu"] != int(section["gpu"]):
         report.add(("resources", "gpu"), f"resources.gpu: must be whole above 1, but gpu = {section['gpu']:g}")
+    if 0 < section["gpu"] < LEAST_SHARE:
+        law = f"resources.gpu: must be 0 or at least {LEAST_SHARE}"
+        report.add(("resources", "gpu"), f"{law}, but gpu = {section['gpu']:g}")
     return Resources(**section)
 
 

@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from ray import tune
 
@@ -39,13 +40,19 @@ from s2s_search.schedulers import make_scheduler
 from s2s_search.space_warnings import space_warnings
 from s2s_search.spaces import Space
 from s2s_search.statuses import ENDS
-from s2s_search.table import ConfigError
+from s2s_search.table import ConfigError, shown
 from s2s_search.trainable import Train, trainable
 from s2s_search.tune_trials import HPARAMS, Trials
 
 RUNS = Path("runs")  # where a run folder is made that has no other place
 NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops them.\n"
 RAY_LOG = "ray.log"
+
+# Words in the names of a URL's keys whose values are secret.
+SECRETS = {
+    *("token", "secret", "password", "passwd", "passphrase", "pass", "pwd", "key", "keys", "apikey", "accesskey"),
+    *("secretkey", "credential", "credentials", "sig", "signature", "sas", "auth", "authorization", "bearer"),
+}
 
 
 @dataclass(frozen=True)
@@ -306,15 +313,33 @@ def _storage_problems(storage: str | None) -> list[str]:
         parts = urlsplit(storage)
     except ValueError as error:
         return [f"--storage {storage}: is no URL: {error}"]
-    if "@" in parts.netloc or "secret" in parts.query.lower() or "key" in parts.query.lower():
+    if "://" in storage and (secrets := _secrets(parts)):
         law = "must hold no password or key, for it is written down; give them by the environment"
-        return [f"--storage {parts.scheme}://...: {law}"]
+        return [f"--storage {parts.scheme}://...: {law}; it has {' and '.join(secrets)}"]
     try:
         files, path = file_system(storage)
         files.create_dir(path, recursive=True)
     except Exception as error:  # PyArrow's, and those of the clouds
         return [f"--storage {storage}: cannot be used: {str(error).splitlines()[0]}"]
     return []
+
+
+def _secrets(parts: SplitResult) -> list[str]:
+    """What in a URL looks like a secret, without it: a password, the key of an S3 store, keys named so in its query.
+
+    A name alone is none: hdfs://user@host, gs://anonymous@bucket and abfss://files@account are how these are written.
+    """
+    found = []
+    if parts.password is not None:
+        found.append("a password")
+    elif parts.username is not None and parts.scheme in ("s3", "http", "https"):
+        found.append("an access key")
+    for text in (parts.query, parts.fragment):
+        for name, _ in parse_qsl(text.replace(";", "&"), keep_blank_values=True):
+            words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)  # secret_key, X-Amz-Signature, accountKey
+            if any(word.lower() in SECRETS for word in words):
+                found.append(f"the key {shown(name)}")
+    return found
 
 
 @contextlib.contextmanager

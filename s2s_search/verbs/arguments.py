@@ -2,22 +2,22 @@
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from s2s_search.events import trial_number
-from s2s_search.hparams import parse_hparams
+from s2s_search.hparams import convert, parse_hparams
 from s2s_search.input_warning import InputWarning
 from s2s_search.space_files import parse_corpus
-from s2s_search.table import ConfigError, shown
+from s2s_search.table import FLOAT, REQUIRED, Argument, ConfigError, shown
 from s2s_search.text_files import place_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST = 2**32 - 1  # also the largest seed
+POSITIVE = Argument("", FLOAT, REQUIRED, above=0)
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]  # name, function, help
 
 
@@ -65,7 +65,9 @@ class counted:
         self.minimum = minimum
 
     def __call__(self, text: str) -> int:
-        is_short = text.isdecimal() and len(text) <= len(str(LARGEST))  # Python reads no number of thousands of digits
+        is_short = (
+            text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST))
+        )  # Python reads no number of thousands of digits
         if not is_short or not self.minimum <= int(text) <= LARGEST:
             law = f"must be a whole number of at least {self.minimum} and at most {LARGEST}"
             raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
@@ -84,12 +86,17 @@ def trial(text: str) -> int:
 def positive(text: str) -> float:
     """An argument that is a number above zero."""
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text!r}")
-    return value
+        return float(str(convert(POSITIVE, text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def listed(text: str) -> list[str]:
+    """An argument that is names with commas between them; of empty text none."""
+    names = [name.strip() for name in text.split(",")] if text.strip() else []
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, but got {shown(text)}")
+    return list(dict.fromkeys(names))
 
 
 def print_warnings(warnings: Iterable[InputWarning], where: object) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2s_search.spaces import load_space
-from s2s_search.table import ConfigError, command, nearest
+from s2s_search.table import ConfigError, command, nearest, shown
 from s2s_search.verbs.arguments import (
     AddVerb,
     add_cluster_argument,
     add_corpus_argument,
     add_draw_arguments,
     counted,
+    listed,
     moved_corpus,
     overrides,
     positive,
@@ -56,6 +57,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
         "--status",
+        type=listed,
         default="failed",
         metavar="S",
         help="which: failed (default), out_of_memory, lost, or several with commas",
@@ -79,7 +81,7 @@ def add_log_argument(parser: argparse.ArgumentParser, goes_on: bool = False) -> 
     help = "tell tensorboard, mlflow or wandb, or several with commas, of all trials"
     parser.add_argument(
         "--log",
-        type=lambda text: [name for name in text.split(",") if name],
+        type=listed,
         default=None if goes_on else [],
         metavar="TOOLS",
         help=f"{help} (default: those that heard so far)" if goes_on else help,
@@ -135,16 +137,18 @@ def resume(args: argparse.Namespace) -> int:
 def retry(args: argparse.Namespace) -> int:
     from s2s_search.failures import FAILURES
 
-    wanted = [status for status in args.status.split(",") if status]
-    if unknown := [status for status in wanted if status not in FAILURES]:
-        hint = nearest(unknown[0], FAILURES)
-        raise ConfigError(f"must be among {', '.join(FAILURES)}, but got {unknown[0]!r}{hint}", "--status")
+    law, unknown = f"must be among {', '.join(FAILURES)}", [name for name in args.status if name not in FAILURES]
+    if unknown:
+        problems = [f"{law}, but got {shown(name)}{nearest(name, FAILURES)}" for name in unknown]
+        raise ConfigError(problems, "--status")
+    if not args.status:
+        raise ConfigError(f"{law}, but got none", "--status")
     from s2s_search.display.progress import Progress
     from s2s_search.tuning import resume_search
 
     outcome = resume_search(
         args.folder,
-        again=wanted,
+        again=args.status,
         address=args.address,
         progress=Progress(),
         say=print,

@@ -51,6 +51,7 @@ def show_results(args: argparse.Namespace) -> int:
     from s2s_search import results
     from s2s_search.events import first_event, holder_elsewhere
     from s2s_search.history import is_far, place_of
+    from s2s_search.run_tables import for_csv
 
     table = results.load(args.folder)
     for problem in table.damaged:
@@ -86,7 +87,7 @@ def show_results(args: argparse.Namespace) -> int:
         return 0
     ranked = table.best(args.top, args.sort)
     if args.csv:
-        print(ranked.to_csv(index=False), end="")
+        print(for_csv(ranked).to_csv(index=False), end="")
     else:
         print_rows(ranked)
     return 0

@@ -1,5 +1,6 @@
 """The tables of a run folder, from logs written by hand."""
 
+import io
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from s2s_search import run_tables
+from s2s_search.cli import main
 from s2s_search.events import EventLog
 from s2s_search.ranking import print_ranking
 from s2s_search.results import load, load_many
@@ -245,6 +247,42 @@ def test_the_csv_reads_as_the_table(run: Run) -> None:
     trials = write_tables(run.folder).trials
     read = pd.read_csv(run.folder / "trials.csv", dtype=trials.dtypes.astype(str).to_dict())
     pd.testing.assert_frame_equal(read, trials)
+
+
+# Labels that pandas, R and others take for a missing value, some that need quotes in CSV, one in quotation marks.
+LABELS = ["None", "NA", "nan", "", "null", "N/A", "<NA>", "NaN", "#N/A", "n/a", "NULL", '"NA"', "a,b", '"', " NA", "é"]
+
+
+def test_any_reader_of_the_csv_tells_a_label_from_a_missing_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path)
+    for k, label in enumerate(LABELS):
+        run.trial(k, bridge_spec=label)
+    run.trial(len(LABELS), bridge_spec=None)
+    run.trial(len(LABELS) + 1)
+    trials = write_tables(run.folder).trials
+    assert trials["bridge_spec"].tolist() == [*LABELS, pd.NA, pd.NA]
+    pd.testing.assert_frame_equal(load(run.folder).trials, trials)  # by Parquet
+    assert main(["results", str(tmp_path), "--csv"]) == 0
+    texts = [(run.folder / "trials.csv").read_text(), capsys.readouterr().out]
+    for text in texts:
+        read = pd.read_csv(io.StringIO(text)).sort_values("trial")["bridge_spec"]  # with its defaults
+        assert read.isna().tolist() == [False] * len(LABELS) + [True, True]
+        assert read.nunique() == len(LABELS)
+        back = [json.loads(label) if label[0] == '"' else label for label in read.dropna()]
+        assert back == LABELS
+        assert read.iloc[:4].tolist() == ['"None"', '"NA"', '"nan"', '""']
+        assert read.iloc[12] == "a,b"
+    assert main(["results", str(tmp_path), "--json"]) == 0
+    rows = sorted(map(json.loads, capsys.readouterr().out.splitlines()), key=lambda row: str(row["trial"]))
+    assert [row["bridge_spec"] for row in rows] == [*LABELS, None, None]
+
+
+def test_what_pandas_takes_for_a_missing_value_is_known() -> None:
+    from pandas._libs.parsers import STR_NA_VALUES  # documented with read_csv, but with no public name
+
+    assert {text.casefold() for text in STR_NA_VALUES} == run_tables.MISSING
 
 
 def test_no_temporary_file_stays(run: Run) -> None:

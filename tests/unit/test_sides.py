@@ -223,7 +223,7 @@ def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEEDS)
     assert problems([run], "7", f"{SCORE}=dott") == [
         f"{run}: there is no trial-00007; there are trial-00000 to trial-00005",
-        f"{SCORE}=dott: no trial has that value; did you mean 'dot'?",
+        f"'{SCORE}=dott': no trial has that value; did you mean 'dot'?",
     ]
     law = "names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
     assert problems([run], "attention.score_tpye=dot", "best") == [
@@ -233,11 +233,11 @@ def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
     values = "no trial has that value; known: "
     assert problems([run], "optimizer.learning_rate", "train.max_steps=999") == [
         "'optimizer.learning_rate' has no value: write KEY=VALUE, such as optimizer.learning_rate=0.001",
-        f"train.max_steps=999: {values}20",
+        f"'train.max_steps=999': {values}20",
     ]
     assert problems([run], "optimizer.lr_decay_type", f"{SCORE}=?") == [
         "'optimizer.lr_decay_type' has no value: write KEY=VALUE, such as optimizer.lr_decay_type=",
-        f"{SCORE}=?: {values}bahdanau, dot",
+        f"'{SCORE}=?': {values}bahdanau, dot",
     ]
     assert problems([run], "0", "2") == ["0 and 2 both name trial-00000, trial-00002, trial-00004"]
 

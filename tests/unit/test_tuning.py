@@ -192,6 +192,48 @@ def test_a_storage_that_is_no_place_is_refused(tmp_path: Path, storage: str, law
         run_search(space, out=tmp_path / "run", storage=storage)
 
 
+SECRET = [
+    "s3://AKIA:SECRET@bucket/x",
+    "s3://SECRET@bucket/x",
+    "hdfs://me:SECRET@host/x",
+    "s3://bucket/x?secret_key=SECRET",
+    "s3://bucket/x?region=a&token=SECRET",
+    "s3://bucket/x?sessionToken=SECRET",
+    "https://host/x?X-Amz-Signature=SECRET",
+    "https://host/x?sv=1&sig=SECRET",
+    "s3://bucket/x?tok%65n=SECRET",
+    "s3://bucket/x?AWSAccessKeyId=SECRET",
+    "s3://bucket/x?a=b;password=SECRET&x=y",
+    "abfss://files@account.dfs.core.windows.net/x?account-key=SECRET",
+    "s3://bucket/x#apikey=SECRET",
+    "s3://bucket/x?PASSWD=SECRET",
+]
+PLAIN = [
+    "s3://bucket/runs?endpoint_override=store.turkey.example:9000&scheme=https",
+    "s3://keys-and-secrets/token?region=key",
+    "s3://bucket/x?monkey=1&keyspace=2&passenger=3&signal=4&tokenizer=5",
+    "gs://anonymous@bucket/x",
+    "hdfs://me@host:8020/x",
+    "abfss://files@account.dfs.core.windows.net/x",
+    "/data/a?token=b@c",
+]
+
+
+@pytest.mark.parametrize("storage", SECRET + PLAIN)
+def test_a_secret_in_a_url_of_storage_is_refused_and_not_said(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def file_system(place: str) -> Any:
+        used.append(place)
+        return SimpleNamespace(create_dir=lambda *_, **__: None), "x"
+
+    monkeypatch.setattr(tuning, "file_system", file_system)
+    problems = tuning._storage_problems(storage)
+    assert [*map(bool, (problems, used))] == ([True, False] if storage in SECRET else [False, True])
+    assert "SECRET" not in "".join(problems)
+    assert all("must hold no password or key" in problem for problem in problems)
+
+
 def test_a_storage_path_is_the_same_from_everywhere(
     tmp_path: Path, resumed: list[Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
