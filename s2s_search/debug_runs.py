@@ -10,6 +10,7 @@ from s2s_search.table import ConfigError, unreadable
 
 CONFIG, DEBUG_REPORTS, SPACE = "config.json", "reports.jsonl", "space.yaml"
 TRIAL = trial_name(0)
+STATUSES = ("running", "finished", "diverged")  # of a report
 
 
 def is_debug_run(folder: Path) -> bool:
@@ -63,12 +64,12 @@ def _config(path: Path) -> Row:
 
 
 def _report(line: bytes) -> Row | None:
-    """Returns a report as the event that a search logs, numbers that are not finite as null; None of another line."""
+    """Returns a report as the event that a search logs, without numbers that are not finite; None of another line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not isinstance(row.get("status"), str):
+    if not isinstance(row, dict) or row.get("status") not in STATUSES:
         return None
     if not all(_is_number(row.get(key)) for key in ("step", "seconds")):
         return None

@@ -207,4 +207,7 @@ def _beside(folder: Path, history: History) -> Results | None:
             found.append(log.parent)
     if not found:
         return None
-    return load(found[0]) if len(found) == 1 else load_many(found)
+    try:
+        return load(found[0]) if len(found) == 1 else load_many(found)
+    except ConfigError:  # a damaged neighbour is no problem of this run
+        return None

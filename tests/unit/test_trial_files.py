@@ -140,7 +140,7 @@ def test_a_debug_run_of_before_and_one_that_is_damaged(tmp_path: Path, capsys: p
         json.dumps(good[0]),
         "{",
         "[]",
-        '{"step": "x", "status": "running", "seconds": 1}',
+        '{"step": 1, "status": "\\u001b[31m", "seconds": 1}',
         json.dumps(good[1]),
         '{"st',
     ]
