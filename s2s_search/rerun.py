@@ -48,14 +48,14 @@ class Manifest:
     def changes(self, corpus: Corpus) -> list[str]:
         """What is not as it was when the search began, as far as it was written down: a line each."""
         fingerprints = ({"corpus": self.fingerprint}, {"corpus": corpus.fingerprint})
-        now: dict[str, Any] = software() | {"threads": self.space.resources.threads}
+        gpu = self.space.resources.gpu
+        now: dict[str, Any] = software(gpu) | {"threads": self.space.resources.threads}
         found = [*_apart(self.logged.flat(), self.hparams.flat(), "in the log", "in config.json")]
         found += _apart(*fingerprints)
         if not self.environment:
             return [*found, f"{ENVIRONMENT} cannot be read: what it ran with is not known"]
-        found += _apart(
-            {key: self.environment[key] for key in now if key in self.environment and key != "versions"}, now
-        )
+        then = {"device": "a GPU", **self.environment} if gpu else self.environment
+        found += _apart({key: then[key] for key in now if key in then and key != "versions"}, now)
         versions = self.environment.get("versions")
         found += _apart(versions if isinstance(versions, dict) else {}, now["versions"])
         commit = self.environment.get("commit")

@@ -22,7 +22,7 @@ FEWEST_FOR_MEDIAN = 4  # a trial and three others
 
 def space_warnings(space: Space, corpus: Corpus | None, trials: Sequence[Flat]) -> list[InputWarning]:
     """Returns the warnings of a search, each with its line in the space's file; without a corpus, none of its text."""
-    found = [*budgets(space), *comparisons(space, trials)]
+    found = [*budgets(space), *comparisons(space, trials), *idle_gpus(space)]
     if corpus is not None:
         found += [*corpus.warnings, *cut_sequences(corpus, trials), *short_references(space, corpus)]
     return sorted((replace(warning, at=space.line(warning.place)) for warning in found), key=lambda found: found.at)
@@ -83,6 +83,14 @@ def budgets(space: Space) -> Iterator[InputWarning]:
         )
         values = {"train.max_steps": longest, "scheduler.max_steps": steps}
         yield InputWarning(("parameters", "train.max_steps"), sentence, values, "give one of the two, or the same")
+
+
+def idle_gpus(space: Space) -> Iterator[InputWarning]:
+    """More than one GPU for a trial, which trains on one."""
+    gpus = space.resources.gpu
+    if gpus > 1:
+        sentence = f"a trial trains on one GPU, so that {gpus - 1:g} of its {gpus:g} stay idle"
+        yield InputWarning(("resources", "gpu"), sentence, {"gpu": gpus}, "resources.gpu: 1")
 
 
 def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from s2s_search.corpus import load_corpus
 from s2s_search.events import EventLog
-from s2s_search.recorder import software
+from s2s_search.recorder import graphics, software
 from s2s_search.rerun import Metrics, check, load_manifest
 from s2s_search.table import ConfigError
 
@@ -89,6 +90,43 @@ def test_nothing_has_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("s2s_search.recorder._commit", lambda: "abc-dirty")
     environment(run, commit="abc-dirty")
     assert changes(run) == ["commit: it had changes then and has some now, which nobody wrote down"]
+
+
+GPU = {"device": "NVIDIA H200", "cuda": "12.8", "driver": "570.86.15", "tf32": False}
+GONE = [f"cuda: 12.8 then, {torch.version.cuda} now", "driver: 570.86.15 then, None now"]
+
+
+@pytest.mark.parametrize(
+    "then, found",
+    [
+        (GPU, ["device: NVIDIA H200 then, no GPU now", *GONE]),
+        (GPU | {"tf32": True}, ["device: NVIDIA H200 then, no GPU now", *GONE, "tf32: True then, False now"]),
+        ({}, ["device: a GPU then, no GPU now"]),  # written by an older version
+    ],
+)
+def test_a_trial_of_a_gpu_on_a_machine_without_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch, then: dict[str, object], found: list[str]
+) -> None:
+    monkeypatch.setattr("s2s_search.recorder._commit", lambda: "abc")
+    monkeypatch.setattr("s2s_search.recorder.NVIDIA", run / "nothing")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    (run / "space.yaml").write_text(SPACE + "resources: {gpu: 0.5}\n")
+    environment(run, **then)
+    assert changes(run) == found
+
+
+def test_the_gpus_of_a_machine_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s2s_search.recorder.NVIDIA", run)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert graphics()["device"] == "a GPU without a name"
+    (run / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n")
+    for bus in ("0000:18:00.0", "0000:3b:00.0"):
+        (run / "gpus" / bus).mkdir(parents=True)
+        (run / "gpus" / bus / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 412\n")
+    assert graphics() == {"device": "NVIDIA H200", "cuda": torch.version.cuda, "driver": "570.86.15", "tf32": False}
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert graphics()["tf32"] is True
+    assert "device" not in software()
 
 
 def test_what_has_changed_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,13 @@ def decisions(space: Space) -> int:
     return count
 
 
+@pytest.mark.parametrize("gpu, idle", [(0, 0), (0.25, 0), (1, 0), (2, 1), (8, 7)])
+def test_gpus_that_a_trial_does_not_use(load: Any, gpu: float, idle: int) -> None:
+    sentences = [sentence for sentence in found(load(resources={"gpu": gpu})) if "GPU" in sentence]
+    assert len(sentences) == (idle > 0)
+    assert all(f"{idle} of its {gpu} stay idle" in sentence for sentence in sentences)
+
+
 SCHEDULES = [  # eval_every_steps, max_steps, grace_steps
     *((100, 90, 10), (100, 100, 10), (10, 90, 10), (50, 90, 50), (50, 90, 51)),
     *((30, 61, 60), (30, 60, 60), (7, 8, 8)),

@@ -368,6 +368,14 @@ class TestTrials:
 
 
 class TestSections:
+    @pytest.mark.parametrize(
+        "asked, counted",
+        [("0.25", 0.25), ("0.29", 0.29), ("0.015625", 0.0156), ("0.66667", 0.6666), ("0.0001", 0.0001), ("3", 3.0)],
+    )
+    def test_shares_are_rounded_down_to_those_that_ray_counts(self, load, asked, counted):
+        resources = load("embedding.dim: 4", resources=f"{{cpu: {asked}, gpu: {asked}}}").resources
+        assert (resources.cpu, resources.gpu) == (counted, counted)
+
     def test_defaults(self, load):
         space = load("model: BasicSeq2Seq")
         assert (space.metric.name, space.metric.goal) == ("dev.loss", "minimize")
