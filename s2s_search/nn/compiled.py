@@ -5,7 +5,6 @@ on the same buffers, and those of greedy decoding.
 """
 
 import ctypes
-import math
 from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -35,6 +34,7 @@ class Arguments(ctypes.Structure):
     TENSORS holds the shape of each tensor, in the structure's numbers and in those of `sizes`.
     """
 
+    __slots__ = ("tensors",)  # and no others: an attribute that is no field raises
     NUMBERS: ClassVar[Sequence[str]] = ()
     TENSORS: ClassVar[Shapes] = {}
 
@@ -45,18 +45,15 @@ class Arguments(ctypes.Structure):
             TypeError: the structure has no number, or no tensor, of a name.
         """
         self.tensors: dict[str, Tensor] = {}
+        numbers: dict[str, int] = {}
         for name, value in values.items():
-            if name not in (self.TENSORS if isinstance(value, Tensor) else self.NUMBERS) and value is not None:
-                raise TypeError(f"{type(self).__name__} has no {type(value).__name__} {name!r}")
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and name in self.TENSORS:
                 self.tensors[name] = value
-            elif value is not None:
-                setattr(self, name, value)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "tensors" and name not in self.NUMBERS and name not in self.TENSORS:
-            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
-        super().__setattr__(name, value)
+            elif isinstance(value, int) and name in self.NUMBERS:
+                numbers[name] = value
+            elif value is not None or not hasattr(self, name):
+                raise TypeError(f"{type(self).__name__} has no {type(value).__name__} {name!r}")
+        super().__init__(**numbers)
 
     def sizes(self) -> dict[str, int]:
         """The sizes of tensors that are no numbers of the structure."""
@@ -66,31 +63,28 @@ class Arguments(ctypes.Structure):
         """Sets the addresses of the tensors, for a loop of `time` steps on numbers of `dtype`.
 
         Raises:
-            ValueError: a tensor does not lie as the loop reads it.
+            ValueError: a tensor does not lie one number after the other on the CPU, or has another type or size.
         """
         sizes = {name: getattr(self, name) for name in self.NUMBERS}
         sizes |= {"time": time, "states": time + 1, **self.sizes()}
+        addresses: dict[str, int] = {}
         for name, tensor in self.tensors.items():
-            shape = [sizes[size] for size in self.TENSORS[name]]
-            setattr(self, name, address(tensor, torch.int64 if name in INDICES else dtype, shape, name))
-
-
-def address(tensor: Tensor, dtype: torch.dtype, shape: Sequence[int], name: str) -> int:
-    """Returns where the numbers of a tensor begin.
-
-    Raises:
-        ValueError: they do not lie one after the other on the CPU, or have another type or number than expected.
-    """
-    right = tensor.dtype == dtype and tensor.is_cpu and tensor.is_contiguous() and tensor.numel() == math.prod(shape)
-    if not right:
-        found = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}, strides {list(tensor.stride())}"
-        raise ValueError(f"{name} must be contiguous {dtype} {list(shape)} on cpu, but is {found}")
-    return tensor.data_ptr()
+            count, expected = 1, torch.int64 if name in INDICES else dtype
+            for size in self.TENSORS[name]:
+                count *= sizes[size]
+            lies_well = tensor.is_contiguous() and tensor.is_cpu
+            if not lies_well or tensor.dtype != expected or tensor.numel() != count:
+                shape = [sizes[size] for size in self.TENSORS[name]]
+                found = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}, strides {list(tensor.stride())}"
+                raise ValueError(f"{name} must be contiguous {expected} {shape} on cpu, but is {found}")
+            addresses[name] = tensor.data_ptr()
+        super().__init__(**addresses)
 
 
 class Blas(Arguments):
     """torch's matrix product and its threads."""
 
+    __slots__ = ()
     NUMBERS = ("gemm", "threads")
     _fields_ = fields(NUMBERS, {})
 
@@ -98,11 +92,13 @@ class Blas(Arguments):
 class Product(Arguments):
     """Matrices of any steps, which `multiply` checks."""
 
+    __slots__ = ()
     NUMBERS = ("n", "k", "m", "a_row", "a_column", "b_row", "b_column", "start_row", "c_row", "a", "b", "start", "c")
     _fields_ = fields(NUMBERS, {})
 
 
 class Cell(Arguments):
+    __slots__ = ()
     NUMBERS = ("gru", "batch", "units", "below_units", "before", "after", "gate_rows", "inside_rows")
     TENSORS = shapes(
         lengths="batch",
@@ -130,12 +126,14 @@ class Cell(Arguments):
 
 
 class Dropout(Arguments):
+    __slots__ = ()
     NUMBERS = ("batch", "units")
     TENSORS = shapes(**dict.fromkeys(("mask", "below", "output", "d_output", "d_below"), "time batch units"))
     _fields_ = fields(NUMBERS, TENSORS)
 
 
 class Attention(Arguments):
+    __slots__ = ()
     NUMBERS = ("additive", "batch", "positions", "query_units", "memory_units", "units", "hidden_rows")
     TENSORS = shapes(
         query="time batch query_units",
@@ -161,6 +159,7 @@ class Attention(Arguments):
 
 
 class Prediction(Arguments):
+    __slots__ = ()
     NUMBERS = ("batch", "time", "output_units", "memory_units", "vocabulary", "end")
     TENSORS = shapes(
         ids="batch",

@@ -125,7 +125,9 @@ def test_a_misspelt_field_is_refused(structure: type[compiled.Arguments]) -> Non
         structure(wieghts=torch.zeros(2))
     with pytest.raises(TypeError, match=f"has no Tensor '{structure._fields_[0][0]}'"):
         structure(**{structure._fields_[0][0]: torch.zeros(2)})  # a number, not a tensor
-    with pytest.raises(AttributeError, match="has no field 'lenghts'"):
+    with pytest.raises(TypeError, match="has no NoneType 'lenghts'"):
+        structure(lenghts=None)
+    with pytest.raises(AttributeError, match="no attribute 'lenghts'"):
         structure().lenghts = 3
 
 

@@ -529,7 +529,7 @@ class TestProblems:
             ({"scheduler": "{reduction_factor: 1}"}, "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got '1'"),
             ({"scheduler": "{reduction_factor: 1.00001}"}, "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got '1.00001'"),
             ({"search": "{method: tpe}", "objectives": "\n" + "  - sceonds\n" * 10_000}, "lines 4, 5, 6, 7, 8 and 9,995 more: objectives: unknown name 'sceonds'; did you mean 'seconds'?"),
-            ({"resources": "{cpu: 0}"}, "line 3: resources.cpu: must be a number above 0, but got '0'"),
+            ({"resources": "{cpu: 0}"}, "line 3: resources.cpu: must be a number at least 0.0001, but got '0'"),
             ({"resources": "{gpu: 1.5}"}, "line 3: resources.gpu: must be whole above 1, but gpu = 1.5"),
             ({"corpus": "{name: cmudct}"}, "line 3: corpus.name: unknown corpus 'cmudct'; did you mean 'cmudict'?"),
             ({"sarch": "{}"}, "line 3: unknown section 'sarch'; did you mean 'search'?"),
