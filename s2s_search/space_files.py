@@ -70,6 +70,9 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("disk_gb", FLOAT, None, above=0),
     ),
 }
+BEFORE = {  # wider laws of earlier versions, for the run folders that they wrote
+    "scheduler": (Argument("reduction_factor", FLOAT, 3.0, above=1),),
+}
 PARTS = ("model", "corpus", *SECTIONS, "objectives", "parameters")
 LINE_BREAK = re.compile("\r\n|\r|\n")  # as editors count; to YAML U+0085, U+2028 and U+2029 break lines too
 CORPUS_FILES = ("train", "dev", "test", "source_vocab", "target_vocab")  # of a corpus section
@@ -254,9 +257,14 @@ def read_models(parts: Mapping[str, object], report: Report) -> tuple[str, ...]:
     return tuple(dict.fromkeys(models)) or MODELS
 
 
-def read_section(name: str, parts: Mapping[str, object], report: Report) -> dict[str, Any]:
-    """Returns the section's values in their kinds, defaults where it has none; all defaults when it has a problem."""
+def read_section(name: str, parts: Mapping[str, object], report: Report, is_past: bool = False) -> dict[str, Any]:
+    """Returns the section's values in their kinds, defaults where it has none; all defaults when it has a problem.
+
+    With `is_past` the section is of a search that has begun, perhaps under an earlier version.
+    """
     arguments, before = {argument.name: argument for argument in SECTIONS[name]}, len(report.problems)
+    if is_past:
+        arguments |= {argument.name: argument for argument in BEFORE.get(name, ())}
     defaults = {key: argument.default for key, argument in arguments.items()}
     values = dict(defaults)
     for key, given in mapping(parts.get(name, {}), (name,), report).items():

@@ -382,14 +382,16 @@ def _grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
 def load_space(path: str | Path, folder: str | Path | None = None, files: bool = True) -> Space:
     """Returns the space that a YAML file describes. Raises ConfigError with all its problems and their lines.
 
-    The paths of its corpus start from `folder`, without one from the file's own. With `files` False nobody looks
-    whether the files of the corpus are there.
+    The paths of its corpus start from `folder`, without one from the file's own. With `files` False the file is of a
+    run folder: the files of the corpus need not be there, and what earlier versions accepted is accepted.
     """
     path, report = Path(path), Report(str(path))
     text, parts = read_parts(path, report)
     home = Path(folder or path.absolute().parent)
     models, corpus = read_models(parts, report), read_corpus(parts, home, report, files)
-    metric, search, scheduler, resources, checkpoints = (read_section(name, parts, report) for name in SECTIONS)
+    metric, search, scheduler, resources, checkpoints = (
+        read_section(name, parts, report, is_past=not files) for name in SECTIONS
+    )
     before = len(report.problems)
     dimensions = read_dimensions(parts, models, report)
     are_whole = len(report.problems) == before

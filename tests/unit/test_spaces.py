@@ -674,6 +674,18 @@ class TestLines:
     def test_what_is_open_at_the_end_names_no_line_behind_it(self, tmp_path, text):
         assert problem_of(tmp_path, text).startswith(f"line {len(text.splitlines())}: broken YAML")
 
+    def test_a_run_folder_of_an_earlier_version_is_read(self, tmp_path):
+        """Which accepted every reduction_factor above 1."""
+        path = tmp_path / "space.yaml"
+        text = "model: BasicSeq2Seq\nscheduler: {{reduction_factor: {}}}\n"
+        path.write_text(text.format(1.05))
+        assert load_space(path, files=False).scheduler.reduction_factor == 1.05
+        with pytest.raises(ConfigError, match=r"must be a number at least 1\.1, but got '1\.05'"):
+            load_space(path)
+        path.write_text(text.format(1))
+        with pytest.raises(ConfigError, match="must be a number above 1, but got '1'"):
+            load_space(path, files=False)
+
     def test_a_byte_that_is_not_utf_8(self, tmp_path):
         path = tmp_path / "space.yaml"
         path.write_bytes(b"model: A\r\r\n\nparameters: \xff\n")
