@@ -327,7 +327,7 @@ def _corpus(name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimi
 
 # Kept between runs (cache.py)
 
-FORMAT = 3  # of what is kept: another number when the same files are to give other arrays or warnings
+FORMAT = 4  # of what is kept: another number when the same files are to give other arrays or warnings
 
 
 def _key(spec: Mapping[str, Any]) -> str | None:

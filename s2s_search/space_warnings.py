@@ -24,26 +24,37 @@ def space_warnings(space: Space, corpus: Corpus | None, trials: Sequence[Flat]) 
     """Returns the warnings of a search, each with its line in the space's file; without a corpus, none of its text."""
     found = [*budgets(space), *comparisons(space, trials), *idle_gpus(space)]
     if corpus is not None:
-        found += [*corpus.warnings, *cut_sequences(corpus, trials), *short_references(space, corpus)]
+        found += [*corpus.warnings, *cut_sequences(corpus, space.corpus, trials), *short_references(space, corpus)]
     return sorted((replace(warning, at=space.line(warning.place)) for warning in found), key=lambda found: found.at)
 
 
-def trial_warnings(corpus: Corpus, config: Mapping[str, object], space: Space | None) -> list[InputWarning]:
+def trial_warnings(
+    corpus: Corpus, spec: Mapping[str, object], config: Mapping[str, object], space: Space | None
+) -> list[InputWarning]:
     """Returns the warnings of one trial alone, of a space or of none."""
-    found = [*corpus.warnings, *cut_sequences(corpus, [config])]
+    found = [*corpus.warnings, *cut_sequences(corpus, spec, [config])]
     return found if space is None else [replace(warning, at=space.line(warning.place)) for warning in found]
 
 
-def cut_sequences(corpus: Corpus, trials: Sequence[Mapping[str, object]]) -> Iterator[InputWarning]:
-    """The share of training sequences that max_seq_len cuts; where it is searched, under its smallest value."""
+def cut_sequences(
+    corpus: Corpus, spec: Mapping[str, object], trials: Sequence[Mapping[str, object]]
+) -> Iterator[InputWarning]:
+    """The share of training sequences that max_seq_len cuts; where it is searched, under its smallest value.
+
+    Not of a toy task whose lengths are the default, under the default of max_seq_len: there the longest lose their end,
+    but nobody chose that.
+    """
     import numpy as np
 
+    is_toy_as_it_is = "name" in spec and "max_length" not in spec
     sides = {"source": corpus.train.source_offsets, "target": corpus.train.target_offsets}
     for specials, (side, offsets) in enumerate(sides.items(), start=1):  # END, and before a target START
         key = f"{side}.max_seq_len"
         limit = min(int(str(trial.get(key, TABLE[key].default))) for trial in trials)
         lengths = np.diff(offsets) + specials
         cut, total, longest = int((lengths > limit).sum()), len(lengths), int(lengths.max())
+        if is_toy_as_it_is and limit == TABLE[key].default:
+            continue
         if noticed(cut, total):
             sentence = (
                 f"{limit} cuts {cut:,} of {total:,} {side}s of train ({percent(cut, total)}), which lose their ends"

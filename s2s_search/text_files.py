@@ -8,8 +8,11 @@ from pathlib import Path
 
 from s2s_search.table import ConfigError, unreadable
 
+GZIP = b"\x1f\x8b"  # how a compressed file begins
 BYTES_AT_ONCE = 65_536  # the capacity of a pipe
 LONGEST_LINE = 1 << 20  # bytes of a line that comes through a pipe
+FROM_UTF16 = "is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"
+AS_TSV = 'pandas writes plain TSV with to_csv(..., sep="\\t", header=False, index=False, quoting=csv.QUOTE_NONE)'
 CONVERT_CR = "lines must end in LF or CRLF; tr '\\r' '\\n' converts those that end in CR alone"
 
 
@@ -69,8 +72,19 @@ def read_lines(path: str | Path) -> list[str]:
         lines = data.decode().replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}: line {line}: byte 0x{data[error.start]:02x} is not valid UTF-8") from None
+        raise ConfigError(f"{path}: line {line}: {not_utf8(data, error.start)}") from None
     return lines if lines[-1] else lines[:-1]
+
+
+def not_utf8(data: bytes, at: int) -> str:
+    """Returns a sentence about the byte at a place of some text, with what the text may be."""
+    if data.startswith(GZIP):
+        hint = "is it compressed? gunzip unpacks it"
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:BYTES_AT_ONCE]:
+        hint = FROM_UTF16
+    else:
+        hint = "is it Windows-1252? iconv -f WINDOWS-1252 -t UTF-8 converts it"
+    return f"byte 0x{data[at]:02x} is not valid UTF-8; {hint}"
 
 
 def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list[str]]:
@@ -100,7 +114,7 @@ def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list
             try:
                 ready.append(line.decode())
             except UnicodeDecodeError as error:
-                problem = f"byte 0x{line[error.start]:02x} is not valid UTF-8"
+                problem = not_utf8(line, error.start)
                 break
         if not problem and len(begun) > LONGEST_LINE:
             number += 1
@@ -143,12 +157,13 @@ def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
     if bad:
         law = "must be a source, one tab and a target, but the tabs number"
         has_commas = all("," in lines[n - 1] or ";" in lines[n - 1] for n, _ in bad) and len(bad) == len(tabs)
-        commas = "; is it CSV? write it with tabs: to_csv(..., sep='\\t', header=False, index=False)"
+        commas = f"; is it CSV? {AS_TSV}"
         hints = {0: commas if has_commas else ""}
         columns = "; a file of more columns needs two of them, as cut -f1,2 gives"
-        if any("\r" in line for line in lines):
-            hints = dict.fromkeys(hints, f"; {CONVERT_CR}")
-            columns = hints[0]
+        for character, hint in (("\r", CONVERT_CR), ("\0", FROM_UTF16)):
+            if any(character in line for line in lines):
+                columns = f"; {hint}"
+                hints = {0: columns}
         problems = [(n, f"{law} {count}{hints.get(count, columns)}") for n, count in bad]
         raise ConfigError(shortened(problems, path))
     return [(source, target) for source, _, target in (line.partition("\t") for line in lines if line.strip())]

@@ -6,12 +6,14 @@ is loaded (corpus.py), because an encoded corpus is kept by its content.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Literal
 
 from s2s_search.input_warning import InputWarning, noticed, percent
 from s2s_search.table import shown
-from s2s_search.text_files import CONVERT_CR, tokenize
+from s2s_search.text_files import AS_TSV, CONVERT_CR, FROM_UTF16, tokenize
 from s2s_search.vocabulary import SPECIALS, Vocabulary
 
 Lines = Sequence[str]
@@ -21,18 +23,22 @@ SIDES = ("source", "target")
 ODD_CHARACTERS = {
     "\ufeff": ("a byte order mark", "files that were joined keep theirs: remove U+FEFF inside the file"),
     "\r": ("a carriage return that ends no line", CONVERT_CR),
-    "\0": ("a null character", "is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"),
+    "\0": ("a null character", FROM_UTF16),
     "\ufffd": ("a replacement character (U+FFFD)", "an earlier conversion lost what stood there"),
     "\t": ("a tab inside a token", "is it TSV? name one file alone, or give {side}_delimiter"),
 }
 HEADERS = (
     *("source", "target", "src", "tgt", "trg", "input", "output", "text", "label", "sentence", "translation"),
-    *("word", "words", "phones", "phonemes", "pronunciation", "question", "answer"),
+    *("word", "words", "grapheme", "graphemes", "spelling", "phone", "phones", "phoneme", "phonemes", "ipa"),
+    *("pronunciation", "question", "answer", "original", "corrected", "summary"),
 )
-AS_TSV = 'pandas writes plain TSV with to_csv(..., sep="\\t", header=False, index=False, quoting=csv.QUOTE_NONE)'
 MANY_SPACES = 0.3  # of all characters; in English text they are a fifth at most
 NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-CASES = {"lower case": str.lower, "upper case": str.upper}
+CHANGES: dict[str, Callable[[str], str]] = {
+    "lower case": str.lower,
+    "upper case": str.upper,
+    "Unicode's form NFKC, with plain spaces and widths,": partial(unicodedata.normalize, "NFKC"),
+}
 
 
 def text_warnings(
@@ -44,15 +50,20 @@ def text_warnings(
     """Yields the warnings of a corpus: of the lines of its files, vocabularies too, and of the pairs of each part."""
     for part, files in lines.items():
         yield from odd_characters(part, files, delimiters)
-    yield from headers(pairs)
+        yield from equal_files(part, files)
+    found = list(headers(pairs))
+    yield from found
+    begun = {warning.place[1] for warning in found}
+    pairs = {part: rows[1:] if part in begun else rows for part, rows in pairs.items()}  # a header is said once
     for part, rows in pairs.items():
         for k in range(2):
+            yield from blank_cells(part, k, [row[k] for row in rows])
             yield from quoted_cells(part, k, [row[k] for row in rows])
     for k in range(2):
         yield from spaces_as_tokens(k, [row[k] for row in pairs["train"]], delimiters[k])
         for part in [part for part in pairs if part != "train"]:
             yield from unknown_tokens(part, k, [row[k] for row in pairs[part]], vocabs[k], delimiters[k])
-    yield from shared_sources(pairs)
+    yield from shared_sources(pairs, delimiters[0])
 
 
 def odd_characters(part: str, files: Sequence[Lines], delimiters: tuple[str, str]) -> Iterator[InputWarning]:
@@ -78,6 +89,23 @@ def headers(pairs: Mapping[str, Pairs]) -> Iterator[InputWarning]:
         if is_repeated or all(cell in HEADERS for cell in cells):
             sentence = f"the first example looks like a header: {shown(rows[0][0])} and {shown(rows[0][1])}"
             yield InputWarning(("corpus", part), sentence, {"header": list(rows[0])}, AS_TSV)
+
+
+def equal_files(part: str, files: Sequence[Lines]) -> Iterator[InputWarning]:
+    """A file that was named for both sides, or copied over the other one."""
+    if len(files) == 2 and files[0] == files[1]:
+        sentence = f"the files of sources and targets are equal, in all {len(files[0]):,} lines"
+        yield InputWarning(("corpus", part), sentence, {"lines": len(files[0])}, "is one file named for both sides?")
+
+
+def blank_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
+    """Empty sequences on one side."""
+    blank = [cell for cell in cells if not cell.strip()]
+    if noticed(len(blank), len(cells)):
+        share = percent(len(blank), len(cells))
+        sentence = f"{len(blank):,} of {len(cells):,} {SIDES[k]}s are blank ({share})"
+        hint = "each is read as an empty sequence; leave such lines out"
+        yield InputWarning(("corpus", part), sentence, {"blank": len(blank), "of": len(cells)}, hint, side=k)
 
 
 def quoted_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
@@ -124,10 +152,10 @@ def unknown_tokens(part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter
             remedies.append((stay / total, hint))
     if not noticed(count, total) and not remedies:
         return
-    for case, change in CASES.items():
+    for name, change in CHANGES.items():
         stay = left([change(line) for line in affected])
         if stay <= count / 2:
-            remedies.append((stay / total, f"in {case} {stay:,} would be; write all files alike"))
+            remedies.append((stay / total, f"in {name} {stay:,} would be; write all files alike"))
     if delimiter and single >= 0.9 * len(lines):
         letters = set("".join(vocab.tokens))
         characters = "".join(lines)
@@ -139,7 +167,7 @@ def unknown_tokens(part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter
             remedies.append((share, hint + rest))
     most = ", ".join(shown_token(token) for token, _ in unknown.most_common(3))
     sentence = f"{count:,} of {total:,} {SIDES[k]} tokens are unknown ({percent(count, total)}), such as {most}"
-    hint = min(remedies)[1] if remedies else ""
+    hint = min(remedies, key=itemgetter(0))[1] if remedies else ""
     named = [name for name in SPECIALS if name in unknown]
     if named and not hint:
         hint = f"text cannot hold the name of a special token: {', '.join(named)}"
@@ -151,15 +179,20 @@ def shown_token(token: str) -> str:
     return f"U+{ord(token[0]):04X}" if len(token) == 1 and unicodedata.combining(token) else shown(token)
 
 
-def shared_sources(pairs: Mapping[str, Pairs]) -> Iterator[InputWarning]:
-    """Sources of dev that are in train, and those of test that are in train or dev."""
-    sources = {part: {source for source, _ in rows if source.strip()} for part, rows in pairs.items()}
+def shared_sources(pairs: Mapping[str, Pairs], delimiter: str) -> Iterator[InputWarning]:
+    """Sources of dev that are in train, and those of test that are in train or dev: the same tokens."""
+    sources = {
+        part: [delimiter.join(tokenize(source, delimiter)) for source, _ in rows if source.strip()]
+        for part, rows in pairs.items()
+    }
     for part, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
-        shared = [source for source, _ in pairs.get(part, ()) if source in sources[other]]
-        if shared and noticed(len(shared), len(pairs[part])):
-            share = percent(len(shared), len(pairs[part]))
-            sentence = f"{len(shared):,} of {len(pairs[part]):,} sources are in {other}, too ({share})"
+        if part not in sources:
+            continue
+        known, total = set(sources[other]), len(pairs[part])
+        shared = [source for source in sources[part] if source in known]
+        if noticed(len(shared), total):
+            sentence = f"{len(shared):,} of {total:,} sources are in {other}, too ({percent(len(shared), total)})"
             sentence += f", such as {shown(shared[0])}"
-            hint = f"what a model remembers it seems to know; leave them out of {other}"
-            values = {"shared": len(shared), "of": len(pairs[part]), "other": other}
+            hint = f"a model can answer them from memory; leave them out of {other}"
+            values = {"shared": len(shared), "of": total, "other": other}
             yield InputWarning(("corpus", part), sentence, values, hint)

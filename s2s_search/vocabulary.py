@@ -13,6 +13,7 @@ from s2s_search.text_files import place_of, read_lines, shortened, tokenize
 
 SPECIALS = ("UNK", "SEQUENCE_START", "SEQUENCE_END")  # their ids follow the vocabulary's, in this order
 COUNTED = re.compile(r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL)  # a token, a tab and a number
+SPACED_COUNT = re.compile(r"\S+ +[0-9]+")  # as other toolkits write a token and its count
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Vocabulary:
             if "\t" in token and len(token) > 1:
                 problems.append((number, f"must be a token, or a token, a tab and a count, but is {shown(line)}"))
             elif token and tokenize(token, delimiter) != [token]:
-                problems.append((number, f"{shown(token)} {never}"))
+                hint = "; a count follows a tab" if SPACED_COUNT.fullmatch(token) else ""
+                problems.append((number, f"{shown(token)} {never}{hint}"))
         problems += token_problems(tokens)
         if problems:
             raise ConfigError(shortened(problems, path))

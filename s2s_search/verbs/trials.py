@@ -81,9 +81,15 @@ def debug(args: argparse.Namespace) -> int:
     hparams, corpus_spec, space = debug_configuration(args)
     from s2s_search.corpus import load_corpus
 
-    corpus = load_corpus(corpus_spec) if args.of is None or space is None else run_corpus(args, space)
-    where = args.space or (f"--run {args.of}" if args.of else "--corpus" if args.corpus else "debug")
-    print_warnings(trial_warnings(corpus, hparams.flat(), space if args.space and not args.corpus else None), where)
+    where = args.space or (f"--run {args.of}" if args.of else "debug")
+    if args.corpus and not args.of:
+        where = "--corpus"
+    try:
+        corpus = load_corpus(corpus_spec) if args.of is None or space is None else run_corpus(args, space)
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.where or str(where)) from None
+    of_file = space if args.space and not args.corpus else None
+    print_warnings(trial_warnings(corpus, corpus_spec, hparams.flat(), of_file), where)
     import torch  # late: a corpus is encoded sooner without, and its problems are said at once
 
     from s2s_search.probes import check_memory

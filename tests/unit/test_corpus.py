@@ -1,3 +1,4 @@
+import gzip
 import os
 import pickle
 import re
@@ -146,7 +147,10 @@ def test_ten_thousand_equal_problems_are_one_sentence(write: Folder) -> None:
     with pytest.raises(ConfigError) as caught:
         Vocabulary.load(spaces)
     assert caught.value.problems[0] == f"{spaces}: lines 1, 2, 3: 'a b' would never be a token of text split at ' '"
-    assert caught.value.problems[1] == f"{spaces}: line 4: 'c 0' would never be a token of text split at ' '"
+    assert (
+        caught.value.problems[1]
+        == f"{spaces}: line 4: 'c 0' would never be a token of text split at ' '; a count follows a tab"
+    )
     assert len(caught.value.problems) == 6
     assert caught.value.problems[5] == f"{spaces}: ... and 998 more lines like these"
 
@@ -154,9 +158,9 @@ def test_ten_thousand_equal_problems_are_one_sentence(write: Folder) -> None:
 @pytest.mark.parametrize(
     "content, count, hint",
     [
-        ("bade,B A D E\nsa,S A\n" * 5000, 0, "; is it CSV? write it with tabs"),
+        ("bade,B A D E\nsa,S A\n" * 5000, 0, "; is it CSV? pandas writes plain TSV with "),
         ("bade\tb\tV\nsa\ts\tV\n" * 5000, 2, "; a file of more columns needs two of them, as cut -f1,2 gives"),
-        ("bade;B A D E\nsa;S A\n" * 5000, 0, "; is it CSV? write it with tabs"),
+        ("bade;B A D E\nsa;S A\n" * 5000, 0, "; is it CSV? pandas writes plain TSV with "),
         ("bade B\nsa, S\n" * 5000, 0, ""),
     ],
 )
@@ -338,11 +342,36 @@ def test_fingerprint_sees_tokens_order_and_delimiters(write: Folder, good: list[
     assert len({load_corpus(spec).fingerprint for spec in specs}) == len(specs)
 
 
+@pytest.mark.parametrize(
+    "content, hint",
+    [
+        ("bébé\tB\n".encode("utf-16"), "is it UTF-16?"),
+        ("bébé\tB\n".encode("utf-16-le"), "is it UTF-16?"),
+        ("ba\tB\n".encode("utf-16-le"), "is it UTF-16?"),
+        ("bébé\tB\n".encode("latin-1"), "is it Windows-1252?"),
+        (gzip.compress(b"ba\tB\n"), "is it compressed?"),
+    ],
+)
+def test_another_encoding_is_guessed(write: Folder, good: list[str], content: bytes, hint: str) -> None:
+    (problem,) = problems_of({"train": write("train.tsv", content), "dev": good})
+    assert hint in problem
+
+
+def test_a_count_behind_a_space_is_told_of_the_tab(write: Folder, good: list[str]) -> None:
+    vocab = write("v", "a 120\nb\nc d\n")
+    path = f"corpus.source_vocab: {vocab}"
+    assert problems_of({"train": good, "dev": good, "source_vocab": vocab}) == [
+        f"{path}: line 1: 'a 120' would never be a token of text split at ' '; a count follows a tab",
+        f"{path}: line 3: 'c d' would never be a token of text split at ' '",
+    ]
+
+
 def test_all_problems_of_all_files_at_once(write: Folder, good: list[str]) -> None:
     latin, short = write("latin.source", b"\xef\xbb\xbfa\ncaf\xe9\n\xff"), write("short.target", "x\n")
     tsv, vocab = write("bad.tsv", "a\tx\na x\na\tx\ty\n"), write("v", "x\nx\n")
     assert problems_of({"train": [latin, short], "dev": [good[0], short], "test": tsv, "target_vocab": vocab}) == [
-        f"corpus.train: {latin}: line 2: byte 0xe9 is not valid UTF-8",
+        f"corpus.train: {latin}: line 2: byte 0xe9 is not valid UTF-8; "
+        "is it Windows-1252? iconv -f WINDOWS-1252 -t UTF-8 converts it",
         f"corpus.dev: both sides must have the same number of lines, but {good[0]} has 2 and {short} has 1",
         f"corpus.test: {tsv}: line 2: must be a source, one tab and a target, but the tabs number 0",
         f"corpus.test: {tsv}: line 3: must be a source, one tab and a target, but the tabs number 2; "

@@ -126,6 +126,31 @@ def test_the_share_of_sequences_that_are_cut(load: Any, side: str, specials: int
     assert not found(load({f"{side}.max_seq_len": max(lengths)}, scheduler={"name": "none", "max_steps": 60}))
 
 
+@pytest.mark.parametrize("name", ["copy", "reverse"])
+def test_a_toy_as_it_is_cuts_nothing_that_anyone_chose(load: Any, name: str) -> None:
+    toy = {"name": name, "train": 200, "dev": 10, "test": 10}
+    none: dict[str, object] = {"name": "none", "max_steps": 60}
+    assert not found(load(corpus=toy, scheduler=none))
+    assert len(found(load(corpus=toy | {"max_length": 50}, scheduler=none))) == 2
+    assert len(found(load({"source.max_seq_len": 30}, corpus=toy, scheduler=none))) == 1
+
+
+def test_the_corpus_of_a_debug_run_is_wrong_in_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.tsv").write_text("a b\n")
+    path = tmp_path / "space.yaml"
+    corpus = {"train": "train.tsv", "dev": "train.tsv"}
+    path.write_text(space_text(RATES, model="BasicSeq2Seq", corpus=corpus, search={"trials": 2}))
+    told = []
+    for command in (["check", str(path)], ["plan", str(path)], ["debug", "--space", str(path)]):
+        assert cli.main(command) == 2
+        told.append(capsys.readouterr().err)
+    assert told[0].startswith(f"{path}: 2 problems\n  corpus.train: ")
+    assert told == [told[0]] * 3
+    given = f"{{train: {tmp_path / 'train.tsv'}, dev: {tmp_path / 'train.tsv'}}}"
+    assert cli.main(["debug", "--corpus", given]) == 2
+    assert capsys.readouterr().err == told[0].replace(str(path), "--corpus")
+
+
 def test_bleu_on_short_references(load: Any) -> None:
     none: dict[str, object] = {"name": "none", "max_steps": 60}
     short = COPY | {"max_length": 3}

@@ -108,6 +108,41 @@ def test_sources_of_dev_and_test_that_are_seen_before(files: Files) -> None:
     assert shared == [("dev", "train", 1, 2), ("test", "train", 2, 3), ("test", "dev", 1, 3)]
 
 
+def test_the_same_tokens_are_the_same_source(files: Files) -> None:
+    """However many delimiters stand between and around them."""
+    (warning,) = files.warnings(rows(["le chat", "un chien", "oui"]), rows(["le  chat", "un chien ", "oui un"]))
+    assert warning.values == {"shared": 2, "of": 3, "other": "train"}
+
+
+def test_a_header_is_said_once(files: Files) -> None:
+    found = files.warnings("mot\tphones\n" + rows(WORDS), "mot\tphones\n" + rows(["niche lune"]))
+    assert [(w.place[1], w.values) for w in found] == [
+        (part, {"header": ["mot", "phones"]}) for part in ("train", "dev")
+    ]
+
+
+def test_blank_cells(files: Files) -> None:
+    some = "".join(f"{word}\t{'' if number % 2 else 'x y'}\n" for number, word in enumerate(WORDS))
+    (warning,) = files.warnings(some, rows(["lune chat"]))
+    assert (warning.place, warning.side, warning.values) == (("corpus", "train"), 1, {"blank": 5, "of": 10})
+    one_of_many = "".join(f"lune {word}\tx y\n" for word in WORDS * 20) + "lune\t\n"
+    assert not files.warnings(one_of_many, rows(["lune chat lune"]))
+
+
+def test_one_file_for_both_sides(files: Files) -> None:
+    both = files.write("both", "le chat\nle chien\n")
+    other = [files.write("s", "chat\n"), files.write("t", "chien\n")]
+    (warning,) = load_corpus({"train": [both, both], "dev": other}).warnings
+    assert (warning.place, warning.values) == (("corpus", "train"), {"lines": 2})
+    assert not files.warnings("le\tle\nchat\tchat\n", "chat le\tchat le\n")  # a TSV that repeats does so on purpose
+
+
+@pytest.mark.parametrize("odd", ["le\u00a0chat", "ｌｅ ｃｈａｔ", "le\u3000chat"])
+def test_unknown_tokens_that_wide_letters_and_spaces_explain(files: Files, odd: str) -> None:
+    (warning,) = files.warnings(rows(["le chat", "un chien"]), rows([odd, "un chat"]))
+    assert warning.hint.startswith("in Unicode's form NFKC")
+
+
 @pytest.mark.parametrize(
     "character, word",
     [("\ufeff", "byte order mark"), ("\r", "carriage return"), ("\0", "null"), ("\ufffd", "replacement")],
@@ -152,7 +187,7 @@ def test_files_of_carriage_returns_alone(files: Files) -> None:
 def test_the_header_and_quotes_of_a_pandas_table(files: Files) -> None:
     found = files.warnings('source\ttarget\nba\tB A\n"sa ""x"""\t"S A"\n', rows(["ba"], "B A"))
     assert [w.values for w in found if "header" in w.values] == [{"header": ["source", "target"]}]
-    assert [(w.side, w.values) for w in found if "quoted" in w.values] == [(0, {"quoted": 1, "of": 3})]
+    assert [(w.side, w.values) for w in found if "quoted" in w.values] == [(k, {"quoted": 1, "of": 2}) for k in (0, 1)]
     assert all("to_csv" in w.hint for w in found if "header" in w.values or "quoted" in w.values)
 
 
