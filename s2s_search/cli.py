@@ -20,14 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     prepare_streams()
     parser = make_parser()
     try:
-        args = parser.parse_args(argv)
-    except SystemExit as end:  # after --help, or a message about the arguments
-        return int(end.code or 0)
-    if args.verb is None:
-        parser.print_help()
-        return 0
-    try:
-        status: int = args.run(args)
+        status = run_verb(parser, argv)
         sys.stdout.flush()
         return status
     except ConfigError as error:
@@ -37,8 +30,41 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 0
+    except OSError as error:
+        if takes_output():
+            raise
+        discard_output()
+        print(f"standard output: cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def run_verb(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    """Returns the exit status of the verb that the arguments name."""
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:  # after --help, or a message about the arguments
+        return int(end.code or 0)
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    status: int = args.run(args)
+    return status
+
+
+def takes_output() -> bool:
+    """Returns whether standard output can be written. It tries a line break: a failed write does not name its file."""
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def discard_output() -> None:
+    """Sends standard output to nowhere, so that Python's flush at the exit does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def prepare_streams() -> None:

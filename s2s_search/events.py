@@ -577,7 +577,7 @@ def check_writable(path: Path) -> None:
     Work of minutes begins with this where its result is written at the end.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ConfigError("cannot be written: a folder has this name", str(path))
     try:
         new.touch()

@@ -222,7 +222,7 @@ class Space:
 
     def fixed(self, overrides: Mapping[str, object]) -> "Space":
         """Returns the space with some keys fixed; the others are drawn as before. Raises ConfigError."""
-        report, values = Report("hparams"), dict[str, object]()
+        report, values = Report("--hparams"), dict[str, object]()
         for key, value in overrides.items():
             with report.at():
                 values[key] = checked(key, value, self.models)

@@ -6,6 +6,7 @@ Ray nor torch, to read it no network.
 
 import json
 import math
+import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -102,7 +103,7 @@ def _page(place: str | Path) -> Path:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot be made: {error.strerror}", str(place)) from None
-    if out.is_dir():
+    if os.path.isdir(out):  # unlike Path.is_dir, False for a name that is too long
         return out / REPORT
     return out.with_suffix(".html") if out.suffix in (".html", ".md") else out.with_name(f"{out.name}.html")
 

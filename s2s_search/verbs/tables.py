@@ -34,7 +34,9 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("a", metavar="A", help="a trial's name or number, or a setting such as attention.score_type=dot")
     sub.add_argument("b", metavar="B", help="another")
-    sub.add_argument("others", nargs="*", type=Path, metavar="DIR2", help="further runs, such as its replicates")
+    sub.add_argument(
+        "others", nargs="*", default=[], type=Path, metavar="DIR2", help="further runs, such as its replicates"
+    )
     add_fetch_argument(sub)
 
     sub = verb("watch", watch, "follow a search that runs in another process, or elsewhere on shared storage")

@@ -303,3 +303,39 @@ def test_a_reader_that_leaves_early_is_no_error(space: Path) -> None:
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("verb", [["check"], ["sample"], ["sample", "--json"]])
+def test_a_full_disk_under_the_output_is_one_sentence(space: Path, verb: list[str], unbuffered: str) -> None:
+    code = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, verb[0], str(space), *verb[1:]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == "standard output: cannot be written: No space left on device\n"
+
+
+def test_an_error_that_is_none_of_the_output_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "run_verb", fail)
+    with pytest.raises(OSError, match="No space left"):
+        cli.main(["check"])
+
+
+def test_an_unknown_key_of_an_override_names_the_option(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["debug", "--space", str(space), "--hparams", "nope=1"]) == 2
+    assert capsys.readouterr().err.startswith("--hparams: unknown hyperparameter 'nope'")
+
+
+def test_only_missing_arguments_are_called_required(capsys: pytest.CaptureFixture[str]) -> None:
+    """Further run folders of `compare` may be left out."""
+    assert cli.main(["compare", "run"]) == 2
+    assert capsys.readouterr().err.endswith("the following arguments are required: A, B\n")

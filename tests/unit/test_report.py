@@ -341,6 +341,9 @@ def test_a_folder_is_named_by_a_slash(folder: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "file").touch()
     assert main(["report", str(folder), "--out", f"{tmp_path}/file/"]) == 2
     assert f"{tmp_path}/file/: cannot be made" in capsys.readouterr().err
+    for name in ("x" * 300, "x" * 253 + ".html"):
+        assert main(["report", str(folder), "--out", f"{tmp_path}/{name}"]) == 2
+        assert capsys.readouterr().err.endswith("cannot be written: File name too long\n")
 
 
 def write_replicates(folder: Path, of: str, **changes: object) -> Path:
