@@ -15,7 +15,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import mean, median
 from threading import BrokenBarrierError
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.events import trial_name
@@ -56,10 +56,19 @@ class Probe:
 def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
     """The number of a model's parameters; the model takes no memory."""
     import torch
+    from torch.overrides import TorchFunctionMode
 
     from s2s_search.nn.models import build_model
 
-    with torch.device("meta"):
+    class Uninitialized(TorchFunctionMode):
+        """Draws no initial weights: on the meta device torch 2.13 would import its compiler for that, for a second."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function.__name__.endswith(("uniform_", "normal_")):
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Uninitialized():
         model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
     return sum(p.numel() for p in model.parameters())
 

@@ -346,4 +346,4 @@ def test_the_verb_prints_a_row_for_each_setting(tmp_path: Path, capsys: pytest.C
     assert cli.main(["replay", str(tmp_path), "--scheduler", "median", "--reduction-factor", "3"]) == 2
     assert "only asha and hyperband have one" in capsys.readouterr().err
     assert cli.main(["replay", str(tmp_path), "--reduction-factor", "2,1"]) == 2
-    assert "must be a number above 1, but got '1'" in capsys.readouterr().err
+    assert "must be a number at least 1.1, but got '1'" in capsys.readouterr().err
