@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from s2s_search.statuses import ENDS, KILLED, REPORTED, RUNNING, SEARCH_ENDS
-from s2s_search.table import ConfigError, command, nearest, printable
+from s2s_search.table import ENTRIES, TABLE, ConfigError, command, nearest, printable
 
 EVENTS = "events.jsonl"
 LOCK = "driver.lock"
@@ -426,6 +426,11 @@ def _is_objective(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[1] in GOALS
 
 
+def _is_column(key: str, dtype: object) -> bool:
+    """Says whether a column of the trials table is of a hyperparameter; another could bear the name of one we make."""
+    return (key == "model" or key in TABLE or key in ENTRIES) and dtype in DTYPES
+
+
 def _is_configuration(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("model"), str)
 
@@ -475,7 +480,7 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
     "metric": lambda value: isinstance(value, str) and value.startswith(("dev.", "train.")),
     "name": lambda value: isinstance(value, str) and "/" not in value,  # a folder of replicates is named after it
     "goal": lambda value: value in GOALS,
-    "searched": lambda value: isinstance(value, dict) and all(dtype in DTYPES for dtype in value.values()),
+    "searched": lambda value: isinstance(value, dict) and all(map(_is_column, value, value.values())),
     **dict.fromkeys(("settings", "config", "scheduler", "corpus"), lambda value: isinstance(value, dict)),
     "overrides": lambda value: value is None or isinstance(value, dict),
     **dict.fromkeys(("hours", "gpu_hours"), _is_number_or_null),

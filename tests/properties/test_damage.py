@@ -21,7 +21,7 @@ from s2s_search.replay import made_again
 from s2s_search.report.contents import write_report
 from s2s_search.schedulers import make_scheduler
 from s2s_search.spaces import load_space
-from s2s_search.table import ConfigError
+from s2s_search.table import CONTROL, ConfigError
 from tests import runs
 
 ROOT = Path(__file__).parents[2]
@@ -47,10 +47,12 @@ JSON_NASTY = [
     *[None, True, -1, 0, 1e308, float("nan"), 2**70, 10**400, "", "x", "\x00", "\ud800", "../../x", "a://b"],
     *[[], [None], {}, {"a": {}}, {"name": 5}, [["parameters", "minimize"], ["dev.loss", "maximize"], ["x", "x"]]],
     *["trial-00001", "trial-000000001", "trial-99999999999999999999", "dev.bleu", "category", "diverged"],
+    *["\x1b[31mred", "\x9b2J", "a\rb\nc", "\u202etxt", {"\x1b]0;x\x07": ["\x1b[1m"]}],
 ]
 NASTY_KEYS = [
     *["trial", "status", "step", "metric", "goal", "searched", "scheduler", "storage", "objectives", "event", "time"],
     *["seconds", "rung", "rank", "of", "cutoff", "elapsed", "best.dev.loss", "dev.bleu", "settings", "index", "x", ""],
+    *["message", "name", "cause", "node", "source", "\x1b[31m", "dev.\x1b[31m"],
 ]
 # What a search event holds besides, to go on from it.
 SEARCH = {
@@ -163,6 +165,9 @@ def read_all(folder: Path) -> None:
     past = history.load_history(folder)
     for trial in list(past.trials.values()):
         assert "\n".join(history.explain(past, trial.number)).encode()
+        assert not any(CONTROL.search(line) for line in history.explain(past, trial.number))
+    tables = [table.to_csv(lineterminator="|") for table in (found.trials, found.reports)]
+    assert not any(CONTROL.search(text) for text in [found.name, found.status, *tables, *found.damaged])
     bests = {name: trial.best and trial.best[past.search["metric"]] for name, trial in past.trials.items()}
     told = {name: (trial.status, bests[name]) for name, trial in past.trials.items()}
     columns = found.trials[["trial", "status", f"best.{found.metric}"]].astype(object)
@@ -173,6 +178,7 @@ def read_all(folder: Path) -> None:
         for event in past.events:
             display.show(event)
         assert max(line.cell_len for line in display.frame(59, 19)) <= 59
+        assert not any(CONTROL.search(line.plain) for line in display.frame(59, 19))
         display.close()
 
 

@@ -268,6 +268,16 @@ def test_a_space_of_null(tmp_path: Path) -> None:
     assert results.load(folder).space().searched
 
 
+@pytest.mark.parametrize("key", ["trial", "status", "message", "best.dev.error_rate", "seconds", "<b>", ""])
+def test_no_searched_hyperparameter_bears_the_name_of_another_column(tmp_path: Path, key: str) -> None:
+    folder = runs.write_run(tmp_path / "run", trials=3)
+    first, *others = (folder / "events.jsonl").read_text().splitlines()
+    search = json.loads(first) | {"searched": {key: "string"}}
+    (folder / "events.jsonl").write_text("\n".join([json.dumps(search), *others, ""]))
+    with pytest.raises(ConfigError, match="does not begin with a search event"):
+        results.load(folder)
+
+
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b"])
 def test_the_name_of_a_search_is_no_path(tmp_path: Path, name: str) -> None:
     folder = runs.write_run(tmp_path / "run", trials=3)
