@@ -23,7 +23,8 @@ from s2s_search.failures import LOST
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 30.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Slurm and Kubernetes give notice by the second
+# Slurm and Kubernetes give notice by SIGTERM. Windows has no SIGHUP.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Progress:
@@ -230,4 +231,4 @@ class Interrupt:
 
 
 def _is_nohup(number: signal.Signals) -> bool:
-    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+    return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
