@@ -3,6 +3,7 @@
 torch is imported inside the functions that make models, so that the rest does not wait for it.
 """
 
+import math
 import multiprocessing
 import os
 import sys
@@ -304,6 +305,8 @@ def device_memory(device: "torch.device", processes: int = 1) -> float:
     if device.type == "cuda":
         import torch
 
+        if not torch.cuda.is_available():
+            return math.inf
         return torch.cuda.get_device_properties(device).total_memory
     return usable_memory(processes)
 

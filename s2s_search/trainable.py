@@ -52,12 +52,13 @@ def trainable(
     device = "cuda" if gpu > 0 else "cpu"
     shared = 0 < gpu < 1
     try:
-        if shared:
+        if shared and torch.cuda.is_available():  # Ray may have been told of a GPU that torch does not see
             keep_to_share(gpu)
         checkpoints = Checkpoints(context.get_trial_dir() if folder is None else below(folder, name))
         before = _taken_over(name, folder, checkpoints, goal) if pausing else checkpoints.newest()
         arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
-        check_memory(arguments[0], arguments[1], torch.device(device))
+        if train is None:
+            check_memory(arguments[0], arguments[1], torch.device(device))
         arguments += [] if before is None else [before]
         _pass_on(
             name,  # the reports are made for it alone: what holds them holds the model

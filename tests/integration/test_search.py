@@ -245,6 +245,7 @@ def test_a_trial_keeps_to_its_share_of_a_gpu(
     calls: list[tuple[str, Any]] = []
     others = {name: value for name, value in os.environ.items() if not name.endswith("ALLOC_CONF")}
     monkeypatch.setattr(os, "environ", others | given)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**9, 80 * 10**9))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part: calls.append(("limit", part)))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(("empty", None)))
