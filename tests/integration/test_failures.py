@@ -299,7 +299,7 @@ def test_a_corpus_that_changed_is_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the search has 2 already; a search can only be extended"):
         tuning.resume_search(tmp_path / "run", trials=1, address=address)
     (tmp_path / "a").write_text("1 2\n2 2\n")
-    with pytest.raises(ConfigError, match="the corpus has changed"):
+    with pytest.raises(ConfigError, match="the corpus is not the one that the search was made with"):
         tuning.resume_search(tmp_path / "run", address=address)
 
 
