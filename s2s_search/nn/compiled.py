@@ -15,7 +15,7 @@ from torch import Tensor
 
 VERSION = 8  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
-INDICES = ("lengths", "ids", "sources", "all_ids")  # tensors of int64; all others have the type of the loop
+INDICES = {"lengths", "ids", "sources", "all_ids"}  # tensors of int64; all others have the type of the loop
 
 Shapes = Mapping[str, tuple[str, ...]]
 
@@ -34,7 +34,7 @@ class Arguments(ctypes.Structure):
     TENSORS holds the shape of each tensor, in the structure's numbers and in those of `sizes`.
     """
 
-    __slots__ = ("tensors",)  # and no others: an attribute that is no field raises
+    __slots__ = ("numbers", "tensors")  # and no others: an attribute that is no field raises
     NUMBERS: ClassVar[Sequence[str]] = ()
     TENSORS: ClassVar[Shapes] = {}
 
@@ -45,15 +45,15 @@ class Arguments(ctypes.Structure):
             TypeError: the structure has no number, or no tensor, of a name.
         """
         self.tensors: dict[str, Tensor] = {}
-        numbers: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
         for name, value in values.items():
             if isinstance(value, Tensor) and name in self.TENSORS:
                 self.tensors[name] = value
             elif isinstance(value, int) and name in self.NUMBERS:
-                numbers[name] = value
+                self.numbers[name] = value
             elif value is not None or not hasattr(self, name):
                 raise TypeError(f"{type(self).__name__} has no {type(value).__name__} {name!r}")
-        super().__init__(**numbers)
+        super().__init__(**self.numbers)
 
     def sizes(self) -> dict[str, int]:
         """The sizes of tensors that are no numbers of the structure."""
@@ -65,18 +65,17 @@ class Arguments(ctypes.Structure):
         Raises:
             ValueError: a tensor does not lie one number after the other on the CPU, or has another type or size.
         """
-        sizes = {name: getattr(self, name) for name in self.NUMBERS}
-        sizes |= {"time": time, "states": time + 1, **self.sizes()}
+        sizes = {"time": time, "states": time + 1, **self.numbers, **self.sizes()}
         addresses: dict[str, int] = {}
         for name, tensor in self.tensors.items():
-            count, expected = 1, torch.int64 if name in INDICES else dtype
-            for size in self.TENSORS[name]:
+            shape, count, expected = self.TENSORS[name], 1, torch.int64 if name in INDICES else dtype
+            for size in shape:
                 count *= sizes[size]
             lies_well = tensor.is_contiguous() and tensor.is_cpu
-            if not lies_well or tensor.dtype != expected or tensor.numel() != count:
-                shape = [sizes[size] for size in self.TENSORS[name]]
+            if not lies_well or tensor.dtype is not expected or tensor.numel() != count:
+                wanted = [sizes[size] for size in shape]
                 found = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}, strides {list(tensor.stride())}"
-                raise ValueError(f"{name} must be contiguous {expected} {shape} on cpu, but is {found}")
+                raise ValueError(f"{name} must be contiguous {expected} {wanted} on cpu, but is {found}")
             addresses[name] = tensor.data_ptr()
         super().__init__(**addresses)
 
@@ -120,7 +119,7 @@ class Cell(Arguments):
     _fields_ = fields(NUMBERS, TENSORS)
 
     def sizes(self) -> dict[str, int]:
-        words = len(self.tensors["table"]) if "table" in self.tensors else 0
+        words = self.tensors["table"].shape[0] if "table" in self.tensors else 0
         gates, recurrent = (3, 2) if self.gru else (4, 4)
         return {"gates": gates * self.units, "recurrent_gates": recurrent * self.units, "words": words, "two": 2}
 
@@ -175,7 +174,7 @@ class Prediction(Arguments):
     _fields_ = fields(NUMBERS, TENSORS)
 
     def sizes(self) -> dict[str, int]:
-        return {"inputs": self.output_units + self.memory_units, "time": self.time}
+        return {"inputs": self.output_units + self.memory_units}
 
 
 STRUCTURES: tuple[type[Arguments], ...] = (Blas, Product, Cell, Dropout, Attention, Prediction)
@@ -257,10 +256,11 @@ def run(
     Raises:
         ValueError: a tensor does not lie as the loop reads it, or a step has more rows than the batch.
     """
+    most = max(rows, default=0)
     for part in (*cells, *dropouts, *(() if attention is None else (attention,))):
         part.point(dtype, len(rows))
-        if max(rows, default=0) > part.batch:
-            raise ValueError(f"a step of {max(rows)} rows in a batch of {part.batch}")
+        if most > part.batch:
+            raise ValueError(f"a step of {most} rows in a batch of {part.batch}")
     function(direction, dtype)(
         ctypes.byref(blas(dtype)),
         (Cell * len(cells))(*cells),
