@@ -13,6 +13,7 @@ import io
 import logging
 import math
 import os
+import re
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -195,13 +196,23 @@ def below(place: str | Path, name: str) -> str:
     return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
+def shown_place(place: str | Path) -> str:
+    """Returns a place as it is printed: a URL without its user, query and fragment, which may hold a secret."""
+    kind, mark, rest = str(place).partition("://")
+    if not mark:
+        return str(place)
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{kind}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def file_system(place: str) -> tuple[fs.FileSystem, str]:
     """The file system of a folder or URL, and the path in it. Raises ConfigError when PyArrow knows no such URL."""
     if "://" in place:
         try:
             files, path = fs.FileSystem.from_uri(place)
         except ValueError as error:
-            raise ConfigError(f"is no place for checkpoints: {_reason(error)}", place) from None
+            reason = _reason(error).replace(place, shown_place(place))
+            raise ConfigError(f"is no place for checkpoints: {reason}", shown_place(place)) from None
         return files, path
     return fs.LocalFileSystem(), os.path.abspath(place)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from s2s_search.checkpoints import read_snapshot
+from s2s_search.checkpoints import read_snapshot, shown_place
 from s2s_search.footprint import cut_at_cells, row_cells
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.models import Seq2Seq, build_model
@@ -175,8 +175,8 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
     except ConfigError:
         raise
     except FileNotFoundError:
-        raise ConfigError("there is no such file", where=str(path)) from None
+        raise ConfigError("there is no such file", where=shown_place(path)) from None
     except Exception as error:  # whatever bytes a damaged file holds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"this is no checkpoint of a trial: {reason}", where=str(path)) from None
+        raise ConfigError(f"this is no checkpoint of a trial: {reason}", where=shown_place(path)) from None
     return TrainedModel(model.eval(), hparams, *vocabularies, (first, second), snapshot["step"], score)

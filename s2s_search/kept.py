@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from s2s_search.checkpoints import BEST, Checkpoints, below
+from s2s_search.checkpoints import BEST, Checkpoints, below, shown_place
 from s2s_search.events import first_event
 from s2s_search.history import is_far, place_of
 from s2s_search.results import Results
@@ -21,12 +21,12 @@ def kept_checkpoints(
     """
     place = place_of(first_event(run.folder), run.folder)
     if is_far(place) and not fetch:
-        raise ConfigError(f"its checkpoints lie at {place}, where --fetch reads them", str(run.folder))
+        raise ConfigError(f"its checkpoints lie at {shown_place(place)}, where --fetch reads them", str(run.folder))
     for trial in map(str, run.best(None)["trial"]) if trials is None else trials:
         folder = below(place, trial)
         try:
             is_there = Checkpoints(folder).has_best()
         except OSError as error:
-            raise ConfigError(f"cannot be reached: {str(error).splitlines()[0]}", place) from None
+            raise ConfigError(f"cannot be reached: {str(error).splitlines()[0]}", shown_place(place)) from None
         if is_there:
             yield trial, below(folder, BEST)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from s2s_search.answers import load_answers
-from s2s_search.checkpoints import below
+from s2s_search.checkpoints import below, shown_place
 from s2s_search.comparison import SEED, Comparison, apart, rate_difference_interval, verdict
 from s2s_search.events import no_trial, trial_name, trial_number
 from s2s_search.history import History, TrialHistory, is_far, load_history, place_of
@@ -214,12 +214,12 @@ def _on_examples(a: Run | None, b: Run | None, fetch: bool) -> Iterator[str]:
     """Compares the best models of both sides on the dev examples, where it was written down what they answered."""
     if a is None or b is None:
         return
-    names = [f"the model of {run.place} (seed {run.trial.config.get(SEED, 0)})" for run in (a, b)]
-    if far := [run.place for run in (a, b) if is_far(run.place) and not fetch]:
+    names = [f"the model of {shown_place(run.place)} (seed {run.trial.config.get(SEED, 0)})" for run in (a, b)]
+    if far := [shown_place(run.place) for run in (a, b) if is_far(run.place) and not fetch]:
         yield f"not compared on single dev examples: the answers lie at {' and '.join(far)}, where --fetch reads them"
         return
     answers = [load_answers(run.place) for run in (a, b)]
-    if missing := [run.place for run, found in zip((a, b), answers, strict=True) if found is None]:
+    if missing := [shown_place(run.place) for run, found in zip((a, b), answers, strict=True) if found is None]:
         yield f"not compared on single dev examples: there is no answers.json in {' and '.join(missing)}"
         return
     of_a, of_b = ((found.errors, found.lengths) for found in answers if found is not None)

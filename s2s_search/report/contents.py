@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2s_search.answers import Answers, Example, load_answers
-from s2s_search.checkpoints import below
+from s2s_search.checkpoints import below, shown_place
 from s2s_search.comparison import LEAST
 from s2s_search.events import check_writable, cleaned
 from s2s_search.history import is_far, place_of
@@ -375,7 +375,8 @@ def _answers(run: Run) -> Iterator[Block]:
     """Examples that the best model decoded, and where the best model with attention looked."""
     place = place_of(run.history.search, run.results.folder)
     if is_far(place) and not run.fetch:
-        yield Text(f"Checkpoints and answers lie at {code(place)}; `report --fetch` reads the answers there.")
+        where = code(shown_place(place))
+        yield Text(f"Checkpoints and answers lie at {where}; `report --fetch` reads the answers there.")
         return
     looked = ((trial, load_answers(below(place, trial))) for trial in run.scored["trial"].head(LOOKED_AT))
     found = [(trial, answers) for trial, answers in looked if answers is not None and answers.examples]

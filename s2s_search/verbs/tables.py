@@ -51,6 +51,7 @@ def add_verbs(verb: AddVerb) -> None:
 
 def show_results(args: argparse.Namespace) -> int:
     from s2s_search import results
+    from s2s_search.checkpoints import shown_place
     from s2s_search.events import first_event, holder_elsewhere
     from s2s_search.history import is_far, place_of
     from s2s_search.run_tables import for_csv
@@ -79,9 +80,8 @@ def show_results(args: argparse.Namespace) -> int:
             ranking.print_times(table)
             place = place_of(first_event(args.folder), args.folder)
             if is_far(place):
-                print(
-                    f"checkpoints and answers lie at {place}; report, compare and decode read them there with --fetch"
-                )
+                where = shown_place(place)
+                print(f"checkpoints and answers lie at {where}; --fetch lets report, compare and decode read them")
         if table.status == "running" and (holder := holder_elsewhere(args.folder)):
             print(f"driven on another machine, by {holder}: it counts as killed ten minutes after its newest event")
         if table.status == "killed":

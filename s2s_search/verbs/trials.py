@@ -261,6 +261,7 @@ def decode(args: argparse.Namespace) -> int:
     path = checkpoint_path(args.folder, args.trial, args.fetch)
     place = "standard input" if args.input is None else f"--input {args.input}"
     with open_input(args.input) as file:
+        from s2s_search.checkpoints import shown_place
         from s2s_search.decoding import LINES_AT_ONCE, SourceNotes, load_trained
 
         trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
@@ -269,7 +270,7 @@ def decode(args: argparse.Namespace) -> int:
         form = f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
         end = ", until Ctrl-D" if file.isatty() else ""
         about = f"step {trained.step:,}, {metric} {value:.4g}; it takes one source a line, {form}{end}"
-        print(f"the model that answers: {path}, {about}", file=sys.stderr, flush=True)
+        print(f"the model that answers: {shown_place(path)}, {about}", file=sys.stderr, flush=True)
         notes = SourceNotes(trained)
         try:
             for lines in ready_lines(file, place, LINES_AT_ONCE):

@@ -340,22 +340,28 @@ def test_a_url_that_a_log_names_is_contacted_when_asked(
         monkeypatch.setenv(key, "mine")
     folder = runs.write_run(tmp_path / "run", trials=12)
     with listening() as (port, asked):
-        url = f"s3://bucket/runs?scheme=http&region=x&endpoint_override=127.0.0.1:{port}"
+        url = f"s3://id:SECRET@bucket/runs?scheme=http&region=x&endpoint_override=127.0.0.1:{port}"
         log = folder / "events.jsonl"
         log.write_text(log.read_text().replace('"storage": null', f'"storage": "{url}"', 1))
         assert main(["results", str(folder)]) == 0
-        assert url in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "s3://bucket/runs" in out
+        assert "SECRET" not in out
         for ask in ASKS:
             status = main(ask(str(folder)))
             out, err = capsys.readouterr()
             assert status == (0 if ask("x")[0] in ("report", "compare") else 2)
             assert asked == []
-            assert "--fetch" in out + err + (folder / "report.md").read_text()
+            said = out + err + (folder / "report.md").read_text() + (folder / "report.html").read_text()
+            assert "--fetch" in said
+            assert "SECRET" not in said
         for ask in ASKS[:3]:
             asked.clear()
             assert main([*ask(str(folder)), "--fetch"]) in (0, 2)
             assert asked
-            assert "Traceback" not in capsys.readouterr().err
+            out, err = capsys.readouterr()
+            assert "Traceback" not in err
+            assert "SECRET" not in out + err
 
 
 def test_a_local_place_needs_no_asking(tmp_path: Path) -> None:

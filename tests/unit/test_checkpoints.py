@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from s2s_search import checkpoints as checkpoints_module
 from s2s_search.answers import Answers, load_answers
-from s2s_search.checkpoints import Checkpoints, below, keep_snapshots, read_snapshot
+from s2s_search.checkpoints import Checkpoints, below, keep_snapshots, read_snapshot, shown_place
 from s2s_search.table import ConfigError
 
 
@@ -344,6 +344,25 @@ def test_where_nothing_can_be_read_nothing_is_taken(tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_the_users_to_mend(place: str) -> None:
     with pytest.raises(ConfigError, match="is no place for checkpoints: "):
         Checkpoints(place)
+
+
+@pytest.mark.parametrize(
+    "place, shown",
+    [
+        ("s3://key:secret@bucket/runs/a?token=secret#secret", "s3://bucket/runs/a"),
+        ("https://host?sig=secret", "https://host"),
+        ("hdfs://host:8020/x@y", "hdfs://host:8020/x@y"),
+        ("runs/a?b@c#d", "runs/a?b@c#d"),
+    ],
+)
+def test_a_url_is_printed_without_what_may_be_secret(place: str, shown: str) -> None:
+    assert shown_place(place) == shown
+
+
+def test_an_unknown_url_is_refused_without_its_secret() -> None:
+    with pytest.raises(ConfigError) as refused:
+        Checkpoints("nothing://x?token=secret")
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("held", [{"step": 1, "x": Path()}, {"step": "1"}, {}, [1], {"step": 1, "x": len}])
