@@ -2,7 +2,7 @@
 
 import sys
 
-from s2s_search.cli import main
+from s2s_search.cli.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from benchmarks.measure import parser, ratio, show, take_turns
 from benchmarks.training import WORKS, trial
-from s2s_search.batches import evaluation_batches, make_batch
 from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.corpus.batches import evaluation_batches, make_batch
 from s2s_search.hparams import resolve
 from s2s_search.metrics import error_rate
 from s2s_search.nn import generate
@@ -29,7 +29,8 @@ from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.nn.stepping import PlainStepper
 from s2s_search.spaces import load_space
-from s2s_search.training import Trial, decode, evaluate, group_targets
+from s2s_search.training.evaluation import decode, evaluate, group_targets
+from s2s_search.training.trial import Trial
 
 BATCH, BATCHES, STEPS = 128, 4, 20
 SPACES = Path(__file__).parent.parent / "search_spaces"

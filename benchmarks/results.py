@@ -22,8 +22,8 @@ from ray.tune.experiment import Trial
 from ray.tune.utils.serialization import TuneFunctionEncoder
 
 from benchmarks.measure import parser, ratio, show, take_turns
-from s2s_search import events, results
-from s2s_search.recorder import KEPT, Recorder
+from s2s_search import results
+from s2s_search.runs.recorder import KEPT, Recorder
 from s2s_search.spaces import Space, load_space
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "quickstart.yaml"
@@ -45,7 +45,7 @@ def main() -> None:
         log, tables, ray_folder = (Path(place) / name for name in ("log", "tables", "ray"))
         write_run(tables, space, configs, reports)
         log.mkdir()
-        shutil.copy(tables / events.EVENTS, log)
+        shutil.copy(tables / log.EVENTS, log)
         write_experiment(ray_folder, configs, reports)
         check_equal(results.load(log), results.load(tables), ExperimentAnalysis(ray_folder).dataframe())
         readers = {
@@ -89,7 +89,7 @@ def name_of(k: int) -> str:
 
 def write_run(folder: Path, space: Space, configs: list[dict[str, Any]], reports: Reports) -> None:
     """Writes a run folder as a search does, the trials side by side."""
-    events.new_folder(folder)
+    folder.new_folder(folder)
     recorder = Recorder(space, folder)
     recorder.begin(len(configs), dict.fromkeys(KEPT) | {"corpus": {}})
     for k, config in enumerate(configs):

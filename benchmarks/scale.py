@@ -26,13 +26,13 @@ from ray.cluster_utils import Cluster
 
 from benchmarks import sweep
 from benchmarks.measure import parser, show
-from s2s_search import recorder
-from s2s_search.cluster import RAY_ENVIRONMENT
-from s2s_search.events import EVENTS, trial_name
 from s2s_search.results import load
-from s2s_search.run_tables import TRIALS
+from s2s_search.runs import recorder
+from s2s_search.runs.folder import EVENTS, trial_name
+from s2s_search.runs.tables import TRIALS
 from s2s_search.spaces import load_space
 from s2s_search.tuning import run_search
+from s2s_search.tuning.cluster import RAY_ENVIRONMENT
 
 NODES, GPUS, GPUS_OF_A_TRIAL = 4, 16, 8
 COUNTS = (1000, 5000, 10000, 20000)  # of reports

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2s_search.batches import Batch
+from s2s_search.corpus.batches import Batch
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq, build_model
-from s2s_search.optim import make_optimizer
-from s2s_search.training import keep_freed_memory, training_step
+from s2s_search.training.optimizers import make_optimizer
+from s2s_search.training.process_memory import keep_freed_memory
+from s2s_search.training.trial import training_step
 
 Arrays = Mapping[str, Any]
 

@@ -23,14 +23,16 @@ import torch
 
 from benchmarks.measure import parser, ratio, show, take_turns
 from s2s_search import results
-from s2s_search.batches import make_batch
 from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.corpus.batches import make_batch
 from s2s_search.hparams import Hparams, resolve
 from s2s_search.metrics import bleu_signature
 from s2s_search.nn.models import build_model
-from s2s_search.optim import make_optimizer
 from s2s_search.spaces import load_space
-from s2s_search.training import Report, Trial, evaluate, keep_freed_memory, training_step
+from s2s_search.training.evaluation import evaluate
+from s2s_search.training.optimizers import make_optimizer
+from s2s_search.training.process_memory import keep_freed_memory
+from s2s_search.training.trial import Report, Trial, training_step
 
 Row = dict[str, object]
 

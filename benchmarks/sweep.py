@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.measure import parser, show
 from s2s_search import results
-from s2s_search.events import EVENTS
+from s2s_search.runs.folder import EVENTS
 from s2s_search.spaces import load_space
 from s2s_search.tuning import run_search
 

@@ -18,13 +18,14 @@ from unittest import mock
 import torch
 
 from benchmarks.measure import parser, ratio, show, take_turns
-from s2s_search.batches import Batch, TrainingBatches
 from s2s_search.corpus import Corpus, load_corpus
+from s2s_search.corpus.batches import Batch, TrainingBatches
 from s2s_search.hparams import resolve
-from s2s_search.nn import compiled
 from s2s_search.nn.cells import CELLS
+from s2s_search.nn.fast import native
 from s2s_search.nn.models import Seq2Seq
-from s2s_search.training import Trial, token_losses
+from s2s_search.training.loss import token_losses
+from s2s_search.training.trial import Trial
 
 BATCHES_FOR_PADDING = 200
 
@@ -158,7 +159,7 @@ def corpus(tokens: int | None, length: int) -> Corpus:
 
 
 def train_uncompiled(trial: Trial, steps: int) -> None:
-    with mock.patch.object(compiled, "LIBRARY", None):
+    with mock.patch.object(native, "LIBRARY", None):
         trial.train_steps(steps)
 
 

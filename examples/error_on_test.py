@@ -11,11 +11,9 @@ import sys
 
 from s2s_search import results
 from s2s_search.corpus import load_corpus
-from s2s_search.decoding import load_trained
-from s2s_search.hparams import resolve
-from s2s_search.kept import kept_checkpoints
-from s2s_search.table import ConfigError
-from s2s_search.training import evaluate
+from s2s_search.hparams import ConfigError, resolve
+from s2s_search.results.kept import kept_checkpoints
+from s2s_search.training import evaluate, load_trained
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from pandas.api.types import is_numeric_dtype
 
 from s2s_search import results
-from s2s_search.table import ConfigError
+from s2s_search.hparams import ConfigError
 
 GREY = "rgba(128, 128, 128, 0.35)"
 

@@ -12,8 +12,8 @@ import argparse
 import sys
 
 from s2s_search import results
-from s2s_search.isolation import conclusion, isolated
-from s2s_search.table import ConfigError
+from s2s_search.hparams import ConfigError
+from s2s_search.results.isolation import conclusion, isolated
 
 
 def main() -> None:

@@ -1,10 +1,7 @@
 """Hyperparameter search on Ray Tune for the recurrent models of Google's seq2seq framework, in PyTorch.
 
-Read in this order: table, rules, hparams; text_files, cache, corpus, metrics; space_files, dimensions, spaces,
-samplers; nn: cells, encoders, bridges, attention, decoders, models, stepping, generate; fused, fused_attention,
-compiled, products and loss, which compute the same sooner;
-tf_variables, batches, optim, training, checkpoints, decoding; events, history, failures, results, ranking, progress,
-recorder; schedulers, cluster, tuning; plan; cli.
+The rooms, from the ground up: hparams and corpus; nn and spaces; runs; training and results; display; tuning and
+report; whatif; cli. ARCHITECTURE.md says what is in each, and how a report travels through them.
 """
 
 __version__ = "0.1.0"

@@ -4,9 +4,7 @@ Predictions and references are sequences of tokens, ids or strings, without spec
 count at once, `pareto` says which results nothing beats.
 """
 
-import math
 from collections.abc import Hashable, Iterable, Sequence
-from operator import le
 from typing import Any, NamedTuple
 
 from rapidfuzz.distance.Levenshtein import distance
@@ -88,25 +86,6 @@ def bleu_signature(reference_counts: Iterable[int] = (1,)) -> str:
     counts = {int(count) for count in reference_counts}
     metric.num_refs = counts.pop() if len(counts) == 1 else -1
     return str(metric.get_signature())
-
-
-def pareto(values: Sequence[Sequence[float | None]], goals: Sequence[str]) -> list[bool]:
-    """Tells for each row whether it is on the Pareto front: no other is as good everywhere and better somewhere.
-
-    A row has a number for each of the goals, "minimize" or "maximize". One with None or NaN or an infinity is never on
-    the front.
-    """
-    signs = [1 if goal == "minimize" else -1 for goal in goals]
-    costs: dict[int, tuple[float, ...]] = {}
-    for index, row in enumerate(values):
-        finite = [value for value in row if value is not None and math.isfinite(value)]
-        if len(finite) == len(row):
-            costs[index] = tuple(sign * value for sign, value in zip(signs, finite, strict=True))
-    front: list[tuple[float, ...]] = []
-    for cost in sorted(set(costs.values())):  # what beats a row comes before it
-        if not any(all(map(le, other, cost)) for other in front):
-            front.append(cost)
-    return [costs.get(index) in front for index in range(len(values))]
 
 
 def _sacrebleu() -> Any:

@@ -1,6 +1,7 @@
 """The statuses of trials, of their reports and of a search: each a closed set, declared here alone."""
 
-from s2s_search.failures import FAILURES
+LOST, OUT_OF_MEMORY, FAILED = "lost", "out_of_memory", "failed"
+FAILURES = (FAILED, OUT_OF_MEMORY, LOST)
 
 RUNNING = "running"
 ENDS = ("finished", "stopped", "diverged", *FAILURES)  # of a trial

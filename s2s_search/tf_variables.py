@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from s2s_search.errors import ConfigError, nearest
 from s2s_search.nn.bridges import InitialStateBridge, ReadingBridge
 from s2s_search.nn.cells import (
     BasicLSTMCell,
@@ -25,7 +26,6 @@ from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder
 from s2s_search.nn.encoders import BidirectionalRNNEncoder, StackBidirectionalRNNEncoder, UnidirectionalRNNEncoder
 from s2s_search.nn.models import BasicSeq2Seq, Seq2Seq
 from s2s_search.nn.stacks import StackedCell
-from s2s_search.table import ConfigError, nearest
 
 Blocks = tuple[Tensor, ...]  # views of parameters that the original keeps in one variable, one below the other
 Variables = Iterator[tuple[str, Blocks]]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from s2s_search.batches import Batch
-from s2s_search.hparams import Hparams, resolve
+from s2s_search.corpus.batches import Batch
+from s2s_search.hparams.configuration import Hparams, resolve
+from s2s_search.hparams.table import CELLS
 from s2s_search.nn.models import Seq2Seq, build_model
-from s2s_search.table import CELLS
 
 SOURCE_SIZE, TARGET_SIZE = 9, 8  # with the three special ids
 

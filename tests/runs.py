@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from s2s_search.events import new_folder, write_json
-from s2s_search.recorder import Recorder
-from s2s_search.spaces import load_space
+from s2s_search.runs.folder import new_folder, write_json
+from s2s_search.runs.recorder import Recorder
+from s2s_search.spaces.load import load_space
 
 # A scientific key, a label that is markup, a logarithmic range, one that takes part under a condition, few numbers.
 SPACE = """

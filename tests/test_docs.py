@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from s2s_search import cli
-from s2s_search.spaces import load_space
-from s2s_search.verbs.trials import debug_configuration
+from s2s_search.cli import command_line
+from s2s_search.cli.trials import debug_configuration
+from s2s_search.spaces.load import load_space
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,7 +35,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_is_one(page: Path) -> None:
-    parser = cli.make_parser()
+    parser = command_line.make_parser()
     for command in commands(page):
         args = parser.parse_args(command)  # exits when it is none
         assert args.verb is not None
@@ -53,7 +53,7 @@ def test_the_main_job_and_the_tests_come_first() -> None:
 
 def test_configurations_of_the_commands_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    parser = cli.make_parser()
+    parser = command_line.make_parser()
     debugs = [
         args for args in map(parser.parse_args, commands(ROOT / "README.md")) if args.verb == "debug" and not args.of
     ]
@@ -73,13 +73,17 @@ def test_the_example_space_is_one(tmp_path: Path) -> None:
     assert set(space.searched) == set(yaml.safe_load(example)["parameters"])
 
 
-def test_the_tree_names_every_file() -> None:
+def test_the_architecture_names_every_file() -> None:
+    tree = (ROOT / "ARCHITECTURE.md").read_text().split("## The files")[1].split("```")[1]
+    package = ROOT / "s2s_search"
+    files = [path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(re.findall(r"^([\w/]+\.py) +\w", tree, re.MULTILINE)) == sorted(files)
+
+
+def test_the_tree_names_every_room() -> None:
     tree = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]
-    files = [path for path in (ROOT / "s2s_search").rglob("*.py") if path.name != "__init__.py"]
-    listed = re.findall(r"(\w+\.py)\b", tree)
-    assert sorted(listed) == sorted(
-        path.name for path in [*files, ROOT / "run_search.py", ROOT / "s2s_search" / "cli.py"]
-    )
+    rooms = [path.parent.name for path in (ROOT / "s2s_search").glob("*/__init__.py")]
+    assert sorted(re.findall(r"^  (\w+)/", tree, re.MULTILINE)) == sorted(rooms)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,1 +1,4 @@
-"""Where a search stands, shown while it runs: on its own terminal, or elsewhere."""
+"""What a search shows on a terminal, and the rankings that are printed.
+
+May import: results, runs and the ground floor; rich. Only `tables` needs pandas.
+"""

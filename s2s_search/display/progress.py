@@ -6,25 +6,20 @@ NO_COLOR is set, plain lines: one for each trial's end and now and then one for 
 
 import contextlib
 import io
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from s2s_search.display.standing import Event, Standing
+from s2s_search.display.standing import Standing
 from s2s_search.display.view import TO_ASCII, about, cut, duration, settings_text, to_ascii, value_text, view
-from s2s_search.events import now
-from s2s_search.failures import LOST
+from s2s_search.runs.events import Event
+from s2s_search.runs.log import now
+from s2s_search.statuses import LOST
 
 SECONDS_BETWEEN_FRAMES = 0.25
 SECONDS_BETWEEN_LINES = 30.0
-# Slurm and Kubernetes give notice by SIGTERM. Windows has no SIGHUP.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Progress:
@@ -189,46 +184,3 @@ def _can_show(console: Console) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-class Interrupt:
-    """Makes of Ctrl-C, a SIGTERM or a SIGHUP a wish that `check` grants at a good moment, and of a second an order.
-
-    Either raises KeyboardInterrupt, once: from then on, or after `hold`, what is being written is not disturbed. A
-    SIGHUP that is ignored, as under nohup, stays so.
-    """
-
-    def __init__(self) -> None:
-        self.wanted = self.held = False
-
-    def __enter__(self) -> None:
-        self._signals: list[signal.Signals] = []
-        if threading.current_thread() is threading.main_thread():
-            self._signals = [number for number in SIGNALS if not _is_nohup(number)]
-        self._before = self.listen()
-
-    def listen(self) -> dict[signal.Signals, Any]:
-        """Takes the signals over, also from Ray, which takes SIGTERM when it starts; gives their handlers."""
-        return {number: signal.signal(number, self._on_signal) for number in self._signals}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        again, self.wanted = self.wanted, True
-        if again:
-            self.check()
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt when there was a signal."""
-        if self.wanted and not self.held:
-            self.hold()
-            raise KeyboardInterrupt
-
-    def hold(self) -> None:
-        self.held = True
-
-
-def _is_nohup(number: signal.Signals) -> bool:
-    return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.text import Text
 
-from s2s_search.display.standing import Curve, Event, Standing
+from s2s_search.display.standing import Curve, Standing
+from s2s_search.runs.events import Event
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 TO_ASCII = str.maketrans(BLOCKS + "·…", "__..--''-.")  # for a terminal whose encoding has no blocks

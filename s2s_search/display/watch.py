@@ -6,8 +6,9 @@ Nothing is written, and the search is not disturbed.
 import time
 from pathlib import Path
 
-from s2s_search.display.progress import SECONDS_BETWEEN_FRAMES, Interrupt, Progress
-from s2s_search.events import first_event, is_driven, log_size, new_events
+from s2s_search.display.progress import SECONDS_BETWEEN_FRAMES, Progress
+from s2s_search.interrupts import Interrupt
+from s2s_search.runs.log import first_event, is_driven, log_size, new_events
 
 SECONDS_OF_SILENCE = 5.0  # without a driver, before a search counts as killed: it may be about to begin, or to go on
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from s2s_search.nn.cells import glorot, linear
-from s2s_search.nn.fused_attention import AdditiveSteps, DotSteps, Lookup
-from s2s_search.nn.products import addmm, multi_dot
+from s2s_search.nn.fast.attention_loops import AdditiveSteps, DotSteps, Lookup
+from s2s_search.nn.fast.matmul import addmm, multi_dot
 from s2s_search.nn.stacks import positions_within
 
 

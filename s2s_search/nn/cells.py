@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2s_search.nn import fused
-from s2s_search.nn.products import addmm
+from s2s_search.nn.fast import cell_loops
+from s2s_search.nn.fast.matmul import addmm
 
 State = tuple[Tensor, ...]
 
@@ -44,7 +44,7 @@ def constant(value: float, size: int) -> nn.Parameter:
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, x [..., I] -> [..., O], by the products of products.py."""
+    """torch's linear layer, x [..., I] -> [..., O], by the products of fast.matmul."""
 
     def forward(self, x: Tensor) -> Tensor:
         return addmm(self.bias, x.flatten(0, -2), self.weight.t()).view(*x.shape[:-1], self.out_features)
@@ -91,7 +91,7 @@ class Cell(nn.Module):
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         return self.step(self.project(inputs), state)
 
-    def recurrence(self) -> fused.Recurrence | None:
+    def recurrence(self) -> cell_loops.Recurrence | None:
         """What the loops with a written-out backward need of this cell, or None if they do not know its equations."""
         return None
 
@@ -138,11 +138,11 @@ class GRUCell(Cell):
         h = torch.lerp(c, h, u)
         return h, (h,)
 
-    def recurrence(self) -> fused.Recurrence | None:
+    def recurrence(self) -> cell_loops.Recurrence | None:
         if self.activation is not torch.tanh:
             return None
         weights = (self.input_weights, self.gate_weights, self.candidate_weights, self.biases)
-        return fused.Recurrence(fused.GRUSteps, weights)
+        return cell_loops.Recurrence(cell_loops.GRUSteps, weights)
 
 
 class GRUBlockCell(GRUCell):
@@ -213,7 +213,7 @@ class LSTMCell(Cell):
     def clip(self, c: Tensor) -> Tensor:
         return c if self.cell_clip is None else c.clamp(-self.cell_clip, self.cell_clip)
 
-    def recurrence(self) -> fused.Recurrence | None:
+    def recurrence(self) -> cell_loops.Recurrence | None:
         more = (self.w_i_diag, self.cell_clip, self.projection)  # the projection's clip comes with it
         plain = type(self).remember is LSTMCell.remember and all(part is None for part in more)
         if not plain or self.activation is not torch.tanh or self.biases is None or len(self.state_sizes) != 2:
@@ -221,7 +221,7 @@ class LSTMCell(Cell):
         forget_bias = torch.zeros_like(self.biases)
         forget_bias[2 * self.num_units : 3 * self.num_units] = self.forget_bias
         weights = (self.input_weights, self.recurrent_weights, self.biases + forget_bias)
-        return fused.Recurrence(fused.LSTMSteps, weights)
+        return cell_loops.Recurrence(cell_loops.LSTMSteps, weights)
 
 
 class BasicLSTMCell(LSTMCell):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.cells import State, linear
 from s2s_search.nn.encoders import EncoderOutput
-from s2s_search.nn.fused import Recurrence
-from s2s_search.nn.fused_attention import attend
-from s2s_search.nn.loss import cross_entropy
+from s2s_search.nn.fast.attention_loops import attend
+from s2s_search.nn.fast.cell_loops import Recurrence
+from s2s_search.nn.fast.loss import cross_entropy
 from s2s_search.nn.stacks import Embedded, StackedCell, positions_within
 
 # Where more of the steps than this lie within their rows' lengths, to sort the rows costs more than it saves.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from s2s_search.nn.fused_greedy import greedy_ids
+from s2s_search.nn.fast.greedy_loop import greedy_ids
 from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stacks import positions_within
 from s2s_search.nn.stepping import make_stepper

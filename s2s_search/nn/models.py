@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.batches import Batch
-from s2s_search.hparams import Hparams
+from s2s_search.corpus.batches import Batch
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.hparams.rules import cell_state_sizes
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.bridges import BRIDGES, Bridge, ReadingBridge
 from s2s_search.nn.cells import State
@@ -23,7 +24,6 @@ from s2s_search.nn.encoders import (
     UnidirectionalRNNEncoder,
 )
 from s2s_search.nn.stacks import Embedded, StackedCell, reverse_sequence
-from s2s_search.rules import cell_state_sizes
 
 
 class Encoding(NamedTuple):

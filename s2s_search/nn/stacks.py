@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn import fused
 from s2s_search.nn.cells import Cell, State, dropout, linear, make_cell
+from s2s_search.nn.fast import cell_loops
 
 
 def dropout_mask(like: Tensor, keep_prob: float) -> Tensor | None:
@@ -26,9 +26,9 @@ class Embedded(NamedTuple):
     ids: Tensor | None = None
     table: Tensor | None = None
 
-    def tokens(self) -> fused.Tokens | None:
+    def tokens(self) -> cell_loops.Tokens | None:
         """What a loop over time can make of it."""
-        return None if self.ids is None or self.table is None else fused.Tokens(self.ids.t(), self.table.detach())
+        return None if self.ids is None or self.table is None else cell_loops.Tokens(self.ids.t(), self.table.detach())
 
 
 class StackedCell(nn.Module):
@@ -106,7 +106,7 @@ class StackedCell(nn.Module):
             x = self.joined(x, y)
         return x, tuple(states)
 
-    def recurrences(self) -> list[fused.Recurrence] | None:
+    def recurrences(self) -> list[cell_loops.Recurrence] | None:
         """The layers for a loop over all of them at every step; None if it does not know their equations."""
         found = [recurrence for cell in self.cells if (recurrence := cell.recurrence()) is not None]
         return found if len(found) == len(self.cells) and not self.residual else None
@@ -154,7 +154,7 @@ def unroll(
     lengths: Tensor,
     state: State | None = None,
     reverse: bool = False,
-    tokens: fused.Tokens | None = None,
+    tokens: cell_loops.Tokens | None = None,
 ) -> tuple[Tensor, State]:
     """Runs a cell over inputs [B, S, I]; past a row's length its state stays and its outputs are not defined.
 
@@ -168,7 +168,7 @@ def unroll(
     state = cell.initial_state(len(inputs), inputs) if state is None else state
     recurrence = cell.recurrence()
     if recurrence is not None:
-        outputs, state = fused.unroll(recurrence, inputs.transpose(0, 1), lengths, state, reverse, tokens)
+        outputs, state = cell_loops.unroll(recurrence, inputs.transpose(0, 1), lengths, state, reverse, tokens)
         return outputs.transpose(0, 1), state
     return plain_unroll(cell, inputs, lengths, state, reverse)
 

@@ -11,13 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from s2s_search.nn import fused
 from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.cells import Cell, State
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder
 from s2s_search.nn.encoders import EncoderOutput
+from s2s_search.nn.fast import cell_loops
+from s2s_search.nn.fast.matmul import addmm, mm
 from s2s_search.nn.models import Encoding, Seq2Seq
-from s2s_search.nn.products import addmm, mm
 
 # A table pays when the vocabulary is not much larger than the rows of a step: they look up a few tens of times.
 ROWS_OF_A_TABLE = 10
@@ -147,7 +147,7 @@ class LSTMLayer(Layer):
     c' = sigmoid(f) c + sigmoid(i) (2 sigmoid(2 j) - 1),  h' = sigmoid(o) (2 sigmoid(2 c') - 1)
     """
 
-    def __init__(self, cell: Cell, recurrence: fused.Recurrence) -> None:
+    def __init__(self, cell: Cell, recurrence: cell_loops.Recurrence) -> None:
         super().__init__(cell)
         input_weights, recurrent_weights, biases = recurrence.weights
         units = len(recurrent_weights)
@@ -166,7 +166,7 @@ class LSTMLayer(Layer):
 
 def prepared_layer(cell: Cell) -> Layer:
     recurrence = cell.recurrence()
-    if recurrence is not None and recurrence.steps is fused.LSTMSteps:
+    if recurrence is not None and recurrence.steps is cell_loops.LSTMSteps:
         return LSTMLayer(cell, recurrence)
     return Layer(cell)
 

@@ -1,1 +1,4 @@
-"""What searches found, as a page: report.html, and the same words and tables as Markdown."""
+"""The report of one or several searches as a page.
+
+May import: display, results, runs and the rooms below; plotly.
+"""

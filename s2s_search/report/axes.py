@@ -14,14 +14,16 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from s2s_search.comparison import BEST, FEWEST_BEST, LEAST, configurations
-from s2s_search.dimensions import Choice, Dimension, Range
-from s2s_search.isolation import TOP, by_configuration, isolation
-from s2s_search.ranking import cell
-from s2s_search.results import Results
-from s2s_search.run_tables import stored
-from s2s_search.spaces import Space
-from s2s_search.table import Argument, declared
+from s2s_search.display.tables import cell
+from s2s_search.hparams.arguments import Argument
+from s2s_search.hparams.table import declared
+from s2s_search.results.isolation import TOP, by_configuration, isolation
+from s2s_search.results.replicates import configurations
+from s2s_search.results.results import Results
+from s2s_search.results.statistics import BEST, FEWEST_BEST, LEAST
+from s2s_search.runs.tables import stored
+from s2s_search.spaces.dimensions import Choice, Dimension, Range
+from s2s_search.spaces.space import Space
 
 PARTS = 4  # of a range, each the same share of its scale
 FEW = 8  # points of a range that are told apart

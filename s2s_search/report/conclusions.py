@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.comparison import LEAST
-from s2s_search.isolation import conclusion
 from s2s_search.report.axes import Axis
 from s2s_search.report.page import code
 from s2s_search.report.runs import Run
+from s2s_search.results.isolation import conclusion
+from s2s_search.results.statistics import LEAST
 
 STATUS = {
     "finished": "The search finished.",

@@ -13,13 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from s2s_search.answers import Answers, Example, load_answers
-from s2s_search.checkpoints import below, shown_place
-from s2s_search.comparison import LEAST
-from s2s_search.events import check_writable, cleaned
-from s2s_search.history import is_far, place_of
-from s2s_search.isolation import TOP
-from s2s_search.ranking import cell, failures, over_seeds, replicate_rows
+from s2s_search.display.tables import cell, failures, over_seeds, replicate_rows
+from s2s_search.errors import ConfigError, printable
 from s2s_search.report import conclusions, figures
 from s2s_search.report.axes import Axis
 from s2s_search.report.page import (
@@ -38,8 +33,13 @@ from s2s_search.report.page import (
     code,
 )
 from s2s_search.report.runs import Run, read_runs
-from s2s_search.rerun import load_manifest
-from s2s_search.table import ConfigError, printable
+from s2s_search.results.isolation import TOP
+from s2s_search.results.statistics import LEAST
+from s2s_search.runs.answers import Answers, Example, load_answers
+from s2s_search.runs.events import cleaned
+from s2s_search.runs.folder import check_writable
+from s2s_search.runs.manifest import load_manifest
+from s2s_search.runs.storage import below, is_far, place_of, shown_place
 
 REPORT = "report.html"
 LOOKED_AT = 10  # best trials among whose answers attention is looked for

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from s2s_search.answers import Example
 from s2s_search.report.axes import Axis
+from s2s_search.runs.answers import Example
 
 # On a light and on a dark page.
 INK, FAINT, LINE, SURFACE = "#1f2328", "#87919b", "#dde2e7", "#fdfdfc"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from s2s_search.table import printable
+from s2s_search.errors import printable
 
 TEMPLATE = Path(__file__).with_name("template.html")
 MARKDOWN_ROWS = 25  # of a ranking: as many as a reader of plain text wants

@@ -13,14 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.comparison import configurations, replicates
-from s2s_search.events import EVENTS, first_event
-from s2s_search.history import REPLICATES, History
-from s2s_search.ranking import cell
+from s2s_search.display.tables import cell
+from s2s_search.errors import ConfigError, printable
 from s2s_search.report.axes import Axis, Boundary, axes, boundary
-from s2s_search.results import Results, check_distinct, load, load_many
-from s2s_search.spaces import Space
-from s2s_search.table import ConfigError, printable
+from s2s_search.results.many import check_distinct, load_many
+from s2s_search.results.replicates import configurations, replicates
+from s2s_search.results.results import Results, load
+from s2s_search.runs.folder import EVENTS
+from s2s_search.runs.log import first_event
+from s2s_search.runs.state import REPLICATES, History
+from s2s_search.spaces.space import Space
 
 
 @dataclass(frozen=True, eq=False)

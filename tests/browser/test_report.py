@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from s2s_search.report.contents import write_report
-from s2s_search.results import load
+from s2s_search.results.results import load
 from tests.runs import SPACE, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")

@@ -6,14 +6,15 @@ import itertools
 import pytest
 import torch
 
-from s2s_search import table
+from s2s_search import errors
+from s2s_search.hparams import arguments, table
+from s2s_search.hparams.rules import cell_output_size, cell_state_sizes
 from s2s_search.nn import bridges, cells
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import build_model
-from s2s_search.optim import DECAYS, RULES, make_optimizer
-from s2s_search.rules import cell_output_size, cell_state_sizes
 from s2s_search.tf_variables import export_variables, load_variables
-from s2s_search.training import training_step
+from s2s_search.training.optimizers import DECAYS, RULES, make_optimizer
+from s2s_search.training.trial import training_step
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, make, small
 
 SHAPED_ALIKE = {
@@ -34,7 +35,7 @@ def test_every_combination_learns_and_decodes(model_name: str, encoder: str, cel
     overrides = {"encoder__type": encoder, "bridge_spec": BRIDGE_SPECS[bridge], "optimizer__learning_rate": 0.03}
     if bridge == "PassThroughBridge":
         if encoder not in SHAPED_ALIKE:
-            with pytest.raises(table.ConfigError, match="PassThroughBridge needs"):
+            with pytest.raises(errors.ConfigError, match="PassThroughBridge needs"):
                 small(model_name, cell, **overrides)
             return
         overrides["decoder__rnn_cell__num_layers"] = SHAPED_ALIKE[encoder]
@@ -69,8 +70,8 @@ def test_the_table_declares_what_a_bridge_takes(name: str) -> None:
         assert not arguments
 
 
-def declared(arguments: tuple[table.Argument, ...]) -> dict[str, object]:
-    return {a.name: inspect.Parameter.empty if a.default is table.REQUIRED else a.default for a in arguments}
+def declared(arguments: tuple[arguments.Argument, ...]) -> dict[str, object]:
+    return {a.name: inspect.Parameter.empty if a.default is arguments.REQUIRED else a.default for a in arguments}
 
 
 def taken(constructor: type, first: int) -> dict[str, object]:
@@ -107,7 +108,7 @@ def test_nothing_is_born_on_the_wrong_device(model_name: str, encoder: str, scor
         hparams = small(model_name, cell, encoder__type=encoder, bridge_spec=BRIDGE_SPECS[bridge], **more)
         model = make(hparams, dtype=torch.float32).to("meta").train()
         batch = BATCH.to("meta")
-        from s2s_search.training import token_losses
+        from s2s_search.training.loss import token_losses
 
         loss = token_losses(model(batch), batch).sum()
         assert loss.device.type == "meta"

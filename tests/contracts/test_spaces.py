@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2s_search.hparams import resolve
+from s2s_search.hparams.configuration import resolve
 from s2s_search.nn.models import build_model
-from s2s_search.spaces import load_space
+from s2s_search.spaces.load import load_space
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE
 
 FOLDER = Path(__file__).parent.parent.parent / "search_spaces"

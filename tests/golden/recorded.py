@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from s2s_search.batches import Batch, slice_batch
-from s2s_search.hparams import Hparams, resolve
+from s2s_search.corpus.batches import Batch, slice_batch
+from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.tf_variables import load_variables
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2s_search.batches import Batch, slice_batch
-from s2s_search.hparams import resolve
+from s2s_search.corpus.batches import Batch, slice_batch
+from s2s_search.hparams.configuration import resolve
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import Seq2Seq
-from s2s_search.optim import make_optimizer
 from s2s_search.tf_variables import export_variables
-from s2s_search.training import target_mask, token_losses
+from s2s_search.training.loss import target_mask, token_losses
+from s2s_search.training.optimizers import make_optimizer
 from tests.golden.recorded import Recorded
 
 ATOL = 1e-5  # the recorded numbers agree with float64 within 1e-6

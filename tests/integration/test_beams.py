@@ -12,9 +12,10 @@ import pytest
 import ray
 import ray.cloudpickle
 
-from s2s_search import cli, cluster
-from s2s_search.spaces import Resources
-from s2s_search.table import ConfigError
+from s2s_search.cli import command_line
+from s2s_search.errors import ConfigError
+from s2s_search.spaces.settings import Resources
+from s2s_search.tuning import cluster
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the functions below reach workers with their code
 
@@ -64,10 +65,12 @@ def test_decoding_is_tuned_on_the_checkpoints_of_a_search(
 ) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
     run, joined = tmp_path / "run", ["--address", address]
-    assert cli.main(["search", str(tmp_path / "space.yaml"), "--out", str(run), *joined]) == 0
+    assert command_line.main(["search", str(tmp_path / "space.yaml"), "--out", str(run), *joined]) == 0
     capsys.readouterr()
     assert (
-        cli.main(["tune-decoding", str(run), "--top", "2", "--beams", "1,3", "--penalties", "0,1", "--json", *joined])
+        command_line.main(
+            ["tune-decoding", str(run), "--top", "2", "--beams", "1,3", "--penalties", "0,1", "--json", *joined]
+        )
         == 0
     )
     rows = pd.DataFrame([json.loads(line) for line in capsys.readouterr().out.splitlines()])
@@ -77,12 +80,12 @@ def test_decoding_is_tuned_on_the_checkpoints_of_a_search(
     trials = pd.read_csv(run / "trials.csv").set_index("trial")
     greedy = rows[rows["beam_width"] == 1].set_index("trial")["dev.error_rate"]
     assert greedy.to_dict() == pytest.approx(trials["best.dev.error_rate"].to_dict())
-    assert cli.main(["tune-decoding", str(run), "--beams", "0"]) == 2
+    assert command_line.main(["tune-decoding", str(run), "--beams", "0"]) == 2
     (run / "trial-00000" / "best.pt").write_bytes(b"damaged")
     (run / "trial-00001" / "best.pt").write_bytes(b"damaged")
-    assert cli.main(["tune-decoding", str(run), "--beams", "1", *joined]) == 2
+    assert command_line.main(["tune-decoding", str(run), "--beams", "1", *joined]) == 2
     assert "no checkpoint of a trial" in capsys.readouterr().err
     for trial in trials.index:
         (run / trial / "best.pt").unlink()
-    assert cli.main(["tune-decoding", str(run)]) == 2
+    assert command_line.main(["tune-decoding", str(run)]) == 2
     assert "no trial has a checkpoint" in capsys.readouterr().err

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search import cli, results
-from s2s_search.comparison import replicates
-from s2s_search.events import first_event
-from s2s_search.spaces import load_space
-from s2s_search.table import ConfigError
-from s2s_search.tuning import replicate_search, resume_search, run_search
+from s2s_search.cli import command_line
+from s2s_search.errors import ConfigError
+from s2s_search.results import results
+from s2s_search.results.replicates import replicates
+from s2s_search.runs.log import first_event
+from s2s_search.spaces.load import load_space
+from s2s_search.tuning.start import replicate_search, resume_search, run_search
 from tests.spaces import COPY, DROPOUT, RATES, space_text
 
 ROOT = Path(__file__).parents[2]
@@ -59,13 +60,13 @@ def test_the_best_run_again_with_other_seeds_to_the_end(
     assert again.trials["best.dev.loss"].nunique() == 4
     assert first_event(replicated)["replicates_of"] == str(searched)
 
-    assert cli.main(["results", str(replicated)]) == 0
+    assert command_line.main(["results", str(replicated)]) == 0
     printed = capsys.readouterr().out
     assert "dev.loss over seeds" in printed
     for row in replicates(again).to_dict("records"):
         assert row["n"] == 2
         assert f"{row['mean']:.4g}" in printed
-    assert cli.main(["compare", str(replicated), "0", "2"]) == 0
+    assert command_line.main(["compare", str(replicated), "0", "2"]) == 0
     printed = capsys.readouterr().out
     assert "over 2 and 2 seeds" in printed
     assert "paired over 20 dev examples" in printed
@@ -114,7 +115,7 @@ def test_a_search_with_replicates_says_what_they_come_to(
 ) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(SPACE.replace("trials: 4,", "trials: 1, replicates: 3,"))
-    assert cli.main(["search", str(path), "--out", str(tmp_path / "run"), "--address", address]) == 0
+    assert command_line.main(["search", str(path), "--out", str(tmp_path / "run"), "--address", address]) == 0
     assert "dev.loss over seeds" in capsys.readouterr().out
     table = results.load(tmp_path / "run")
     assert sorted(table.trials["seed"]) == [3, 4, 5]
@@ -123,7 +124,7 @@ def test_a_search_with_replicates_says_what_they_come_to(
 
 @pytest.mark.parametrize("trial", [0, 1, 2, 3])
 def test_a_trial_gives_the_same_numbers_again(searched: Path, trial: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["rerun", str(searched), str(trial), "--check"]) == 0
+    assert command_line.main(["rerun", str(searched), str(trial), "--check"]) == 0
     reports = results.load(searched).reports
     count = int((reports["trial"] == f"trial-{trial:05d}").sum())
     assert f"identical ({count} report" in capsys.readouterr().out
@@ -138,7 +139,7 @@ def test_a_trial_of_another_learning_rate_does_not(
     values = json.loads(config.read_text())
     late = {"optimizer.lr_decay_type": "exponential_decay", "optimizer.lr_start_decay_at": 25}
     config.write_text(json.dumps(values | late | {"optimizer.lr_decay_steps": 1, "optimizer.lr_decay_rate": 0.5}))
-    assert cli.main(["rerun", str(run), str(best), "--check"]) == 1
+    assert command_line.main(["rerun", str(run), str(best), "--check"]) == 1
     printed = capsys.readouterr().out
     assert "not identical: step 30: learning_rate was " in printed  # the reports at 10 and 20 are as they were
     assert "before it all is equal (2 reports, 20 numbers)" in printed

@@ -15,10 +15,11 @@ import pytest
 import ray.cloudpickle
 from ray.cluster_utils import Cluster
 
-from s2s_search import results
-from s2s_search.spaces import Space, load_space
-from s2s_search.table import ConfigError
-from s2s_search.tuning import resume_search, run_search
+from s2s_search.errors import ConfigError
+from s2s_search.results import results
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.space import Space
+from s2s_search.tuning.start import resume_search, run_search
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.slow

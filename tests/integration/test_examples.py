@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from s2s_search import results
-from s2s_search.corpus import load_corpus
-from s2s_search.spaces import load_space
+from s2s_search.corpus.load import load_corpus
+from s2s_search.results import results
+from s2s_search.spaces.load import load_space
 from tests.runs import write_run
 from tests.spaces import RATES, distance, space_text
 from tests.test_docs import ROOT

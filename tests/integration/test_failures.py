@@ -18,14 +18,17 @@ from ray.cluster_utils import Cluster
 from ray.tune.trainable import FunctionTrainable
 from rich.console import Console
 
-from s2s_search import cli, cluster, results, tuning
-from s2s_search.answers import load_answers
-from s2s_search.checkpoints import read_snapshot
+from s2s_search.cli import command_line
 from s2s_search.display.progress import Progress
-from s2s_search.events import read_events
-from s2s_search.metrics import pareto
-from s2s_search.spaces import Space, load_space
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.results import results
+from s2s_search.results.pareto import pareto
+from s2s_search.runs.answers import load_answers
+from s2s_search.runs.checkpoints import read_snapshot
+from s2s_search.runs.log import read_events
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.space import Space
+from s2s_search.tuning import cluster, start
 from tests.spaces import DROPOUT, RATES, space_text
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins reach workers with their code
@@ -84,7 +87,7 @@ def broken(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
 
 
 def test_a_search_whose_first_trials_all_fail_alike_ends_early(address: str, tmp_path: Path) -> None:
-    outcome = tuning.run_search(seeds(tmp_path, 40), out=tmp_path / "run", address=address, train=broken)
+    outcome = start.run_search(seeds(tmp_path, 40), out=tmp_path / "run", address=address, train=broken)
     assert outcome.status == "failed"
     assert "first trials all failed alike: ValueError: no such thing as seed" in str(outcome.message)
     trials = results.load(tmp_path / "run").trials
@@ -103,7 +106,7 @@ def short_of_memory(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
 
 
 def test_out_of_memory_is_no_bug_and_not_tried_again(address: str, tmp_path: Path) -> None:
-    tuning.run_search(seeds(tmp_path, 4), out=tmp_path / "run", address=address, train=short_of_memory)
+    start.run_search(seeds(tmp_path, 4), out=tmp_path / "run", address=address, train=short_of_memory)
     trials = results.load(tmp_path / "run").trials
     assert trials["status"].tolist() == ["out_of_memory"] * 3 + ["finished"]
     assert trials["restarts"].tolist() == [0, 0, 0, 0]
@@ -130,7 +133,7 @@ def test_a_trial_that_is_lost_before_it_runs_takes_its_turn_again(
     monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "100")  # Tune looks at all that wait, not at the first alone
     space = seeds(tmp_path, 6, search=", retries: 20")
     space = replace(space, scheduler=replace(space.scheduler, name=scheduler))
-    outcome = tuning.run_search(space, out=tmp_path / "run", address=address, train=deadly)
+    outcome = start.run_search(space, out=tmp_path / "run", address=address, train=deadly)
     assert outcome.status == "finished"
     trials = results.load(tmp_path / "run").trials
     assert set(trials["status"]) <= {"finished", "stopped"}
@@ -156,16 +159,16 @@ def test_failed_trials_are_run_again_when_asked_to_and_no_others(
     address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, train = tmp_path / "run", sick(tmp_path / "cure")
-    tuning.run_search(seeds(tmp_path, 4), out=run, address=address, train=train)
+    start.run_search(seeds(tmp_path, 4), out=run, address=address, train=train)
     before = results.load(run)
     assert before.trials["status"].tolist() == ["finished", "failed", "finished", "failed"]
-    assert cli.main(["results", str(run)]) == 0
+    assert command_line.main(["results", str(run)]) == 0
     shown = capsys.readouterr().out
     assert "failed, 2 trials: KeyError: 'sick'" in shown
     assert f"debug --run {run} --trial 1" in shown
     (tmp_path / "cure").touch()
     said: list[str] = []
-    outcome = tuning.resume_search(run, again=["failed"], address=address, train=train, say=said.append)
+    outcome = start.resume_search(run, again=["failed"], address=address, train=train, say=said.append)
     assert outcome.status == "finished"
     assert said == [
         "kept 2 trials that have ended",
@@ -177,7 +180,7 @@ def test_failed_trials_are_run_again_when_asked_to_and_no_others(
     assert after.trials["restarts"].tolist() == [0, 1, 0, 1]
     assert after.reports.groupby("trial")["step"].apply(list).tolist() == [[10, 20, 30, 40]] * 4
     size = (run / "events.jsonl").stat().st_size
-    assert tuning.resume_search(run, again=["failed"], address=address, say=said.append).status == "finished"
+    assert start.resume_search(run, again=["failed"], address=address, say=said.append).status == "finished"
     assert "nothing to do" in said[-1]
     assert (run / "events.jsonl").stat().st_size == size
 
@@ -195,11 +198,11 @@ def slow(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterat
 
 def test_a_budget_of_hours_ends_a_search_in_order_and_a_larger_one_lets_it_go_on(address: str, tmp_path: Path) -> None:
     space = seeds(tmp_path, 12, search=", hours: 0.0015")
-    outcome = tuning.run_search(space, out=tmp_path / "run", address=address, train=slow)
+    outcome = start.run_search(space, out=tmp_path / "run", address=address, train=slow)
     assert outcome.status == "out of budget"
     assert "search.hours" in str(outcome.message)
     assert len(results.load(tmp_path / "run").trials) < 12
-    assert tuning.resume_search(tmp_path / "run", hours=1, address=address, train=slow).status == "finished"
+    assert start.resume_search(tmp_path / "run", hours=1, address=address, train=slow).status == "finished"
     found = results.load(tmp_path / "run")
     assert found.trials["status"].tolist() == ["finished"] * 12
     assert len(found.reports) == 48
@@ -229,7 +232,7 @@ def test_a_search_that_waits_for_others_says_why(address: str, tmp_path: Path) -
         terminal = io.StringIO()
         progress = Progress(Console(file=terminal, width=200))
         space = seeds(tmp_path, 2)
-        outcome = tuning.run_search(space, out=tmp_path / "run", address=address, train=valued, progress=progress)
+        outcome = start.run_search(space, out=tmp_path / "run", address=address, train=valued, progress=progress)
     assert outcome.status == "finished"
     why = "waiting: a trial needs 1 CPU and 0 GPU on one node; 0 CPU and 0 GPU of 2 CPU and 0 GPU are free"
     assert why in terminal.getvalue()
@@ -249,26 +252,26 @@ def valued(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
 
 def test_only_the_best_trials_keep_their_weights(address: str, tmp_path: Path) -> None:
     space = seeds(tmp_path, 5, more="checkpoints: {best: 2}")
-    tuning.run_search(space, out=tmp_path / "run", address=address, train=valued)
+    start.run_search(space, out=tmp_path / "run", address=address, train=valued)
     assert weights(tmp_path / "run") == ["trial-00001/best.pt", "trial-00002/best.pt"]
 
 
 def test_checkpoints_can_lie_below_a_url(address: str, tmp_path: Path) -> None:
     storage = tmp_path / "elsewhere"
     space = real(tmp_path, "none", trials=2)
-    tuning.run_search(space, out=tmp_path / "run", address=address, storage=f"file://{storage}")
+    start.run_search(space, out=tmp_path / "run", address=address, storage=f"file://{storage}")
     assert weights(tmp_path / "run") == []
     assert weights(storage) == ["trial-00000/best.pt", "trial-00001/best.pt"]
     errors = results.load(tmp_path / "run").trials["best.dev.error_rate"].tolist()
     answers = [load_answers(f"file://{storage}/trial-0000{k}") for k in range(2)]
     assert [sum(each.errors) / sum(each.lengths) for each in answers if each] == errors
-    tuning.resume_search(tmp_path / "run", trials=3, address=address)
+    start.resume_search(tmp_path / "run", trials=3, address=address)
     assert weights(storage)[-1] == "trial-00002/best.pt"
     with pytest.raises(ConfigError, match="--storage nowhere://x: cannot be used"):
-        tuning.run_search(space, out=tmp_path / "other", address=address, storage="nowhere://x")
+        start.run_search(space, out=tmp_path / "other", address=address, storage="nowhere://x")
     for url in ("s3://me:SECRET@bucket/x", "s3://bucket/x?secret_key=SECRET"):
         with pytest.raises(ConfigError, match="must hold no password or key") as caught:
-            tuning.run_search(space, out=tmp_path / "other", address=address, storage=url)
+            start.run_search(space, out=tmp_path / "other", address=address, storage=url)
         assert "SECRET" not in str(caught.value)
     assert not (tmp_path / "other").exists()
 
@@ -276,13 +279,13 @@ def test_checkpoints_can_lie_below_a_url(address: str, tmp_path: Path) -> None:
 def test_a_search_whose_checkpoints_may_not_have_the_disk_is_refused(address: str, tmp_path: Path) -> None:
     space = real(tmp_path, "none", trials=2, more="checkpoints: {disk_gb: 0.0001}")
     with pytest.raises(ConfigError, match=r"checkpoints\.disk_gb: the checkpoints can take .* but disk_gb = 0\.0001"):
-        tuning.run_search(space, out=tmp_path / "run", address=address)
+        start.run_search(space, out=tmp_path / "run", address=address)
     assert not (tmp_path / "run").exists()
 
 
 def test_no_token_reaches_the_run_folder(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET-OF-MINE")
-    tuning.run_search(seeds(tmp_path, 2), out=tmp_path / "run", address=address, train=broken, command=["search"])
+    start.run_search(seeds(tmp_path, 2), out=tmp_path / "run", address=address, train=broken, command=["search"])
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file() and "ray" not in path.relative_to(tmp_path / "run").parts[0]:
             content = path.read_bytes()
@@ -295,12 +298,12 @@ def test_a_corpus_that_changed_is_refused(address: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text("1 2\n2 1\n")
     text = "model: BasicSeq2Seq\ncorpus: {train: [a, b], dev: [a, b]}\nsearch: {method: grid}\n"
     space = write_space(tmp_path, text + "scheduler: {name: none, max_steps: 40}\nparameters: {train.seed: [0, 1]}\n")
-    tuning.run_search(space, out=tmp_path / "run", address=address, train=slow)
+    start.run_search(space, out=tmp_path / "run", address=address, train=slow)
     with pytest.raises(ConfigError, match="the search has 2 already; a search can only be extended"):
-        tuning.resume_search(tmp_path / "run", trials=1, address=address)
+        start.resume_search(tmp_path / "run", trials=1, address=address)
     (tmp_path / "a").write_text("1 2\n2 2\n")
     with pytest.raises(ConfigError, match="the corpus is not the one that the search was made with"):
-        tuning.resume_search(tmp_path / "run", address=address)
+        start.resume_search(tmp_path / "run", address=address)
 
 
 # --- schedulers and samplers ---
@@ -314,7 +317,7 @@ def curves(found: results.Results) -> dict[str, list[tuple[object, ...]]]:
 def test_hyperband_pauses_trials_that_go_on_as_if_undisturbed(address: str, tmp_path: Path) -> None:
     for name in ("none", "hyperband"):
         space = real(tmp_path / name, name, trials=9, steps=90)
-        tuning.run_search(space, out=tmp_path / name / "run", address=address)
+        start.run_search(space, out=tmp_path / name / "run", address=address)
     calm, paused = (results.load(tmp_path / name / "run") for name in ("none", "hyperband"))
     whole, parts = curves(calm), curves(paused)
     assert all(parts[trial] == whole[trial][: len(parts[trial])] for trial in whole)
@@ -330,7 +333,7 @@ def test_hyperband_pauses_trials_that_go_on_as_if_undisturbed(address: str, tmp_
 
 def test_pbt_gives_the_worse_the_weights_of_the_better(address: str, tmp_path: Path) -> None:
     space = real(tmp_path, "pbt", trials=4, steps=120)
-    assert tuning.run_search(space, out=tmp_path / "run", address=address).status == "finished"
+    assert start.run_search(space, out=tmp_path / "run", address=address).status == "finished"
     found = results.load(tmp_path / "run")
     assert found.trials["status"].tolist() == ["finished"] * 4
     events, _ = read_events(tmp_path / "run")
@@ -361,8 +364,8 @@ def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_ru
 ) -> None:
     more = "objectives: [parameters]"
     space = real(tmp_path, "none", trials=12, steps=10, method="tpe", more=more)
-    assert tuning.run_search(space, out=tmp_path / "run", address=address).status == "finished"
-    assert tuning.resume_search(tmp_path / "run", trials=14, address=address).status == "finished"
+    assert start.run_search(space, out=tmp_path / "run", address=address).status == "finished"
+    assert start.resume_search(tmp_path / "run", trials=14, address=address).status == "finished"
     found = results.load(tmp_path / "run")
     assert len(found.trials) == 14
     assert found.trials["optimizer.learning_rate"].is_unique
@@ -370,10 +373,10 @@ def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_ru
     assert found.pareto()["trial"].tolist() == [
         trial for trial, best in zip(found.trials["trial"], pareto(values, ["minimize"] * 2), strict=True) if best
     ]
-    assert cli.main(["results", str(tmp_path / "run")]) == 0
+    assert command_line.main(["results", str(tmp_path / "run")]) == 0
     assert "Pareto front" in capsys.readouterr().out
     again = real(tmp_path / "again", "none", trials=2, steps=10, method="tpe", more=more)
-    tuning.run_search(again, out=tmp_path / "warm", address=address, warm_start=tmp_path / "run")
+    start.run_search(again, out=tmp_path / "warm", address=address, warm_start=tmp_path / "run")
     notes = [event["message"] for event in read_events(tmp_path / "warm")[0] if event["event"] == "note"]
     assert any("14 trials taken, 0 do not fit" in note for note in notes)
 
@@ -389,7 +392,7 @@ def test_a_nan_neither_wins_nor_blocks(address: str, tmp_path: Path, scheduler: 
     if scheduler == "hyperband":
         text = text.replace(", grace_steps: 10", "")
     space = write_space(tmp_path, text)
-    found = results.load(tuning.run_search(space, out=tmp_path / "run", address=address, train=partly_nan).folder)
+    found = results.load(start.run_search(space, out=tmp_path / "run", address=address, train=partly_nan).folder)
     assert found.status == "finished"
     assert found.trials["status"].tolist()[1::2] == ["diverged"] * 3
     assert found.best(1)["trial"].tolist() == ["trial-00000"]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import ray.cloudpickle
 
-from s2s_search import results
-from s2s_search.spaces import load_space
-from s2s_search.tuning import run_search
+from s2s_search.results import results
+from s2s_search.spaces.load import load_space
+from s2s_search.tuning.start import run_search
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -38,7 +38,7 @@ def weighed(*arguments: Any) -> Iterator[Any]:
     """Trains, and adds to each report the process and the MB that it had before the trial began."""
     import os
 
-    from s2s_search.training import train
+    from s2s_search.training.trial import train
 
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     for report in train(*arguments):

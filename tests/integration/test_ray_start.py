@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search import results
+from s2s_search.results import results
 from tests.spaces import space_text
 
 pytestmark = pytest.mark.slow

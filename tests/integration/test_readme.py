@@ -46,7 +46,7 @@ def test_the_trial_of_a_search_and_of_debug_report_the_same(tmp_path: Path) -> N
     """Through both command lines, processes and all."""
     import json
 
-    from s2s_search import results
+    from s2s_search.results import results
 
     space = tmp_path / "space.yaml"
     text = (ROOT / "search_spaces" / "quickstart.yaml").read_text()

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import ray.cloudpickle
 
-from s2s_search import replay, tuning
-from s2s_search.curves import Record, load_record
-from s2s_search.hparams import Hparams
-from s2s_search.spaces import Resources, load_space
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Resources
+from s2s_search.tuning import start
+from s2s_search.whatif import replay
+from s2s_search.whatif.curves import Record, load_record
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-in below reaches workers with its code
 
@@ -44,7 +46,7 @@ def searched(folder: Path, scheduler: str, cpu: float, address: str) -> Record:
     grace = "" if scheduler == "hyperband" else ", grace_steps: 5"
     (folder / "space.yaml").write_text(SPACE.format(scheduler=scheduler, grace=grace))
     space = replace(load_space(folder / "space.yaml"), resources=Resources(cpu, 0))
-    assert tuning.run_search(space, out=folder / "run", train=curves, address=address).status == "finished"
+    assert start.run_search(space, out=folder / "run", train=curves, address=address).status == "finished"
     return load_record(folder / "run")
 
 

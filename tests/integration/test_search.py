@@ -22,16 +22,22 @@ import ray.cloudpickle
 import torch
 from ray.cluster_utils import Cluster
 
-from s2s_search import cluster, results, trainable, training, tuning
-from s2s_search.answers import load_answers
-from s2s_search.corpus import load_corpus
-from s2s_search.display.progress import Interrupt
-from s2s_search.failures import error_message
-from s2s_search.hparams import resolve
-from s2s_search.nn import compiled
-from s2s_search.spaces import Resources, Space, load_space
-from s2s_search.table import ConfigError
-from s2s_search.training import WORST, train
+from s2s_search import tuning
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import resolve
+from s2s_search.interrupts import Interrupt
+from s2s_search.nn.fast import native
+from s2s_search.results import results
+from s2s_search.runs.answers import load_answers
+from s2s_search.runs.failures import error_message
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Resources
+from s2s_search.spaces.space import Space
+from s2s_search.training import process_memory
+from s2s_search.training.evaluation import WORST
+from s2s_search.training.trial import train
+from s2s_search.tuning import cluster, search, worker
 from tests.spaces import DROPOUT, RATES, space_text
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins below reach workers with their code
@@ -168,11 +174,11 @@ def run_trial(monkeypatch: pytest.MonkeyPatch, fake: FakeTune, losses: list[floa
     def stand_in(*_: object) -> Iterator[Any]:
         yield from (report(10 * k, loss) for k, loss in enumerate(losses, 1))
 
-    monkeypatch.setattr(trainable, "tune", fake)
+    monkeypatch.setattr(worker, "tune", fake)
     threads = torch.get_num_threads()
     corpus: Any = object()
     try:
-        trainable.trainable({"model": "BasicSeq2Seq"}, corpus, fake.folder, goal=goal, train=stand_in)
+        worker.trainable({"model": "BasicSeq2Seq"}, corpus, fake.folder, goal=goal, train=stand_in)
     finally:
         torch.set_num_threads(threads)
     return fake.folder / "trial-00000"
@@ -226,12 +232,12 @@ def test_a_trial_that_ends_has_let_go_of_its_model(
             return 1 / 0
 
     fake = FakeTune(tmp_path, stop_after=1 if end is SystemExit else 99)
-    monkeypatch.setattr(trainable, "tune", fake)
-    monkeypatch.setattr(training, "release_freed_memory", lambda: alive.extend(m() is not None for m in models))
+    monkeypatch.setattr(worker, "tune", fake)
+    monkeypatch.setattr(process_memory, "release_freed_memory", lambda: alive.extend(m() is not None for m in models))
     corpus: Any = object()
     expected = RuntimeError if end in (ValueError, ZeroDivisionError) else end
     with pytest.raises(expected) if expected else contextlib.nullcontext():
-        trainable.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
+        worker.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
     assert alive
     assert not any(alive)
 
@@ -249,14 +255,14 @@ def test_a_trial_keeps_to_its_share_of_a_gpu(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**9, 80 * 10**9))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part: calls.append(("limit", part)))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(("empty", None)))
-    monkeypatch.setattr(trainable, "tune", FakeTune(tmp_path, gpu=share))
+    monkeypatch.setattr(worker, "tune", FakeTune(tmp_path, gpu=share))
 
     def stand_in(hparams: object, corpus: object, device: str) -> Iterator[Any]:
         calls.append(("train", device))
         yield report(10, 1.0)
 
     corpus: Any = object()
-    trainable.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
+    worker.trainable({"model": "BasicSeq2Seq"}, corpus, tmp_path, train=stand_in)
     trained = ("train", "cuda" if share else "cpu")
     if fraction is None:
         assert calls == [trained]
@@ -314,7 +320,7 @@ def troubled_run(address: str, tmp_path_factory: pytest.TempPathFactory) -> resu
     outcome = tuning.run_search(
         seeds(folder, [0, 1, 2, 3, 4, 5, 6, 7]), out=folder / "run", address=address, train=troubled, command=["search"]
     )
-    assert outcome == tuning.Outcome("finished", folder / "run")
+    assert outcome == search.Outcome("finished", folder / "run")
     return results.load(folder / "run")
 
 
@@ -359,7 +365,7 @@ def test_the_run_folder_says_what_ran(troubled_run: results.Results) -> None:
     assert environment["command"] == ["search"]
     assert environment["seed"] == 0
     assert environment["versions"]["ray"] == ray.__version__
-    assert environment["compiled_loops"] == compiled.usable(torch.zeros(1))
+    assert environment["compiled_loops"] == native.usable(torch.zeros(1))
     config = json.loads((folder / "trial-00005" / "config.json").read_text())
     assert config == resolve("BasicSeq2Seq", {"train.seed": 5, "train.max_steps": 40}).flat()
     assert (folder / "space.yaml").read_bytes() == (folder.parent / "space.yaml").read_bytes()

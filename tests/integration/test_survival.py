@@ -19,12 +19,12 @@ import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
 
-from s2s_search import results
-from s2s_search.answers import load_answers
-from s2s_search.events import read_events
-from s2s_search.schedulers import rungs
-from s2s_search.spaces import load_space
-from s2s_search.tuning import run_search
+from s2s_search.results import results
+from s2s_search.runs.answers import load_answers
+from s2s_search.runs.log import read_events
+from s2s_search.spaces.load import load_space
+from s2s_search.tuning.schedulers import rungs
+from s2s_search.tuning.start import run_search
 from tests.spaces import COPY, DROPOUT, RATES, space_text
 
 ROOT = Path(__file__).parents[2]

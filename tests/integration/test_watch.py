@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from s2s_search import results
-from s2s_search.cli import main
+from s2s_search.cli.command_line import main
 from s2s_search.display.progress import Progress
 from s2s_search.display.watch import Follower
-from s2s_search.events import LOCK, new_events
+from s2s_search.results import results
+from s2s_search.runs.folder import LOCK
+from s2s_search.runs.log import new_events
 from tests.spaces import RATES, space_text
 from tests.terminal import Terminal
 
@@ -215,7 +216,7 @@ def test_a_lock_that_may_not_be_seen_is_given_more_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s2s_search.display.watch.SECONDS_OF_SILENCE", 0.0)
-    monkeypatch.setattr("s2s_search.events.SECONDS_ELSEWHERE", 1.0)
+    monkeypatch.setattr("s2s_search.runs.log.SECONDS_ELSEWHERE", 1.0)
     took = []
     for host in ("", "process 1 on a-machine-elsewhere\n"):
         write_log(tmp_path, [event | {"time": time.time()} for event in begun()])

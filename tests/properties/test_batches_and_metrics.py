@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_search.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
-from s2s_search.corpus import Split
+from s2s_search.corpus.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
+from s2s_search.corpus.corpus import Split
+from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.metrics import error_rate, word_error_rate
-from s2s_search.vocabulary import Vocabulary
 
 SOURCE, TARGET = Vocabulary(("a", "b")), Vocabulary(("x", "y", "z"))
 SEQUENCES = st.lists(st.integers(0, 2), max_size=7)

@@ -13,15 +13,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from s2s_search import history, results, run_tables
-from s2s_search.cli import main
-from s2s_search.curves import load_record
+from s2s_search.cli.command_line import main
 from s2s_search.display.progress import Progress
-from s2s_search.replay import made_again
+from s2s_search.errors import CONTROL, ConfigError
 from s2s_search.report.contents import write_report
-from s2s_search.schedulers import make_scheduler
-from s2s_search.spaces import load_space
-from s2s_search.table import CONTROL, ConfigError
+from s2s_search.results import results
+from s2s_search.runs import explain, state, tables
+from s2s_search.spaces.load import load_space
+from s2s_search.tuning.schedulers import make_scheduler
+from s2s_search.whatif.curves import load_record
+from s2s_search.whatif.replay import made_again
 from tests import runs
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +153,7 @@ def holds(call: Callable[[], object]) -> bool:
 
 def read_all(folder: Path) -> None:
     """Reads a folder in every way, first from its log alone; tables and history must tell the same."""
-    for name in (run_tables.TRIALS, run_tables.REPORTS):
+    for name in (tables.TRIALS, tables.REPORTS):
         (folder / name).unlink(missing_ok=True)
     found = results.load(folder)
     found.best(None)
@@ -160,14 +161,14 @@ def read_all(folder: Path) -> None:
     found.pareto()
     for key in found.searched:
         found.by(key)
-    run_tables.write_tables(folder)
+    tables.write_tables(folder)
     assert results.load(folder).trials.equals(found.trials)
-    past = history.load_history(folder)
+    past = state.load_history(folder)
     for trial in list(past.trials.values()):
-        assert "\n".join(history.explain(past, trial.number)).encode()
-        assert not any(CONTROL.search(line) for line in history.explain(past, trial.number))
-    tables = [table.to_csv(lineterminator="|") for table in (found.trials, found.reports)]
-    assert not any(CONTROL.search(text) for text in [found.name, found.status, *tables, *found.damaged])
+        assert "\n".join(explain.explain(past, trial.number)).encode()
+        assert not any(CONTROL.search(line) for line in explain.explain(past, trial.number))
+    texts = [table.to_csv(lineterminator="|") for table in (found.trials, found.reports)]
+    assert not any(CONTROL.search(text) for text in [found.name, found.status, *texts, *found.damaged])
     bests = {name: trial.best and trial.best[past.search["metric"]] for name, trial in past.trials.items()}
     told = {name: (trial.status, bests[name]) for name, trial in past.trials.items()}
     columns = found.trials[["trial", "status", f"best.{found.metric}"]].astype(object)
@@ -216,8 +217,8 @@ def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
 
 def decide_again(folder: Path) -> None:
     """Makes the decisions of a log again, as a resumed search and a replay do, with every scheduler."""
-    past = history.load_history(folder)
-    space = history.space_of(past, folder)
+    past = state.load_history(folder)
+    space = state.space_of(past, folder)
     queued = [event | {"event": "queued"} for event in past.events if event["event"] == "trial"]
     for name in ("asha", "hyperband", "median", "pbt", "none"):
         scheduler = make_scheduler(replace(space, scheduler=replace(space.scheduler, name=name)), explore=dict)
@@ -257,7 +258,7 @@ def test_damaged_logs_of_a_search(tmp_path: Path, read: Callable[[Path], object]
 def test_damaged_tables_are_made_anew(tmp_path: Path) -> None:
     rng = random.Random(0)
     write_run(tmp_path)
-    run_tables.write_tables(tmp_path)
+    tables.write_tables(tmp_path)
     whole = results.load(tmp_path)
     for name in ("trials.parquet", "reports.parquet"):
         data = (tmp_path / name).read_bytes()
@@ -275,7 +276,7 @@ def test_damaged_tables_are_made_anew(tmp_path: Path) -> None:
 
 def test_tables_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     write_run(tmp_path)
-    run_tables.write_tables(tmp_path)
+    tables.write_tables(tmp_path)
     table = pd.read_parquet(tmp_path / "trials.parquet")
     table.replace("trial-00001", "../../x").to_parquet(tmp_path / "trials.parquet")
     assert list(results.load(tmp_path).trials["trial"]) == ["trial-00000", "trial-00001", "trial-00002"]
@@ -296,7 +297,7 @@ def test_a_damaged_line_is_as_good_as_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["events.jsonl", "trials.parquet", "reports.parquet"])
 def test_missing_files_and_folders_in_their_place(tmp_path: Path, name: str) -> None:
     write_run(tmp_path)
-    whole = run_tables.write_tables(tmp_path).trials
+    whole = tables.write_tables(tmp_path).trials
     for make in (lambda: None, (tmp_path / name).mkdir):
         (tmp_path / name).unlink(missing_ok=True)
         make()

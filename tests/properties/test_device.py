@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from s2s_search import batches
-from s2s_search.hparams import Hparams
-from s2s_search.nn.products import sum_rows, sums_by_product, sums_in_order
-from s2s_search.optim import RULES, Optimizer, make_optimizer
-from s2s_search.table import CELLS, ENCODERS
-from s2s_search.training import training_step
+from s2s_search.corpus import batches
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.hparams.table import CELLS, ENCODERS
+from s2s_search.nn.fast.matmul import sum_rows, sums_by_product, sums_in_order
+from s2s_search.training.optimizers import RULES, Optimizer, make_optimizer
+from s2s_search.training.trial import training_step
 from tests.models import BATCH, batch_of, make, small
 
 MODELS = ("BasicSeq2Seq", "AttentionSeq2Seq")

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s2s_search.dimensions import Choice, Range, Tie
-from s2s_search.hparams import overlay, resolve
-from s2s_search.rules import RULES
-from s2s_search.samplers import explore, make_sampler
-from s2s_search.spaces import Space, load_space
+from s2s_search.hparams.configuration import overlay, resolve
+from s2s_search.hparams.rules import RULES
+from s2s_search.spaces.dimensions import Choice, Range, Tie
+from s2s_search.spaces.explore import explore
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.samplers import make_sampler
+from s2s_search.spaces.space import Space
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 NAMES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml"))

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from s2s_search.batches import Batch
-from s2s_search.hparams import Hparams
-from s2s_search.nn import compiled
+from s2s_search.corpus.batches import Batch
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.hparams.table import ENCODERS
 from s2s_search.nn.cells import GRUCell, LSTMCell, make_cell
+from s2s_search.nn.fast import native
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.nn.stacks import Embedded, StackedCell, unroll
-from s2s_search.table import ENCODERS
-from s2s_search.training import token_losses
+from s2s_search.training.loss import token_losses
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, make, small
 
 CELLS = st.sampled_from(
@@ -49,7 +49,7 @@ def plain_loops() -> Iterator[None]:
 @contextmanager
 def uncompiled() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "LIBRARY", None)
+        patch.setattr(native, "LIBRARY", None)
         yield
 
 
@@ -255,7 +255,7 @@ def test_masks_keep_what_dropout_keeps() -> None:
 def test_an_installation_with_a_compiler_has_the_compiled_loops() -> None:
     if shutil.which("cc") is None and shutil.which("gcc") is None:
         pytest.skip("no C compiler: torch's loops are used")
-    assert compiled.usable(torch.zeros(1))
+    assert native.usable(torch.zeros(1))
 
 
 def test_sigmoids_of_the_compiled_loops_are_exact_and_never_overflow() -> None:

@@ -15,16 +15,17 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from s2s_search import results, run_tables
-from s2s_search.answers import load_answers
-from s2s_search.cli import main
+from s2s_search.cli.command_line import main
 from s2s_search.display.progress import Progress
 from s2s_search.display.watch import Follower
-from s2s_search.events import read_events
+from s2s_search.errors import ConfigError
 from s2s_search.report.page import Table, code
-from s2s_search.spaces import load_space
+from s2s_search.results import results
+from s2s_search.runs import tables
+from s2s_search.runs.answers import load_answers
+from s2s_search.runs.log import read_events
+from s2s_search.spaces.load import load_space
 from s2s_search.statuses import ENDS, SEARCH_ENDS
-from s2s_search.table import ConfigError
 from tests import runs
 
 # A title for the window, red, a new line over the old one, CSI as one character, reversed text, a line separator.
@@ -257,7 +258,7 @@ def test_labels_in_any_script_stay(tmp_path: Path) -> None:
     label = "大きい\u3000\u200dहिन्दी\u00a0é😀"
     folder = runs.write_run(tmp_path / "run", trials=8, text=runs.SPACE.replace("large:", f'"{label}":'))
     assert label in set(results.load(folder).trials["encoder.rnn_cell.cell_spec"])
-    run_tables.write_tables(folder)
+    tables.write_tables(folder)
     assert label in set(results.load(folder).trials["encoder.rnn_cell.cell_spec"])
 
 

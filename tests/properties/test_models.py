@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from s2s_search.hparams import Hparams
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.hparams.table import CELLS, ENCODERS
 from s2s_search.nn import stepping
 from s2s_search.nn.cells import make_cell
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.nn.stacks import StackedCell, reverse_sequence, unroll
 from s2s_search.nn.stepping import PlainStepper, PreparedStepper, make_stepper
-from s2s_search.table import CELLS, ENCODERS
-from s2s_search.training import token_losses
+from s2s_search.training.loss import token_losses
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, batch_of, cell_spec, make, small
 
 BRIDGES = (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from s2s_search.nn import compiled, products
+from s2s_search.nn.fast import matmul, native
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -18,9 +18,9 @@ CPU_INFO = Path("/proc/cpuinfo")
 @pytest.fixture(autouse=True, scope="module")
 def _panels():
     """Everything goes by panels, on processors too where torch is as soon."""
-    if compiled.LIBRARY is None or not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
+    if native.LIBRARY is None or not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
         pytest.skip("no compiled loops, or no vectors of 512 bits")
-    with mock.patch.object(compiled, "multiplies_sooner", return_value=True), mock.patch.object(products, "ENOUGH", 0):
+    with mock.patch.object(native, "multiplies_sooner", return_value=True), mock.patch.object(matmul, "ENOUGH", 0):
         yield
 
 
@@ -53,11 +53,11 @@ def test_products_are_those_of_torch(
     start = torch.randn(m, dtype=dtype) if start_kind == "vector" else torch.randn(n, m, dtype=dtype)
     expected = a.double() @ b.double()
     expected = (expected if start_kind == "none" else expected + start.double()).to(dtype)
-    with torch.no_grad(), mock.patch.object(compiled, "multiply", wraps=compiled.multiply) as used:
+    with torch.no_grad(), mock.patch.object(native, "multiply", wraps=native.multiply) as used:
         if start_kind == "none":
-            made = products.mm(a, b)
+            made = matmul.mm(a, b)
         else:
-            made = products.addmm(start, a, b, out=start if start_kind == "out" else None)
+            made = matmul.addmm(start, a, b, out=start if start_kind == "out" else None)
     assert used.called
     near(made, expected, k)
     assert start_kind != "out" or made is start
@@ -71,8 +71,8 @@ def test_gradients_are_those_of_torch(n: int, k: int, m: int, a_way: str, b_way:
     tensors += [] if start is None else [torch.randn((m,) if start == 1 else (n, m), dtype=torch.float64)]
     weights = torch.randn(n, m, dtype=torch.float64)
     a, b, *starts = (tensor.requires_grad_() for tensor in tensors)
-    with mock.patch.object(compiled, "multiply", wraps=compiled.multiply) as used:
-        made = products.addmm(*starts, a, b) if starts else products.mm(a, b)
+    with mock.patch.object(native, "multiply", wraps=native.multiply) as used:
+        made = matmul.addmm(*starts, a, b) if starts else matmul.mm(a, b)
         gradients = torch.autograd.grad((made * weights).sum(), (a, b, *starts))
     assert used.call_count == 3
     expected = torch.autograd.grad(((a @ b + (starts[0] if starts else 0.0)) * weights).sum(), (a, b, *starts))
@@ -84,11 +84,11 @@ def test_gradients_are_those_of_torch(n: int, k: int, m: int, a_way: str, b_way:
 def test_a_product_of_three_is_that_of_torch(sizes: tuple[int, ...]) -> None:
     factors = [torch.randn(*shape, dtype=torch.float64) for shape in itertools.pairwise(sizes)]
     with torch.no_grad():
-        near(products.multi_dot(*factors), torch.linalg.multi_dot(factors), 4000)
+        near(matmul.multi_dot(*factors), torch.linalg.multi_dot(factors), 4000)
 
 
 def test_a_number_that_is_not_finite_stays_one() -> None:
     a, b = torch.ones(30, 40), torch.ones(40, 50)
     a[7, 3], b[5, 44] = torch.inf, torch.nan
     with torch.no_grad():
-        torch.testing.assert_close(products.mm(a, b), a @ b, equal_nan=True)
+        torch.testing.assert_close(matmul.mm(a, b), a @ b, equal_nan=True)

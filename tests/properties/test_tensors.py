@@ -10,18 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2s_search.batches import Batch
-from s2s_search.nn import compiled, products
+from s2s_search.corpus.batches import Batch
+from s2s_search.hparams.table import ENCODERS
 from s2s_search.nn.cells import make_cell
+from s2s_search.nn.fast import matmul, native
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.nn.stacks import unroll
-from s2s_search.optim import Optimizer
-from s2s_search.table import ENCODERS
-from s2s_search.training import decode, target_mask, token_losses, training_step
+from s2s_search.training.evaluation import decode
+from s2s_search.training.loss import target_mask, token_losses
+from s2s_search.training.optimizers import Optimizer
+from s2s_search.training.trial import training_step
 from tests.models import BATCH, make, small
 
-COMPILED = pytest.mark.skipif(compiled.LIBRARY is None, reason="no compiled loops")
+COMPILED = pytest.mark.skipif(native.LIBRARY is None, reason="no compiled loops")
 UNSIGNED = [torch.uint8, torch.uint16, torch.uint32]
 
 
@@ -117,8 +119,8 @@ def test_the_gradient_of_a_state_may_be_transposed() -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("structure", compiled.STRUCTURES)
-def test_a_misspelt_field_is_refused(structure: type[compiled.Arguments]) -> None:
+@pytest.mark.parametrize("structure", native.STRUCTURES)
+def test_a_misspelt_field_is_refused(structure: type[native.Arguments]) -> None:
     with pytest.raises(TypeError, match="has no int 'lenghts'"):
         structure(lenghts=3)
     with pytest.raises(TypeError, match="has no Tensor 'wieghts'"):
@@ -137,24 +139,24 @@ def test_a_library_whose_structures_differ_is_not_used() -> None:
         """The library, but for one field or size."""
 
         def __init__(self, different: tuple[bytes, bytes]) -> None:
-            self.different, self.version = different, mock.Mock(side_effect=compiled.LIBRARY.version)
+            self.different, self.version = different, mock.Mock(side_effect=native.LIBRARY.version)
 
         def offset_float(self, *field: bytes) -> int:
-            return int(compiled.LIBRARY.offset_float(*field)) + (8 if field == self.different else 0)
+            return int(native.LIBRARY.offset_float(*field)) + (8 if field == self.different else 0)
 
         def offset_double(self, *field: bytes) -> int:
-            return int(compiled.LIBRARY.offset_double(*field))
+            return int(native.LIBRARY.offset_double(*field))
 
     def agrees(*different: bytes) -> bool:
         library = Other(different)  # type: ignore[arg-type]
         parts = {name: mock.Mock(side_effect=getattr(library, name)) for name in ("offset_float", "offset_double")}
-        return compiled.agrees(mock.Mock(version=library.version, **parts))
+        return native.agrees(mock.Mock(version=library.version, **parts))
 
     assert agrees(b"", b"")
-    for structure in compiled.STRUCTURES:
+    for structure in native.STRUCTURES:
         for field in ("", *(field for field, *_ in structure._fields_)):
             assert not agrees(structure.__name__.lower().encode(), field.encode())
-    assert compiled.LIBRARY.offset_float(b"cell", b"lenghts") == -1
+    assert native.LIBRARY.offset_float(b"cell", b"lenghts") == -1
 
 
 @COMPILED
@@ -165,13 +167,13 @@ def test_no_wrong_tensor_gets_an_address(cell: str, settings: dict[str, Any], ba
     """Each tensor of each structure in turn comes in another type, with gaps, and too short."""
     model = make(small("AttentionSeq2Seq", cell, **settings))
     kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    real = compiled.run
+    real = native.run
 
     def recorded(*args: Any, **kwargs: Any) -> None:
         kept.append((args, kwargs))
         real(*args, **kwargs)
 
-    with mock.patch.object(compiled, "run", recorded), mock.patch.object(compiled, "greedy") as of_greedy:
+    with mock.patch.object(native, "run", recorded), mock.patch.object(native, "greedy") as of_greedy:
         model.loss(BATCH).backward()
         greedy(model, *BATCH[:2], 6)
     directions = {"forward": False, "backward": True}
@@ -191,7 +193,7 @@ def test_no_wrong_tensor_gets_an_address(cell: str, settings: dict[str, Any], ba
     assert checked > 20
 
 
-def refused(part: compiled.Arguments, dtype: torch.dtype, time: int) -> int:
+def refused(part: native.Arguments, dtype: torch.dtype, time: int) -> int:
     """Returns of how many tensors of a structure every wrong one is refused."""
     part.point(dtype, time)
     given = {name: tensor for name, tensor in part.tensors.items() if tensor.numel() > 1}
@@ -210,17 +212,17 @@ def test_products_of_matrices_that_panels_cannot_read_are_those_of_torch() -> No
     factors = [(a, a.repeat_interleave(2, dim=1)[:, ::2]), (b, b.repeat_interleave(2, dim=1)[:, ::2])]
     starts = [start, torch.stack([start[0], start[1]], dim=1)[:, 0], start[:1].expand(6, 7)]
     with (
-        mock.patch.object(compiled, "multiplies_sooner", return_value=compiled.LIBRARY is not None),
-        mock.patch.object(products, "ENOUGH", 0),
+        mock.patch.object(native, "multiplies_sooner", return_value=native.LIBRARY is not None),
+        mock.patch.object(matmul, "ENOUGH", 0),
         torch.no_grad(),
     ):
         for left, right, first in itertools.product(*factors, starts):
-            torch.testing.assert_close(products.addmm(first, left, right), first + a @ b)
+            torch.testing.assert_close(matmul.addmm(first, left, right), first + a @ b)
             out = torch.empty(7, 6).t()
-            torch.testing.assert_close(products.addmm(first, left, right, out=out), first + a @ b)
-            torch.testing.assert_close(products.mm(left, right, out=out), a @ b)
+            torch.testing.assert_close(matmul.addmm(first, left, right, out=out), first + a @ b)
+            torch.testing.assert_close(matmul.mm(left, right, out=out), a @ b)
         with pytest.raises(RuntimeError, match="dtype"):
-            products.mm(a, b.double())
+            matmul.mm(a, b.double())
 
 
 @COMPILED
@@ -238,9 +240,9 @@ def test_panels_refuse_what_they_cannot_read() -> None:
     ]
     for matrices in wrong:
         with pytest.raises(ValueError, match="no product of panels"):
-            compiled.multiply(*matrices)
+            native.multiply(*matrices)
 
 
 def test_structures_are_numbers_of_64_bits() -> None:
-    for structure in compiled.STRUCTURES:
+    for structure in native.STRUCTURES:
         assert ctypes.sizeof(structure) == 8 * len(structure._fields_)

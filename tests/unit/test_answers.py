@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from s2s_search.answers import Answers, Example, load_answers
-from s2s_search.batches import evaluation_batches
-from s2s_search.checkpoints import Checkpoints, keep_snapshots
-from s2s_search.corpus import Corpus, load_corpus
-from s2s_search.hparams import Hparams, resolve
+from s2s_search.corpus.batches import evaluation_batches
+from s2s_search.corpus.corpus import Corpus
+from s2s_search.corpus.load import load_corpus
+from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import Seq2Seq, build_model
-from s2s_search.training import Report, Trial, decode, evaluation, examples, train
+from s2s_search.runs.answers import Answers, Example, load_answers
+from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
+from s2s_search.training.evaluation import decode, evaluation, examples
+from s2s_search.training.trial import Report, Trial, train
 from tests.spaces import SMALL, distance
 
 COPY = {"name": "copy", "train": 60, "dev": 20, "test": 1, "vocabulary": 4, "min_length": 1, "max_length": 6}

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from s2s_search.dimensions import Choice, Dimension, Range
 from s2s_search.report.axes import Axis, axes, boundary
-from s2s_search.results import load
-from s2s_search.spaces import load_space
+from s2s_search.results.results import load
+from s2s_search.spaces.dimensions import Choice, Dimension, Range
+from s2s_search.spaces.load import load_space
 from tests.runs import SPACE, write_run
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from s2s_search import footprint
-from s2s_search.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
-from s2s_search.corpus import Corpus, Split, load_corpus
-from s2s_search.vocabulary import Vocabulary
+from s2s_search.corpus import cuts
+from s2s_search.corpus.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
+from s2s_search.corpus.corpus import Corpus, Split
+from s2s_search.corpus.load import load_corpus
+from s2s_search.corpus.vocabulary import Vocabulary
 
 LETTERS = Vocabulary(("a", "b", "c"))  # UNK 3, START 4, END 5
 
@@ -146,7 +147,7 @@ def test_evaluation_covers_the_split_sorted_and_unsliced(toy: Corpus) -> None:
 def test_evaluation_batches_are_cut_at_the_cells_of_their_longest_rows(
     toy: Corpus, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr(footprint, "CELLS", limit)
+    monkeypatch.setattr(cuts, "CELLS", limit)
     whole = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8))
     parts = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8, cells=lambda s, t: s * t + 1))
     assert [i for _, part in parts for i in part] == [i for _, batch in whole for i in batch]

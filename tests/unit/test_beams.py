@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2s_search import beams, cli
-from s2s_search.beams import Decoded, Dev, Setting
-from s2s_search.checkpoints import BEST, Checkpoints, keep_snapshots
-from s2s_search.corpus import load_corpus
-from s2s_search.decoding import load_trained
-from s2s_search.hparams import resolve
+from s2s_search.cli import command_line
+from s2s_search.cli.trials import checkpoint_path
+from s2s_search.cli.whatif import print_decoding
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import resolve
 from s2s_search.metrics import Edits
-from s2s_search.spaces import Resources
-from s2s_search.table import ConfigError
-from s2s_search.training import train
-from s2s_search.verbs.alternatives import print_decoding
-from s2s_search.verbs.trials import checkpoint_path
+from s2s_search.runs.checkpoints import BEST, Checkpoints, keep_snapshots
+from s2s_search.spaces.settings import Resources
+from s2s_search.training.trained_model import load_trained
+from s2s_search.training.trial import train
+from s2s_search.whatif import tune_decoding
+from s2s_search.whatif.tune_decoding import Decoded, Dev, Setting
 from tests.spaces import SMALL, distance
 from tests.unit.test_sides import write_run
 
@@ -48,7 +49,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dev, str, dict[str, l
 def test_each_source_is_decoded_once_as_if_alone(dev: Any, width: int, penalty: float | None) -> None:
     known, checkpoint, references = dev
     setting = Setting("trial-00000", checkpoint, width, penalty)
-    found = beams.decode(known, setting)
+    found = tune_decoding.decode(known, setting)
     trained = load_trained(checkpoint, setting.hparams)
     expected = []
     for source, targets in references.items():
@@ -65,9 +66,9 @@ def test_an_answer_of_unk_is_an_error(dev: Any, monkeypatch: pytest.MonkeyPatch)
     unk = known.corpus.target_vocab.unk
     split = known.corpus.dev
     unknown = replace(known.corpus, dev=replace(split, target_tokens=np.full_like(split.target_tokens, unk)))
-    monkeypatch.setattr(beams, "SOURCES_AT_ONCE", 100)
-    monkeypatch.setattr("s2s_search.training.answers", lambda *_: [[unk]] * len(references))
-    found = beams.decode(known._replace(corpus=unknown), Setting("trial-00000", checkpoint, 1, None))
+    monkeypatch.setattr(tune_decoding, "SOURCES_AT_ONCE", 100)
+    monkeypatch.setattr("s2s_search.training.evaluation.answers", lambda *_: [[unk]] * len(references))
+    found = tune_decoding.decode(known._replace(corpus=unknown), Setting("trial-00000", checkpoint, 1, None))
     assert found.edits.errors == found.edits.lengths
     assert found.bleu == 0
 
@@ -75,25 +76,25 @@ def test_an_answer_of_unk_is_an_error(dev: Any, monkeypatch: pytest.MonkeyPatch)
 def test_the_order_of_the_sources_is_the_same_for_all_settings(dev: Any) -> None:
     """Settings are compared source by source."""
     known, *_ = dev
-    orders = [[group for groups, *_ in beams.batches(known) for group in groups] for _ in range(2)]
+    orders = [[group for groups, *_ in tune_decoding.batches(known) for group in groups] for _ in range(2)]
     assert orders[0] == orders[1]
     assert sorted(orders[0]) == list(range(len(known.corpus.dev.groups) - 1))
-    part = [group for groups, *_ in beams.batches(known._replace(examples=7)) for group in groups]
+    part = [group for groups, *_ in tune_decoding.batches(known._replace(examples=7)) for group in groups]
     assert len(part) == 7
 
 
 def test_a_beam_of_one_has_no_penalty() -> None:
-    settings = beams.grid({"trial-00002": "a", "trial-00001": "b"}, [1, 2], [0.0, 0.5, 1.0])
+    settings = tune_decoding.grid({"trial-00002": "a", "trial-00001": "b"}, [1, 2], [0.0, 0.5, 1.0])
     assert len(settings) == 2 * (1 + 3)
-    assert [setting.hparams for setting in settings if setting.width == 1] == [{beams.WIDTH: 1}] * 2
-    assert {beams.WIDTH: 2, beams.PENALTY: 0.5} in [setting.hparams for setting in settings]
+    assert [setting.hparams for setting in settings if setting.width == 1] == [{tune_decoding.WIDTH: 1}] * 2
+    assert {tune_decoding.WIDTH: 2, tune_decoding.PENALTY: 0.5} in [setting.hparams for setting in settings]
 
 
 def table(*rows: tuple[list[int], float]) -> Any:
     """Of settings that make these errors in sources of 4 tokens, and take these seconds."""
     settings = [Setting(f"trial-{k:05d}", "", 1, None) for k in range(len(rows))]
     decoded = [Decoded(Edits(errors, [4] * len(errors)), 0.0, seconds) for errors, seconds in rows]
-    return beams.table(settings, decoded).set_index("trial")
+    return tune_decoding.table(settings, decoded).set_index("trial")
 
 
 def test_the_fastest_within_the_noise_of_the_best_is_recommended() -> None:
@@ -112,7 +113,7 @@ def test_one_source_tells_no_setting_from_the_best(tmp_path: Path, capsys: pytes
     assert found["recommended"].tolist() == [False, True]
     print_decoding(tmp_path, found.reset_index(), 1)
     assert "0.2500 (nan to nan)" in capsys.readouterr().out
-    assert cli.main(["tune-decoding", str(tmp_path), "--examples", "1"]) == 2
+    assert command_line.main(["tune-decoding", str(tmp_path), "--examples", "1"]) == 2
     assert "must be a whole number of at least 2" in capsys.readouterr().err
 
 
@@ -130,17 +131,17 @@ def test_a_table_that_cannot_be_written_is_said_before_anything_is_decoded(
             (tmp_path / "decoding.csv").mkdir()
         return [(0, Decoded(Edits([0, 1], [4, 4]), 0.0, 1.0))]
 
-    monkeypatch.setattr(beams, "best_checkpoints", lambda *_: {"trial-00000": "best.pt"})
-    monkeypatch.setattr(beams, "load_dev", lambda *_: Dev(None, 0, Resources(1, 0)))  # type: ignore[arg-type]
-    monkeypatch.setattr("s2s_search.cluster.each", decoded)
+    monkeypatch.setattr(tune_decoding, "best_checkpoints", lambda *_: {"trial-00000": "best.pt"})
+    monkeypatch.setattr(tune_decoding, "load_dev", lambda *_: Dev(None, 0, Resources(1, 0)))  # type: ignore[arg-type]
+    monkeypatch.setattr("s2s_search.tuning.cluster.each", decoded)
     (tmp_path / "decoding.csv").mkdir()
-    assert cli.main(command) == 2
+    assert command_line.main(command) == 2
     out, err = capsys.readouterr()
     assert (out, calls) == ("", [])
     assert f"{tmp_path / 'decoding.csv'}: cannot be written: a folder has this name" in err
     (tmp_path / "decoding.csv").rmdir()
     (tmp_path / "turns").touch()
-    assert cli.main(command) == 2
+    assert command_line.main(command) == 2
     out, err = capsys.readouterr()
     assert "trial-00000" in out  # the numbers are not lost with the file
     assert "cannot be written: Is a directory" in err
@@ -153,8 +154,8 @@ def test_the_best_checkpoints_lie_below_a_url_with_a_query(tmp_path: Path) -> No
     for k in (1, 2, 4):
         Checkpoints(f"{storage}/trial-0000{k}{query}").save({"step": 1}, True)
     paths = {k: f"{storage}/trial-0000{k}/{BEST}{query}" for k in (1, 2, 4)}
-    assert beams.best_checkpoints(run, 2) == {f"trial-0000{k}": paths[k] for k in (1, 2)}
-    assert beams.best_checkpoints(run, 9) == {f"trial-0000{k}": paths[k] for k in (1, 2, 4)}
+    assert tune_decoding.best_checkpoints(run, 2) == {f"trial-0000{k}": paths[k] for k in (1, 2)}
+    assert tune_decoding.best_checkpoints(run, 9) == {f"trial-0000{k}": paths[k] for k in (1, 2, 4)}
     assert (checkpoint_path(run, None), checkpoint_path(run, 4)) == (paths[1], paths[4])
     for trial, law in (
         (3, "trial-00003 has no checkpoint: "),

@@ -12,10 +12,11 @@ import pytest
 import torch
 from pyarrow import fs
 
-from s2s_search import checkpoints as checkpoints_module
-from s2s_search.answers import Answers, load_answers
-from s2s_search.checkpoints import Checkpoints, below, keep_snapshots, read_snapshot, shown_place
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.runs import checkpoints, storage
+from s2s_search.runs.answers import Answers, load_answers
+from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots, read_snapshot
+from s2s_search.runs.storage import below, shown_place
 
 
 def snapshot(step: int) -> dict[str, object]:
@@ -210,7 +211,8 @@ def test_whatever_operation_fails_the_best_is_kept_with_its_answers_and_the_newe
     while reached:
         place = tmp_path / str(first)
         files = Faulty(first, failing, after, kills, moves)
-        monkeypatch.setattr(checkpoints_module, "file_system", lambda place, files=files: (files, str(place)))
+        for module in (storage, checkpoints):
+            monkeypatch.setattr(module, "file_system", lambda place, files=files: (files, str(place)))
         reached = go_through(place, files)
         first += 1
     assert first > 10 * len(VALUES)
@@ -308,7 +310,7 @@ def test_files_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, monkey
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20):
         checkpoints.save(snapshot(step), is_best=True)
-    read = checkpoints_module.read_snapshot
+    read = read_snapshot
     broken = ["last.pt"]
 
     def unreadable(place: str) -> dict[str, Any]:
@@ -316,7 +318,7 @@ def test_files_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, monkey
             raise OSError(5, "Input/output error")
         return read(place)
 
-    monkeypatch.setattr(checkpoints_module, "read_snapshot", unreadable)
+    monkeypatch.setattr("s2s_search.runs.checkpoints.read_snapshot", unreadable)
     found = checkpoints.newest()
     assert found is not None
     assert found["step"] == 20  # best.pt

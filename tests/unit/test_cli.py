@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from s2s_search import cli
-from s2s_search.corpus import load_corpus
-from s2s_search.hparams import resolve
-from s2s_search.spaces import load_space
-from s2s_search.training import train
+from s2s_search.cli import command_line
+from s2s_search.corpus.load import load_corpus
+from s2s_search.hparams.configuration import resolve
+from s2s_search.spaces.load import load_space
+from s2s_search.training.trial import train
 from tests.spaces import COPY, DROPOUT, RATES, space_text
 
 SPACE = space_text(
@@ -37,7 +37,7 @@ def space(tmp_path: Path) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
-    status = cli.main([str(a) for a in argv])
+    status = command_line.main([str(a) for a in argv])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return status, out, err
@@ -325,17 +325,17 @@ def test_an_error_that_is_none_of_the_output_is_raised(monkeypatch: pytest.Monke
     def fail(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli, "run_verb", fail)
+    monkeypatch.setattr(command_line, "run_verb", fail)
     with pytest.raises(OSError, match="No space left"):
-        cli.main(["check"])
+        command_line.main(["check"])
 
 
 def test_an_unknown_key_of_an_override_names_the_option(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["debug", "--space", str(space), "--hparams", "nope=1"]) == 2
+    assert command_line.main(["debug", "--space", str(space), "--hparams", "nope=1"]) == 2
     assert capsys.readouterr().err.startswith("--hparams: unknown hyperparameter 'nope'")
 
 
 def test_only_missing_arguments_are_called_required(capsys: pytest.CaptureFixture[str]) -> None:
     """Further run folders of `compare` may be left out."""
-    assert cli.main(["compare", "run"]) == 2
+    assert command_line.main(["compare", "run"]) == 2
     assert capsys.readouterr().err.endswith("the following arguments are required: A, B\n")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from s2s_search.cli import make_parser
+from s2s_search.cli.command_line import make_parser
 
 CLUSTER = Path(__file__).parent.parent.parent / "cluster"
 NODE_OPTIONS = {"head": "--head --port=6379 --dashboard-host=127.0.0.1", "worker": "--address=$RAY_HEAD_IP:6379"}

@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from s2s_search import comparison
-from s2s_search.comparison import (
+from s2s_search.results import statistics
+from s2s_search.results.replicates import replicates
+from s2s_search.results.results import load
+from s2s_search.results.statistics import (
     Comparison,
     difference_interval,
     interval,
     rate_difference_interval,
-    replicates,
     seeds_needed,
     student_quantile,
     verdict,
 )
-from s2s_search.events import EventLog
-from s2s_search.results import load
+from s2s_search.runs.log import EventLog
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_rates_are_edits_by_tokens() -> None:
 @pytest.mark.parametrize("ratio", [1.0, 2.1, 3.0, 3.3, 6.0])
 def test_so_many_seeds_find_a_difference_in_80_of_100_cases(ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a simulation of what a comparison does. With 2 seeds it would find the last in half the cases."""
-    monkeypatch.setattr(comparison, "RESAMPLES", 1000)
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
     n, rng, runs = int(seeds_needed(ratio, 1.0)), np.random.default_rng(5), 400
     intervals = [difference_interval(rng.normal(ratio, 1.0, n), rng.normal(0.0, 1.0, n)) for _ in range(runs)]
     found = sum(low > 0 for low, _ in intervals) / runs

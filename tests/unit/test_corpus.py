@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from s2s_search import cache, corpus
-from s2s_search.corpus import Corpus, Split, check_corpus, load_corpus
-from s2s_search.table import ConfigError
-from s2s_search.text_files import tokenize
-from s2s_search.vocabulary import Vocabulary
+from s2s_search.corpus import cache, corpus, files, load
+from s2s_search.corpus.corpus import Corpus, Split
+from s2s_search.corpus.load import check_corpus, load_corpus
+from s2s_search.corpus.text import tokenize
+from s2s_search.corpus.vocabulary import Vocabulary
+from s2s_search.errors import ConfigError
 
 TOY = {"train": 30, "dev": 10, "test": 5}
 
@@ -553,7 +554,7 @@ def test_specifications_of_the_same_files_are_told_apart(write: Folder, good: li
 
 def test_another_format_is_encoded_again(good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_corpus({"train": good, "dev": good})
-    monkeypatch.setattr(corpus, "FORMAT", 0)
+    monkeypatch.setattr(load, "FORMAT", 0)
     load_corpus({"train": good, "dev": good})
     assert len(list(kept.iterdir())) == 2
 
@@ -588,13 +589,13 @@ def test_toy_tasks_are_not_kept(kept: Path) -> None:
 def test_files_that_change_while_they_are_read_are_not_kept(
     write: Folder, good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = corpus._load_files
+    load_files = files.load_files
 
     def load_and_write(spec: dict[str, object], name: str) -> Corpus:
         write("good.source", "b\nb\n")
-        return load(spec, name)
+        return load_files(spec, name)
 
-    monkeypatch.setattr(corpus, "_load_files", load_and_write)
+    monkeypatch.setattr(load, "load_files", load_and_write)
     load_corpus({"train": good, "dev": good})
     assert not kept.exists()
 

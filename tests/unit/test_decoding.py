@@ -15,15 +15,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_search.checkpoints import BEST, Checkpoints, keep_snapshots
-from s2s_search.corpus import load_corpus
-from s2s_search.decoding import NAMED, SourceNotes, TrainedModel, load_trained
-from s2s_search.hparams import resolve
+from s2s_search.corpus.load import load_corpus
+from s2s_search.corpus.text import LONGEST_LINE, read_lines, ready_lines
+from s2s_search.corpus.vocabulary import Vocabulary
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import resolve
 from s2s_search.nn.models import Encoding, build_model
-from s2s_search.table import ConfigError
-from s2s_search.text_files import LONGEST_LINE, read_lines, ready_lines
-from s2s_search.training import train
-from s2s_search.vocabulary import Vocabulary
+from s2s_search.runs.checkpoints import BEST, Checkpoints, keep_snapshots
+from s2s_search.training.trained_model import NAMED, SourceNotes, TrainedModel, load_trained
+from s2s_search.training.trial import train
 from tests.models import small
 
 CALL = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"

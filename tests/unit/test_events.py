@@ -15,16 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search import events, results
-from s2s_search.events import EVENTS, LOCK, EventLog, check_writable, first_event, is_locked, read_events
-from s2s_search.history import History
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.results import results
+from s2s_search.runs import folder
+from s2s_search.runs import log as run_log
+from s2s_search.runs.folder import EVENTS, LOCK, check_writable, is_locked
+from s2s_search.runs.log import EventLog, first_event, read_events
+from s2s_search.runs.state import History
 
 SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
 HOLDER = """
 import sys, time
 from pathlib import Path
-from s2s_search.events import EventLog
+from s2s_search.runs.log import EventLog
 log = EventLog(Path(sys.argv[1]))
 print("open", flush=True)
 time.sleep(60)
@@ -89,7 +92,7 @@ def test_events_wait_for_room_and_no_line_is_half(tmp_path: Path, half: bool, mo
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from s2s_search.events import EventLog
+from s2s_search.runs.log import EventLog
 log = EventLog(Path(sys.argv[1]))
 log.append({"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}})
 size, (_, most) = log._size, resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -233,7 +236,7 @@ def test_a_clock_that_is_set_back_gives_no_negative_duration(tmp_path: Path, mon
         log.append({"event": "trial", "trial": "trial-00000", "settings": {}, "config": {"model": "BasicSeq2Seq"}})
         wall["offset"] = -3600.0
         log.append({"event": "report", "trial": "trial-00000", "step": 10, "dev.loss": 1.0, "status": "running"})
-    monkeypatch.setattr(events, "_BEGAN", events._BEGAN - 7200.0)  # as another process sees it
+    monkeypatch.setattr(run_log, "_BEGAN", run_log._BEGAN - 7200.0)  # as another process sees it
     with EventLog(tmp_path) as log:
         log.append({"event": "resume", "trials": 1})
         log.append({"event": "start", "trial": "trial-00000"})
@@ -276,13 +279,13 @@ def test_a_log_whose_times_go_back_gives_no_negative_duration(tmp_path: Path, ki
 
 def test_searches_that_begin_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(events.new_folder_of_its_own, [tmp_path / "runs" / "toy"] * 20))
+        made = list(pool.map(folder.new_folder_of_its_own, [tmp_path / "runs" / "toy"] * 20))
     assert {path.name for path in made} == {"toy", *(f"toy-{k}" for k in range(2, 21))}
     assert all((path / "events.jsonl").exists() for path in made)
 
 
 def test_of_two_searches_in_one_folder_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "check_new", lambda folder: None)  # both have looked before either began
-    events.new_folder(tmp_path / "run")
+    monkeypatch.setattr(folder, "check_new", lambda folder: None)  # both have looked before either began
+    folder.new_folder(tmp_path / "run")
     with pytest.raises(ConfigError, match="run: another search has just begun there"):
-        events.new_folder(tmp_path / "run")
+        folder.new_folder(tmp_path / "run")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2s_search.failures import error_message, grouped, status_of
+from s2s_search.runs.failures import error_message, grouped, status_of
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2s_search import cli, probes
-from s2s_search.corpus import load_corpus
-from s2s_search.failures import OUT_OF_MEMORY, status_of
-from s2s_search.footprint import largest_batch
-from s2s_search.hparams import resolve
-from s2s_search.table import CELLS
+from s2s_search.cli import command_line
+from s2s_search.corpus.load import load_corpus
+from s2s_search.hparams.configuration import resolve
+from s2s_search.hparams.table import CELLS
+from s2s_search.runs.failures import status_of
+from s2s_search.statuses import OUT_OF_MEMORY
+from s2s_search.training import footprint
+from s2s_search.training.footprint import largest_batch
 
 TAKEN = """
 import json, sys, torch
 from s2s_search.corpus import load_corpus
-from s2s_search.footprint import largest_batch
+from s2s_search.training.footprint import largest_batch
 from s2s_search.hparams import resolve
-from s2s_search.table import CELLS
-from s2s_search.probes import peak_memory, take_largest_batches
-from s2s_search.training import Trial
+from s2s_search.hparams.table import CELLS
+from s2s_search.whatif.probes import peak_memory, take_largest_batches
+from s2s_search.training.trial import Trial
 torch.set_num_threads(1)
 model, given, words, length = json.loads(sys.argv[1])
 toy = {"name": "copy", "train": 64, "dev": 8, "test": 1, "vocabulary": words}
@@ -84,13 +86,13 @@ def test_a_trial_that_cannot_fit_says_so_before_it_starts(
 ) -> None:
     corpus = load_corpus({"name": "copy", "train": 64, "dev": 8, "test": 1})
     hparams = resolve("AttentionSeq2Seq", {})
-    probes.check_memory(hparams, corpus, torch.device("cpu"))
-    monkeypatch.setattr(probes, "usable_memory", lambda processes: 5_000_000)
+    footprint.check_memory(hparams, corpus, torch.device("cpu"))
+    monkeypatch.setattr(footprint, "usable_memory", lambda processes: 5_000_000)
     with pytest.raises(MemoryError, match=r"takes at least .* of memory, and there are 5 MB") as error:
-        probes.check_memory(hparams, corpus, torch.device("cpu"))
+        footprint.check_memory(hparams, corpus, torch.device("cpu"))
     assert status_of(f"MemoryError: {error.value}") == OUT_OF_MEMORY
     out = tmp_path / "out"
-    assert cli.main(["debug", "--corpus", "copy", "--steps", "2", "--out", str(out)]) == 2
+    assert command_line.main(["debug", "--corpus", "copy", "--steps", "2", "--out", str(out)]) == 2
     said = capsys.readouterr()
     assert "a trial of this configuration takes at least" in said.err
     assert "Traceback" not in said.err

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search.events import EventLog, no_trial
-from s2s_search.history import History, explain, load_history, most_at_once
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.runs.explain import explain
+from s2s_search.runs.folder import no_trial
+from s2s_search.runs.log import EventLog
+from s2s_search.runs.state import History, load_history, most_at_once
 
 Said = dict[str, object]
 

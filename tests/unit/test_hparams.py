@@ -11,23 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s2s_search.hparams import Hparams, convert, defaults, parse_hparams, resolve
-from s2s_search.reference import reference
-from s2s_search.rules import cell_output_size, cell_state_sizes, state_structures
-from s2s_search.table import (
-    BRIDGES,
-    CELLS,
-    ENCODERS,
-    ENTRIES,
-    HPARAMS,
-    MODELS,
-    SPEC,
-    SPECS,
-    TABLE,
-    ConfigError,
-    declared,
-    nearest,
-)
+from s2s_search.errors import ConfigError, nearest
+from s2s_search.hparams.arguments import SPEC
+from s2s_search.hparams.configuration import Hparams, defaults, parse_hparams, resolve
+from s2s_search.hparams.reference import reference
+from s2s_search.hparams.rules import cell_output_size, cell_state_sizes, state_structures
+from s2s_search.hparams.table import BRIDGES, CELLS, ENCODERS, ENTRIES, HPARAMS, MODELS, SPECS, TABLE, declared
+from s2s_search.hparams.values import convert
 
 PAGE = Path(__file__).parent / "data" / "hyperparameters.md"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "hparams.md"
@@ -87,7 +77,7 @@ class TestPage:
             assert TABLE[row].models == ("AttentionSeq2Seq",)
 
     def test_document_is_fresh(self):
-        assert DOCUMENT.read_text() == reference(), "run: python -m s2s_search.reference > docs/hparams.md"
+        assert DOCUMENT.read_text() == reference(), "run: python -m s2s_search.hparams.reference > docs/hparams.md"
 
 
 class TestTable:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from s2s_search.isolation import chance, conclusion, isolated, isolation
-from s2s_search.results import load
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.results.isolation import chance, conclusion, isolated, isolation
+from s2s_search.results.results import load
 from tests.runs import write_run
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]

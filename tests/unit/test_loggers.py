@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from s2s_search import loggers
-from s2s_search.events import read_events
-from s2s_search.loggers import LOGGERS, Loggers, check_loggers
-from s2s_search.recorder import KEPT, Recorder
-from s2s_search.results import load
-from s2s_search.spaces import load_space
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.results.results import load
+from s2s_search.runs import trackers
+from s2s_search.runs.log import read_events
+from s2s_search.runs.recorder import KEPT, Recorder
+from s2s_search.runs.trackers import LOGGERS, Loggers, check_loggers
+from s2s_search.spaces.load import load_space
 
 Call = tuple[Any, ...]
 SEARCH = {"event": "search", "name": "toy", "time": 1e9}
@@ -162,7 +162,7 @@ def test_a_logger_that_fails_is_off_and_the_others_hear_on(
 def test_a_logger_that_hangs_does_not_hold_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
     monkeypatch.setitem(LOGGERS, "mlflow", lambda folder, space, began: free.wait(60))
-    monkeypatch.setattr(loggers, "SECONDS_TO_END", 0.1)
+    monkeypatch.setattr(trackers, "SECONDS_TO_END", 0.1)
     told = Loggers(["mlflow"], tmp_path, "toy")
     told.hear(trial(0))
     told.close()
@@ -214,15 +214,15 @@ def test_a_database_is_where_its_path_says(tmp_path: Path, name: str) -> None:
 
     path = tmp_path / name / "mlflow.db"
     path.parent.mkdir()
-    with create_engine(loggers.sqlite_url(path)).connect():
+    with create_engine(trackers.sqlite_url(path)).connect():
         assert path.exists()
 
 
 def test_searches_that_begin_at_one_moment_have_names_of_their_own() -> None:
-    marked = [loggers.search_id("toy", SEARCH | {"mark": mark}) for mark in ("a1", "b2")]
+    marked = [trackers.search_id("toy", SEARCH | {"mark": mark}) for mark in ("a1", "b2")]
     assert marked == ["toy-20010909-014640.000000-a1", "toy-20010909-014640.000000-b2"]
-    assert loggers.search_id("toy", SEARCH) == "toy-20010909-014640.000000"  # an older log
-    assert loggers.search_id("toy", SEARCH | {"mark": "../x"}) == "toy-20010909-014640.000000"  # another's
+    assert trackers.search_id("toy", SEARCH) == "toy-20010909-014640.000000"  # an older log
+    assert trackers.search_id("toy", SEARCH | {"mark": "../x"}) == "toy-20010909-014640.000000"  # another's
 
 
 # --- the real libraries ---
@@ -251,7 +251,7 @@ def mlflow_runs(folder: Path) -> dict[str, Any]:
     """Runs by name, each with the history of dev.loss as `steps`."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(loggers.sqlite_url(folder / "mlflow.db"))
+    client = MlflowClient(trackers.sqlite_url(folder / "mlflow.db"))
     experiment = client.get_experiment_by_name(folder.name)
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     for run in runs.values():
@@ -322,7 +322,7 @@ def wandb_runs(folder: Path) -> dict[str, Any]:
 def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     folder = tmp_path / "run"
     folder.mkdir()
     first = [SEARCH, trial(0, model="X", optimizer__learning_rate=0.5), trial(1, model="Y", encoder__type="")]
@@ -364,7 +364,7 @@ def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
     """The second is told of the steps of the first, and the first goes on: MLflow has two runs, W&B two ids."""
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
     searches = [(tmp_path / k / "attention", SEARCH | {"time": 1e9 + seconds}) for k, seconds in (("a", 0), ("b", 0.5))]
     for folder, search in searches:
@@ -398,7 +398,7 @@ def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
 def test_the_libraries_take_any_name_and_write_in_the_run_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
 ) -> None:
-    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     monkeypatch.chdir(tmp_path)
     place = tmp_path / folder
     place.mkdir()
@@ -416,7 +416,7 @@ def test_the_libraries_take_any_name_and_write_in_the_run_folder(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_mlflow_hears_of_the_end_of_a_trial_that_ran_at_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     folder = tmp_path / "run"
     folder.mkdir()
     past = [SEARCH, trial(0), report(0, 10, 2.0), trial(1)]
@@ -437,7 +437,7 @@ def test_mlflow_hears_of_the_end_of_a_trial_that_ran_at_a_kill(tmp_path: Path, m
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_weights_and_biases_keeps_what_pbt_tells_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers, "SECONDS_TO_END", 200)
+    monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     told = Loggers(["wandb"], tmp_path, "toy")
     steps = [10, 20, 10, 20, 30]
     for event in (SEARCH, trial(0), *(report(0, step, 1.0) for step in steps), status(0, "finished")):

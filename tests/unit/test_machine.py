@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search import cli, machine
-from s2s_search.spaces import Resources
+from s2s_search import machine
+from s2s_search.cli import command_line
+from s2s_search.spaces.settings import Resources
 
 UNLIMITED = {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}
 
@@ -145,8 +146,8 @@ def test_threads_of_a_debug_run(
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     space = tmp_path / "space.yaml"
     for cpu, cores, threads in ((2, 4, 2), (4, 2, 2), (1, 1, 1)):
-        monkeypatch.setattr("s2s_search.verbs.trials.usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("s2s_search.cli.trials.usable_cores", lambda cores=cores: cores)
         space.write_text(SPACE.replace("CPU", str(cpu)))
-        assert cli.main(["debug", "--space", str(space), "--json"]) == 0
+        assert command_line.main(["debug", "--space", str(space), "--json"]) == 0
         assert seen.pop() == threads
         assert ("this run has 2, one for each core" in capsys.readouterr().err) == (cpu > cores)

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search import results
-from s2s_search.beams import load_dev
-from s2s_search.cli import main
-from s2s_search.corpus import load_corpus
-from s2s_search.events import new_folder
-from s2s_search.recorder import Recorder, environment, resolved
-from s2s_search.spaces import load_space
-from s2s_search.table import ConfigError
-from s2s_search.training import train
-from s2s_search.tuning import replicate_search, resume_search
+from s2s_search.cli.command_line import main
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import ConfigError
+from s2s_search.results import results
+from s2s_search.runs.environment import environment
+from s2s_search.runs.folder import new_folder
+from s2s_search.runs.recorder import Recorder, resolved
+from s2s_search.spaces.load import load_space
+from s2s_search.training.trial import train
+from s2s_search.tuning.start import replicate_search, resume_search
+from s2s_search.whatif.tune_decoding import load_dev
 
 SPACE = """
 model: AttentionSeq2Seq

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from s2s_search import results
-from s2s_search.cli import main
-from s2s_search.events import LOCK, EventLog, open_log
-from s2s_search.history import History, explain, load_history
+from s2s_search.cli.command_line import main
+from s2s_search.errors import ConfigError
 from s2s_search.report import runs as report_runs
 from s2s_search.report.contents import write_report
-from s2s_search.table import ConfigError
+from s2s_search.results import many, results
+from s2s_search.runs.explain import explain
+from s2s_search.runs.folder import LOCK
+from s2s_search.runs.log import EventLog, open_log
+from s2s_search.runs.state import History, load_history
 from tests import runs
 
 SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}, "trials": 9}
@@ -24,8 +26,8 @@ ELSEWHERE = "process 7 on a-machine-elsewhere\n"
 WRITER = """
 import sys
 from pathlib import Path
-from s2s_search.events import EventLog
-from s2s_search.run_tables import write_tables
+from s2s_search.runs.log import EventLog
+from s2s_search.runs.tables import write_tables
 folder = Path(sys.argv[1])
 with EventLog(folder) as log:
     print("begun", flush=True)
@@ -188,7 +190,7 @@ def test_a_search_that_runs_is_not_replayed_and_compared_with_a_caution(
 def test_several_runs_have_no_one_log(tmp_path: Path) -> None:
     folders = [runs.write_run(tmp_path / name, trials=3) for name in ("a", "b")]
     with pytest.raises(ConfigError, match="has no log of a search"):
-        results.load_many(folders).history()
+        many.load_many(folders).history()
 
 
 def test_a_log_that_grows_is_read_up_to_its_size(tmp_path: Path) -> None:

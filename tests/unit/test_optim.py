@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from s2s_search.optim import DECAYS, RULES, Adam, Optimizer, decayed_learning_rate, global_norm
+from s2s_search.training.optimizers import DECAYS, RULES, Adam, Optimizer, decayed_learning_rate, global_norm
 
 Rows = list[list[float]]
 

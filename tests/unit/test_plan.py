@@ -12,18 +12,24 @@ import pytest
 import torch
 from ray.tune.schedulers import HyperBandScheduler
 
-from s2s_search import cli, plan, probes
-from s2s_search.corpus import load_corpus
-from s2s_search.hparams import resolve
+from s2s_search.cli import command_line
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import resolve
 from s2s_search.machine import usable_cores
 from s2s_search.nn.models import build_model
-from s2s_search.optim import RULES
-from s2s_search.plan import Plan, Range, make_plan
-from s2s_search.probes import Probe
-from s2s_search.replay import Curve, Report, Simulation
-from s2s_search.spaces import Checkpoints, Resources, Scheduler, load_space
-from s2s_search.table import ConfigError
-from s2s_search.training import Trial
+from s2s_search.spaces import rungs
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Checkpoints, Resources, Scheduler
+from s2s_search.training import footprint, size
+from s2s_search.training.optimizers import RULES
+from s2s_search.training.trial import Trial
+from s2s_search.tuning import disk
+from s2s_search.whatif import courses, plan, probes
+from s2s_search.whatif.courses import Range
+from s2s_search.whatif.plan import Plan, make_plan
+from s2s_search.whatif.probes import Probe
+from s2s_search.whatif.replay import Curve, Report, Simulation
 from tests.unit.test_replay import make_space, record
 
 SPACE = """
@@ -91,9 +97,9 @@ def test_trials_of_different_lengths_share_one_end(path: Path) -> None:
 @pytest.mark.parametrize("name, least", [("none", 1800), ("pbt", 1800), ("median", 18 * 10 + 90)])
 def test_steps_of_other_schedulers(name: str, least: int) -> None:
     hparams = resolve("BasicSeq2Seq", {"train.max_steps": 100, "train.eval_every_steps": 10})
-    courses = plan.make_courses([hparams] * 18, Scheduler(name, 100, 10, 3.0))
-    assert sum(one.steps.least for one in courses) == pytest.approx(least)
-    assert sum(one.steps.most for one in courses) == 1800
+    made_courses = courses.make_courses([hparams] * 18, Scheduler(name, 100, 10, 3.0))
+    assert sum(one.steps.least for one in made_courses) == pytest.approx(least)
+    assert sum(one.steps.most for one in made_courses) == 1800
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8, 81, 900, 1000, 20_000])
@@ -104,7 +110,7 @@ def test_brackets_are_those_that_tune_fills(steps: int, factor: float, trials: i
     for k in range(trials):
         tune.on_trial_add(None, k)  # type: ignore[arg-type]
     theirs = [bracket for band in tune._hyperbands for bracket in band if bracket is not None]
-    made = list(plan.brackets(Scheduler("hyperband", steps, 1, factor), trials))
+    made = list(rungs.brackets(Scheduler("hyperband", steps, 1, factor), trials))
     assert [(one[0].trials, one[0].step) for one in made] == [(len(one._all_trials), one._r0) for one in theirs]
     assert [len(one) - 1 for one in made] == [one._halves for one in theirs]
 
@@ -124,8 +130,8 @@ def test_steps_of_hyperband_are_those_that_tune_makes(
     settings = Scheduler("hyperband", steps, 1, factor)
     made = Simulation(record(make_space(tmp_path), *curves), settings, workers=2).run()
     hparams = resolve("BasicSeq2Seq", {"train.max_steps": steps, "train.eval_every_steps": every})
-    courses = plan.make_courses([hparams] * trials, settings)
-    assert sum(one.steps.least for one in courses) == pytest.approx(made.steps)
+    made_courses = courses.make_courses([hparams] * trials, settings)
+    assert sum(one.steps.least for one in made_courses) == pytest.approx(made.steps)
 
 
 @pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
@@ -161,7 +167,7 @@ def test_the_plan_of_hyperband_is_by_brackets(path: Path) -> None:
 def test_a_course_is_the_mean_of_what_trials_run() -> None:
     """Nine trials by a loop: each third that goes on runs to the next end and evaluates at every fourth step."""
     hparams = resolve("BasicSeq2Seq", {"train.max_steps": 30, "train.eval_every_steps": 4})
-    course = plan.course(hparams, Scheduler("asha", 30, 4, 3.0), 9)
+    course = courses.course(hparams, Scheduler("asha", 30, 4, 3.0), 9)
     ends = [4] * 6 + [12] * 2 + [30]
     assert course.steps.least * 9 == pytest.approx(sum(ends))
     evaluations = [len([step for step in range(1, end + 1) if step % 4 == 0 or step == 30]) for end in ends]
@@ -181,7 +187,7 @@ def test_parameters_are_those_of_built_models(path: Path) -> None:
 
 
 def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "COUNTED", 5)
+    monkeypatch.setattr(disk, "COUNTED", 5)
     monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
     made = planned(path, probed=True)
     assert len(made.parameters) == 5
@@ -201,17 +207,17 @@ def test_checkpoint_bytes_are_those_of_a_saved_snapshot(name: str, units: int) -
     file = io.BytesIO()
     torch.save(trial.snapshot(), file)
     parameters = sum(p.numel() for p in trial.model.parameters())
-    assert probes.checkpoint_bytes(parameters, name) == pytest.approx(
+    assert size.checkpoint_bytes(parameters, name) == pytest.approx(
         len(file.getvalue()), rel=0.15 if units == 8 else 0.02
     )
 
 
 def test_disk(path: Path) -> None:
     space = load_space(path)
-    assert plan.disk_needed(1000, at_once=2, trials=18, space=space) == 10 * 1000
-    assert plan.disk_needed(1000, at_once=2, trials=3, space=space) == 9 * 1000
-    assert plan.disk_problems(10**9, 10**9, Checkpoints(disk_gb=1.0)) == []
-    allowed, free = plan.disk_problems(2 * 10**9, 10**9, Checkpoints(best=7, disk_gb=1.5))
+    assert disk.disk_needed(1000, at_once=2, trials=18, space=space) == 10 * 1000
+    assert disk.disk_needed(1000, at_once=2, trials=3, space=space) == 9 * 1000
+    assert disk.disk_problems(10**9, 10**9, Checkpoints(disk_gb=1.0)) == []
+    allowed, free = disk.disk_problems(2 * 10**9, 10**9, Checkpoints(best=7, disk_gb=1.5))
     for word in ("checkpoints.disk_gb", "2 GB", "1.5", "best = 7"):
         assert word in allowed
     assert "1 GB are free" in free
@@ -222,7 +228,8 @@ def test_trials_that_wait_keep_their_checkpoints(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str, alive: int
 ) -> None:
     """What the plan counts and what a search is refused for are the same."""
-    monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, optimizer_name: 10**6)
+    for module in (plan, disk):
+        monkeypatch.setattr(module, "checkpoint_bytes", lambda parameters, optimizer_name: 10**6)
     monkeypatch.setattr(plan, "usable_cores", lambda: 2)
     text = SPACE.replace("name: asha, max_steps: 100, grace_steps: 10", f"name: {name}, max_steps: 100")
     needed = (3 * alive + 4) * 10**6
@@ -232,7 +239,7 @@ def test_trials_that_wait_keep_their_checkpoints(
         space, refused = load_space(path), allowed < needed
         assert bool(planned(path, path.read_text()).problems) == refused
         with pytest.raises(ConfigError, match="disk_gb") if refused else contextlib.nullcontext():
-            plan.check_disk(space, load_corpus(space.corpus), space.trials(), at_once=2)
+            disk.check_disk(space, load_corpus(space.corpus), space.trials(), at_once=2)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +347,7 @@ def test_a_long_evaluation_is_measured_on_a_part(monkeypatch: pytest.MonkeyPatch
     def evaluate(model: object, split: object, corpus: object, hparams: dict[str, int]) -> None:
         seen.append(hparams["train.eval_examples"])
 
-    monkeypatch.setattr("s2s_search.training.evaluate", evaluate)
+    monkeypatch.setattr("s2s_search.training.evaluation.evaluate", evaluate)
     monkeypatch.setattr(probes, "elapsed", lambda run, *arguments: run(*arguments) or 3.0)
     corpus = load_corpus({"name": "copy", "train": 9, "dev": 1000, "test": 1})
     for examples, wanted in ((0, 1000), (500, 500), (5000, 1000)):
@@ -352,7 +359,7 @@ def test_a_long_evaluation_is_measured_on_a_part(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_model_larger_than_the_memory_is_not_tried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (plan, probes):
+    for module in (plan, footprint):
         monkeypatch.setattr(module, "device_memory", lambda device, processes: 1000)
     with pytest.raises(ConfigError, match="--no-probe") as error:
         planned(path, probed=True)
@@ -445,12 +452,12 @@ def test_busy_cores_are_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_verb(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
-    assert cli.main(["plan", str(path), "--trials", "9", "--hparams", "embedding.dim=16"]) == 0
+    assert command_line.main(["plan", str(path), "--trials", "9", "--hparams", "embedding.dim=16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     command = f"python run_search.py search {path} --trials 9 --hparams embedding.dim=16"
     assert lines[0].startswith("trials       9 by random search: ")
     assert lines[-1] == f"start        {command}"
-    assert cli.main(["plan", str(path), "--no-probe", "--json"]) == 0
+    assert command_line.main(["plan", str(path), "--no-probe", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["command"] == f"python run_search.py search {path}"
     assert made["steps"] == {"least": pytest.approx(430), "most": 1800}
@@ -465,12 +472,12 @@ def test_the_free_disk_of_this_machine_is_not_a_clusters(path: Path, monkeypatch
 
 def test_what_would_be_refused_ends_with_status_2(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text(SPACE + "resources: {cpu: 1, gpu: 4}\n")
-    assert cli.main(["plan", str(path), "--no-probe", "--gpus", "3"]) == 2
+    assert command_line.main(["plan", str(path), "--no-probe", "--gpus", "3"]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines()[-1].endswith("--address auto")
     assert "resources.gpu: a trial needs 1 CPU and 4 GPU, but --gpus = 3" in err
     path.write_text(SPACE.replace("18", "no"))
-    assert cli.main(["plan", str(path)]) == 2
+    assert command_line.main(["plan", str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "search.trials" in err

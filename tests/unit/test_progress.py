@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from s2s_search.display.progress import Interrupt, Progress
+from s2s_search.display.progress import Progress
 from s2s_search.display.standing import Standing
 from s2s_search.display.view import BLOCKS, about, sparkline, view
+from s2s_search.interrupts import Interrupt
 from tests.terminal import Terminal
 from tests.unit.test_standing import SEARCH, trial
 

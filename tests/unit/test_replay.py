@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2s_search import cli, replay
-from s2s_search.curves import Curve, Record, Report, load_record
-from s2s_search.replay import Simulation
-from s2s_search.schedulers import make_scheduler
-from s2s_search.spaces import Scheduler, Space, load_space
-from s2s_search.table import ConfigError
+from s2s_search.cli import command_line
+from s2s_search.errors import ConfigError
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Scheduler
+from s2s_search.spaces.space import Space
+from s2s_search.tuning.schedulers import make_scheduler
+from s2s_search.whatif import replay
+from s2s_search.whatif.curves import Curve, Record, Report, load_record
+from s2s_search.whatif.replay import Simulation
 
 SPACE = """
 model: BasicSeq2Seq
@@ -338,12 +341,15 @@ def test_the_verb_prints_a_row_for_each_setting(tmp_path: Path, capsys: pytest.C
     make_space(tmp_path)
     events = [event for k in range(3) for event in (trial(k), reported(k, 10, k + 1.0), reported(k, 20, 3.0 - k))]
     write_log(tmp_path, *events)
-    assert cli.main(["replay", str(tmp_path), "--scheduler", "asha,none", "--grace-steps", "10,20", "--json"]) == 0
+    assert (
+        command_line.main(["replay", str(tmp_path), "--scheduler", "asha,none", "--grace-steps", "10,20", "--json"])
+        == 0
+    )
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["scheduler"], row["grace_steps"]) for row in rows] == [("asha", 10), ("asha", 20), ("none", None)]
-    assert cli.main(["replay", str(tmp_path), "--grid"]) == 0
+    assert command_line.main(["replay", str(tmp_path), "--grid"]) == 0
     assert "what they would have found nobody knows" in capsys.readouterr().out
-    assert cli.main(["replay", str(tmp_path), "--scheduler", "median", "--reduction-factor", "3"]) == 2
+    assert command_line.main(["replay", str(tmp_path), "--scheduler", "median", "--reduction-factor", "3"]) == 2
     assert "only asha and hyperband have one" in capsys.readouterr().err
-    assert cli.main(["replay", str(tmp_path), "--reduction-factor", "2,1"]) == 2
+    assert command_line.main(["replay", str(tmp_path), "--reduction-factor", "2,1"]) == 2
     assert "must be a number at least 1.1, but got '1'" in capsys.readouterr().err

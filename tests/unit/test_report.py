@@ -15,15 +15,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from s2s_search.cli import main
-from s2s_search.comparison import replicates
-from s2s_search.events import EventLog
+from s2s_search.cli.command_line import main
+from s2s_search.errors import ConfigError
 from s2s_search.report import conclusions, figures
 from s2s_search.report.contents import sections, write_report
 from s2s_search.report.page import Code, Figure, Table, Text, code
 from s2s_search.report.runs import read_runs
-from s2s_search.results import load
-from s2s_search.table import ConfigError
+from s2s_search.results.replicates import replicates
+from s2s_search.results.results import load
+from s2s_search.runs.log import EventLog
 from tests.runs import ENVIRONMENT, SPACE, write_run
 
 EXAMPLE = {

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2s_search.corpus import load_corpus
-from s2s_search.events import EventLog
-from s2s_search.recorder import graphics, software
-from s2s_search.rerun import Metrics, check, load_manifest
-from s2s_search.table import ConfigError
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import ConfigError
+from s2s_search.runs.environment import graphics, software
+from s2s_search.runs.log import EventLog
+from s2s_search.runs.manifest import Metrics, load_manifest
+from s2s_search.whatif.rerun import changes as changes_of
+from s2s_search.whatif.rerun import check
 
 SPACE = """
 model: BasicSeq2Seq
@@ -76,7 +78,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def changes(run: Path) -> list[str]:
-    return load_manifest(run, 0).changes(load_corpus(CORPUS))
+    return changes_of(load_manifest(run, 0), load_corpus(CORPUS))
 
 
 def environment(run: Path, **values: object) -> None:
@@ -85,9 +87,9 @@ def environment(run: Path, **values: object) -> None:
 
 
 def test_nothing_has_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2s_search.recorder._commit", lambda: "abc")
+    monkeypatch.setattr("s2s_search.runs.environment._commit", lambda: "abc")
     assert changes(run) == []
-    monkeypatch.setattr("s2s_search.recorder._commit", lambda: "abc-dirty")
+    monkeypatch.setattr("s2s_search.runs.environment._commit", lambda: "abc-dirty")
     environment(run, commit="abc-dirty")
     assert changes(run) == ["commit: it had changes then and has some now, which nobody wrote down"]
 
@@ -107,8 +109,8 @@ GONE = [f"cuda: 12.8 then, {torch.version.cuda} now", "driver: 570.86.15 then, N
 def test_a_trial_of_a_gpu_on_a_machine_without_one(
     run: Path, monkeypatch: pytest.MonkeyPatch, then: dict[str, object], found: list[str]
 ) -> None:
-    monkeypatch.setattr("s2s_search.recorder._commit", lambda: "abc")
-    monkeypatch.setattr("s2s_search.recorder.NVIDIA", run / "nothing")
+    monkeypatch.setattr("s2s_search.runs.environment._commit", lambda: "abc")
+    monkeypatch.setattr("s2s_search.runs.environment.NVIDIA", run / "nothing")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     (run / "space.yaml").write_text(SPACE + "resources: {gpu: 0.5}\n")
     environment(run, **then)
@@ -116,7 +118,7 @@ def test_a_trial_of_a_gpu_on_a_machine_without_one(
 
 
 def test_the_gpus_of_a_machine_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2s_search.recorder.NVIDIA", run)
+    monkeypatch.setattr("s2s_search.runs.environment.NVIDIA", run)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert graphics()["device"] == "a GPU without a name"
     (run / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n")
@@ -130,7 +132,7 @@ def test_the_gpus_of_a_machine_are_named(run: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_has_changed_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s2s_search.recorder._commit", lambda: "def")
+    monkeypatch.setattr("s2s_search.runs.environment._commit", lambda: "def")
     now = software()
     versions = {**now["versions"], "torch": "1.0"}  # type: ignore[dict-item]
     environment(run, processor="another", threads=3, compiled_loops=None, versions=versions)
@@ -140,7 +142,7 @@ def test_what_has_changed_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -
     assert manifest.hparams["optimizer.learning_rate"] == 0.01
     assert [row["step"] for row in manifest.reports] == [2, 4]
     other = load_corpus(CORPUS | {"seed": 9})
-    assert set(manifest.changes(other)) == {
+    assert set(changes_of(manifest, other)) == {
         "optimizer.learning_rate: 0.1 in the log, 0.01 in config.json",
         f"corpus: {manifest.fingerprint} then, {other.fingerprint} now",
         "commit: abc then, def now",

@@ -11,14 +11,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from s2s_search import run_tables
-from s2s_search.cli import main
-from s2s_search.events import EventLog
-from s2s_search.ranking import print_ranking
-from s2s_search.results import load, load_many
-from s2s_search.run_tables import write_tables
+from s2s_search.cli.command_line import main
+from s2s_search.display.tables import print_ranking
+from s2s_search.errors import ConfigError
+from s2s_search.results.many import load_many
+from s2s_search.results.results import load
+from s2s_search.runs import tables
+from s2s_search.runs.log import EventLog
+from s2s_search.runs.tables import write_tables
 from s2s_search.statuses import ENDS
-from s2s_search.table import ConfigError
 
 SEARCHED = {
     "model": "string",
@@ -109,7 +110,7 @@ def test_dtypes_do_not_depend_on_what_the_rows_are(run: Run, tmp_path: Path) -> 
 
 def test_a_row_a_report_in_the_order_of_time(run: Run) -> None:
     reports = load(run.folder).reports
-    assert list(reports.columns) == [*run_tables.REPORT, *run_tables.METRICS]
+    assert list(reports.columns) == [*tables.REPORT, *tables.METRICS]
     assert reports[reports.trial == "trial-00000"]["dev.loss"].tolist() == [2.0, 1.0, 1.5]
     assert reports["elapsed"].is_monotonic_increasing
 
@@ -282,7 +283,7 @@ def test_any_reader_of_the_csv_tells_a_label_from_a_missing_value(
 def test_what_pandas_takes_for_a_missing_value_is_known() -> None:
     from pandas._libs.parsers import STR_NA_VALUES  # documented with read_csv, but with no public name
 
-    assert {text.casefold() for text in STR_NA_VALUES} == run_tables.MISSING
+    assert {text.casefold() for text in STR_NA_VALUES} == tables.MISSING
 
 
 def test_no_temporary_file_stays(run: Run) -> None:
@@ -290,7 +291,7 @@ def test_no_temporary_file_stays(run: Run) -> None:
     names = {path.name for path in run.folder.iterdir()}
     assert names == {"events.jsonl", "trials.csv", "trials.parquet", "reports.parquet"}
     with pytest.raises(ZeroDivisionError):
-        run_tables.replace(run.folder / "trials.csv", lambda path: [path.write_text("half"), 1 / 0])
+        tables.replace(run.folder / "trials.csv", lambda path: [path.write_text("half"), 1 / 0])
     assert {path.name for path in run.folder.iterdir()} == names
     assert "half" not in (run.folder / "trials.csv").read_text()
 
@@ -591,8 +592,8 @@ def test_the_documentation_names_every_column_with_its_dtype() -> None:
         if line.startswith("| `"):
             name, dtype, *_ = [cell.strip(" `") for cell in line.split("|")[1:]]
             rows.setdefault(name, dtype)
-    metrics = dict.fromkeys(run_tables.METRICS, "Float64")
-    assert {name: rows.get(name) for name in run_tables.REPORT | metrics} == run_tables.REPORT | metrics
+    metrics = dict.fromkeys(tables.METRICS, "Float64")
+    assert {name: rows.get(name) for name in tables.REPORT | metrics} == tables.REPORT | metrics
     assert {*ENDS, "running"} <= set(rows)
     trials = {"best.step": "Int64", "seed": "Int64", "message": "string", "best.*": "Float64", "last.*": "Float64"}
     assert {name: rows.get(name) for name in trials} == trials

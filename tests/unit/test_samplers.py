@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search.failures import FAILURES
-from s2s_search.hparams import resolve
-from s2s_search.metrics import pareto
-from s2s_search.samplers import STARTUP, TPE, Listed, explore, make_sampler, replicated
-from s2s_search.spaces import Space, load_space
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import resolve
+from s2s_search.results.pareto import pareto
+from s2s_search.spaces.explore import explore
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.samplers import STARTUP, TPE, Listed, make_sampler, replicated
+from s2s_search.spaces.space import Space
+from s2s_search.statuses import FAILURES
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 RATE = "optimizer.learning_rate"
@@ -308,7 +310,7 @@ def test_tpe_beats_random_search():
 
 def test_the_module_needs_no_package_of_the_layers_above():
     packages = ("torch", "ray", "pandas", "numpy", "rich", "optuna")
-    code = f"import sys\nfor name in {packages}:\n    sys.modules[name] = None\nimport s2s_search.samplers"
+    code = f"import sys\nfor name in {packages}:\n    sys.modules[name] = None\nimport s2s_search.spaces.samplers"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining
 
-from s2s_search.schedulers import Past, Rung, Watched, _inner
-from s2s_search.spaces import Scheduler
+from s2s_search.spaces.settings import Scheduler
+from s2s_search.tuning.schedulers import Past, Rung, Watched, _inner
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s2s_search.answers import ANSWERS, Answers
-from s2s_search.comparison import Comparison, difference_interval
-from s2s_search.events import EventLog
-from s2s_search.sides import compare
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.results.compare import compare
+from s2s_search.results.statistics import Comparison, difference_interval
+from s2s_search.runs.answers import ANSWERS, Answers
+from s2s_search.runs.log import EventLog
 
 BASE = {"model": "AttentionSeq2Seq", "train.max_steps": 20}
 SCORE = "attention.score_type"

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from s2s_search import cli
-from s2s_search.corpus import load_corpus
-from s2s_search.schedulers import Past, Watched, _inner
-from s2s_search.space_warnings import space_warnings
-from s2s_search.spaces import Space, load_space
-from s2s_search.tuning import run_search
+from s2s_search.cli import command_line
+from s2s_search.corpus.load import load_corpus
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.space import Space
+from s2s_search.spaces.warnings import space_warnings
+from s2s_search.tuning.schedulers import Past, Watched, _inner
+from s2s_search.tuning.start import run_search
 from tests.spaces import COPY, RATES, SMALL, space_text
 
 ROOT = Path(__file__).parents[2]
@@ -142,12 +143,12 @@ def test_the_corpus_of_a_debug_run_is_wrong_in_its_file(tmp_path: Path, capsys: 
     path.write_text(space_text(RATES, model="BasicSeq2Seq", corpus=corpus, search={"trials": 2}))
     told = []
     for command in (["check", str(path)], ["plan", str(path)], ["debug", "--space", str(path)]):
-        assert cli.main(command) == 2
+        assert command_line.main(command) == 2
         told.append(capsys.readouterr().err)
     assert told[0].startswith(f"{path}: 2 problems\n  corpus.train: ")
     assert told == [told[0]] * 3
     given = f"{{train: {tmp_path / 'train.tsv'}, dev: {tmp_path / 'train.tsv'}}}"
-    assert cli.main(["debug", "--corpus", given]) == 2
+    assert command_line.main(["debug", "--corpus", given]) == 2
     assert capsys.readouterr().err == told[0].replace(str(path), "--corpus")
 
 
@@ -183,7 +184,7 @@ def test_all_commands_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
     line += 'source_delimiter: "" reads characters, all of them known\n'
 
     def run(*arguments: str) -> tuple[int, str]:
-        status = cli.main(list(arguments))
+        status = command_line.main(list(arguments))
         out, err = capsys.readouterr()
         assert line in err
         return status, out
@@ -229,7 +230,7 @@ def test_check_needs_no_numpy_for_cmudict_as_it_is() -> None:
 def test_check_measures_cmudict_where_the_file_cuts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(space_text({"source.max_seq_len": 5}, model="BasicSeq2Seq", corpus={"name": "cmudict"}))
-    assert cli.main(["check", str(path)]) == 0
+    assert command_line.main(["check", str(path)]) == 0
     words = load_corpus({"name": "cmudict"}).train
     cut = sum(len(words.source(i)) + 1 > 5 for i in range(len(words)))
     assert f"source.max_seq_len: 5 cuts {cut:,} of {len(words):,} sources of train" in capsys.readouterr().err

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search.dimensions import Choice, Range, Tie
-from s2s_search.hparams import resolve
-from s2s_search.spaces import Space, load_space
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import resolve
+from s2s_search.spaces.dimensions import Choice, Range, Tie
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.space import Space
 
 ROOT = Path(__file__).parents[2]
 CELL = "encoder.rnn_cell.cell_spec"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from s2s_search.display.standing import IDEAL, POINTS, Standing, Survival, ideal_ends
+from s2s_search.display.standing import POINTS, Standing
+from s2s_search.display.time_left import IDEAL, Survival, ideal_ends
 from s2s_search.display.view import view
 
 SEARCH = {

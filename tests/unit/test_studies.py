@@ -11,10 +11,11 @@ from typing import Any
 import optuna
 import pytest
 
-from s2s_search.recorder import KEPT, Recorder
-from s2s_search.results import Results, load, load_many
-from s2s_search.spaces import load_space
-from s2s_search.table import ConfigError
+from s2s_search.errors import ConfigError
+from s2s_search.results.many import load_many
+from s2s_search.results.results import Results, load
+from s2s_search.runs.recorder import KEPT, Recorder
+from s2s_search.spaces.load import load_space
 
 SPACE = """
 model: [BasicSeq2Seq, AttentionSeq2Seq]

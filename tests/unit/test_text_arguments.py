@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from s2s_search.cli import main
-from s2s_search.cluster import ray_problems
-from s2s_search.hparams import parse_hparams, resolve
-from s2s_search.spaces import Resources, load_space
-from s2s_search.table import ConfigError
-from s2s_search.verbs.alternatives import REPLAYED
-from s2s_search.verbs.arguments import counted, listed, positive
+from s2s_search.cli.arguments import counted, listed, positive
+from s2s_search.cli.command_line import main
+from s2s_search.cli.whatif import REPLAYED
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import parse_hparams, resolve
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Resources
+from s2s_search.tuning.cluster import ray_problems
 from tests import runs
 
 ODD = [

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from s2s_search import corpus as corpora
-from s2s_search.corpus import load_corpus
-from s2s_search.input_warning import InputWarning
+from s2s_search.corpus import load
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import InputWarning
 
 WORDS = ["bonjour", "salut", "merci", "oui", "non", "chat", "chien", "niche", "lune", "soleil"]
 
@@ -208,7 +208,7 @@ def test_what_is_kept_has_the_same_warnings_with_the_files_of_today(
 ) -> None:
     first = files.warnings(rows(WORDS[:7]), rows([*WORDS[7:], "\ufeff"]))
     assert first
-    monkeypatch.setattr(corpora, "_load_files", lambda *_: pytest.fail("encodes again"))
+    monkeypatch.setattr(load, "load_files", lambda *_: pytest.fail("encodes again"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     second = Files(elsewhere).warnings(rows(WORDS[:7]), rows([*WORDS[7:], "\ufeff"]))

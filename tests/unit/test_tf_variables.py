@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from s2s_search.errors import ConfigError
 from s2s_search.nn.models import build_model
-from s2s_search.table import ConfigError
 from s2s_search.tf_variables import export_variables, load_variables
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, make, small
 

@@ -15,24 +15,21 @@ from unittest import mock
 import pytest
 import torch
 
-from s2s_search import footprint, training
-from s2s_search.batches import make_batch
-from s2s_search.checkpoints import Checkpoints, keep_snapshots
-from s2s_search.corpus import Corpus, load_corpus
-from s2s_search.hparams import Hparams, resolve
+from s2s_search.corpus import cuts
+from s2s_search.corpus.batches import make_batch
+from s2s_search.corpus.corpus import Corpus
+from s2s_search.corpus.load import load_corpus
+from s2s_search.hparams.configuration import Hparams, resolve
+from s2s_search.hparams.table import CELLS
 from s2s_search.metrics import bleu
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
-from s2s_search.table import CELLS
-from s2s_search.training import (
-    WORST,
-    evaluate,
-    evaluation,
-    examples,
-    keep_freed_memory,
-    release_freed_memory,
-    train,
-)
+from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
+from s2s_search.training import evaluation as evaluations
+from s2s_search.training import trial
+from s2s_search.training.evaluation import WORST, evaluate, evaluation, examples
+from s2s_search.training.process_memory import keep_freed_memory, release_freed_memory
+from s2s_search.training.trial import train
 from tests.models import small
 from tests.spaces import distance
 
@@ -97,8 +94,8 @@ def test_the_mean_loss_between_two_reports_counts_every_token(corpus: Corpus, mo
         tokens = torch.tensor(next(counts))
         return (3 * tokens).float(), tokens
 
-    monkeypatch.setattr(training, "training_step", step)
-    assert training.Trial(settings(), corpus, torch.device("cpu")).train_steps(4) == 3.0
+    monkeypatch.setattr(trial, "training_step", step)
+    assert trial.Trial(settings(), corpus, torch.device("cpu")).train_steps(4) == 3.0
 
 
 def test_reports(corpus: Corpus) -> None:
@@ -227,7 +224,7 @@ def test_an_answer_of_unk_is_an_error_where_the_reference_is_unknown(
     known, vocab = unknown.target_vocab.tokens, unknown.target_vocab
     answers = [["UNK"] * 4, ["v", "w", "UNK", "y", "z"], ["v", "w", "x", "y", "z"]]
     numbered = [vocab.encode(answer) for answer in answers]
-    monkeypatch.setattr("s2s_search.training.answers", lambda model, encoding, hparams: numbered)
+    monkeypatch.setattr("s2s_search.training.evaluation.answers", lambda model, encoding, hparams: numbered)
     hparams = settings()
     model = build_model(hparams, len(unknown.source_vocab), len(vocab))
     measured = evaluate(model, unknown.dev, unknown, hparams)
@@ -273,8 +270,8 @@ def test_batches_cut_at_any_size_give_the_same_metrics(
     encode = built.encode
     monkeypatch.setattr(built, "encode", lambda ids, lengths: (rows.append(len(ids)), encode(ids, lengths))[1])
     for limit, most in ((2**24, 20), (1000, 4), (1, 1)):
-        monkeypatch.setattr(footprint, "CELLS", limit)
-        monkeypatch.setattr(training, "CELLS", limit)
+        monkeypatch.setattr(cuts, "CELLS", limit)
+        monkeypatch.setattr(evaluations, "CELLS", limit)
         measured, found = evaluation(built, corpus.dev, corpus, hparams)
         assert found == edits
         for name in ("dev.token_accuracy", "dev.error_rate", "dev.word_error_rate", "dev.bleu"):
@@ -294,15 +291,15 @@ LONG = """
 import sys, torch
 from s2s_search.corpus import load_corpus
 from s2s_search.hparams import resolve
-from s2s_search.nn import compiled
+from s2s_search.nn.fast import native
 from s2s_search.nn.models import build_model
-from s2s_search.probes import peak_memory
-from s2s_search.training import evaluation, examples
+from s2s_search.whatif.probes import peak_memory
+from s2s_search.training.evaluation import evaluation, examples
 torch.set_num_threads(1)
 corpus = load_corpus({"train": ["train", "train"], "dev": ["dev", "dev"]})
 hparams = resolve("AttentionSeq2Seq", {"attention.score_type": sys.argv[1], "inference.max_decode_length": 10})
 if sys.argv[2] == "torch":
-    compiled.LIBRARY = None
+    native.LIBRARY = None
 model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
 cpu = torch.device("cpu")
 evaluation(model, corpus.train, corpus, hparams)
@@ -330,7 +327,7 @@ def test_an_attention_map_that_nobody_can_read_is_left_out(corpus: Corpus, monke
     model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
     every = examples(model, corpus.dev, corpus, hparams)
     sizes = [(len(each.answer) + 1) * (len(each.source) + 1) for each in every]
-    monkeypatch.setattr(training, "MAP_CELLS", sorted(sizes)[4])
+    monkeypatch.setattr(evaluations, "MAP_CELLS", sorted(sizes)[4])
     some = examples(model, corpus.dev, corpus, hparams)
     assert [each.attention is None for each in some] == [size > sorted(sizes)[4] for size in sizes]
     assert [each.answer for each in some] == [each.answer for each in every]

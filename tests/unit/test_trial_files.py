@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from s2s_search import cli, results
-from s2s_search.hparams import resolve
-from s2s_search.spaces import load_space
+from s2s_search.cli import command_line
+from s2s_search.hparams.configuration import resolve
+from s2s_search.results import results
+from s2s_search.spaces.load import load_space
 from tests.runs import write_run
 from tests.spaces import DROPOUT, RATES, space_text
 
@@ -24,7 +25,7 @@ SPACE = space_text(
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
-    status = cli.main([str(a) for a in argv])
+    status = command_line.main([str(a) for a in argv])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return status, out, err

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from s2s_search import cli
-from s2s_search.table import command
+from s2s_search.cli import command_line
+from s2s_search.errors import command
 from tests.runs import SPACE, write_run
 
 ROW = "trial-00002"
@@ -36,7 +36,7 @@ def arguments(verb: str, folder: Path, trial: str) -> list[str]:
 
 @pytest.mark.parametrize("verb", ARGUMENTS)
 def test_a_name_and_a_number_name_the_same_trial(verb: str, folder: Path) -> None:
-    parser = cli.make_parser()
+    parser = command_line.make_parser()
     parsed = [parser.parse_args(arguments(verb, folder, text)) for text in (ROW, "2", "00002", "trial-2")]
     if verb == "compare":  # the side's text is read with the trials
         return
@@ -46,7 +46,7 @@ def test_a_name_and_a_number_name_the_same_trial(verb: str, folder: Path) -> Non
 @pytest.mark.parametrize("verb", ARGUMENTS)
 def test_a_trial_that_is_not_there_is_one_sentence(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("trial-00007", "7", "00007"):
-        assert cli.main(arguments(verb, folder, text)) == 2
+        assert command_line.main(arguments(verb, folder, text)) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert "there is no trial-00007; there are trial-00000 to trial-00002" in err
@@ -56,7 +56,7 @@ def test_a_trial_that_is_not_there_is_one_sentence(verb: str, folder: Path, caps
 @pytest.mark.parametrize("text", ["trial-", "-1", "2.0", "trial-²", "٣", "9" * 5000, "trial_00002", "Trial-00002"])
 def test_what_names_no_trial(text: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("explain", "rerun", "decode"):
-        assert cli.main(arguments(verb, folder, text)) == 2
+        assert command_line.main(arguments(verb, folder, text)) == 2
     err = capsys.readouterr().err
     assert "Traceback" not in err
     if text != "-1":  # an option to argparse
@@ -66,11 +66,11 @@ def test_what_names_no_trial(text: str, folder: Path, capsys: pytest.CaptureFixt
 def test_names_compare_as_numbers_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for a, b in (("trial-00002", "trial-00000"), ("2", "0"), ("00002", "trial-0")):
-        assert cli.main(["compare", str(folder), a, b]) == 0
+        assert command_line.main(["compare", str(folder), a, b]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] == said[2]
     assert "trial-00002" in said[0]
-    assert cli.main(["compare", str(folder), "9" * 5000, "0"]) == 2
+    assert command_line.main(["compare", str(folder), "9" * 5000, "0"]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -90,10 +90,10 @@ def test_a_command_comes_back_from_a_shells_words(name: str) -> None:
 def test_what_is_printed_can_be_typed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands in what results and explain print name the folder as one word."""
     run = write_run(tmp_path / name, trials=6, text=SPACE)
-    assert cli.main(["results", str(run)]) == 0
-    assert cli.main(["explain", str(run), "5"]) == 0
+    assert command_line.main(["results", str(run)]) == 0
+    assert command_line.main(["explain", str(run), "5"]) == 0
     hints = [line.partition("python run_search.py ")[2] for line in capsys.readouterr().out.splitlines()]
     found: Sequence[str] = [hint for hint in hints if hint]
     assert len(found) == 2
     for hint in found:
-        assert cli.make_parser().parse_args(shlex.split(hint)).of == run
+        assert command_line.make_parser().parse_args(shlex.split(hint)).of == run

@@ -11,17 +11,21 @@ from typing import Any
 import pytest
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
-from s2s_search import cluster, recorder, results, tuning
-from s2s_search.checkpoints import Checkpoints
-from s2s_search.corpus import load_corpus
-from s2s_search.events import EventLog, log_size, read_events
-from s2s_search.history import History
-from s2s_search.listener import BestKept
-from s2s_search.recorder import Recorder
-from s2s_search.samplers import TPE, make_sampler
-from s2s_search.spaces import Space, load_space
-from s2s_search.table import ConfigError
-from s2s_search.tuning import Outcome, Search, resume_search, run_search
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import ConfigError
+from s2s_search.results import results
+from s2s_search.runs import recorder
+from s2s_search.runs.checkpoints import Checkpoints
+from s2s_search.runs.log import EventLog, log_size, read_events
+from s2s_search.runs.recorder import Recorder
+from s2s_search.runs.state import History
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.samplers import TPE, make_sampler
+from s2s_search.spaces.space import Space
+from s2s_search.tuning import cluster, running, start
+from s2s_search.tuning.best_kept import BestKept
+from s2s_search.tuning.search import Outcome, Search
+from s2s_search.tuning.start import resume_search, run_search
 
 SPACE = """
 model: BasicSeq2Seq
@@ -84,7 +88,7 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[Search]:
         found.append(search)
         return Outcome("finished", search.folder)
 
-    monkeypatch.setattr(Search, "run", run)
+    monkeypatch.setattr(running, "run", run)
     return found
 
 
@@ -139,7 +143,7 @@ def test_a_search_that_is_refused_when_it_goes_on_is_as_it_was(tmp_path: Path, m
     def refuse(*_: object) -> None:
         raise ConfigError("no node is large enough")
 
-    monkeypatch.setattr(tuning.cluster, "join_ray", refuse)
+    monkeypatch.setattr(start.cluster, "join_ray", refuse)
     a_run(tmp_path, *trial(0), {"event": "status", "status": "out of budget"})
     with pytest.raises(ConfigError, match="no node is large enough"):
         resume_search(tmp_path)
@@ -227,8 +231,8 @@ def test_a_secret_in_a_url_of_storage_is_refused_and_not_said(storage: str, monk
         used.append(place)
         return SimpleNamespace(create_dir=lambda *_, **__: None), "x"
 
-    monkeypatch.setattr(tuning, "file_system", file_system)
-    problems = tuning._storage_problems(storage)
+    monkeypatch.setattr(start, "file_system", file_system)
+    problems = start._storage_problems(storage)
     assert [*map(bool, (problems, used))] == ([True, False] if storage in SECRET else [False, True])
     assert "SECRET" not in "".join(problems)
     assert all("must hold no password or key" in problem for problem in problems)
@@ -251,7 +255,7 @@ def test_a_ray_that_cannot_be_started_is_one_sentence_with_what_is_free(
     def init(**_: object) -> None:
         raise RuntimeError("Timed out waiting for file gcs_server_port\nand more")
 
-    monkeypatch.setattr(tuning.cluster.ray, "init", init)
+    monkeypatch.setattr(start.cluster.ray, "init", init)
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     space = a_run(tmp_path)
     with pytest.raises(ConfigError) as caught:
@@ -269,8 +273,8 @@ def test_an_object_store_without_room_for_the_corpus_is_one_sentence(
     def put(*_: object) -> None:
         raise full("Local disk is full")
 
-    monkeypatch.setattr(tuning.cluster, "join_ray", lambda *_: None)
-    monkeypatch.setattr(Search, "_tuner", put)
+    monkeypatch.setattr(start.cluster, "join_ray", lambda *_: None)
+    monkeypatch.setattr(running, "_tuner", put)
     space = a_run(tmp_path)
     with pytest.raises(ConfigError, match="Ray's object store has no room for the corpus; free on this machine: "):
         run_search(space, out=tmp_path / "new")
@@ -311,7 +315,7 @@ def test_without_a_name_searches_of_one_second_get_folders_of_their_own(
 ) -> None:
     space = replace(a_run(tmp_path), name="a/b")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tuning.time, "strftime", lambda _: "20260101-000000")
+    monkeypatch.setattr(start.time, "strftime", lambda _: "20260101-000000")
     folders = [run_search(space).folder for _ in range(3)]
     names = [f"a-b-20260101-000000{number}" for number in ("", "-2", "-3")]
     assert folders == [tmp_path / "runs" / name for name in names]

@@ -1,0 +1,329 @@
+"""Verbs about one trial: debug · rerun · explain · decode."""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from s2s_search.cli.arguments import (
+    AddVerb,
+    add_corpus_argument,
+    add_draw_arguments,
+    add_fetch_argument,
+    counted,
+    moved_corpus,
+    overrides,
+    print_json,
+    print_warnings,
+    trial,
+)
+from s2s_search.corpus.text import ready_lines
+from s2s_search.errors import ConfigError, unreadable
+from s2s_search.hparams.configuration import Hparams, resolve
+from s2s_search.hparams.table import MODELS
+from s2s_search.machine import usable_cores
+from s2s_search.runs.debug_runs import CONFIG, DEBUG_REPORTS, SPACE
+from s2s_search.runs.folder import no_trial, trial_name
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Metric, Resources
+from s2s_search.spaces.space import Space
+from s2s_search.spaces.trial_file import trial_file
+from s2s_search.spaces.warnings import trial_warnings
+from s2s_search.spaces.yaml_file import parse_corpus
+
+if TYPE_CHECKING:
+    from s2s_search.corpus.corpus import Corpus
+
+
+def add_verbs(verb: AddVerb) -> None:
+    sub = verb("debug", debug, "run one trial in this process, without Ray")
+    sub.add_argument("--model", help=" or ".join(MODELS) + " (default: the latter)")
+    sub.add_argument(
+        "--corpus",
+        metavar="C",
+        help="cmudict (default), copy, reverse, {train: [A, B], dev: [C, D], ...}, or the file of a search space; "
+        "with --run, where its corpus lies now",
+    )
+    sub.add_argument("--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)")
+    sub.add_argument("--space", type=Path, metavar="FILE", help="take the configuration from a search space ...")
+    sub.add_argument("--trial", type=trial, metavar="K", help="... the one that a search runs as trial K, from 0")
+    sub.add_argument("--trials", type=counted(1), metavar="N", help="... when that search drew N configurations")
+    sub.add_argument(
+        "--run", dest="of", type=Path, metavar="DIR", help="take configuration and corpus of --trial K from a run"
+    )
+    sub.add_argument(
+        "--out", type=Path, metavar="DIR", help="keep configuration, reports and checkpoints in a new folder"
+    )
+    add_draw_arguments(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON object a line for each report, and nothing else")
+
+    sub = verb("rerun", rerun, "run a trial of a search again in this process, from what its folder says of it")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5")
+    sub.add_argument("--check", action="store_true", help="up to its last report: are all numbers the same?")
+    add_corpus_argument(sub)
+
+    sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5")
+
+    sub = verb("decode", decode, "let the best model of a search answer, from its checkpoint")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run")
+    sub.add_argument("--trial", type=trial, metavar="K", help="another trial's model: its name or number")
+    sub.add_argument("--input", type=Path, metavar="FILE", help="source lines (default: standard input)")
+    sub.add_argument("--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)")
+    add_fetch_argument(sub)
+
+
+def debug(args: argparse.Namespace) -> int:
+    hparams, corpus_spec, space = debug_configuration(args)
+    from s2s_search.corpus.load import load_corpus
+
+    where = args.space or (f"--run {args.of}" if args.of else "debug")
+    if args.corpus and not args.of:
+        where = "--corpus"
+    try:
+        corpus = load_corpus(corpus_spec) if args.of is None or space is None else run_corpus(args, space)
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.where or str(where)) from None
+    of_file = space if args.space and not args.corpus else None
+    print_warnings(trial_warnings(corpus, corpus_spec, hparams.flat(), of_file), where)
+    import torch  # late: a corpus is encoded sooner without, and its problems are said at once
+
+    from s2s_search.training.footprint import check_memory
+    from s2s_search.training.trial import train
+
+    torch.set_num_threads(usable_threads(space))
+    gpu = torch.cuda.is_available() and (space is None or space.resources.gpu > 0)
+    device = torch.device("cuda" if gpu else "cpu")
+    try:
+        check_memory(hparams, corpus, device)
+    except MemoryError as error:
+        raise ConfigError(str(error)) from None
+    if args.out is not None:
+        make_new_folder(args.out)
+    reports: Iterable[Any] = train(hparams, corpus, device)
+    if args.out is not None:
+        from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
+
+        (args.out / CONFIG).write_text(json.dumps(hparams.flat(), indent=1) + "\n")
+        metric, resources = (space.metric, space.resources) if space else (Metric("dev.loss", "minimize"), Resources())
+        (args.out / SPACE).write_text(trial_file(hparams, corpus_spec, metric, resources), encoding="utf-8")
+        reports = keep_snapshots(reports, Checkpoints(args.out), metric.name, metric.goal)
+    if not args.json:
+        print(f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps")
+    status = ""
+    for report in reports:
+        status = str(report.metrics["status"])
+        print_json(report.metrics) if args.json else print(report_line(report.metrics), flush=True)
+        if args.out is not None:
+            with (args.out / DEBUG_REPORTS).open("a") as file:
+                file.write(json.dumps(report.metrics) + "\n")
+    if status == "diverged" and not args.json:
+        print("diverged: the loss is no longer finite; the values above stand for the worst", file=sys.stderr)
+    return 0
+
+
+def usable_threads(space: Space | None) -> int:
+    """Returns as many threads as a trial of the search has, but no more than this process has cores."""
+    threads, cores = space.resources.threads if space else 1, usable_cores()
+    if threads > cores:
+        said = f"a trial of the search has {threads} threads, this run has {cores}, one for each core that it may use"
+        print(f"{said}: numbers can differ in the last digits", file=sys.stderr)
+    return min(threads, cores)
+
+
+def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, object], Space | None]:
+    """The configuration, the corpus and the search space of a debug run."""
+    given = overrides(args)
+    if args.steps is not None:
+        given["train.max_steps"] = args.steps
+    space = None
+    corpus: dict[str, object] = {"name": "cmudict"}
+    model = args.model or str(given.get("model", MODELS[1]))
+    if args.of is not None:
+        return run_configuration(args, given)
+    if args.space is not None:
+        if args.model is not None:
+            raise ConfigError("--model: a search space names the model itself; leave one of the two out")
+        space = load_space(args.space)
+        corpus = space.corpus
+        number = args.trial or 0
+        trials = space.trials(args.trials, args.seed, given)
+        if number >= len(trials):
+            law = (
+                f"{no_trial(number, map(trial_name, range(len(trials))))}; --trials N draws more, as it does for search"
+            )
+            raise ConfigError(f"--trial {number}: {law}", str(args.space))
+        given = trials[number]
+        model = str(given["model"])
+    elif not (args.trial is args.trials is args.seed is None):
+        raise ConfigError("--trial, --trials and --seed choose from a search space: name one with --space FILE")
+    if args.corpus is not None:
+        corpus = parse_corpus(args.corpus)
+    try:
+        hparams = resolve(model, given)
+    except ConfigError as error:
+        raise ConfigError(error.problems, where=None if space else "--hparams" if args.hparams else "debug") from None
+    return hparams, corpus, space
+
+
+def run_configuration(
+    args: argparse.Namespace, given: dict[str, object]
+) -> tuple[Hparams, dict[str, object], Space | None]:
+    """The configuration of a trial of a run folder, with the corpus and the space of its search."""
+    from s2s_search.runs.state import load_history, space_of
+
+    others = [args.space, args.model, args.seed, args.trials]
+    if args.trial is None or any(other is not None for other in others):
+        raise ConfigError("--run DIR needs --trial K, and none of --space, --model, --seed and --trials")
+    past = load_history(args.of)
+    begun = past.trial(args.trial, str(args.of))
+    space = space_of(past, args.of, moved_corpus(args))
+    config = begun.config | given
+    if "model" not in config:
+        raise ConfigError(f"{begun.name} has no model in the log", f"--run {args.of}")
+    hparams = resolve(str(config["model"]), config)
+    return hparams, space.corpus, space
+
+
+def run_corpus(args: argparse.Namespace, space: Space) -> "Corpus":
+    """The corpus of the run: the same, where --corpus names its new place; else as it is now, which may be changed."""
+    from s2s_search.runs.log import first_event
+    from s2s_search.runs.state import corpus_of
+
+    before = str(first_event(args.of).get("corpus", {}).get("fingerprint", ""))
+    corpus = corpus_of(space, None if args.corpus is None else before, args.of)
+    if corpus.fingerprint != before:
+        print("the corpus has changed since the search began: its numbers will not come again", file=sys.stderr)
+    return corpus
+
+
+def make_new_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(
+            "exists already, and nothing is ever overwritten; name a new folder", where=f"--out {folder}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be made: {error.strerror}", where=f"--out {folder}") from None
+
+
+def report_line(metrics: Mapping[str, Any]) -> str:
+    """A report in a line: step 200 · train.loss 2.1 · dev.loss 2.0 · ..."""
+    shown = ["train.loss", "dev.loss", "dev.error_rate", "dev.word_error_rate", "dev.bleu", "learning_rate"]
+    numbers = [f"{name} {metrics[name]:.4g}" for name in shown]
+    return " · ".join([f"step {metrics['step']}", *numbers, f"{metrics['seconds']:.1f} s"])
+
+
+def rerun(args: argparse.Namespace) -> int:
+    from s2s_search.runs.manifest import load_manifest
+    from s2s_search.runs.state import corpus_of
+    from s2s_search.whatif.rerun import changes, check, run
+
+    manifest = load_manifest(args.folder, args.trial, moved_corpus(args))
+    if args.check and not manifest.reports:
+        raise ConfigError(f"{manifest.trial} has no report that another could equal", str(args.folder))
+    fingerprint = None if args.corpus is None else manifest.fingerprint  # what changed in place is listed below
+    corpus = corpus_of(manifest.space, fingerprint, args.folder)
+
+    def shown() -> Iterator[Mapping[str, Any]]:
+        for metrics in run(manifest, corpus):
+            print(report_line(metrics), flush=True)
+            yield metrics
+
+    if not args.check:
+        for _ in shown():
+            pass
+        return 0
+    found = check(manifest.reports, shown())
+    print(f"{manifest.trial}: {found.sentence()}")
+    for line in changes(manifest, corpus) or [
+        "nothing that was written down has changed since: configuration, corpus, code, versions"
+    ]:
+        print(f"  {line}")
+    return 0 if found.difference is None else 1
+
+
+def explain(args: argparse.Namespace) -> int:
+    from s2s_search.runs import explain, state
+
+    try:
+        for line in explain.explain(state.load_history(args.folder), args.trial, args.folder):
+            print(line)
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.where or str(args.folder)) from None
+    return 0
+
+
+def decode(args: argparse.Namespace) -> int:
+    path = checkpoint_path(args.folder, args.trial, args.fetch)
+    place = "standard input" if args.input is None else f"--input {args.input}"
+    with open_input(args.input) as file:
+        from s2s_search.runs.storage import shown_place
+        from s2s_search.training.trained_model import LINES_AT_ONCE, SourceNotes, load_trained
+
+        trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
+        metric, value = trained.score
+        delimiter = trained.delimiters[0]
+        form = f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
+        end = ", until Ctrl-D" if file.isatty() else ""
+        about = f"step {trained.step:,}, {metric} {value:.4g}; it takes one source a line, {form}{end}"
+        print(f"the model that answers: {shown_place(path)}, {about}", file=sys.stderr, flush=True)
+        notes = SourceNotes(trained)
+        try:
+            for lines in ready_lines(file, place, LINES_AT_ONCE):
+                for line in lines:
+                    for sentence in notes.of(line):
+                        print(f"{place}, {sentence}", file=sys.stderr, flush=True)
+                for answer in trained.answers(lines):
+                    print(answer)
+                sys.stdout.flush()
+        finally:
+            for sentence in notes.total():
+                print(f"{place}: {sentence}", file=sys.stderr)
+    return 0
+
+
+def checkpoint_path(folder: Path, number: int | None, fetch: bool = False) -> str:
+    """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
+    from s2s_search.runs.checkpoints import BEST
+
+    if (folder / BEST).exists() and number is None:
+        return str(folder / BEST)
+    from s2s_search.results.kept import kept_checkpoints
+    from s2s_search.results.results import load
+
+    run = load(folder)
+    if number is None:
+        for _, path in kept_checkpoints(run, fetch=fetch):
+            return path
+        raise ConfigError("no trial has a checkpoint yet", where=str(folder))
+    name = trial_name(number)
+    if name not in set(run.trials.trial):
+        raise ConfigError(no_trial(number, map(str, run.trials.trial)), where=str(folder))
+    for _, path in kept_checkpoints(run, [name], fetch):
+        return path
+    law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"
+    raise ConfigError(f"{name} has no checkpoint: {law}", where=str(folder))
+
+
+def open_input(path: Path | None) -> AbstractContextManager[io.BufferedIOBase]:
+    """Opens a file to be closed after use, or takes standard input."""
+    if path is not None:
+        try:
+            return path.open("rb")
+        except (OSError, ValueError) as error:
+            raise ConfigError(unreadable(path, error), where=f"--input {path}") from None
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed; name a file with --input FILE")
+    file = cast(io.BufferedIOBase, sys.stdin.buffer)
+    with suppress(OSError):  # no file of the system
+        os.set_blocking(file.fileno(), True)  # another process that has the same pipe may have changed that
+    return nullcontext(file)

@@ -1,0 +1,111 @@
+"""Corpora: parallel text as flat arrays of ids, with the vocabularies that numbered it.
+
+A corpus comes from the user's files (parallel text or TSV, with or without vocabulary files) or is built in: `cmudict`,
+English words and how they are pronounced, and the toy tasks `copy` and `reverse`. docs/corpora.md describes them all.
+
+numpy is imported inside the functions that make arrays, so that checking a search space does not wait for it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from s2s_search.corpus.vocabulary import Vocabulary
+from s2s_search.errors import InputWarning, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Ids = npt.NDArray[np.int32]
+    Offsets = npt.NDArray[np.int64]
+
+PARTS = ("train", "dev", "test")
+SIDES = ("source", "target")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """N pairs of sequences, without special ids, as flat read-only arrays: `tokens[offsets[i]:offsets[i + 1]]`.
+
+    Group g, one source with all its references, is the pairs `groups[g]` to `groups[g + 1]`.
+    """
+
+    source_tokens: Ids
+    source_offsets: Offsets  # [N + 1]
+    target_tokens: Ids
+    target_offsets: Offsets  # [N + 1]
+    groups: Offsets  # [G + 1]
+
+    def __len__(self) -> int:
+        return len(self.source_offsets) - 1
+
+    def source(self, i: int) -> Ids:
+        return self.source_tokens[self.source_offsets[i] : self.source_offsets[i + 1]]
+
+    def target(self, i: int) -> Ids:
+        return self.target_tokens[self.target_offsets[i] : self.target_offsets[i + 1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Pairs to train on, to choose models by (dev) and perhaps to test them on."""
+
+    name: str
+    source_vocab: Vocabulary
+    target_vocab: Vocabulary
+    train: Split
+    dev: Split
+    test: Split | None
+    delimiters: tuple[str, str]  # between the tokens of source and target text, "" for characters
+    fingerprint: str  # SHA-256 of all but the name and the warnings
+    warnings: tuple[InputWarning, ...] = ()  # of its text
+
+
+# Encoding
+
+Sequences = Iterable[Iterable[str]]
+Vocabularies = tuple[Vocabulary, Vocabulary]
+
+
+def make_split(
+    sources: Sequences, targets: Sequences, vocabs: Vocabularies, group_sizes: Iterable[int] | None = None
+) -> Split:
+    """Encodes pairs; without group sizes every pair is a group of its own."""
+    import numpy as np
+
+    source, target = _encode(sources, vocabs[0]), _encode(targets, vocabs[1])
+    sizes = [1] * (len(source[1]) - 1) if group_sizes is None else group_sizes
+    groups = np.cumsum([0, *sizes], dtype=np.int64)
+    for values in (*source, *target, groups):
+        values.flags.writeable = False  # as they will be when Ray shares them between processes
+    return Split(*source, *target, groups)
+
+
+def _encode(sequences: Sequences, vocab: Vocabulary) -> tuple[Ids, Offsets]:
+    import numpy as np
+
+    tokens, offsets = array("i"), array("q", [0])
+    for sequence in sequences:
+        tokens.fromlist(vocab.encode(sequence))
+        offsets.append(len(tokens))
+    return np.array(tokens, np.int32), np.array(offsets, np.int64)
+
+
+def make_corpus(name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimiters: tuple[str, str]) -> Corpus:
+    digest = sha256(repr((vocabs[0].tokens, vocabs[1].tokens, delimiters)).encode())
+    for part, split in splits.items():
+        for field, values in vars(split).items():
+            digest.update(f"{part}.{field} {len(values)}".encode())
+            digest.update(values)
+    train, dev, test = splits["train"], splits["dev"], splits.get("test")
+    return Corpus(name, *vocabs, train, dev, test, delimiters, digest.hexdigest())
+
+
+def not_whole(value: object, minimum: int) -> list[str]:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    return [] if fits else [f"must be a whole number of at least {minimum}, but is {shown(value)}"]

@@ -1,0 +1,122 @@
+"""A corpus read from the user's files: parallel text files or TSV, for each of train, dev and test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from s2s_search.corpus.built_in import BUILT_IN
+from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
+from s2s_search.corpus.text import check_two_sides, collecting, paired, read_texts, tokenize, why_unreadable
+from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
+from s2s_search.corpus.warnings import text_warnings
+from s2s_search.errors import ConfigError, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Ids = npt.NDArray[np.int32]
+    Offsets = npt.NDArray[np.int64]
+
+
+# The user's files
+
+VOCABS = tuple(f"{side}_vocab" for side in SIDES)
+FILE_KEYS = (*PARTS, *VOCABS, *(f"{side}_{what}" for what in ("max_vocab", "delimiter") for side in SIDES))
+
+
+def file_problems(spec: Mapping[str, Any], look: bool) -> list[tuple[str, str]]:
+    missing = f"is missing; give train: and dev:, or name: {' | '.join(BUILT_IN)}"
+    problems = [(part, missing) for part in ("train", "dev") if part not in spec]
+    for part in (part for part in PARTS if part in spec):
+        files = files_of(spec[part])
+        if not files:
+            problems.append((part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}"))
+        if look:
+            problems += [(part, problem) for file in files for problem in why_unreadable(file)]
+    return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side, look))]
+
+
+def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[tuple[str, str]]:
+    vocab, maximum, delimiter = f"{side}_vocab", f"{side}_max_vocab", f"{side}_delimiter"
+    if vocab in spec:
+        files = files_of(spec[vocab])
+        if len(files) != 1:
+            yield vocab, f"must be a file, but is {shown(spec[vocab])}"
+        if look:
+            yield from ((vocab, problem) for file in files for problem in why_unreadable(file))
+    if maximum in spec:
+        yield from ((maximum, problem) for problem in not_whole(spec[maximum], 1))
+        if vocab in spec:
+            yield maximum, f"limits a vocabulary built from train, but {vocab} gives one"
+    text = spec.get(delimiter, " ")
+    if not isinstance(text, str) or "\n" in text or "\r" in text:
+        yield delimiter, f"must be text within a line, or empty for characters, but is {shown(text)}"
+
+
+def files_of(value: object) -> tuple[Path, ...]:
+    """Returns one path for a TSV file, two for source and target, none when the value is neither."""
+    paths = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    return tuple(map(Path, paths)) if all(isinstance(path, str | Path) and str(path) for path in paths) else ()
+
+
+def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
+    """Reads every file before it complains about any."""
+    delimiters = spec.get("source_delimiter", " "), spec.get("target_delimiter", " ")
+    problems: list[str] = []
+    texts, lines, vocabs = {}, {}, []
+    for part in (part for part in PARTS if part in spec):
+        files = files_of(spec[part])
+        with collecting(problems, f"corpus.{part}: "):
+            lines[part] = read_texts(files)
+            if "\t" not in "".join(delimiters):
+                check_two_sides(files, lines[part])
+            texts[part] = paired(files, lines[part])
+    for k, side in enumerate(SIDES):
+        file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
+        counts = Counter(token for pair in texts.get("train", ()) for token in tokenize(pair[k], delimiter))
+        with collecting(problems, f"corpus.{side}_vocab: "):
+            if file:
+                vocabs.append(Vocabulary.load(file, delimiter))
+                lines[f"{side}_vocab"] = [list(vocabs[-1].tokens)]
+            elif "train" in texts:
+                if not counts.keys() - SPECIALS:
+                    raise ConfigError(f"{_side_file(spec['train'], k)}: {_no_token(side, counts, delimiter)}")
+                vocabs.append(Vocabulary.from_counts(counts, spec.get(f"{side}_max_vocab")))
+            if file and counts and counts.keys().isdisjoint(vocabs[-1].tokens):
+                raise ConfigError(f"{file}: holds no token of train; is {side}_delimiter right: {delimiter!r}?")
+    if problems:
+        raise ConfigError(problems)
+    splits = {}
+    for part, pairs in texts.items():
+        sources = (tokenize(source, delimiters[0]) for source, _ in pairs)
+        targets = (tokenize(target, delimiters[1]) for _, target in pairs)
+        splits[part] = make_split(sources, targets, (vocabs[0], vocabs[1]))
+    corpus = make_corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
+    warnings = tuple(text_warnings(lines, texts, (vocabs[0], vocabs[1]), delimiters))
+    return replace(corpus, warnings=warnings)
+
+
+def with_files(corpus: Corpus, spec: Mapping[str, Any]) -> Corpus:
+    """Returns the corpus with the paths of its files in its warnings."""
+    warnings = []
+    for warning in corpus.warnings:
+        key = warning.place[1] if warning.place[1] in (*PARTS, *VOCABS) else "train"
+        warnings.append(replace(warning, file=str(_side_file(spec[key], warning.side))))
+    return replace(corpus, warnings=tuple(warnings))
+
+
+def _side_file(value: object, k: int) -> Path:
+    """Returns the file that holds the sources (0) or targets (1) of a part."""
+    files = files_of(value)
+    return files[k % len(files)]
+
+
+def _no_token(side: str, counts: Mapping[str, int], delimiter: str) -> str:
+    if not counts:
+        return f"train has no {side} token; is {side}_delimiter right: {delimiter!r}?"
+    return f"train has no {side} token but {', '.join(sorted(counts))}, the name of a special token"

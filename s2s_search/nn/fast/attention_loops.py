@@ -1,0 +1,394 @@
+"""The loop of an attention decoder with a written-out backward, as `cell_loops` has it for cells alone.
+
+B batch · S source positions · T steps of the loop · X input units · H cell units · M memory units · A attention units
+
+Time comes first here; of a buffer [T + 1, ...] the row t + 1 is what step t makes. d_ is the gradient of the loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from s2s_search.nn.fast import native
+from s2s_search.nn.fast.cell_loops import (
+    Recurrence,
+    Rows,
+    Steps,
+    Tokens,
+    at_each_step,
+    buffer,
+    for_each_step,
+    keep,
+    taken,
+)
+from s2s_search.nn.fast.matmul import mm
+
+
+class AttentionSteps:
+    """The steps of attention: the weights and the context of each query, for values [B, S, M]."""
+
+    def __init__(
+        self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor, *weights: Tensor, differentiable: bool = True
+    ) -> None:
+        """Makes the buffers; `weights` are the scores', if these have any.
+
+        Where nothing will be differentiated, only what `attend` returns is kept of each step.
+        """
+        self.kept = differentiable
+        batch, positions, memory = values.shape
+        self.rows, self.values, self.keys = rows, values.contiguous(), keys.contiguous()
+        self.biases = biases.contiguous()
+        self.sources: Tensor | None = None  # whose values and keys each row looks at; its own where None
+        self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
+        self.context[0] = 0.0
+        self.weights = buffer(values, len(rows), (batch, positions), rows)
+
+    def start(self) -> None:
+        """Makes ready for `forward`."""
+        parts = (self.weights, self.weights.unsqueeze(2), self.context[1:].unsqueeze(2))
+        values = for_each_step(self.values, self.rows)
+        self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
+
+    def forward(self, t: int, query: Tensor) -> None:
+        """Computes weights[t] and context[t + 1] for a query [B, H]."""
+        weights, row_weights, new_context, values = self.at[t]
+        torch.softmax(self.scores(t, query), dim=-1, out=weights)
+        torch.bmm(row_weights, values, out=new_context)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        """The scores [B, S] of a query [B, H], very low at padding."""
+        raise NotImplementedError
+
+    def take_gradients(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
+        """Takes the gradients of all contexts [T, B, M] and of all weights."""
+        self.d_context = torch.zeros_like(self.context)
+        if d_context is not None:
+            self.d_context[1:] = d_context
+        self.d_weights = None if d_weights is None else d_weights.contiguous()
+        self.d_scores = buffer(self.weights, len(self.weights), self.weights.shape[1:], self.rows)
+
+    def start_backward(self) -> None:
+        """Makes ready for `backward`."""
+        parts = (self.weights, self.d_scores, self.d_context[1:].unsqueeze(2))
+        values = for_each_step(self.values.transpose(1, 2), self.rows)
+        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
+
+    def backward(self, t: int, d_query: Tensor) -> None:
+        """Takes d_context[t + 1], and adds to d_query."""
+        weights, d_scores, d_context, values_t = self.derivatives[t]
+        d_weights = torch.bmm(d_context, values_t).squeeze(1)
+        if self.d_weights is not None:
+            d_weights += self.d_weights[t, : len(weights)]
+        torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
+        self.d_scores_backward(t, d_scores, d_query)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        """Takes the gradient [B, S] of the scores, and adds to d_query."""
+        raise NotImplementedError
+
+    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
+        """What the compiled loop takes: all queries [T, B, H], and in the backward where to add their gradients."""
+        raise NotImplementedError
+
+    def shared_arguments(self, queries: Tensor, d_queries: Tensor | None) -> dict[str, Tensor | int | None]:
+        given: dict[str, Tensor | int | None] = {
+            "batch": self.values.shape[0],
+            "positions": self.values.shape[1],
+            "query_units": queries.shape[-1],
+            "memory_units": self.values.shape[-1],
+            "units": self.keys.shape[-1],
+            "query": queries,
+            "values": self.values,
+            "keys": self.keys,
+            "biases": self.biases,
+            "sources": self.sources,
+            "weights": self.weights,
+            "context": self.context,
+        }
+        if d_queries is None:
+            return given
+        backward = {"d_context": self.d_context, "d_scores": self.d_scores, "d_weights": self.d_weights}
+        return given | backward | {"d_query": d_queries}
+
+    def d_values(self) -> Tensor:
+        return torch.bmm(self.weights.permute(1, 2, 0), self.d_context[1:].transpose(0, 1))
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of all that the scores are made of besides the queries [T, B, H]."""
+        raise NotImplementedError
+
+
+class DotSteps(AttentionSteps):
+    """score = k · query + bias, for keys [B, S, H] and biases [B, S], very low at padding."""
+
+    def start(self) -> None:
+        super().start()
+        self.keys_t = for_each_step(self.keys.transpose(1, 2), self.rows)
+        self.row_biases = for_each_step(self.biases.unsqueeze(1), self.rows)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        return torch.baddbmm(self.row_biases[t], query.unsqueeze(1), self.keys_t[t]).squeeze(1)
+
+    def start_backward(self) -> None:
+        super().start_backward()
+        self.keys_at = for_each_step(self.keys, self.rows)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        d_query.unsqueeze(1).baddbmm_(d_scores.unsqueeze(1), self.keys_at[t])
+
+    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
+        return native.Attention(**self.shared_arguments(queries, d_queries))
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.bmm(self.d_scores.permute(1, 2, 0), queries.transpose(0, 1)), self.d_scores.sum(0)
+
+
+class AdditiveSteps(AttentionSteps):
+    """score = 2 v · sigmoid(2 (k + query W)) + bias, which is v · tanh(k + query W) but for a constant that cancels.
+
+    For keys [B, S, A], biases [B, S], very low at padding and without gradient, W [H, A] and v [A].
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        values: Tensor,
+        keys: Tensor,
+        biases: Tensor,
+        weights: Tensor,
+        v: Tensor,
+        differentiable: bool = True,
+    ) -> None:
+        super().__init__(rows, values, keys * 2.0, biases, differentiable=differentiable)
+        self.twice_weights, self.twice_v = (weights * 2.0).contiguous(), v * 2.0
+        self.hidden = values.new_empty(len(rows) if self.kept else 1, *keys.shape)
+
+    def start(self) -> None:
+        super().start()
+        self.keys_at, self.biases_at = for_each_step(self.keys, self.rows), for_each_step(self.biases, self.rows)
+        self.hidden_at = at_each_step(self.hidden.expand(len(self.rows), -1, -1, -1), self.rows)
+
+    def scores(self, t: int, query: Tensor) -> Tensor:
+        hidden, biases = self.hidden_at[t], self.biases_at[t]
+        torch.add(self.keys_at[t], (query @ self.twice_weights).unsqueeze(1), out=hidden).sigmoid_()
+        return torch.addmv(biases.flatten(), hidden.flatten(0, 1), self.twice_v).view_as(biases)
+
+    def take_gradients(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
+        super().take_gradients(d_context, d_weights)
+        time, batch, _, units = self.hidden.shape
+        self.d_query_part = buffer(self.hidden, time, (batch, units), self.rows)
+        self.d_keys, self.d_v = torch.zeros_like(self.hidden[0]), torch.zeros_like(self.twice_v)
+
+    def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        hidden, d_query_part = self.hidden_at[t], self.d_query_part[t, : len(d_scores)]
+        self.d_v.addmv_(hidden.flatten(0, 1).t(), d_scores.flatten())
+        hidden.addcmul_(hidden, hidden, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
+        torch.bmm(d_scores.unsqueeze(1), hidden, out=d_query_part.unsqueeze(1))
+        d_query_part.mul_(self.twice_v)
+        self.d_keys[: len(d_scores)].addcmul_(hidden, d_scores.unsqueeze(-1))
+        d_query.addmm_(d_query_part, self.twice_weights.t())
+
+    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
+        given = self.shared_arguments(queries, d_queries)
+        given |= {"additive": 1, "query_weights": self.twice_weights, "v": self.twice_v}
+        given |= {"hidden": self.hidden, "hidden_rows": len(self.hidden)}
+        if d_queries is None:
+            self.projected_query = self.keys.new_empty(len(self.keys), self.keys.shape[-1])
+            return native.Attention(**given, scratch=self.projected_query)
+        gradients = {"d_query_part": self.d_query_part, "d_keys": self.d_keys, "d_v": self.d_v}
+        return native.Attention(**given, **gradients)
+
+    def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
+        d_weights = mm(queries.flatten(0, 1).t(), self.d_query_part.flatten(0, 1)).mul_(2.0)
+        return self.d_keys * (self.twice_v * 2.0), None, d_weights, self.d_v * 2.0
+
+
+class Dropout:
+    """What a layer, or attention, takes of what lies below it: output[t] = mask[t] * below[t], for both [T, B, ...].
+
+    Without a mask it takes all as it is.
+    """
+
+    def __init__(self, rows: Rows, below: Tensor, mask: Tensor | None) -> None:
+        self.rows, self.below, self.mask = rows, below, mask
+        self.output = below if mask is None else buffer(below, len(rows), below.shape[1:], rows)
+
+    def start(self) -> None:
+        """Makes ready for `forward`."""
+        if self.mask is not None:
+            parts = (self.mask, self.below, self.output)
+            self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+
+    def forward(self, t: int) -> None:
+        """Computes output[t]."""
+        if self.mask is not None:
+            mask, below, output = self.at[t]
+            torch.mul(mask, below, out=output)
+
+    def take_gradients(self, d_below: Tensor, d_output: Tensor | None = None) -> None:
+        """Takes where to add the gradient of `below`, and what the outputs' gradient starts from, or None for zeros."""
+        self.d_below = d_below
+        self.d_output = d_below if self.mask is None else torch.zeros_like(d_below)
+        if d_output is not None:
+            self.d_output.copy_(d_output)
+
+    def start_backward(self) -> None:
+        """Makes ready for `backward`."""
+        if self.mask is not None:
+            parts = (self.mask, self.d_below, self.d_output)
+            self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+
+    def backward(self, t: int) -> None:
+        """Takes d_output[t], and adds to d_below[t]."""
+        if self.mask is not None:
+            mask, d_below, d_output = self.derivatives[t]
+            d_below.addcmul_(mask, d_output)
+
+    def arguments(self, backward: bool) -> native.Dropout:
+        """What the compiled loop takes."""
+        _, batch, units = self.below.shape
+        given = {"mask": self.mask, "below": self.below, "output": self.output}
+        if backward:
+            given |= {"d_output": self.d_output, "d_below": self.d_below}
+        return native.Dropout(batch=batch, units=units, **given)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Attention as the loop here runs it: the class of its steps, and what they take; `weights` are the scores'."""
+
+    steps: type[AttentionSteps]
+    values: Tensor
+    keys: Tensor
+    biases: Tensor
+    weights: tuple[Tensor, ...] = ()
+
+    def reordered(self, rows: Tensor) -> "Lookup":
+        return Lookup(self.steps, self.values[rows], self.keys[rows], self.biases[rows], self.weights)
+
+
+def attend(
+    recurrences: Sequence[Recurrence],
+    lookup: Lookup,
+    x: Tensor,
+    states: Sequence[Sequence[Tensor]],
+    rows: Rows,
+    masks: Sequence[Tensor | None],
+    tokens: Tokens | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs layers of cells, each over the outputs of the one below, with the top one's output as attention's query.
+
+    y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X], which `tokens` may
+    explain. The masks, where there are any, multiply the contexts [T, B, M] that the first layer takes, and then the
+    outputs [T, B, H] of each layer.
+    Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S]. Step t computes the first rows[t]
+    rows only; the rest is zero.
+    """
+    layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
+    tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
+    outputs, contexts, weights = Attend.apply(  # type: ignore[no-untyped-call]
+        recurrences, lookup.steps, rows, masks, tokens, torch.is_grad_enabled(), x, *tensors
+    )
+    return outputs, contexts, weights
+
+
+class Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recurrences: Sequence[Recurrence],
+        attention_steps: type[AttentionSteps],
+        rows: Rows,
+        masks: Sequence[Tensor | None],
+        tokens: Tokens | None,
+        differentiable: bool,
+        x: Tensor,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        rest = list(tensors)
+        of_layers = [(taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)) for r in recurrences]
+        attention = attention_steps(rows, *rest, differentiable=differentiable)
+        layers: list[Steps] = []
+        dropouts = [Dropout(rows, attention.context[:-1], masks[0])]
+        for r, (weights, state), mask in zip(recurrences, of_layers, masks[1:], strict=True):
+            below = dropouts[-1].output
+            if layers:
+                layers.append(r.steps(rows, None, below, weights, state, differentiable=differentiable))
+            else:
+                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens, differentiable=differentiable))
+            dropouts.append(Dropout(rows, layers[-1].output[1:], mask))
+        run(layers, dropouts, attention)
+        keep(ctx, (layers, dropouts, attention), tensors)
+        return dropouts[-1].output, attention.context[1:], attention.weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_outputs: Tensor | None, d_contexts: Tensor | None, d_weights: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        layers, dropouts, attention = taken(ctx)
+        attention.take_gradients(d_contexts, d_weights)
+        d_below = attention.d_context[:-1]
+        for layer, dropout in zip(layers, dropouts[:-1], strict=True):
+            dropout.take_gradients(d_below)
+            layer.take_gradients(None, (), dropout.d_output)
+            d_below = layer.d_output[1:]
+        dropouts[-1].take_gradients(d_below, d_outputs)
+        run_backward(layers, dropouts, attention)
+        d_x, d_layers = None, []
+        for layer in layers:
+            d_layer_x, d_layer_weights = layer.d_x_and_weights()
+            d_x = d_layer_x if d_x is None else d_x
+            d_layers += [*d_layer_weights, *layer.d_first_state()]
+        queries = dropouts[-1].output
+        return *[None] * 6, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
+
+
+def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:
+    """Runs the steps of all layers, each after its dropout, and after the last dropout those of attention."""
+    last, rows = dropouts[-1], attention.rows
+    if layers[0].compiled:
+        cells = [layer.arguments(backward=False) for layer in layers]
+        dropped = [dropout.arguments(backward=False) for dropout in dropouts]
+        native.run("forward", last.output.dtype, cells, rows, attention.arguments(last.output), dropped)
+        return
+    parts: list[Steps | Dropout | AttentionSteps] = [*layers, *dropouts, attention]
+    for part in parts:
+        part.start()
+    inputs = [at_each_step(dropout.output, rows) for dropout in dropouts]
+    for t in range(len(rows)):
+        for layer, dropout, layer_input in zip(layers, dropouts[:-1], inputs[:-1], strict=True):
+            dropout.forward(t)
+            layer.forward(t, layer_input[t])
+        last.forward(t)
+        attention.forward(t, inputs[-1][t])
+
+
+def run_backward(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:
+    last, rows = dropouts[-1], attention.rows
+    if layers[0].compiled:
+        cells = [layer.arguments(backward=True) for layer in layers]
+        dropped = [dropout.arguments(backward=True) for dropout in dropouts]
+        of_attention = attention.arguments(last.output, last.d_output)
+        native.run("backward", last.output.dtype, cells, rows, of_attention, dropped)
+        return
+    parts: list[Steps | Dropout | AttentionSteps] = [*layers, *dropouts, attention]
+    for part in parts:
+        part.start_backward()
+    d_inputs = [at_each_step(dropout.d_output, rows) for dropout in dropouts]
+    for t in reversed(range(len(rows))):
+        attention.backward(t, d_inputs[-1][t])
+        last.backward(t)
+        for layer, dropout, d_input in zip(layers[::-1], dropouts[-2::-1], d_inputs[-2::-1], strict=True):
+            layer.backward(t, d_input[t])
+            dropout.backward(t)
+
+
+def taken_off(tensors: list[Tensor], number: int) -> list[Tensor]:
+    """Removes the first tensors of a list and returns them."""
+    first, tensors[:] = tensors[:number], tensors[number:]
+    return first

@@ -1,0 +1,501 @@
+"""Loops over time with a written-out backward: the same numbers as the plain loops of `cells` and `decoders`, sooner.
+
+In the backward loop only the gradient of the state goes step by step. What of the derivatives the gradient does not
+change is computed for all steps before it, and the gradient of every weight is one product over all steps after it.
+Where the loops are compiled (native.py), those over `forward(t)` and `backward(t)` run there.
+
+B batch · T steps of the loop · X input units · H cell units · G units of all gates (4 H, or 3 H of a GRU)
+
+Time comes first here. Of a state buffer [T + 1, ...] the row t + 1 is what step t makes of row t; in reverse, row t of
+row t + 1. d_ is the gradient of the loss. On a CPU a tanh costs three sigmoids, hence tanh(x) = 2 sigmoid(2 x) - 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from s2s_search.nn.fast import native
+from s2s_search.nn.fast.matmul import addmm, mm, sum_rows
+
+ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
+
+Rows = Sequence[int]  # how many rows of the batch each step computes: the first ones, never more than the step before
+
+
+def at_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+    """The rows of [T, B, ...] that each step computes."""
+    return tuple(part if n == len(part) else part[:n] for part, n in zip(tensor.unbind(), rows, strict=False))
+
+
+def for_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+    """The rows of a tensor [B, ...] that each step needs."""
+    return tuple(tensor if n == len(tensor) else tensor[:n] for n in rows)
+
+
+def buffer(like: Tensor, time: int, shape: Sequence[int], rows: Rows) -> Tensor:
+    """A buffer [time, *shape], zero where no step will write."""
+    partly = bool(rows) and rows[-1] < shape[0]
+    return like.new_zeros(time, *shape) if partly else like.new_empty(time, *shape)
+
+
+class Flat:
+    """Lays the rows that the steps compute one below the other, for products over all of them."""
+
+    def __init__(self, rows: Rows, batch: int, like: Tensor) -> None:
+        self.size = len(rows) * batch
+        self.index: Tensor | None = None
+        if sum(rows) < self.size:
+            parts = [torch.arange(t * batch, t * batch + n, device=like.device) for t, n in enumerate(rows)]
+            self.index = torch.cat(parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Makes [N, ...] of [T, B, ...]."""
+        x = x.flatten(0, 1)
+        return x if self.index is None else x.index_select(0, self.index)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Makes [T * B, ...] of [N, ...], zero where no step computes."""
+        return x if self.index is None else x.new_zeros(self.size, *x.shape[1:]).index_copy_(0, self.index, x)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Where the x of a loop comes from: x[t, b] = table[ids[t, b]], for ids [T, B] and a table [V, X].
+
+    Of a table with fewer rows than there are tokens the products are cheaper than of x.
+    """
+
+    ids: Tensor
+    table: Tensor
+
+
+class Steps:
+    """The steps of one layer of cells.
+
+    A step computes its gates [B, G] from x[t], from below[t], an input that is known only inside the loop, and from its
+    state: [x, below] W_input + biases + the recurrent part, where either input may be missing. `weights` are W_input,
+    then the cell's recurrent weights, then the biases.
+    """
+
+    GATES: int
+    STATE: int  # tensors of the state
+    DOUBLED: int  # the gate of a tanh, which is computed twice as large
+
+    def __init__(
+        self,
+        rows: Rows,
+        x: Tensor | None,
+        below: Tensor | None,
+        weights: Sequence[Tensor],
+        state: Sequence[Tensor],
+        lengths: Tensor | None = None,
+        reverse: bool = False,
+        tokens: Tokens | None = None,
+        differentiable: bool = True,
+    ) -> None:
+        """Makes the buffers; `gates` hold what x and the biases give, or `table` does.
+
+        At and after step lengths[b] the state of a row does not change; None: all rows[t] rows change at step t.
+        Where nothing will be differentiated, the compiled loop keeps of the steps only what the next one takes.
+        """
+        self.input_weights, *self.recurrent_weights, self.biases = weights
+        batch, self.units = state[-1].shape
+        self.rows, self.lengths, self.reverse = rows, lengths, reverse
+        self.flat = Flat(rows, batch, self.biases)
+        self.before, self.after = (1, 0) if reverse else (0, 1)
+        self.x, self.below, self.x_size = x, below, 0 if x is None else x.shape[-1]
+        self.tokens = tokens if tokens is not None and len(tokens.table) < tokens.ids.numel() else None
+        self.compiled = native.usable(self.biases)
+        if not self.compiled:
+            self.scale = torch.ones_like(self.biases)
+            self.scale[self.DOUBLED * self.units : (self.DOUBLED + 1) * self.units] = 2.0
+        input_weights, biases = self.doubled(self.input_weights), self.doubled(self.biases)
+        x_weights, self.forward_below_weights = input_weights[: self.x_size], input_weights[self.x_size :]
+        self.kept = differentiable or not self.compiled
+        self.make_gates(x, x_weights, biases, batch)
+        self.make_buffers(state)
+
+    def make_gates(self, x: Tensor | None, x_weights: Tensor, biases: Tensor, batch: int) -> None:
+        """Makes the gates of what x and the biases give; a compiled loop takes that from a table, if there is one."""
+        self.ids: Tensor | None = None
+        self.table: Tensor | None = None
+        if self.tokens is not None:
+            self.ids, self.table = self.tokens.ids.contiguous(), addmm(biases, self.tokens.table, x_weights)
+        steps = 1 if self.table is not None and not self.kept else len(self.rows)
+        self.gates = biases.new_empty(steps, batch, self.GATES * self.units)
+        if self.ids is not None and self.table is not None:
+            if not self.compiled:
+                torch.index_select(self.table, 0, self.ids.flatten(), out=self.gates.flatten(0, 1))
+        elif x is None:
+            self.gates.copy_(biases)
+        elif self.flat.index is None:
+            addmm(biases, self.flat(x), x_weights, out=self.gates.flatten(0, 1))
+        else:
+            self.gates.flatten(0, 1).index_copy_(0, self.flat.index, addmm(biases, self.flat(x), x_weights))
+
+    def make_buffers(self, state: Sequence[Tensor]) -> None:
+        """Makes the buffers of what the steps make, with the state before the first one."""
+        self.output = self.state_buffer(state[-1])
+
+    def state_buffer(self, first: Tensor, whole: bool = True) -> Tensor:
+        """A buffer [T + 1, B, H], or of its last rows if it need not be whole, `first` [B, H] before the first step."""
+        made = buffer(first, len(self.rows) + 1 if whole else 2, first.shape, self.rows)
+        made[len(self.rows) % len(made) if self.reverse else 0] = first
+        return made
+
+    def doubled(self, weights: Tensor) -> Tensor:
+        """The weights or biases that the loop takes: those of the tanh twice; the compiled loop doubles by itself."""
+        return weights if self.compiled else weights * self.scale
+
+    def gate(self, k: int) -> Tensor:
+        """A gate of all steps [T, B, H]."""
+        return self.gates[..., k * self.units : (k + 1) * self.units]
+
+    def previous(self, states: Tensor) -> Tensor:
+        """The state before each step [T, B, H]."""
+        return states[self.before : self.before + len(self.rows)]
+
+    def made(self, states: Tensor) -> Tensor:
+        """The state that each step makes [T, B, H]."""
+        return states[self.after : self.after + len(self.rows)]
+
+    def start(self) -> None:
+        """Makes ready for `forward`."""
+        raise NotImplementedError
+
+    def forward(self, t: int, below: Tensor | None) -> None:
+        """Makes the state of step t."""
+        raise NotImplementedError
+
+    def last_state(self) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def last(self) -> tuple[Tensor, Tensor] | int:
+        """The index in `output` of what the last real step of each row made."""
+        if self.reverse or self.lengths is None:
+            return 0 if self.reverse else -1
+        return self.lengths, torch.arange(len(self.lengths), device=self.output.device)
+
+    def ended(self) -> Tensor:
+        """The mask [T, B, 1] of the steps at and after each row's length."""
+        assert self.lengths is not None
+        return (torch.arange(len(self.rows), device=self.gates.device).unsqueeze(1) >= self.lengths).unsqueeze(-1)
+
+    def take_gradients(
+        self, d_output: Tensor | None, d_last: Sequence[Tensor | None], d_below: Tensor | None = None
+    ) -> None:
+        """Takes the gradients of the outputs and of the last state, and where to add the gradient of `below`."""
+        self.d_output, self.d_below = torch.empty_like(self.output), d_below
+        self.d_output[-1 if self.reverse else 0] = 0.0
+        if d_output is None:
+            self.d_output.zero_()
+        else:
+            self.made(self.d_output).copy_(d_output)
+        if d_last and d_last[-1] is not None:
+            self.d_output[self.last()] += d_last[-1]
+
+    def start_backward(self) -> None:
+        """Makes ready for `backward`: makes of the gates their derivatives."""
+        raise NotImplementedError
+
+    def backward(self, t: int, d_below: Tensor | None) -> None:
+        """Makes of gates[t] its gradient, and adds to that of the state before step t and to d_below."""
+        raise NotImplementedError
+
+    def arguments(self, backward: bool) -> native.Cell:
+        """What the compiled loop takes."""
+        raise NotImplementedError
+
+    def shared_arguments(self, backward: bool) -> dict[str, Tensor | int | None]:
+        width = 0 if self.below is None else self.below.shape[-1]
+        shared: dict[str, Tensor | int | None] = {
+            "batch": self.output.shape[1],
+            "units": self.units,
+            "below_units": width,
+            "before": self.before,
+            "after": self.after,
+            "lengths": self.lengths,
+            "gates": self.gates,
+            "gate_rows": len(self.gates),
+            "ids": self.ids,
+            "table": self.table,
+            "output": self.output,
+        }
+        shared |= {
+            "weights": self.recurrent_weights[0],
+            "below": self.below,
+            "below_weights": self.forward_below_weights,
+        }
+        return shared | {"d_output": self.d_output, "d_below": self.d_below} if backward else shared
+
+    def d_first_state(self) -> tuple[Tensor, ...]:
+        """The gradient of the state before the first step."""
+        raise NotImplementedError
+
+    def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
+        """For the gradient [N, G] of the gates."""
+        raise NotImplementedError
+
+    def d_x_and_weights(self) -> tuple[Tensor | None, list[Tensor]]:
+        """The gradients of x and of all weights."""
+        d_gates = self.flat(self.gates)
+        d_x, d_input_weights = None, torch.empty_like(self.input_weights)
+        if self.x is not None:
+            d_x = self.flat.spread(mm(d_gates, self.input_weights[: self.x_size].t())).view_as(self.x)
+            if self.tokens is None:
+                mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
+            else:
+                d_table = sum_rows(d_gates, self.flat(self.tokens.ids), len(self.tokens.table))
+                mm(self.tokens.table.t(), d_table, out=d_input_weights[: self.x_size])
+        if self.below is not None:
+            mm(self.flat(self.below).t(), d_gates, out=d_input_weights[self.x_size :])
+        return d_x, [d_input_weights, *self.d_recurrent_weights(d_gates), d_gates.sum(0)]
+
+
+class LSTMSteps(Steps):
+    """i, j, f, o = [x, below] W_input + h W + b,  c' = sigmoid(f) c + sigmoid(i) tanh(j),
+    h' = sigmoid(o) tanh(c');  the state is c, h.
+    """
+
+    GATES, STATE, DOUBLED = 4, 2, 1
+
+    def make_buffers(self, state: Sequence[Tensor]) -> None:
+        super().make_buffers(state)
+        # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
+        self.twice_c, self.half_tanh = (self.state_buffer(c, self.kept) for c in (state[0] * 2.0, state[0]))
+
+    def start(self) -> None:
+        if self.lengths is not None:
+            self.gate(0).masked_fill_(self.ended(), -ENDLESS)
+            self.gate(2).masked_fill_(self.ended(), ENDLESS)
+        self.forward_weights = self.doubled(self.recurrent_weights[0])
+        c, h = self.twice_c, self.output
+        parts = (self.gates, *(self.gate(k) for k in range(4)), self.previous(c), self.made(c))
+        parts += (self.made(self.half_tanh), self.previous(h), self.made(h))
+        self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+
+    def forward(self, t: int, below: Tensor | None) -> None:
+        gates, i, j, f, o, twice_c, new_twice_c, half_tanh, h, new_h = self.at[t]
+        if below is not None:
+            gates.addmm_(below, self.forward_below_weights)
+        gates.addmm_(h, self.forward_weights).sigmoid_()
+        torch.mul(f, twice_c, out=new_twice_c).addcmul_(i, j, value=4.0).sub_(i, alpha=2.0)
+        torch.sigmoid(new_twice_c, out=half_tanh)
+        torch.neg(o, out=new_h).addcmul_(o, half_tanh, value=2.0)
+
+    def last_state(self) -> tuple[Tensor, ...]:
+        last = 0 if self.reverse else len(self.rows) % len(self.twice_c)
+        return self.twice_c[last] * 0.5, self.output[self.last()]
+
+    def take_gradients(
+        self, d_output: Tensor | None, d_last: Sequence[Tensor | None], d_below: Tensor | None = None
+    ) -> None:
+        super().take_gradients(d_output, d_last, d_below)
+        d_c = d_last[0] if d_last else None
+        self.d_c = torch.zeros_like(self.twice_c[0])
+        if d_c is not None:
+            self.d_c.copy_(d_c)
+
+    def start_backward(self) -> None:
+        i, j, f, o = (self.gate(k) for k in range(4))
+        half_tanh = self.made(self.half_tanh)
+        by_c = torch.addcmul(half_tanh, half_tanh, half_tanh, value=-1.0).mul_(o).mul_(4.0)  # of h'
+        kept_f = f.clone()
+        tanh_j, of_j = j * 2.0 - 1.0, i * 4.0
+        self.gates.addcmul_(self.gates, self.gates, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
+        i.mul_(tanh_j)
+        j.mul_(of_j)
+        f.mul_(self.previous(self.twice_c)).mul_(0.5)
+        o.mul_(half_tanh.mul_(2.0).sub_(1.0))
+        of_c = self.gates.view(*self.gates.shape[:2], 4, self.units)[:, :, :3]
+        d_h, d_cs = self.d_output, for_each_step(self.d_c, self.rows)
+        parts = (self.gates, of_c, o, by_c, kept_f, self.previous(d_h), self.made(d_h))
+        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), d_cs, strict=True))
+        self.weights_t, self.below_weights_t = self.recurrent_weights[0].t(), self.input_weights[self.x_size :].t()
+
+    def backward(self, t: int, d_below: Tensor | None) -> None:
+        gates, of_c, of_h, by_c, f, d_previous, d_h, d_c = self.derivatives[t]
+        d_c.addcmul_(d_h, by_c)
+        of_c.mul_(d_c.unsqueeze(1))
+        of_h.mul_(d_h)
+        d_c.mul_(f)
+        d_previous.addmm_(gates, self.weights_t)
+        if d_below is not None:
+            d_below.addmm_(gates, self.below_weights_t)
+
+    def arguments(self, backward: bool) -> native.Cell:
+        given = self.shared_arguments(backward)
+        given |= {"inside": self.twice_c, "inside_rows": len(self.twice_c), "half_tanh": self.half_tanh}
+        return native.Cell(**given, d_c=self.d_c if backward else None)
+
+    def d_first_state(self) -> tuple[Tensor, ...]:
+        return self.d_c, self.d_output[-1 if self.reverse else 0]
+
+    def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
+        return (mm(self.flat(self.previous(self.output)).t(), d_gates),)
+
+
+class GRUSteps(Steps):
+    """r, u, c = [x, below] W_input + b,  r, u = sigmoid(r, u + h W_gates),  c = tanh(c + (r * h) W_candidate),
+    h' = u h + (1 - u) c;  the state is h.
+    """
+
+    GATES, STATE, DOUBLED = 3, 1, 2
+
+    def make_buffers(self, state: Sequence[Tensor]) -> None:
+        super().make_buffers(state)
+        # gates become sigmoid(r), sigmoid(u), tanh(c)
+        self.reset_h = torch.empty_like(self.output[1:] if self.kept else self.output[:1])
+
+    def start(self) -> None:
+        if self.lengths is not None:
+            self.gate(1).masked_fill_(self.ended(), ENDLESS)
+        self.forward_candidate_weights = self.recurrent_weights[1] * 2.0
+        r_and_u, h = self.gates[..., : 2 * self.units], self.output
+        parts = (self.gates, r_and_u, *(self.gate(k) for k in range(3)), self.reset_h, self.previous(h), self.made(h))
+        self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+
+    def forward(self, t: int, below: Tensor | None) -> None:
+        gates, r_and_u, r, u, c, reset_h, h, new_h = self.at[t]
+        if below is not None:
+            gates.addmm_(below, self.forward_below_weights)
+        r_and_u.addmm_(h, self.recurrent_weights[0]).sigmoid_()
+        torch.mul(r, h, out=reset_h)
+        c.addmm_(reset_h, self.forward_candidate_weights).sigmoid_().mul_(2.0).sub_(1.0)
+        torch.lerp(c, h, u, out=new_h)
+
+    def last_state(self) -> tuple[Tensor, ...]:
+        return (self.output[self.last()],)
+
+    def start_backward(self) -> None:
+        h = self.previous(self.output)
+        r, u, c = (self.gate(k) for k in range(3))
+        kept_r, kept_u = r.clone(), u.clone()
+        r.addcmul_(r, r, value=-1.0).mul_(h)
+        u.addcmul_(u, u, value=-1.0).mul_(h - c)
+        torch.mul(1.0 - kept_u, 1.0 - c * c, out=c)
+        gates, d_h = self.gates[..., : 2 * self.units], self.d_output
+        parts = (self.gates, gates, r, u, c, kept_r, kept_u, self.previous(d_h), self.made(d_h))
+        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+        self.weights_t, self.candidate_weights_t = (weights.t() for weights in self.recurrent_weights)
+        self.below_weights_t = self.input_weights[self.x_size :].t()
+
+    def backward(self, t: int, d_below: Tensor | None) -> None:
+        gates, r_and_u, of_r, of_u, of_c, r, u, d_previous, d_h = self.derivatives[t]
+        of_u.mul_(d_h)
+        of_c.mul_(d_h)
+        d_reset_h = of_c @ self.candidate_weights_t
+        of_r.mul_(d_reset_h)
+        d_previous.addcmul_(d_h, u).addcmul_(d_reset_h, r).addmm_(r_and_u, self.weights_t)
+        if d_below is not None:
+            d_below.addmm_(gates, self.below_weights_t)
+
+    def arguments(self, backward: bool) -> native.Cell:
+        given = self.shared_arguments(backward)
+        given |= {"gru": 1, "inside": self.reset_h, "inside_rows": len(self.reset_h)}
+        given |= {"candidate_weights": self.recurrent_weights[1]}
+        if backward:
+            self.scratch = self.output.new_empty(2, *self.output.shape[1:])
+            given |= {"scratch": self.scratch}
+        return native.Cell(**given)
+
+    def d_first_state(self) -> tuple[Tensor, ...]:
+        return (self.d_output[-1 if self.reverse else 0],)
+
+    def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
+        d_r_and_u, d_c = d_gates[:, : 2 * self.units], d_gates[:, 2 * self.units :]
+        h, reset_h = self.flat(self.previous(self.output)), self.flat(self.reset_h)
+        return mm(h.t(), d_r_and_u), mm(reset_h.t(), d_c)
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A cell as the loops here run it: the class of its steps, and their weights."""
+
+    steps: type[Steps]
+    weights: tuple[Tensor, ...]
+
+
+def unroll(
+    recurrence: Recurrence,
+    x: Tensor,
+    lengths: Tensor,
+    state: Sequence[Tensor],
+    reverse: bool = False,
+    tokens: Tokens | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Runs a cell over x [T, B, X], which `tokens` may explain, of lengths [B]: outputs [T, B, H] and the last state.
+
+    Past a row's length its state stays and its outputs are not defined. In reverse it must start from zeros.
+    """
+    outputs, *last = Unroll.apply(  # type: ignore[no-untyped-call]
+        recurrence, lengths, reverse, tokens, torch.is_grad_enabled(), x, *recurrence.weights, *state
+    )
+    return outputs, tuple(last)
+
+
+class Unroll(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recurrence: Recurrence,
+        lengths: Tensor,
+        reverse: bool,
+        tokens: Tokens | None,
+        differentiable: bool,
+        x: Tensor,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        n = len(recurrence.weights)
+        rows, weights, state = [x.shape[1]] * len(x), tensors[:n], tensors[n:]
+        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, tokens, differentiable)
+        run(steps)
+        keep(ctx, steps, tensors)
+        return steps.made(steps.output), *steps.last_state()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor | None, *d_last: Tensor | None) -> tuple[Tensor | None, ...]:
+        steps: Steps = taken(ctx)
+        steps.take_gradients(d_outputs, d_last)
+        run_backward(steps)
+        d_x, d_weights = steps.d_x_and_weights()
+        return None, None, None, None, None, d_x, *d_weights, *steps.d_first_state()
+
+
+def run(steps: Steps) -> None:
+    """Runs the steps of a layer."""
+    if steps.compiled:
+        native.run("forward", steps.gates.dtype, [steps.arguments(backward=False)], steps.rows)
+        return
+    steps.start()
+    for t in range(len(steps.rows))[:: -1 if steps.reverse else 1]:
+        steps.forward(t, None)
+
+
+def run_backward(steps: Steps) -> None:
+    if steps.compiled:
+        native.run("backward", steps.gates.dtype, [steps.arguments(backward=True)], steps.rows)
+        return
+    steps.start_backward()
+    for t in range(len(steps.rows))[:: 1 if steps.reverse else -1]:
+        steps.backward(t, None)
+
+
+def keep(ctx: Any, loop: Any, tensors: Sequence[Tensor]) -> None:
+    """Keeps the buffers of a loop for its backward, which overwrites them: it can be run once."""
+    ctx.loop = loop
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def taken(ctx: Any) -> Any:
+    _ = ctx.saved_tensors  # raises if they were changed since, or used up by a backward before
+    if ctx.loop is None:
+        raise RuntimeError("the backward of a fused loop can be run only once")
+    loop, ctx.loop = ctx.loop, None
+    return loop

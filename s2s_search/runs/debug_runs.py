@@ -1,0 +1,83 @@
+"""The folder of a debug run: its configuration and its reports, read as the log of a search with one trial."""
+
+import json
+import math
+from pathlib import Path
+
+from s2s_search.errors import ConfigError, unreadable
+from s2s_search.runs.events import Row
+from s2s_search.runs.folder import trial_name
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Metric
+
+CONFIG, DEBUG_REPORTS, SPACE = "config.json", "reports.jsonl", "space.yaml"
+TRIAL = trial_name(0)
+STATUSES = ("running", "finished", "diverged")  # of a report
+
+
+def is_debug_run(folder: Path) -> bool:
+    return (folder / DEBUG_REPORTS).is_file() and (folder / CONFIG).is_file()
+
+
+def judged_by(folder: Path) -> Metric:
+    """Returns the metric that chose the best checkpoint; dev.loss where the folder has no space.yaml to say so."""
+    if not (folder / SPACE).exists():
+        return Metric("dev.loss", "minimize")
+    return load_space(folder / SPACE, files=False).metric
+
+
+def debug_events(folder: Path) -> tuple[list[Row], list[str]]:
+    """Returns the events that a search would have logged, and what is wrong with reports that are left out.
+
+    Times are the seconds of the trial. Raises ConfigError.
+    """
+    metric, path = judged_by(folder), folder / DEBUG_REPORTS
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(unreadable(path, error), str(folder)) from None
+    reports, problems = [], list[str]()
+    for number, line in enumerate(lines, 1):
+        report = _report(line)
+        if report is None:
+            problems.append(f"{path}: line {number}: no report, left out")
+        else:
+            reports.append(report)
+    end = reports[-1] if reports else {"time": 0.0, "status": "running"}
+    ended = {"event": "status", "status": end["status"], "time": end["time"]}
+    search = {"event": "search", "name": folder.absolute().name, "searched": {}, "time": 0.0}
+    return [
+        {**search, "metric": metric.name, "goal": metric.goal},
+        {"event": "trial", "trial": TRIAL, "settings": {}, "config": _config(folder / CONFIG), "time": 0.0},
+        *reports,
+        {**ended, "trial": TRIAL},
+        ended,
+    ], problems
+
+
+def _config(path: Path) -> Row:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ConfigError("is no configuration: a JSON object was expected", str(path))
+    return config
+
+
+def _report(line: bytes) -> Row | None:
+    """Returns a report as the event that a search logs, without numbers that are not finite; None of another line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or row.get("status") not in STATUSES:
+        return None
+    if not all(_is_number(row.get(key)) for key in ("step", "seconds")):
+        return None
+    values = {key: value for key, value in row.items() if key == "status" or _is_number(value)}
+    return {**values, "event": "report", "trial": TRIAL, "time": row["seconds"]}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,94 @@
+"""Explains from the log why a trial ended as it did."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from s2s_search.errors import command
+from s2s_search.runs.events import Event
+from s2s_search.runs.state import History, TrialHistory
+from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY
+
+# --- why was this trial stopped? ---
+
+
+def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterator[str]:
+    """Says in lines what happened to a trial and why; commands name the run folder.
+
+    Raises:
+        ConfigError: it never began.
+    """
+    trial = history.trial(number)
+    metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
+    yield f"{trial.name}: {trial.status}" + (f" after step {trial.step}" if trial.reports else ", without a report")
+    for key, value in trial.settings.items():
+        yield f"  {key} = " + ('""' if value == "" else str(value))
+    if trial.best is not None:
+        yield f"best {metric} {trial.best[metric]:.4g} at step {trial.best['step']}"
+    for event in sorted([*trial.decisions, *trial.events], key=lambda event: event["time"]):
+        yield _said(event, metric, minimize)
+        if event["event"] == "decision":
+            yield from _not_judged(event, trial, history)
+    if trial.message:
+        yield f"why: {trial.message}"
+    yield from _outlook(trial, history, folder)
+
+
+def _said(event: Event, metric: str, minimize: bool) -> str:
+    kind = event["event"]
+    if kind == "decision":
+        return decision_line(event, metric, minimize)
+    if kind == "restart":
+        return f"went on after step {event.get('step') or 0}: {event['cause']}" + (
+            f" ({event['message']})" if event.get("message") else ""
+        )
+    if kind == "exploit":
+        return f"took over the weights of {event['source']}, with other settings"
+    return str(event.get("message", ""))
+
+
+def decision_line(event: Event, metric: str, minimize: bool) -> str:
+    """A decision in a sentence: what was compared with what, and what would have kept a trial that was stopped."""
+    value, cutoff, stopped = event["value"], event.get("cutoff"), event["action"] == "stop"
+    has_rung = event.get("rung") is not None
+    at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
+    if cutoff is None and not has_rung:
+        return f"{at}: {metric} {value:.4g}, too few to compare it with ({event.get('of')} so far), so it went on"
+    if cutoff is None:
+        return f"{at}: {metric} {value:.4g}, the first of its kind, so it went on"
+    relation = "below" if minimize else "above"
+    what = "the median of the others" if not has_rung else "the cutoff"
+    place = (
+        f", {event['rank']} of {event.get('of')} so far" if "rank" in event else f", {event.get('of')} trials so far"
+    )
+    verdict = f"stopped; {metric} at or {relation} {cutoff:.4g} would have kept it" if stopped else "so it went on"
+    return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{place}: {verdict}"
+
+
+def _not_judged(event: Event, trial: TrialHistory, history: History) -> Iterator[str]:
+    """Says of a trial that a rung stopped that it had been better before: a rung judges the report that reaches it."""
+    metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
+    if event["action"] != "stop" or event.get("rung") is None:
+        return
+    reports = [other for other in history.events if other["event"] == "report" and other.get("trial") == trial.name]
+    measured = [other for other in reports if other.get(metric) is not None and other.get("status") != "diverged"]
+    before = [other for other in measured if (other.get("step") or 0) < event["step"]]
+    if not before:
+        return
+    best = (min if minimize else max)(before, key=lambda report: report[metric])
+    if best[metric] < event["value"] if minimize else best[metric] > event["value"]:
+        earlier = f"{metric} {best[metric]:.4g} at step {best['step']}"
+        yield f"a rung judges the report that reaches it, and not the best one before it: {earlier}"
+
+
+def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[str]:
+    if trial.status in FAILURES:
+        yield f"to see it fail under a debugger: {command('debug', '--run', folder, '--trial', trial.number)}"
+    if trial.status == OUT_OF_MEMORY:
+        yield "smaller train.batch_size, num_units or sequence lengths need less memory; it is not run again by itself"
+    if trial.status == LOST:
+        yield f"its worker was lost {trial.losses + 1} times, more than search.retries allows"
+    if trial.status == "stopped" and not any(event["action"] == "stop" for event in trial.decisions):
+        yield f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave no numbers"
+    if trial.status == "running" and not history.is_running:
+        how = "killed" if history.is_killed else history.status
+        yield f"the search ended before it ({how}); resume lets it go on"

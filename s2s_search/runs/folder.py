@@ -1,0 +1,206 @@
+"""A run folder: its files, its lock, and how files in it are replaced whole."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from s2s_search.errors import ConfigError, command, printable
+
+LOCK = "driver.lock"
+SECONDS_OF_A_LOOK = 0.2  # at most, in which `is_locked` holds a lock
+
+logger = logging.getLogger(__name__)
+
+
+def lock(folder: Path) -> int:
+    """Locks a run folder for this process and gives the open lock; it ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    path, due = folder / LOCK, time.monotonic() + SECONDS_OF_A_LOOK
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error.strerror}", str(folder)) from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 200).decode(errors="replace").strip()
+            os.close(file)
+            if time.monotonic() < due:  # someone may only have looked whether it is locked
+                time.sleep(0.01)
+                continue
+            law = "is in use: a run folder has one search at a time"
+            raise ConfigError(f"{law}, and {holder or 'another process'} drives it", str(folder)) from None
+        except OSError:  # a file system without locks
+            logger.warning("%s: this file system has no locks: make sure that no other search uses the folder", path)
+        if _is_at(path, file):
+            with contextlib.suppress(OSError):  # on a full disk it is locked without a name
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            return file
+        os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Says whether an open file is the one at a path, and not one that its holder has just removed there."""
+    try:
+        return os.stat(path).st_ino == os.fstat(file).st_ino
+    except OSError:
+        return False
+
+
+def is_locked(folder: Path) -> bool:
+    """Says whether a search is writing a run folder now."""
+    try:
+        file = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
+def holder_elsewhere(folder: Path) -> str:
+    """Returns "process N on HOST" where that holds, or held until a kill, the lock on another machine; else nothing."""
+    try:
+        holder = (folder / LOCK).read_text(errors="replace").strip()[:200]
+    except OSError:
+        return ""
+    holder = printable(holder)
+    return "" if holder.endswith(f" on {socket.gethostname()}") else holder
+
+
+def run_folders(folder: Path) -> list[str]:
+    """The run folders beside a path, or where there are none those below runs/, the newest first."""
+    logs = [*folder.parent.glob(f"*/{EVENTS}")] or [*Path("runs").glob(f"*/{EVENTS}")]
+    return [str(log.parent) for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)]
+
+
+def trial_name(number: int) -> str:
+    """Names the K-th configuration trial-0000K."""
+    return f"trial-{number:05d}"
+
+
+def trial_number(text: str) -> int | None:
+    """Returns the number that a trial's name or number stands for, such as trial-00005 or 5; None of another text."""
+    found = re.fullmatch("(?:trial-)?([0-9]{1,10})", text)
+    return int(found[1]) if found else None
+
+
+def no_trial(number: int, known: Iterable[str]) -> str:
+    """Says that there is no such trial, and which there are: names, or the first and the last of several in a row."""
+    spans: list[list[int]] = []
+    for other in sorted(int(name.removeprefix("trial-")) for name in known):
+        if spans and other == spans[-1][-1] + 1:
+            spans[-1][1:] = [other]
+        else:
+            spans.append([other])
+    said = [" to ".join(map(trial_name, span)) for span in spans[:6]]
+    more = ", ..." if len(spans) > 6 else ""
+    there = f"there {'is' if len(spans) == len(spans[0]) == 1 else 'are'} {', '.join(said)}{more}" if spans else ""
+    return f"there is no {trial_name(number)}; {there or 'no trial has begun'}"
+
+
+def is_trial_name(name: object) -> bool:
+    """Says whether a name is one of our own: names become folders."""
+    return isinstance(name, str) and re.fullmatch(r"trial-([0-9]{5}|[1-9][0-9]{5,8})", name) is not None
+
+
+# --- the folder ---
+
+
+def check_new(folder: Path) -> None:
+    """Raises ConfigError when a folder cannot become that of a new run."""
+    if folder.is_dir() and any(folder.iterdir()):
+        how = f"; to go on with it: {command('resume', folder)}" if (folder / EVENTS).exists() else ""
+        raise ConfigError(f"is there already, and a run is never overwritten{how}", str(folder))
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("is a file; a run needs a folder of its own", str(folder))
+
+
+def new_folder(folder: Path) -> None:
+    """Makes the folder of a new run, with an empty log: of several searches one alone succeeds.
+
+    Raises:
+        ConfigError: it cannot be made, or is another search's.
+    """
+    check_new(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / EVENTS).touch(exist_ok=False)
+    except FileExistsError:
+        raise ConfigError("another search has just begun there", str(folder)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", str(folder)) from None
+
+
+def new_folder_of_its_own(folder: Path) -> Path:
+    """Makes the folder of a new run, or one beside it with a number (NAME-2) where there is one; returns it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    own, number = folder, 1
+    while True:
+        try:
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+            own = folder.with_name(f"{folder.name}-{number}")
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error.strerror}", str(own)) from None
+    new_folder(own)
+    return own
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Replaces a file by what `write` writes, in one step: a reader, or a kill, meets the old or the new."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(new)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises ConfigError when `replace` could not write this file, and leaves nothing behind.
+
+    Work of minutes begins with this where its result is written at the end.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    if os.path.isdir(path):
+        raise ConfigError("cannot be written: a folder has this name", str(path))
+    try:
+        new.touch()
+        new.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", str(path)) from None
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Writes an object as JSON that people read."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    replace(path, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+EVENTS = "events.jsonl"

@@ -1,0 +1,274 @@
+"""The event log of a run folder: what happened in a search, a JSON object a line, as it happened.
+
+It is the truth: the tables are made from it (tables.py), and a search that was killed goes on from it (state.py).
+It has one writer, which holds the lock of the folder, and any number of readers. A line is there whole or counts for
+nothing.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from s2s_search.errors import ConfigError, nearest
+from s2s_search.runs.events import HALVES, SUSPECT, Event, Row, cleaned, is_event, is_number, parse_line
+from s2s_search.runs.folder import EVENTS, LOCK, holder_elsewhere, is_locked, lock, run_folders
+from s2s_search.statuses import KILLED, RUNNING
+
+SECONDS_BETWEEN_SYNCS = 1.0
+SECONDS_ELSEWHERE = 600.0  # after its newest event a search on another machine counts as killed
+
+logger = logging.getLogger(__name__)
+
+
+def _ticks() -> float:
+    """Seconds that no change of the clock disturbs; time asleep counts where the system can tell it."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+_BEGAN = time.time() - _ticks()
+
+
+def now() -> float:
+    """Returns the seconds since 1970, by the clock as it was set when this process began.
+
+    A clock that is set back or forward later changes no duration.
+    """
+    return _BEGAN + _ticks()
+
+
+class EventLog:
+    """The log of a run folder, open for its one writer.
+
+    On a full disk events wait in memory, and are written as soon as there is room: `full` says why they wait.
+
+    Raises:
+        ConfigError: another process writes it, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.full = ""
+        self._lock = lock(folder)
+        try:
+            self._file = os.open(folder / EVENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            os.close(self._lock)
+            raise ConfigError(f"{EVENTS} cannot be written: {error.strerror}", str(folder)) from None
+        self._size = whole_lines(self._file)
+        os.ftruncate(self._file, self._size)  # what a writer that was killed had begun
+        self._ahead = max(_last_time(self._file, self._size) - now(), 0.0)  # where the clock was set back since
+        self._waiting: list[bytes] = []
+        self._synced = time.monotonic()
+        self._dirty = False
+
+    def append(self, event: Event) -> Row:
+        """Appends an event in one write; gives what was written.
+
+        An event is `{"event": kind, "time": seconds since 1970, ...}`; the time is added here, and numbers that are not
+        finite become null. The times of a log never go back.
+        """
+        row: Row = {"event": event["event"], "time": round(now() + self._ahead, 3)}
+        row |= {key: cleaned(_finite(value)) for key, value in event.items() if key != "event"}
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        self._waiting.append(line.encode(errors="replace") + b"\n")  # a file's name may be no Unicode
+        self.flush()
+        return row
+
+    def flush(self) -> None:
+        """Writes what waits for room on the disk, and from time to time makes sure that it survives a loss of power."""
+        while self._waiting and self._write(self._waiting[0]):
+            del self._waiting[0]
+        if self._dirty and time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
+            self._sync()
+
+    def _write(self, line: bytes) -> bool:
+        try:
+            written = os.write(self._file, line)
+            self.full = "" if written == len(line) else "No space left on device"
+        except OSError as error:
+            self.full = error.strerror or str(error)
+        if self.full:
+            os.ftruncate(self._file, self._size)  # no half line
+            return False
+        self._size += len(line)
+        self._dirty = True
+        return True
+
+    def _sync(self) -> None:
+        with contextlib.suppress(OSError):
+            os.fdatasync(self._file)
+        self._synced, self._dirty = time.monotonic(), False
+
+    def close(self) -> None:
+        """Lets go of the log and of its lock. What there was no room for is lost: a resumed search makes it again."""
+        self.flush()
+        if self._waiting:
+            logger.warning("%s: %s: the last %d events are lost", self.folder, self.full, len(self._waiting))
+        self._sync()
+        os.close(self._file)
+        with contextlib.suppress(OSError):
+            (self.folder / LOCK).unlink()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def is_driven(folder: Path) -> bool:
+    """Says whether a search drives a run folder now, as far as can be seen here.
+
+    It does while it holds the lock. The lock of another machine may not be seen here: its search counts as alive until
+    SECONDS_ELSEWHERE after its newest event.
+    """
+    if is_locked(folder):
+        return True
+    return bool(holder_elsewhere(folder)) and time.time() - _newest_time(folder) < SECONDS_ELSEWHERE
+
+
+def _newest_time(folder: Path) -> float:
+    """The time of the newest event, by the clock of its writer; 0 where there is none."""
+    try:
+        with _opened(folder) as log:
+            return _last_time(log.fileno(), whole_lines(log.fileno()))
+    except ConfigError:
+        return 0.0
+
+
+# --- reading ---
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log of a run folder at one moment: whatever is read of it later is of its first `size` bytes."""
+
+    folder: Path
+    size: int
+    was_driven: bool
+
+    def read(self) -> tuple[list[Row], list[str]]:
+        """Returns the events, and what is wrong with lines that are left out."""
+        return read_events(self.folder, self.size)
+
+    def status(self, said: str) -> str:
+        """Returns the status of the search, which is `said` by its log: a search that nobody drives was killed."""
+        if said != RUNNING or self.was_driven or is_driven(self.folder):  # it may have been resumed just now
+            return said
+        return KILLED
+
+
+def open_log(folder: Path) -> Log:
+    """Looks at a run folder once. Raises ConfigError when it is none of a search."""
+    was_driven = is_driven(folder)  # before the size is taken: the last event is written under the lock
+    return Log(folder, log_size(folder), was_driven)
+
+
+def log_size(folder: Path) -> int:
+    """The bytes of the log. Raises ConfigError when the folder is none of a search."""
+    try:
+        return (folder / EVENTS).stat().st_size
+    except OSError as error:
+        what = "is no run folder" if folder.is_dir() else "is no folder"
+        hint = nearest(folder, run_folders(folder))
+        raise ConfigError(f"{what} of a search: {EVENTS}: {error.strerror}{hint}", str(folder)) from None
+
+
+def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[str]]:
+    """The events in the first `size` bytes of the log (None: in all), and what is wrong with lines that are left out.
+
+    A last line without its end is still being written, and no problem.
+
+    Raises:
+        ConfigError: this is no log of a search.
+    """
+    size = log_size(folder) if size is None else size
+    with _opened(folder) as log:
+        return _parse(log.read(size).split(b"\n")[:-1], folder)
+
+
+def new_events(folder: Path, start: int) -> tuple[list[Row], int]:
+    """The events in the whole lines of the log from byte `start` on, and the byte where they end.
+
+    Raises:
+        ConfigError: this is no log of a search.
+    """
+    with _opened(folder) as log:
+        log.seek(start)
+        *lines, torn = log.read().split(b"\n")
+        end = log.tell() - len(torn)
+    if start == 0 and lines:
+        return _parse(lines, folder)[0], end
+    return [row for row in map(parse_line, lines) if isinstance(row, dict) and is_event(row)], end
+
+
+def first_event(folder: Path) -> Row:
+    """The search event. Raises ConfigError."""
+    with _opened(folder) as log:
+        return _parse([log.readline()], folder)[0][0]
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(folder / EVENTS, "rb") as log:
+            yield log
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", str(folder / EVENTS)) from None
+
+
+def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
+    data = b"[" + b",".join(lines) + b"]"
+    try:
+        rows = json.loads(data.decode())  # one call: twice as fast as one a line
+        if len(rows) != len(lines) or any(escape in data for escape in HALVES):
+            raise ValueError
+        rows = [cleaned(row) if SUSPECT.search(line) else row for row, line in zip(rows, lines, strict=True)]
+    except (ValueError, RecursionError):
+        rows = [parse_line(line) for line in lines]
+    events = [row for row in rows if is_event(row)]
+    if not rows or not is_event(rows[0]) or rows[0]["event"] != "search":
+        raise ConfigError("is no log of a search: it does not begin with a search event", str(folder / EVENTS))
+    if len(events) == len(rows):
+        return events, []
+    damaged = [i for i, row in enumerate(rows, 1) if not is_event(row)]
+    return events, [f"{folder / EVENTS}: line {i}: no event, left out: {_excerpt(lines[i - 1])}" for i in damaged]
+
+
+def _excerpt(line: bytes) -> str:
+    return repr(line[:60].decode(errors="replace"))
+
+
+def whole_lines(file: int) -> int:
+    """The bytes of an open file up to the end of its last whole line."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        begin = max(0, end - 65536)
+        if (found := os.pread(file, end - begin, begin).rfind(b"\n")) >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
+
+
+def _last_time(file: int, size: int) -> float:
+    """The time of the last event in the whole lines of an open log; 0 where none can be read."""
+    begin = max(0, size - 65536)
+    for line in reversed(os.pread(file, size - begin, begin).splitlines()):
+        row = parse_line(line)
+        if isinstance(row, dict) and is_number(row.get("time")):
+            return float(row["time"])
+    return 0.0
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,262 @@
+"""The two tables of a run folder, trials and reports: made from its event log, and kept on disk (docs/results.md).
+
+While a search runs its driver appends to the event log, a JSON object a line, and nothing else has to survive:
+
+    log events ──fold──> trials   a row a trial       (trials.csv, trials.parquet)
+                 └─────> reports  a row a report      (reports.parquet)
+
+The tables on disk carry the length of the log that they were made from. They are read when they are of the log's
+present length, and the log is folded when they are not, so that a running search can be read at any time.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from s2s_search.errors import CONTROL
+from s2s_search.runs.events import Event, Row, cleaned
+from s2s_search.runs.folder import is_trial_name, replace
+from s2s_search.runs.log import first_event, log_size, read_events
+from s2s_search.runs.state import most_at_once
+from s2s_search.statuses import ENDS, RUNNING, SEARCH_ENDS
+
+TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
+
+# Text that readers of CSV take for a missing value, small letters for all: pandas' defaults, and R's NA.
+MISSING = {
+    *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
+    *("none", "null"),
+}
+
+# What a report holds besides metrics, with the columns' dtypes. Seconds are those of the trial so far: of training with
+# evaluation, of evaluation, from its start to its first step, of writing snapshots, of waiting for the search to take
+# earlier reports. Elapsed ones are of the whole search. The node is the one that the trial ran on, by its address.
+REPORT = {
+    "trial": "string",
+    "step": "Int64",
+    "status": "string",
+    "seconds": "Float64",
+    "evaluation_seconds": "Float64",
+    "start_seconds": "Float64",
+    "snapshot_seconds": "Float64",
+    "waiting_seconds": "Float64",
+    "elapsed": "Float64",
+    "parameters": "Int64",
+    "node": "string",
+}
+SECONDS = [name for name in REPORT if name.endswith("seconds")]
+LAYOUT = 7  # of the stored tables; those of another layout are made anew from the log
+
+# The metrics of a report, in the tables' order; one that is not named here gets a column after these.
+METRICS = (
+    "dev.loss",
+    "dev.perplexity",
+    "dev.token_accuracy",
+    "dev.error_rate",
+    "dev.word_error_rate",
+    "dev.bleu",
+    "train.loss",
+    "learning_rate",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The tables of a search, with its search event and what else the log says of it as a whole."""
+
+    search: Event
+    status: str  # as the log has it: a search that was killed is running there
+    trials: pd.DataFrame
+    reports: pd.DataFrame
+    workers: int  # trials that ran at once, at the most
+    tail: float  # worker seconds without a trial, from when the last one started or went on to the end of all
+    driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
+    damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
+
+
+def read_tables(folder: Path, size: int) -> Tables:
+    """The tables of the first `size` bytes of the log: as they are on disk, or from the log.
+
+    Raises:
+        ConfigError: the folder is no run folder.
+    """
+    trials, reports = (_stored(folder / name, size) for name in (TRIALS, REPORTS))
+    if trials is None or reports is None or trials.attrs != reports.attrs:
+        return _fold(folder, size)
+    if not all(map(is_trial_name, trials["trial"])) or not set(trials["status"]) <= {RUNNING, *ENDS}:
+        return _fold(folder, size)
+    kept = trials.attrs
+    about = kept["status"], trials, reports, kept["workers"], kept["tail"], kept["driver"], tuple(kept["damaged"])
+    return Tables(first_event(folder), *about)
+
+
+def write_tables(folder: Path) -> Tables:
+    """Writes the three files of the tables anew from the log, each whole or not at all; gives the tables."""
+    size = log_size(folder)
+    made = _fold(folder, size)
+    tables = {REPORTS: made.reports, TRIALS: made.trials}
+    stamp: dict[Any, Any] = {"log_bytes": size, "layout": LAYOUT, "status": made.status, "driver": made.driver}
+    stamp |= {"workers": made.workers, "tail": made.tail, "damaged": list(made.damaged)}
+    stamp |= {"columns": {name: _dtypes(table) for name, table in tables.items()}}
+    for name, table in tables.items():
+        stamped = table.copy(deep=False)
+        stamped.attrs = stamp
+        replace(folder / name, functools.partial(stamped.to_parquet, write_page_checksum=True))
+    replace(folder / TRIALS_CSV, lambda path: for_csv(made.trials).to_csv(path, index=False))
+    return made
+
+
+def for_csv(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose text no reader of CSV takes for a missing value: such text stands in quotation marks, as JSON.
+
+    So does text that begins with one, so that the marks can be taken off again.
+    """
+    texts = list(map(str, table.select_dtypes("string")))
+    return table.assign(**{name: table[name].map(_quoted, na_action="ignore") for name in texts})
+
+
+def _quoted(text: str) -> str:
+    if text.casefold() in MISSING or text.startswith('"'):
+        return json.dumps(text, ensure_ascii=False)
+    return text
+
+
+def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:
+    """A table on disk, when it was made from the whole log; None when there is none, it is damaged, or the log grew."""
+    try:
+        table = pd.read_parquet(path, page_checksum_verification=True)
+        stamp = table.attrs
+        fits = (stamp["log_bytes"], stamp["layout"]) == (log_bytes, LAYOUT)
+        fits = fits and stamp["columns"][path.name] == _dtypes(table)  # names and dtypes have no checksum
+        fits = fits and stamp["status"] in (RUNNING, *SEARCH_ENDS) and _is_printable(table)
+    except Exception:  # whatever bytes a damaged file holds
+        return None
+    return table if fits else None
+
+
+def _is_printable(table: pd.DataFrame) -> bool:
+    """Says whether all text of a table is as `events.cleaned` leaves it: anyone may have written the file."""
+    texts = [str(name) for name in table]
+    for name in map(str, table.select_dtypes("string")):
+        texts += table[name].dropna().unique().tolist()
+    return bool(cleaned(table.attrs) == table.attrs) and all(CONTROL.search(text) is None for text in texts)
+
+
+def _dtypes(table: pd.DataFrame) -> dict[str, str]:
+    return {str(name): str(dtype) for name, dtype in table.dtypes.items()}
+
+
+def _fold(folder: Path, size: int) -> Tables:
+    return tables_of(*read_events(folder, size))
+
+
+def tables_of(events: Sequence[Row], damaged: Sequence[str]) -> Tables:
+    """Returns the tables of events, the search event first; `damaged` names lines that were left out."""
+    search, status = events[0], "running"
+    driver: dict[str, float] = {}
+    trials: dict[str, Row] = {}
+    reports: list[Row] = []
+    steps: dict[str, float] = {}  # of the newest reports
+    workers, at_work, tail = most_at_once(events), set[str](), 0.0
+    start, before, last = search["time"], search["time"], 0.0
+    for event in events:
+        kind, trial, now = event["event"], event.get("trial", ""), event.get("time", before)
+        if kind == "resume" or now < before:
+            start += now - before  # nothing ran in the meantime, or the clock was set back
+        if kind == "resume":
+            status, driver = "running", {}
+            at_work.clear()
+        before = now
+        elapsed = round(now - start, 3)
+        if trial:
+            tail += max(workers - len(at_work), 0) * (elapsed - last)
+            last = elapsed
+            if kind in ("trial", "start") and trial not in at_work:
+                at_work.add(trial)
+                tail = 0.0  # so far some trial was left to start
+            elif kind in ("status", "pause", "restart"):
+                at_work.discard(trial)
+        if kind == "report" and trial in trials:
+            step = event.get("step") or 0
+            if step > steps.get(trial, -1):  # else it was made again, by a trial that went on from before it
+                steps[trial] = step
+                reports.append(event | {"elapsed": elapsed})
+        elif kind == "trial":
+            trials.setdefault(trial, _trial_row(event, search, elapsed))
+        elif kind == "status" and not trial:
+            status, driver = event["status"], event.get("driver", {})
+        elif trial in trials:
+            _follow(trials[trial], event, elapsed)
+            if kind == "exploit":  # its steps and settings are others from here on
+                steps.pop(trial, None)
+                trials[trial] |= {key: stored(event["settings"].get(key)) for key in search["searched"]}
+    table = _reports_table(reports, search["metric"])
+    trials_table = _trials_table(trials.values(), table, search)
+    return Tables(search, status, trials_table, table, workers, tail, driver, tuple(damaged))
+
+
+def _follow(row: Row, event: Event, elapsed: float) -> None:
+    """Takes into a trial's row what happened to it."""
+    kind = event["event"]
+    if kind == "status":
+        row |= {"status": event["status"], "message": event.get("message"), "ended": elapsed}
+    elif kind == "restart":
+        row |= {"status": "running", "message": None, "ended": None, "restarts": row["restarts"] + 1}
+
+
+def _trial_row(event: Event, search: Event, began: float) -> Row:
+    settings, seed = event["settings"], event["config"].get("train.seed")
+    row = {"trial": event["trial"], "status": "running", "began": began, "ended": None, "restarts": 0, "seed": seed}
+    row["message"] = None
+    return row | {key: stored(settings.get(key)) for key in search["searched"]}
+
+
+def stored(value: object) -> object:
+    """A hyperparameter's value as the trials table has it: a spec that has no label as JSON text."""
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def _reports_table(reports: Sequence[Event], metric: str) -> pd.DataFrame:
+    table = pd.DataFrame(list(reports))
+    dtypes = REPORT | dict.fromkeys((*METRICS, metric), "Float64")
+    others = [str(name) for name in table if name not in dtypes and name not in ("event", "time")]
+    return typed(table, dtypes | dict.fromkeys(others, "Float64"))
+
+
+def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> pd.DataFrame:
+    metric, metrics = search["metric"], [name for name in reports if name not in REPORT]
+    last = reports.drop_duplicates("trial", keep="last").set_index("trial")
+    diverged = reports["status"].fillna("").eq("diverged")  # what divergence is given is never best
+    measured = reports[~diverged & reports[metric].notna()]
+    ranked = measured.sort_values(metric, ascending=search["goal"] == "minimize", kind="stable")
+    best = ranked.drop_duplicates("trial").set_index("trial")
+    searched: dict[str, str] = search["searched"]
+    times = {"began": "Float64", "ended": "Float64"}
+    settings = {"status": "string", **times, "restarts": "Int64", "seed": "Int64"}
+    settings |= {"message": "string", **searched}
+    table = typed(pd.DataFrame(list(rows), columns=["trial", *settings]), {"trial": "string", **settings})
+    table = table.set_index("trial").join(last[["step", *SECONDS, "parameters"]])
+    table = table.join(best[["step", *metrics]].add_prefix("best.")).join(last[metrics].add_prefix("last."))
+    results = [name for name in table if str(name).startswith(("best.", "last."))]
+    order = ["status", "step", *SECONDS, *times, *results, "parameters", "restarts", "seed", "message", *searched]
+    return table.sort_index().reset_index()[["trial", *order]]
+
+
+def typed(table: pd.DataFrame, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """The named columns in their order with nullable dtypes, whatever the rows are."""
+    return pd.DataFrame({name: _column(table, name, dtype) for name, dtype in dtypes.items()})
+
+
+def _column(table: pd.DataFrame, name: str, dtype: str) -> pd.Series:
+    values = table[name] if name in table else pd.Series([None] * len(table), index=table.index)
+    try:
+        with np.errstate(invalid="ignore"):  # what does not fit becomes text
+            return values.astype(pd.api.types.pandas_dtype(dtype))
+    except (TypeError, ValueError, OverflowError):
+        return values.map(str, na_action="ignore").astype("string")

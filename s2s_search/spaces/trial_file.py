@@ -1,0 +1,43 @@
+"""A trial as a file: a search space that holds one trial, complete, so that no default can change it later."""
+
+import os
+from collections.abc import Mapping
+
+import yaml
+
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.spaces.settings import Metric, Resources
+from s2s_search.spaces.yaml_file import CORPUS_FILES
+
+WIDTH = 100
+
+
+def trial_file(hparams: Hparams, corpus: Mapping[str, object], metric: Metric, resources: Resources) -> str:
+    """Returns the text of a search space of one trial, which `check` takes and `debug --space` runs.
+
+    The corpus has absolute paths there, so that the file may lie anywhere.
+    """
+    parameters = hparams.flat()
+    model = parameters.pop("model")
+    sections = {
+        "model": model,
+        "corpus": _anywhere(corpus),
+        "metric": {"name": metric.name, "goal": metric.goal},
+        "search": {"trials": 1},
+        "scheduler": {"name": "none", "max_steps": hparams["train.max_steps"]},
+        "resources": {"cpu": resources.cpu, "gpu": resources.gpu},
+        "parameters": parameters,
+    }
+    return yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, allow_unicode=True, width=WIDTH)
+
+
+def _anywhere(corpus: Mapping[str, object]) -> dict[str, object]:
+    if "name" in corpus:
+        return dict(corpus)
+    return {key: _absolute(value) if key in CORPUS_FILES else value for key, value in corpus.items()}
+
+
+def _absolute(value: object) -> object:
+    if isinstance(value, list):
+        return [os.path.abspath(str(path)) for path in value]
+    return os.path.abspath(str(value))

@@ -1,0 +1,205 @@
+"""Evaluation: the metrics of a model on a split, and what it answers."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from s2s_search import metrics
+from s2s_search.corpus.batches import Batch, evaluation_batches, make_batch, moved
+from s2s_search.corpus.corpus import Corpus, Split
+from s2s_search.corpus.cuts import CELLS, cut_at_cells
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.nn.generate import beam_search_from, greedy_from
+from s2s_search.nn.models import Encoding, Seq2Seq
+from s2s_search.nn.stepping import selected
+from s2s_search.runs.answers import Example
+from s2s_search.training.footprint import row_cells
+from s2s_search.training.loss import target_mask
+
+# What a diverged trial reports: finite, and worse than anything that a model can earn.
+WORST: dict[str, float] = {
+    "train.loss": 1e6,
+    "dev.loss": 1e6,
+    "dev.perplexity": math.exp(100),
+    "dev.token_accuracy": 0.0,
+    "dev.error_rate": 1e6,
+    "dev.word_error_rate": 1.0,
+    "dev.bleu": 0.0,
+}
+UNMATCHED = -1  # an id that no model answers
+EXAMPLES = 8  # dev sources whose answers are kept whole
+MAP_CELLS = 2**16  # numbers of an attention map that is kept: a larger one cannot be read
+
+
+def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> dict[str, float]:
+    """The dev.* metrics on all of a split, or on the fixed part of `train.eval_examples` sources.
+
+    Loss, perplexity and accuracy count every target. Error rates and BLEU decode every source once and take the best
+    of its references.
+    """
+    return evaluation(model, split, corpus, hparams)[0]
+
+
+@torch.no_grad()
+def evaluation(
+    model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams
+) -> tuple[dict[str, float], metrics.Edits]:
+    """What `evaluate` returns, and the edits of each decoded source, in the split's order."""
+    model.eval()
+    device = next(model.parameters()).device
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct tokens, tokens
+    decoded: dict[int, list[int]] = {}  # by group
+    first_pairs = {int(pair): group for group, pair in enumerate(split.groups[:-1])}
+    batches = evaluation_batches(
+        split,
+        corpus.source_vocab,
+        corpus.target_vocab,
+        hparams["train.eval_batch_size"],
+        hparams["train.eval_examples"],
+        row_cells(hparams, len(corpus.target_vocab)),
+    )
+    for cpu_batch, pairs in batches:
+        batch = cpu_batch.to(device)
+        rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]
+        batch_sums, answered = evaluate_batch(model, batch, hparams, rows)
+        sums += batch_sums
+        decoded |= zip([first_pairs[int(pairs[row])] for row in rows], answered, strict=True)
+    loss, right, tokens = sums.tolist()
+    predictions = [decoded[group] for group in sorted(decoded)]
+    unk = corpus.target_vocab.unk
+    references = [comparable_targets(split, group, unk) for group in sorted(decoded)]
+    edits = metrics.nearest_edits(predictions, references)
+    measured = {
+        "dev.loss": loss / tokens,
+        "dev.perplexity": math.exp(min(loss / tokens, 100.0)),
+        "dev.token_accuracy": right / tokens,
+        "dev.error_rate": edits.error_rate,
+        "dev.word_error_rate": edits.word_error_rate,
+        "dev.bleu": metrics.bleu(predictions, references),
+    }
+    return measured, edits
+
+
+def evaluate_batch(
+    model: Seq2Seq, batch: Batch, hparams: Hparams, rows: Sequence[int]
+) -> tuple[Tensor, list[list[int]]]:
+    """Returns the sums of `target_sums` over a batch, and the answers to the sources of these rows."""
+    encoding = model.encode(batch.source_ids, batch.source_lengths)
+    sums = target_sums(model, encoding, batch)
+    if not rows:
+        return sums, []
+    chosen = selected(encoding, moved(torch.tensor(rows), sums.device))
+    return sums, answers(model, chosen, hparams)
+
+
+def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
+    """Returns the summed loss in nats, the number of correct tokens and the number of all, float64 [3].
+
+    Logits are computed for so many steps at a time that they have at most CELLS numbers.
+    """
+    x = model.decoder_inputs(batch.target_ids, encoding.extra)
+    lengths = batch.target_lengths - 1
+    outputs, contexts = model.decoder.recur(x, lengths, encoding.state, encoding.memory)[:2]
+    targets, ended = batch.target_ids[:, 1:], ~target_mask(batch)
+    losses, correct = torch.zeros_like(targets, dtype=outputs.dtype), torch.zeros_like(ended)
+    steps = max(1, CELLS // (len(targets) * len(model.target_embedding.weight)))
+    for first in range(0, targets.shape[1], steps):
+        part = slice(first, first + steps)
+        logits = model.decoder.predict(outputs[:, part], None if contexts is None else contexts[:, part])
+        correct[:, part] = logits.argmax(-1) == targets[:, part]
+        loss = F.cross_entropy(logits.flatten(0, 1), targets[:, part].flatten(), reduction="none")
+        losses[:, part] = loss.view_as(targets[:, part])
+    losses.masked_fill_(ended, 0.0)  # outputs past a row's end are not defined
+    correct.masked_fill_(ended, False)
+    return torch.stack([losses.sum(dtype=torch.float64), correct.sum(), (~ended).sum()])
+
+
+def group_targets(split: Split, group: int) -> list[list[int]]:
+    """All references of one source, as lists of target ids."""
+    return [split.target(pair).tolist() for pair in range(int(split.groups[group]), int(split.groups[group + 1]))]
+
+
+def comparable_targets(split: Split, group: int, unk: int) -> list[list[int]]:
+    """The references of one source as error rates and BLEU see them: nothing equals an unknown token, not even UNK."""
+    targets = group_targets(split, group)
+    return [[UNMATCHED if token == unk else token for token in target] for target in targets]
+
+
+@torch.no_grad()
+def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> list[Example]:
+    """What a model answers to EXAMPLES sources of a split, spread evenly over it, whatever the hyperparameters.
+
+    The answer is the one that `decode` gives, by a beam where that is wider than 1. Attention is that of the decoder
+    when it reads this answer: for a greedy one what it saw on its way, for a hypothesis of a beam what led to it.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    groups = len(split.groups) - 1
+    chosen = sorted({k * groups // EXAMPLES for k in range(EXAMPLES)})
+    pairs = split.groups[chosen]
+    sources = (split.source_offsets[pairs + 1] - split.source_offsets[pairs] + 1).tolist()
+    longest = [hparams["inference.max_decode_length"] + 1] * len(pairs)
+    answered: list[list[int]] = []
+    maps: list[list[list[float]] | None] = []
+    for part in cut_at_cells(sources, longest, row_cells(hparams, len(corpus.target_vocab))):
+        batch = make_batch(split, pairs[part], corpus.source_vocab, corpus.target_vocab).to(device)
+        encoding = model.encode(batch.source_ids, batch.source_lengths)
+        answered += answers(model, encoding, hparams)
+        maps += attention_maps(model, encoding, answered[part])
+    return [
+        Example(
+            corpus.source_vocab.decode(split.source(int(split.groups[group]))),
+            [corpus.target_vocab.decode(target) for target in group_targets(split, group)],
+            corpus.target_vocab.decode(answer),
+            attention,
+        )
+        for group, answer, attention in zip(chosen, answered, maps, strict=True)
+    ]
+
+
+def attention_maps(
+    model: Seq2Seq, encoding: Encoding, target_rows: list[list[int]]
+) -> Sequence[list[list[float]] | None]:
+    """The attention weights when each encoded source has these target ids, which lack START and END.
+
+    Of each source a row for each target id and END, a column for each source id and END, rounded to four decimals.
+    None without attention, and where a map would have more than MAP_CELLS numbers.
+    """
+    ids = [torch.tensor([model.start_id, *row, model.end_id]) for row in target_rows]
+    source_lengths = encoding.encoder_output.lengths
+    target_lengths = source_lengths.new_tensor([len(row) for row in ids])
+    padded = pad_sequence(ids, batch_first=True).to(source_lengths.device)
+    x = model.decoder_inputs(padded, encoding.extra)
+    weights = model.decoder.recur(x, target_lengths - 1, encoding.state, encoding.memory).weights
+    if weights is None:
+        return [None] * len(ids)
+    weights = model.source_order(weights, source_lengths)
+    maps: list[list[list[float]] | None] = []
+    for each, rows, columns in zip(weights, (target_lengths - 1).tolist(), source_lengths.tolist(), strict=True):
+        is_shown = rows * columns <= MAP_CELLS
+        maps.append(each[:rows, :columns].double().round(decimals=4).tolist() if is_shown else None)
+    return maps
+
+
+@torch.no_grad()
+def decode(model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams) -> list[list[int]]:
+    """The best target ids of each source, without END: greedy, or by a beam if `inference.*` makes it wider than 1."""
+    return answers(model, model.encode(source_ids, source_lengths), hparams)
+
+
+def answers(model: Seq2Seq, encoding: Encoding, hparams: Hparams) -> list[list[int]]:
+    """`decode` for encoded sources."""
+    max_length = hparams["inference.max_decode_length"]
+    width = hparams["inference.beam_search.beam_width"]
+    if width > 1:
+        weight = hparams["inference.beam_search.length_penalty_weight"]
+        beam = beam_search_from(model, encoding, max_length, width, weight)
+        ids, lengths = beam.ids[:, 0], beam.lengths[:, 0]
+    else:
+        ids, lengths, *_ = greedy_from(model, encoding, max_length)
+    rows = [row[:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
+    return [row[:-1] if row and row[-1] == model.end_id else row for row in rows]

@@ -1,0 +1,287 @@
+"""Update rules, clipping and learning-rate decay as the original computes them."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.nn.fast.matmul import sum_rows
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], hparams: Hparams) -> "Optimizer":
+    """Builds the optimizer that the `optimizer.*` hyperparameters describe."""
+
+    def schedule(step: int) -> float:
+        return decayed_learning_rate(
+            step,
+            initial=hparams["optimizer.learning_rate"],
+            decay_type=hparams["optimizer.lr_decay_type"],
+            decay_steps=hparams["optimizer.lr_decay_steps"],
+            decay_rate=hparams["optimizer.lr_decay_rate"],
+            start_at=hparams["optimizer.lr_start_decay_at"],
+            stop_at=hparams["optimizer.lr_stop_decay_at"],
+            minimum=hparams["optimizer.lr_min_learning_rate"],
+            staircase=hparams["optimizer.lr_staircase"],
+        )
+
+    return Optimizer(parameters, hparams["optimizer.name"], schedule, hparams["optimizer.clip_gradients"])
+
+
+def decayed_learning_rate(
+    step: int,
+    initial: float,
+    decay_type: str = "",
+    decay_steps: int = 100,
+    decay_rate: float = 0.99,
+    start_at: int = 0,
+    stop_at: int = 10**9,
+    minimum: float = 1e-12,
+    staircase: bool = False,
+) -> float:
+    """The learning rate of the update at `step`, where 0 is the first update.
+
+    Up to `start_at` it is `initial`, then a function of p = (min(step, stop_at) - start_at) / decay_steps, which
+    `staircase` floors. It never falls below `minimum`, and is raised to it even before `start_at`, as in the original.
+    """
+    rate = initial
+    if decay_type and step > start_at:
+        p = (min(step, stop_at) - start_at) / decay_steps
+        rate = DECAYS[decay_type](initial, decay_rate, math.floor(p) if staircase else p, minimum)
+    return max(rate, minimum) if minimum else rate
+
+
+# (initial rate, decay rate, progress p, least rate) -> rate. The last two are extensions: the original raises on them.
+DECAYS: dict[str, Callable[[float, float, float, float], float]] = {
+    "exponential_decay": lambda initial, rate, p, least: initial * rate**p,
+    "natural_exp_decay": lambda initial, rate, p, least: initial * math.exp(-rate * p),
+    "inverse_time_decay": lambda initial, rate, p, least: initial / (1 + rate * p),
+    "polynomial_decay": lambda initial, rate, p, least: least + (initial - least) * (1 - min(p, 1.0)),
+    "cosine_decay": lambda initial, rate, p, least: (
+        least + (initial - least) * (1 + math.cos(math.pi * min(p, 1.0))) / 2
+    ),
+}
+
+
+class Optimizer:
+    """Clips the gradients by their global norm and updates the parameters at the learning rate of the step.
+
+    The norm counts an embedding's gradient by looked-up position, not by row. A negative `clip` never clips, and 0
+    zeroes all.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], name: str, schedule: Callable[[int], float], clip: float
+    ) -> None:
+        self.parameters = list(parameters)
+        self.rule = RULES[name](self.parameters)
+        self.schedule, self.clip = schedule, clip
+
+    def step(self, step: int) -> Tensor:
+        """Updates all parameters with a gradient, frees the gradients, returns their norm before clipping, a scalar."""
+        norm = global_norm([p.grad for p in self.parameters if p.grad is not None])
+        self.rule.step(step, self.schedule(step), clip_factor(norm, self.clip))
+        for p in self.parameters:
+            p.grad = None
+        return norm
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """The slots of the update rule, one tensor a parameter each."""
+        return self.rule.slots
+
+    def load_state_dict(self, state: Mapping[str, list[Tensor]]) -> None:
+        for name, slot in self.rule.slots.items():
+            for tensor, saved in zip(slot, state[name], strict=True):
+                tensor.copy_(saved)
+
+
+@torch.no_grad()
+def global_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients together, a scalar; of a row-sparse one its looked-up positions count, not its rows."""
+    values = [g._values() if g.is_sparse else g for g in gradients]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
+    return norm
+
+
+def clip_factor(norm: Tensor, clip: float) -> Tensor | None:
+    """What clipping multiplies all gradients by, clip * min(1 / norm, 1 / clip), a scalar; None: it never does."""
+    if clip <= 0:
+        return None if clip < 0 else torch.zeros_like(norm)
+    return clip * torch.clamp(1 / norm, max=1 / clip)
+
+
+class Rule:
+    """An update rule, with a slot of each name for each parameter.
+
+    Of a row-sparse gradient, duplicates summed, it updates the looked-up rows and their slots, and no others.
+    (No torch.optim.Optimizer: one costs a second of imports when it is made, and the original's rules are otherwise.)
+    """
+
+    SLOTS: ClassVar[Mapping[str, float]] = {}  # name -> initial value
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.slots = {
+            name: [torch.full_like(p, value, requires_grad=False) for p in parameters]
+            for name, value in self.SLOTS.items()
+        }
+
+    @torch.no_grad()
+    def step(self, step: int, lr: float, factor: Tensor | None = None) -> None:
+        """Updates every parameter that has a gradient, multiplied by the scalar `factor`; `step` counts from 0."""
+        if factor is not None:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_mul_([g._values() if g.is_sparse else g for g in gradients], factor)
+        for i, p in enumerate(self.parameters):
+            slots = {name: slot[i] for name, slot in self.slots.items()}
+            if p.grad is None:
+                continue
+            if not p.grad.is_sparse:
+                self.update(p, p.grad, lr, slots)
+            elif p.is_cpu:
+                self.update_rows(p, p.grad, lr, slots)
+            else:
+                self.update_all_rows(p, p.grad, lr, slots)
+
+    def update_rows(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        """Updates the looked-up rows of p and of its slots."""
+        gradient = gradient.coalesce()
+        (rows,) = gradient.indices()
+        p_rows, slot_rows = p[rows], {name: slot[rows] for name, slot in slots.items()}
+        self.update(p_rows, gradient.values(), lr, slot_rows)
+        p[rows] = p_rows
+        for name, slot in slots.items():
+            slot[rows] = slot_rows[name]
+
+    def update_all_rows(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        """`update_rows` for a GPU, where the host would wait for the number of the rows: leaves out none of them.
+
+        The rows that were not looked up get their values back.
+        """
+        (ids,), values = gradient._indices(), gradient._values()
+        looked_up = torch.zeros_like(p[:, :1], dtype=torch.bool).index_fill_(0, ids, True)
+        new_p, new_slots = p.clone(), {name: slot.clone() for name, slot in slots.items()}
+        self.update(new_p, sum_rows(values, ids, len(p)), lr, new_slots)
+        p.copy_(torch.where(looked_up, new_p, p))
+        for name, slot in slots.items():
+            slot.copy_(torch.where(looked_up, new_slots[name], slot))
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        """Updates p and its slots in place."""
+        raise NotImplementedError
+
+
+def dense(gradient: Tensor) -> Tensor:
+    """A gradient with a row for every row of its parameter."""
+    if not gradient.is_sparse:
+        return gradient
+    return sum_rows(gradient._values(), gradient._indices()[0], len(gradient))
+
+
+class Adam(Rule):
+    """Adam (Kingma & Ba, 2015) with epsilon on the uncorrected second moment; every row of an embedding moves.
+
+    m = 0.9 m + 0.1 g,  v = 0.999 v + 0.001 g²,  p -= lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-8)
+
+    The coefficients are float32, and so is each product in the powers of 0.9 and 0.999, as in the original.
+    With exact powers 1 - 0.999^t is up to 1.5e-5 away from it in the first steps.
+    """
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"m": 0.0, "v": 0.0}
+    BETA1, BETA2 = np.float32(0.9), np.float32(0.999)
+    ENDLESS = 1e9  # a step of which torch's own correction is 1: it takes exact powers
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters)
+        self.steps, self.power1, self.power2 = 0, np.float32(1.0), np.float32(1.0)
+
+    def corrected(self, lr: float, step: int) -> float:
+        """Returns lr sqrt(1 - 0.999^t) / (1 - 0.9^t) for t = step + 1. Any step may follow any other."""
+        if step < self.steps:
+            self.steps, self.power1, self.power2 = 0, np.float32(1.0), np.float32(1.0)
+        while self.steps <= step:
+            self.power1, self.power2 = self.power1 * self.BETA1, self.power2 * self.BETA2
+            self.steps += 1
+        one = np.float32(1.0)
+        return float(np.float32(lr) * np.sqrt(one - self.power2) / (one - self.power1))
+
+    @torch.no_grad()
+    def step(self, step: int, lr: float, factor: Tensor | None = None) -> None:
+        used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        steps = torch.full((len(used),), self.ENDLESS, device=self.parameters[0].device)
+        adam(
+            [self.parameters[i] for i in used],
+            [dense(g) for i in used if (g := self.parameters[i].grad) is not None],
+            [self.slots["m"][i] for i in used],
+            [self.slots["v"][i] for i in used],
+            max_exp_avg_sqs=[],
+            state_steps=list(steps.unbind()),
+            fused=True,
+            amsgrad=False,
+            beta1=float(self.BETA1),
+            beta2=float(self.BETA2),
+            lr=self.corrected(lr, step),
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+            grad_scale=None if factor is None else (1 / factor).float(),  # it divides
+        )
+
+
+class SGD(Rule):
+    """p -= lr g."""
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        p.sub_(gradient, alpha=lr)
+
+
+class Momentum(Rule):
+    """a = 0.9 a + g,  p -= lr a."""
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"a": 0.0}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        p.sub_(slots["a"].mul_(0.9).add_(gradient), alpha=lr)
+
+
+class Adagrad(Rule):
+    """n = n + g²,  p -= lr g / sqrt(n), where n starts at 0.1 (Duchi et al., 2011)."""
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"n": 0.1}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        p.addcdiv_(gradient, slots["n"].addcmul_(gradient, gradient).sqrt(), value=-lr)
+
+
+class RMSProp(Rule):
+    """s = 0.9 s + 0.1 g²,  p -= lr g / sqrt(s + 1e-10), where s starts at 1."""
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"s": 1.0}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        s = slots["s"].mul_(0.9).addcmul_(gradient, gradient, value=0.1)
+        p.addcdiv_(gradient, (s + 1e-10).sqrt_(), value=-lr)
+
+
+class Ftrl(Rule):
+    """Follows the regularised leader (McMahan et al., 2013) without regularisation.
+
+    n' = n + g²,  z += g - (sqrt(n') - sqrt(n)) / lr p,  p = -lr z / sqrt(n'), where n starts at 0.1.
+    The first update forgets p.
+    """
+
+    SLOTS: ClassVar[Mapping[str, float]] = {"n": 0.1, "z": 0.0}
+
+    def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+        n, z = slots["n"], slots["z"]
+        root = n.sqrt()
+        new_root = n.addcmul_(gradient, gradient).sqrt()
+        z.add_(gradient).addcmul_(new_root - root, p, value=-1 / lr)
+        p.copy_(z / new_root).mul_(-lr)
+
+
+RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in (Adam, SGD, Momentum, Adagrad, RMSProp, Ftrl)}

@@ -1,0 +1,186 @@
+"""A trial: trains a model on a corpus and reports as it goes.
+
+The same generator runs under Ray, in a debug run and in a test; seeds come from the hyperparameters alone.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s2s_search import metrics
+from s2s_search.corpus.batches import Batch, TrainingBatches
+from s2s_search.corpus.corpus import Corpus
+from s2s_search.hparams.configuration import Hparams
+from s2s_search.nn.models import Seq2Seq, build_model
+from s2s_search.runs.answers import Answers
+from s2s_search.training.evaluation import WORST, evaluation, examples
+from s2s_search.training.optimizers import Optimizer, make_optimizer
+from s2s_search.training.process_memory import keep_freed_memory
+
+# A loss is looked at every so many steps: on a GPU each look waits for the device.
+STEPS_BETWEEN_LOOKS = 10
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says at a report: metrics by name, and on demand its snapshot and answers, until the trial goes on.
+
+    metrics: step · status (running, finished, diverged) · seconds (of this trial so far, evaluation included) ·
+    evaluation_seconds · learning_rate (of the last update) · parameters · train.loss (nats per target token since the
+    last report) · dev.* (see `evaluate`)
+    """
+
+    metrics: dict[str, Any]
+    snapshot: Callable[[], dict[str, Any]]
+    answers: Callable[[], Answers | None]
+
+
+def train(
+    hparams: Hparams, corpus: Corpus, device: str | torch.device = "cpu", snapshot: Mapping[str, Any] | None = None
+) -> Iterator[Report]:
+    """Trains a model and yields a report every `train.eval_every_steps` steps and at the end.
+
+    With a `snapshot` it goes on from there, on the CPU bit for bit as if it had never stopped. A loss that is not
+    finite ends it with status `diverged` and the values of WORST. What the caller does between two reports changes no
+    number.
+    """
+    trial = Trial(hparams, corpus, torch.device(device))
+    if snapshot is not None:
+        trial.restore(snapshot)
+    while trial.status == "running":
+        trial.advance()
+        states = random_states(trial.device)
+        yield Report(trial.report(), trial.snapshot, trial.answers)
+        set_random_states(states, trial.device)
+
+
+class Trial:
+    """A model in training, and all that its snapshot holds."""
+
+    def __init__(self, hparams: Hparams, corpus: Corpus, device: torch.device) -> None:
+        keep_freed_memory()
+        self.hparams, self.corpus, self.device = hparams, corpus, device
+        self.steps_between_reports = hparams["train.eval_every_steps"]
+        self.max_steps = hparams["train.max_steps"]
+        torch.manual_seed(hparams["train.seed"])
+        self.model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab)).to(device)
+        self.optimizer: Optimizer = make_optimizer(self.model.parameters(), hparams)
+        self.batches = TrainingBatches(
+            corpus.train,
+            corpus.source_vocab,
+            corpus.target_vocab,
+            batch_size=hparams["train.batch_size"],
+            seed=hparams["train.seed"],
+            source_max=hparams["source.max_seq_len"],
+            target_max=hparams["target.max_seq_len"],
+        )
+        self.step = 0
+        self.status = "running"
+        self.seconds = self.evaluation_seconds = 0.0
+        self.measured: dict[str, float] = {}
+        self.edits: metrics.Edits | None = None
+
+    def advance(self) -> None:
+        """Trains up to the next report and evaluates."""
+        began = time.perf_counter()
+        steps = self.steps_between_reports - self.step % self.steps_between_reports
+        self.measured, self.edits = {"train.loss": self.train_steps(min(steps, self.max_steps - self.step))}, None
+        trained = time.perf_counter()
+        if math.isfinite(self.measured["train.loss"]):
+            measured, self.edits = evaluation(self.model, self.corpus.dev, self.corpus, self.hparams)
+            self.measured |= measured
+        if not all(math.isfinite(value) for value in self.measured.values()):
+            self.status, self.measured = "diverged", dict(WORST)
+        elif self.step >= self.max_steps:
+            self.status = "finished"
+        self.evaluation_seconds += time.perf_counter() - trained
+        self.seconds += time.perf_counter() - began
+
+    def train_steps(self, steps: int) -> float:
+        """Makes up to `steps` updates and returns their mean loss in nats per target token."""
+        self.model.train()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        tokens = torch.zeros((), dtype=torch.int64, device=self.device)  # float32 counts to 2^24, a few thousand steps
+        for _ in range(steps):
+            batch = next(self.batches).to(self.device)
+            loss, count = training_step(self.model, self.optimizer, batch, self.step)
+            total, tokens = total + loss, tokens + count
+            self.step += 1
+            if self.step % STEPS_BETWEEN_LOOKS == 0 and not math.isfinite(total.item()):
+                break
+        return float(total / tokens.clamp(min=1)) if steps else 0.0
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "status": self.status,
+            "seconds": self.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "learning_rate": self.optimizer.schedule(max(self.step - 1, 0)),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            **self.measured,
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the trial needs to go on, and what decoding needs; made of tensors and plain values only.
+
+        The tensors are those of the trial: save them before it goes on.
+        """
+        return {
+            "hparams": self.hparams.flat(),
+            "source_tokens": list(self.corpus.source_vocab.tokens),
+            "target_tokens": list(self.corpus.target_vocab.tokens),
+            "delimiters": list(self.corpus.delimiters),
+            "corpus": self.corpus.fingerprint,
+            "step": self.step,
+            "seconds": self.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "batches": self.batches.position,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_states(self.device),
+        }
+
+    def answers(self) -> Answers | None:
+        """What the model answers to the dev set at this report; None where a diverged trial has decoded nothing."""
+        if self.edits is None:
+            return None
+        return Answers(self.step, *self.edits, examples(self.model, self.corpus.dev, self.corpus, self.hparams))
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        if snapshot["corpus"] != self.corpus.fingerprint:
+            raise ValueError("the snapshot was made on another corpus")
+        self.step, self.seconds = snapshot["step"], snapshot["seconds"]
+        self.evaluation_seconds = snapshot["evaluation_seconds"]
+        self.status = "finished" if self.step >= self.max_steps else "running"
+        self.batches.position = snapshot["batches"]
+        self.model.load_state_dict(snapshot["model"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        set_random_states(snapshot["random"], self.device)
+
+
+def training_step(model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    """Makes one update and returns the summed loss and the number of target tokens, both scalars on the device."""
+    loss, tokens = model.loss(batch), (batch.target_lengths.long() - 1).sum()
+    torch.autograd.backward(loss / tokens.clamp(min=1))
+    optimizer.step(step)
+    return loss.detach(), tokens
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """The state of every random number generator that training draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

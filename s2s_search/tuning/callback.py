@@ -1,0 +1,135 @@
+"""What Ray Tune tells of a search is written down, and answered: budgets, interrupts, whose weights are kept."""
+
+import json
+import time
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.result import AUTO_RESULT_KEYS, NODE_IP
+
+from s2s_search.interrupts import Interrupt
+from s2s_search.runs.failures import error_message
+from s2s_search.runs.folder import trial_name
+from s2s_search.spaces.samplers import objective_values
+from s2s_search.statuses import LOST
+from s2s_search.tuning import cluster
+from s2s_search.tuning.best_kept import BestKept
+from s2s_search.tuning.search import HPARAMS, NUMBER, Search
+from s2s_search.tuning.trials import Trials
+
+RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "checkpoint_dir_name"}
+SECONDS_OF_SILENCE = 10.0  # without a running trial, before it is said why
+
+
+class Over(Exception):
+    """Ends a search in order, with a status and a message."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Listener(tune.Callback):
+    """Passes on what Tune tells, and interrupts it between two of its steps."""
+
+    def __init__(self, search: Search, trials: Trials, interrupt: Interrupt) -> None:
+        self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
+        self.scheduler, self.trials = search.scheduler, trials
+        self._started: dict[str, float] = {}  # when
+        self._busy = search.busy
+        self._begun = self._silent_since = time.monotonic()
+        self._kept = BestKept(search)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """As for Trials."""
+        return tune.Callback, ()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
+        self.interrupt.check()
+        self._check_budgets()
+        if message := self.recorder.failing_alike():
+            raise Over("failed", f"the first trials all failed alike: {message}")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
+        self.recorder.tick()
+        if self.search.space.scheduler.pauses:
+            self._note_pauses(trials)
+        now = time.monotonic()
+        if self._started:
+            self._silent_since = now
+        elif now - self._silent_since > SECONDS_OF_SILENCE:
+            self._silent_since = now
+            self.recorder.wait(cluster.why_waiting(self.search.space.resources))
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        self._write_queue()
+        name, hparams = trial.trial_id, trial.config[HPARAMS]
+        if trial.config[NUMBER] != trial.number:
+            self.scheduler.forget(name)
+            self.recorder.exploit(name, trial_name(trial.config[NUMBER]), json.loads(hparams))
+            trial.config = trial.config | {NUMBER: trial.number}
+        self._started[name] = time.monotonic()
+        self.recorder.begin_trial(name, json.loads(hparams))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
+    ) -> None:
+        self._write_queue()
+        name = trial.trial_id
+        for note in result.pop("notes", ()):
+            self.recorder.note(f"{name}: {note}", name)
+        metrics = {key: value for key, value in result.items() if key not in RAY_KEYS} | {"node": result.get(NODE_IP)}
+        if self.recorder.report(name, metrics) and name in self.scheduler.decisions:
+            self.recorder.decision(name, self.scheduler.decisions.pop(name))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        status = trial.last_result.get("status", "finished")
+        self._stop_clock(trial.trial_id)
+        self.recorder.end_trial(trial.trial_id, "stopped" if status == "running" else status)
+        self._tell(trial, "stopped" if status == "running" else status)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        self._stop_clock(trial.trial_id)
+        self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+        self._stop_clock(trial.trial_id)
+        hparams = json.loads(trial.config[HPARAMS])
+        if trial.trial_id not in self.recorder.begun:  # it never started
+            self.recorder.begin_trial(trial.trial_id, hparams)
+        if trial.should_recover():
+            self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
+            self.scheduler.give_up(trial)
+            self.trials.again(trial.number, hparams, trial.losses)
+            return
+        self.recorder.fail_trial(trial.trial_id, trial.failure, trial.error)
+        self._tell(trial, trial.failure)
+
+    def _tell(self, trial: Any, status: str) -> None:
+        values = objective_values(self.recorder.best.get(trial.trial_id), self.search.space)
+        self.search.sampler.tell(trial.number, json.loads(trial.config[HPARAMS]), values, status)
+        self._kept.ended(trial.trial_id, status)
+
+    def _write_queue(self) -> None:
+        for name in self.scheduler.queued:
+            self.recorder.queue(name)
+        self.scheduler.queued.clear()
+
+    def _note_pauses(self, trials: list[Any]) -> None:
+        for trial in trials:
+            if trial.status == Trial.PAUSED and trial.trial_id in self._started:
+                self._stop_clock(trial.trial_id)
+                self.recorder.pause(trial.trial_id)
+
+    def _stop_clock(self, name: str) -> None:
+        self._busy += time.monotonic() - self._started.pop(name, time.monotonic())
+
+    def _check_budgets(self) -> None:
+        now, budget = time.monotonic(), self.search.space.search
+        if budget.hours is not None and self.search.spent + now - self._begun > 3600 * budget.hours:
+            raise Over("out of budget", f"search.hours: {budget.hours:g} hours are over")
+        if budget.gpu_hours is not None:
+            busy = self._busy + sum(now - began for began in self._started.values())
+            if busy * self.search.space.resources.gpu > 3600 * budget.gpu_hours:
+                raise Over("out of budget", f"search.gpu_hours: {budget.gpu_hours:g} GPU hours are over")

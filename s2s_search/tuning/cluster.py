@@ -1,0 +1,267 @@
+"""The Ray that a search runs on: one of its own, or a cluster that it joins; and whether trials fit on its nodes."""
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+
+from s2s_search.errors import ConfigError
+from s2s_search.interrupts import Interrupt
+from s2s_search.machine import usable_cores
+from s2s_search.spaces.settings import Resources
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means in a trial what it means here
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints even with verbose=0
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # a search goes on from its own log
+    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # the driver looks through all that wait
+}
+SECONDS_BETWEEN_LOOKS = 0.5  # at signals, while tasks run
+# Below Ray's folder its sockets have paths as long as this, and a Unix socket's may have only so many bytes.
+LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+MOST_BYTES = 103 if sys.platform == "darwin" else 107
+SHORT_FOLDER = "/tmp"
+Shared = TypeVar("Shared")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+# Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
+# none to the home folder.
+RAY_TOKEN = secrets.token_hex(32)
+TOKEN = "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
+
+
+def ray_problems(resources: Resources, address: str | None) -> list[str]:
+    """Says what is wrong before Ray is started or joined."""
+    if ray.is_initialized():
+        return ["this process has a Ray already: call ray.shutdown() first, or search from another process"]
+    if address is not None:
+        return _address_problems(address)
+    gpus = 0
+    if resources.gpu > 0:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    problems = resource_problems(resources, [{"CPU": usable_cores(), "GPU": gpus}])
+    if _is_too_long(temporary_folder()) and not os.access(SHORT_FOLDER, os.W_OK | os.X_OK):
+        law = f"Ray's sockets would have paths of more than {MOST_BYTES} bytes, and {SHORT_FOLDER} cannot be written"
+        problems.append(f"{temporary_folder()}: {law}; set RAY_TMPDIR to a folder with a short path")
+    return problems
+
+
+def _address_problems(address: str) -> list[str]:
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return []
+    is_port = re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 2**16
+    if not host or "/" in host or not is_port:  # ray:// is for clients outside the cluster
+        return [f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"]
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()  # Ray would wait for minutes
+    except (OSError, ValueError) as error:  # the second where the host is no name of one
+        return [f"address {address!r}: no Ray cluster answers there: {error}"]
+    return []
+
+
+def resource_problems(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> list[str]:
+    """Says what is wrong when no single node can ever hold a trial."""
+    if any(_trials_of(node, resources) for node in nodes):
+        return []
+    largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
+    return [
+        f"resources: a trial must fit on one node, but it needs {_amounts(resources.cpu, resources.gpu)}, "
+        f"and the largest node has {_amounts(largest.get('CPU', 0), largest.get('GPU', 0))}"
+    ]
+
+
+def _trials_of(node: Mapping[str, float], resources: Resources) -> int:
+    """How many trials a node holds at once."""
+    return resources.fitting(node.get("CPU", 0), node.get("GPU", 0))
+
+
+def _amounts(cpu: float, gpu: float) -> str:
+    return f"{cpu:g} CPU and {gpu:g} GPU"
+
+
+# --- Ray ---
+
+
+@contextlib.contextmanager
+def ray_environment(address: str | None) -> Iterator[None]:
+    """Sets what Ray reads from the environment. A Ray of our own gets a short folder where its own is too long."""
+    before, short_folder = dict(os.environ), ""
+    os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
+        if _is_too_long(temporary_folder()):
+            short_folder = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="s2s-", dir=SHORT_FOLDER)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+        for key in set(os.environ) - set(before):
+            del os.environ[key]
+        if short_folder:
+            shutil.rmtree(short_folder, ignore_errors=True)
+
+
+def temporary_folder() -> str:
+    """The folder in which Ray makes its own, as Ray chooses it."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def _is_too_long(folder: str) -> bool:
+    return len(os.fsencode(f"{folder}/{LONGEST_SOCKET}")) > MOST_BYTES
+
+
+def join_ray(address: str | None, resources: Resources) -> None:
+    """Starts a Ray of our own, or joins the one at an address; it must have a node that is large enough.
+
+    A Ray of our own has the cores that this process may use, unless RAY_OVERRIDE_RESOURCES or
+    RAY_USE_MULTIPROCESSING_CPU_COUNT says otherwise. Ray itself looks at no affinity.
+    """
+    counts_itself = address is not None or "RAY_USE_MULTIPROCESSING_CPU_COUNT" in os.environ
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        with _hangups_later():
+            ray.init(
+                address=address or "local",
+                num_cpus=None if counts_itself else usable_cores(),
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:
+        if address is None:
+            raise ConfigError(f"Ray cannot be started: {_first_line(error)}; {free_space()}") from None
+        if not isinstance(error, ConnectionError | ray.exceptions.RayError):
+            raise
+        reason = getattr(error, "message", error)
+        raise ConfigError(f"no Ray cluster can be joined: {reason}; {TOKEN}", f"address {address!r}") from None
+    problems = resource_problems(resources, nodes())
+    if problems:
+        raise ConfigError(problems)
+
+
+@contextlib.contextmanager
+def _hangups_later() -> Iterator[None]:
+    """Keeps SIGHUP from the processes that are started meanwhile: a terminal that closes sends it to all at once.
+
+    They inherit what is blocked. This process gets its SIGHUP afterwards, and ends them in order.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Makes one sentence, a ConfigError, of an object store that has no room for what is put there."""
+    try:
+        yield
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
+        raise ConfigError(f"Ray's object store has no room for {what}; {free_space()}") from None
+
+
+def free_space() -> str:
+    """Returns a phrase: how much is free in the two folders that Ray fills on this machine."""
+    places = {"/dev/shm": "objects", f"{temporary_folder()}/ray": "logs, and objects that find no room there"}
+    parts = []
+    for place, use in places.items():
+        existing = Path(place)
+        while not existing.exists():
+            existing = existing.parent
+        parts.append(f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB in {place} ({use})")
+    return f"free on this machine: {', '.join(parts)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def leave_ray() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        ray.shutdown()
+
+
+def nodes() -> list[dict[str, float]]:
+    """The resources of the nodes that are alive."""
+    found = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
+
+
+def slots(resources: Resources) -> int:
+    """How many trials the nodes hold at once, when nothing else runs on them."""
+    return sum(_trials_of(node, resources) for node in nodes())
+
+
+def why_waiting(resources: Resources) -> str:
+    """Says why no trial runs now."""
+    if problems := resource_problems(resources, nodes()):
+        return f"waiting for a node: {problems[0]}"
+    found = (ray.available_resources(), ray.cluster_resources())  # type: ignore[no-untyped-call]
+    free, all_ = (_amounts(amounts.get("CPU", 0), amounts.get("GPU", 0)) for amounts in found)
+    return f"waiting: a trial needs {_amounts(resources.cpu, resources.gpu)} on one node; {free} of {all_} are free"
+
+
+def each(
+    function: Callable[[Shared, Argument], Result],
+    shared: Shared,
+    arguments: Sequence[Argument],
+    resources: Resources,
+    address: str | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Calls a function with what is shared and each of the arguments, as many at once as the nodes hold.
+
+    Gives the results as they come, with the arguments' positions. Ray is started or joined for it, and left when it
+    ends, also by Ctrl-C, a SIGTERM or a SIGHUP.
+
+    Raises:
+        ConfigError: no Ray can be joined, or none that is large enough; the function's own; or a worker was lost for
+            good.
+    """
+    if problems := ray_problems(resources, address):
+        raise ConfigError(problems)
+    interrupt = Interrupt()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ray_environment(address))
+        stack.enter_context(interrupt)
+        stack.callback(leave_ray)
+        join_ray(address, resources)
+        interrupt.listen()
+        task: Any = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(function)
+        with room_for("what the tasks share"):
+            common = ray.put(shared)
+        waiting = {task.remote(common, argument): position for position, argument in enumerate(arguments)}
+        while waiting:
+            interrupt.check()
+            for done in ray.wait(list(waiting), timeout=SECONDS_BETWEEN_LOOKS)[0]:
+                yield waiting.pop(done), _result(done)
+
+
+def _result(done: "ray.ObjectRef[Any]") -> Any:
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise ConfigError(f"a worker was lost: {str(error).splitlines()[0]}") from None

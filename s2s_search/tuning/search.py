@@ -1,0 +1,132 @@
+"""A search: its trials, its sampler, its scheduler, and how it is brought back from its log."""
+
+import contextlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s2s_search.corpus.corpus import Corpus
+from s2s_search.display.progress import Progress
+from s2s_search.runs.recorder import Recorder
+from s2s_search.runs.state import ENDS_ITSELF, History, TrialHistory
+from s2s_search.runs.trackers import Loggers
+from s2s_search.spaces.explore import explore
+from s2s_search.spaces.samplers import Sampler, objective_values
+from s2s_search.spaces.space import Space
+from s2s_search.statuses import FAILURES
+from s2s_search.tuning.schedulers import make_scheduler
+from s2s_search.tuning.worker import Train
+
+RAY_LOG = "ray.log"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended: finished, interrupted, out of budget or failed, with a message; and where its tables are."""
+
+    status: str
+    folder: Path
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a resumed search has before it: trials that go on with the step they go on from, and how many are new."""
+
+    ended: int
+    closed: dict[str, str]  # trials that had ended, though it was not written down: name to status
+    going_on: dict[str, int]
+    new: int
+
+    def lines(self) -> Iterator[str]:
+        yield f"kept {self.ended} trials that have ended"
+        if self.closed:
+            yield f"of {len(self.closed)} more it was not written down that they had: {_listed(self.closed)}"
+        if self.going_on:
+            yield f"go on with {len(self.going_on)}: {_listed(self.going_on, 'at step ')}"
+        yield f"new: {self.new}"
+
+
+def _listed(trials: Mapping[str, object], word: str = "") -> str:
+    shown = [f"{name} {word}{value}" for name, value in list(trials.items())[:8]]
+    return ", ".join(shown) + (f" and {len(trials) - 8} more" if len(trials) > 8 else "")
+
+
+@dataclass
+class Search:
+    """A search in this process: what it runs, and what it runs it with."""
+
+    space: Space
+    folder: Path
+    sampler: Sampler
+    corpus: Corpus
+    draws: int | None
+    seed: int | None
+    overrides: Mapping[str, object]
+    address: str | None
+    storage: str | None
+    progress: Progress | None
+    train: Train | None
+    log: Sequence[str] = ()
+    going_on: list[TrialHistory] = field(default_factory=list)
+    ended_before: list[str] = field(default_factory=list)
+    new: list[int] = field(init=False)  # the numbers of trials that have not begun
+    closed: Mapping[str, str] = field(default_factory=dict)  # trials whose end was not written down, with it
+    before: str | None = None  # the status of a search that goes on
+    spent: float = 0.0  # seconds, before this process
+    busy: float = 0.0  # seconds of all trials, before this process
+
+    def __post_init__(self) -> None:
+        self.new = list(range(len(self.sampler)))
+        self.scheduler = make_scheduler(self.space, self._explore)
+        self._random = random.Random(f"{self.space.search.seed} explore")
+
+    @contextlib.contextmanager
+    def recorder_open(self) -> Iterator[None]:
+        loggers = Loggers(self.log, self.folder, self.space.name) if self.log else None
+        self.recorder = Recorder(self.space, self.folder, self.progress, loggers)
+        try:
+            yield
+        finally:
+            self.recorder.close()
+
+    def recall(self, history: History, again: Sequence[str]) -> Plan:
+        """Brings scheduler and sampler to where they were, and says what is left to do."""
+        decisions = self.scheduler.replay(history.events)
+        closed: dict[str, str] = {}
+        for trial in history.of("running", *again):
+            decided = decisions.get(trial.name, {})
+            if trial.status == "running" and trial.said in ENDS_ITSELF:
+                closed[trial.name] = trial.said
+            elif trial.status == "running" and decided.get("action") == "stop":
+                closed[trial.name] = "stopped"
+            else:
+                self.going_on.append(trial)
+        for trial in history.trials.values():
+            if trial in self.going_on:
+                self.sampler.running(trial.number, trial.config)
+            else:
+                status = closed.get(trial.name, trial.status)
+                self.ended_before += [] if status in FAILURES else [trial.name]
+                self.sampler.tell(trial.number, trial.config, objective_values(trial.best, self.space), status)
+        begun = {trial.number for trial in history.trials.values()}  # Tune does not begin them in order
+        self.new = [number for number in range(len(self.sampler)) if number not in begun]
+        self.closed, self.before = closed, history.status
+        self.spent, self.busy = history.elapsed, history.busy
+        exploits = sum(event["event"] == "exploit" for event in history.events)
+        self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
+        going_on = {trial.name: trial.step for trial in self.going_on}
+        ended = len(history.trials) - len(going_on) - len(closed)
+        return Plan(ended, closed, going_on, len(self.new))
+
+    def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Tune's configuration for a trial that takes over the weights of the one that `config` is of."""
+        space = self.space.fixed(self.overrides) if self.overrides else self.space
+        changed = explore(space, json.loads(config[HPARAMS]), self._random)
+        return config | {HPARAMS: json.dumps(changed)}  # and the number still says whose weights they are
+
+
+NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune

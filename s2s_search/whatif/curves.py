@@ -1,0 +1,124 @@
+"""The recorded curves of a search: what each trial reported, and what that took."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from s2s_search.errors import ConfigError
+from s2s_search.runs.events import Event
+from s2s_search.runs.state import History, load_history, most_at_once, space_of
+from s2s_search.spaces.space import Space
+
+# What a worker spends on a trial, as its reports say it: each so far.
+SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
+WEIGHTS_MOVE = "pbt gives a trial another's weights: its curves hold under no other settings, and others not under it"
+
+
+class Report(NamedTuple):
+    """A report of a curve; `seconds` are the worker's since the one before, `value` is None where it had none."""
+
+    step: int
+    value: float | None
+    seconds: float
+    status: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is known of a trial. One that is cut would have gone on: the scheduler, or the search's end, ended it."""
+
+    trial: str
+    reports: tuple[Report, ...]
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class Record:
+    """The curves of a search, in the order in which its trials began, or hyperband took them into its brackets.
+
+    `workers` is how many trials ran at once, at most.
+    """
+
+    space: Space
+    history: History
+    curves: tuple[Curve, ...]
+    workers: int
+
+    @cached_property
+    def seconds(self) -> float:
+        """Of all workers."""
+        return sum(report.seconds for curve in self.curves for report in curve.reports)
+
+    @cached_property
+    def best(self) -> tuple[float, str]:
+        """The best value of the metric that is known, and whose it is."""
+        return best(((curve.trial, curve.reports) for curve in self.curves), self.space.metric.goal)
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The steps at which trials reported, upwards."""
+        return sorted({report.step for curve in self.curves for report in curve.reports})
+
+
+def best(curves: Iterable[tuple[str, Sequence[Report]]], goal: str) -> tuple[float, str]:
+    """The best value of some trials' reports, a divergence's left out, and whose it is; NaN where there is none."""
+    sign = 1 if goal == "minimize" else -1
+    values = [
+        (sign * report.value, trial)
+        for trial, reports in curves
+        for report in reports
+        if report.value is not None and report.status != "diverged"
+    ]
+    cost, trial = min(values, default=(math.nan, ""))
+    return sign * cost, trial
+
+
+def load_record(folder: Path) -> Record:
+    """Reads the curves of a search that has ended.
+
+    Raises:
+        ConfigError: no run folder, a search that still runs, without a report, or by pbt.
+    """
+    history = load_history(folder)
+    space = space_of(history, folder)
+    curves = tuple(_curves(history, space.metric.name))
+    problems = []
+    if history.is_running:
+        problems.append("a search writes this folder now: replay it when it has ended")
+    if not any(curve.reports for curve in curves):
+        problems.append("no trial has reported: there is nothing to replay")
+    if space.scheduler.name == "pbt":
+        problems.append(f"scheduler.name = pbt cannot be replayed: {WEIGHTS_MOVE}")
+    if problems:
+        raise ConfigError(problems, str(folder))
+    return Record(space, history, curves, most_at_once(history.events))
+
+
+def _curves(history: History, metric: str) -> Iterator[Curve]:
+    reports: dict[str, list[Event]] = {name: [{"step": 0}] for name in history.trials}
+    for event in history.events:
+        before = reports.get(event.get("trial", ""))
+        if event["event"] == "report" and before is not None and (event.get("step") or 0) > before[-1]["step"]:
+            before.append(event)
+    queued = {event["trial"]: -i for i, event in enumerate(reversed(history.events)) if event["event"] == "queued"}
+    for name in sorted(history.trials, key=lambda name: queued.get(name, 1)):
+        rows = [
+            Report(after["step"], after.get(metric), _seconds(before, after), after.get("status") or "running")
+            for before, after in itertools.pairwise(reports[name])
+        ]
+        yield Curve(name, tuple(rows), history.trials[name].status in ("stopped", "running"))
+
+
+def _seconds(before: Event, after: Event) -> float:
+    """From one report to the next; a trial that goes on from a checkpoint counts some of them anew."""
+    return sum(max((after.get(part) or 0.0) - (before.get(part) or 0.0), 0.0) for part in SECONDS)
+
+
+def shuffled(record: Record, seed: int) -> Record:
+    """The same trials, begun in a random order."""
+    return replace(record, curves=tuple(Random(seed).sample(record.curves, len(record.curves))))

@@ -1,0 +1,310 @@
+"""What a search would have come to under another scheduler: its recorded curves, replayed without training.
+
+A simulation of discrete events. Trials start in the order in which they began, as soon as a worker is free; each report
+comes after the seconds that it took; Ray Tune's own scheduler says what goes on.
+
+What a search has cut short nobody can continue. A trial that other settings would have let run beyond its record is
+*unknown* from there on: it counts up to there, and then its worker is free. Only the record of a search without a
+scheduler leaves nothing unknown.
+"""
+
+import itertools
+import math
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from typing import Any
+
+import pandas as pd
+
+from s2s_search.errors import ConfigError
+from s2s_search.results.pareto import pareto
+from s2s_search.runs.events import Event
+from s2s_search.spaces.settings import Scheduler
+from s2s_search.spaces.space import Space
+from s2s_search.statuses import FAILURES
+from s2s_search.tuning.schedulers import Past, Watched, make_scheduler
+from s2s_search.whatif.curves import WEIGHTS_MOVE, Curve, Record, Report, best, shuffled
+
+SETTINGS = {"asha": ("reduction_factor", "grace_steps"), "median": ("grace_steps",), "hyperband": ("reduction_factor",)}
+GRID: dict[str, tuple[Any, ...]] = {"name": ("none", "median", "asha"), "reduction_factor": (2.0, 3.0, 4.0)}
+COLUMNS = {
+    "scheduler": "string",
+    **dict.fromkeys(("reduction_factor", "grace_steps"), "Float64"),
+    **dict.fromkeys(("max_steps", "workers"), "Int64"),
+    **dict.fromkeys(
+        (
+            "worker_seconds",
+            "share",
+            "wall_seconds",
+            "steps",
+            "stopped",
+            "unknown",
+            "best",
+            "regret",
+            "found",
+        ),
+        "Float64",
+    ),
+    "winner": "string",
+    "front": "boolean",
+}
+GRACES = 3  # of a grid, among the steps of the reports
+
+
+# --- under which settings ---
+
+
+def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = False) -> list[Scheduler]:
+    """The schedulers to replay under: every combination of the given values of `name` (of the scheduler),
+    `reduction_factor`, `grace_steps` and `max_steps`.
+
+    What is not given is as it was, or with `grid` as in GRID, with the steps of some reports for grace_steps. What a
+    scheduler does not heed multiplies nothing.
+
+    Raises:
+        ConfigError: with all problems; also where trials would end between reports, of which nothing is known.
+    """
+    was = record.space.scheduler
+    values = {key: (getattr(was, key),) for key in ("name", "reduction_factor", "grace_steps", "max_steps")}
+    if grid:
+        last = min(given.get("max_steps", [was.max_steps]))
+        values |= GRID | {"grace_steps": graces(record.steps, last)}
+    values |= {key: tuple(chosen) for key, chosen in given.items()}
+    if problems := list(_problems(record, values, given)):
+        raise ConfigError(problems, "replay")
+    found: dict[Scheduler, None] = {}
+    for combination in itertools.product(*values.values()):
+        wanted = replace(was, interval_steps=None, **dict(zip(values, combination, strict=True)))
+        idle = {"reduction_factor", "grace_steps"} - set(SETTINGS.get(wanted.name, ()))
+        found[replace(wanted, **{key: values[key][0] for key in idle})] = None
+    return list(found)
+
+
+def _problems(record: Record, values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    names = values["name"]
+    if "pbt" in names:
+        yield f"--scheduler pbt: {WEIGHTS_MOVE}"
+    for key in ("reduction_factor", "grace_steps"):
+        heeding = [name for name, heeded in SETTINGS.items() if key in heeded]
+        if key in given and not set(names) & set(heeding):
+            law = f"only {' and '.join(heeding)} have one, but the scheduler is {', '.join(names)}"
+            yield f"--{key.replace('_', '-')}: {law}"
+    for last in given.get("max_steps", ()):
+        if last < record.steps[-1] and last not in record.steps:
+            after = bisect(record.steps, last)
+            near = " and ".join(f"{step:,}" for step in record.steps[max(after - 1, 0) : after + 1])
+            law = "must be a step at which trials reported, or one beyond the last"
+            yield f"--max-steps: {law}, but got {last:,}; the nearest: {near}"
+    longest, shortest = max(values["grace_steps"]), min(values["max_steps"])
+    if longest > shortest and set(names) & {"asha", "median"}:
+        yield f"--grace-steps: must be at most --max-steps {shortest}, but got {longest}"
+
+
+def graces(steps: Sequence[int], last: int) -> tuple[int, ...]:
+    """Some of the steps below the last, in about equal ratios; the last where there is none below."""
+    below = [step for step in steps if step < last] or [last]
+    ratio = last / below[0]
+    wanted = [below[0] * ratio ** (k / GRACES) for k in range(GRACES)]
+    return tuple(sorted({min(below, key=lambda step: abs(step - target)) for target in wanted}))
+
+
+# --- the simulation ---
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search would have come to.
+
+    `worker_seconds` are those of all workers, `wall_seconds` those from its start to its end, `steps` all updates.
+    `unknown` says by trial where its record ends, though it would have gone on: with such trials seconds and steps
+    would have been at least as many, and `regret` (the best that was found against the best of the record, 0 where that
+    was found) holds for what is known alone.
+    """
+
+    worker_seconds: float
+    steps: int
+    wall_seconds: float
+    stopped: int
+    unknown: dict[str, int]
+    winner: str
+    best: float
+    regret: float
+
+
+class Trial(Past):
+    """A trial of a simulation: to a scheduler one of Tune's; `made` reports of its curve were made."""
+
+    def __init__(self, curve: Curve) -> None:
+        super().__init__(curve.trial)
+        self.curve, self.made, self.end = curve, 0, ""
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        return self.curve.reports[: self.made]
+
+
+@dataclass
+class Simulation:
+    """Stands in for Tune's controller: to its scheduler it is one."""
+
+    record: Record
+    settings: Scheduler
+    workers: int
+    now: float = 0.0
+    trials: list[Trial] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scheduler = scheduler_of(self.record.space, self.settings)
+        self.trials = [Trial(curve) for curve in self.record.curves]
+        self._free = self.workers
+        self._due: list[tuple[float, int, Trial]] = []  # the next report of each trial that runs
+        self._count = itertools.count()
+
+    def run(self) -> Outcome:
+        for trial in self.trials:
+            self.scheduler.on_trial_add(self, trial)
+        while True:
+            while self._free and (trial := self.scheduler.choose_trial_to_run(self)) is not None:
+                self._free -= 1
+                trial.status = "RUNNING"
+                self._go_on(trial)
+            if not self._due:
+                return self._outcome()
+            self.now, _, trial = heappop(self._due)
+            self._report(trial)
+
+    def _go_on(self, trial: Trial) -> None:
+        if trial.made < len(trial.curve.reports):
+            due = self.now + trial.curve.reports[trial.made].seconds
+            heappush(self._due, (due, next(self._count), trial))
+        else:
+            had_its_steps = trial.made > 0 and trial.reports[-1].status == "finished"
+            self._end(trial, "unknown" if trial.curve.is_cut or had_its_steps else "failed")
+
+    def _report(self, trial: Trial) -> None:
+        report = trial.curve.reports[trial.made]
+        trial.made += 1
+        is_last = report.status != "running" or report.step >= self.settings.max_steps
+        if report.status == "finished" and report.step == self.record.space.scheduler.max_steps:
+            is_last = report.step >= self.settings.max_steps  # it was given no more
+        action = "CONTINUE"
+        if report.value is not None:
+            status = "finished" if is_last else "running"
+            result = {"step": report.step, self.record.space.metric.name: report.value, "status": status}
+            action = self.scheduler.on_trial_result(self, trial, result)
+            trial.last_result = result
+        if is_last:
+            self._end(trial, "finished")
+        elif action == "STOP":
+            self._end(trial, "stopped")
+        elif action == "PAUSE":
+            trial.status = "PAUSED"
+            self._free += 1
+        else:
+            self._go_on(trial)
+
+    def _end(self, trial: Trial, how: str) -> None:
+        tell(self.scheduler, self, trial, how)
+        trial.status, trial.end = "TERMINATED", how
+        self._free += 1
+
+    # --- what a scheduler asks of Tune's controller ---
+
+    def get_trials(self) -> list[Trial]:
+        return self.trials
+
+    def stop_trial(self, trial: Trial) -> None:
+        """Ends one that is paused."""
+        self.scheduler.on_trial_remove(self, trial)
+        trial.status, trial.end = "TERMINATED", "stopped"
+
+    # ---
+
+    def _outcome(self) -> Outcome:
+        record, goal = self.record, self.record.space.metric.goal
+        value, winner = best(((trial.trial_id, trial.reports) for trial in self.trials), goal)
+        return Outcome(
+            worker_seconds=sum(report.seconds for trial in self.trials for report in trial.reports),
+            steps=sum(trial.reports[-1].step for trial in self.trials if trial.made),
+            wall_seconds=self.now,
+            stopped=sum(trial.end == "stopped" for trial in self.trials),
+            unknown={
+                trial.trial_id: trial.reports[-1].step if trial.made else 0
+                for trial in self.trials
+                if trial.end == "unknown"
+            },
+            winner=winner,
+            best=value,
+            regret=abs(value - record.best[0]),
+        )
+
+
+def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders: int = 1) -> pd.DataFrame:
+    """A row for each scheduler: what the search would have come to, as the mean over several orders of its trials.
+
+    The first order is the recorded one, the others are random. Columns: scheduler, reduction_factor, grace_steps (NA
+    where it heeds none), max_steps, workers, worker_seconds, share (of the record's), wall_seconds, steps, stopped,
+    unknown (trials that would have gone on beyond their record), best, regret, found (the share of orders that found
+    the best of the record), winner (the trial that most orders found best), front (no other row is as cheap with as
+    little regret; False with unknown trials).
+    """
+    records = [record, *(shuffled(record, seed) for seed in range(1, orders))]
+    rows = []
+    for settings in schedulers:
+        outcomes = pd.DataFrame([vars(Simulation(each, settings, workers).run()) for each in records])
+        outcomes["unknown"], outcomes["found"] = outcomes["unknown"].map(len), outcomes["regret"] == 0
+        row: dict[str, Any] = {"scheduler": settings.name, "max_steps": settings.max_steps, "workers": workers}
+        row |= {key: getattr(settings, key) for key in SETTINGS.get(settings.name, ())}
+        row |= {str(key): mean for key, mean in outcomes.drop(columns="winner").mean().items()}
+        rows.append(row | {"winner": outcomes["winner"].mode()[0]})
+    found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    found["share"] = found["worker_seconds"] / (record.seconds or math.nan)
+    known = found[["worker_seconds", "regret"]].where(found["unknown"] == 0).astype(object)
+    found["front"] = pareto(known.where(known.notna(), None).to_numpy().tolist(), ["minimize", "minimize"])
+    return found
+
+
+def scheduler_of(space: Space, settings: Scheduler) -> Watched:
+    return make_scheduler(replace(space, scheduler=settings), explore=dict)
+
+
+def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
+    """The decisions of the search's own scheduler, made again in the order of its log: by trial and step."""
+    scheduler = scheduler_of(record.space, record.space.scheduler)
+    trials: dict[str, Past] = {}
+    made: dict[tuple[str, int], Event] = {}
+    for event in record.history.events:
+        kind, name = event["event"], event.get("trial", "")
+        if kind in ("trial", "restart") and name in record.history.trials:
+            trials.setdefault(name, Past(name))
+            scheduler.on_trial_add(scheduler, trials[name])
+        elif kind == "report" and name in trials and event.get(record.space.metric.name) is not None:
+            trials[name].last_result = {key: event.get(key) for key in ("step", record.space.metric.name, "status")}
+            scheduler.on_trial_result(scheduler, trials[name], trials[name].last_result)
+            if name in scheduler.decisions:
+                made[name, event["step"]] = scheduler.decisions.pop(name)
+        elif kind == "status" and name in trials:
+            tell(scheduler, scheduler, trials.pop(name), event["status"])
+    return made
+
+
+def made_again(record: Record) -> tuple[int, int]:
+    """How many decisions of the log come out the same again, in its order, and how many there are."""
+    if record.space.scheduler.pauses:
+        return 0, 0
+    again = in_recorded_order(record)
+    of = [(name, decision) for name, trial in record.history.trials.items() for decision in trial.decisions]
+    same = [
+        again.get((name, was["step"]), {}).items() <= was.items() for name, was in of if (name, was["step"]) in again
+    ]
+    return sum(same), len(of)
+
+
+def tell(scheduler: Watched, tune: Any, trial: Any, how: str) -> None:
+    """Tells a scheduler that a trial has ended, as Tune does; it knows nothing of trials without a result."""
+    if how in FAILURES or not trial.last_result:
+        scheduler.on_trial_error(tune, trial)
+    else:
+        scheduler.on_trial_complete(tune, trial, trial.last_result)
