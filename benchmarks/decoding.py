@@ -40,19 +40,36 @@ Sources = Sequence[tuple[Tensor, Tensor]]  # ids [B, S] and lengths [B] of each 
 
 def main() -> None:
     made = parser("decoding", __doc__, rounds=7)
-    made.add_argument("--train-steps", type=int, default=500, metavar="N", help="(default: %(default)s)")
+    made.add_argument(
+        "--train-steps", type=int, default=500, metavar="N", help="(default: %(default)s)"
+    )
     made.add_argument("--test-set", action="store_true", help="only the test set")
     made.add_argument(
-        "--spaces", action="store_true", help="instead, what of a trial of each search space is evaluation"
+        "--spaces",
+        action="store_true",
+        help="instead, what of a trial of each search space is evaluation",
     )
-    made.add_argument("--trials", type=int, default=2, metavar="N", help="trials of each space (default: %(default)s)")
+    made.add_argument(
+        "--trials",
+        type=int,
+        default=2,
+        metavar="N",
+        help="trials of each space (default: %(default)s)",
+    )
     args = made.parse_args()
     torch.set_num_threads(1)
     if args.spaces:
         paths = sorted(SPACES.rglob("*.yaml"))
-        show([row for path in paths for row in evaluations(path, args.trials, args.train_steps)], args.json)
+        show(
+            [row for path in paths for row in evaluations(path, args.trials, args.train_steps)],
+            args.json,
+        )
         return
-    rows = [] if args.test_set else [forced(name, beam, args.rounds) for name in ("W1", "W2") for beam in (1, 5)]
+    rows = (
+        []
+        if args.test_set
+        else [forced(name, beam, args.rounds) for name in ("W1", "W2") for beam in (1, 5)]
+    )
     show([*rows, test_set(args.train_steps, args.rounds)], args.json)
 
 
@@ -61,7 +78,9 @@ def forced(name: str, beam: int, rounds: int) -> dict[str, object]:
     made = trial(WORKS[name])
     corpus, model = made.corpus, made.model.eval()
     model.end_id = -1
-    batches = evaluation_batches(corpus.train, corpus.source_vocab, corpus.target_vocab, BATCH, BATCH * BATCHES)
+    batches = evaluation_batches(
+        corpus.train, corpus.source_vocab, corpus.target_vocab, BATCH, BATCH * BATCHES
+    )
     sources = [(batch.source_ids, batch.source_lengths) for batch, _ in islice(batches, BATCHES)]
     run = partial(decode_all, model, sources, beam)
     seconds = take_turns({"now": run, "plain": partial(plainly, run)}, rounds)
@@ -90,7 +109,9 @@ def plainly(run: Callable[[], None]) -> None:
 
 def test_set(train_steps: int, rounds: int) -> dict[str, object]:
     """Decodes each word of CMUdict's test set greedily, up to END."""
-    made = trial(replace(WORKS["W2"], overrides={**WORKS["W2"].overrides, "optimizer.learning_rate": 0.003}))
+    made = trial(
+        replace(WORKS["W2"], overrides={**WORKS["W2"].overrides, "optimizer.learning_rate": 0.003})
+    )
     made.train_steps(train_steps)
     made.model.eval()
     corpus, split = made.corpus, made.corpus.test
@@ -125,7 +146,11 @@ def evaluations(path: Path, trials: int, train_steps: int) -> list[dict[str, obj
     corpus = load_corpus(space.corpus)
     chosen = sorted({round(k) for k in np.linspace(0, len(drawn) - 1, trials)})
     return [
-        {"space": str(path.relative_to(SPACES)), "trial": k, **evaluation(drawn[k], corpus, train_steps)}
+        {
+            "space": str(path.relative_to(SPACES)),
+            "trial": k,
+            **evaluation(drawn[k], corpus, train_steps),
+        }
         for k in chosen
     ]
 

@@ -30,7 +30,9 @@ class Ratio(NamedTuple):
 
 
 def take_turns(
-    contestants: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
     """Runs each contestant once a round, in an order that turns around every round; gives seconds a run by name."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -54,7 +56,12 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
 def machine() -> dict[str, object]:
     """Where the figures come from."""
     versions = {package: metadata.version(package) for package in PACKAGES}
-    return {"processor": processor(), "cores": usable_cores(), "python": platform.python_version(), **versions}
+    return {
+        "processor": processor(),
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
 def processor() -> str:
@@ -64,12 +71,24 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def parser(name: str, description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+def parser(
+    name: str, description: str | None, rounds: int | None = None
+) -> argparse.ArgumentParser:
     """The arguments that all benchmarks share; `rounds` is the default of those that take turns."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     if rounds is not None:
-        made.add_argument("--rounds", type=int, default=rounds, help=f"turns of each contestant (default: {rounds})")
-    made.add_argument("--json", type=Path, default=Path("runs") / "benchmarks" / f"{name}.json", help="where rows go")
+        made.add_argument(
+            "--rounds",
+            type=int,
+            default=rounds,
+            help=f"turns of each contestant (default: {rounds})",
+        )
+    made.add_argument(
+        "--json",
+        type=Path,
+        default=Path("runs") / "benchmarks" / f"{name}.json",
+        help="where rows go",
+    )
     return made
 
 

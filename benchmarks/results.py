@@ -47,7 +47,9 @@ def main() -> None:
         log.mkdir()
         shutil.copy(tables / log.EVENTS, log)
         write_experiment(ray_folder, configs, reports)
-        check_equal(results.load(log), results.load(tables), ExperimentAnalysis(ray_folder).dataframe())
+        check_equal(
+            results.load(log), results.load(tables), ExperimentAnalysis(ray_folder).dataframe()
+        )
         readers = {
             "results.load, the event log alone": lambda: results.load(log),
             "results.load, stored tables": lambda: results.load(tables),
@@ -56,7 +58,11 @@ def main() -> None:
         seconds = take_turns(readers, args.rounds)
     print(f"{args.trials} trials of {args.reports} reports\n")
     rows = [
-        {"reader": reader, "seconds": statistics.median(spent), "times as fast": ratio(seconds[THEIRS], spent)}
+        {
+            "reader": reader,
+            "seconds": statistics.median(spent),
+            "times as fast": ratio(seconds[THEIRS], spent),
+        }
         for reader, spent in seconds.items()
     ]
     show(rows, args.json)

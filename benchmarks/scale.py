@@ -63,10 +63,14 @@ for module in (sweep.__name__, __name__):  # the stand-ins reach the nodes with 
 
 
 @contextlib.contextmanager
-def fake_cluster(nodes: int = NODES, cpus: int = GPUS // GPUS_OF_A_TRIAL, gpus: int = GPUS) -> Iterator[str]:
+def fake_cluster(
+    nodes: int = NODES, cpus: int = GPUS // GPUS_OF_A_TRIAL, gpus: int = GPUS
+) -> Iterator[str]:
     """Starts the cluster and gives its address."""
     os.environ.update(RAY_ENVIRONMENT | os.environ)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=cpus, num_gpus=gpus)
@@ -83,7 +87,14 @@ def run(folder: Path, address: str, scheduler: str, trials: int) -> sweep.Meter:
     (folder / "space.yaml").write_text(text)
     meter = sweep.Meter()
     space = load_space(folder / "space.yaml")
-    run_search(space, out=folder / "run", trials=trials, address=address, progress=meter, train=sweep.only_reports)  # type: ignore[arg-type]
+    run_search(
+        space,
+        out=folder / "run",
+        trials=trials,
+        address=address,
+        progress=meter,
+        train=sweep.only_reports,
+    )  # type: ignore[arg-type]
     return meter
 
 
@@ -108,9 +119,13 @@ def measured(
     meter = run(folder, address, scheduler, trials)
     tenths = sweep.parts(name, meter, PARTS)
     whole = sweep.parts(name, meter, 1)[0]
-    growth = (meter.readings[-1][2] - meter.readings[trials // PARTS][2]) / (trials - trials // PARTS)
+    growth = (meter.readings[-1][2] - meter.readings[trials // PARTS][2]) / (
+        trials - trials // PARTS
+    )
     del whole["part"]
-    return tenths, whole | {"KB of memory a trial": 1000 * growth} | on_disk(folder / "run", trials, meter.reports)
+    return tenths, whole | {"KB of memory a trial": 1000 * growth} | on_disk(
+        folder / "run", trials, meter.reports
+    )
 
 
 def weighed(*arguments: Any) -> Iterator[Any]:
@@ -126,7 +141,9 @@ def weighed(*arguments: Any) -> Iterator[Any]:
 def worker_memory(folder: Path, address: str, trials: int) -> Iterator[Mapping[str, object]]:
     """The memory of the one worker of a cluster after each tenth of its trials, and from the tenth trial on."""
     folder.mkdir()
-    cells = ", ".join(f"{{class: {cell}, num_units: {width}}}" for cell in CELLS for width in WIDTHS)
+    cells = ", ".join(
+        f"{{class: {cell}, num_units: {width}}}" for cell in CELLS for width in WIDTHS
+    )
     (folder / "space.yaml").write_text(SHAPES % cells)
     space, run = load_space(folder / "space.yaml"), folder / "run"
     run_search(space, out=run, trials=trials, address=address, train=weighed)
@@ -152,8 +169,17 @@ def recording(folder: Path) -> Iterator[Mapping[str, object]]:
     folder.mkdir()
     (folder / "space.yaml").write_text(sweep.SPACE.replace("{scheduler}", sweep.LONG))
     space, clock = load_space(folder / "space.yaml"), Clock()
-    metrics = {"status": "running", "seconds": 1.0, "parameters": 1, "dev.loss": 1.0, "node": "127.0.0.1"}
-    with mock.patch.object(recorder, "time", clock), contextlib.closing(recorder.Recorder(space, folder)) as kept:
+    metrics = {
+        "status": "running",
+        "seconds": 1.0,
+        "parameters": 1,
+        "dev.loss": 1.0,
+        "node": "127.0.0.1",
+    }
+    with (
+        mock.patch.object(recorder, "time", clock),
+        contextlib.closing(recorder.Recorder(space, folder)) as kept,
+    ):
         kept.begin(COUNTS[-1] // 20, dict.fromkeys(recorder.KEPT) | {"corpus": {}})
         for first, last in itertools.pairwise((0, *COUNTS)):
             began, sizes = time.process_time(), set()
@@ -165,16 +191,29 @@ def recording(folder: Path) -> Iterator[Mapping[str, object]]:
                 kept.tick()
                 sizes.add((folder / TRIALS).stat().st_mtime_ns)
             cost = 1000 * (time.process_time() - began) / (last - first)
-            yield {"reports": last, "ms a report, tables included": cost, "tables written": len(sizes)}
+            yield {
+                "reports": last,
+                "ms a report, tables included": cost,
+                "tables written": len(sizes),
+            }
 
 
 def main() -> None:
     arguments = parser("scale", __doc__)
-    arguments.add_argument("--tiny", type=int, default=2000, help="trials of 1 to 4 reports (default: 2000)")
-    arguments.add_argument("--long", type=int, default=2000, help="trials of 20 reports (default: 2000)")
-    arguments.add_argument("--shapes", type=int, default=1000, help="trials of one worker (default: 1000)")
+    arguments.add_argument(
+        "--tiny", type=int, default=2000, help="trials of 1 to 4 reports (default: 2000)"
+    )
+    arguments.add_argument(
+        "--long", type=int, default=2000, help="trials of 20 reports (default: 2000)"
+    )
+    arguments.add_argument(
+        "--shapes", type=int, default=1000, help="trials of one worker (default: 1000)"
+    )
     args = arguments.parse_args()
-    sweeps = {"tiny trials": (sweep.TINY, args.tiny), "trials of 20 reports": (sweep.LONG, args.long)}
+    sweeps = {
+        "tiny trials": (sweep.TINY, args.tiny),
+        "trials of 20 reports": (sweep.LONG, args.long),
+    }
     tenths: list[Mapping[str, object]] = []
     wholes: list[Mapping[str, object]] = []
     with tempfile.TemporaryDirectory() as place:
@@ -187,7 +226,9 @@ def main() -> None:
             if trials == 0:
                 continue
             with fake_cluster() as address:
-                rows, whole = measured(name, Path(place) / name.split()[0], address, scheduler, trials)
+                rows, whole = measured(
+                    name, Path(place) / name.split()[0], address, scheduler, trials
+                )
             tenths += rows
             wholes.append(whole)
     if wholes:

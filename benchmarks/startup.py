@@ -56,7 +56,11 @@ def main() -> None:
     args = parser("startup", __doc__, rounds=7).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder + "/cache"
-        rows = [*trial_starts(Path(folder)), *commands(Path(folder) / "starts", args.rounds), *corpora(args.rounds)]
+        rows = [
+            *trial_starts(Path(folder)),
+            *commands(Path(folder) / "starts", args.rounds),
+            *corpora(args.rounds),
+        ]
         show([*rows, *trial_memory(Path(folder)), *two_against_one(5 * args.rounds)], args.json)
 
 
@@ -66,12 +70,16 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
-def search(out: Path, run: Any, steps: int, cpu: int, trials: int, examples: int) -> results.Results:
+def search(
+    out: Path, run: Any, steps: int, cpu: int, trials: int, examples: int
+) -> results.Results:
     """Runs so many trials with a stand-in for training.train."""
     from s2s_search.tuning import run_search  # late: the processes of `two_against_one` need no Ray
 
     space = out.with_suffix(".yaml")
-    space.write_text(SPACE.format(steps=steps, cpu=cpu, seeds=list(range(1, trials + 1)), examples=examples))
+    space.write_text(
+        SPACE.format(steps=steps, cpu=cpu, seeds=list(range(1, trials + 1)), examples=examples)
+    )
     return results.load(run_search(load_space(space), out=out, train=run).folder)
 
 
@@ -102,7 +110,9 @@ def commands(run: Path, rounds: int) -> Iterator[Row]:
     )
     for name, times in seconds.items():
         row: Row = {"what": name, "seconds": spread(times)}
-        yardstick = {"results": "import pandas"}.get(name, "import torch" if name.startswith("debug") else "")
+        yardstick = {"results": "import pandas"}.get(
+            name, "import torch" if name.startswith("debug") else ""
+        )
         if yardstick:
             beyond = [a - b for a, b in zip(times, seconds[yardstick], strict=True)]
             row |= {"beyond": spread(beyond), "yardstick": yardstick}
@@ -122,7 +132,12 @@ def corpora(rounds: int) -> Iterator[Row]:
     os.environ["XDG_CACHE_HOME"] = kept
     yield {"what": "cmudict, kept", "seconds": spread(seconds["kept"], 4)}
     encoded = spread(seconds["encoded"]), str(ratio(seconds["encoded"], seconds["kept"]))
-    yield {"what": "cmudict, encoded", "seconds": encoded[0], "ratio": encoded[1], "yardstick": "cmudict, kept"}
+    yield {
+        "what": "cmudict, encoded",
+        "seconds": encoded[0],
+        "ratio": encoded[1],
+        "yardstick": "cmudict, kept",
+    }
 
 
 # --- trials ---
@@ -144,11 +159,24 @@ def trial_starts(folder: Path) -> Iterator[Row]:
 def first_step(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report]:
     trial = Trial(hparams, corpus, torch.device(device))
     trial.train_steps(1)
-    stepped = {"stepped": time.monotonic(), "stepped_cpu": time.process_time(), "process": os.getpid()}
-    metrics = {"step": 1, "status": "finished", "seconds": 0.0, "parameters": 0, "dev.loss": 1.0, **stepped}
+    stepped = {
+        "stepped": time.monotonic(),
+        "stepped_cpu": time.process_time(),
+        "process": os.getpid(),
+    }
+    metrics = {
+        "step": 1,
+        "status": "finished",
+        "seconds": 0.0,
+        "parameters": 0,
+        "dev.loss": 1.0,
+        **stepped,
+    }
     metrics["own"] = memory()["own"]
     yield Report(
-        metrics | {"reported": time.monotonic(), "reported_cpu": time.process_time()}, trial.snapshot, trial.answers
+        metrics | {"reported": time.monotonic(), "reported_cpu": time.process_time()},
+        trial.snapshot,
+        trial.answers,
     )
 
 
@@ -157,7 +185,9 @@ def trial_memory(folder: Path) -> Iterator[Row]:
     rows = search(folder / "memory", weighed, steps=400, cpu=1, trials=2, examples=0).reports
     for name in WEIGHED:
         kinds = {"own": "MB", "held": "MB, held between steps", "shared": "MB, part of shared"}
-        of_kinds = {kinds[kind]: ", ".join(f"{mb:.1f}" for mb in rows[f"{kind} {name}"]) for kind in kinds}
+        of_kinds = {
+            kinds[kind]: ", ".join(f"{mb:.1f}" for mb in rows[f"{kind} {name}"]) for kind in kinds
+        }
         yield {"what": f"memory of two trials, {name}", **of_kinds}
 
 
@@ -175,7 +205,9 @@ def weighed(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report]:
         model = build_model(hparams, *map(len, vocabs))
         optimizer = make_optimizer(model.parameters(), hparams)
         for number in range(3):
-            training_step(model, optimizer, make_batch(corpus.dev, longest[:pairs], *vocabs), number)
+            training_step(
+                model, optimizer, make_batch(corpus.dev, longest[:pairs], *vocabs), number
+            )
         return memory()
 
     bare, stepped = step(1), step(hparams["train.batch_size"])
@@ -196,7 +228,9 @@ def memory() -> dict[str, float]:
     """
 
     def mb() -> dict[str, float]:
-        lines = [line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]]
+        lines = [
+            line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+        ]
         return {name: int(kilobytes) / 1024 for name, kilobytes, _ in lines}
 
     kept = mb()
@@ -221,7 +255,11 @@ def two_against_one(rounds: int) -> Iterator[Row]:
         contestants = {name: partial(go_on_twice, pool) for name, pool in pools.items()}
         seconds = take_turns(contestants, rounds, clock=time.perf_counter)
     ratios = str(ratio(seconds["in turn"], seconds["side by side"]))
-    yield {"what": "two trials of two threads in turn", "ratio": ratios, "yardstick": "two of one thread side by side"}
+    yield {
+        "what": "two trials of two threads in turn",
+        "ratio": ratios,
+        "yardstick": "two of one thread side by side",
+    }
 
 
 def begin_trial(threads: int) -> None:

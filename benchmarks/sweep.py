@@ -90,13 +90,21 @@ def shares(name: str, folder: Path, **how: Any) -> dict[str, object]:
     }
 
 
-def driver(name: str, folder: Path, scheduler: str, trials: int, count: int) -> list[dict[str, object]]:
+def driver(
+    name: str, folder: Path, scheduler: str, trials: int, count: int
+) -> list[dict[str, object]]:
     """Runs a sweep of trials that only report, and says what the driver does for each of equal parts of them."""
     folder.mkdir()
     (folder / "space.yaml").write_text(SPACE.replace("{scheduler}", scheduler))
     meter = Meter()
     run = folder / "run"
-    run_search(load_space(folder / "space.yaml"), out=run, trials=trials, progress=meter, train=only_reports)  # type: ignore[arg-type]
+    run_search(
+        load_space(folder / "space.yaml"),
+        out=run,
+        trials=trials,
+        progress=meter,
+        train=only_reports,
+    )  # type: ignore[arg-type]
     log = (run / EVENTS).stat().st_size / meter.reports
     return [row | {"log bytes a report": log} for row in parts(name, meter, count)]
 
@@ -106,7 +114,9 @@ def parts(name: str, meter: Meter, count: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     trials = len(meter.readings) - 1
     for k in range(count):
-        (began, before, _), (ended, reports, memory) = (meter.readings[trials * i // count] for i in (k, k + 1))
+        (began, before, _), (ended, reports, memory) = (
+            meter.readings[trials * i // count] for i in (k, k + 1)
+        )
         row = {"sweep": name, "part": k + 1, "trials": trials // count, "reports": reports - before}
         cost = {
             "ms a report": 1000 * (ended - began) / (reports - before),
@@ -118,14 +128,22 @@ def parts(name: str, meter: Meter, count: int) -> list[dict[str, object]]:
 
 def main() -> None:
     arguments = parser("sweep", __doc__)
-    arguments.add_argument("--tiny", type=int, default=200, help="tiny trials for the driver's cost (default: 200)")
-    arguments.add_argument("--short", type=int, default=20, help="real trials of a few seconds (default: 20)")
-    arguments.add_argument("--quickstart", action="store_true", help="run the quickstart too: minutes")
+    arguments.add_argument(
+        "--tiny", type=int, default=200, help="tiny trials for the driver's cost (default: 200)"
+    )
+    arguments.add_argument(
+        "--short", type=int, default=20, help="real trials of a few seconds (default: 20)"
+    )
+    arguments.add_argument(
+        "--quickstart", action="store_true", help="run the quickstart too: minutes"
+    )
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         rows = driver("tiny trials", folder / "tiny", TINY, args.tiny, count=10)
-        rows += driver("trials of 20 reports", folder / "long", LONG, max(1, args.tiny // 10), count=1)
+        rows += driver(
+            "trials of 20 reports", folder / "long", LONG, max(1, args.tiny // 10), count=1
+        )
         short = {"train.max_steps": 200, "train.eval_every_steps": 100}
         searches = [shares("short trials", folder / "short", trials=args.short, overrides=short)]
         if args.quickstart:

@@ -36,14 +36,20 @@ class Work:
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
     model: str = "AttentionSeq2Seq"
-    tokens: int | None = None  # of random sources of one length, and their reverses; None: words of CMUdict
+    tokens: int | None = (
+        None  # of random sources of one length, and their reverses; None: words of CMUdict
+    )
     length: int = 0  # END included
     steps: int = 10
 
 
 def both(**values: object) -> dict[str, object]:
     """Sets hyperparameters of both stacked cells."""
-    return {f"{side}.rnn_cell.{name}": value for side in ("encoder", "decoder") for name, value in values.items()}
+    return {
+        f"{side}.rnn_cell.{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in values.items()
+    }
 
 
 def cell(name: str, **arguments: object) -> dict[str, object]:
@@ -107,7 +113,9 @@ WORKS = {
     "2-layers-GRUCell": Work(both(num_layers=2) | cell("GRUCell")),
     "4-layers": Work(both(num_layers=4), steps=5),
     "4-layers-residual": Work(both(num_layers=4, residual_connections=True), steps=5),
-    "4-layers-residual-dropout": Work(both(num_layers=4, residual_connections=True) | DROPOUT, steps=5),
+    "4-layers-residual-dropout": Work(
+        both(num_layers=4, residual_connections=True) | DROPOUT, steps=5
+    ),
 }
 
 
@@ -139,14 +147,18 @@ def row(name: str, work: Work, rounds: int) -> dict[str, object]:
         "plain loops take": ratio(seconds["plain"], seconds["now"]),
         "torch's loops take": ratio(seconds["torch"], seconds["now"]),
         "plain by torch's": ratio(seconds["plain"], seconds["torch"]),
-        "making the batch, %": 100 * statistics.median(seconds["batches"]) / statistics.median(seconds["now"]),
+        "making the batch, %": 100
+        * statistics.median(seconds["batches"])
+        / statistics.median(seconds["now"]),
         "padding, %": 100 * padded,
     }
 
 
 def trial(work: Work) -> Trial:
     """A trial at its beginning: two of one work see the same batches."""
-    return Trial(resolve(work.model, work.overrides), corpus(work.tokens, work.length), torch.device("cpu"))
+    return Trial(
+        resolve(work.model, work.overrides), corpus(work.tokens, work.length), torch.device("cpu")
+    )
 
 
 @cache
@@ -154,7 +166,13 @@ def corpus(tokens: int | None, length: int) -> Corpus:
     if tokens is None:
         return load_corpus({"name": "cmudict"})
     return load_corpus(
-        {"name": "reverse", "train": 6400, "vocabulary": tokens, "min_length": length - 1, "max_length": length - 1}
+        {
+            "name": "reverse",
+            "train": 6400,
+            "vocabulary": tokens,
+            "min_length": length - 1,
+            "max_length": length - 1,
+        }
     )
 
 

@@ -17,9 +17,13 @@ from s2s_search.training import evaluate, load_trained
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", metavar="DIR", help="the run folder of a search")
-    parser.add_argument("--trial", metavar="NAME", help="another trial than the best, such as trial-00003")
+    parser.add_argument(
+        "--trial", metavar="NAME", help="another trial than the best, such as trial-00003"
+    )
     args = parser.parse_args()
     try:
         run = results.load(args.folder)
@@ -33,7 +37,9 @@ def main() -> None:
         trained = load_trained(checkpoint)
     except ConfigError as error:
         sys.exit(str(error))
-    whole = resolve(trained.hparams.model, {**trained.hparams, "train.eval_examples": 0})  # all of test
+    whole = resolve(
+        trained.hparams.model, {**trained.hparams, "train.eval_examples": 0}
+    )  # all of test
     found = evaluate(trained.model, corpus.test, corpus, whole)
     print(f"{trial} at step {trained.step:,}, on {len(corpus.test.groups) - 1:,} test sources:")
     for name, value in found.items():

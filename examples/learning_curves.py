@@ -27,7 +27,9 @@ def figure(run: results.Results, metric: str, coloured: int = 5) -> go.Figure:
     for trial in sorted(places, key=lambda trial: -places[trial]):
         curve = curves[trial].dropna()
         settings = ranked.loc[trial, list(run.searched)].dropna()
-        text = "<br>".join([" ".join(trial), *(f"{key} {value}" for key, value in settings.items())])
+        text = "<br>".join(
+            [" ".join(trial), *(f"{key} {value}" for key, value in settings.items())]
+        )
         line = {"color": GREY, "width": 1} if places[trial] >= coloured else {"width": 2.5}
         hover = text + "<br>step %{x}: %{y:.4g}<extra></extra>"
         drawn.add_scatter(x=curve.index.tolist(), y=curve.tolist(), name=" ".join(trial), mode="lines+markers",
@@ -36,9 +38,13 @@ def figure(run: results.Results, metric: str, coloured: int = 5) -> go.Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="+", metavar="DIR")
-    parser.add_argument("--metric", help="a column of the reports; by default what the searches optimize")
+    parser.add_argument(
+        "--metric", help="a column of the reports; by default what the searches optimize"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".html or .csv")
     args = parser.parse_args()
     try:

@@ -17,10 +17,18 @@ from s2s_search.results.isolation import conclusion, isolated
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="run folders of searches with the same metric")
-    parser.add_argument("--key", default="attention.score_type", help="a searched hyperparameter, or `run`")
-    parser.add_argument("--top", type=int, default=3, help="how many are averaged of the value that has fewest")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", help="run folders of searches with the same metric"
+    )
+    parser.add_argument(
+        "--key", default="attention.score_type", help="a searched hyperparameter, or `run`"
+    )
+    parser.add_argument(
+        "--top", type=int, default=3, help="how many are averaged of the value that has fewest"
+    )
     args = parser.parse_args()
     try:
         run = results.load_many(args.folders)

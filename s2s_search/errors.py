@@ -62,7 +62,11 @@ def nearest(name: object, known: Iterable[str]) -> str:
     if not close:
         close = difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
     if not close:
-        parts = [other for other in names if word and (other.startswith(word + "_") or other.endswith("_" + word))]
+        parts = [
+            other
+            for other in names
+            if word and (other.startswith(word + "_") or other.endswith("_" + word))
+        ]
         close = parts if len(parts) == 1 else []
     if close:
         return f"; did you mean '{close[0]}'?"
@@ -84,7 +88,10 @@ def unreadable(path: Path, error: OSError | ValueError, folder: str | None = Non
 
 def command(*words: object) -> str:
     """Returns a command of this program as a shell takes it, whatever characters a path has."""
-    texts = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
+    texts = [
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+        for word in words
+    ]
     return shlex.join(["python", "run_search.py", *texts])
 
 
@@ -125,8 +132,18 @@ class InputWarning:
 
     def row(self) -> dict[str, object]:
         """Returns the warning as --json prints it; null where it has no such place."""
-        places = {"line": self.at or None, "key": self.key, "file": self.file or None, "file_line": self.line or None}
-        return {**places, "warning": self.sentence, "values": dict(self.values), "hint": self.hint or None}
+        places = {
+            "line": self.at or None,
+            "key": self.key,
+            "file": self.file or None,
+            "file_line": self.line or None,
+        }
+        return {
+            **places,
+            "warning": self.sentence,
+            "values": dict(self.values),
+            "hint": self.hint or None,
+        }
 
 
 def noticed(count: int, total: int) -> bool:

@@ -61,7 +61,9 @@ def _core_times() -> dict[int, tuple[int, int]]:
         for line in CORE_TIMES.read_text().splitlines():
             name, *words = line.split()
             if name.startswith("cpu") and name != "cpu" and int(name[3:]) in usable:
-                _, _, _, idle, waiting, *_ = ticks = [int(word) for word in words[:8]]  # what follows is counted twice
+                _, _, _, idle, waiting, *_ = ticks = [
+                    int(word) for word in words[:8]
+                ]  # what follows is counted twice
                 found[int(name[3:])] = (sum(ticks) - idle - waiting, sum(ticks))
     return found
 

@@ -39,7 +39,9 @@ def nearest_edits(predictions: Sequence[Tokens], references: Sequence[Sequence[T
     """The edits of N predictions, each with one or several references."""
     errors, lengths = list[int](), list[int]()
     for prediction, answers in zip(predictions, references, strict=True):
-        fewest, minus_length = min((distance(prediction, answer), -len(answer)) for answer in answers)
+        fewest, minus_length = min(
+            (distance(prediction, answer), -len(answer)) for answer in answers
+        )
         errors.append(fewest)
         lengths.append(-minus_length)
     return Edits(errors, lengths)
@@ -57,7 +59,9 @@ def word_error_rate(predictions: Sequence[Tokens], references: Sequence[Sequence
 
 def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
     """Corpus BLEU, 0 to 100, over the tokens as they are, by sacrebleu (Papineni et al., 2002; Post, 2018)."""
-    names: dict[Hashable, str] = {}  # numbers for tokens, which may hold spaces; BLEU is indifferent to names
+    names: dict[
+        Hashable, str
+    ] = {}  # numbers for tokens, which may hold spaces; BLEU is indifferent to names
 
     def line(tokens: Tokens) -> str:
         return " ".join(names.setdefault(token, str(len(names))) for token in tokens)
@@ -69,13 +73,20 @@ def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     for first in range(0, len(pairs), LINES_AT_ONCE):  # all lines at once would take megabytes
         part = pairs[first : first + LINES_AT_ONCE]
         rows = [[*map(line, answers), *[None] * (most - len(answers))] for _, answers in part]
-        score = metric.corpus_score([line(prediction) for prediction, _ in part], list(zip(*rows, strict=True)))
+        score = metric.corpus_score(
+            [line(prediction) for prediction, _ in part], list(zip(*rows, strict=True))
+        )
         matched = [a + b for a, b in zip(matched, score.counts, strict=True)]
         counted = [a + b for a, b in zip(counted, score.totals, strict=True)]
         predicted_length += score.sys_len
         reference_length += score.ref_len
     whole = metric.compute_bleu(
-        matched, counted, predicted_length, reference_length, metric.smooth_method, metric.smooth_value
+        matched,
+        counted,
+        predicted_length,
+        reference_length,
+        metric.smooth_method,
+        metric.smooth_value,
     )
     return float(whole.score)
 
@@ -89,6 +100,8 @@ def bleu_signature(reference_counts: Iterable[int] = (1,)) -> str:
 
 
 def _sacrebleu() -> Any:
-    from sacrebleu.metrics.bleu import BLEU  # imported late: it takes longer than the rest of the package
+    from sacrebleu.metrics.bleu import (
+        BLEU,
+    )  # imported late: it takes longer than the rest of the package
 
     return BLEU(tokenize="none", force=True)

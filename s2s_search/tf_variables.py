@@ -23,11 +23,17 @@ from s2s_search.nn.cells import (
     LSTMCell,
 )
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder
-from s2s_search.nn.encoders import BidirectionalRNNEncoder, StackBidirectionalRNNEncoder, UnidirectionalRNNEncoder
+from s2s_search.nn.encoders import (
+    BidirectionalRNNEncoder,
+    StackBidirectionalRNNEncoder,
+    UnidirectionalRNNEncoder,
+)
 from s2s_search.nn.models import BasicSeq2Seq, Seq2Seq
 from s2s_search.nn.stacks import StackedCell
 
-Blocks = tuple[Tensor, ...]  # views of parameters that the original keeps in one variable, one below the other
+Blocks = tuple[
+    Tensor, ...
+]  # views of parameters that the original keeps in one variable, one below the other
 Variables = Iterator[tuple[str, Blocks]]
 
 
@@ -39,7 +45,9 @@ def variables(model: Seq2Seq) -> dict[str, Blocks]:
 
 def export_variables(model: Seq2Seq) -> dict[str, NDArray[np.float32]]:
     """The model's weights as {name: array}, copies that no longer change with the model."""
-    return {name: torch.cat(blocks).detach().cpu().numpy() for name, blocks in variables(model).items()}
+    return {
+        name: torch.cat(blocks).detach().cpu().numpy() for name, blocks in variables(model).items()
+    }
 
 
 @torch.no_grad()
@@ -54,9 +62,15 @@ def load_variables(model: Seq2Seq, arrays: Mapping[str, ArrayLike]) -> None:
     own = variables(model)
     shapes = {name: (sum(map(len, blocks)), *blocks[0].shape[1:]) for name, blocks in own.items()}
     if width is not None:
-        shapes |= {name: (width, shapes[name][1]) for name in own if "_bridge/" in name and len(shapes[name]) == 2}
+        shapes |= {
+            name: (width, shapes[name][1])
+            for name in own
+            if "_bridge/" in name and len(shapes[name]) == 2
+        }
     problems = [f"no value for variable {name!r}" for name in own if name not in given]
-    problems += [f"unknown variable {name!r}{nearest(name, own)}" for name in given if name not in own]
+    problems += [
+        f"unknown variable {name!r}{nearest(name, own)}" for name in given if name not in own
+    ]
     problems += [
         f"{name}: shape is {shape}, but the given array has {given[name].shape}"
         for name, shape in shapes.items()
@@ -85,7 +99,11 @@ def _model(model: Seq2Seq) -> Variables:
     yield "target_embedding", (model.target_embedding.weight,)
     yield from _encoder(model.encoder)
     if isinstance(model.bridge, ReadingBridge):
-        scope = "initial_state_bridge" if isinstance(model.bridge, InitialStateBridge) else "concat_input_bridge"
+        scope = (
+            "initial_state_bridge"
+            if isinstance(model.bridge, InitialStateBridge)
+            else "concat_input_bridge"
+        )
         for i, layer in enumerate(model.bridge.layers):
             yield from _linear(f"{scope}/fully_connected{f'_{i}' if i else ''}", layer)
     decoder = model.decoder
@@ -110,7 +128,8 @@ def _encoder(encoder: nn.Module) -> Variables:
     elif isinstance(encoder, StackBidirectionalRNNEncoder):
         for i, layer in enumerate(encoder.layers):
             yield from _directions(
-                f"stacked_bidi_rnn_encoder/stack_bidirectional_rnn/cell_{i}/bidirectional_rnn", layer
+                f"stacked_bidi_rnn_encoder/stack_bidirectional_rnn/cell_{i}/bidirectional_rnn",
+                layer,
             )
 
 
@@ -146,7 +165,12 @@ def _cell(scope: str, cell: Cell) -> Variables:
             "gru_cell/candidate/biases",
         )
         if isinstance(cell, GRUBlockCell):
-            names = ("GRUBlockCell/w_ru", "GRUBlockCell/b_ru", "GRUBlockCell/w_c", "GRUBlockCell/b_c")
+            names = (
+                "GRUBlockCell/w_ru",
+                "GRUBlockCell/b_ru",
+                "GRUBlockCell/w_c",
+                "GRUBlockCell/b_c",
+            )
         gates = 2 * cell.output_size
         yield f"{scope}/{names[0]}", (cell.input_weights[:, :gates], cell.gate_weights)
         yield f"{scope}/{names[1]}", (cell.biases[:gates],)
@@ -159,8 +183,16 @@ def _cell(scope: str, cell: Cell) -> Variables:
         kind, names = _lstm_names(cell)
         yield f"{scope}/{kind}/{names[0]}", (cell.input_weights, cell.recurrent_weights)
         rest = (cell.biases, cell.w_f_diag, cell.w_i_diag, cell.w_o_diag, cell.projection)
-        yield from ((f"{scope}/{kind}/{n}", (t,)) for n, t in zip(names[1:], rest, strict=True) if t is not None)
-        if isinstance(cell, LayerNormBasicLSTMCell) and cell.gamma is not None and cell.beta is not None:
+        yield from (
+            (f"{scope}/{kind}/{n}", (t,))
+            for n, t in zip(names[1:], rest, strict=True)
+            if t is not None
+        )
+        if (
+            isinstance(cell, LayerNormBasicLSTMCell)
+            and cell.gamma is not None
+            and cell.beta is not None
+        ):
             for gate in cell.GATES:
                 yield f"{scope}/{kind}/{gate}/gamma", (cell.gamma[gate],)
                 yield f"{scope}/{kind}/{gate}/beta", (cell.beta[gate],)
@@ -170,7 +202,14 @@ def _lstm_names(cell: LSTMCell) -> tuple[str, tuple[str, ...]]:
     """The scope of an LSTM, and its names for kernel, biases, the peepholes of f, i and o, and projection."""
     names = ("weights", "biases", "w_f_diag", "w_i_diag", "w_o_diag", "projection/weights")
     if isinstance(cell, CoupledInputForgetGateLSTMCell):
-        return "coupled_input_forget_gate_lstm_cell", ("W_0", "B", "W_F_diag", "W_I_diag", "W_O_diag", "W_P_0")
+        return "coupled_input_forget_gate_lstm_cell", (
+            "W_0",
+            "B",
+            "W_F_diag",
+            "W_I_diag",
+            "W_O_diag",
+            "W_P_0",
+        )
     if isinstance(cell, LayerNormBasicLSTMCell):
         return "layer_norm_basic_lstm_cell", names
     return "basic_lstm_cell" if isinstance(

@@ -6,4 +6,8 @@ from s2s_search.tuning.worker import trainable
 
 __all__ = ["trainable"]
 
-warnings.warn("import trainable from s2s_search.tuning, not s2s_search.trainable", DeprecationWarning, stacklevel=2)
+warnings.warn(
+    "import trainable from s2s_search.tuning, not s2s_search.trainable",
+    DeprecationWarning,
+    stacklevel=2,
+)

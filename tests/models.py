@@ -16,7 +16,9 @@ def cell_spec(name: str, units: int) -> dict[str, object]:
     return {"class": name, "cell_size" if name == "GRUBlockCell" else "num_units": units}
 
 
-def small(model: str = "AttentionSeq2Seq", cell: str = "BasicLSTMCell", **overrides: object) -> Hparams:
+def small(
+    model: str = "AttentionSeq2Seq", cell: str = "BasicLSTMCell", **overrides: object
+) -> Hparams:
     """A model of a few units; a double underscore in a keyword stands for a dot."""
     assert cell in CELLS
     values: dict[str, object] = {
@@ -27,7 +29,9 @@ def small(model: str = "AttentionSeq2Seq", cell: str = "BasicLSTMCell", **overri
     }
     if model == "AttentionSeq2Seq":
         values["attention.dim"] = 3
-    return resolve(model, values | {name.replace("__", "."): value for name, value in overrides.items()})
+    return resolve(
+        model, values | {name.replace("__", "."): value for name, value in overrides.items()}
+    )
 
 
 def make(hparams: Hparams, seed: int = 0, dtype: torch.dtype = torch.float64) -> Seq2Seq:
@@ -41,7 +45,9 @@ def make(hparams: Hparams, seed: int = 0, dtype: torch.dtype = torch.float64) ->
 
 
 def batch_of(
-    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], padding: tuple[int, int] = (0, 0)
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    padding: tuple[int, int] = (0, 0),
 ) -> Batch:
     """A batch of ids without special ids: END and START are added here, and `padding` more columns than it needs."""
     source_rows = [[*row, SOURCE_SIZE - 1] for row in sources]

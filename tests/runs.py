@@ -25,7 +25,13 @@ parameters:
     choices: {"<script>alert(1)</script>": {class: GRUCell, num_units: 8}, large: {class: GRUCell, num_units: 64}}
   decoder.rnn_cell.dropout_input_keep_prob: {min: 0.5, max: 1.0}
 """
-ENVIRONMENT: dict[str, Any] = {"space": "space.yaml", "seed": 1, "overrides": {}, "draws": None, "storage": None}
+ENVIRONMENT: dict[str, Any] = {
+    "space": "space.yaml",
+    "seed": 1,
+    "overrides": {},
+    "draws": None,
+    "storage": None,
+}
 CORPUS = {"corpus": {"name": "copy", "fingerprint": "0" * 64}}
 
 Config = Mapping[str, Any]
@@ -34,7 +40,9 @@ Config = Mapping[str, Any]
 def loss_of(number: int, config: Config) -> float:
     """The best with a learning rate of 1e-3 and the bidirectional encoder; a little of the trial's own."""
     distance = abs(math.log10(config["optimizer.learning_rate"]) + 3)
-    return 0.1 + 0.2 * distance + 0.1 * (config["encoder.type"][0] == "U") + 0.01 * (number * 7 % 11)
+    return (
+        0.1 + 0.2 * distance + 0.1 * (config["encoder.type"][0] == "U") + 0.01 * (number * 7 % 11)
+    )
 
 
 def write_run(
@@ -56,12 +64,16 @@ def write_run(
     space = load_space(path)
     new_folder(folder)
     recorder = Recorder(space, folder)
-    recorder.begin(trials, ENVIRONMENT | CORPUS | {"space": str(path), "command": ["run_search.py", "search"]})
+    recorder.begin(
+        trials, ENVIRONMENT | CORPUS | {"space": str(path), "command": ["run_search.py", "search"]}
+    )
     for number, config in enumerate(space.trials(trials)):
         name = f"trial-{number:05d}"
         recorder.begin_trial(name, config)
         if number % 13 == 5:
-            recorder.fail_trial(name, "failed", 'Traceback\n  File "x"\nValueError: <b>no</b> | such thing')
+            recorder.fail_trial(
+                name, "failed", 'Traceback\n  File "x"\nValueError: <b>no</b> | such thing'
+            )
             continue
         stopped = number % 3 == 1
         for report in _reports(1 if stopped else reports, loss(number, config), number):
@@ -77,7 +89,8 @@ def write_run(
         recorder.end_trial(name, "stopped" if stopped else "finished")
         if example is not None:
             write_json(
-                folder / name / "answers.json", {"step": 100, "errors": [1], "lengths": [2], "examples": [example]}
+                folder / name / "answers.json",
+                {"step": 100, "errors": [1], "lengths": [2], "examples": [example]},
             )
     recorder.end("finished")
     recorder.close()
@@ -87,5 +100,14 @@ def write_run(
 def _reports(count: int, loss: float, number: int) -> Iterator[dict[str, Any]]:
     for i in range(1, count + 1):
         value = loss * (1 + 1 / i)
-        row = {"step": 100 * i, "status": "running", "seconds": 2.0 * i, "parameters": 1000 + number}
-        yield row | {"dev.error_rate": value, "dev.loss": 2 * value, "node": f"10.0.0.{number % 2 + 1}"}
+        row = {
+            "step": 100 * i,
+            "status": "running",
+            "seconds": 2.0 * i,
+            "parameters": 1000 + number,
+        }
+        yield row | {
+            "dev.error_rate": value,
+            "dev.loss": 2 * value,
+            "node": f"10.0.0.{number % 2 + 1}",
+        }

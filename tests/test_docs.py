@@ -28,7 +28,10 @@ def commands(page: Path) -> list[list[str]]:
         words = shlex.split(block, comments=True)
         for i, word in enumerate(words):
             if word == "run_search.py":
-                end = next((k for k in range(i, len(words)) if words[k] in ("&&", "|", "python", "echo")), len(words))
+                end = next(
+                    (k for k in range(i, len(words)) if words[k] in ("&&", "|", "python", "echo")),
+                    len(words),
+                )
                 calls.append(words[i + 1 : end])
     return calls
 
@@ -55,7 +58,9 @@ def test_configurations_of_the_commands_resolve(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(ROOT)
     parser = command_line.make_parser()
     debugs = [
-        args for args in map(parser.parse_args, commands(ROOT / "README.md")) if args.verb == "debug" and not args.of
+        args
+        for args in map(parser.parse_args, commands(ROOT / "README.md"))
+        if args.verb == "debug" and not args.of
     ]
     assert len(debugs) >= 3
     for args in debugs:
@@ -76,7 +81,11 @@ def test_the_example_space_is_one(tmp_path: Path) -> None:
 def test_the_architecture_names_every_file() -> None:
     tree = (ROOT / "ARCHITECTURE.md").read_text().split("## The files")[1].split("```")[1]
     package = ROOT / "s2s_search"
-    files = [path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"]
+    files = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
+    ]
     assert sorted(re.findall(r"^([\w/]+\.py) +\w", tree, re.MULTILINE)) == sorted(files)
 
 
@@ -92,7 +101,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-BENCHMARKS = [path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in ("measure", "side_by_side")]
+BENCHMARKS = [
+    path.stem
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if path.stem not in ("measure", "side_by_side")
+]
 
 
 @pytest.mark.slow

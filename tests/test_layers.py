@@ -25,7 +25,15 @@ FLOORS = (
     ("cli", "trainable"),  # the latter is an old name of tuning's, for one release
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-FILES = ("errors", "statuses", "metrics", "interrupts", "machine", "tf_variables", "trainable")  # rooms of one module
+FILES = (
+    "errors",
+    "statuses",
+    "metrics",
+    "interrupts",
+    "machine",
+    "tf_variables",
+    "trainable",
+)  # rooms of one module
 
 ABOVE = ("ray", "torch", "pandas", "numpy", "rich", "optuna", "plotly", "pyarrow")
 # Packages that a module, or all modules of a room, must work without. The more particular line counts.
@@ -80,7 +88,11 @@ def modules() -> dict[str, Path]:
     """All modules by their names below the package; a door has the name of its room."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+        name = (
+            ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+            .removesuffix("__init__")
+            .removesuffix(".")
+        )
         found[name] = path
     return found
 
@@ -122,7 +134,9 @@ def circles(arrows: dict[str, set[str]]) -> list[str]:
 
 def test_every_module_lies_in_a_room() -> None:
     assert {room(name) for name in MODULES if name} == set(FLOOR)
-    assert {name for name in MODULES if name and "." not in name and MODULES[name].name != "__init__.py"} == set(FILES)
+    assert {
+        name for name in MODULES if name and "." not in name and MODULES[name].name != "__init__.py"
+    } == set(FILES)
 
 
 def test_imports_point_down() -> None:
@@ -136,7 +150,9 @@ def test_imports_point_down() -> None:
 
 
 def test_no_circle() -> None:
-    doors = {name for name, path in MODULES.items() if path.name == "__init__.py"}  # they import what they show
+    doors = {
+        name for name, path in MODULES.items() if path.name == "__init__.py"
+    }  # they import what they show
     assert circles({name: others for name, others in IMPORTS.items() if name not in doors}) == []
     assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == ["a", "b", "c"]
 
@@ -147,21 +163,36 @@ def test_ray_is_imported_in_one_room() -> None:
         assert room(name) == "tuning" or not ("import ray" in text or "from ray" in text), name
 
 
-NEEDS = {name: WITHOUT[name] if name in WITHOUT else WITHOUT[room(name)] for name in MODULES if name}
+NEEDS = {
+    name: WITHOUT[name] if name in WITHOUT else WITHOUT[room(name)] for name in MODULES if name
+}
 
 
-@pytest.mark.parametrize("packages", sorted(set(NEEDS.values())), ids=lambda packages: "-".join(packages) or "all")
+@pytest.mark.parametrize(
+    "packages", sorted(set(NEEDS.values())), ids=lambda packages: "-".join(packages) or "all"
+)
 def test_modules_need_no_package_of_the_floors_above(packages: tuple[str, ...]) -> None:
     names = [name for name in NEEDS if NEEDS[name] == packages]
     lines = ["import sys", *(f"sys.modules[{package!r}] = None" for package in packages)]
     lines += [f"import s2s_search.{name}" for name in names]
-    result = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
 def test_a_debug_run_does_not_pay_for_torchs_compiler() -> None:
     """torch._dynamo takes a second to import; torch.optim's classes and others import it when they are used."""
     code = "from s2s_search.cli import main; import sys; main(sys.argv[1:]); assert 'torch._dynamo' not in sys.modules"
-    command = [sys.executable, "-c", code, "debug", "--corpus", "{name: copy, train: 9}", "--steps", "2"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "debug",
+        "--corpus",
+        "{name: copy, train: 9}",
+        "--steps",
+        "2",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -19,15 +19,23 @@ if TYPE_CHECKING:
 
 LARGEST = 2**32 - 1  # also the largest seed
 POSITIVE = Argument("", FLOAT, REQUIRED, above=0)
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]  # name, function, help
+AddVerb = Callable[
+    [str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser
+]  # name, function, help
 
 
 def add_cluster_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--address", metavar="A", help='join the Ray cluster at A, such as "auto" on one of its nodes')
+    parser.add_argument(
+        "--address",
+        metavar="A",
+        help='join the Ray cluster at A, such as "auto" on one of its nodes',
+    )
 
 
 def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=counted(0), metavar="S", help="draw with another seed than the file's")
+    parser.add_argument(
+        "--seed", type=counted(0), metavar="S", help="draw with another seed than the file's"
+    )
     parser.add_argument(
         "--hparams",
         metavar="H",
@@ -96,7 +104,9 @@ def listed(text: str) -> list[str]:
     """An argument that is names with commas between them; of empty text none."""
     names = [name.strip() for name in text.split(",")] if text.strip() else []
     if "" in names:
-        raise argparse.ArgumentTypeError(f"must be names with commas between them, but got {shown(text)}")
+        raise argparse.ArgumentTypeError(
+            f"must be names with commas between them, but got {shown(text)}"
+        )
     return list(dict.fromkeys(names))
 
 

@@ -30,24 +30,44 @@ QUICKSTART = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"
 
 def add_verbs(verb: AddVerb) -> None:
     sub = verb("search", search, "search a space on Ray Tune: on this machine, or on a cluster")
-    sub.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the search space (default: the quickstart)")
+    sub.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="the search space (default: the quickstart)",
+    )
     sub.add_argument(
         "--trials",
         type=counted(1),
         metavar="N",
         help="draw N configurations, not the file's number; grids and replicates multiply them",
     )
-    sub.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/SPACE-TIME)")
-    sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
-    sub.add_argument("--warm-start", type=Path, metavar="DIR", help="a tpe sampler learns from this run first")
+    sub.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run folder (default: runs/SPACE-TIME)"
+    )
+    sub.add_argument(
+        "--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder"
+    )
+    sub.add_argument(
+        "--warm-start", type=Path, metavar="DIR", help="a tpe sampler learns from this run first"
+    )
     add_cluster_argument(sub)
     add_log_argument(sub)
     add_draw_arguments(sub)
 
-    sub = verb("resume", resume, "go on with a search that was killed, interrupted or out of budget, or extend it")
+    sub = verb(
+        "resume",
+        resume,
+        "go on with a search that was killed, interrupted or out of budget, or extend it",
+    )
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("--trials", type=counted(1), metavar="N", help="extend it: draw N configurations in all")
-    sub.add_argument("--hours", type=positive, metavar="H", help="a new search.hours for all of the search")
+    sub.add_argument(
+        "--trials", type=counted(1), metavar="N", help="extend it: draw N configurations in all"
+    )
+    sub.add_argument(
+        "--hours", type=positive, metavar="H", help="a new search.hours for all of the search"
+    )
     sub.add_argument("--gpu-hours", type=positive, metavar="H", help="a new search.gpu_hours")
     add_cluster_argument(sub)
     add_log_argument(sub, goes_on=True)
@@ -66,12 +86,33 @@ def add_verbs(verb: AddVerb) -> None:
     add_log_argument(sub, goes_on=True)
     add_corpus_argument(sub)
 
-    sub = verb("replicate", replicate, "run the best configurations of a search again with other seeds")
+    sub = verb(
+        "replicate", replicate, "run the best configurations of a search again with other seeds"
+    )
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("--top", type=counted(1), default=3, metavar="K", help="how many configurations (default: 3)")
-    sub.add_argument("--seeds", type=counted(1), default=5, metavar="N", help="how many other seeds each (default: 5)")
-    sub.add_argument("--out", type=Path, metavar="DIR2", help="the new run folder (default: runs/NAME-replicates-TIME)")
-    sub.add_argument("--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder")
+    sub.add_argument(
+        "--top",
+        type=counted(1),
+        default=3,
+        metavar="K",
+        help="how many configurations (default: 3)",
+    )
+    sub.add_argument(
+        "--seeds",
+        type=counted(1),
+        default=5,
+        metavar="N",
+        help="how many other seeds each (default: 5)",
+    )
+    sub.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR2",
+        help="the new run folder (default: runs/NAME-replicates-TIME)",
+    )
+    sub.add_argument(
+        "--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder"
+    )
     add_cluster_argument(sub)
     add_log_argument(sub)
     add_corpus_argument(sub)
@@ -137,7 +178,10 @@ def resume(args: argparse.Namespace) -> int:
 def retry(args: argparse.Namespace) -> int:
     from s2s_search.statuses import FAILURES
 
-    law, unknown = f"must be among {', '.join(FAILURES)}", [name for name in args.status if name not in FAILURES]
+    law, unknown = (
+        f"must be among {', '.join(FAILURES)}",
+        [name for name in args.status if name not in FAILURES],
+    )
     if unknown:
         problems = [f"{law}, but got {shown(name)}{nearest(name, FAILURES)}" for name in unknown]
         raise ConfigError(problems, "--status")
@@ -204,8 +248,13 @@ def _print_outcome(outcome: "Outcome", folder: Path) -> None:
     tables.print_replicates(table)
     tables.print_failures(table, folder)
     tables.print_times(table)
-    print(f"\nrun folder: {folder}\nmore: {command('results', folder)} · {command('decode', folder)}")
+    print(
+        f"\nrun folder: {folder}\nmore: {command('results', folder)} · {command('decode', folder)}"
+    )
     if outcome.status == "finished":
         return
     what = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
-    print(f"{what}; the tables hold what was done until then; to go on: {command('resume', folder)}", file=sys.stderr)
+    print(
+        f"{what}; the tables hold what was done until then; to go on: {command('resume', folder)}",
+        file=sys.stderr,
+    )

@@ -9,7 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2s_search.cli.arguments import AddVerb, add_draw_arguments, counted, overrides, print_json, print_warnings
+from s2s_search.cli.arguments import (
+    AddVerb,
+    add_draw_arguments,
+    counted,
+    overrides,
+    print_json,
+    print_warnings,
+)
 from s2s_search.errors import ConfigError
 from s2s_search.runs.folder import trial_name
 from s2s_search.spaces.load import load_space
@@ -22,7 +29,9 @@ if TYPE_CHECKING:
 
 def add_verbs(verb: AddVerb) -> None:
     sub = verb(
-        "check", check, "report every problem of search-space files, with file and line, and what they are warned of"
+        "check",
+        check,
+        "report every problem of search-space files, with file and line, and what they are warned of",
     )
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
     sub.add_argument("--strict", action="store_true", help="exit with 2 for warnings, too")
@@ -31,7 +40,11 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb("sample", sample, "print the configurations that a search would try")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument(
-        "-n", dest="trials", type=counted(1), metavar="N", help="how many (default: all that a search runs)"
+        "-n",
+        dest="trials",
+        type=counted(1),
+        metavar="N",
+        help="how many (default: all that a search runs)",
     )
     add_draw_arguments(sub)
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -39,11 +52,21 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb("plan", plan, "say what a search will cost: steps, hours, memory, disk")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument(
-        "--gpus", type=counted(1), metavar="N", help="plan for a cluster with N GPUs, not for this machine"
+        "--gpus",
+        type=counted(1),
+        metavar="N",
+        help="plan for a cluster with N GPUs, not for this machine",
     )
-    sub.add_argument("--trials", type=counted(1), metavar="N", help="draw N configurations, not the file's number")
+    sub.add_argument(
+        "--trials",
+        type=counted(1),
+        metavar="N",
+        help="draw N configurations, not the file's number",
+    )
     add_draw_arguments(sub)
-    sub.add_argument("--no-probe", action="store_true", help="train nothing, and leave out hours and memory")
+    sub.add_argument(
+        "--no-probe", action="store_true", help="train nothing, and leave out hours and memory"
+    )
     sub.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -58,7 +81,14 @@ def check(args: argparse.Namespace) -> int:
             print(error, file=sys.stderr)
             status = 2
             if args.json:
-                print_json({"file": str(path), "ok": False, "problems": list(error.problems), "warnings": []})
+                print_json(
+                    {
+                        "file": str(path),
+                        "ok": False,
+                        "problems": list(error.problems),
+                        "warnings": [],
+                    }
+                )
             continue
         print_warnings(warnings, path)
         if warnings and args.strict:
@@ -82,7 +112,9 @@ def corpus_to_check(space: Space) -> "Corpus | None":
     from s2s_search.corpus.load import load_corpus
 
     measured = {"source.max_seq_len", "target.max_seq_len", BLEU}
-    named = {dimension.key for dimension in space.dimensions} | {objective.name for objective in space.objectives}
+    named = {dimension.key for dimension in space.dimensions} | {
+        objective.name for objective in space.objectives
+    }
     if space.corpus.get("name") == "cmudict" and not measured & named:
         return None
     try:
@@ -98,17 +130,28 @@ def sample(args: argparse.Namespace) -> int:
         for config in trials:
             print_json(config)
         return 0
-    constant = {key: value for key, value in trials[0].items() if all(trial.get(key) == value for trial in trials)}
+    constant = {
+        key: value
+        for key, value in trials[0].items()
+        if all(trial.get(key) == value for trial in trials)
+    }
     if len(trials) > 1 and constant:
         print("in every trial:", settings(constant))
     for k, config in enumerate(trials):
-        differing = config if len(trials) == 1 else {key: value for key, value in config.items() if key not in constant}
+        differing = (
+            config
+            if len(trials) == 1
+            else {key: value for key, value in config.items() if key not in constant}
+        )
         print(f"{trial_name(k)}:", settings(differing))
     return 0
 
 
 def settings(config: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in config.items())
+    return " ".join(
+        f"{key}={json.dumps(value) if isinstance(value, dict) else value}"
+        for key, value in config.items()
+    )
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -130,7 +173,9 @@ def plan(args: argparse.Namespace) -> int:
     made = make_plan(space, corpus, trials, gpus=args.gpus, probed=not args.no_probe)
     command = search_command(args, "auto" if args.gpus and made.resources.gpu else None)
     if args.json:
-        print_json(asdict(made) | {"command": command, "warnings": [warning.row() for warning in warnings]})
+        print_json(
+            asdict(made) | {"command": command, "warnings": [warning.row() for warning in warnings]}
+        )
     else:
         for heading, text in made.lines():
             print(f"{heading:<13}{text}")
@@ -142,6 +187,13 @@ def plan(args: argparse.Namespace) -> int:
 
 def search_command(args: argparse.Namespace, address: str | None) -> str:
     """The command that starts the search which `plan` was asked about."""
-    given = {"--trials": args.trials, "--seed": args.seed, "--hparams": args.hparams, "--address": address}
-    words = [word for key, value in given.items() if value is not None for word in (key, str(value))]
+    given = {
+        "--trials": args.trials,
+        "--seed": args.seed,
+        "--hparams": args.hparams,
+        "--address": address,
+    }
+    words = [
+        word for key, value in given.items() if value is not None for word in (key, str(value))
+    ]
     return shlex.join(["python", "run_search.py", "search", str(args.file), *words])

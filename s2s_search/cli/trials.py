@@ -49,34 +49,71 @@ def add_verbs(verb: AddVerb) -> None:
         help="cmudict (default), copy, reverse, {train: [A, B], dev: [C, D], ...}, or the file of a search space; "
         "with --run, where its corpus lies now",
     )
-    sub.add_argument("--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)")
-    sub.add_argument("--space", type=Path, metavar="FILE", help="take the configuration from a search space ...")
-    sub.add_argument("--trial", type=trial, metavar="K", help="... the one that a search runs as trial K, from 0")
-    sub.add_argument("--trials", type=counted(1), metavar="N", help="... when that search drew N configurations")
     sub.add_argument(
-        "--run", dest="of", type=Path, metavar="DIR", help="take configuration and corpus of --trial K from a run"
+        "--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)"
     )
     sub.add_argument(
-        "--out", type=Path, metavar="DIR", help="keep configuration, reports and checkpoints in a new folder"
+        "--space", type=Path, metavar="FILE", help="take the configuration from a search space ..."
+    )
+    sub.add_argument(
+        "--trial", type=trial, metavar="K", help="... the one that a search runs as trial K, from 0"
+    )
+    sub.add_argument(
+        "--trials", type=counted(1), metavar="N", help="... when that search drew N configurations"
+    )
+    sub.add_argument(
+        "--run",
+        dest="of",
+        type=Path,
+        metavar="DIR",
+        help="take configuration and corpus of --trial K from a run",
+    )
+    sub.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="keep configuration, reports and checkpoints in a new folder",
     )
     add_draw_arguments(sub)
-    sub.add_argument("--json", action="store_true", help="one JSON object a line for each report, and nothing else")
+    sub.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object a line for each report, and nothing else",
+    )
 
-    sub = verb("rerun", rerun, "run a trial of a search again in this process, from what its folder says of it")
+    sub = verb(
+        "rerun",
+        rerun,
+        "run a trial of a search again in this process, from what its folder says of it",
+    )
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5")
-    sub.add_argument("--check", action="store_true", help="up to its last report: are all numbers the same?")
+    sub.add_argument(
+        "trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5"
+    )
+    sub.add_argument(
+        "--check", action="store_true", help="up to its last report: are all numbers the same?"
+    )
     add_corpus_argument(sub)
 
     sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5")
+    sub.add_argument(
+        "trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5"
+    )
 
     sub = verb("decode", decode, "let the best model of a search answer, from its checkpoint")
-    sub.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run")
-    sub.add_argument("--trial", type=trial, metavar="K", help="another trial's model: its name or number")
-    sub.add_argument("--input", type=Path, metavar="FILE", help="source lines (default: standard input)")
-    sub.add_argument("--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)")
+    sub.add_argument(
+        "folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run"
+    )
+    sub.add_argument(
+        "--trial", type=trial, metavar="K", help="another trial's model: its name or number"
+    )
+    sub.add_argument(
+        "--input", type=Path, metavar="FILE", help="source lines (default: standard input)"
+    )
+    sub.add_argument(
+        "--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)"
+    )
     add_fetch_argument(sub)
 
 
@@ -88,7 +125,11 @@ def debug(args: argparse.Namespace) -> int:
     if args.corpus and not args.of:
         where = "--corpus"
     try:
-        corpus = load_corpus(corpus_spec) if args.of is None or space is None else run_corpus(args, space)
+        corpus = (
+            load_corpus(corpus_spec)
+            if args.of is None or space is None
+            else run_corpus(args, space)
+        )
     except ConfigError as error:
         raise ConfigError(error.problems, error.where or str(where)) from None
     of_file = space if args.space and not args.corpus else None
@@ -112,11 +153,19 @@ def debug(args: argparse.Namespace) -> int:
         from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
 
         (args.out / CONFIG).write_text(json.dumps(hparams.flat(), indent=1) + "\n")
-        metric, resources = (space.metric, space.resources) if space else (Metric("dev.loss", "minimize"), Resources())
-        (args.out / SPACE).write_text(trial_file(hparams, corpus_spec, metric, resources), encoding="utf-8")
+        metric, resources = (
+            (space.metric, space.resources)
+            if space
+            else (Metric("dev.loss", "minimize"), Resources())
+        )
+        (args.out / SPACE).write_text(
+            trial_file(hparams, corpus_spec, metric, resources), encoding="utf-8"
+        )
         reports = keep_snapshots(reports, Checkpoints(args.out), metric.name, metric.goal)
     if not args.json:
-        print(f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps")
+        print(
+            f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps"
+        )
     status = ""
     for report in reports:
         status = str(report.metrics["status"])
@@ -125,7 +174,10 @@ def debug(args: argparse.Namespace) -> int:
             with (args.out / DEBUG_REPORTS).open("a") as file:
                 file.write(json.dumps(report.metrics) + "\n")
     if status == "diverged" and not args.json:
-        print("diverged: the loss is no longer finite; the values above stand for the worst", file=sys.stderr)
+        print(
+            "diverged: the loss is no longer finite; the values above stand for the worst",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -138,7 +190,9 @@ def usable_threads(space: Space | None) -> int:
     return min(threads, cores)
 
 
-def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, object], Space | None]:
+def debug_configuration(
+    args: argparse.Namespace,
+) -> tuple[Hparams, dict[str, object], Space | None]:
     """The configuration, the corpus and the search space of a debug run."""
     given = overrides(args)
     if args.steps is not None:
@@ -150,26 +204,30 @@ def debug_configuration(args: argparse.Namespace) -> tuple[Hparams, dict[str, ob
         return run_configuration(args, given)
     if args.space is not None:
         if args.model is not None:
-            raise ConfigError("--model: a search space names the model itself; leave one of the two out")
+            raise ConfigError(
+                "--model: a search space names the model itself; leave one of the two out"
+            )
         space = load_space(args.space)
         corpus = space.corpus
         number = args.trial or 0
         trials = space.trials(args.trials, args.seed, given)
         if number >= len(trials):
-            law = (
-                f"{no_trial(number, map(trial_name, range(len(trials))))}; --trials N draws more, as it does for search"
-            )
+            law = f"{no_trial(number, map(trial_name, range(len(trials))))}; --trials N draws more, as it does for search"
             raise ConfigError(f"--trial {number}: {law}", str(args.space))
         given = trials[number]
         model = str(given["model"])
     elif not (args.trial is args.trials is args.seed is None):
-        raise ConfigError("--trial, --trials and --seed choose from a search space: name one with --space FILE")
+        raise ConfigError(
+            "--trial, --trials and --seed choose from a search space: name one with --space FILE"
+        )
     if args.corpus is not None:
         corpus = parse_corpus(args.corpus)
     try:
         hparams = resolve(model, given)
     except ConfigError as error:
-        raise ConfigError(error.problems, where=None if space else "--hparams" if args.hparams else "debug") from None
+        raise ConfigError(
+            error.problems, where=None if space else "--hparams" if args.hparams else "debug"
+        ) from None
     return hparams, corpus, space
 
 
@@ -181,7 +239,9 @@ def run_configuration(
 
     others = [args.space, args.model, args.seed, args.trials]
     if args.trial is None or any(other is not None for other in others):
-        raise ConfigError("--run DIR needs --trial K, and none of --space, --model, --seed and --trials")
+        raise ConfigError(
+            "--run DIR needs --trial K, and none of --space, --model, --seed and --trials"
+        )
     past = load_history(args.of)
     begun = past.trial(args.trial, str(args.of))
     space = space_of(past, args.of, moved_corpus(args))
@@ -200,7 +260,10 @@ def run_corpus(args: argparse.Namespace, space: Space) -> "Corpus":
     before = str(first_event(args.of).get("corpus", {}).get("fingerprint", ""))
     corpus = corpus_of(space, None if args.corpus is None else before, args.of)
     if corpus.fingerprint != before:
-        print("the corpus has changed since the search began: its numbers will not come again", file=sys.stderr)
+        print(
+            "the corpus has changed since the search began: its numbers will not come again",
+            file=sys.stderr,
+        )
     return corpus
 
 
@@ -209,7 +272,8 @@ def make_new_folder(folder: Path) -> None:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise ConfigError(
-            "exists already, and nothing is ever overwritten; name a new folder", where=f"--out {folder}"
+            "exists already, and nothing is ever overwritten; name a new folder",
+            where=f"--out {folder}",
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot be made: {error.strerror}", where=f"--out {folder}") from None
@@ -217,7 +281,14 @@ def make_new_folder(folder: Path) -> None:
 
 def report_line(metrics: Mapping[str, Any]) -> str:
     """A report in a line: step 200 · train.loss 2.1 · dev.loss 2.0 · ..."""
-    shown = ["train.loss", "dev.loss", "dev.error_rate", "dev.word_error_rate", "dev.bleu", "learning_rate"]
+    shown = [
+        "train.loss",
+        "dev.loss",
+        "dev.error_rate",
+        "dev.word_error_rate",
+        "dev.bleu",
+        "learning_rate",
+    ]
     numbers = [f"{name} {metrics[name]:.4g}" for name in shown]
     return " · ".join([f"step {metrics['step']}", *numbers, f"{metrics['seconds']:.1f} s"])
 
@@ -229,8 +300,12 @@ def rerun(args: argparse.Namespace) -> int:
 
     manifest = load_manifest(args.folder, args.trial, moved_corpus(args))
     if args.check and not manifest.reports:
-        raise ConfigError(f"{manifest.trial} has no report that another could equal", str(args.folder))
-    fingerprint = None if args.corpus is None else manifest.fingerprint  # what changed in place is listed below
+        raise ConfigError(
+            f"{manifest.trial} has no report that another could equal", str(args.folder)
+        )
+    fingerprint = (
+        None if args.corpus is None else manifest.fingerprint
+    )  # what changed in place is listed below
     corpus = corpus_of(manifest.space, fingerprint, args.folder)
 
     def shown() -> Iterator[Mapping[str, Any]]:
@@ -269,12 +344,16 @@ def decode(args: argparse.Namespace) -> int:
         from s2s_search.runs.storage import shown_place
         from s2s_search.training.trained_model import LINES_AT_ONCE, SourceNotes, load_trained
 
-        trained = load_trained(path, {"inference.beam_search.beam_width": args.beam} if args.beam else None)
+        trained = load_trained(
+            path, {"inference.beam_search.beam_width": args.beam} if args.beam else None
+        )
         metric, value = trained.score
         delimiter = trained.delimiters[0]
         form = f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
         end = ", until Ctrl-D" if file.isatty() else ""
-        about = f"step {trained.step:,}, {metric} {value:.4g}; it takes one source a line, {form}{end}"
+        about = (
+            f"step {trained.step:,}, {metric} {value:.4g}; it takes one source a line, {form}{end}"
+        )
         print(f"the model that answers: {shown_place(path)}, {about}", file=sys.stderr, flush=True)
         notes = SourceNotes(trained)
         try:
@@ -325,5 +404,7 @@ def open_input(path: Path | None) -> AbstractContextManager[io.BufferedIOBase]:
         raise ConfigError("standard input is closed; name a file with --input FILE")
     file = cast(io.BufferedIOBase, sys.stdin.buffer)
     with suppress(OSError):  # no file of the system
-        os.set_blocking(file.fileno(), True)  # another process that has the same pipe may have changed that
+        os.set_blocking(
+            file.fileno(), True
+        )  # another process that has the same pipe may have changed that
     return nullcontext(file)

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from s2s_search.whatif.curves import Record
 
 WIDTH, PENALTY = "inference.beam_search.beam_width", "inference.beam_search.length_penalty_weight"
-DECODED = (("--beams", WIDTH, "1,2,4,8", "beam widths"), ("--penalties", PENALTY, "0,0.5,1", "length penalties"))
+DECODED = (
+    ("--beams", WIDTH, "1,2,4,8", "beam widths"),
+    ("--penalties", PENALTY, "0,0.5,1", "length penalties"),
+)
 DECODING = "decoding.csv"
 AT_LEAST = ("worker_seconds", "share", "wall_seconds", "steps")  # so much, where trials are cut
 REPLAYED = (
@@ -40,24 +43,47 @@ REPLAYED = (
 
 
 def add_verbs(verb: AddVerb) -> None:
-    sub = verb("replay", replay, "say what a search would have come to under another scheduler, from its curves")
+    sub = verb(
+        "replay",
+        replay,
+        "say what a search would have come to under another scheduler, from its curves",
+    )
     sub.add_argument("folder", type=Path, metavar="DIR")
     known = {argument.name: argument for argument in SECTIONS["scheduler"]}
     for flag, key, what in REPLAYED:
-        sub.add_argument(flag, dest=key, type=several(known[key]), metavar=flag[2].upper(), help=what)
+        sub.add_argument(
+            flag, dest=key, type=several(known[key]), metavar=flag[2].upper(), help=what
+        )
     sub.add_argument("--grid", action="store_true", help="what is not given takes several values")
-    sub.add_argument("--workers", type=counted(1), metavar="W", help="trials at once (default: as many as there were)")
-    sub.add_argument("--orders", type=counted(1), default=1, metavar="N", help="mean over N orders of the trials")
+    sub.add_argument(
+        "--workers",
+        type=counted(1),
+        metavar="W",
+        help="trials at once (default: as many as there were)",
+    )
+    sub.add_argument(
+        "--orders", type=counted(1), default=1, metavar="N", help="mean over N orders of the trials"
+    )
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     sub.epilog = "Each may be several values with commas: all combinations are replayed."
 
-    sub = verb("tune-decoding", tune_decoding, "compare beam widths and length penalties on the best checkpoints")
+    sub = verb(
+        "tune-decoding",
+        tune_decoding,
+        "compare beam widths and length penalties on the best checkpoints",
+    )
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("--top", type=counted(1), default=1, metavar="K", help="of the K best trials (default: 1)")
+    sub.add_argument(
+        "--top", type=counted(1), default=1, metavar="K", help="of the K best trials (default: 1)"
+    )
     for flag, key, default, what in DECODED:
         text = f"{what} with commas (default: {default})"
-        sub.add_argument(flag, type=several(TABLE[key]), default=default, metavar=flag[2].upper(), help=text)
-    sub.add_argument("--examples", type=counted(2), default=0, metavar="N", help="decode N dev sources, not all")
+        sub.add_argument(
+            flag, type=several(TABLE[key]), default=default, metavar=flag[2].upper(), help=text
+        )
+    sub.add_argument(
+        "--examples", type=counted(2), default=0, metavar="N", help="decode N dev sources, not all"
+    )
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     add_cluster_argument(sub)
     add_corpus_argument(sub)
@@ -100,7 +126,10 @@ def print_replays(record: "Record", table: "pd.DataFrame", orders: int) -> None:
     idle = [column for column in ("max_steps", "workers") if table[column].nunique() == 1]
     shown = table.drop(columns=["best", "front", *idle])
     rows = [
-        ["*" if front else "", *(replay_cell(str(key), value, row["unknown"] == 0) for key, value in row.items())]
+        [
+            "*" if front else "",
+            *(replay_cell(str(key), value, row["unknown"] == 0) for key, value in row.items()),
+        ]
         for front, (_, row) in zip(table["front"], shown.iterrows(), strict=True)
     ]
     mean = f", means over {orders} orders" if orders > 1 else ""
@@ -147,12 +176,16 @@ def tune_decoding(args: argparse.Namespace) -> int:
     from s2s_search.whatif import tune_decoding
 
     settings = tune_decoding.grid(
-        tune_decoding.best_checkpoints(args.folder, args.top, args.fetch), args.beams, args.penalties
+        tune_decoding.best_checkpoints(args.folder, args.top, args.fetch),
+        args.beams,
+        args.penalties,
     )
     dev = tune_decoding.load_dev(args.folder, args.examples, moved_corpus(args))
     check_writable(args.folder / DECODING)
     decoded: dict[int, tune_decoding.Decoded] = {}
-    for position, result in cluster.each(tune_decoding.decode, dev, settings, dev.resources, args.address):
+    for position, result in cluster.each(
+        tune_decoding.decode, dev, settings, dev.resources, args.address
+    ):
         decoded[position] = result
         print(f"{len(decoded)} of {len(settings)}: {settings[position]}", file=sys.stderr)
     table = tune_decoding.table(settings, [decoded[position] for position in range(len(settings))])
@@ -163,7 +196,9 @@ def tune_decoding(args: argparse.Namespace) -> int:
     try:  # last: a disk that has become full takes no number from the reader
         replace(args.folder / DECODING, lambda path: table.to_csv(path, index=False))
     except OSError as error:
-        raise ConfigError(f"cannot be written: {error.strerror}", str(args.folder / DECODING)) from None
+        raise ConfigError(
+            f"cannot be written: {error.strerror}", str(args.folder / DECODING)
+        ) from None
     if not args.json:
         print(f"all: {args.folder / DECODING}")
     return 0
@@ -174,7 +209,14 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
 
     from s2s_search.display.tables import cell, grid
 
-    columns = ["trial", "beam_width", "length_penalty_weight", "dev.error_rate", "dev.word_error_rate", "dev.bleu"]
+    columns = [
+        "trial",
+        "beam_width",
+        "length_penalty_weight",
+        "dev.error_rate",
+        "dev.word_error_rate",
+        "dev.bleu",
+    ]
     rows = [
         [
             "*" if row["front"] else "",
@@ -188,7 +230,9 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
     Console(width=1000).print(grid(f"{folder}: {sources} dev sources decoded", headings, rows))
     print("* no other row is as good and as fast")
     chosen = table[table["recommended"]].to_dict("records")[0]
-    print(f"recommended, the fastest that is not distinguishably worse than the best: {chosen['trial']} with")
+    print(
+        f"recommended, the fastest that is not distinguishably worse than the best: {chosen['trial']} with"
+    )
     for key, value in recommended(chosen).items():
         print(f"  {key}: {value}")
     settings = ",".join(f"{key}={value}" for key, value in recommended(chosen).items())

@@ -38,7 +38,9 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> Batch:
         if torch.device(device).type == "cpu":
             return Batch(*(tensor.to(device) for tensor in self))
-        together = moved(torch.cat([tensor.flatten() for tensor in self]), device)  # each copy costs the host time
+        together = moved(
+            torch.cat([tensor.flatten() for tensor in self]), device
+        )  # each copy costs the host time
         parts = torch.split(together, [tensor.numel() for tensor in self])
         return Batch(*(part.view(tensor.shape) for part, tensor in zip(parts, self, strict=True)))
 
@@ -71,19 +73,27 @@ def make_batch(
 ) -> Batch:
     """Makes the batch of the pairs with these indices, in their order, sliced to the maximal lengths if given."""
     source = _padded(split.source_tokens, split.source_offsets, indices, source_vocab, first=[])
-    target = _padded(split.target_tokens, split.target_offsets, indices, target_vocab, first=[target_vocab.start])
+    target = _padded(
+        split.target_tokens, split.target_offsets, indices, target_vocab, first=[target_vocab.start]
+    )
     return slice_batch(Batch(*source, *target), source_max, target_max)
 
 
 def _padded(
-    tokens: npt.NDArray[np.int32], offsets: Indices, indices: Indices, vocab: Vocabulary, first: list[int]
+    tokens: npt.NDArray[np.int32],
+    offsets: Indices,
+    indices: Indices,
+    vocab: Vocabulary,
+    first: list[int],
 ) -> tuple[Tensor, Tensor]:
     """Ids [B, longest] and lengths [B] of the chosen sequences between the `first` ids and END."""
     begin, end = offsets[indices], offsets[indices + 1]
     lengths = len(first) + end - begin + 1
     ids = np.full((len(indices), lengths.max()), vocab.unk, np.int64)
     ids[:, : len(first)] = first
-    places = begin[:, None] + np.arange(ids.shape[1] - len(first))  # where each position's token lies
+    places = begin[:, None] + np.arange(
+        ids.shape[1] - len(first)
+    )  # where each position's token lies
     inside = places < end[:, None]
     ids[:, len(first) :][inside] = tokens[places[inside]]
     ids[np.arange(len(indices)), lengths - 1] = vocab.end
@@ -121,7 +131,14 @@ class TrainingBatches(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         indices = self.next_indices()
-        return make_batch(self.split, indices, self.source_vocab, self.target_vocab, self.source_max, self.target_max)
+        return make_batch(
+            self.split,
+            indices,
+            self.source_vocab,
+            self.target_vocab,
+            self.source_max,
+            self.target_max,
+        )
 
     def next_indices(self) -> Indices:
         """Goes one batch ahead and returns the indices of its pairs."""

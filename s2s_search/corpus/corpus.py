@@ -73,7 +73,10 @@ Vocabularies = tuple[Vocabulary, Vocabulary]
 
 
 def make_split(
-    sources: Sequences, targets: Sequences, vocabs: Vocabularies, group_sizes: Iterable[int] | None = None
+    sources: Sequences,
+    targets: Sequences,
+    vocabs: Vocabularies,
+    group_sizes: Iterable[int] | None = None,
 ) -> Split:
     """Encodes pairs; without group sizes every pair is a group of its own."""
     import numpy as np
@@ -96,7 +99,9 @@ def _encode(sequences: Sequences, vocab: Vocabulary) -> tuple[Ids, Offsets]:
     return np.array(tokens, np.int32), np.array(offsets, np.int64)
 
 
-def make_corpus(name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimiters: tuple[str, str]) -> Corpus:
+def make_corpus(
+    name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimiters: tuple[str, str]
+) -> Corpus:
     digest = sha256(repr((vocabs[0].tokens, vocabs[1].tokens, delimiters)).encode())
     for part, split in splits.items():
         for field, values in vars(split).items():

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-CELLS = 2**24  # numbers in the largest tensor of a batch in evaluation and decoding: 64 MB as float32
-Cells = Callable[[int, int], int]  # numbers in the largest tensor of a row with so many source and target positions
+CELLS = (
+    2**24
+)  # numbers in the largest tensor of a batch in evaluation and decoding: 64 MB as float32
+Cells = Callable[
+    [int, int], int
+]  # numbers in the largest tensor of a row with so many source and target positions
 
 
 def cut_at_cells(sources: Sequence[int], targets: Sequence[int], cells: Cells) -> Iterator[slice]:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from s2s_search.corpus.built_in import BUILT_IN
 from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
-from s2s_search.corpus.text import check_two_sides, collecting, paired, read_texts, tokenize, why_unreadable
+from s2s_search.corpus.text import (
+    check_two_sides,
+    collecting,
+    paired,
+    read_texts,
+    tokenize,
+    why_unreadable,
+)
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
 from s2s_search.corpus.warnings import text_warnings
 from s2s_search.errors import ConfigError, shown
@@ -26,7 +33,11 @@ if TYPE_CHECKING:
 # The user's files
 
 VOCABS = tuple(f"{side}_vocab" for side in SIDES)
-FILE_KEYS = (*PARTS, *VOCABS, *(f"{side}_{what}" for what in ("max_vocab", "delimiter") for side in SIDES))
+FILE_KEYS = (
+    *PARTS,
+    *VOCABS,
+    *(f"{side}_{what}" for what in ("max_vocab", "delimiter") for side in SIDES),
+)
 
 
 def file_problems(spec: Mapping[str, Any], look: bool) -> list[tuple[str, str]]:
@@ -35,7 +46,9 @@ def file_problems(spec: Mapping[str, Any], look: bool) -> list[tuple[str, str]]:
     for part in (part for part in PARTS if part in spec):
         files = files_of(spec[part])
         if not files:
-            problems.append((part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}"))
+            problems.append(
+                (part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}")
+            )
         if look:
             problems += [(part, problem) for file in files for problem in why_unreadable(file)]
     return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side, look))]
@@ -55,13 +68,20 @@ def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[t
             yield maximum, f"limits a vocabulary built from train, but {vocab} gives one"
     text = spec.get(delimiter, " ")
     if not isinstance(text, str) or "\n" in text or "\r" in text:
-        yield delimiter, f"must be text within a line, or empty for characters, but is {shown(text)}"
+        yield (
+            delimiter,
+            f"must be text within a line, or empty for characters, but is {shown(text)}",
+        )
 
 
 def files_of(value: object) -> tuple[Path, ...]:
     """Returns one path for a TSV file, two for source and target, none when the value is neither."""
     paths = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
-    return tuple(map(Path, paths)) if all(isinstance(path, str | Path) and str(path) for path in paths) else ()
+    return (
+        tuple(map(Path, paths))
+        if all(isinstance(path, str | Path) and str(path) for path in paths)
+        else ()
+    )
 
 
 def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
@@ -78,17 +98,23 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
             texts[part] = paired(files, lines[part])
     for k, side in enumerate(SIDES):
         file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
-        counts = Counter(token for pair in texts.get("train", ()) for token in tokenize(pair[k], delimiter))
+        counts = Counter(
+            token for pair in texts.get("train", ()) for token in tokenize(pair[k], delimiter)
+        )
         with collecting(problems, f"corpus.{side}_vocab: "):
             if file:
                 vocabs.append(Vocabulary.load(file, delimiter))
                 lines[f"{side}_vocab"] = [list(vocabs[-1].tokens)]
             elif "train" in texts:
                 if not counts.keys() - SPECIALS:
-                    raise ConfigError(f"{_side_file(spec['train'], k)}: {_no_token(side, counts, delimiter)}")
+                    raise ConfigError(
+                        f"{_side_file(spec['train'], k)}: {_no_token(side, counts, delimiter)}"
+                    )
                 vocabs.append(Vocabulary.from_counts(counts, spec.get(f"{side}_max_vocab")))
             if file and counts and counts.keys().isdisjoint(vocabs[-1].tokens):
-                raise ConfigError(f"{file}: holds no token of train; is {side}_delimiter right: {delimiter!r}?")
+                raise ConfigError(
+                    f"{file}: holds no token of train; is {side}_delimiter right: {delimiter!r}?"
+                )
     if problems:
         raise ConfigError(problems)
     splits = {}

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from s2s_search.corpus import cache
 from s2s_search.corpus.built_in import BUILT_IN, cmudict_file, load_cmudict, load_toy, toy_problems
 from s2s_search.corpus.corpus import PARTS, Corpus, Split
-from s2s_search.corpus.files import FILE_KEYS, VOCABS, file_problems, files_of, load_files, with_files
+from s2s_search.corpus.files import (
+    FILE_KEYS,
+    VOCABS,
+    file_problems,
+    files_of,
+    load_files,
+    with_files,
+)
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError, InputWarning, nearest, shown
 
@@ -31,7 +38,9 @@ def load_corpus(spec: Mapping[str, object]) -> Corpus:
     What comes from files is encoded once, and kept in the user's cache folder for as long as their content is the same.
     """
     if found := check_corpus(spec):
-        raise ConfigError([f"corpus.{key}: {problem}" if key else f"corpus: {problem}" for key, problem in found])
+        raise ConfigError(
+            [f"corpus.{key}: {problem}" if key else f"corpus: {problem}" for key, problem in found]
+        )
     if "name" in spec and spec["name"] != "cmudict":
         return load_toy(spec)  # a tenth of a second's work leaves no file behind
     key = _key(spec)
@@ -50,23 +59,34 @@ def check_corpus(spec: object, files: bool = True) -> list[tuple[str, str]]:
     With `files` False it does not matter whether its files are there.
     """
     if not isinstance(spec, Mapping):
-        return [("", "must be a mapping such as {name: cmudict} or {train: [SOURCE, TARGET], dev: [SOURCE, TARGET]}")]
+        return [
+            (
+                "",
+                "must be a mapping such as {name: cmudict} or {train: [SOURCE, TARGET], dev: [SOURCE, TARGET]}",
+            )
+        ]
     name = spec.get("name")
     if "name" in spec and not (isinstance(name, str) and name in BUILT_IN):
         return [("name", f"unknown corpus {shown(name)}{nearest(name, BUILT_IN)}")]
     known = ("name", *BUILT_IN[name]) if name else FILE_KEYS
     problems = [(str(key), f"unknown key{nearest(key, known)}") for key in spec if key not in known]
-    return problems + (toy_problems({**BUILT_IN[name], **spec}) if name else file_problems(spec, files))
+    return problems + (
+        toy_problems({**BUILT_IN[name], **spec}) if name else file_problems(spec, files)
+    )
 
 
 # Kept between runs (cache.py)
 
-FORMAT = 4  # of what is kept: another number when the same files are to give other arrays or warnings
+FORMAT = (
+    4  # of what is kept: another number when the same files are to give other arrays or warnings
+)
 
 
 def _key(spec: Mapping[str, Any]) -> str | None:
     """Names a specification by its files' content; None where a file cannot be read twice."""
-    files = {key: files_of(spec[key]) for key in (*PARTS, *VOCABS) if key in spec} or {"name": (cmudict_file(),)}
+    files = {key: files_of(spec[key]) for key in (*PARTS, *VOCABS) if key in spec} or {
+        "name": (cmudict_file(),)
+    }
     content: dict[str, object] = {**spec, "format": [FORMAT, sys.byteorder]}
     try:
         for key, paths in files.items():
@@ -102,5 +122,17 @@ def _kept(key: str, name: str) -> Corpus | None:
     source, target = (Vocabulary(tuple(tokens)) for tokens in head["tokens"])
     splits = {part: Split(*arrays[5 * k : 5 * k + 5]) for k, part in enumerate(head["parts"])}
     train, dev, test = splits["train"], splits["dev"], splits.get("test")
-    warnings = tuple(InputWarning(**found | {"place": tuple(found["place"])}) for found in head["warnings"])
-    return Corpus(name, source, target, train, dev, test, tuple(head["delimiters"]), head["fingerprint"], warnings)
+    warnings = tuple(
+        InputWarning(**found | {"place": tuple(found["place"])}) for found in head["warnings"]
+    )
+    return Corpus(
+        name,
+        source,
+        target,
+        train,
+        dev,
+        test,
+        tuple(head["delimiters"]),
+        head["fingerprint"],
+        warnings,
+    )

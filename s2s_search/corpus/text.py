@@ -50,7 +50,11 @@ def shortened(problems: Iterable[tuple[int, str]], path: str | Path, most: int =
         lines.setdefault(sentence, []).append(line)
     texts = [f"{path}: {place_of(found)}{sentence}" for sentence, found in lines.items()]
     left_out = sum(map(len, list(lines.values())[most:]))
-    return texts if left_out == 0 else [*texts[:most], f"{path}: ... and {left_out:,} more lines like these"]
+    return (
+        texts
+        if left_out == 0
+        else [*texts[:most], f"{path}: ... and {left_out:,} more lines like these"]
+    )
 
 
 def place_of(lines: Sequence[int], most: int = 5) -> str:
@@ -80,7 +84,9 @@ def not_utf8(data: bytes, at: int) -> str:
     """Returns a sentence about the byte at a place of some text, with what the text may be."""
     if data.startswith(GZIP):
         hint = "is it compressed? gunzip unpacks it"
-    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:BYTES_AT_ONCE]:
+    elif (
+        data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:BYTES_AT_ONCE]
+    ):
         hint = FROM_UTF16
     else:
         hint = "is it Windows-1252? iconv -f WINDOWS-1252 -t UTF-8 converts it"
@@ -147,7 +153,9 @@ def paired(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, s
         raise ConfigError(f"{files[0]}: holds no examples")
     for k, side in enumerate(("source", "target")):
         if not any(pair[k].strip() for pair in pairs):
-            raise ConfigError(f"{files[k % len(files)]}: every {side} is blank, in all {len(pairs):,} examples")
+            raise ConfigError(
+                f"{files[k % len(files)]}: every {side} is blank, in all {len(pairs):,} examples"
+            )
     return pairs
 
 
@@ -156,7 +164,9 @@ def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
     bad = [(n, count) for n, count in tabs if count != 1]
     if bad:
         law = "must be a source, one tab and a target, but the tabs number"
-        has_commas = all("," in lines[n - 1] or ";" in lines[n - 1] for n, _ in bad) and len(bad) == len(tabs)
+        has_commas = all("," in lines[n - 1] or ";" in lines[n - 1] for n, _ in bad) and len(
+            bad
+        ) == len(tabs)
         commas = f"; is it CSV? {AS_TSV}"
         hints = {0: commas if has_commas else ""}
         columns = "; a file of more columns needs two of them, as cut -f1,2 gives"
@@ -166,21 +176,36 @@ def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
                 hints = {0: columns}
         problems = [(n, f"{law} {count}{hints.get(count, columns)}") for n, count in bad]
         raise ConfigError(shortened(problems, path))
-    return [(source, target) for source, _, target in (line.partition("\t") for line in lines if line.strip())]
+    return [
+        (source, target)
+        for source, _, target in (line.partition("\t") for line in lines if line.strip())
+    ]
 
 
 def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:
     counts = [len(text) for text in texts]
-    if any(line.strip() for text in texts for line in text[min(counts) :]):  # blank lines at the end do not count
+    if any(
+        line.strip() for text in texts for line in text[min(counts) :]
+    ):  # blank lines at the end do not count
         facts = f"{files[0]} has {counts[0]} and {files[1]} has {counts[1]}"
         hint = f"; {CONVERT_CR}" if any("\r" in line for text in texts for line in text) else ""
         raise ConfigError(f"both sides must have the same number of lines, but {facts}{hint}")
-    return [(source, target) for source, target in zip(*texts, strict=False) if source.strip() or target.strip()]
+    return [
+        (source, target)
+        for source, target in zip(*texts, strict=False)
+        if source.strip() or target.strip()
+    ]
 
 
 def check_two_sides(files: tuple[Path, ...], texts: list[list[str]]) -> None:
     """Raises ConfigError for two TSV files in place of a source and a target file."""
     rows = [[line for line in text if line.strip()] for text in texts]
-    if len(files) == 2 and all(rows) and all(line.count("\t") == 1 for text in rows for line in text):
+    if (
+        len(files) == 2
+        and all(rows)
+        and all(line.count("\t") == 1 for text in rows for line in text)
+    ):
         law = "a list is [SOURCE, TARGET], but every line of both files is a source, one tab and a target"
-        raise ConfigError(f"{law}: {files[0]} and {files[1]}; join them into one TSV file, as cat does, and name that")
+        raise ConfigError(
+            f"{law}: {files[0]} and {files[1]}; join them into one TSV file, as cat does, and name that"
+        )

@@ -11,8 +11,14 @@ from pathlib import Path
 from s2s_search.corpus.text import place_of, read_lines, shortened, tokenize
 from s2s_search.errors import ConfigError, shown
 
-SPECIALS = ("UNK", "SEQUENCE_START", "SEQUENCE_END")  # their ids follow the vocabulary's, in this order
-COUNTED = re.compile(r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL)  # a token, a tab and a number
+SPECIALS = (
+    "UNK",
+    "SEQUENCE_START",
+    "SEQUENCE_END",
+)  # their ids follow the vocabulary's, in this order
+COUNTED = re.compile(
+    r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL
+)  # a token, a tab and a number
 SPACED_COUNT = re.compile(r"\S+ +[0-9]+")  # as other toolkits write a token and its count
 
 
@@ -34,7 +40,9 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {self.tokens[i]: i for i in reversed(range(len(self.tokens)))}  # the first of two duplicates wins
+        return {
+            self.tokens[i]: i for i in reversed(range(len(self.tokens)))
+        }  # the first of two duplicates wins
 
     @property
     def unk(self) -> int:
@@ -77,7 +85,12 @@ class Vocabulary:
             token = counted[1] if counted else line
             tokens.append(token)
             if "\t" in token and len(token) > 1:
-                problems.append((number, f"must be a token, or a token, a tab and a count, but is {shown(line)}"))
+                problems.append(
+                    (
+                        number,
+                        f"must be a token, or a token, a tab and a count, but is {shown(line)}",
+                    )
+                )
             elif token and tokenize(token, delimiter) != [token]:
                 hint = "; a count follows a tab" if SPACED_COUNT.fullmatch(token) else ""
                 problems.append((number, f"{shown(token)} {never}{hint}"))
@@ -102,7 +115,9 @@ def token_problems(tokens: Sequence[str]) -> list[tuple[int, str]]:
         if not token:
             problems.append((line, "blank token"))
         elif token in SPECIALS:
-            problems.append((line, f"{token} is a special token; these follow the others by themselves"))
+            problems.append(
+                (line, f"{token} is a special token; these follow the others by themselves")
+            )
         elif first[token] != line:
             problems.append((line, f"{shown(token)} is in line {first[token]} already"))
     return problems

@@ -20,15 +20,41 @@ Pairs = Sequence[tuple[str, str]]
 
 SIDES = ("source", "target")
 ODD_CHARACTERS = {
-    "\ufeff": ("a byte order mark", "files that were joined keep theirs: remove U+FEFF inside the file"),
+    "\ufeff": (
+        "a byte order mark",
+        "files that were joined keep theirs: remove U+FEFF inside the file",
+    ),
     "\r": ("a carriage return that ends no line", CONVERT_CR),
     "\0": ("a null character", FROM_UTF16),
     "\ufffd": ("a replacement character (U+FFFD)", "an earlier conversion lost what stood there"),
     "\t": ("a tab inside a token", "is it TSV? name one file alone, or give {side}_delimiter"),
 }
 HEADERS = (
-    *("source", "target", "src", "tgt", "trg", "input", "output", "text", "label", "sentence", "translation"),
-    *("word", "words", "grapheme", "graphemes", "spelling", "phone", "phones", "phoneme", "phonemes", "ipa"),
+    *(
+        "source",
+        "target",
+        "src",
+        "tgt",
+        "trg",
+        "input",
+        "output",
+        "text",
+        "label",
+        "sentence",
+        "translation",
+    ),
+    *(
+        "word",
+        "words",
+        "grapheme",
+        "graphemes",
+        "spelling",
+        "phone",
+        "phones",
+        "phoneme",
+        "phonemes",
+        "ipa",
+    ),
     *("pronunciation", "question", "answer", "original", "corrected", "summary"),
 )
 MANY_SPACES = 0.3  # of all characters; in English text they are a fifth at most
@@ -53,7 +79,9 @@ def text_warnings(
     found = list(headers(pairs))
     yield from found
     begun = {warning.place[1] for warning in found}
-    pairs = {part: rows[1:] if part in begun else rows for part, rows in pairs.items()}  # a header is said once
+    pairs = {
+        part: rows[1:] if part in begun else rows for part, rows in pairs.items()
+    }  # a header is said once
     for part, rows in pairs.items():
         for k in range(2):
             yield from blank_cells(part, k, [row[k] for row in rows])
@@ -61,11 +89,15 @@ def text_warnings(
     for k in range(2):
         yield from spaces_as_tokens(k, [row[k] for row in pairs["train"]], delimiters[k])
         for part in [part for part in pairs if part != "train"]:
-            yield from unknown_tokens(part, k, [row[k] for row in pairs[part]], vocabs[k], delimiters[k])
+            yield from unknown_tokens(
+                part, k, [row[k] for row in pairs[part]], vocabs[k], delimiters[k]
+            )
     yield from shared_sources(pairs, delimiters[0])
 
 
-def odd_characters(part: str, files: Sequence[Lines], delimiters: tuple[str, str]) -> Iterator[InputWarning]:
+def odd_characters(
+    part: str, files: Sequence[Lines], delimiters: tuple[str, str]
+) -> Iterator[InputWarning]:
     for k, lines in enumerate(files):
         for character, (what, hint) in ODD_CHARACTERS.items():
             if character == "\t" and (len(files) == 1 or "\t" in delimiters[k]):
@@ -94,7 +126,12 @@ def equal_files(part: str, files: Sequence[Lines]) -> Iterator[InputWarning]:
     """A file that was named for both sides, or copied over the other one."""
     if len(files) == 2 and files[0] == files[1]:
         sentence = f"the files of sources and targets are equal, in all {len(files[0]):,} lines"
-        yield InputWarning(("corpus", part), sentence, {"lines": len(files[0])}, "is one file named for both sides?")
+        yield InputWarning(
+            ("corpus", part),
+            sentence,
+            {"lines": len(files[0])},
+            "is one file named for both sides?",
+        )
 
 
 def blank_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
@@ -104,7 +141,9 @@ def blank_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
         share = percent(len(blank), len(cells))
         sentence = f"{len(blank):,} of {len(cells):,} {SIDES[k]}s are blank ({share})"
         hint = "each is read as an empty sequence; leave such lines out"
-        yield InputWarning(("corpus", part), sentence, {"blank": len(blank), "of": len(cells)}, hint, side=k)
+        yield InputWarning(
+            ("corpus", part), sentence, {"blank": len(blank), "of": len(cells)}, hint, side=k
+        )
 
 
 def quoted_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
@@ -114,7 +153,9 @@ def quoted_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
     if doubled or (quoted and len(quoted) >= len(cells) / 2):
         example = shown((doubled or quoted)[0])
         sentence = f"{len(quoted):,} of {len(cells):,} {SIDES[k]}s stand in quotes, which are read as text: {example}"
-        yield InputWarning(("corpus", part), sentence, {"quoted": len(quoted), "of": len(cells)}, AS_TSV, side=k)
+        yield InputWarning(
+            ("corpus", part), sentence, {"quoted": len(quoted), "of": len(cells)}, AS_TSV, side=k
+        )
 
 
 def spaces_as_tokens(k: int, lines: Lines, delimiter: str) -> Iterator[InputWarning]:
@@ -123,10 +164,14 @@ def spaces_as_tokens(k: int, lines: Lines, delimiter: str) -> Iterator[InputWarn
         key = f"{SIDES[k]}_delimiter"
         sentence = f"{percent(spaces, characters)} of the {SIDES[k]} tokens of train are spaces"
         values = {"spaces": spaces, "of": characters}
-        yield InputWarning(("corpus", key), sentence, values, f'{key}: " " splits there instead', side=k)
+        yield InputWarning(
+            ("corpus", key), sentence, values, f'{key}: " " splits there instead', side=k
+        )
 
 
-def unknown_tokens(part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter: str) -> Iterator[InputWarning]:
+def unknown_tokens(
+    part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter: str
+) -> Iterator[InputWarning]:
     """The share of unknown tokens, and what would make most of them known."""
     known, unknown = set(vocab.tokens), Counter[str]()
     total, single, affected = 0, 0, list[str]()
@@ -147,7 +192,9 @@ def unknown_tokens(part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter
     for form in NORMAL_FORMS:
         stay = left([unicodedata.normalize(form, line) for line in affected])
         if stay < count:
-            hint = f"in Unicode's normal form {form} {stay:,} would be; bring all files into one form"
+            hint = (
+                f"in Unicode's normal form {form} {stay:,} would be; bring all files into one form"
+            )
             remedies.append((stay / total, hint))
     if not noticed(count, total) and not remedies:
         return
@@ -162,7 +209,11 @@ def unknown_tokens(part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter
         if share <= count / total / 2:
             key = f"{SIDES[k]}_delimiter"
             hint = f'almost every {SIDES[k]} is one token; {key}: "" reads characters'
-            rest = f", of which {percent(share, 1)} would be unknown" if share else ", all of them known"
+            rest = (
+                f", of which {percent(share, 1)} would be unknown"
+                if share
+                else ", all of them known"
+            )
             remedies.append((share, hint + rest))
     most = ", ".join(shown_token(token) for token, _ in unknown.most_common(3))
     sentence = f"{count:,} of {total:,} {SIDES[k]} tokens are unknown ({percent(count, total)}), such as {most}"
@@ -175,7 +226,11 @@ def unknown_tokens(part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter
 
 def shown_token(token: str) -> str:
     """Returns a token in quotes; a mark that would stand on the quote by its code."""
-    return f"U+{ord(token[0]):04X}" if len(token) == 1 and unicodedata.combining(token) else shown(token)
+    return (
+        f"U+{ord(token[0]):04X}"
+        if len(token) == 1 and unicodedata.combining(token)
+        else shown(token)
+    )
 
 
 def shared_sources(pairs: Mapping[str, Pairs], delimiter: str) -> Iterator[InputWarning]:

@@ -13,7 +13,16 @@ from rich.live import Live
 from rich.text import Text
 
 from s2s_search.display.standing import Standing
-from s2s_search.display.view import TO_ASCII, about, cut, duration, settings_text, to_ascii, value_text, view
+from s2s_search.display.view import (
+    TO_ASCII,
+    about,
+    cut,
+    duration,
+    settings_text,
+    to_ascii,
+    value_text,
+    view,
+)
 from s2s_search.runs.events import Event
 from s2s_search.runs.log import now
 from s2s_search.statuses import LOST
@@ -33,7 +42,11 @@ class Progress:
         self.console = console or Console(stderr=True)
         self._own_clock, self._ahead = clock, 0.0
         self.standing: Standing | None = None
-        self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.no_color
+        self.is_live = (
+            self.console.is_terminal
+            and not self.console.is_dumb_terminal
+            and not self.console.no_color
+        )
         self._in_ascii = not _can_show(self.console)
         self._live: Live | None = None
         self._frame: list[Text] = []
@@ -102,7 +115,11 @@ class Progress:
         try:
             yield
         except OSError:
-            self.console, self.is_live, self._live = Console(file=io.StringIO(), quiet=True), False, None
+            self.console, self.is_live, self._live = (
+                Console(file=io.StringIO(), quiet=True),
+                False,
+                None,
+            )
 
     # --- lines ---
 
@@ -116,7 +133,9 @@ class Progress:
         if kind == "status" and "trial" in event:
             self._print_end(standing, event)
         elif kind == "restart" and event["cause"] == LOST:
-            self._print(f"[{elapsed}] {event['trial']} lost its worker and goes on: {event.get('message') or ''}")
+            self._print(
+                f"[{elapsed}] {event['trial']} lost its worker and goes on: {event.get('message') or ''}"
+            )
         elif kind in ("note", "wait"):
             self._print(f"[{elapsed}] {event['message']}")
 
@@ -132,7 +151,9 @@ class Progress:
         if standing.status != "running":
             parts.insert(0, standing.status)
         if standing.best is not None:
-            parts.append(f"best{value_text(standing.metric, standing.best)} ({standing.best['trial']})")
+            parts.append(
+                f"best{value_text(standing.metric, standing.best)} ({standing.best['trial']})"
+            )
         if left := standing.seconds_left(time):
             parts.append(f"{about(left)} left")
         line = f"[{duration(standing.elapsed(time))}] " + " · ".join(parts)

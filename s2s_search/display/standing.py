@@ -30,12 +30,16 @@ class Standing:
         self.paused: set[str] = set()  # they wait for others to be compared with
         self.restarting: set[str] = set()  # they wait for a worker to go on
         self.newest: dict[str, Event] = {}  # the newest reports of all that have not ended
-        self.places: list[str] = []  # as many as ran at once: who runs there, or did until another trial starts
+        self.places: list[
+            str
+        ] = []  # as many as ran at once: who runs there, or did until another trial starts
         self.curves: dict[str, Curve] = {}  # of the trials in a place, and of the best
         self.steps: dict[str, int] = {}  # of the newest reports
         self.ends: dict[str, str] = {}  # the statuses of those that have ended
         self.ended: Counter[str] = Counter()
-        self.failures: dict[tuple[str, str], dict[str, str]] = {}  # by status and cause: messages by trial
+        self.failures: dict[
+            tuple[str, str], dict[str, str]
+        ] = {}  # by status and cause: messages by trial
         self.restarts = 0
         self.note = ""  # the newest
         self.waiting = ""  # why nothing runs
@@ -95,7 +99,10 @@ class Standing:
         self.curves.setdefault(trial, [])
         if trial in self.places:
             return
-        free = next((k for k, other in enumerate(self.places) if other not in self.running), len(self.places))
+        free = next(
+            (k for k, other in enumerate(self.places) if other not in self.running),
+            len(self.places),
+        )
         before = self.places[free : free + 1]
         self.places[free : free + 1] = [trial]
         self._forget(*before)
@@ -180,13 +187,17 @@ class Standing:
         """The numbers in words: "2 running, 11 to start, 3 stopped"."""
         numbers = {"running": len(self.running), "paused": len(self.paused)}
         numbers["to start"] = max(self.trials - len(self.started), 0) + len(self.restarting)
-        numbers |= {status: self.ended[status] for status in (*FAILURES, *ENDS)} | {"restarts": self.restarts}
+        numbers |= {status: self.ended[status] for status in (*FAILURES, *ENDS)} | {
+            "restarts": self.restarts
+        }
         return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
 
     def causes(self) -> list[tuple[str, list[str], str]]:
         """The failures by cause, the most frequent first: status, trials, the message of the first."""
         groups = [
-            (status, list(alike), next(iter(alike.values()))) for (status, _), alike in self.failures.items() if alike
+            (status, list(alike), next(iter(alike.values())))
+            for (status, _), alike in self.failures.items()
+            if alike
         ]
         return sorted(groups, key=lambda group: -len(group[1]))
 
@@ -212,7 +223,10 @@ class Standing:
         for step, number in self._ended_at.items():
             ended[step] = ended.get(step, 0.0) + number
         survival = Survival(ended, made.values(), limit)
-        left = {trial: min(survival.left(step), max(self.max_steps(trial) - step, 0)) for trial, step in made.items()}
+        left = {
+            trial: min(survival.left(step), max(self.max_steps(trial) - step, 0))
+            for trial, step in made.items()
+        }
         steps = sum(left.values()) + max(self.trials - len(self.started), 0) * survival.left(0)
         pace = (max(now, self.now) - self._first) / self._made
         alone = (
@@ -221,4 +235,8 @@ class Standing:
             if made[trial]
         )
         seconds: float = max(steps * pace, *alone, 0.0)
-        return seconds if self.hours is None else min(seconds, max(3600 * self.hours - self.elapsed(now), 0.0))
+        return (
+            seconds
+            if self.hours is None
+            else min(seconds, max(3600 * self.hours - self.elapsed(now), 0.0))
+        )

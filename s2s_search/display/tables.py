@@ -39,7 +39,9 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
         return [column for column in wanted if column in ranked]
 
     def cells(names: Sequence[str]) -> list[list[str]]:
-        return [[cell(value) for value in row] for row in ranked[list(names)].itertuples(index=False)]
+        return [
+            [cell(value) for value in row] for row in ranked[list(names)].itertuples(index=False)
+        ]
 
     every = list(dict.fromkeys([*columns(len(RANKING)), *table.searched]))
     wide = grid(title, every, cells(every))
@@ -56,7 +58,10 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
 def print_pareto(table: Results) -> None:
     """Prints the Pareto front, where there are several objectives."""
     if len(table.objectives) > 1:
-        names = [f"best.{name}" if f"best.{name}" in table.trials else name for name, _ in table.objectives]
+        names = [
+            f"best.{name}" if f"best.{name}" in table.trials else name
+            for name, _ in table.objectives
+        ]
         front = table.pareto().sort_values(names[0])
         columns = ["trial", *names, *table.searched]
         rows = [[cell(value) for value in row] for row in front[columns].itertuples(index=False)]
@@ -81,13 +86,28 @@ def replicate_rows(table: Results, groups: pd.DataFrame) -> tuple[list[str], lis
     """
     settings = [key for key in table.searched if key in groups]
     differing = [key for key in settings if groups[key].nunique(dropna=False) > 1]
-    columns = ["mean", "std", "low", "high", "n", "trials", "best", "seed", "trial", *(differing or settings)]
-    return columns, [[cell(value) for value in row] for row in groups[columns].itertuples(index=False)]
+    columns = [
+        "mean",
+        "std",
+        "low",
+        "high",
+        "n",
+        "trials",
+        "best",
+        "seed",
+        "trial",
+        *(differing or settings),
+    ]
+    return columns, [
+        [cell(value) for value in row] for row in groups[columns].itertuples(index=False)
+    ]
 
 
 def failures(table: Results) -> list[Failure]:
     """The trials that failed, by cause, the largest group first."""
-    rows = [{str(key): value for key, value in row.items()} for row in table.trials.to_dict("records")]
+    rows = [
+        {str(key): value for key, value in row.items()} for row in table.trials.to_dict("records")
+    ]
     cells = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows]
     return grouped(cells, table.searched)
 
@@ -98,7 +118,10 @@ def print_failures(table: Results, folder: Path) -> None:
         count = f"{len(failure.trials)} trials" if len(failure.trials) > 1 else "1 trial"
         print(f"{failure.status.replace('_', ' ')}, {count}: {failure.message}")
         if failure.shared:
-            print("  only they have " + ", ".join(f"{key} = {value}" for key, value in failure.shared.items()))
+            print(
+                "  only they have "
+                + ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
+            )
         print(f"  {', '.join(failure.trials[:6])}{', ...' if len(failure.trials) > 6 else ''}")
         number = int(failure.trials[0].removeprefix("trial-"))
         print(f"  to see it: {command('debug', '--run', folder, '--trial', number)}")
@@ -111,7 +134,9 @@ def print_times(table: Results) -> None:
     total = sum(parts.values())
     if total > 0:
         shares = ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in parts.items())
-        print(f"where {total:.0f} worker seconds went: {shares}; then {tail:.0f} with no trial left to start")
+        print(
+            f"where {total:.0f} worker seconds went: {shares}; then {tail:.0f} with no trial left to start"
+        )
     if driver := table.driver:
         cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"
         print(f"the driver: {cost}, for {driver['reports']:.0f} reports")

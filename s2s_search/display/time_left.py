@@ -16,7 +16,10 @@ class Survival:
 
     def __init__(self, ended: Mapping[int, float], running: Iterable[int], limit: int) -> None:
         upwards, later = sorted(running), 0.0
-        steps, beyond = [limit], [0.0]  # where some end, and how many steps are made beyond by one that comes there
+        steps, beyond = (
+            [limit],
+            [0.0],
+        )  # where some end, and how many steps are made beyond by one that comes there
         for step in sorted(ended, reverse=True):
             later += ended[step]
             if ended[step] > 0 and step < limit:
@@ -39,7 +42,11 @@ def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
     ASHA passes on a fixed share in the long run, and more of the first trials, for it compares them with few: so this
     counts as much as IDEAL trials. With others all trials come to the end; that counts as one.
     """
-    number, step, factor = 1.0, amount(scheduler.get("grace_steps")), amount(scheduler.get("reduction_factor"))
+    number, step, factor = (
+        1.0,
+        amount(scheduler.get("grace_steps")),
+        amount(scheduler.get("reduction_factor")),
+    )
     if scheduler.get("name") == "asha" and step >= 1 and factor > 1:
         number = IDEAL
         while step < limit:

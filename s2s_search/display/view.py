@@ -18,7 +18,9 @@ STYLES |= dict.fromkeys(("failed", "out of memory", "lost"), "bold red")
 CAUSES_SHOWN = 3
 WIDEST_CURVE = 72  # cells
 LONGEST = 10**9  # seconds
-MARGIN = len("trial-00000    starting   of   ahead")  # what else a line of a trial holds, without its steps
+MARGIN = len(
+    "trial-00000    starting   of   ahead"
+)  # what else a line of a trial holds, without its steps
 
 
 def view(standing: Standing, width: int, height: int, now: float) -> list[Text]:
@@ -27,8 +29,16 @@ def view(standing: Standing, width: int, height: int, now: float) -> list[Text]:
     The search and its numbers; the best trial; failures by cause; why nothing runs; the newest note; then a line for
     each place where a trial runs, as long as the search does.
     """
-    lines = [_headline(standing, now), _counts(standing), *_best(standing, now), *_failures(standing)]
-    for name, text in (("waiting", standing.waiting), ("note", standing.note and f"note: {standing.note}")):
+    lines = [
+        _headline(standing, now),
+        _counts(standing),
+        *_best(standing, now),
+        *_failures(standing),
+    ]
+    for name, text in (
+        ("waiting", standing.waiting),
+        ("note", standing.note and f"note: {standing.note}"),
+    ):
         for part in textwrap.wrap(text, width, max_lines=2, placeholder="…"):
             lines.append(Text(part))
             lines[-1].highlight_regex(f"^{name}", STYLES["stopped"])
@@ -64,10 +74,14 @@ def _counts(standing: Standing) -> Text:
 def _best(standing: Standing, now: float) -> Iterator[Text]:
     if standing.best is None:
         return
-    line = Text.assemble(("best ", "bold green"), f"{standing.metric} {standing.best[standing.metric]:.4g}")
+    line = Text.assemble(
+        ("best ", "bold green"), f"{standing.metric} {standing.best[standing.metric]:.4g}"
+    )
     if standing.status == "running" and "time" in standing.best:
         line.append(f", {duration(now - standing.best['time'])} ago")
-    line.append(" · ").append(standing.best["trial"], "bold").append(f" at step {standing.best['step']:,}")
+    line.append(" · ").append(standing.best["trial"], "bold").append(
+        f" at step {standing.best['step']:,}"
+    )
     yield line
     yield Text("     ").append(settings_text(standing.best_settings), "dim")
 
@@ -77,7 +91,10 @@ def _failures(standing: Standing) -> Iterator[Text]:
     for status, trials, message in causes[:CAUSES_SHOWN]:
         what = status.replace("_", " ")
         which = trials[0] + (f" and {len(trials) - 1:,} more" if len(trials) > 1 else "")
-        yield Text.assemble((f"{len(trials):,} {what}", STYLES[what]), f" ({which}): {message or 'without a message'}")
+        yield Text.assemble(
+            (f"{len(trials):,} {what}", STYLES[what]),
+            f" ({which}): {message or 'without a message'}",
+        )
     if len(causes) > CAUSES_SHOWN:
         yield Text(f"and {len(causes) - CAUSES_SHOWN} other causes", style="dim")
 
@@ -88,7 +105,9 @@ def _failures(standing: Standing) -> Iterator[Text]:
 def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
     """A heading and at most `room` trials, each in its place from its start to the start of the next one there."""
     places = standing.places
-    if len(places) > room and len(standing.started) >= standing.trials:  # nobody takes the place of one that has ended
+    if (
+        len(places) > room and len(standing.started) >= standing.trials
+    ):  # nobody takes the place of one that has ended
         places = [trial for trial in places if trial in standing.running]
     shown = places[:room]
     compared = shown if standing.best is None else [*shown, standing.best["trial"]]
@@ -96,7 +115,9 @@ def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
     steps = max(map(standing.max_steps, shown), default=0)
     count = len(f"{steps:,}")
     cells = max(min(width - MARGIN - 2 * count, WIDEST_CURVE), 1)
-    legend = f"{BLOCKS[0]} {scale[0]:.4g} to {BLOCKS[-1]} {scale[1]:.4g}" if scale else "not known yet"
+    legend = (
+        f"{BLOCKS[0]} {scale[0]:.4g} to {BLOCKS[-1]} {scale[1]:.4g}" if scale else "not known yet"
+    )
     yield Text(f"{'trial':<13}{standing.metric} by steps, {legend}", style="dim")
     for trial in shown:
         yield _trial(standing, trial, scale, steps, cells, count)
@@ -105,9 +126,18 @@ def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
 
 
 def _trial(
-    standing: Standing, trial: str, scale: tuple[float, float] | None, steps: int, cells: int, count: int
+    standing: Standing,
+    trial: str,
+    scale: tuple[float, float] | None,
+    steps: int,
+    cells: int,
+    count: int,
 ) -> Text:
-    curve, step, ended = standing.curves[trial], standing.steps.get(trial, 0), trial not in standing.running
+    curve, step, ended = (
+        standing.curves[trial],
+        standing.steps.get(trial, 0),
+        trial not in standing.running,
+    )
     style, word = "cyan", ""
     if standing.best is not None and standing.best["trial"] == trial:
         style, word = "bold green", "best"
@@ -174,7 +204,9 @@ def _shown(value: object) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as 4:05, or 1:02:03."""
-    whole = round(max(seconds, 0)) if seconds < LONGEST else LONGEST  # also where a damaged log gives no number
+    whole = (
+        round(max(seconds, 0)) if seconds < LONGEST else LONGEST
+    )  # also where a damaged log gives no number
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,7 +10,9 @@ from s2s_search.display.progress import SECONDS_BETWEEN_FRAMES, Progress
 from s2s_search.interrupts import Interrupt
 from s2s_search.runs.log import first_event, is_driven, log_size, new_events
 
-SECONDS_OF_SILENCE = 5.0  # without a driver, before a search counts as killed: it may be about to begin, or to go on
+SECONDS_OF_SILENCE = (
+    5.0  # without a driver, before a search counts as killed: it may be about to begin, or to go on
+)
 
 
 class Follower:
@@ -32,7 +34,9 @@ class Follower:
         Raises:
             ConfigError: the folder is none of a search.
         """
-        driven = is_driven(self.folder)  # before the log is read: the last event is written under the lock
+        driven = is_driven(
+            self.folder
+        )  # before the log is read: the last event is written under the lock
         if log_size(self.folder) < self._read:
             self._read = 0  # another log
         events, end = new_events(self.folder, self._read)

@@ -45,23 +45,37 @@ def check_spec(name: str, spec: Spec, entries: Iterable[str] = ()) -> tuple[Spec
         try:
             checked[key] = convert(_argument(class_name, arguments, key), checked[key])
         except ValueError as problem:
-            problems.append((f"{name}.{key}" if key in entries else name, f"{name}.{key}: {problem}"))
+            problems.append(
+                (f"{name}.{key}" if key in entries else name, f"{name}.{key}: {problem}")
+            )
     return checked, sorted(problems)
 
 
-def complete_spec(name: str, spec: Spec, entries: Mapping[str, object], whole: bool) -> tuple[Spec, list[Problem]]:
+def complete_spec(
+    name: str, spec: Spec, entries: Mapping[str, object], whole: bool
+) -> tuple[Spec, list[Problem]]:
     """Lays single entries over a spec (given whole, or the default); returns it, checked, and the problems.
 
     Entries of the default that another class does not know are dropped; its `num_units` becomes the `cell_size`
     of GRUBlockCell. An entry that was given and that the class does not know is a problem.
     """
     spec = {**spec, **entries}
-    arguments = {argument.name: argument for argument in spec_classes(name).get(str(spec.get("class")), ())}
+    arguments = {
+        argument.name: argument for argument in spec_classes(name).get(str(spec.get("class")), ())
+    }
     if not whole:
         if "cell_size" in arguments:
             spec.setdefault("cell_size", spec.get("num_units"))
-        spec = {key: value for key, value in spec.items() if key in arguments or key in entries or key == "class"}
-    missing = [key for key, argument in arguments.items() if argument.default is REQUIRED and key not in spec]
+        spec = {
+            key: value
+            for key, value in spec.items()
+            if key in arguments or key in entries or key == "class"
+        }
+    missing = [
+        key
+        for key, argument in arguments.items()
+        if argument.default is REQUIRED and key not in spec
+    ]
     spec, problems = check_spec(name, spec, entries)
     return spec, [*problems, *((name, f"{name}: {spec['class']} needs {key}") for key in missing)]
 
@@ -120,7 +134,9 @@ def overlay(model: str, overrides: Mapping[str, object]) -> tuple[dict[str, Any]
                 continue
             declared(str(key))
             if model not in owners(key):
-                raise ValueError(f"{key} belongs to {' and '.join(owners(key))}, and this is a {model}")
+                raise ValueError(
+                    f"{key} belongs to {' and '.join(owners(key))}, and this is a {model}"
+                )
             row, _, entry = key.rpartition(".")
             if key in ENTRIES:
                 entries.setdefault(row, {})[entry] = value
@@ -139,7 +155,9 @@ def resolve(model: str, overrides: Mapping[str, object]) -> Hparams:
     """Returns the complete configuration. Raises ConfigError with all problems of names, values and rules."""
     name = canonical_model(model)
     values, problems = overlay(name, overrides)
-    sentences = [sentence for _, sentence in problems] or [text for rule in RULES for text in rule(values)]
+    sentences = [sentence for _, sentence in problems] or [
+        text for rule in RULES for text in rule(values)
+    ]
     if sentences:
         raise ConfigError(sentences)
     return Hparams(name, values)
@@ -198,5 +216,7 @@ def _assignments(text: str) -> Iterator[tuple[str, object]]:
         yield name, value
         separator = COMMA_OR_END.match(text, position)
         if not separator:
-            raise ValueError(f"{name}: expected a comma after the value, but got {shown(text[position:])}")
+            raise ValueError(
+                f"{name}: expected a comma after the value, but got {shown(text[position:])}"
+            )
         position = separator.end()

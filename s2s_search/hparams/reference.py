@@ -28,7 +28,11 @@ def _section(title: str, rows: Iterable[Hparam]) -> list[str]:
 
 
 def _classes(title: str, classes: Mapping[str, tuple[Argument, ...]]) -> list[str]:
-    lines = [f"\n## {title}\n", "| Class | Argument | Default | Values |", "| --- | --- | --- | --- |"]
+    lines = [
+        f"\n## {title}\n",
+        "| Class | Argument | Default | Values |",
+        "| --- | --- | --- | --- |",
+    ]
     for name, arguments in classes.items():
         lines += [f"| `{name}` | `{a.name}` | {_code(a.default)} | {a.law} |" for a in arguments]
         lines += [] if arguments else [f"| `{name}` | none | | |"]
@@ -42,14 +46,18 @@ def reference() -> str:
     lines = [
         "<!-- Written by `python -m s2s_search.hparams.reference > docs/hparams.md`; do not edit. -->",
         "# Hyperparameters\n",
-        "Models: " + ", ".join(f"`{model}`" for model in MODELS) + " (`AttentionSeq2seq` is understood).",
+        "Models: "
+        + ", ".join(f"`{model}`" for model in MODELS)
+        + " (`AttentionSeq2seq` is understood).",
         "One entry of a spec is set by one more dot: `encoder.rnn_cell.cell_spec.num_units=256`. A spec given",
         "whole replaces the default whole. Where an entry sets another class, entries of the default that it does",
         "not know are dropped, and `num_units` becomes the `cell_size` of `GRUBlockCell`.",
         *_section("Common", common),
         *_section("Both models", (row for row in models if row.models == MODELS)),
         *_section("AttentionSeq2Seq only", (row for row in models if row.models != MODELS)),
-        *_section("Ours: training, evaluation and beam search", (row for row in HPARAMS if row.ours)),
+        *_section(
+            "Ours: training, evaluation and beam search", (row for row in HPARAMS if row.ours)
+        ),
         *_classes("Cells", CELLS),
         *_classes("Bridges", BRIDGES),
         "\n## Rules\n",

@@ -20,11 +20,16 @@ def cell_state_sizes(spec: Values) -> tuple[int, ...]:
     arguments = {argument.name: argument.default for argument in CELLS[spec["class"]]}
     if "forget_bias" not in arguments:
         return (output,)
-    is_tuple, units = spec.get("state_is_tuple", arguments.get("state_is_tuple", True)), spec["num_units"]
+    is_tuple, units = (
+        spec.get("state_is_tuple", arguments.get("state_is_tuple", True)),
+        spec["num_units"],
+    )
     return (units, output) if is_tuple else (units + output,)
 
 
-Structure = int | str | tuple["Structure", ...]  # a tensor's width, or a tuple; an LSTM's is ("LSTM", c, h)
+Structure = (
+    int | str | tuple["Structure", ...]
+)  # a tensor's width, or a tuple; an LSTM's is ("LSTM", c, h)
 
 
 def _cell_structure(spec: Values) -> Structure:
@@ -43,10 +48,15 @@ def state_structures(values: Values) -> tuple[Structure, Structure]:
     stacks = []
     for side in ("encoder", "decoder"):
         spec, layers = values[f"{side}.rnn_cell.cell_spec"], values[f"{side}.rnn_cell.num_layers"]
-        stacked = layers > 1 or (side == "encoder" and values["encoder.type"] == "StackBidirectionalRNNEncoder")
+        stacked = layers > 1 or (
+            side == "encoder" and values["encoder.type"] == "StackBidirectionalRNNEncoder"
+        )
         stacks.append((_cell_structure(spec),) * layers if stacked else _cell_structure(spec))
     encoder, decoder = stacks
-    return encoder if values["encoder.type"] == "UnidirectionalRNNEncoder" else (encoder, encoder), decoder
+    return encoder if values["encoder.type"] == "UnidirectionalRNNEncoder" else (
+        encoder,
+        encoder,
+    ), decoder
 
 
 def _described(structure: Structure) -> str:
@@ -55,7 +65,11 @@ def _described(structure: Structure) -> str:
     if structure[0] == "LSTM":
         return f"LSTM{structure[1:]}"
     inner = _described(structure[0])
-    return f"({len(structure)} x {inner})" if len(structure) > 2 else "(" + ", ".join(inner for _ in structure) + ")"
+    return (
+        f"({len(structure)} x {inner})"
+        if len(structure) > 2
+        else "(" + ", ".join(inner for _ in structure) + ")"
+    )
 
 
 def passthrough_problems(values: Values) -> list[str]:

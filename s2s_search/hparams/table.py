@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 
 from s2s_search.errors import ConfigError, nearest, shown
-from s2s_search.hparams.arguments import BOOL, FLOAT, INT, NAME, REQUIRED, SPEC, WIDEST, Argument, positive, width
+from s2s_search.hparams.arguments import (
+    BOOL,
+    FLOAT,
+    INT,
+    NAME,
+    REQUIRED,
+    SPEC,
+    WIDEST,
+    Argument,
+    positive,
+    width,
+)
 
 MODELS = ("BasicSeq2Seq", "AttentionSeq2Seq")
 MODEL_ALIASES = {"AttentionSeq2seq": "AttentionSeq2Seq"}  # the hyperparameter page's spelling
@@ -161,7 +172,9 @@ def spec_classes(name: str) -> dict[str, tuple[Argument, ...]]:
 
 def _entries(name: str) -> Iterator[tuple[str, Argument]]:
     classes = spec_classes(name)
-    for arguments in classes.values():  # an argument's kind and range are the same in all classes that have it
+    for (
+        arguments
+    ) in classes.values():  # an argument's kind and range are the same in all classes that have it
         yield from ((f"{name}.{argument.name}", argument) for argument in arguments)
     yield f"{name}.class", Argument("class", NAME, REQUIRED, choices=tuple(classes))
 

@@ -20,7 +20,9 @@ def convert(argument: Argument, value: object) -> object:
         return None
     if argument.choices and isinstance(value, str) and value not in argument.choices:
         refused = f"{value} is refused: {REFUSED[value]}" if value in REFUSED else ""
-        raise ValueError(refused or f"unknown name {shown(value)}{nearest(value, argument.choices)}")
+        raise ValueError(
+            refused or f"unknown name {shown(value)}{nearest(value, argument.choices)}"
+        )
     converted = _of_kind(argument.kind, value)
     if converted is None or not _within(argument, converted):
         raise ValueError(f"must be {argument.law}, but got {shown(value)}")
@@ -30,11 +32,21 @@ def convert(argument: Argument, value: object) -> object:
 def _of_kind(kind: Kind, value: object) -> object:
     """Returns the value in the kind, or None when it cannot be."""
     if kind is SPEC:  # its arguments wait for check_spec
-        return {str(name): entry for name, entry in value.items()} if isinstance(value, Mapping) else None
+        return (
+            {str(name): entry for name, entry in value.items()}
+            if isinstance(value, Mapping)
+            else None
+        )
     if kind is NAME:
         return value if isinstance(value, str) else None
     if kind is BOOL:
-        return WORDS.get(value.lower()) if isinstance(value, str) else value if isinstance(value, bool) else None
+        return (
+            WORDS.get(value.lower())
+            if isinstance(value, str)
+            else value
+            if isinstance(value, bool)
+            else None
+        )
     if isinstance(value, str):
         value = float(value) if len(value) < 100 and NUMBER.fullmatch(value.strip()) else None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -52,7 +64,11 @@ def _within(argument: Argument, value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return True
     least, most, above = argument.minimum, argument.maximum, argument.above
-    return (least is None or least <= value) and (most is None or value <= most) and (above is None or above < value)
+    return (
+        (least is None or least <= value)
+        and (most is None or value <= most)
+        and (above is None or above < value)
+    )
 
 
 def typed(key: str, value: object) -> object:

@@ -52,8 +52,12 @@ class Attention(nn.Module):
         low = torch.finfo(values.dtype).min
         if self.v is not None:
             biases = torch.zeros_like(padding, dtype=values.dtype)
-            keys = addmm(self.keys.bias + self.query.bias, values.flatten(0, 1), self.keys.weight.t())
-            return Memory(values, keys.view(*values.shape[:2], -1), biases.masked_fill_(padding, low))
+            keys = addmm(
+                self.keys.bias + self.query.bias, values.flatten(0, 1), self.keys.weight.t()
+            )
+            return Memory(
+                values, keys.view(*values.shape[:2], -1), biases.masked_fill_(padding, low)
+            )
         to_units, to_query = self.keys.weight.t(), self.query.weight
         keys = multi_dot(values.flatten(0, 1), to_units, to_query)
         biases = values @ (to_units @ self.query.bias) + self.keys.bias @ self.query.bias

@@ -24,7 +24,10 @@ class Bridge(nn.Module):
         self.decoder_state_sizes, self.extra_size = tuple(decoder_state_sizes), extra_size
 
     def zero_state(self, encoded: EncoderOutput) -> State:
-        return tuple(encoded.outputs.new_zeros(len(encoded.outputs), size) for size in self.decoder_state_sizes)
+        return tuple(
+            encoded.outputs.new_zeros(len(encoded.outputs), size)
+            for size in self.decoder_state_sizes
+        )
 
     def forward(self, encoded: EncoderOutput) -> tuple[State, Tensor | None]:
         raise NotImplementedError
@@ -92,7 +95,9 @@ class InitialStateBridge(ReadingBridge):
         bridge_input: str = "final_state",
         activation_fn: str = "identity",
     ) -> None:
-        super().__init__(decoder_state_sizes, input_width, decoder_state_sizes, bridge_input, activation_fn)
+        super().__init__(
+            decoder_state_sizes, input_width, decoder_state_sizes, bridge_input, activation_fn
+        )
 
     def forward(self, encoded: EncoderOutput) -> tuple[State, Tensor | None]:
         return tuple(self.read(encoded)), None
@@ -109,7 +114,9 @@ class ConcatInputBridge(ReadingBridge):
         bridge_input: str = "final_state",
         activation_fn: str = "identity",
     ) -> None:
-        super().__init__(decoder_state_sizes, input_width, (num_units,), bridge_input, activation_fn, num_units)
+        super().__init__(
+            decoder_state_sizes, input_width, (num_units,), bridge_input, activation_fn, num_units
+        )
 
     def forward(self, encoded: EncoderOutput) -> tuple[State, Tensor | None]:
         (vector,) = self.read(encoded)
@@ -117,5 +124,6 @@ class ConcatInputBridge(ReadingBridge):
 
 
 BRIDGES: dict[str, type[Bridge]] = {
-    bridge.__name__: bridge for bridge in (ZeroBridge, PassThroughBridge, InitialStateBridge, ConcatInputBridge)
+    bridge.__name__: bridge
+    for bridge in (ZeroBridge, PassThroughBridge, InitialStateBridge, ConcatInputBridge)
 }

@@ -47,7 +47,9 @@ class Linear(nn.Linear):
     """torch's linear layer, x [..., I] -> [..., O], by the products of fast.matmul."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return addmm(self.bias, x.flatten(0, -2), self.weight.t()).view(*x.shape[:-1], self.out_features)
+        return addmm(self.bias, x.flatten(0, -2), self.weight.t()).view(
+            *x.shape[:-1], self.out_features
+        )
 
 
 def linear(inputs: int, outputs: int) -> Linear:
@@ -124,7 +126,9 @@ class GRUCell(Cell):
         self.activation = ACTIVATIONS[activation]
         gate_inputs, self.gate_weights = kernel(input_size, num_units, 2 * num_units)
         candidate_inputs, self.candidate_weights = kernel(input_size, num_units, num_units)
-        self.input_weights = nn.Parameter(torch.cat([gate_inputs, candidate_inputs], dim=1).detach())
+        self.input_weights = nn.Parameter(
+            torch.cat([gate_inputs, candidate_inputs], dim=1).detach()
+        )
         self.biases = nn.Parameter(torch.cat([torch.ones(2 * num_units), torch.zeros(num_units)]))
 
     def project(self, inputs: Tensor) -> Tensor:
@@ -176,24 +180,39 @@ class LSTMCell(Cell):
         activation: str = "tanh",
     ) -> None:
         output = num_proj or num_units
-        super().__init__(input_size, output, (num_units, output) if state_is_tuple else (num_units + output,))
-        self.num_units, self.forget_bias, self.cell_clip, self.proj_clip = num_units, forget_bias, cell_clip, proj_clip
+        super().__init__(
+            input_size, output, (num_units, output) if state_is_tuple else (num_units + output,)
+        )
+        self.num_units, self.forget_bias, self.cell_clip, self.proj_clip = (
+            num_units,
+            forget_bias,
+            cell_clip,
+            proj_clip,
+        )
         self.activation = ACTIVATIONS[activation]
         self.make_gates(use_peepholes)
         self.projection = glorot(num_units, num_proj) if num_proj else None
 
     def make_gates(self, use_peepholes: bool) -> None:
         n = self.num_units
-        self.input_weights, self.recurrent_weights = kernel(self.input_size, self.output_size, 4 * n)
+        self.input_weights, self.recurrent_weights = kernel(
+            self.input_size, self.output_size, 4 * n
+        )
         self.biases: nn.Parameter | None = constant(0.0, 4 * n)
-        self.w_i_diag, self.w_f_diag, self.w_o_diag = (glorot(n) if use_peepholes else None for _ in range(3))
+        self.w_i_diag, self.w_f_diag, self.w_o_diag = (
+            glorot(n) if use_peepholes else None for _ in range(3)
+        )
 
     def project(self, inputs: Tensor) -> Tensor:
         projected = inputs @ self.input_weights
         return projected if self.biases is None else projected + self.biases
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        c, h = state if len(state) == 2 else torch.split(state[0], [self.num_units, self.output_size], dim=-1)
+        c, h = (
+            state
+            if len(state) == 2
+            else torch.split(state[0], [self.num_units, self.output_size], dim=-1)
+        )
         c, o = self.remember(torch.addmm(projected, h, self.recurrent_weights), c)
         h = torch.sigmoid(o) * self.activation(c)
         if self.projection is not None:
@@ -207,16 +226,27 @@ class LSTMCell(Cell):
         i, j, f, o = gates.chunk(4, dim=-1)
         if self.w_i_diag is not None and self.w_f_diag is not None:
             i, f = i + self.w_i_diag * c, f + self.w_f_diag * c
-        c = self.clip(torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * self.activation(j))
+        c = self.clip(
+            torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * self.activation(j)
+        )
         return c, o if self.w_o_diag is None else o + self.w_o_diag * c
 
     def clip(self, c: Tensor) -> Tensor:
         return c if self.cell_clip is None else c.clamp(-self.cell_clip, self.cell_clip)
 
     def recurrence(self) -> cell_loops.Recurrence | None:
-        more = (self.w_i_diag, self.cell_clip, self.projection)  # the projection's clip comes with it
+        more = (
+            self.w_i_diag,
+            self.cell_clip,
+            self.projection,
+        )  # the projection's clip comes with it
         plain = type(self).remember is LSTMCell.remember and all(part is None for part in more)
-        if not plain or self.activation is not torch.tanh or self.biases is None or len(self.state_sizes) != 2:
+        if (
+            not plain
+            or self.activation is not torch.tanh
+            or self.biases is None
+            or len(self.state_sizes) != 2
+        ):
             return None
         forget_bias = torch.zeros_like(self.biases)
         forget_bias[2 * self.num_units : 3 * self.num_units] = self.forget_bias
@@ -236,7 +266,11 @@ class BasicLSTMCell(LSTMCell):
         activation: str = "tanh",
     ) -> None:
         super().__init__(
-            input_size, num_units, forget_bias=forget_bias, state_is_tuple=state_is_tuple, activation=activation
+            input_size,
+            num_units,
+            forget_bias=forget_bias,
+            state_is_tuple=state_is_tuple,
+            activation=activation,
         )
 
 
@@ -247,15 +281,25 @@ class LSTMBlockCell(LSTMCell):
     clip, and on the way to c it takes the peephole w_o for w_f and w_f for w_o.
     """
 
-    def __init__(self, input_size: int, num_units: int, forget_bias: float = 1.0, use_peephole: bool = False) -> None:
-        super().__init__(input_size, num_units, use_peepholes=use_peephole, cell_clip=3.0, forget_bias=forget_bias)
+    def __init__(
+        self, input_size: int, num_units: int, forget_bias: float = 1.0, use_peephole: bool = False
+    ) -> None:
+        super().__init__(
+            input_size,
+            num_units,
+            use_peepholes=use_peephole,
+            cell_clip=3.0,
+            forget_bias=forget_bias,
+        )
 
     def remember(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         if self.w_i_diag is None or self.w_f_diag is None or self.w_o_diag is None:
             return super().remember(gates, c)
         i, j, f, o = gates.chunk(4, dim=-1)
         i, f = i + self.w_i_diag * c, f + peephole(self.w_f_diag, c, self.w_o_diag)
-        c = self.clip(torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * self.activation(j))
+        c = self.clip(
+            torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * self.activation(j)
+        )
         return c, o + peephole(self.w_o_diag, c, self.w_f_diag)
 
     def clip(self, c: Tensor) -> Tensor:
@@ -294,7 +338,9 @@ class CoupledInputForgetGateLSTMCell(LSTMCell):
 
     def make_gates(self, use_peepholes: bool) -> None:
         n = self.num_units
-        self.input_weights, self.recurrent_weights = kernel(self.input_size, self.output_size, 3 * n)
+        self.input_weights, self.recurrent_weights = kernel(
+            self.input_size, self.output_size, 3 * n
+        )
         self.biases = constant(0.0, 3 * n)
         self.w_i_diag = None
         self.w_f_diag, self.w_o_diag = (glorot(n) if use_peepholes else None for _ in range(2))
@@ -332,8 +378,12 @@ class LayerNormBasicLSTMCell(LSTMCell):
         self.gamma = self.beta = None
         if layer_norm:
             self.biases = None
-            self.gamma = nn.ParameterDict({gate: constant(norm_gain, num_units) for gate in self.GATES})
-            self.beta = nn.ParameterDict({gate: constant(norm_shift, num_units) for gate in self.GATES})
+            self.gamma = nn.ParameterDict(
+                {gate: constant(norm_gain, num_units) for gate in self.GATES}
+            )
+            self.beta = nn.ParameterDict(
+                {gate: constant(norm_shift, num_units) for gate in self.GATES}
+            )
 
     def norm(self, x: Tensor, gate: str) -> Tensor:
         if self.gamma is None or self.beta is None:
@@ -341,7 +391,10 @@ class LayerNormBasicLSTMCell(LSTMCell):
         return F.layer_norm(x, x.shape[-1:], self.gamma[gate], self.beta[gate], eps=1e-12)
 
     def remember(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        i, j, f, o = (self.norm(gate, name) for gate, name in zip(gates.chunk(4, dim=-1), self.GATES[:4], strict=True))
+        i, j, f, o = (
+            self.norm(gate, name)
+            for gate, name in zip(gates.chunk(4, dim=-1), self.GATES[:4], strict=True)
+        )
         j = dropout(self.activation(j), self.dropout_keep_prob, self.training)
         return self.norm(torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * j, "state"), o
 

@@ -53,7 +53,9 @@ class Decoder(nn.Module):
         """The decoder's state before the first step, from the cell's."""
         raise NotImplementedError
 
-    def step(self, x: Tensor, state: State, memory: Memory | None) -> tuple[Tensor, State, Tensor | None]:
+    def step(
+        self, x: Tensor, state: State, memory: Memory | None
+    ) -> tuple[Tensor, State, Tensor | None]:
         """Computes one step: input x [B, X] -> logits [B, V], the next state, attention weights [B, S] or None."""
         raise NotImplementedError
 
@@ -65,14 +67,20 @@ class Decoder(nn.Module):
         """The logits [..., V] of cell outputs [..., H] and contexts [..., M]."""
         raise NotImplementedError
 
-    def unroll(self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None) -> DecoderOutput:
+    def unroll(
+        self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None
+    ) -> DecoderOutput:
         """Computes all steps for given inputs x [B, T, X] (teacher forcing) of which `lengths` [B] are real."""
         outputs, contexts, weights = self.recur(x, lengths, state, memory)
         ended = ~positions_within(lengths, outputs.shape[1]).unsqueeze(-1)
         logits = self.predict(outputs, contexts).masked_fill(ended, 0.0)
-        return DecoderOutput(logits, *(t if t is None else t.masked_fill(ended, 0.0) for t in (weights, contexts)))
+        return DecoderOutput(
+            logits, *(t if t is None else t.masked_fill(ended, 0.0) for t in (weights, contexts))
+        )
 
-    def loss(self, x: Embedded, targets: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> Tensor:
+    def loss(
+        self, x: Embedded, targets: Tensor, lengths: Tensor, state: State, memory: Memory | None
+    ) -> Tensor:
         """The cross-entropy in nats of target ids [B, T] for inputs x [B, T, X], summed over the real steps."""
         outputs, contexts, _ = self.recur(x, lengths, state, memory)
         live, index = positions_within(lengths, targets.shape[1]), None
@@ -85,7 +93,9 @@ class Decoder(nn.Module):
             return tensor if index is None else tensor.index_select(0, index)
 
         of_context = None if contexts is None else column(contexts)
-        return cross_entropy(column(targets), column(live), column(outputs), of_context, self.mix, self.logits)
+        return cross_entropy(
+            column(targets), column(live), column(outputs), of_context, self.mix, self.logits
+        )
 
 
 class BasicDecoder(Decoder):
@@ -126,7 +136,9 @@ class AttentionDecoder(Decoder):
 
     mix: nn.Linear
 
-    def __init__(self, cell: StackedCell, attention: Attention, memory_size: int, vocabulary_size: int) -> None:
+    def __init__(
+        self, cell: StackedCell, attention: Attention, memory_size: int, vocabulary_size: int
+    ) -> None:
         super().__init__()
         self.cell, self.attention = cell, attention
         self.mix = linear(cell.output_size + memory_size, cell.output_size)
@@ -139,7 +151,9 @@ class AttentionDecoder(Decoder):
         assert memory is not None
         return (*state, memory.values.new_zeros(len(memory.values), memory.values.shape[-1]))
 
-    def attend(self, x: Tensor, state: State, memory: Memory | None) -> tuple[Tensor, State, Tensor]:
+    def attend(
+        self, x: Tensor, state: State, memory: Memory | None
+    ) -> tuple[Tensor, State, Tensor]:
         """Computes the recurrent part of a step: the cell's output [B, H], the next state, the weights [B, S]."""
         assert memory is not None
         *cell_state, context = state
@@ -173,7 +187,12 @@ class AttentionDecoder(Decoder):
         return Unrolled(*(torch.stack(column, dim=1) for column in zip(*steps, strict=True)))
 
     def attend_all_fused(
-        self, recurrences: Sequence[Recurrence], x: Embedded, lengths: Tensor, state: State, memory: Memory
+        self,
+        recurrences: Sequence[Recurrence],
+        x: Embedded,
+        lengths: Tensor,
+        state: State,
+        memory: Memory,
     ) -> Unrolled:
         """`attend_all` with a written-out backward; on a CPU it leaves out steps past the lengths, if they are many."""
         lookup, (batch, time, _) = self.attention.lookup(memory), x.vectors.shape
@@ -186,8 +205,12 @@ class AttentionDecoder(Decoder):
         vectors, layer_states = self.cell.dropped(x.vectors), self.cell.layer_states(state)
         tokens = x.tokens() if vectors is x.vectors else None
         masks = self.cell.masks(time, lookup.values[:, 0])
-        results = attend(recurrences, lookup, vectors.transpose(0, 1), layer_states, rows, masks, tokens)
-        return Unrolled(*(r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results))
+        results = attend(
+            recurrences, lookup, vectors.transpose(0, 1), layer_states, rows, masks, tokens
+        )
+        return Unrolled(
+            *(r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results)
+        )
 
 
 def live_rows(lengths: Tensor, time: int) -> list[int] | None:

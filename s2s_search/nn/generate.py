@@ -42,7 +42,11 @@ class Hypotheses(NamedTuple):
 
 @torch.no_grad()
 def greedy(
-    model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, max_length: int, keep_logits: bool = False
+    model: Seq2Seq,
+    source_ids: Tensor,
+    source_lengths: Tensor,
+    max_length: int,
+    keep_logits: bool = False,
 ) -> Generated:
     """Takes the likeliest token at every step, up to END or `max_length`, for source_ids [B, S] of lengths [B].
 
@@ -52,7 +56,9 @@ def greedy(
 
 
 @torch.no_grad()
-def greedy_from(model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits: bool = False) -> Generated:
+def greedy_from(
+    model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits: bool = False
+) -> Generated:
     """`greedy` for encoded sources."""
     if not keep_logits and (all_ids := greedy_ids(model, encoding, max_length)) is not None:
         return Generated(*cut_at_end(all_ids, model.end_id))
@@ -70,7 +76,9 @@ def greedy_from(model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits
         ids = logits.argmax(dim=-1)
         all_ids[rows, t] = ids
         if keep_logits:
-            seen.append(tuple(spread(x, rows, len(all_ids)) for x in (logits, weights) if x is not None))
+            seen.append(
+                tuple(spread(x, rows, len(all_ids)) for x in (logits, weights) if x is not None)
+            )
         ended |= ids == model.end_id
         if t in looks:
             left = len(rows) - int(ended.sum())
@@ -83,7 +91,10 @@ def greedy_from(model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits
     all_ids, lengths = cut_at_end(all_ids, model.end_id)
     steps = all_ids.shape[1]
     past = ~positions_within(lengths, steps).unsqueeze(-1)
-    kept = [torch.stack(column, dim=1)[:, :steps].masked_fill(past, 0.0) for column in zip(*seen, strict=True)]
+    kept = [
+        torch.stack(column, dim=1)[:, :steps].masked_fill(past, 0.0)
+        for column in zip(*seen, strict=True)
+    ]
     weights = model.source_order(kept[1], source_lengths) if len(kept) > 1 else None
     return Generated(all_ids, lengths, kept[0] if kept else None, weights)
 
@@ -129,7 +140,11 @@ def beam_search(
 
 @torch.no_grad()
 def beam_search_from(
-    model: Seq2Seq, encoding: Encoding, max_length: int, beam_width: int, length_penalty_weight: float = 0.0
+    model: Seq2Seq,
+    encoding: Encoding,
+    max_length: int,
+    beam_width: int,
+    length_penalty_weight: float = 0.0,
 ) -> Hypotheses:
     """`beam_search` for encoded sources."""
     source_lengths, k = encoding.encoder_output.lengths, beam_width
@@ -150,7 +165,11 @@ def beam_search_from(
     for t in range(max_length):
         logits, state, _ = stepper.step(ids, state)
         step = torch.log_softmax(logits, dim=-1).view(len(sources), k, -1)
-        total = torch.where(finished.unsqueeze(-1), only_end, step).add_(log_probs.unsqueeze(-1)).flatten(1)
+        total = (
+            torch.where(finished.unsqueeze(-1), only_end, step)
+            .add_(log_probs.unsqueeze(-1))
+            .flatten(1)
+        )
         if length_penalty_weight:
             penalty = ((5.0 + (lengths.unsqueeze(-1) + ~is_end)) / 6.0) ** length_penalty_weight
             scores[sources], best = (total / penalty.flatten(1)).topk(k)
@@ -170,9 +189,17 @@ def beam_search_from(
                 break
             if left <= SHARE_LEFT * len(live):
                 stay = live.nonzero().squeeze(1)
-                stepper, sources, rows, token = stepper.select(stay), sources[stay], rows[stay], token[stay]
+                stepper, sources, rows, token = (
+                    stepper.select(stay),
+                    sources[stay],
+                    rows[stay],
+                    token[stay],
+                )
                 log_probs, finished, lengths = log_probs[stay], finished[stay], lengths[stay]
-        ids, state = token.flatten(), tuple(tensor.index_select(0, rows.flatten()) for tensor in state)
+        ids, state = (
+            token.flatten(),
+            tuple(tensor.index_select(0, rows.flatten()) for tensor in state),
+        )
     all_ids, all_lengths = cut_at_end(traced(parents[: t + 1], tokens[: t + 1]), model.end_id)
     return Hypotheses(all_ids, all_lengths, scores)
 

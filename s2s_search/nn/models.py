@@ -91,9 +91,13 @@ class Seq2Seq(nn.Module):
         vectors = vectors[:, :-1]
         if extra is None:
             return Embedded(vectors, target_ids[:, :-1], table)
-        return Embedded(torch.cat([vectors, extra.unsqueeze(1).expand(-1, vectors.shape[1], -1)], dim=-1))
+        return Embedded(
+            torch.cat([vectors, extra.unsqueeze(1).expand(-1, vectors.shape[1], -1)], dim=-1)
+        )
 
-    def decode(self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor) -> DecoderOutput:
+    def decode(
+        self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor
+    ) -> DecoderOutput:
         """Predicts target_ids[:, 1:] from target_ids[:, :-1] (teacher forcing); ids are [B, T + 1], with START and END.
 
         Attention weights are in the order of the source as it was given, whether it was reversed or not. Integers of
@@ -104,7 +108,9 @@ class Seq2Seq(nn.Module):
         output = self.decoder.unroll(x, target_lengths - 1, encoding.state, encoding.memory)
         if output.weights is None:
             return output
-        return output._replace(weights=self.source_order(output.weights, encoding.encoder_output.lengths))
+        return output._replace(
+            weights=self.source_order(output.weights, encoding.encoder_output.lengths)
+        )
 
     def source_order(self, weights: Tensor, lengths: Tensor) -> Tensor:
         """Attention weights [B, T, S] in the order of the given source."""
@@ -138,7 +144,12 @@ def sequences(ids: Tensor, lengths: Tensor, side: str) -> tuple[Tensor, Tensor]:
         if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
             raise TypeError(f"{side}_{name} must be integers, but are {tensor.dtype}")
     least = 1 if side == "source" else 2  # END, or START and one to predict
-    if ids.dim() != 2 or lengths.shape != ids.shape[:1] or ids.shape[0] == 0 or ids.shape[1] < least:
+    if (
+        ids.dim() != 2
+        or lengths.shape != ids.shape[:1]
+        or ids.shape[0] == 0
+        or ids.shape[1] < least
+    ):
         law = f"{side}_ids must be [B, S] and {side}_lengths [B], with B >= 1 and S >= {least}"
         raise ValueError(f"{law}, but they are {list(ids.shape)} and {list(lengths.shape)}")
     if lengths.device.type == "cpu":
@@ -162,7 +173,9 @@ class AttentionSeq2Seq(Seq2Seq):
     """The decoder looks back at all source positions at every step (Bahdanau et al., 2015)."""
 
 
-def build_model(hparams: Hparams, source_size: int, target_size: int, source_length: int | None = None) -> Seq2Seq:
+def build_model(
+    hparams: Hparams, source_size: int, target_size: int, source_length: int | None = None
+) -> Seq2Seq:
     """Builds a model from its hyperparameters, initialised from torch's global random numbers.
 
     Sizes count the vocabulary with its three special ids. `source_length` is the number of positions that a bridge with
@@ -171,25 +184,40 @@ def build_model(hparams: Hparams, source_size: int, target_size: int, source_len
     embedding_size = hparams["embedding.dim"]
     encoder = make_encoder(hparams, embedding_size)
     decoder_state_sizes = (
-        cell_state_sizes(hparams["decoder.rnn_cell.cell_spec"]) * hparams["decoder.rnn_cell.num_layers"]
+        cell_state_sizes(hparams["decoder.rnn_cell.cell_spec"])
+        * hparams["decoder.rnn_cell.num_layers"]
     )
     width = sum(encoder.state_sizes)
     if hparams["bridge_spec"].get("bridge_input") == "outputs":
         width = (source_length or hparams["source.max_seq_len"]) * encoder.output_size
     bridge = make_bridge(hparams["bridge_spec"], decoder_state_sizes, width)
     model = MODELS[hparams.model]
-    decoder = make_decoder(hparams, embedding_size + bridge.extra_size, encoder.output_size, target_size)
-    return model(source_size, target_size, embedding_size, encoder, bridge, decoder, hparams["source.reverse"])
+    decoder = make_decoder(
+        hparams, embedding_size + bridge.extra_size, encoder.output_size, target_size
+    )
+    return model(
+        source_size,
+        target_size,
+        embedding_size,
+        encoder,
+        bridge,
+        decoder,
+        hparams["source.reverse"],
+    )
 
 
-MODELS: dict[str, type[Seq2Seq]] = {model.__name__: model for model in (BasicSeq2Seq, AttentionSeq2Seq)}
+MODELS: dict[str, type[Seq2Seq]] = {
+    model.__name__: model for model in (BasicSeq2Seq, AttentionSeq2Seq)
+}
 
 
 def make_decoder(hparams: Hparams, input_size: int, memory_size: int, target_size: int) -> Decoder:
     if hparams.model == "BasicSeq2Seq":
         return BasicDecoder(make_stack(hparams, "decoder", input_size), target_size)
     cell = make_stack(hparams, "decoder", input_size + memory_size)
-    attention = Attention(cell.output_size, memory_size, hparams["attention.dim"], hparams["attention.score_type"])
+    attention = Attention(
+        cell.output_size, memory_size, hparams["attention.dim"], hparams["attention.score_type"]
+    )
     return AttentionDecoder(cell, attention, memory_size, target_size)
 
 
@@ -198,17 +226,25 @@ def make_encoder(hparams: Hparams, input_size: int) -> Encoder:
     if kind == "UnidirectionalRNNEncoder":
         return UnidirectionalRNNEncoder(make_stack(hparams, "encoder", input_size))
     if kind == "BidirectionalRNNEncoder":
-        return BidirectionalRNNEncoder(*(make_stack(hparams, "encoder", input_size) for _ in range(2)))
+        return BidirectionalRNNEncoder(
+            *(make_stack(hparams, "encoder", input_size) for _ in range(2))
+        )
     if kind == "StackBidirectionalRNNEncoder":
         layers: list[BidirectionalRNNEncoder] = []
         for _ in range(hparams["encoder.rnn_cell.num_layers"]):
             width = layers[-1].output_size if layers else input_size
-            layers.append(BidirectionalRNNEncoder(*(make_stack(hparams, "encoder", width, 1) for _ in range(2))))
+            layers.append(
+                BidirectionalRNNEncoder(
+                    *(make_stack(hparams, "encoder", width, 1) for _ in range(2))
+                )
+            )
         return StackBidirectionalRNNEncoder(layers)
     raise AssertionError(f"encoder.type {kind!r} passed the table's check and has no constructor")
 
 
-def make_stack(hparams: Hparams, side: str, input_size: int, num_layers: int | None = None) -> StackedCell:
+def make_stack(
+    hparams: Hparams, side: str, input_size: int, num_layers: int | None = None
+) -> StackedCell:
     """Builds the stacked cell that the `encoder` or `decoder` hyperparameters describe."""
     return StackedCell(
         hparams[f"{side}.rnn_cell.cell_spec"],
@@ -220,9 +256,15 @@ def make_stack(hparams: Hparams, side: str, input_size: int, num_layers: int | N
     )
 
 
-def make_bridge(spec: Mapping[str, object], decoder_state_sizes: tuple[int, ...], width: int) -> Bridge:
+def make_bridge(
+    spec: Mapping[str, object], decoder_state_sizes: tuple[int, ...], width: int
+) -> Bridge:
     """Builds the bridge that a spec such as {"class": "InitialStateBridge", "activation_fn": "tanh"} describes."""
     arguments = {name: value for name, value in spec.items() if name != "class"}
     bridge = BRIDGES[str(spec["class"])]
-    sizes = (decoder_state_sizes, width) if issubclass(bridge, ReadingBridge) else (decoder_state_sizes,)
+    sizes = (
+        (decoder_state_sizes, width)
+        if issubclass(bridge, ReadingBridge)
+        else (decoder_state_sizes,)
+    )
     return bridge(*sizes, **arguments)  # type: ignore[arg-type]

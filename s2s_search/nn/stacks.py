@@ -28,7 +28,11 @@ class Embedded(NamedTuple):
 
     def tokens(self) -> cell_loops.Tokens | None:
         """What a loop over time can make of it."""
-        return None if self.ids is None or self.table is None else cell_loops.Tokens(self.ids.t(), self.table.detach())
+        return (
+            None
+            if self.ids is None or self.table is None
+            else cell_loops.Tokens(self.ids.t(), self.table.detach())
+        )
 
 
 class StackedCell(nn.Module):
@@ -48,7 +52,10 @@ class StackedCell(nn.Module):
         residual_connections: bool = False,
     ) -> None:
         super().__init__()
-        self.input_keep_prob, self.output_keep_prob = dropout_input_keep_prob, dropout_output_keep_prob
+        self.input_keep_prob, self.output_keep_prob = (
+            dropout_input_keep_prob,
+            dropout_output_keep_prob,
+        )
         self.residual = residual_connections and num_layers > 1
         self.input_transform = None
         first = make_cell(spec, input_size)
@@ -68,7 +75,9 @@ class StackedCell(nn.Module):
         return tuple(size for cell in self.cells for size in cell.state_sizes)
 
     def initial_state(self, batch_size: int, like: Tensor) -> State:
-        return tuple(tensor for cell in self.cells for tensor in cell.initial_state(batch_size, like))
+        return tuple(
+            tensor for cell in self.cells for tensor in cell.initial_state(batch_size, like)
+        )
 
     def layer_states(self, state: State) -> list[State]:
         """Cuts the flat state into one state a layer."""
@@ -86,7 +95,11 @@ class StackedCell(nn.Module):
         return x, tuple(states)
 
     def unroll(
-        self, inputs: Tensor | Embedded, lengths: Tensor, state: State | None = None, reverse: bool = False
+        self,
+        inputs: Tensor | Embedded,
+        lengths: Tensor,
+        state: State | None = None,
+        reverse: bool = False,
     ) -> tuple[Tensor, State]:
         """Computes all positions, layer by layer: inputs [B, S, I], lengths [B] -> outputs [B, S, O], the last state.
 
@@ -100,7 +113,12 @@ class StackedCell(nn.Module):
         for cell, layer_state in zip(self.cells, layer_states, strict=True):
             dropped = self.dropped(x)
             y, layer_state = unroll(
-                cell, dropped, lengths, layer_state, reverse, tokens if dropped is inputs.vectors else None
+                cell,
+                dropped,
+                lengths,
+                layer_state,
+                reverse,
+                tokens if dropped is inputs.vectors else None,
             )
             states += layer_state
             x = self.joined(x, y)
@@ -120,7 +138,11 @@ class StackedCell(nn.Module):
             return [None] * (len(self.layers) + 1)
         # Between two layers dropout comes twice; of two draws in a row both are kept with the product's probability.
         between = self.input_keep_prob * self.output_keep_prob
-        keep_probs = [self.input_keep_prob, *[between] * (len(self.layers) - 1), self.output_keep_prob]
+        keep_probs = [
+            self.input_keep_prob,
+            *[between] * (len(self.layers) - 1),
+            self.output_keep_prob,
+        ]
         units = [below.shape[1], *(cell.output_size for cell in self.cells)]
         return [
             dropout_mask(below.new_empty(time, len(below), size), keep_prob)
@@ -168,7 +190,9 @@ def unroll(
     state = cell.initial_state(len(inputs), inputs) if state is None else state
     recurrence = cell.recurrence()
     if recurrence is not None:
-        outputs, state = cell_loops.unroll(recurrence, inputs.transpose(0, 1), lengths, state, reverse, tokens)
+        outputs, state = cell_loops.unroll(
+            recurrence, inputs.transpose(0, 1), lengths, state, reverse, tokens
+        )
         return outputs.transpose(0, 1), state
     return plain_unroll(cell, inputs, lengths, state, reverse)
 

@@ -80,19 +80,30 @@ class PreparedStepper:
         self.encoding, self.beams, self.cell = encoding, beams, decoder.cell
         self.layers = [prepared_layer(cell) for cell in decoder.cell.cells]
         first, self.embeddings = self.layers[0], model.target_embedding.weight
-        width, extra_width = self.embeddings.shape[1], 0 if encoding.extra is None else encoding.extra.shape[1]
-        self.of_embedding, of_extra, of_context = first.input_weights.tensor_split([width, width + extra_width])
+        width, extra_width = (
+            self.embeddings.shape[1],
+            0 if encoding.extra is None else encoding.extra.shape[1],
+        )
+        self.of_embedding, of_extra, of_context = first.input_weights.tensor_split(
+            [width, width + extra_width]
+        )
         self.table: Tensor | None = None
         if len(self.embeddings) <= ROWS_OF_A_TABLE * beams * len(encoding.encoder_output.outputs):
             self.table = addmm(first.biases, self.embeddings, self.of_embedding)
-        self.constant = None if encoding.extra is None else (encoding.extra @ of_extra).unsqueeze(1)  # [B, 1, gates]
+        self.constant = (
+            None if encoding.extra is None else (encoding.extra @ of_extra).unsqueeze(1)
+        )  # [B, 1, gates]
         self.weights, self.biases = decoder.logits.weight.t(), decoder.logits.bias.detach()
         self.attention: PreparedAttention | None = None
         if encoding.memory is not None and isinstance(decoder, AttentionDecoder):
-            self.mix_of_y, mix_of_context = (2.0 * decoder.mix.weight.t()).tensor_split([decoder.cell.output_size])
+            self.mix_of_y, mix_of_context = (2.0 * decoder.mix.weight.t()).tensor_split(
+                [decoder.cell.output_size]
+            )
             self.mix_biases = 2.0 * decoder.mix.bias
             self.weights, self.biases = 2.0 * self.weights, self.biases - self.weights.sum(0)
-            self.attention = PreparedAttention(decoder.attention, encoding.memory, beams, (of_context, mix_of_context))
+            self.attention = PreparedAttention(
+                decoder.attention, encoding.memory, beams, (of_context, mix_of_context)
+            )
 
     def start(self) -> State:
         state = tuple(tensor.repeat_interleave(self.beams, dim=0) for tensor in self.encoding.state)
@@ -153,12 +164,17 @@ class LSTMLayer(Layer):
         units = len(recurrent_weights)
         scale = torch.ones_like(biases)
         scale[units : 2 * units] = 2.0
-        self.input_weights, self.recurrent_weights = input_weights * scale, recurrent_weights * scale
+        self.input_weights, self.recurrent_weights = (
+            input_weights * scale,
+            recurrent_weights * scale,
+        )
         self.biases = biases * scale
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
         c, h = state
-        i, j, f, o = addmm(projected, h, self.recurrent_weights, out=projected).sigmoid_().chunk(4, dim=-1)
+        i, j, f, o = (
+            addmm(projected, h, self.recurrent_weights, out=projected).sigmoid_().chunk(4, dim=-1)
+        )
         c = (f * c).addcmul_(i, j, value=2.0).sub_(i)
         h = (2.0 * c).sigmoid_().mul_(o).mul_(2.0).sub_(o)
         return h, (c, h)
@@ -180,7 +196,9 @@ class PreparedAttention:
     Where values W is worth making, the weights [B * K, S] are what attention returns, else the context [B * K, M].
     """
 
-    def __init__(self, attention: Attention, memory: Memory, beams: int, matrices: Sequence[Tensor]) -> None:
+    def __init__(
+        self, attention: Attention, memory: Memory, beams: int, matrices: Sequence[Tensor]
+    ) -> None:
         self.beams, self.values, self.matrices = beams, memory.values, matrices
         self.projected_values: list[Tensor] | None = None
         if beams > 1 and memory.values.shape[1] * MEMORY_OVER_POSITIONS <= memory.values.shape[2]:
@@ -195,12 +213,16 @@ class PreparedAttention:
     def start(self) -> Tensor:
         """What `__call__` would return for a context of zeros."""
         batch, positions, memory = self.values.shape
-        return self.values.new_zeros(batch * self.beams, memory if self.projected_values is None else positions)
+        return self.values.new_zeros(
+            batch * self.beams, memory if self.projected_values is None else positions
+        )
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what `add_context` takes, and the weights [B * K, S], for queries [B * K, H]."""
         if self.v is None or self.weight is None:
-            scores = torch.baddbmm(self.biases, query.view(-1, self.beams, query.shape[1]), self.keys)
+            scores = torch.baddbmm(
+                self.biases, query.view(-1, self.beams, query.shape[1]), self.keys
+            )
         else:
             projected = mm(query, self.weight).view(-1, self.beams, 1, self.weight.shape[1])
             scores = (self.keys + projected).sigmoid_() @ self.v + self.biases
@@ -218,7 +240,11 @@ class PreparedAttention:
 
     def select(self, sources: Tensor) -> "PreparedAttention":
         fewer = copy.copy(self)
-        fewer.values, fewer.biases, fewer.keys = self.values[sources], self.biases[sources], self.keys[sources]
+        fewer.values, fewer.biases, fewer.keys = (
+            self.values[sources],
+            self.biases[sources],
+            self.keys[sources],
+        )
         if self.projected_values is not None:
             fewer.projected_values = [values[sources] for values in self.projected_values]
         return fewer
@@ -228,7 +254,8 @@ def repeated(encoding: Encoding, times: int) -> Encoding:
     """The encoding with each source `times` times in a row."""
     count = len(encoding.encoder_output.outputs)
     return selected(
-        encoding, torch.arange(count, device=encoding.encoder_output.outputs.device).repeat_interleave(times)
+        encoding,
+        torch.arange(count, device=encoding.encoder_output.outputs.device).repeat_interleave(times),
     )
 
 

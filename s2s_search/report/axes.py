@@ -87,7 +87,9 @@ class Axis:
                 yield name, self.points[self.points["value"] == value]
             return
         part = self.points["value"].map(self.position).mul(PARTS).astype(int).clip(upper=PARTS - 1)
-        edges = _texts([float(self.value_at(index / PARTS)) for index in range(PARTS + 1)], digits=3)
+        edges = _texts(
+            [float(self.value_at(index / PARTS)) for index in range(PARTS + 1)], digits=3
+        )
         for index, (low, high) in enumerate(itertools.pairwise(edges)):
             yield f"{low} to {high}", self.points[part == index]
 
@@ -104,7 +106,9 @@ class Axis:
 def axes(results: Results, space: Space) -> list[Axis]:
     """The axes of a search, in the space's order."""
     score, minimizes = f"best.{results.metric}", results.minimizes(results.metric)
-    every = results.trials.assign(configuration=configurations(results), number=range(len(results.trials)))
+    every = results.trials.assign(
+        configuration=configurations(results), number=range(len(results.trials))
+    )
     ranked = replace(results, trials=every).best(None)
     ranked = ranked[ranked[score].notna()]
     found = []
@@ -116,7 +120,11 @@ def axes(results: Results, space: Space) -> list[Axis]:
         if isinstance(domain, Range) and not pd.api.types.is_numeric_dtype(values):  # a damaged log
             values = pd.to_numeric(values, errors="coerce")
         choices = _in_order(domain) if isinstance(domain, Choice) else ()
-        active = values.notna() | ranked["number"].map(results.takes_part(key)) if None in choices else values.notna()
+        active = (
+            values.notna() | ranked["number"].map(results.takes_part(key))
+            if None in choices
+            else values.notna()
+        )
         labels = [stored(space.label(key, value)) for value in choices]
         names = dict(zip(labels, _texts(labels), strict=True))
         columns = {
@@ -124,13 +132,17 @@ def axes(results: Results, space: Space) -> list[Axis]:
             "number": ranked["number"],
             "status": ranked["status"],
             "value": values,
-            "name": [names.get(value) or cell(value) for value in values.astype(object).where(values.notna(), None)],
+            "name": [
+                names.get(value) or cell(value)
+                for value in values.astype(object).where(values.notna(), None)
+            ],
             "score": ranked[score],
             "configuration": ranked["configuration"],
         }
         points = pd.DataFrame(columns)[active].reset_index(drop=True)
         when = {
-            parent: tuple(space.label(parent, value) for value in dimension.when[parent]) for parent in dimension.when
+            parent: tuple(space.label(parent, value) for value in dimension.when[parent])
+            for parent in dimension.when
         }
         shown = replace(dimension, when=when)
         found.append(Axis(shown, tuple(names.values()), points, int((~active).sum()), minimizes))
@@ -140,7 +152,9 @@ def axes(results: Results, space: Space) -> list[Axis]:
 def _texts(values: Sequence[object], digits: int = 4) -> list[str]:
     """Values as tables print them, null among them, and numbers with as many digits as tell them apart."""
     for count in range(digits, 18):
-        texts = [f"{value:.{count}g}" if isinstance(value, float) else _text(value) for value in values]
+        texts = [
+            f"{value:.{count}g}" if isinstance(value, float) else _text(value) for value in values
+        ]
         if len({*texts}) == len(values):
             return texts
     return [json.dumps(value) for value in values]
@@ -183,7 +197,9 @@ def boundary(axis: Axis) -> Boundary | None:
         following = _beyond(axis, upper) if counts else None
         if following is not None:
             end = f"at the {'upper' if upper else 'lower'} end, {_end(axis, upper):.4g}"
-            count = f"{int(at_end.sum())} of the best {len(values)} configurations (n = {len(found):,})"
+            count = (
+                f"{int(at_end.sum())} of the best {len(values)} configurations (n = {len(found):,})"
+            )
             why = f"the best is {end}, as are {count}" if at_end.iloc[0] else f"{count} are {end}"
             return Boundary(axis.key, why, following)
     return None
@@ -207,7 +223,11 @@ def _beyond(axis: Axis, upper: bool) -> str | None:
     law, end = declared(axis.key), _end(axis, upper)
     if (upper and end == law.maximum) or (not upper and end == law.minimum):
         return None
-    options = _shifted_range(axis.range, law, upper) if axis.range is not None else _shifted_choices(axis, law, upper)
+    options = (
+        _shifted_range(axis.range, law, upper)
+        if axis.range is not None
+        else _shifted_choices(axis, law, upper)
+    )
     if options is None:
         return None
     if axis.dimension.role:
@@ -229,7 +249,10 @@ def _shifted_range(domain: Range, law: Argument, upper: bool) -> dict[str, Any] 
     if law.above is not None and low <= law.above:
         if law.above or domain.low <= 0:
             return None
-        low, log = domain.low / 10, True  # towards a zero that is not allowed, only a logarithm has an end
+        low, log = (
+            domain.low / 10,
+            True,
+        )  # towards a zero that is not allowed, only a logarithm has an end
     low, high = _rounded(low, domain), _rounded(high, domain)
     low = low if law.minimum is None else max(low, _whole(law.minimum, domain))
     high = high if law.maximum is None else min(high, _whole(law.maximum, domain))
@@ -264,13 +287,19 @@ def _shifted_choices(axis: Axis, law: Argument, upper: bool) -> dict[str, Any] |
     whole = all(isinstance(value, int) for value in values)
     if whole and following != int(following):
         return None
-    half = sorted([*values[len(values) // 2 :], int(following) if whole else float(f"{following:.4g}")])
+    half = sorted(
+        [*values[len(values) // 2 :], int(following) if whole else float(f"{following:.4g}")]
+    )
     return {"grid" if axis.dimension.grid else "choices": half}
 
 
 def _following(values: Sequence[float]) -> float:
     ratios = [b / a for a, b in itertools.pairwise(values) if a]
-    if len(ratios) == len(values) - 1 and ratios[-1] > 0 and math.isclose(min(ratios), max(ratios), rel_tol=0.01):
+    if (
+        len(ratios) == len(values) - 1
+        and ratios[-1] > 0
+        and math.isclose(min(ratios), max(ratios), rel_tol=0.01)
+    ):
         return values[-1] * ratios[-1]
     return 2 * values[-1] - values[-2]
 

@@ -27,7 +27,11 @@ def state(run: Run) -> str:
     said = STATUS.get(status, f"The search ended before it was done ({status}{why}).")
     counts = Counter(run.ranked["status"]).most_common()
     each = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts)
-    return f"{said} Of {len(run.ranked):,} trials: {each}." if counts else f"{said} No trial has started."
+    return (
+        f"{said} Of {len(run.ranked):,} trials: {each}."
+        if counts
+        else f"{said} No trial has started."
+    )
 
 
 def winner(run: Run) -> str:
@@ -42,7 +46,9 @@ def best_of(runs: Sequence[Run]) -> str:
     scored = [run for run in runs if len(run.scored)]
     if not scored:
         return "None of them has a result yet."
-    best = (min if runs[0].minimizes else max)(scored, key=lambda run: float(run.scored.iloc[0][run.score]))
+    best = (min if runs[0].minimizes else max)(
+        scored, key=lambda run: float(run.scored.iloc[0][run.score])
+    )
     row = best.scored.iloc[0]
     return f"The best trial of all is {code(row['trial'])} of {code(best.name)}, with {row[best.score]:.4g}."
 

@@ -74,7 +74,9 @@ NODES = (
 )
 
 
-def write_report(folders: Sequence[Path], out: str | Path | None = None, fetch: bool = False) -> tuple[Path, Path]:
+def write_report(
+    folders: Sequence[Path], out: str | Path | None = None, fetch: bool = False
+) -> tuple[Path, Path]:
     """Writes the report of run folders as HTML and as Markdown; gives where: in the first folder, or as `out` says.
 
     out: a folder for report.html, when it ends in a slash or is one, or the file's name; without its suffix .html or
@@ -105,7 +107,11 @@ def _page(place: str | Path) -> Path:
             raise ConfigError(f"cannot be made: {error.strerror}", str(place)) from None
     if os.path.isdir(out):  # unlike Path.is_dir, False for a name that is too long
         return out / REPORT
-    return out.with_suffix(".html") if out.suffix in (".html", ".md") else out.with_name(f"{out.name}.html")
+    return (
+        out.with_suffix(".html")
+        if out.suffix in (".html", ".md")
+        else out.with_name(f"{out.name}.html")
+    )
 
 
 def _write(path: Path, text: str) -> None:
@@ -125,7 +131,9 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
     return [
         each("In short", _in_short),
-        Section("Ranking", f"By the best report of each trial; {better} is better.", [[_ranking(runs)]]),
+        Section(
+            "Ranking", f"By the best report of each trial; {better} is better.", [[_ranking(runs)]]
+        ),
         Section("Best so far", "", [list(_best_so_far(runs))]),
         each("Learning curves", _learning_curves),
         each("Parallel coordinates", _parallel_coordinates),
@@ -147,9 +155,7 @@ def _about(runs: Sequence[Run]) -> str:
     first, several = runs[0], len(runs) > 1
     counts = ", ".join(f"{len(run.ranked):,} trials of {code(run.name)}" for run in runs)
     what = f"What {len(runs)} searches found" if several else "What a search found"
-    said = (
-        f"{what}: {counts}; judged by {code(first.metric)}, the {'lower' if first.minimizes else 'higher'} the better."
-    )
+    said = f"{what}: {counts}; judged by {code(first.metric)}, the {'lower' if first.minimizes else 'higher'} the better."
     return f"{said} {conclusions.best_of(runs)}" if several else said
 
 
@@ -160,7 +166,10 @@ def _in_short(run: Run) -> Iterator[Block]:
     else:
         yield Text(conclusions.winner(run))
         settings = run.settings(run.scored.iloc[0])
-        yield Code("\n".join(f"{key}: {value}" for key, value in settings.items()) or "nothing was searched")
+        yield Code(
+            "\n".join(f"{key}: {value}" for key, value in settings.items())
+            or "nothing was searched"
+        )
         yield from _complete_settings(run)
         yield Heading("How sure is that?")
         yield List(list(conclusions.sureness(run)))
@@ -186,7 +195,9 @@ def _complete_settings(run: Run) -> Iterator[Block]:
         manifest = load_manifest(run.results.folder, run.history.trials[name].number)
     except ConfigError:
         return
-    title = f"All settings of {name}, as a search space of one trial that check and debug --space take"
+    title = (
+        f"All settings of {name}, as a search space of one trial that check and debug --space take"
+    )
     yield Code(manifest.file().rstrip(), title)
 
 
@@ -197,12 +208,29 @@ def _ranking(runs: Sequence[Run]) -> Block:
     first = runs[0]
     tables = [run.ranked.assign(run=run.name) for run in runs]
     table = pd.concat([part.astype(object) for part in tables], ignore_index=True)
-    table = table.sort_values(first.score, ascending=first.minimizes, na_position="last", kind="stable")
+    table = table.sort_values(
+        first.score, ascending=first.minimizes, na_position="last", kind="stable"
+    )
     objectives = [f"best.{name}" for run in runs for name, _ in run.results.objectives]
     searched = [key for run in runs for key in run.results.searched]
-    names = [*["run"] * (len(runs) > 1), "trial", "status", *objectives, "best.step", f"last.{first.metric}", "step"]
-    names = [name for name in dict.fromkeys([*names, "seconds", "parameters", *searched]) if name in table]
-    rows = [[str(rank), *map(cell, row)] for rank, row in enumerate(table[names].itertuples(index=False), 1)]
+    names = [
+        *["run"] * (len(runs) > 1),
+        "trial",
+        "status",
+        *objectives,
+        "best.step",
+        f"last.{first.metric}",
+        "step",
+    ]
+    names = [
+        name
+        for name in dict.fromkeys([*names, "seconds", "parameters", *searched])
+        if name in table
+    ]
+    rows = [
+        [str(rank), *map(cell, row)]
+        for rank, row in enumerate(table[names].itertuples(index=False), 1)
+    ]
     numbers = [name for name in names if all(_is_numeric(part, name) for part in tables)]
     return Ranking(["rank", *names], rows, ["rank", *numbers])
 
@@ -214,13 +242,19 @@ def _is_numeric(table: pd.DataFrame, name: str) -> bool:
 def _labels(run: Run) -> Iterator[str]:
     """What is said of each trial where the pointer is on it."""
     for _, row in run.results.trials.iterrows():
-        settings = [f"{figures.plain(key)} {figures.plain(value)}" for key, value in run.settings(row).items()]
+        settings = [
+            f"{figures.plain(key)} {figures.plain(value)}"
+            for key, value in run.settings(row).items()
+        ]
         yield "<br>".join([f"<b>{row['trial']}</b> {figures.plain(row['status'])}", *settings])
 
 
 def _best_so_far(runs: Sequence[Run]) -> Iterator[Block]:
     on_gpus = all(run.space.resources.gpu for run in runs)
-    cost, lines = "GPU hours" if on_gpus else "worker seconds", [(run.name, run.leads(on_gpus)) for run in runs]
+    cost, lines = (
+        "GPU hours" if on_gpus else "worker seconds",
+        [(run.name, run.leads(on_gpus)) for run in runs],
+    )
     if all(table.empty for _, table in lines):
         yield Text("There is no report yet.")
         return
@@ -245,15 +279,25 @@ def _learning_curves(run: Run) -> Iterator[Block]:
         return
     rungs = run.rungs()
     best = run.numbers[run.scored.iloc[0]["trial"]] if len(run.scored) else None
-    lines = [(step, f"rung {step:g}: {came - stopped} of {came} went on") for step, came, stopped in rungs]
+    lines = [
+        (step, f"rung {step:g}: {came - stopped} of {came} went on")
+        for step, came, stopped in rungs
+    ]
     how = (
         f"{code(run.metric)} at each report, n = {len(trials):,} trials: those that were stopped are faint, the best "
         "is thick. The pointer names a trial and lifts its curve."
     )
     how += " Dotted: the rungs at which the scheduler compared trials." if rungs else ""
-    yield Figure(figures.learning_curves(curves, trials["status"].tolist(), best, lines, run.metric), how, run.number)
+    yield Figure(
+        figures.learning_curves(curves, trials["status"].tolist(), best, lines, run.metric),
+        how,
+        run.number,
+    )
     if rungs:
-        rows = [[f"{step:g}", *map(str, (came, came - stopped, stopped))] for step, came, stopped in rungs]
+        rows = [
+            [f"{step:g}", *map(str, (came, came - stopped, stopped))]
+            for step, came, stopped in rungs
+        ]
         columns = ["rung (step)", "trials that came", "went on", "stopped"]
         yield Table(columns, rows, columns, "The rungs as a table")
 
@@ -266,7 +310,10 @@ def _parallel_coordinates(run: Run) -> Iterator[Block]:
         yield Text("There is nothing to draw: no trial has a result, or nothing was searched.")
         return
     scores = run.scored[run.score].astype(float)
-    trials = [(run.numbers[trial], score) for trial, score in zip(run.scored["trial"], scores, strict=True)]
+    trials = [
+        (run.numbers[trial], score)
+        for trial, score in zip(run.scored["trial"], scores, strict=True)
+    ]
     how = (
         f"A line is a trial (n = {len(trials):,}), from setting to setting to its best {code(run.metric)}; the better "
         "its rank, the stronger its colour. Dragging along an axis keeps the lines that pass there, a click lets them "
@@ -277,11 +324,18 @@ def _parallel_coordinates(run: Run) -> Iterator[Block]:
 
 
 def _axis_plots(run: Run) -> Iterator[Block]:
-    yield Grid([[_axis_plot(run, axis), _isolation_table(axis, f"{axis.key} as a table")] for axis in run.axes])
+    yield Grid(
+        [
+            [_axis_plot(run, axis), _isolation_table(axis, f"{axis.key} as a table")]
+            for axis in run.axes
+        ]
+    )
 
 
 def _axis_plot(run: Run, axis: Axis) -> Figure:
-    how = f"n = {len(axis.points):,}" + (f"; it takes no part in {axis.without:,} others" if axis.without else "")
+    how = f"n = {len(axis.points):,}" + (
+        f"; it takes no part in {axis.without:,} others" if axis.without else ""
+    )
     if axis.range is not None and axis.range.log:
         how += "; logarithmic, as it was searched"
     how += "; within a value the marks are spread out." if axis.names else "."
@@ -289,10 +343,23 @@ def _axis_plot(run: Run, axis: Axis) -> Figure:
 
 
 def _isolation_table(axis: Axis, title: str = "") -> Table:
-    columns = ["value", "n", "best", "mean of the best", "95 % interval", "of so many", "best trial"]
+    columns = [
+        "value",
+        "n",
+        "best",
+        "mean of the best",
+        "95 % interval",
+        "of so many",
+        "best trial",
+    ]
     rows = []
     for _, row in axis.isolation().iterrows():
-        means = [cell(row["best"]), cell(row["mean"]), conclusions.interval_text(row), str(row["top"])]
+        means = [
+            cell(row["best"]),
+            cell(row["mean"]),
+            conclusions.interval_text(row),
+            str(row["top"]),
+        ]
         rows.append([row["value"], f"{row['n']:,}", *means, cell(row["trial"])])
     return Table(columns, rows, columns[1:6], title)
 
@@ -310,7 +377,9 @@ def _isolation(run: Run) -> Iterator[Block]:
 def _importance(run: Run) -> Iterator[Block]:
     scored, every = run.configurations
     if scored < LEAST or run.importance.empty:
-        law = f"Importance needs something searched and at least {LEAST} configurations with a result"
+        law = (
+            f"Importance needs something searched and at least {LEAST} configurations with a result"
+        )
         yield Text(f"{law}; {scored} of {every} have one.")
         return
     table = run.importance
@@ -339,7 +408,13 @@ def _failures(run: Run) -> Iterator[Block]:
         trials = ", ".join(failure.trials[:6]) + (", ..." if len(failure.trials) > 6 else "")
         shared = ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
         rows.append(
-            [failure.status.replace("_", " "), str(len(failure.trials)), failure.message, shared or "-", trials]
+            [
+                failure.status.replace("_", " "),
+                str(len(failure.trials)),
+                failure.message,
+                shared or "-",
+                trials,
+            ]
         )
     if diverged := int((run.ranked["status"] == "diverged").sum()):
         yield Text(f"{diverged} of {len(run.ranked):,} trials diverged: a result, and no failure.")
@@ -366,7 +441,15 @@ def _time(run: Run) -> Iterator[Block]:
     nodes = []
     for name, row in run.nodes().iterrows():
         hours = [f"{row['busy']:.3g}", f"{row['gpu']:.3g}"]
-        nodes.append([str(name), f"{row['trials']:,.0f}", f"{row['at_once']:.0f}", *hours, f"{row['idle']:.1%}"])
+        nodes.append(
+            [
+                str(name),
+                f"{row['trials']:,.0f}",
+                f"{row['at_once']:.0f}",
+                *hours,
+                f"{row['idle']:.1%}",
+            ]
+        )
     yield Table(columns, nodes, columns[1:])
     yield Text(NODES, "note")
 
@@ -376,20 +459,33 @@ def _answers(run: Run) -> Iterator[Block]:
     place = place_of(run.history.search, run.results.folder)
     if is_far(place) and not run.fetch:
         where = code(shown_place(place))
-        yield Text(f"Checkpoints and answers lie at {where}; `report --fetch` reads the answers there.")
+        yield Text(
+            f"Checkpoints and answers lie at {where}; `report --fetch` reads the answers there."
+        )
         return
-    looked = ((trial, load_answers(below(place, trial))) for trial in run.scored["trial"].head(LOOKED_AT))
-    found = [(trial, answers) for trial, answers in looked if answers is not None and answers.examples]
+    looked = (
+        (trial, load_answers(below(place, trial))) for trial in run.scored["trial"].head(LOOKED_AT)
+    )
+    found = [
+        (trial, answers) for trial, answers in looked if answers is not None and answers.examples
+    ]
     if not found:
         yield Text("None of the best trials has written its answers.")
         return
     best, answers = found[0]
     right = sum(example.answer in example.references for example in answers.examples)
     n = len(answers.examples)
-    yield Text(f"What {code(best)} answers at step {answers.step:,}: of {n} sources of the dev set, {right} rightly.")
-    rows = [[" ".join(e.source), " ".join(e.answer), _nearest(e), _is_right(e)] for e in answers.examples]
+    yield Text(
+        f"What {code(best)} answers at step {answers.step:,}: of {n} sources of the dev set, {right} rightly."
+    )
+    rows = [
+        [" ".join(e.source), " ".join(e.answer), _nearest(e), _is_right(e)]
+        for e in answers.examples
+    ]
     yield Table(["source", "answer", "reference", "right"], rows)
-    with_maps = [pair for pair in found if any(example.attention is not None for example in pair[1].examples)]
+    with_maps = [
+        pair for pair in found if any(example.attention is not None for example in pair[1].examples)
+    ]
     for trial, answers in with_maps[:1]:
         other = "" if trial == best else ", the best trial that has attention,"
         yield from _attention_maps(run, f"{code(trial)}{other}", answers)
@@ -406,7 +502,9 @@ def _attention_maps(run: Run, whose: str, answers: Answers) -> Iterator[Block]:
 
 
 def _attention_map(run: Run, example: Example) -> Figure:
-    reference = f", and the reference is {code(_nearest(example))}" if _is_right(example) == "no" else ""
+    reference = (
+        f", and the reference is {code(_nearest(example))}" if _is_right(example) == "no" else ""
+    )
     how = f"Down: the answer, {code(' '.join(example.answer))}{reference}. Across: the source."
     return Figure(figures.attention_map(example), how, run.number, " ".join(example.source))
 
@@ -417,7 +515,11 @@ def _is_right(example: Example) -> str:
 
 def _nearest(example: Example) -> str:
     """The reference that the answer equals, else the first."""
-    shown = example.answer if example.answer in example.references else next(iter(example.references), [])
+    shown = (
+        example.answer
+        if example.answer in example.references
+        else next(iter(example.references), [])
+    )
     return " ".join(shown)
 
 
@@ -427,12 +529,21 @@ def _software(run: Run) -> Iterator[Block]:
         "of a divergence. n counts trials with such a report. Intervals are bootstrap intervals of a mean."
     )
     try:
-        made = cleaned(json.loads((run.results.folder / "environment.json").read_text(encoding="utf-8")))
+        made = cleaned(
+            json.loads((run.results.folder / "environment.json").read_text(encoding="utf-8"))
+        )
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
         corpus = f"{made['corpus']['name']}, fingerprint {made['corpus']['fingerprint'][:12]}"
         command = shlex.join(map(str, made["command"]))
         commit = code(made["commit"])
-        yield List([f"command {code(command)}", f"corpus {code(corpus)}", f"commit {commit}", code(versions)])
+        yield List(
+            [
+                f"command {code(command)}",
+                f"corpus {code(corpus)}",
+                f"commit {commit}",
+                code(versions),
+            ]
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         yield Text("The run folder has no environment.json that says with what it was made.")
     yield Code("\n".join(map(printable, run.space.text.strip().splitlines())))

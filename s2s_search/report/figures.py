@@ -18,7 +18,14 @@ from s2s_search.runs.answers import Example
 
 # On a light and on a dark page.
 INK, FAINT, LINE, SURFACE = "#1f2328", "#87919b", "#dde2e7", "#fdfdfc"
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072b2", "#b87500", "#00805e", "#c44e00", "#a8477e", "#2b8cc4"
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
+    "#0072b2",
+    "#b87500",
+    "#00805e",
+    "#c44e00",
+    "#a8477e",
+    "#2b8cc4",
+)
 WEAK = "#e6eaee"  # where a scale begins
 DARK = {
     INK: "#e4e7ea",
@@ -47,7 +54,11 @@ FEW_CURVES, MANY_MARKS = 50, 300
 MANY_POINTS = 5_000  # from here on WebGL draws what SVG would take seconds for
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 WIDE = 10  # times the smallest value: from there on an axis is logarithmic
-BETWEEN_AXES, BELOW_AN_AXIS, LINES = 14, 45, 3  # letters for which there is room, and how often below each other
+BETWEEN_AXES, BELOW_AN_AXIS, LINES = (
+    14,
+    45,
+    3,
+)  # letters for which there is room, and how often below each other
 JITTER = 0.28  # of the distance between two values
 
 Numbers = Sequence[float | None]
@@ -80,8 +91,19 @@ def _figure(height: int, **layout: Any) -> go.Figure:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "height": height,
         "margin": {"l": 60, "r": 20, "t": 30, "b": 50},
-        "hoverlabel": {"bgcolor": SURFACE, "bordercolor": FAINT, "font": {"color": INK}, "align": "left"},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+        "hoverlabel": {
+            "bgcolor": SURFACE,
+            "bordercolor": FAINT,
+            "font": {"color": INK},
+            "align": "left",
+        },
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "itemsizing": "constant",
+        },
         "hovermode": "closest",
     }
     return go.Figure(layout=base | layout)
@@ -105,7 +127,11 @@ def _title(text: str) -> dict[str, str]:
 def _scale(values: Iterable[float]) -> dict[str, Any]:
     """The type and the ticks of an axis for values."""
     known = [float(value) for value in values if not pd.isna(value)]
-    return {"type": "log", **_ticks(log_ticks(min(known), max(known)))} if is_wide(known) else {"type": "linear"}
+    return (
+        {"type": "log", **_ticks(log_ticks(min(known), max(known)))}
+        if is_wide(known)
+        else {"type": "linear"}
+    )
 
 
 def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
@@ -132,7 +158,9 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
     """
     end = max((table["elapsed"].max() for _, table in runs if len(table)), default=0.0)
     seconds, unit = next(pair for pair in UNITS if end >= 2 * pair[0] or pair[0] == 1)
-    figure = _figure(380, xaxis={"domain": [0, 0.47], "title": _title(f"{unit} since the search began")})
+    figure = _figure(
+        380, xaxis={"domain": [0, 0.47], "title": _title(f"{unit} since the search began")}
+    )
     figure.update_layout(
         xaxis2={"domain": [0.53, 1], "title": _title(cost), "anchor": "y2"},
         yaxis={"title": _title(metric)},
@@ -142,7 +170,12 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
     every: list[float] = []
     for index, (name, table) in enumerate(runs):
         every += table["best"].dropna().tolist()
-        style = {"color": RUNS[index % len(RUNS)], "dash": DASHES[index % len(DASHES)], "shape": "hv", "width": 2}
+        style = {
+            "color": RUNS[index % len(RUNS)],
+            "dash": DASHES[index % len(DASHES)],
+            "shape": "hv",
+            "width": 2,
+        }
         for axis, x in (("", table["elapsed"] / seconds), ("2", table["cost"])):
             figure.add_scatter(
                 x=_short(x),
@@ -164,7 +197,11 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
 
 
 def learning_curves(
-    curves: pd.DataFrame, statuses: Sequence[str], best: int | None, rungs: Sequence[tuple[float, str]], metric: str
+    curves: pd.DataFrame,
+    statuses: Sequence[str],
+    best: int | None,
+    rungs: Sequence[tuple[float, str]],
+    metric: str,
 ) -> go.Figure:
     """The learning curves of all trials: a trace a class of trials, with gaps between the curves.
 
@@ -184,17 +221,27 @@ def learning_curves(
             faint, label = opacity * (0.7 if name == "stopped" else 1), f"{name} ({len(members)})"
             group: dict[str, Any] = {"name": label, "legendgroup": name, "line": style}
             if others:
-                figure.add_trace(draw(**_joined(lines, others), **group, opacity=faint, showlegend=False))
+                figure.add_trace(
+                    draw(**_joined(lines, others), **group, opacity=faint, showlegend=False)
+                )
             figure.add_scatter(x=[None], y=[None], **group)  # the legend's, which is not faint
     if best is not None:
         style = {"color": ORANGE, "width": 3}
         figure.add_trace(draw(**_joined(lines, [best]), line=style, name="the best trial"))
-    figure.update_traces(mode="lines+markers", marker={"size": 5 if len(lines) <= FEW_CURVES else 2})
-    figure.update_traces(meta={"curves": True}, hovertemplate="%{text}<br>step %{x}: %{y:.4g}<extra></extra>")
+    figure.update_traces(
+        mode="lines+markers", marker={"size": 5 if len(lines) <= FEW_CURVES else 2}
+    )
+    figure.update_traces(
+        meta={"curves": True}, hovertemplate="%{text}<br>step %{x}: %{y:.4g}<extra></extra>"
+    )
     for step, label in rungs:
         figure.add_vline(x=step, line={"color": FAINT, "width": 1, "dash": "dot"})
-        figure.add_annotation(x=step, y=1, yref="paper", text=plain(label), showarrow=False, font={"size": 11})
-        figure.layout.annotations[-1].update(textangle=-90, xanchor="right", yanchor="top", xshift=-3)
+        figure.add_annotation(
+            x=step, y=1, yref="paper", text=plain(label), showarrow=False, font={"size": 11}
+        )
+        figure.layout.annotations[-1].update(
+            textangle=-90, xanchor="right", yanchor="top", xshift=-3
+        )
     return figure
 
 
@@ -214,7 +261,9 @@ def _joined(lines: dict[int, Any], numbers: Iterable[int]) -> dict[str, list[Any
 # --- hyperparameters ---
 
 
-def parallel_coordinates(axes: Sequence[Axis], trials: Sequence[tuple[int, float]], metric: str) -> go.Figure:
+def parallel_coordinates(
+    axes: Sequence[Axis], trials: Sequence[tuple[int, float]], metric: str
+) -> go.Figure:
     """A line a trial through its searched hyperparameters to its best value; the better, the stronger.
 
     trials: numbers and best values, best first.
@@ -225,8 +274,12 @@ def parallel_coordinates(axes: Sequence[Axis], trials: Sequence[tuple[int, float
     shown = [math.log10(score) for score in scores] if log else scores
     last: dict[str, Any] = {"label": plain(metric), "values": _short(shown)}
     if log:
-        last |= _ticks([(math.log10(x), f"{x:.3g}") for x in np.geomspace(min(scores), max(scores), 6)])
-    rank = np.linspace(1, 0, len(scores)).round(4).tolist()  # by rank: a few bad values take no colour from the others
+        last |= _ticks(
+            [(math.log10(x), f"{x:.3g}") for x in np.geomspace(min(scores), max(scores), 6)]
+        )
+    rank = (
+        np.linspace(1, 0, len(scores)).round(4).tolist()
+    )  # by rank: a few bad values take no colour from the others
     order = range(len(rank) - 1, -1, -1)  # the best are drawn last, on top
     for dimension in (*dimensions, last):
         dimension["values"] = [dimension["values"][k] for k in order]
@@ -261,7 +314,10 @@ def _coordinate(axis: Axis, numbers: Sequence[int]) -> dict[str, Any]:
     return {
         "label": plain(axis.key),
         "values": [float(f"{at.get(number, low):.5g}") for number in numbers],
-        "range": [low if axis.without else min(place for place, _ in ticks), max(place for place, _ in ticks) or 1],
+        "range": [
+            low if axis.without else min(place for place, _ in ticks),
+            max(place for place, _ in ticks) or 1,
+        ],
         **_ticks(ticks),
     }
 
@@ -276,7 +332,11 @@ def _wrapped(name: str, width: int) -> str:
     """A name in lines of so many letters at most, where its words allow it: "Bidirectional<br>RNNEncoder"."""
     lines = [""]
     for word in filter(None, re.findall(r"[A-Z]*[a-z0-9]*[^A-Za-z0-9]*", name)):
-        lines[-1:] = [lines[-1] + word] if len(lines[-1] + word) <= width or not lines[-1] else [lines[-1], word]
+        lines[-1:] = (
+            [lines[-1] + word]
+            if len(lines[-1] + word) <= width or not lines[-1]
+            else [lines[-1], word]
+        )
     return "<br>".join(map(plain, lines))
 
 
@@ -286,14 +346,18 @@ def _ticks(ticks: Sequence[tuple[float, str]]) -> dict[str, Any]:
 
 def axis_plot(axis: Axis, metric: str) -> go.Figure:
     """The best value of each trial over a hyperparameter; values to choose from side by side, trials spread in each."""
-    figure = _figure(300, xaxis={"zeroline": False}, yaxis={"title": _title(metric)}, showlegend=False)
+    figure = _figure(
+        300, xaxis={"zeroline": False}, yaxis={"title": _title(metric)}, showlegend=False
+    )
     figure.update_layout(margin={"l": 60, "r": 10, "t": 10, "b": 30})
     figure.update_yaxes(**_scale(axis.points["score"]))
     x = _places(axis)
     if axis.names:
         width = max(8, BELOW_AN_AXIS // len(axis.names))
         names = [_wrapped(name, width) for name in _cut(axis.names, LINES * width)]
-        figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4])
+        figure.update_xaxes(
+            tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4]
+        )
         figure.update_xaxes(tickangle=0, automargin=True)
         figure.update_xaxes(showgrid=False)
     elif axis.range is not None and axis.range.log:
@@ -301,7 +365,9 @@ def axis_plot(axis: Axis, metric: str) -> go.Figure:
     for name, (colour, symbol) in STATUS.items():
         rows = axis.points[axis.points["status"].map(status_class) == name]
         if len(rows):
-            figure.add_scatter(**_marks(x, rows), marker={"color": colour, "symbol": symbol, "size": 7}, name=name)
+            figure.add_scatter(
+                **_marks(x, rows), marker={"color": colour, "symbol": symbol, "size": 7}, name=name
+            )
     if len(axis.points):
         marker = {"color": ORANGE, "symbol": "star", "size": 15, "line": {"color": INK, "width": 1}}
         figure.add_scatter(**_marks(x, axis.points.head(1)), marker=marker, name="the best trial")
@@ -319,18 +385,31 @@ def _places(axis: Axis) -> "pd.Series[float]":
 
 
 def _marks(x: "pd.Series[float]", rows: pd.DataFrame) -> dict[str, list[Any]]:
-    return {"x": _short(x[rows.index]), "y": _short(rows["score"]), "customdata": rows["number"].astype(int).tolist()}
+    return {
+        "x": _short(x[rows.index]),
+        "y": _short(rows["score"]),
+        "customdata": rows["number"].astype(int).tolist(),
+    }
 
 
 def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
     """What each value of a hyperparameter reached: the best, and the mean of the best few with its interval."""
-    names = [plain(f"{value} (n = {n})") for value, n in zip(table["value"], table["n"], strict=True)]
-    figure = _figure(90 + 46 * len(table), xaxis={"title": _title(metric)}, yaxis={"autorange": "reversed"})
+    names = [
+        plain(f"{value} (n = {n})") for value, n in zip(table["value"], table["n"], strict=True)
+    ]
+    figure = _figure(
+        90 + 46 * len(table), xaxis={"title": _title(metric)}, yaxis={"autorange": "reversed"}
+    )
     known = table.assign(upper=table["high"] - table["mean"], lower=table["mean"] - table["low"])
     figure.add_scatter(
         x=_short(table["mean"]),
         y=names,
-        error_x={"type": "data", "array": _short(known["upper"]), "arrayminus": _short(known["lower"]), "thickness": 2},
+        error_x={
+            "type": "data",
+            "array": _short(known["upper"]),
+            "arrayminus": _short(known["lower"]),
+            "thickness": 2,
+        },
         marker={"color": BLUE, "size": 9},
         name="mean of the best few, 95 % interval",
     )
@@ -342,7 +421,10 @@ def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
 
 def importance_plot(table: pd.DataFrame) -> go.Figure:
     names = [plain(name) for name in table["hyperparameter"]]
-    figure = _figure(80 + 28 * len(table), xaxis={"title": _title("share of the importance"), "tickformat": ".0%"})
+    figure = _figure(
+        80 + 28 * len(table),
+        xaxis={"title": _title("share of the importance"), "tickformat": ".0%"},
+    )
     figure.update_layout(yaxis={"autorange": "reversed"}, bargap=0.35)
     figure.add_bar(x=_short(table["importance"]), y=names, orientation="h", marker={"color": BLUE})
     figure.update_traces(hovertemplate="%{y}: %{x:.1%}<extra></extra>")
@@ -354,11 +436,17 @@ def importance_plot(table: pd.DataFrame) -> go.Figure:
 
 def time_plot(parts: dict[str, float]) -> go.Figure:
     """Where the workers' seconds went: one bar, a piece a part."""
-    figure = _figure(150, barmode="stack", xaxis={"title": _title("worker seconds")}, yaxis={"visible": False})
-    busy = dict(zip(("steps", "evaluation", "snapshots", "waiting", "starting"), RUNS, strict=False))
+    figure = _figure(
+        150, barmode="stack", xaxis={"title": _title("worker seconds")}, yaxis={"visible": False}
+    )
+    busy = dict(
+        zip(("steps", "evaluation", "snapshots", "waiting", "starting"), RUNS, strict=False)
+    )
     for name, seconds in parts.items():
         colour = busy.get(name, FAINT if name == "between" else LINE)
-        figure.add_bar(x=[round(seconds, 2)], y=[""], orientation="h", name=name, marker={"color": colour})
+        figure.add_bar(
+            x=[round(seconds, 2)], y=[""], orientation="h", name=name, marker={"color": colour}
+        )
     figure.update_layout(legend_traceorder="normal")
     figure.update_traces(hovertemplate="%{x:.4g} s<extra>%{fullData.name}</extra>")
     return figure
@@ -369,8 +457,14 @@ def attention_map(example: Example) -> go.Figure:
     assert example.attention is not None
     source, answer = ([*map(plain, tokens), "END"] for tokens in (example.source, example.answer))
     figure = _figure(120 + 22 * len(answer), margin={"l": 60, "r": 10, "t": 40, "b": 10})
-    figure.add_heatmap(z=example.attention, colorscale=SCALE, zmin=0, zmax=1, xgap=1, ygap=1, showscale=False)
+    figure.add_heatmap(
+        z=example.attention, colorscale=SCALE, zmin=0, zmax=1, xgap=1, ygap=1, showscale=False
+    )
     figure.update_traces(hovertemplate="weight %{z:.2f}<extra></extra>")
-    figure.update_xaxes(tickvals=list(range(len(source))), ticktext=source, side="top", showgrid=False, tickangle=0)
-    figure.update_yaxes(tickvals=list(range(len(answer))), ticktext=answer, autorange="reversed", showgrid=False)
+    figure.update_xaxes(
+        tickvals=list(range(len(source))), ticktext=source, side="top", showgrid=False, tickangle=0
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(answer))), ticktext=answer, autorange="reversed", showgrid=False
+    )
     return figure

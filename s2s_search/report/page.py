@@ -34,7 +34,9 @@ class Block(Protocol):
 
 def code(text: object) -> str:
     """Foreign text as a part of a Text."""
-    return "`" + (printable(str(text)).replace("`", "'") or '""') + "`"  # two backticks would begin other code
+    return (
+        "`" + (printable(str(text)).replace("`", "'") or '""') + "`"
+    )  # two backticks would begin other code
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,11 @@ class Code:
 
     def html(self) -> str:
         lines = f'<pre tabindex="0"><code>{html.escape(self.text)}</code></pre>'
-        return f"<details><summary>{html.escape(self.title)}</summary>{lines}</details>" if self.title else lines
+        return (
+            f"<details><summary>{html.escape(self.title)}</summary>{lines}</details>"
+            if self.title
+            else lines
+        )
 
     def markdown(self) -> str:
         longest = max(map(len, re.findall("`+", self.text)), default=0)
@@ -99,20 +105,39 @@ class Table:
     title: str = ""
 
     def html(self) -> str:
-        head = "".join(f'<th scope="col"{self._kind(k)}>{_breakable(name)}</th>' for k, name in enumerate(self.columns))
+        head = "".join(
+            f'<th scope="col"{self._kind(k)}>{_breakable(name)}</th>'
+            for k, name in enumerate(self.columns)
+        )
         body = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         table = f'<div class="scroll" tabindex="0" role="region" aria-label="table">{table}</div>'
-        return f"<details><summary>{html.escape(self.title)}</summary>{table}</details>" if self.title else table
+        return (
+            f"<details><summary>{html.escape(self.title)}</summary>{table}</details>"
+            if self.title
+            else table
+        )
 
     def _cells(self, row: Sequence[str]) -> str:
-        return "".join(f"<td{self._kind(k, text)}>{html.escape(text)}</td>" for k, text in enumerate(row))
+        return "".join(
+            f"<td{self._kind(k, text)}>{html.escape(text)}</td>" for k, text in enumerate(row)
+        )
 
     def _kind(self, column: int, text: str = " " * SHORT) -> str:
-        return _class("number" if self.columns[column] in self.numbers else "short" if len(text) < SHORT else "")
+        return _class(
+            "number"
+            if self.columns[column] in self.numbers
+            else "short"
+            if len(text) < SHORT
+            else ""
+        )
 
     def markdown(self) -> str:
-        lines = [self.columns, ["---:" if column in self.numbers else "---" for column in self.columns], *self.rows]
+        lines = [
+            self.columns,
+            ["---:" if column in self.numbers else "---" for column in self.columns],
+            *self.rows,
+        ]
         return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
@@ -156,11 +181,15 @@ class Figure:
         data = _json(json.loads(self.figure.to_json()))
         plot = f'<div class="plot" data-run="{self.run}" style="{size}" role="img" aria-label="{label}">{data}</div>'
         if self.width:
-            plot = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{plot}</div>'
+            plot = (
+                f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{plot}</div>'
+            )
         return f"<figure>{heading}{plot}<figcaption>{_inline(self.caption)}</figcaption></figure>"
 
     def markdown(self) -> str:
-        return "\n\n".join(filter(None, (f"### {code(self.title)}" if self.title else "", self.caption)))
+        return "\n\n".join(
+            filter(None, (f"### {code(self.title)}" if self.title else "", self.caption))
+        )
 
 
 @dataclass(frozen=True)
@@ -174,7 +203,9 @@ class Grid:
         return '<div class="grid">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
 
     def markdown(self) -> str:
-        return "\n\n".join(filter(None, (block.markdown() for part in self.parts for block in part)))
+        return "\n\n".join(
+            filter(None, (block.markdown() for part in self.parts for block in part))
+        )
 
 
 @dataclass(frozen=True)
@@ -196,8 +227,12 @@ class Section:
         for name, blocks in zip(self.names or [""] * len(self.columns), self.columns, strict=True):
             heading = f'<p class="run">{html.escape(name)}</p>' if name else ""
             parts.append(f"<div>{heading}{''.join(block.html() for block in blocks)}</div>")
-        columns = f'<div class="columns">{"".join(parts)}</div>' if len(parts) > 1 else "".join(parts)
-        heading = f'<h2 id="{self.anchor}"><a href="#{self.anchor}">{html.escape(self.title)}</a></h2>'
+        columns = (
+            f'<div class="columns">{"".join(parts)}</div>' if len(parts) > 1 else "".join(parts)
+        )
+        heading = (
+            f'<h2 id="{self.anchor}"><a href="#{self.anchor}">{html.escape(self.title)}</a></h2>'
+        )
         return f'<section aria-labelledby="{self.anchor}">{heading}{how}{columns}</section>'
 
     def markdown(self) -> str:
@@ -208,13 +243,20 @@ class Section:
 
 
 def as_html(
-    title: str, about: str, sections: Sequence[Section], labels: Sequence[Sequence[str]], dark: Mapping[str, str]
+    title: str,
+    about: str,
+    sections: Sequence[Section],
+    labels: Sequence[Sequence[str]],
+    dark: Mapping[str, str],
 ) -> str:
     """The page: one file that asks for nothing else.
 
     labels: for each run what is said of each of its trials where the pointer is on it; dark: colours and their twins.
     """
-    contents = "".join(f'<li><a href="#{section.anchor}">{html.escape(section.title)}</a></li>' for section in sections)
+    contents = "".join(
+        f'<li><a href="#{section.anchor}">{html.escape(section.title)}</a></li>'
+        for section in sections
+    )
     parts = {
         "TITLE": html.escape(title),
         "ABOUT": Text(about).html(),
@@ -224,11 +266,16 @@ def as_html(
         "DARK": _json(dark, "dark"),
         "PLOTLY": get_plotlyjs(),
     }
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], TEMPLATE.read_text(encoding="utf-8"))
+    return re.sub(
+        r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], TEMPLATE.read_text(encoding="utf-8")
+    )
 
 
 def as_markdown(title: str, about: str, sections: Iterable[Section]) -> str:
-    return "\n\n".join([f"# {_cell(title)}", about, *(section.markdown() for section in sections)]) + "\n"
+    return (
+        "\n\n".join([f"# {_cell(title)}", about, *(section.markdown() for section in sections)])
+        + "\n"
+    )
 
 
 def _inline(text: str) -> str:
@@ -247,7 +294,9 @@ def _breakable(name: str) -> str:
 def _cell(text: str) -> str:
     """Text of a Markdown table, in which nothing is markup: no tag, link or code, and no end of a cell."""
     text = re.sub(r"([\\|<>`*\[\]~&]|(?<!\w)_|_(?!\w))", r"\\\1", printable(text))
-    return re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", r"\\", text)  # else a bare address becomes a link
+    return re.sub(
+        r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", r"\\", text
+    )  # else a bare address becomes a link
 
 
 def _json(data: Any, name: str = "") -> str:

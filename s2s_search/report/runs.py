@@ -97,7 +97,10 @@ class Run:
     def settings(self, row: "pd.Series[Any]") -> dict[str, str]:
         """The searched hyperparameters that take part in a trial, as tables print them."""
         known = self.history.trials[row["trial"]].settings
-        cells = {key: "null" if known.get(key, row[key]) is None else cell(row[key]) for key in self.results.searched}
+        cells = {
+            key: "null" if known.get(key, row[key]) is None else cell(row[key])
+            for key in self.results.searched
+        }
         return {key: text for key, text in cells.items() if text == "null" or not pd.isna(row[key])}
 
     def leads(self, in_gpu_hours: bool = False) -> pd.DataFrame:
@@ -108,8 +111,12 @@ class Run:
         """
         reports = self.results.reports
         spent = reports.groupby("trial")["seconds"].diff().fillna(reports["seconds"]).fillna(0.0)
-        cost = spent.clip(lower=0.0).cumsum() * (self.space.resources.gpu / 3600 if in_gpu_hours else 1.0)
-        table = reports.assign(number=reports["trial"].map(self.numbers), cost=cost, best=reports[self.metric])
+        cost = spent.clip(lower=0.0).cumsum() * (
+            self.space.resources.gpu / 3600 if in_gpu_hours else 1.0
+        )
+        table = reports.assign(
+            number=reports["trial"].map(self.numbers), cost=cost, best=reports[self.metric]
+        )
         table = table[table["status"].fillna("").ne("diverged") & table["best"].notna()]
         best = table["best"].cummin() if self.minimizes else table["best"].cummax()
         leads = table[best.ne(best.shift()).fillna(True)]
@@ -135,20 +142,43 @@ class Run:
         trials, at_once (the most), busy (hours of all its trials), gpu (GPU hours), idle (the share of its time,
         at_once times over, in which it had no trial).
         """
-        reports, spans = self.results.reports, pd.DataFrame(self.history.spans, columns=["trial", "began", "ended"])
-        node = reports.dropna(subset="node").drop_duplicates("trial", keep="last").set_index("trial")["node"]
-        end, spans["node"] = spans["ended"].max(), spans["trial"].map(node).astype("string").fillna("not known")
+        reports, spans = (
+            self.results.reports,
+            pd.DataFrame(self.history.spans, columns=["trial", "began", "ended"]),
+        )
+        node = (
+            reports.dropna(subset="node")
+            .drop_duplicates("trial", keep="last")
+            .set_index("trial")["node"]
+        )
+        end, spans["node"] = (
+            spans["ended"].max(),
+            spans["trial"].map(node).astype("string").fillna("not known"),
+        )
         rows = {}
         for name, group in spans.groupby("node"):
-            at_once, hours = _most_at_once(group), float((group["ended"] - group["began"]).sum()) / 3600
+            at_once, hours = (
+                _most_at_once(group),
+                float((group["ended"] - group["began"]).sum()) / 3600,
+            )
             room = at_once * (end - spans["began"].min()) / 3600
             idle = max(1 - hours / room, 0.0) if room else 0.0
-            rows[str(name)] = (group["trial"].nunique(), at_once, hours, hours * self.space.resources.gpu, idle)
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["trials", "at_once", "busy", "gpu", "idle"])
+            rows[str(name)] = (
+                group["trial"].nunique(),
+                at_once,
+                hours,
+                hours * self.space.resources.gpu,
+                idle,
+            )
+        return pd.DataFrame.from_dict(
+            rows, orient="index", columns=["trials", "at_once", "busy", "gpu", "idle"]
+        )
 
 
 def _most_at_once(spans: pd.DataFrame) -> int:
-    changes = sorted([*((time, 1) for time in spans["began"]), *((time, -1) for time in spans["ended"])])
+    changes = sorted(
+        [*((time, 1) for time in spans["began"]), *((time, -1) for time in spans["ended"])]
+    )
     return int(pd.Series([change for _, change in changes]).cumsum().max())
 
 
@@ -171,7 +201,9 @@ def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[Run]:
     judged = {run.name: f"{run.results.goal} {run.metric}" for run in runs}
     if len({*judged.values()}) > 1:
         each = ", ".join(f"{name}: {how}" for name, how in judged.items())
-        problems.append(f"runs side by side must be judged by the same metric, but these are not: {each}")
+        problems.append(
+            f"runs side by side must be judged by the same metric, but these are not: {each}"
+        )
     if problems:
         raise ConfigError(problems)
     return runs

@@ -54,12 +54,16 @@ class Side:
     @property
     def ended(self) -> list[Run]:
         """Those that finished or were stopped for being worse: all that say how good the side is."""
-        return [run for run in self.runs if run.trial.status in ("finished", "stopped") and run.curve]
+        return [
+            run for run in self.runs if run.trial.status in ("finished", "stopped") and run.curve
+        ]
 
     def line(self) -> str:
         """What counts and what is left out, such as: A: 5 of 9 trials finished, of 4 configurations; 4 stopped."""
         configurations = len({run.configuration for run in self.runs})
-        others = Counter(run.trial.status.replace("_", " ") for run in self.runs if not run.is_finished)
+        others = Counter(
+            run.trial.status.replace("_", " ") for run in self.runs if not run.is_finished
+        )
         out = "".join(f"; {number} {status}" for status, number in sorted(others.items()))
         of = f"of {configurations} configuration{'' if configurations == 1 else 's'}"
         out += f"; {self.left_out}" if self.left_out else ""
@@ -82,11 +86,15 @@ def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Ite
     """
     histories = [load_history(folder) for folder in folders]
     _check_alike(folders, histories)
-    runs = [list(_runs(folder, history)) for folder, history in zip(folders, histories, strict=True)]
+    runs = [
+        list(_runs(folder, history)) for folder, history in zip(folders, histories, strict=True)
+    ]
     problems: list[str] = []
     left, right = (_side(text, runs, folders[0], problems) for text in (a, b))
     if both := [run.trial.name for run in left.runs if run in right.runs]:
-        problems.append(f"{a} and {b} both name {', '.join(both[:4])}{', ...' if len(both) > 4 else ''}")
+        problems.append(
+            f"{a} and {b} both name {', '.join(both[:4])}{', ...' if len(both) > 4 else ''}"
+        )
     if problems:
         raise ConfigError(problems)
     for folder, history in zip(folders, histories, strict=True):
@@ -122,7 +130,9 @@ def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterat
         return
     step = min(max(run.curve) for run in ended)
     if all(step in run.curve for run in ended):
-        values = [[(run.configuration, run.curve[step]) for run in side.ended] for side in (left, right)]
+        values = [
+            [(run.configuration, run.curve[step]) for run in side.ended] for side in (left, right)
+        ]
         sentence = _compared(left.name, right.name, values, metric, goal).sentence()
         yield f"at step {step:,}, which these {len(ended)} reached, before any was stopped: {sentence}"
 
@@ -130,14 +140,22 @@ def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterat
 def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
     first = histories[0].search
     times = Counter(folder.resolve() for folder in folders)
-    problems = [f"{folder} is named {count} times; a run counts once" for folder, count in times.items() if count > 1]
+    problems = [
+        f"{folder} is named {count} times; a run counts once"
+        for folder, count in times.items()
+        if count > 1
+    ]
     for folder, history in zip(folders[1:], histories[1:], strict=True):
         search = history.search
         if (search["metric"], search["goal"]) != (first["metric"], first["goal"]):
             by, of_first = (f"{each['metric']} ({each['goal']})" for each in (search, first))
             problems.append(f"{folder} ranks by {by}, but {folders[0]} by {of_first}")
-        if search.get("corpus", {}).get("fingerprint") != first.get("corpus", {}).get("fingerprint"):
-            problems.append(f"{folder} is of another corpus than {folders[0]}: their numbers would not compare")
+        if search.get("corpus", {}).get("fingerprint") != first.get("corpus", {}).get(
+            "fingerprint"
+        ):
+            problems.append(
+                f"{folder} is of another corpus than {folders[0]}: their numbers would not compare"
+            )
     if problems:
         raise ConfigError(problems)
 
@@ -146,14 +164,20 @@ def _runs(folder: Path, history: History) -> Iterator[Run]:
     metric, place = history.search["metric"], place_of(history.search, folder)
     curves: dict[str, dict[int, float]] = {name: {} for name in history.trials}
     for event in history.events:
-        if event["event"] == "report" and event["trial"] in curves and event.get(metric) is not None:
+        if (
+            event["event"] == "report"
+            and event["trial"] in curves
+            and event.get(metric) is not None
+        ):
             curves[event["trial"]].setdefault(event["step"], float(event[metric]))
     for trial in history.trials.values():
         seedless = {**trial.config, SEED: 0}
         configuration = completed(seedless) or json.dumps(seedless, sort_keys=True)
         value = float("nan") if trial.best is None else float(trial.best[metric])
         is_replicate = "configs" in history.search
-        yield Run(trial, below(place, trial.name), value, curves[trial.name], configuration, is_replicate)
+        yield Run(
+            trial, below(place, trial.name), value, curves[trial.name], configuration, is_replicate
+        )
 
 
 def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list[str]) -> Side:
@@ -177,7 +201,9 @@ def _counting(name: str, found: Sequence[Run], replicates: bool) -> Side:
     """The side of which replicates alone count, or all but them."""
     runs = [run for run in found if run.is_replicate == replicates]
     why = "as chosen for its result" if replicates else "as replicates of what was chosen"
-    return Side(name, runs, f"left out, {why}: {len(found) - len(runs)}" if len(runs) < len(found) else "")
+    return Side(
+        name, runs, f"left out, {why}: {len(found) - len(runs)}" if len(runs) < len(found) else ""
+    )
 
 
 def _text(value: object) -> str:
@@ -214,12 +240,17 @@ def _on_examples(a: Run | None, b: Run | None, fetch: bool) -> Iterator[str]:
     """Compares the best models of both sides on the dev examples, where it was written down what they answered."""
     if a is None or b is None:
         return
-    names = [f"the model of {shown_place(run.place)} (seed {run.trial.config.get(SEED, 0)})" for run in (a, b)]
+    names = [
+        f"the model of {shown_place(run.place)} (seed {run.trial.config.get(SEED, 0)})"
+        for run in (a, b)
+    ]
     if far := [shown_place(run.place) for run in (a, b) if is_far(run.place) and not fetch]:
         yield f"not compared on single dev examples: the answers lie at {' and '.join(far)}, where --fetch reads them"
         return
     answers = [load_answers(run.place) for run in (a, b)]
-    if missing := [shown_place(run.place) for run, found in zip((a, b), answers, strict=True) if found is None]:
+    if missing := [
+        shown_place(run.place) for run, found in zip((a, b), answers, strict=True) if found is None
+    ]:
         yield f"not compared on single dev examples: there is no answers.json in {' and '.join(missing)}"
         return
     of_a, of_b = ((found.errors, found.lengths) for found in answers if found is not None)
@@ -228,6 +259,8 @@ def _on_examples(a: Run | None, b: Run | None, fetch: bool) -> Iterator[str]:
         return
     difference, low, high = rate_difference_interval(of_a, of_b)
     claim = verdict(names[0], names[1], (low, high), "minimize")[0]
-    rates = " against ".join(f"{sum(errors) / max(sum(lengths), 1):.4g}" for errors, lengths in (of_a, of_b))
+    rates = " against ".join(
+        f"{sum(errors) / max(sum(lengths), 1):.4g}" for errors, lengths in (of_a, of_b)
+    )
     by = f"error rate {rates}, {apart(difference, (low, high))}, paired over {len(of_a[0]):,} dev examples"
     yield f"{claim}: {by}; of other seeds this says nothing"

@@ -17,11 +17,19 @@ FEWEST_ACTIVE = 2  # of the best, that a conditional key takes part in
 
 def importance(results: Ranked, metric: str | None = None) -> pd.DataFrame:
     """Results.importance, which says what it gives."""
-    minimize, score = results.minimizes(metric or results.metric), results.measure(metric or results.metric)
-    worst, domains = results.trials[score].max() if minimize else results.trials[score].min(), distributions(results)
+    minimize, score = (
+        results.minimizes(metric or results.metric),
+        results.measure(metric or results.metric),
+    )
+    worst, domains = (
+        results.trials[score].max() if minimize else results.trials[score].min(),
+        distributions(results),
+    )
     judged = list(_judged(results, score, worst, domains))
     trials = [trial for trial, _ in judged]
-    groups = alike(results.trials, results.searched)  # not train.seed, unless it was searched as any other
+    groups = alike(
+        results.trials, results.searched
+    )  # not train.seed, unless it was searched as any other
     scored, every = groups[results.trials[score].notna()].nunique(), groups.nunique()
     keys = results.searched if scored >= LEAST else ()
     active = {key: sum(seeds for trial, seeds in judged if key in trial.params) for key in keys}
@@ -30,10 +38,14 @@ def importance(results: Ranked, metric: str | None = None) -> pd.DataFrame:
     total = math.fsum(found.values()) or 1.0
     columns = {
         "hyperparameter": pd.Series(keys, dtype="string"),
-        "importance": pd.Series([found[key] / total if key in found else None for key in keys], dtype="Float64"),
+        "importance": pd.Series(
+            [found[key] / total if key in found else None for key in keys], dtype="Float64"
+        ),
         "trials": pd.Series(list(active.values()), dtype="Int64"),
     }
-    table = pd.DataFrame(columns).sort_values(["importance", "hyperparameter"], ascending=[False, True])
+    table = pd.DataFrame(columns).sort_values(
+        ["importance", "hyperparameter"], ascending=[False, True]
+    )
     if scored < LEAST:
         law = f"importance needs at least {LEAST} configurations with a value of {score}"
         table.attrs["reason"] = f"{law}, and {scored} of {every} have one"
@@ -48,7 +60,9 @@ def _judged(
     They have a value, or diverged without one: as bad as the worst.
     """
     groups: dict[int, list[tuple[Cells, float]]] = {}
-    for cells, group in zip(rows_of(results, domains), alike(results.trials, results.searched), strict=True):
+    for cells, group in zip(
+        rows_of(results, domains), alike(results.trials, results.searched), strict=True
+    ):
         value = cells.get(score, worst if cells["status"] == "diverged" else None)
         if value is not None and not pd.isna(value):
             groups.setdefault(group, []).append((cells, float(value)))
@@ -57,7 +71,9 @@ def _judged(
         yield create_trial(value=mean, **settings_of(seeds[0][0], domains)), len(seeds)
 
 
-def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str]) -> dict[str, float]:
+def _ped_anova(
+    trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str]
+) -> dict[str, float]:
     """The importance of those keys that enough of the best trials have; one such trial would decide by itself."""
     share = max(BEST, FEWEST_BEST / len(trials))
     ranked = sorted(trials, key=lambda trial: trial.value or 0.0, reverse=not minimize)
@@ -66,4 +82,6 @@ def _ped_anova(trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str
     with quiet():
         study = optuna.create_study(direction="minimize" if minimize else "maximize")
         study.add_trials(trials)
-        return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share).evaluate(study, known)
+        return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share).evaluate(
+            study, known
+        )

@@ -19,7 +19,9 @@ TOP = 5  # configurations whose mean stands for a value: what it reaches when th
 SHUFFLES = 2_000
 
 
-def isolation(groups: Iterable[tuple[str, pd.DataFrame]], minimize: bool, top: int = TOP) -> pd.DataFrame:
+def isolation(
+    groups: Iterable[tuple[str, pd.DataFrame]], minimize: bool, top: int = TOP
+) -> pd.DataFrame:
     """What groups of trials reached, a row a group.
 
     The seeds of a configuration count as one, by their mean. Of all groups the same share is averaged, that which is
@@ -37,7 +39,9 @@ def isolation(groups: Iterable[tuple[str, pd.DataFrame]], minimize: bool, top: i
         best, trial = (scores[0], found["trial"].iloc[0]) if scores else (np.nan, None)
         mean = np.mean(scores[:count]) if scores else np.nan
         rows.append((name, len(found), best, mean, *interval(scores[:count]), count, trial, scores))
-    return pd.DataFrame(rows, columns=["value", "n", "best", "mean", "low", "high", "top", "trial", "scores"])
+    return pd.DataFrame(
+        rows, columns=["value", "n", "best", "mean", "low", "high", "top", "trial", "scores"]
+    )
 
 
 def by_configuration(trials: pd.DataFrame, minimize: bool) -> pd.DataFrame:
@@ -56,10 +60,20 @@ def isolated(results: Results, key: str, top: int = TOP) -> pd.DataFrame:
     """
     if top < 1:
         raise ConfigError(f"top must be at least 1, but got {top}")
-    column, score, minimize = results.column(key), f"best.{results.metric}", results.minimizes(results.metric)
-    trials = results.trials.assign(configuration=configurations(results), score=results.trials[score])
-    trials = trials.dropna(subset=[column, "score"]).sort_values("score", ascending=minimize, kind="stable")
-    return isolation(((str(value), group) for value, group in trials.groupby(column, sort=False)), minimize, top)
+    column, score, minimize = (
+        results.column(key),
+        f"best.{results.metric}",
+        results.minimizes(results.metric),
+    )
+    trials = results.trials.assign(
+        configuration=configurations(results), score=results.trials[score]
+    )
+    trials = trials.dropna(subset=[column, "score"]).sort_values(
+        "score", ascending=minimize, kind="stable"
+    )
+    return isolation(
+        ((str(value), group) for value, group in trials.groupby(column, sort=False)), minimize, top
+    )
 
 
 def chance(first: "pd.Series[Any]", second: "pd.Series[Any]", minimize: bool) -> float:
@@ -71,7 +85,12 @@ def chance(first: "pd.Series[Any]", second: "pd.Series[Any]", minimize: bool) ->
     counts, tops = (first["n"], second["n"]), (first["top"], second["top"])
     scores = np.sort(np.concatenate([first["scores"], second["scores"]]))[:: 1 if minimize else -1]
     observed = abs(first["mean"] - second["mean"])
-    rng, is_first, as_far, left = np.random.default_rng(0), np.arange(len(scores)) < counts[0], 1, SHUFFLES
+    rng, is_first, as_far, left = (
+        np.random.default_rng(0),
+        np.arange(len(scores)) < counts[0],
+        1,
+        SHUFFLES,
+    )
     while left:
         rows = min(left, max(1, AT_ONCE // len(scores)))
         shuffled = rng.permuted(np.tile(is_first, (rows, 1)), axis=1)
@@ -92,7 +111,11 @@ def conclusion(table: pd.DataFrame, minimize: bool, quoted: Callable[[str], str]
     first, second = ranked.iloc[0], ranked.iloc[1]
     p = chance(first, second, minimize)
     by = f"p = {p:.2g} by permutation"
-    sure = f"more than chance ({by})" if p <= 1 - LEVEL else f"this search does not tell them apart ({by})"
+    sure = (
+        f"more than chance ({by})"
+        if p <= 1 - LEVEL
+        else f"this search does not tell them apart ({by})"
+    )
     best = [f"the mean of the best {row['top']} of {row['n']}" for row in (first, second)]
     means = [f"{quoted(row['value'])} {row['mean']:.4g}" for row in (first, second)]
     return f"{means[0]} ({best[0]}), then {means[1]} ({best[1]}); {sure}"

@@ -21,12 +21,17 @@ def kept_checkpoints(
     """
     place = place_of(first_event(run.folder), run.folder)
     if is_far(place) and not fetch:
-        raise ConfigError(f"its checkpoints lie at {shown_place(place)}, where --fetch reads them", str(run.folder))
+        raise ConfigError(
+            f"its checkpoints lie at {shown_place(place)}, where --fetch reads them",
+            str(run.folder),
+        )
     for trial in map(str, run.best(None)["trial"]) if trials is None else trials:
         folder = below(place, trial)
         try:
             is_there = Checkpoints(folder).has_best()
         except OSError as error:
-            raise ConfigError(f"cannot be reached: {str(error).splitlines()[0]}", shown_place(place)) from None
+            raise ConfigError(
+                f"cannot be reached: {str(error).splitlines()[0]}", shown_place(place)
+            ) from None
         if is_there:
             yield trial, below(folder, BEST)

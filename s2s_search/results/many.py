@@ -40,7 +40,11 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
         ", ".join(dict.fromkeys(run.status for run in runs)),
         first.metric,
         first.goal,
-        tuple(objective for objective in first.objectives if all(objective in run.objectives for run in runs)),
+        tuple(
+            objective
+            for objective in first.objectives
+            if all(objective in run.objectives for run in runs)
+        ),
         keys,
         trials,
         reports,
@@ -60,7 +64,9 @@ def check_distinct(folders: Sequence[Path]) -> None:
     counts = Counter(folder.resolve() for folder in folders)
     twice = [(folder, count) for folder, count in counts.items() if count > 1]
     if twice:
-        raise ConfigError([f"{folder}: is named {count} times; a run counts once" for folder, count in twice])
+        raise ConfigError(
+            [f"{folder}: is named {count} times; a run counts once" for folder, count in twice]
+        )
 
 
 def _check_together(runs: Sequence[Results]) -> None:
@@ -69,7 +75,9 @@ def _check_together(runs: Sequence[Results]) -> None:
     check_distinct([run.folder.resolve() for run in runs])
     if len({(run.metric, run.goal) for run in runs}) > 1:
         different = ", ".join(f"{run.folder} by {run.metric} ({run.goal})" for run in runs)
-        raise ConfigError(f"runs that are compared need one metric and goal, but these are ranked: {different}")
+        raise ConfigError(
+            f"runs that are compared need one metric and goal, but these are ranked: {different}"
+        )
 
 
 def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
@@ -78,12 +86,18 @@ def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
     if not missing:
         return run.trials
     events = run.history().events
-    configs = {event["trial"]: event["config"] for event in events if event["event"] in ("trial", "exploit")}
+    configs = {
+        event["trial"]: event["config"]
+        for event in events
+        if event["event"] in ("trial", "exploit")
+    }
     columns: dict[str, pd.Series] = {}
     for other in dict.fromkeys(searched[key] for key in missing):
         space = other.space()
         for key in (key for key in missing if searched[key] is other):
-            values = [_constant(space, key, configs.get(trial, {})) for trial in run.trials["trial"]]
+            values = [
+                _constant(space, key, configs.get(trial, {})) for trial in run.trials["trial"]
+            ]
             columns[key] = pd.Series(values, index=run.trials.index, dtype=object)
     dtypes = {key: str(searched[key].trials[key].dtype) for key in missing}
     return run.trials.assign(**typed(pd.DataFrame(columns, index=run.trials.index), dtypes))
@@ -94,16 +108,24 @@ def _constant(space: Space, key: str, config: Mapping[str, object]) -> object:
     whens = [dimension.when for dimension in space.dimensions if dimension.key == key]
     if "model" not in config:
         return None
-    if not all(value_of(parent, config) in values for when in whens for parent, values in when.items()):
+    if not all(
+        value_of(parent, config) in values for when in whens for parent, values in when.items()
+    ):
         return None
     return stored(space.label(key, value_of(key, config)))
 
 
-def _stacked(tables: Sequence[pd.DataFrame], names: Sequence[str], last: Sequence[str] = ()) -> pd.DataFrame:
+def _stacked(
+    tables: Sequence[pd.DataFrame], names: Sequence[str], last: Sequence[str] = ()
+) -> pd.DataFrame:
     """The tables below each other after a column with the runs' names, with the columns of all, some of them last."""
     dtypes = {str(name): str(dtype) for table in tables for name, dtype in table.dtypes.items()}
-    ordered = {name: dtypes[name] for name in dtypes if name not in last} | {name: dtypes[name] for name in last}
+    ordered = {name: dtypes[name] for name in dtypes if name not in last} | {
+        name: dtypes[name] for name in last
+    }
     stacked = pd.concat([typed(table, ordered) for table in tables], ignore_index=True)
     lengths = [len(table) for table in tables]
-    stacked.insert(0, "run", pd.Series(np.repeat(np.array(names, dtype=object), lengths), dtype="string"))
+    stacked.insert(
+        0, "run", pd.Series(np.repeat(np.array(names, dtype=object), lengths), dtype="string")
+    )
     return stacked

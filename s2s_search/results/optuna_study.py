@@ -7,7 +7,12 @@ from itertools import chain
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -17,7 +22,11 @@ from s2s_search.runs.tables import stored
 from s2s_search.spaces.dimensions import Choice, Range
 from s2s_search.spaces.space import Space
 
-STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "running": TrialState.RUNNING}
+STATES = {
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "running": TrialState.RUNNING,
+}
 ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
 
 Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
@@ -37,9 +46,13 @@ def study(results: Ranked, storage: str | None = None) -> optuna.Study:
             made.set_metric_names([objective for objective, _ in results.objectives])
             made.add_trials(trials)
         except optuna.exceptions.DuplicatedStudyError:
-            raise ConfigError(f"has a study {name!r} already; take another storage, or delete it", storage) from None
+            raise ConfigError(
+                f"has a study {name!r} already; take another storage, or delete it", storage
+            ) from None
         except Exception as error:  # SQLAlchemy's, and those of its databases
-            raise ConfigError(f"cannot be used as a storage: {str(error).splitlines()[0]}", storage) from None
+            raise ConfigError(
+                f"cannot be used as a storage: {str(error).splitlines()[0]}", storage
+            ) from None
     return made
 
 
@@ -52,7 +65,9 @@ def _trials(results: Ranked) -> Iterator[FrozenTrial]:
     for place, cells in enumerate(rows_of(results, domains)):
         curve = curves.iloc[:, place].dropna()
         by_step = dict(zip(curve.index.tolist(), curve.tolist(), strict=True))
-        yield _trial(cells, objectives, by_step, domains, *times[cells.get("run", "")][cells["trial"]])
+        yield _trial(
+            cells, objectives, by_step, domains, *times[cells.get("run", "")][cells["trial"]]
+        )
 
 
 def _times(run: Ranked) -> dict[str, tuple[float, float]]:
@@ -127,14 +142,27 @@ def _domains(space: Space) -> dict[str, Choice | Range]:
     return found
 
 
-def _distribution(domains: Sequence[Choice | Range], values: Sequence[Any]) -> BaseDistribution | None:
+def _distribution(
+    domains: Sequence[Choice | Range], values: Sequence[Any]
+) -> BaseDistribution | None:
     ranges = [domain for domain in domains if isinstance(domain, Range)]
-    choices = dict.fromkeys(chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values))
-    if not ranges or any(value is None or isinstance(value, str) for value in choices):  # text: of a damaged log
+    choices = dict.fromkeys(
+        chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values)
+    )
+    if not ranges or any(
+        value is None or isinstance(value, str) for value in choices
+    ):  # text: of a damaged log
         return CategoricalDistribution(list(choices)) if choices else None
-    low, high = min([*(r.low for r in ranges), *choices]), max([*(r.high for r in ranges), *choices])
+    low, high = (
+        min([*(r.low for r in ranges), *choices]),
+        max([*(r.high for r in ranges), *choices]),
+    )
     log = all(r.log for r in ranges) and low > 0
-    step = ranges[0].step if len(domains) == 1 and not log and all(value in ranges[0] for value in values) else None
+    step = (
+        ranges[0].step
+        if len(domains) == 1 and not log and all(value in ranges[0] for value in values)
+        else None
+    )
     if step is not None:
         high = ranges[0].points()[-1]
     if ranges[0].whole:
@@ -150,7 +178,10 @@ def settings_of(cells: Cells, domains: Mapping[str, BaseDistribution]) -> dict[s
 def rows_of(results: Ranked, domains: Mapping[str, BaseDistribution]) -> Iterator[Cells]:
     """The rows of the trials table without what is NA, in Python's own types; a choice of null is None."""
     table = results.trials
-    columns = {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}
+    columns = {
+        str(name): table[name].astype(object).where(table[name].notna(), None).tolist()
+        for name in table
+    }
     known = {str(name): table[name].notna().tolist() for name in table}
     for key, domain in domains.items():
         if isinstance(domain, CategoricalDistribution) and None in domain.choices:

@@ -39,9 +39,15 @@ class Ranked:
     reports: pd.DataFrame
     workers: int  # trials that ran at once, at the most
     tail: float  # worker seconds without a trial, from when the last one started or went on to the end of all
-    driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
-    damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
-    runs: tuple["Ranked", ...] = ()  # those that `load_many` put together, whose names are in the column `run`
+    driver: dict[
+        str, float
+    ]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
+    damaged: tuple[
+        str, ...
+    ]  # lines of the log that are no events and were left out, with their places
+    runs: tuple[
+        "Ranked", ...
+    ] = ()  # those that `load_many` put together, whose names are in the column `run`
     log: Log | None = None  # what all this was read from; None of several runs
 
     def history(self) -> History:
@@ -51,7 +57,9 @@ class Ranked:
             ConfigError: the log cannot be read, or there are several runs.
         """
         if self.log is None:
-            raise ConfigError("has no log of a search: it is a debug run, or several runs", str(self.folder))
+            raise ConfigError(
+                "has no log of a search: it is a debug run, or several runs", str(self.folder)
+            )
         return history_of(self.log)
 
     def space(self) -> Space:
@@ -61,7 +69,9 @@ class Ranked:
             ConfigError: space.yaml is missing or damaged, or there are several runs.
         """
         if self.runs:
-            raise ConfigError("several runs have no one space; each of `runs` has its own", str(self.folder))
+            raise ConfigError(
+                "several runs have no one space; each of `runs` has its own", str(self.folder)
+            )
         search = first_event(self.folder)
         space = space_of(History([search]), self.folder)
         return space.fixed(search["overrides"]) if search.get("overrides") else space
@@ -76,7 +86,9 @@ class Ranked:
         """
         column = self.column(sort or self.metric)
         upwards = self.minimizes(column)
-        ranked = self.trials.sort_values([column, *self._names], ascending=[upwards] + [True] * len(self._names))
+        ranked = self.trials.sort_values(
+            [column, *self._names], ascending=[upwards] + [True] * len(self._names)
+        )
         return ranked.head(len(ranked) if n is None else n).reset_index(drop=True)
 
     def by(self, key: str) -> pd.DataFrame:
@@ -89,7 +101,9 @@ class Ranked:
             ConfigError: there is no such column.
         """
         column, score = self.column(key), f"best.{self.metric}"
-        groups = self.best(None).groupby(column, dropna=False, sort=False)  # the first of a group is its best
+        groups = self.best(None).groupby(
+            column, dropna=False, sort=False
+        )  # the first of a group is its best
         scores = groups[score]
         columns = {
             "trials": scores.size().astype("Int64"),
@@ -102,7 +116,9 @@ class Ranked:
         }
         return pd.DataFrame(columns)
 
-    def pivot(self, rows: str, columns: str, metric: str | None = None, aggregate: str = "best") -> pd.DataFrame:
+    def pivot(
+        self, rows: str, columns: str, metric: str | None = None, aggregate: str = "best"
+    ) -> pd.DataFrame:
         """Compares two columns against each other: a row a value of the one, a column a value of the other, in order.
 
         A cell is the `best`, or the `mean`, of the trials' values of a metric at their best reports, Float64, or the
@@ -116,12 +132,18 @@ class Ranked:
         best = "min" if self.minimizes(score) else "max"
         ways = {"best": best, "mean": "mean", "trials": "count"}
         if aggregate not in ways:
-            raise ConfigError(f"unknown aggregate {aggregate!r}{nearest(aggregate, ways)}", str(self.folder))
+            raise ConfigError(
+                f"unknown aggregate {aggregate!r}{nearest(aggregate, ways)}", str(self.folder)
+            )
         if keys[0] == keys[1]:
             raise ConfigError(f"needs two columns, but got {keys[0]} twice", str(self.folder))
         scored = self.trials[self.trials[score].notna()]
         table = scored.groupby(keys, dropna=False)[score].agg(ways[aggregate]).unstack()
-        return table.sort_index(axis=0).sort_index(axis=1).astype("Int64" if aggregate == "trials" else "Float64")
+        return (
+            table.sort_index(axis=0)
+            .sort_index(axis=1)
+            .astype("Int64" if aggregate == "trials" else "Float64")
+        )
 
     def pareto(self) -> pd.DataFrame:
         """The trials that no other beats in one objective without losing in another, by the objectives at their best.
@@ -129,8 +151,16 @@ class Ranked:
         Without further objectives than the metric it is the best trial.
         """
         names = [self.column(name) for name, _ in self.objectives]
-        values = self.trials[names].astype(object).where(self.trials[names].notna(), None).to_numpy().tolist()
-        return self.trials[pareto(values, [goal for _, goal in self.objectives])].reset_index(drop=True)
+        values = (
+            self.trials[names]
+            .astype(object)
+            .where(self.trials[names].notna(), None)
+            .to_numpy()
+            .tolist()
+        )
+        return self.trials[pareto(values, [goal for _, goal in self.objectives])].reset_index(
+            drop=True
+        )
 
     def curves(self, metric: str | None = None) -> pd.DataFrame:
         """The learning curves of a metric, by default the search's: index `step`, a Float64 column a trial.
@@ -144,9 +174,14 @@ class Ranked:
         """
         metric = metric or self.metric
         if metric not in self.reports:
-            raise ConfigError(f"unknown metric {metric!r}{nearest(metric, map(str, self.reports))}", str(self.folder))
+            raise ConfigError(
+                f"unknown metric {metric!r}{nearest(metric, map(str, self.reports))}",
+                str(self.folder),
+            )
         measured = self.reports[self.reports["status"].fillna("").ne("diverged")]
-        latest = measured.drop_duplicates([*self._names, "step"], keep="last").set_index(["step", *self._names])
+        latest = measured.drop_duplicates([*self._names, "step"], keep="last").set_index(
+            ["step", *self._names]
+        )
         curves = latest[metric].unstack(self._names)
         every = self.trials.set_index(self._names).index
         return curves.reindex(columns=every).sort_index().astype("Float64")
@@ -156,7 +191,10 @@ class Ranked:
         column = self.column(name)
         if self.trials[column].dtype in ("Float64", "Int64"):
             return column
-        raise ConfigError(f"must be a column of numbers, but {column} is {self.trials[column].dtype}", str(self.folder))
+        raise ConfigError(
+            f"must be a column of numbers, but {column} is {self.trials[column].dtype}",
+            str(self.folder),
+        )
 
     def minimizes(self, metric: str) -> bool:
         """Says whether less of a metric, or of its column best.* or last.*, is better; other columns sort upwards."""
@@ -171,7 +209,11 @@ class Ranked:
         found = []
         for run in self.runs or (self,):
             events = run.history().events
-            settings = {event["trial"]: event["settings"] for event in events if event["event"] in ("trial", "exploit")}
+            settings = {
+                event["trial"]: event["settings"]
+                for event in events
+                if event["event"] in ("trial", "exploit")
+            }
             found += [key in settings.get(trial, {}) for trial in run.trials["trial"]]
         return known | pd.Series(found, index=known.index)
 
@@ -183,24 +225,37 @@ class Ranked:
         left to start or to go on; 0 unless the search finished). There are as many workers as trials ever ran at once.
         Without a report it is all zero. Those of several runs are added up.
         """
-        first, trials = self.reports.drop_duplicates("trial").set_index("trial"), self.trials.set_index("trial")
-        parts = dict.fromkeys(("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0)
+        first, trials = (
+            self.reports.drop_duplicates("trial").set_index("trial"),
+            self.trials.set_index("trial"),
+        )
+        parts = dict.fromkeys(
+            ("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0
+        )
         if self.runs:
             spent = [run.worker_seconds() for run in self.runs]
             return {part: sum(seconds[part] for seconds in spent) for part in parts}
         if first.empty:
             return parts
-        first_steps = first["elapsed"] - first["seconds"].fillna(0.0) - first["snapshot_seconds"].fillna(0.0)
+        first_steps = (
+            first["elapsed"] - first["seconds"].fillna(0.0) - first["snapshot_seconds"].fillna(0.0)
+        )
         begin, last_report, last_end = (
             first_steps.min(),
             self.reports["elapsed"].max(),
             trials["ended"].fillna(0.0).max(),
         )
         begin, end = float(begin), float(max(last_report, last_end))
-        for part, column in (("evaluation", "evaluation"), ("snapshots", "snapshot"), ("waiting", "waiting")):
+        for part, column in (
+            ("evaluation", "evaluation"),
+            ("snapshots", "snapshot"),
+            ("waiting", "waiting"),
+        ):
             parts[part] = float(trials[f"{column}_seconds"].sum())
         parts["steps"] = float(trials["seconds"].sum()) - parts["evaluation"]
-        late = first_steps - begin  # the earliest trial starts before the time that is accounted for
+        late = (
+            first_steps - begin
+        )  # the earliest trial starts before the time that is accounted for
         parts["starting"] = float(first["start_seconds"].fillna(0.0).clip(upper=late).sum())
         idle = self.workers * (end - begin) - sum(parts.values())
         if self.status == "finished":
@@ -218,7 +273,9 @@ class Ranked:
         for column in (name, f"best.{name}"):
             if column in self.trials:
                 return column
-        raise ConfigError(f"unknown column {name!r}{nearest(name, list(self.trials.columns))}", str(self.folder))
+        raise ConfigError(
+            f"unknown column {name!r}{nearest(name, list(self.trials.columns))}", str(self.folder)
+        )
 
 
 def run_names(runs: Sequence[Ranked]) -> list[str]:

@@ -23,7 +23,9 @@ def replicates(results: Results) -> pd.DataFrame:
     and trial of the best. Trials that were stopped early count in `trials` alone: they had fewer steps to be good in.
     """
     keys, score = [key for key in results.searched if key != SEED], f"best.{results.metric}"
-    trials = results.trials.assign(value=results.trials[score].where(results.trials["status"].eq("finished")))
+    trials = results.trials.assign(
+        value=results.trials[score].where(results.trials["status"].eq("finished"))
+    )
     upwards = results.goal == "minimize"
     trials = trials.sort_values(["value", "trial"], ascending=[upwards, True], na_position="last")
     by: list[Any] = keys or [np.zeros(len(trials))]
@@ -43,4 +45,6 @@ def replicates(results: Results) -> pd.DataFrame:
         "trial": groups["trial"].first().where(finished),
     }
     table = pd.DataFrame(columns).reset_index(drop=not keys)
-    return table.sort_values(["mean", "trial"], ascending=[upwards, True], na_position="last", ignore_index=True)
+    return table.sort_values(
+        ["mean", "trial"], ascending=[upwards, True], na_position="last", ignore_index=True
+    )

@@ -84,7 +84,10 @@ def load(folder: str | os.PathLike[str]) -> Results:
         status=status,
         metric=metric,
         goal=goal,
-        objectives=((metric, goal), *((name, goal) for name, goal in search.get("objectives", ())[1:])),
+        objectives=(
+            (metric, goal),
+            *((name, goal) for name, goal in search.get("objectives", ())[1:]),
+        ),
         searched=tuple(search["searched"]),
         trials=tables.trials,
         reports=tables.reports,

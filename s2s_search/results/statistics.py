@@ -15,13 +15,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-RESAMPLES_OF_EXAMPLES = 2_000  # there are thousands of them; the ends are sure to a twentieth of the half width
+RESAMPLES_OF_EXAMPLES = (
+    2_000  # there are thousands of them; the ends are sure to a twentieth of the half width
+)
 AT_ONCE = 2_000_000  # numbers of resamples that are in memory together
 MANY = 1_000  # values for which Student's quantile is the normal one
 GRID = 100_001  # points at which Student's distribution is summed up
 LEVEL, POWER = 0.95, 0.8
 SEED = "train.seed"
-BEST, FEWEST_BEST, LEAST = 0.1, 5, 10  # share of the configurations that are the best, at least so many, of at least
+BEST, FEWEST_BEST, LEAST = (
+    0.1,
+    5,
+    10,
+)  # share of the configurations that are the best, at least so many, of at least
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +35,9 @@ Floats = NDArray[np.float64]
 # --- intervals ---
 
 
-def interval(values: Sequence[float] | pd.Series, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
+def interval(
+    values: Sequence[float] | pd.Series, level: float = LEVEL, seed: int = 0
+) -> tuple[float, float]:
     """The bootstrap interval of the mean of values; missing ones are left out. Fewer than 2 values: (nan, nan).
 
     Its ends are percentiles of resampled means, moved away from the mean by `student_ratio`: else the interval of 2
@@ -38,7 +46,9 @@ def interval(values: Sequence[float] | pd.Series, level: float = LEVEL, seed: in
     known = present(values)
     if len(known) < 2:
         return math.nan, math.nan
-    return _stretched(known.mean(), _deviations(known, seed), student_ratio(len(known) - 1, level), level)
+    return _stretched(
+        known.mean(), _deviations(known, seed), student_ratio(len(known) - 1, level), level
+    )
 
 
 def difference_interval(
@@ -52,11 +62,16 @@ def difference_interval(
         return math.nan, math.nan
     left, right = np.asarray(a, float), np.asarray(b, float)
     deviations = _deviations(left, seed) - _deviations(right, seed + 1)
-    return _stretched(left.mean() - right.mean(), deviations, student_ratio(_welch(left, right), level), level)
+    return _stretched(
+        left.mean() - right.mean(), deviations, student_ratio(_welch(left, right), level), level
+    )
 
 
 def rate_difference_interval(
-    a: tuple[Sequence[int], Sequence[int]], b: tuple[Sequence[int], Sequence[int]], level: float = LEVEL, seed: int = 0
+    a: tuple[Sequence[int], Sequence[int]],
+    b: tuple[Sequence[int], Sequence[int]],
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """The difference of two error rates on the same examples, a's minus b's, and its paired bootstrap interval.
 
@@ -64,7 +79,10 @@ def rate_difference_interval(
     with each of them both sides (Koehn, 2004).
     """
     columns = np.array([*a, *b], float)
-    sums = [columns[:, picked].sum(axis=2) for picked in _resamples(columns.shape[1], seed, RESAMPLES_OF_EXAMPLES)]
+    sums = [
+        columns[:, picked].sum(axis=2)
+        for picked in _resamples(columns.shape[1], seed, RESAMPLES_OF_EXAMPLES)
+    ]
     low, high = _percentiles(_rates_apart(np.concatenate(sums, axis=1)), level)
     return float(_rates_apart(columns.sum(axis=1))), low, high
 
@@ -129,7 +147,9 @@ def _resamples(n: int, seed: int, count: int = RESAMPLES) -> Iterator[NDArray[np
 
 def _deviations(values: Floats, seed: int) -> Floats:
     """Resampled means minus the mean, by the root as far as it takes for the variance to be that of n - 1."""
-    means = np.concatenate([values[picked].mean(axis=1) for picked in _resamples(len(values), seed)])
+    means = np.concatenate(
+        [values[picked].mean(axis=1) for picked in _resamples(len(values), seed)]
+    )
     return np.asarray((means - values.mean()) * math.sqrt(len(values) / (len(values) - 1)))
 
 
@@ -145,10 +165,14 @@ def _percentiles(values: Floats, level: float) -> tuple[float, float]:
 
 def _welch(a: Floats, b: Floats) -> float:
     """Welch's degrees of freedom for the difference of two means."""
-    square_a, square_b = (values.var(ddof=1) / len(values) for values in (a, b))  # of their standard errors
+    square_a, square_b = (
+        values.var(ddof=1) / len(values) for values in (a, b)
+    )  # of their standard errors
     if square_a + square_b == 0:
         return len(a) + len(b) - 2
-    return float((square_a + square_b) ** 2 / (square_a**2 / (len(a) - 1) + square_b**2 / (len(b) - 1)))
+    return float(
+        (square_a + square_b) ** 2 / (square_a**2 / (len(a) - 1) + square_b**2 / (len(b) - 1))
+    )
 
 
 # --- replicates ---
@@ -196,9 +220,7 @@ class Comparison:
             return f"{a} against {b}: no finished trial on one side, so nothing can be said"
         means = " against ".join(f"{np.mean(values):.4g}" for values in self.values)
         if min(map(len, self.values)) < 2:
-            return (
-                f"{a} against {b}: {self.metric} {means} over {over}: it needs at least 2 {units} each to say anything"
-            )
+            return f"{a} against {b}: {self.metric} {means} over {over}: it needs at least 2 {units} each to say anything"
         needed = seeds_needed(self.difference, self.deviation)
         claim, is_sure = verdict(a, b, self.interval, self.goal)
         if not is_sure:

@@ -50,13 +50,17 @@ class Answers:
 
 def load_answers(place: str, name: str = ANSWERS) -> Answers | None:
     """Reads the answers in a trial's folder, or below its URL. None where there are none, or none that can be read."""
-    from s2s_search.runs.storage import file_system  # late: a trial in this process needs no PyArrow
+    from s2s_search.runs.storage import (
+        file_system,
+    )  # late: a trial in this process needs no PyArrow
 
     files, folder = file_system(place)
     try:
         with files.open_input_file(f"{folder}/{name}") as file:
             found = cleaned(json.loads(file.read()))
-        answers = Answers(**found | {"examples": [Example(**example) for example in found["examples"]]})
+        answers = Answers(
+            **found | {"examples": [Example(**example) for example in found["examples"]]}
+        )
         return answers if _is_whole(answers) else None
     except Exception:  # whatever bytes a damaged file holds
         return None
@@ -66,7 +70,11 @@ def _is_whole(answers: Answers) -> bool:
     """Tells whether all parts have the types and sizes that they must have."""
     counts = [answers.step, *answers.errors, *answers.lengths]
     are_counts = all(type(count) is int and 0 <= count < LARGEST for count in counts)
-    return are_counts and len(answers.errors) == len(answers.lengths) and all(map(_is_example, answers.examples))
+    return (
+        are_counts
+        and len(answers.errors) == len(answers.lengths)
+        and all(map(_is_example, answers.examples))
+    )
 
 
 def _is_example(example: Example) -> bool:

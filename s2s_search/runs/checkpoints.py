@@ -63,8 +63,12 @@ class Checkpoints:
         """
         import torch  # the process that drives a search deletes checkpoints, and needs none
 
-        mark = secrets.token_hex(4)  # another writer, of another node, may have the same process number
-        unfinished, best, text, old_text = (f".{name}.{mark}" for name in (LAST, BEST, ANSWERS, f"{ANSWERS}.old"))
+        mark = secrets.token_hex(
+            4
+        )  # another writer, of another node, may have the same process number
+        unfinished, best, text, old_text = (
+            f".{name}.{mark}" for name in (LAST, BEST, ANSWERS, f"{ANSWERS}.old")
+        )
         try:
             self._files.create_dir(self._folder, recursive=True)
             with self._files.open_output_stream(self._path(unfinished)) as stream:
@@ -74,7 +78,9 @@ class Checkpoints:
                 if answers is not None:
                     with self._files.open_output_stream(self._path(text)) as stream:
                         stream.write(answers.text().encode())
-                if self._exists(ANSWERS):  # answers.json is never beside the best.pt of another report
+                if self._exists(
+                    ANSWERS
+                ):  # answers.json is never beside the best.pt of another report
                     self._files.move(self._path(ANSWERS), self._path(old_text))
                 self._files.move(self._path(best), self._path(BEST))
                 if answers is not None:
@@ -83,7 +89,10 @@ class Checkpoints:
                 self._files.move(self._path(LAST), self._path(PREVIOUS))
             self._files.move(self._path(unfinished), self._path(LAST))
             self._last_is_good = True
-        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch's writer makes a RuntimeError of a full disk
             self.problems.append(f"no checkpoint of step {snapshot.get('step')}: {reason(error)}")
             with contextlib.suppress(OSError):
                 self.settle()
@@ -130,7 +139,9 @@ class Checkpoints:
         if last is not None and not (unfinished and _is_end(last)):
             return last
         others = [self._read_or(errors, name) for name in (PREVIOUS, BEST)]
-        found = [other for other in others if other is not None and not (unfinished and _is_end(other))]
+        found = [
+            other for other in others if other is not None and not (unfinished and _is_end(other))
+        ]
         if errors and not found:
             raise errors[0]
         return max(found, key=lambda snapshot: snapshot["step"], default=None)
@@ -238,7 +249,11 @@ def keep_snapshots(
         if best is not None and report.metrics["status"] != "diverged" and math.isfinite(value):
             is_best = value < best
             report.metrics["snapshot_seconds"] = seconds
-            kept = {"report": dict(report.metrics), "metric": metric, "best": sign * min(value, best)}
+            kept = {
+                "report": dict(report.metrics),
+                "metric": metric,
+                "best": sign * min(value, best),
+            }
             snapshot = report.snapshot() | kept
             saved = checkpoints.save(snapshot, is_best, report.answers() if is_best else None)
             best = min(value, best) if saved else None

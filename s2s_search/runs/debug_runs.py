@@ -48,7 +48,13 @@ def debug_events(folder: Path) -> tuple[list[Row], list[str]]:
     search = {"event": "search", "name": folder.absolute().name, "searched": {}, "time": 0.0}
     return [
         {**search, "metric": metric.name, "goal": metric.goal},
-        {"event": "trial", "trial": TRIAL, "settings": {}, "config": _config(folder / CONFIG), "time": 0.0},
+        {
+            "event": "trial",
+            "trial": TRIAL,
+            "settings": {},
+            "config": _config(folder / CONFIG),
+            "time": 0.0,
+        },
         *reports,
         {**ended, "trial": TRIAL},
         ended,

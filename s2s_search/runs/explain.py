@@ -19,7 +19,9 @@ def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterat
     """
     trial = history.trial(number)
     metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
-    yield f"{trial.name}: {trial.status}" + (f" after step {trial.step}" if trial.reports else ", without a report")
+    yield f"{trial.name}: {trial.status}" + (
+        f" after step {trial.step}" if trial.reports else ", without a report"
+    )
     for key, value in trial.settings.items():
         yield f"  {key} = " + ('""' if value == "" else str(value))
     if trial.best is not None:
@@ -58,9 +60,15 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     relation = "below" if minimize else "above"
     what = "the median of the others" if not has_rung else "the cutoff"
     place = (
-        f", {event['rank']} of {event.get('of')} so far" if "rank" in event else f", {event.get('of')} trials so far"
+        f", {event['rank']} of {event.get('of')} so far"
+        if "rank" in event
+        else f", {event.get('of')} trials so far"
     )
-    verdict = f"stopped; {metric} at or {relation} {cutoff:.4g} would have kept it" if stopped else "so it went on"
+    verdict = (
+        f"stopped; {metric} at or {relation} {cutoff:.4g} would have kept it"
+        if stopped
+        else "so it went on"
+    )
     return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{place}: {verdict}"
 
 
@@ -69,8 +77,16 @@ def _not_judged(event: Event, trial: TrialHistory, history: History) -> Iterator
     metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
     if event["action"] != "stop" or event.get("rung") is None:
         return
-    reports = [other for other in history.events if other["event"] == "report" and other.get("trial") == trial.name]
-    measured = [other for other in reports if other.get(metric) is not None and other.get("status") != "diverged"]
+    reports = [
+        other
+        for other in history.events
+        if other["event"] == "report" and other.get("trial") == trial.name
+    ]
+    measured = [
+        other
+        for other in reports
+        if other.get(metric) is not None and other.get("status") != "diverged"
+    ]
     before = [other for other in measured if (other.get("step") or 0) < event["step"]]
     if not before:
         return
@@ -87,7 +103,9 @@ def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[st
         yield "smaller train.batch_size, num_units or sequence lengths need less memory; it is not run again by itself"
     if trial.status == LOST:
         yield f"its worker was lost {trial.losses + 1} times, more than search.retries allows"
-    if trial.status == "stopped" and not any(event["action"] == "stop" for event in trial.decisions):
+    if trial.status == "stopped" and not any(
+        event["action"] == "stop" for event in trial.decisions
+    ):
         yield f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave no numbers"
     if trial.status == "running" and not history.is_running:
         how = "killed" if history.is_killed else history.status

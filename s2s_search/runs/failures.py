@@ -41,7 +41,9 @@ def error_message(text: str) -> str:
     lines = text.strip().splitlines()
     frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
     rest = lines[frames[-1] + 1 :] if frames else lines
-    return next((line for line in rest if line and not line[0].isspace()), "failed without a message")
+    return next(
+        (line for line in rest if line and not line[0].isspace()), "failed without a message"
+    )
 
 
 def status_of(error: str) -> str:
@@ -68,7 +70,9 @@ def grouped(trials: Iterable[Mapping[str, Any]], searched: Sequence[str]) -> lis
     for (status, _), group in groups.items():
         names = tuple(str(row["trial"]) for row in group)
         others = [row for row in rows if str(row["trial"]) not in names]
-        found.append(Failure(status, group[0]["message"] or "", names, _shared(group, others, searched)))
+        found.append(
+            Failure(status, group[0]["message"] or "", names, _shared(group, others, searched))
+        )
     return sorted(found, key=lambda failure: -len(failure.trials))
 
 
@@ -78,7 +82,9 @@ def _shared(
     """The settings that all of a group have and none of the others; without others there is nothing to tell."""
     if len(group) < 2 or not others:
         return {}
-    common = {key: group[0].get(key) for key in searched if len({str(row.get(key)) for row in group}) == 1}
+    common = {
+        key: group[0].get(key) for key in searched if len({str(row.get(key)) for row in group}) == 1
+    }
     return {
         key: value
         for key, value in common.items()

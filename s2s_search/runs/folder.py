@@ -40,9 +40,14 @@ def lock(folder: Path) -> int:
                 time.sleep(0.01)
                 continue
             law = "is in use: a run folder has one search at a time"
-            raise ConfigError(f"{law}, and {holder or 'another process'} drives it", str(folder)) from None
+            raise ConfigError(
+                f"{law}, and {holder or 'another process'} drives it", str(folder)
+            ) from None
         except OSError:  # a file system without locks
-            logger.warning("%s: this file system has no locks: make sure that no other search uses the folder", path)
+            logger.warning(
+                "%s: this file system has no locks: make sure that no other search uses the folder",
+                path,
+            )
         if _is_at(path, file):
             with contextlib.suppress(OSError):  # on a full disk it is locked without a name
                 os.ftruncate(file, 0)
@@ -89,7 +94,9 @@ def holder_elsewhere(folder: Path) -> str:
 def run_folders(folder: Path) -> list[str]:
     """The run folders beside a path, or where there are none those below runs/, the newest first."""
     logs = [*folder.parent.glob(f"*/{EVENTS}")] or [*Path("runs").glob(f"*/{EVENTS}")]
-    return [str(log.parent) for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)]
+    return [
+        str(log.parent) for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)
+    ]
 
 
 def trial_name(number: int) -> str:
@@ -113,13 +120,20 @@ def no_trial(number: int, known: Iterable[str]) -> str:
             spans.append([other])
     said = [" to ".join(map(trial_name, span)) for span in spans[:6]]
     more = ", ..." if len(spans) > 6 else ""
-    there = f"there {'is' if len(spans) == len(spans[0]) == 1 else 'are'} {', '.join(said)}{more}" if spans else ""
+    there = (
+        f"there {'is' if len(spans) == len(spans[0]) == 1 else 'are'} {', '.join(said)}{more}"
+        if spans
+        else ""
+    )
     return f"there is no {trial_name(number)}; {there or 'no trial has begun'}"
 
 
 def is_trial_name(name: object) -> bool:
     """Says whether a name is one of our own: names become folders."""
-    return isinstance(name, str) and re.fullmatch(r"trial-([0-9]{5}|[1-9][0-9]{5,8})", name) is not None
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"trial-([0-9]{5}|[1-9][0-9]{5,8})", name) is not None
+    )
 
 
 # --- the folder ---
@@ -128,7 +142,9 @@ def is_trial_name(name: object) -> bool:
 def check_new(folder: Path) -> None:
     """Raises ConfigError when a folder cannot become that of a new run."""
     if folder.is_dir() and any(folder.iterdir()):
-        how = f"; to go on with it: {command('resume', folder)}" if (folder / EVENTS).exists() else ""
+        how = (
+            f"; to go on with it: {command('resume', folder)}" if (folder / EVENTS).exists() else ""
+        )
         raise ConfigError(f"is there already, and a run is never overwritten{how}", str(folder))
     if folder.exists() and not folder.is_dir():
         raise ConfigError("is a file; a run needs a folder of its own", str(folder))

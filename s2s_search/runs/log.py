@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from s2s_search.errors import ConfigError, nearest
-from s2s_search.runs.events import HALVES, SUSPECT, Event, Row, cleaned, is_event, is_number, parse_line
+from s2s_search.runs.events import (
+    HALVES,
+    SUSPECT,
+    Event,
+    Row,
+    cleaned,
+    is_event,
+    is_number,
+    parse_line,
+)
 from s2s_search.runs.folder import EVENTS, LOCK, holder_elsewhere, is_locked, lock, run_folders
 from s2s_search.statuses import KILLED, RUNNING
 
@@ -62,10 +71,14 @@ class EventLog:
             self._file = os.open(folder / EVENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             os.close(self._lock)
-            raise ConfigError(f"{EVENTS} cannot be written: {error.strerror}", str(folder)) from None
+            raise ConfigError(
+                f"{EVENTS} cannot be written: {error.strerror}", str(folder)
+            ) from None
         self._size = whole_lines(self._file)
         os.ftruncate(self._file, self._size)  # what a writer that was killed had begun
-        self._ahead = max(_last_time(self._file, self._size) - now(), 0.0)  # where the clock was set back since
+        self._ahead = max(
+            _last_time(self._file, self._size) - now(), 0.0
+        )  # where the clock was set back since
         self._waiting: list[bytes] = []
         self._synced = time.monotonic()
         self._dirty = False
@@ -79,7 +92,9 @@ class EventLog:
         row: Row = {"event": event["event"], "time": round(now() + self._ahead, 3)}
         row |= {key: cleaned(_finite(value)) for key, value in event.items() if key != "event"}
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-        self._waiting.append(line.encode(errors="replace") + b"\n")  # a file's name may be no Unicode
+        self._waiting.append(
+            line.encode(errors="replace") + b"\n"
+        )  # a file's name may be no Unicode
         self.flush()
         return row
 
@@ -112,7 +127,9 @@ class EventLog:
         """Lets go of the log and of its lock. What there was no room for is lost: a resumed search makes it again."""
         self.flush()
         if self._waiting:
-            logger.warning("%s: %s: the last %d events are lost", self.folder, self.full, len(self._waiting))
+            logger.warning(
+                "%s: %s: the last %d events are lost", self.folder, self.full, len(self._waiting)
+            )
         self._sync()
         os.close(self._file)
         with contextlib.suppress(OSError):
@@ -163,14 +180,18 @@ class Log:
 
     def status(self, said: str) -> str:
         """Returns the status of the search, which is `said` by its log: a search that nobody drives was killed."""
-        if said != RUNNING or self.was_driven or is_driven(self.folder):  # it may have been resumed just now
+        if (
+            said != RUNNING or self.was_driven or is_driven(self.folder)
+        ):  # it may have been resumed just now
             return said
         return KILLED
 
 
 def open_log(folder: Path) -> Log:
     """Looks at a run folder once. Raises ConfigError when it is none of a search."""
-    was_driven = is_driven(folder)  # before the size is taken: the last event is written under the lock
+    was_driven = is_driven(
+        folder
+    )  # before the size is taken: the last event is written under the lock
     return Log(folder, log_size(folder), was_driven)
 
 
@@ -181,7 +202,9 @@ def log_size(folder: Path) -> int:
     except OSError as error:
         what = "is no run folder" if folder.is_dir() else "is no folder"
         hint = nearest(folder, run_folders(folder))
-        raise ConfigError(f"{what} of a search: {EVENTS}: {error.strerror}{hint}", str(folder)) from None
+        raise ConfigError(
+            f"{what} of a search: {EVENTS}: {error.strerror}{hint}", str(folder)
+        ) from None
 
 
 def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[str]]:
@@ -233,16 +256,24 @@ def _parse(lines: Sequence[bytes], folder: Path) -> tuple[list[Row], list[str]]:
         rows = json.loads(data.decode())  # one call: twice as fast as one a line
         if len(rows) != len(lines) or any(escape in data for escape in HALVES):
             raise ValueError
-        rows = [cleaned(row) if SUSPECT.search(line) else row for row, line in zip(rows, lines, strict=True)]
+        rows = [
+            cleaned(row) if SUSPECT.search(line) else row
+            for row, line in zip(rows, lines, strict=True)
+        ]
     except (ValueError, RecursionError):
         rows = [parse_line(line) for line in lines]
     events = [row for row in rows if is_event(row)]
     if not rows or not is_event(rows[0]) or rows[0]["event"] != "search":
-        raise ConfigError("is no log of a search: it does not begin with a search event", str(folder / EVENTS))
+        raise ConfigError(
+            "is no log of a search: it does not begin with a search event", str(folder / EVENTS)
+        )
     if len(events) == len(rows):
         return events, []
     damaged = [i for i, row in enumerate(rows, 1) if not is_event(row)]
-    return events, [f"{folder / EVENTS}: line {i}: no event, left out: {_excerpt(lines[i - 1])}" for i in damaged]
+    return events, [
+        f"{folder / EVENTS}: line {i}: no event, left out: {_excerpt(lines[i - 1])}"
+        for i in damaged
+    ]
 
 
 def _excerpt(line: bytes) -> str:

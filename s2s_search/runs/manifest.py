@@ -46,12 +46,21 @@ def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = 
     history = load_history(folder)
     trial = history.trial(number, str(folder))
     if any(event["event"] == "exploit" for event in trial.events):
-        raise ConfigError(f"{trial.name} took over weights of others (pbt): it cannot run again alone", str(folder))
+        raise ConfigError(
+            f"{trial.name} took over weights of others (pbt): it cannot run again alone",
+            str(folder),
+        )
     reports: list[Metrics] = []
-    for event in (event for event in history.events if event["event"] == "report" and event["trial"] == trial.name):
+    for event in (
+        event
+        for event in history.events
+        if event["event"] == "report" and event["trial"] == trial.name
+    ):
         if not reports or event["step"] > reports[-1]["step"]:  # else it was said again
             reports.append(event)
-    logged, complete = (_resolved(config, trial, folder) for config in (trial.config, _config(folder, trial)))
+    logged, complete = (
+        _resolved(config, trial, folder) for config in (trial.config, _config(folder, trial))
+    )
     environment, space = _read_object(folder / ENVIRONMENT), space_of(history, folder, corpus)
     return Manifest(trial.name, complete, logged, reports, space, history.fingerprint, environment)
 

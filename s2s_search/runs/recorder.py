@@ -31,7 +31,14 @@ from s2s_search.statuses import FAILED
 ERROR = "error.txt"  # of a failed trial
 SECONDS_BETWEEN_TABLES = 10.0  # at least
 SHARE_OF_TABLES = 0.001  # of the driver's time, however many reports the tables have
-KEPT = ("space", "seed", "overrides", "corpus", "draws", "storage")  # of the environment: what it takes to go on
+KEPT = (
+    "space",
+    "seed",
+    "overrides",
+    "corpus",
+    "draws",
+    "storage",
+)  # of the environment: what it takes to go on
 
 Config = Mapping[str, Any]  # flat, by dotted keys, "model" among them
 
@@ -61,7 +68,11 @@ class Recorder:
     """
 
     def __init__(
-        self, space: Space, folder: Path, progress: Watcher | None = None, loggers: Loggers | None = None
+        self,
+        space: Space,
+        folder: Path,
+        progress: Watcher | None = None,
+        loggers: Loggers | None = None,
     ) -> None:
         self.space, self.folder, self.progress, self.loggers = space, folder, progress, loggers
         self.log = EventLog(folder)
@@ -88,8 +99,15 @@ class Recorder:
         event |= {"metric": space.metric.name, "goal": space.metric.goal}
         searched = {key: column_dtype(key) for key in space.searched}
         objectives = [[objective.name, objective.goal] for objective in space.objectives]
-        again = {"objectives": objectives, "hours": space.search.hours} | {key: environment[key] for key in KEPT}
-        self._log(event | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)} | again | more)
+        again = {"objectives": objectives, "hours": space.search.hours} | {
+            key: environment[key] for key in KEPT
+        }
+        self._log(
+            event
+            | {"searched": searched, "trials": trials, "scheduler": asdict(space.scheduler)}
+            | again
+            | more
+        )
         self.write_tables()
 
     def resume(self, history: History, trials: int, **changes: object) -> None:
@@ -121,7 +139,9 @@ class Recorder:
         complete = config
         with contextlib.suppress(ConfigError):  # the trial will say so
             complete = resolved(config).flat()
-        self._log({"event": "trial", "trial": trial, "settings": self._settings(config), "config": config})
+        self._log(
+            {"event": "trial", "trial": trial, "settings": self._settings(config), "config": config}
+        )
         with self._disk():
             (self.folder / trial).mkdir(exist_ok=True)
             write_json(self.folder / trial / "config.json", complete)
@@ -148,7 +168,10 @@ class Recorder:
     def restart(self, trial: str, reason: str, message: str | None = None) -> None:
         """Writes that a trial will go on from its newest checkpoint, or from the start where it has none."""
         step = self.steps.get(trial, 0)
-        self._log({"event": "restart", "trial": trial, "step": step, "cause": reason} | _unless_none(message))
+        self._log(
+            {"event": "restart", "trial": trial, "step": step, "cause": reason}
+            | _unless_none(message)
+        )
 
     def pause(self, trial: str) -> None:
         """Writes that a trial has given up its place, for the scheduler to compare it with others."""
@@ -158,11 +181,21 @@ class Recorder:
         """Writes that a trial goes on with another's weights and a new configuration."""
         self.steps.pop(trial, None)
         settings = self._settings(config)
-        self._log({"event": "exploit", "trial": trial, "source": source, "settings": settings, "config": config})
+        self._log(
+            {
+                "event": "exploit",
+                "trial": trial,
+                "source": source,
+                "settings": settings,
+                "config": config,
+            }
+        )
 
     def _settings(self, config: Config) -> dict[str, object]:
         """The searched hyperparameters that take part, values that have a name by their names."""
-        return {key: self.space.label(key, config[key]) for key in self.space.searched if key in config}
+        return {
+            key: self.space.label(key, config[key]) for key in self.space.searched if key in config
+        }
 
     def note(self, message: str, trial: str | None = None) -> None:
         """Writes and shows something that went wrong and did not stop the search; the same of a trial only once."""
@@ -249,7 +282,12 @@ class Recorder:
         if self.loggers is not None:
             self.loggers.hear(row)
         if self.log.full != self._full and self.log.full and self.progress is not None:
-            self.progress.show({"event": "note", "message": f"{self.folder}: {self.log.full}; events wait in memory"})
+            self.progress.show(
+                {
+                    "event": "note",
+                    "message": f"{self.folder}: {self.log.full}; events wait in memory",
+                }
+            )
         self._full = self.log.full
         return row
 

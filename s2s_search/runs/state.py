@@ -61,7 +61,9 @@ class History:
         self.is_killed = False  # the log says that it runs, and nobody drives it
         self.message: str | None = None
         self.elapsed = 0.0  # seconds in which a driver was at work
-        self.spans: list[tuple[str, float, float]] = []  # which trial ran, from when to when, by those seconds
+        self.spans: list[
+            tuple[str, float, float]
+        ] = []  # which trial ran, from when to when, by those seconds
         self._now = self.search["time"]
         self._since: dict[str, float] = {}  # of those that run
         for event in events[1:]:
@@ -83,7 +85,11 @@ class History:
         elif kind == "resume":
             self._halt(*self._since)
             self.status, self.message = "running", None
-            self.search |= {key: value for key, value in event.items() if key not in ("event", *NEEDED["search"])}
+            self.search |= {
+                key: value
+                for key, value in event.items()
+                if key not in ("event", *NEEDED["search"])
+            }
         elif name in self.trials:
             self._follow(self.trials[name], event)
 
@@ -107,10 +113,17 @@ class History:
             trial.losses += event["cause"] == LOST
             self._halt(trial.name)
         elif kind == "exploit":
-            trial.config, trial.settings, trial.step, trial.reports = event["config"], event["settings"], 0, 0
+            trial.config, trial.settings, trial.step, trial.reports = (
+                event["config"],
+                event["settings"],
+                0,
+                0,
+            )
 
     def _halt(self, *names: str) -> None:
-        self.spans += [(name, self._since.pop(name), self.elapsed) for name in names if name in self._since]
+        self.spans += [
+            (name, self._since.pop(name), self.elapsed) for name in names if name in self._since
+        ]
 
     def _report(self, trial: TrialHistory, event: Event) -> None:
         step, value = event.get("step") or 0, event.get(self.search["metric"])
@@ -170,7 +183,9 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
     stopped early tells less.
     """
     home = Path(history.search.get("space") or folder / "space.yaml").parent
-    space = replace(load_space(folder / "space.yaml", home, files=False), name=history.search["name"])
+    space = replace(
+        load_space(folder / "space.yaml", home, files=False), name=history.search["name"]
+    )
     if corpus is not None:
         is_same_kind = "name" not in corpus and "name" not in space.corpus
         space = replace(space, corpus={**space.corpus, **corpus} if is_same_kind else dict(corpus))

@@ -30,7 +30,21 @@ TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 
 # Text that readers of CSV take for a missing value, small letters for all: pandas' defaults, and R's NA.
 MISSING = {
-    *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
+    *(
+        "",
+        "#n/a",
+        "#n/a n/a",
+        "#na",
+        "-1.#ind",
+        "-1.#qnan",
+        "-nan",
+        "1.#ind",
+        "1.#qnan",
+        "<na>",
+        "n/a",
+        "na",
+        "nan",
+    ),
     *("none", "null"),
 }
 
@@ -76,8 +90,12 @@ class Tables:
     reports: pd.DataFrame
     workers: int  # trials that ran at once, at the most
     tail: float  # worker seconds without a trial, from when the last one started or went on to the end of all
-    driver: dict[str, float]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
-    damaged: tuple[str, ...]  # lines of the log that are no events and were left out, with their places
+    driver: dict[
+        str, float
+    ]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
+    damaged: tuple[
+        str, ...
+    ]  # lines of the log that are no events and were left out, with their places
 
 
 def read_tables(folder: Path, size: int) -> Tables:
@@ -89,10 +107,21 @@ def read_tables(folder: Path, size: int) -> Tables:
     trials, reports = (_stored(folder / name, size) for name in (TRIALS, REPORTS))
     if trials is None or reports is None or trials.attrs != reports.attrs:
         return _fold(folder, size)
-    if not all(map(is_trial_name, trials["trial"])) or not set(trials["status"]) <= {RUNNING, *ENDS}:
+    if not all(map(is_trial_name, trials["trial"])) or not set(trials["status"]) <= {
+        RUNNING,
+        *ENDS,
+    }:
         return _fold(folder, size)
     kept = trials.attrs
-    about = kept["status"], trials, reports, kept["workers"], kept["tail"], kept["driver"], tuple(kept["damaged"])
+    about = (
+        kept["status"],
+        trials,
+        reports,
+        kept["workers"],
+        kept["tail"],
+        kept["driver"],
+        tuple(kept["damaged"]),
+    )
     return Tables(first_event(folder), *about)
 
 
@@ -101,7 +130,12 @@ def write_tables(folder: Path) -> Tables:
     size = log_size(folder)
     made = _fold(folder, size)
     tables = {REPORTS: made.reports, TRIALS: made.trials}
-    stamp: dict[Any, Any] = {"log_bytes": size, "layout": LAYOUT, "status": made.status, "driver": made.driver}
+    stamp: dict[Any, Any] = {
+        "log_bytes": size,
+        "layout": LAYOUT,
+        "status": made.status,
+        "driver": made.driver,
+    }
     stamp |= {"workers": made.workers, "tail": made.tail, "damaged": list(made.damaged)}
     stamp |= {"columns": {name: _dtypes(table) for name, table in tables.items()}}
     for name, table in tables.items():
@@ -133,7 +167,9 @@ def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:
         table = pd.read_parquet(path, page_checksum_verification=True)
         stamp = table.attrs
         fits = (stamp["log_bytes"], stamp["layout"]) == (log_bytes, LAYOUT)
-        fits = fits and stamp["columns"][path.name] == _dtypes(table)  # names and dtypes have no checksum
+        fits = fits and stamp["columns"][path.name] == _dtypes(
+            table
+        )  # names and dtypes have no checksum
         fits = fits and stamp["status"] in (RUNNING, *SEARCH_ENDS) and _is_printable(table)
     except Exception:  # whatever bytes a damaged file holds
         return None
@@ -145,7 +181,9 @@ def _is_printable(table: pd.DataFrame) -> bool:
     texts = [str(name) for name in table]
     for name in map(str, table.select_dtypes("string")):
         texts += table[name].dropna().unique().tolist()
-    return bool(cleaned(table.attrs) == table.attrs) and all(CONTROL.search(text) is None for text in texts)
+    return bool(cleaned(table.attrs) == table.attrs) and all(
+        CONTROL.search(text) is None for text in texts
+    )
 
 
 def _dtypes(table: pd.DataFrame) -> dict[str, str]:
@@ -184,7 +222,9 @@ def tables_of(events: Sequence[Row], damaged: Sequence[str]) -> Tables:
                 at_work.discard(trial)
         if kind == "report" and trial in trials:
             step = event.get("step") or 0
-            if step > steps.get(trial, -1):  # else it was made again, by a trial that went on from before it
+            if step > steps.get(
+                trial, -1
+            ):  # else it was made again, by a trial that went on from before it
                 steps[trial] = step
                 reports.append(event | {"elapsed": elapsed})
         elif kind == "trial":
@@ -195,7 +235,9 @@ def tables_of(events: Sequence[Row], damaged: Sequence[str]) -> Tables:
             _follow(trials[trial], event, elapsed)
             if kind == "exploit":  # its steps and settings are others from here on
                 steps.pop(trial, None)
-                trials[trial] |= {key: stored(event["settings"].get(key)) for key in search["searched"]}
+                trials[trial] |= {
+                    key: stored(event["settings"].get(key)) for key in search["searched"]
+                }
     table = _reports_table(reports, search["metric"])
     trials_table = _trials_table(trials.values(), table, search)
     return Tables(search, status, trials_table, table, workers, tail, driver, tuple(damaged))
@@ -207,12 +249,24 @@ def _follow(row: Row, event: Event, elapsed: float) -> None:
     if kind == "status":
         row |= {"status": event["status"], "message": event.get("message"), "ended": elapsed}
     elif kind == "restart":
-        row |= {"status": "running", "message": None, "ended": None, "restarts": row["restarts"] + 1}
+        row |= {
+            "status": "running",
+            "message": None,
+            "ended": None,
+            "restarts": row["restarts"] + 1,
+        }
 
 
 def _trial_row(event: Event, search: Event, began: float) -> Row:
     settings, seed = event["settings"], event["config"].get("train.seed")
-    row = {"trial": event["trial"], "status": "running", "began": began, "ended": None, "restarts": 0, "seed": seed}
+    row = {
+        "trial": event["trial"],
+        "status": "running",
+        "began": began,
+        "ended": None,
+        "restarts": 0,
+        "seed": seed,
+    }
     row["message"] = None
     return row | {key: stored(settings.get(key)) for key in search["searched"]}
 
@@ -240,11 +294,26 @@ def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> 
     times = {"began": "Float64", "ended": "Float64"}
     settings = {"status": "string", **times, "restarts": "Int64", "seed": "Int64"}
     settings |= {"message": "string", **searched}
-    table = typed(pd.DataFrame(list(rows), columns=["trial", *settings]), {"trial": "string", **settings})
+    table = typed(
+        pd.DataFrame(list(rows), columns=["trial", *settings]), {"trial": "string", **settings}
+    )
     table = table.set_index("trial").join(last[["step", *SECONDS, "parameters"]])
-    table = table.join(best[["step", *metrics]].add_prefix("best.")).join(last[metrics].add_prefix("last."))
+    table = table.join(best[["step", *metrics]].add_prefix("best.")).join(
+        last[metrics].add_prefix("last.")
+    )
     results = [name for name in table if str(name).startswith(("best.", "last."))]
-    order = ["status", "step", *SECONDS, *times, *results, "parameters", "restarts", "seed", "message", *searched]
+    order = [
+        "status",
+        "step",
+        *SECONDS,
+        *times,
+        *results,
+        "parameters",
+        "restarts",
+        "seed",
+        "message",
+        *searched,
+    ]
     return table.sort_index().reset_index()[["trial", *order]]
 
 

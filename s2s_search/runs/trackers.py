@@ -24,7 +24,9 @@ from s2s_search.statuses import FAILURES
 SECONDS_TO_END = 20.0  # that a search waits at its end for what they have not written yet
 SECONDS_BETWEEN_WRITES = 1.0  # of Weights & Biases: what a kill of the search costs there
 NO_METRICS = ("step", "time", "parameters")  # numbers of a report
-NOT_IN_NAMES = re.compile(r"[/\\#?%:;,'\x00-\x1f]")  # what Weights & Biases refuses in a project's name or a run's id
+NOT_IN_NAMES = re.compile(
+    r"[/\\#?%:;,'\x00-\x1f]"
+)  # what Weights & Biases refuses in a project's name or a run's id
 LONGEST_NAME = 128  # characters of a project or group there
 LONGEST_NAME_IN_ID = 64  # bytes: a run's id is part of the name of a file
 
@@ -114,9 +116,15 @@ def _session_end(is_failure: bool) -> Any:
 
     status = api_pb2.STATUS_FAILURE if is_failure else api_pb2.STATUS_SUCCESS
     end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now())
-    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
+    about = metadata.create_summary_metadata(
+        plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    )
     return Summary(
-        value=[Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)]
+        value=[
+            Summary.Value(
+                tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR
+            )
+        ]
     )
 
 
@@ -137,7 +145,9 @@ class MLflow:
         self._client = MlflowClient(elsewhere or sqlite_url(folder / "mlflow.db"))
         known = self._client.get_experiment_by_name(folder.name)
         place = None if elsewhere else (folder / "mlruns").as_uri()
-        self._experiment = known.experiment_id if known else self._client.create_experiment(folder.name, place)
+        self._experiment = (
+            known.experiment_id if known else self._client.create_experiment(folder.name, place)
+        )
         self._search = search_id(name, search)
         self._runs: dict[str, str] = {}
 
@@ -147,10 +157,16 @@ class MLflow:
         tags = {"search": self._search}
         named = self._client.search_runs([self._experiment], f"attributes.run_name = '{trial}'")
         before = [run for run in named if run.data.tags.get("search") == self._search]
-        run = before[0] if before else self._client.create_run(self._experiment, int(1000 * now()), tags, trial)
+        run = (
+            before[0]
+            if before
+            else self._client.create_run(self._experiment, int(1000 * now()), tags, trial)
+        )
         self._runs[trial] = run.info.run_id
         self._client.update_run(run.info.run_id, status="RUNNING")
-        self._client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
+        self._client.log_batch(
+            run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()]
+        )
 
     def report(self, trial: str, step: int, metrics: Mapping[str, float], when: float) -> None:
         from mlflow.entities import Metric
@@ -161,7 +177,9 @@ class MLflow:
     def end(self, trial: str, status: str) -> None:
         state = {"running": "KILLED"} | dict.fromkeys(FAILURES, "FAILED")
         self._client.set_tag(self._runs[trial], "status", status)
-        self._client.set_terminated(self._runs.pop(trial), state.get(status, "FINISHED"), int(1000 * now()))
+        self._client.set_terminated(
+            self._runs.pop(trial), state.get(status, "FINISHED"), int(1000 * now())
+        )
 
 
 class WeightsAndBiases:
@@ -176,7 +194,9 @@ class WeightsAndBiases:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         project, group = NOT_IN_NAMES.sub("-", name), NOT_IN_NAMES.sub("-", folder.name)
         self._project, self._group = project[:LONGEST_NAME], group[:LONGEST_NAME]
-        short = project.strip().encode(errors="replace")[:LONGEST_NAME_IN_ID].decode(errors="ignore")
+        short = (
+            project.strip().encode(errors="replace")[:LONGEST_NAME_IN_ID].decode(errors="ignore")
+        )
         self._folder, self._search = folder, search_id(short, search)
         self._runs: dict[str, Any] = {}
 
@@ -251,9 +271,13 @@ class Loggers:
         self._left_open: set[str] = set()  # trials that ran when the search was killed
         self._off: set[str] = set()
         self._search: Event = {"time": 0.0}
-        self._calls: dict[str, queue.SimpleQueue[tuple[Any, ...]]] = {tool: queue.SimpleQueue() for tool in names}
+        self._calls: dict[str, queue.SimpleQueue[tuple[Any, ...]]] = {
+            tool: queue.SimpleQueue() for tool in names
+        }
         self._threads = {
-            tool: threading.Thread(target=self._listen, args=(tool, folder, name), name=tool, daemon=True)
+            tool: threading.Thread(
+                target=self._listen, args=(tool, folder, name), name=tool, daemon=True
+            )
             for tool in names
         }
 
@@ -307,7 +331,9 @@ class Loggers:
             if thread.ident is not None:
                 thread.join(max(due - time.monotonic(), 0.0))
             if thread.is_alive():
-                self.problems.append(f"--log {tool}: has not taken all within {SECONDS_TO_END:g} seconds")
+                self.problems.append(
+                    f"--log {tool}: has not taken all within {SECONDS_TO_END:g} seconds"
+                )
         self._threads.clear()
 
     def _call(self, method: str, *values: object) -> None:
@@ -332,7 +358,10 @@ class Loggers:
 def _plain(event: Event) -> Settings:
     settings = {key: value for key, value in event["settings"].items() if value is not None}
     settings["train.seed"] = event["config"].get("train.seed", 0)
-    return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return {
+        key: json.dumps(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+    }
 
 
 def _metrics(event: Event) -> dict[str, float]:

@@ -8,7 +8,15 @@ from typing import Any
 from s2s_search.errors import nearest, printable, shown
 from s2s_search.hparams.arguments import BOOL, FLOAT, INT, NAME, REQUIRED, SPEC, Argument
 from s2s_search.hparams.configuration import check_spec
-from s2s_search.hparams.table import ENTRIES, SPECS, TABLE, Problem, canonical_model, declared, owners
+from s2s_search.hparams.table import (
+    ENTRIES,
+    SPECS,
+    TABLE,
+    Problem,
+    canonical_model,
+    declared,
+    owners,
+)
 from s2s_search.hparams.values import convert, typed
 from s2s_search.spaces.yaml_file import Place, Report, described, listed, mapping
 
@@ -56,13 +64,21 @@ class Range:
     whole: bool = False
 
     def at(self, u: float) -> object:
-        end = self.high if self.step is None else self.low + self.size * self.step  # a point stands for its interval
+        end = (
+            self.high if self.step is None else self.low + self.size * self.step
+        )  # a point stands for its interval
         logs = (math.log(self.low), math.log(end)) if self.log else (0.0, 0.0)
-        x = math.exp(logs[0] + u * (logs[1] - logs[0])) if self.log else self.low + u * (end - self.low)
+        x = (
+            math.exp(logs[0] + u * (logs[1] - logs[0]))
+            if self.log
+            else self.low + u * (end - self.low)
+        )
         if self.step is not None:
             return self._point(min(int((x - self.low) / self.step), int(self.size) - 1))
         digits = 5 - math.floor(math.log10(x if self.log else self.high - self.low))
-        return min(max(round(x, digits), self.low), self.high)  # a rate of 0.000351827 reads better than 17 digits
+        return min(
+            max(round(x, digits), self.low), self.high
+        )  # a rate of 0.000351827 reads better than 17 digits
 
     def position(self, value: object) -> float:
         """Returns where in [0, 1] `at` has a value; of a point, the middle of what it stands for.
@@ -101,10 +117,18 @@ class Range:
 
     @property
     def size(self) -> float:
-        return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        return (
+            math.inf
+            if self.step is None
+            else math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        )
 
     def _is_inside(self, value: object) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+        )
 
     def _index(self, value: float) -> int:
         assert self.step is not None
@@ -161,7 +185,9 @@ def _check_owner(key: str, models: Sequence[str]) -> Argument:
     """Returns the declaration of a key. Raises ValueError when it is unknown or belongs to none of the models."""
     argument = declared(key)
     if not set(owners(key)) & set(models):
-        raise ValueError(f"{key} belongs to {' and '.join(owners(key))}, and this file searches {', '.join(models)}")
+        raise ValueError(
+            f"{key} belongs to {' and '.join(owners(key))}, and this file searches {', '.join(models)}"
+        )
     return argument
 
 
@@ -181,7 +207,9 @@ def checked(key: str, value: object, models: Sequence[str]) -> object:
     return in_kind
 
 
-def read_dimensions(parts: Mapping[str, object], models: tuple[str, ...], report: Report) -> tuple[Dimension, ...]:
+def read_dimensions(
+    parts: Mapping[str, object], models: tuple[str, ...], report: Report
+) -> tuple[Dimension, ...]:
     """Returns the dimensions of the section `parameters`, each after those that it depends on."""
     parameters = mapping(parts.get("parameters", {}), ("parameters",), report)
     found, before = {"model": Dimension("model", Choice(models))}, len(report.problems)
@@ -197,8 +225,12 @@ def read_dimensions(parts: Mapping[str, object], models: tuple[str, ...], report
         if isinstance(value, dict) and "when" in value:
             place = ("parameters", key, "when")
             given = mapping(value["when"], place, report)
-            nameless = {name for name in parameters if name in SPECS and name not in found}  # their labels are unknown
-            when = _conditions({k: v for k, v in given.items() if k not in nameless}, place, found, models, report)
+            nameless = {
+                name for name in parameters if name in SPECS and name not in found
+            }  # their labels are unknown
+            when = _conditions(
+                {k: v for k, v in given.items() if k not in nameless}, place, found, models, report
+            )
             found |= {key: replace(found[key], when=when)} if key in found else {}
     ordered = _ordered(found, report)
     if len(report.problems) == before:
@@ -232,7 +264,11 @@ def _dimension(key: str, value: object, models: Sequence[str], report: Report) -
         domain = _range(key, value, models, report)
     else:
         domain = _choice(key, value[ways[0]], (*place, ways[0]), models, report)
-    return Dimension(key, domain, role=str(role) if role else None, grid=ways == ["grid"]) if domain else None
+    return (
+        Dimension(key, domain, role=str(role) if role else None, grid=ways == ["grid"])
+        if domain
+        else None
+    )
 
 
 def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
@@ -242,9 +278,13 @@ def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
     return Tie(str(source))
 
 
-def _choice(key: str, items: object, place: Place, models: Sequence[str], report: Report) -> Choice | None:
+def _choice(
+    key: str, items: object, place: Place, models: Sequence[str], report: Report
+) -> Choice | None:
     if not isinstance(items, list | dict):
-        raise ValueError(f"{key}: {place[-1]} must be a list, or a mapping from labels, but got {described(items)}")
+        raise ValueError(
+            f"{key}: {place[-1]} must be a list, or a mapping from labels, but got {described(items)}"
+        )
     values: list[object] = []
     for name, item in items.items() if isinstance(items, dict) else enumerate(items):
         with report.at(*place, name):
@@ -256,10 +296,16 @@ def _choice(key: str, items: object, place: Place, models: Sequence[str], report
             values.append(value)
     if not items:
         raise ValueError(f"{key}: the list of choices is empty")
-    return Choice(tuple(values), tuple(items) if isinstance(items, dict) else ()) if len(values) == len(items) else None
+    return (
+        Choice(tuple(values), tuple(items) if isinstance(items, dict) else ())
+        if len(values) == len(items)
+        else None
+    )
 
 
-def _range(key: str, options: Mapping[str, object], models: Sequence[str], report: Report) -> Range | None:
+def _range(
+    key: str, options: Mapping[str, object], models: Sequence[str], report: Report
+) -> Range | None:
     kind, before = declared(key).kind, len(report.problems)
     if kind not in (INT, FLOAT):
         raise ValueError(f"{key}: min and max are for numbers, and this is {kind.value}")
@@ -288,7 +334,11 @@ def _range(key: str, options: Mapping[str, object], models: Sequence[str], repor
 
 
 def _conditions(
-    when: Mapping[str, object], place: Place, dimensions: Mapping[str, Dimension], models: Sequence[str], report: Report
+    when: Mapping[str, object],
+    place: Place,
+    dimensions: Mapping[str, Dimension],
+    models: Sequence[str],
+    report: Report,
 ) -> dict[str, tuple[object, ...]]:
     """Returns the values that each parent must have one of; a label stands for its value."""
     conditions = {}
@@ -299,8 +349,14 @@ def _conditions(
         for value in listed(given):
             with report.at(*place, parent, label=f"{place[1]}: when: "):
                 if named and not isinstance(value, dict) and value not in named:
-                    raise ValueError(f"{parent} has no choice {described(value)}{nearest(value, named)}")
-                values.append(named[str(value)] if isinstance(value, str) and named else checked(parent, value, models))
+                    raise ValueError(
+                        f"{parent} has no choice {described(value)}{nearest(value, named)}"
+                    )
+                values.append(
+                    named[str(value)]
+                    if isinstance(value, str) and named
+                    else checked(parent, value, models)
+                )
         conditions[parent] = tuple(values)
     return conditions
 
@@ -337,7 +393,9 @@ def _check_links(
     """Reports a tie to a key that the file does not set, and a condition that can never hold."""
     key, domain = dimension.key, dimension.domain
     if isinstance(domain, Tie) and not _parents(replace(dimension, when={}), dimensions):
-        report.add(("parameters", key, "same_as"), f"{key}: same_as: {domain.key} is not set in this file")
+        report.add(
+            ("parameters", key, "same_as"), f"{key}: same_as: {domain.key} is not set in this file"
+        )
     for parent, values in dimension.when.items():
         for value in values:
             if not _can_be(parent, value, dimensions, models):
@@ -345,13 +403,23 @@ def _check_links(
                 report.add(("parameters", key, "when", parent), law)
 
 
-def _can_be(key: str, value: object, dimensions: Mapping[str, Dimension], models: Sequence[str]) -> bool:
+def _can_be(
+    key: str, value: object, dimensions: Mapping[str, Dimension], models: Sequence[str]
+) -> bool:
     """Tells whether a key can ever have a value."""
     dimension, row = dimensions.get(key), dimensions.get(key.rpartition(".")[0])
     if dimension is None and row is not None and isinstance(row.domain, Tie):
         return True
     if dimension is None or dimension.when:
-        specs = [{row.key: spec} for spec in row.domain.points()] if row and not isinstance(row.domain, Tie) else [{}]
-        if any(value_of(key, {"model": model, **spec}) == value for model in models for spec in specs):
+        specs = (
+            [{row.key: spec} for spec in row.domain.points()]
+            if row and not isinstance(row.domain, Tie)
+            else [{}]
+        )
+        if any(
+            value_of(key, {"model": model, **spec}) == value for model in models for spec in specs
+        ):
             return True
-    return dimension is not None and (isinstance(dimension.domain, Tie) or value in dimension.domain)
+    return dimension is not None and (
+        isinstance(dimension.domain, Tie) or value in dimension.domain
+    )

@@ -19,6 +19,11 @@ def halton(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
     axes = []
     for key, base in zip(keys, primes, strict=False):
         digits = range(math.ceil(30 / math.log2(base)))
-        axes.append((base, [random.Random(f"{seed} {key} {d}").sample(range(base), base) for d in digits]))
+        axes.append(
+            (base, [random.Random(f"{seed} {key} {d}").sample(range(base), base) for d in digits])
+        )
     for index in count():
-        yield [sum(digit[index // b**d % b] / b ** (d + 1) for d, digit in enumerate(digits)) for b, digits in axes]
+        yield [
+            sum(digit[index // b**d % b] / b ** (d + 1) for d, digit in enumerate(digits))
+            for b, digits in axes
+        ]

@@ -32,7 +32,9 @@ def _mutated(space: Space, config: Flat, mutated: Dimension, rng: random.Random)
         if dimension.key == mutated.key:
             return value
         assert isinstance(dimension.domain, Choice | Range)
-        return config[dimension.key] if dimension.key in config else dimension.domain.at(rng.random())
+        return (
+            config[dimension.key] if dimension.key in config else dimension.domain.at(rng.random())
+        )
 
     flat = {key: config[key] for key in BUDGET if key in config} | space.configuration(choose)
     changed = [key for key in {**config, **flat} if config.get(key) != flat.get(key)]

@@ -40,10 +40,15 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     before = len(report.problems)
     dimensions = read_dimensions(parts, models, report)
     are_whole = len(report.problems) == before
-    follows = report if are_whole else Report(report.where)  # without a dimension nobody knows what follows from all
+    follows = (
+        report if are_whole else Report(report.where)
+    )  # without a dimension nobody knows what follows from all
     keys = [dimension.key for dimension in dimensions]
     if search["replicates"] > 1 and "train.seed" in keys:
-        report.add(("parameters", "train.seed"), "train.seed: cannot be set, because search.replicates differ by it")
+        report.add(
+            ("parameters", "train.seed"),
+            "train.seed: cannot be set, because search.replicates differ by it",
+        )
     space = Space(
         path,
         text,
@@ -62,9 +67,16 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     _check_tpe(space, parts, report)
     _check_pbt(space, report, follows)
     if space.search.gpu_hours and not space.resources.gpu:
-        report.add(("search", "gpu_hours"), "search.gpu_hours: trials take no GPU; give resources.gpu, or search.hours")
+        report.add(
+            ("search", "gpu_hours"),
+            "search.gpu_hours: trials take no GPU; give resources.gpu, or search.hours",
+        )
     for key, sentence in draw_problems(space).items() if are_whole else ():
-        near = [k for k in keys if key and (f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}."))]
+        near = [
+            k
+            for k in keys
+            if key and (f"{k}.".startswith(f"{key}.") or f"{key}.".startswith(f"{k}."))
+        ]
         report.add(("parameters", *near[:1]), sentence)
     report.fail()
     return space
@@ -80,16 +92,23 @@ def _metric(section: Mapping[str, Any], report: Report) -> Metric:
 
 def _resources(section: Mapping[str, Any], report: Report) -> Resources:
     if 1 < section["gpu"] != int(section["gpu"]):
-        report.add(("resources", "gpu"), f"resources.gpu: must be whole above 1, but gpu = {section['gpu']:g}")
+        report.add(
+            ("resources", "gpu"),
+            f"resources.gpu: must be whole above 1, but gpu = {section['gpu']:g}",
+        )
     if 0 < section["gpu"] < LEAST_SHARE:
         law = f"resources.gpu: must be 0 or at least {LEAST_SHARE}"
         report.add(("resources", "gpu"), f"{law}, but gpu = {section['gpu']:g}")
     # Rounded down, so that as many trials fit as the shares say: Ray 2.60 makes 0.1666 of 1/6, but 0.6667 of 2/3.
     units = round(1 / LEAST_SHARE)
-    return Resources(**{name: math.floor(amount * units + 1e-6) / units for name, amount in section.items()})
+    return Resources(
+        **{name: math.floor(amount * units + 1e-6) / units for name, amount in section.items()}
+    )
 
 
-def _trials(search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report, follows: Report) -> int | None:
+def _trials(
+    search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report, follows: Report
+) -> int | None:
     """Returns the number of draws: as given, else 16 or fewer; reports what cannot be enumerated, or drawn as often."""
     is_grid, given = search["method"] == "grid", search["trials"]
     for key, problem in grid_problems(d for d in dimensions if d.grid or is_grid):
@@ -102,7 +121,9 @@ def _trials(search: Mapping[str, Any], dimensions: Sequence[Dimension], report: 
 
 
 def _are(configurations: float) -> str:
-    return "is 1 configuration" if configurations == 1 else f"are {configurations:.0f} configurations"
+    return (
+        "is 1 configuration" if configurations == 1 else f"are {configurations:.0f} configurations"
+    )
 
 
 def _scheduler(
@@ -123,9 +144,15 @@ def _scheduler(
     name, interval = section["name"], section["interval_steps"]
     if section["grace_steps"] and name == "hyperband":
         law = f"hyperband has none, but grace_steps = {grace}; its brackets begin at max_steps / {factor:g}^k"
-        report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}, k = 0, 1, ...; asha has one")
+        report.add(
+            ("scheduler", "grace_steps"),
+            f"scheduler.grace_steps: {law}, k = 0, 1, ...; asha has one",
+        )
     if interval and name != "pbt":
-        report.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: only pbt has one, but name = {name}")
+        report.add(
+            ("scheduler", "interval_steps"),
+            f"scheduler.interval_steps: only pbt has one, but name = {name}",
+        )
     if interval and interval > steps:
         law = f"must be at most max_steps, but interval_steps = {interval} and max_steps = {steps}"
         of_steps.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
@@ -135,8 +162,16 @@ def _scheduler(
 def longest_training(dimensions: Iterable[Dimension]) -> int | None:
     """Returns the largest train.max_steps of the parameters; None where they do not name it."""
     ends: list[Any] = []
-    for domain in (dimension.domain for dimension in dimensions if dimension.key == "train.max_steps"):
-        ends += domain.values if isinstance(domain, Choice) else [domain.high] if isinstance(domain, Range) else []
+    for domain in (
+        dimension.domain for dimension in dimensions if dimension.key == "train.max_steps"
+    ):
+        ends += (
+            domain.values
+            if isinstance(domain, Choice)
+            else [domain.high]
+            if isinstance(domain, Range)
+            else []
+        )
     return max(ends, default=None)
 
 
@@ -145,7 +180,10 @@ def _further(parts: Mapping[str, object], metric: str, report: Report) -> tuple[
     found: dict[str, Metric] = {}
     for index, name in enumerate(listed(parts.get("objectives", []))):
         if not isinstance(name, str) or name not in OBJECTIVES:
-            report.add(("objectives", index), f"objectives: unknown name {shown(name)}{nearest(name, OBJECTIVES)}")
+            report.add(
+                ("objectives", index),
+                f"objectives: unknown name {shown(name)}{nearest(name, OBJECTIVES)}",
+            )
         elif name == metric or name in found:
             where = "the metric, and an objective already" if name == metric else "listed twice"
             report.add(("objectives", index), f"objectives: {name} is {where}")
@@ -158,7 +196,10 @@ def _check_tpe(space: Space, parts: Mapping[str, object], report: Report) -> Non
     """Reports what tpe cannot do, and what needs it."""
     if space.search.method != "tpe":
         if "objectives" in parts:
-            report.add(("objectives",), f"objectives: need search.method tpe, but method = {space.search.method}")
+            report.add(
+                ("objectives",),
+                f"objectives: need search.method tpe, but method = {space.search.method}",
+            )
         return
     for dimension in space.dimensions:
         if dimension.grid:
@@ -176,5 +217,6 @@ def _check_pbt(space: Space, report: Report, follows: Report) -> None:
     if space.scheduler.name == "pbt" and not space.mutable:
         law = "pbt needs a searched key that a checkpoint survives: optimizer.* without optimizer.name, or a keep_prob"
         follows.add(
-            ("scheduler", "name"), f"scheduler.name: {law}; this file searches {', '.join(space.searched) or 'none'}"
+            ("scheduler", "name"),
+            f"scheduler.name: {law}; this file searches {', '.join(space.searched) or 'none'}",
         )

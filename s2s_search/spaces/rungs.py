@@ -33,7 +33,10 @@ def brackets(scheduler: Scheduler, trials: int) -> Iterator[tuple[Rung, ...]]:
     last, factor = scheduler.max_steps, scheduler.reduction_factor
     count = round(math.log(last) / math.log(factor)) + 1
     for halvings in cycle(range(count)):
-        step, size = int(last * factor**-halvings), math.ceil(count / (halvings + 1) * factor**halvings)
+        step, size = (
+            int(last * factor**-halvings),
+            math.ceil(count / (halvings + 1) * factor**halvings),
+        )
         if step == 0:
             continue
         if trials <= 0:

@@ -32,7 +32,11 @@ def objective_values(best: Mapping[str, Any] | None, space: Space) -> list[float
     if best is None:
         return None
     values = [best.get(objective.name) for objective in space.objectives]
-    return None if any(value is None for value in values) else [float(value) for value in values if value is not None]
+    return (
+        None
+        if any(value is None for value in values)
+        else [float(value) for value in values if value is not None]
+    )
 
 
 class Sampler(Protocol):
@@ -46,7 +50,9 @@ class Sampler(Protocol):
     def running(self, number: int, config: Mapping[str, object]) -> None:
         """Hears of a trial that was asked for before, by another sampler, and has not ended."""
 
-    def tell(self, number: int, config: Mapping[str, object], values: Values | None, status: str) -> None:
+    def tell(
+        self, number: int, config: Mapping[str, object], values: Values | None, status: str
+    ) -> None:
         """Hears how a trial ended: finished, stopped, diverged or failed, and with which values of the objectives.
 
         The values are the best so far; None where the trial has none.
@@ -69,7 +75,11 @@ def make_sampler(
         return Listed(configs)
     if overrides:
         space = space.fixed(overrides)
-    return TPE(space, trials, seed) if space.search.method == "tpe" else Listed(space.trials(trials, seed))
+    return (
+        TPE(space, trials, seed)
+        if space.search.method == "tpe"
+        else Listed(space.trials(trials, seed))
+    )
 
 
 class Listed:
@@ -86,7 +96,9 @@ class Listed:
 
     def running(self, number: int, config: Mapping[str, object]) -> None: ...
 
-    def tell(self, number: int, config: Mapping[str, object], values: Values | None, status: str) -> None: ...
+    def tell(
+        self, number: int, config: Mapping[str, object], values: Values | None, status: str
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,9 @@ class Trial:
     complete: Hparams | None
     point: Mapping[str, float] | None
     status: str
-    values: tuple[float, ...] = ()  # of the objectives; none while it runs, and when it failed or diverged
+    values: tuple[
+        float, ...
+    ] = ()  # of the objectives; none while it runs, and when it failed or diverged
 
 
 class TPE:
@@ -118,7 +132,9 @@ class TPE:
         self.seed = space.search.seed if seed is None else seed
         self._optuna = _import_optuna()
         self._draws = space.trials(trials, seed)
-        self._distributions = {dimension.key: self._distribution(dimension) for dimension in space.varying}
+        self._distributions = {
+            dimension.key: self._distribution(dimension) for dimension in space.varying
+        }
         self._trials: dict[int, Trial] = {}
         self._earlier: list[Trial] = []  # of another search
 
@@ -130,7 +146,10 @@ class TPE:
             return None
         trials = self._heard()
         met = {trial.complete for trial in trials}
-        drawn, suggested = chain(self._draws[number:], self._draws[:number]), self._suggestions(number, trials)
+        drawn, suggested = (
+            chain(self._draws[number:], self._draws[:number]),
+            self._suggestions(number, trials),
+        )
         is_start = sum(bool(trial.values) for trial in trials) < STARTUP
         for config in chain(drawn, suggested) if is_start else chain(suggested, drawn):
             complete = completed(config)
@@ -142,10 +161,14 @@ class TPE:
     def running(self, number: int, config: Mapping[str, object]) -> None:
         self._trials[number] = Trial(completed(config), self._point(config), "running")
 
-    def tell(self, number: int, config: Mapping[str, object], values: Values | None, status: str) -> None:
+    def tell(
+        self, number: int, config: Mapping[str, object], values: Values | None, status: str
+    ) -> None:
         self._trials[number] = self._ended(config, values, status)
 
-    def warm_start(self, rows: Iterable[tuple[Mapping[str, object], Values | None, str]]) -> tuple[int, int]:
+    def warm_start(
+        self, rows: Iterable[tuple[Mapping[str, object], Values | None, str]]
+    ) -> tuple[int, int]:
         """Hears of trials of an earlier search: configuration, values, status; returns how many it took and skipped.
 
         A trial is taken where the space holds its configuration, whatever its budget and seed, and where it ended with
@@ -194,7 +217,9 @@ class TPE:
         study = self._study(number, trials)
         for _ in range(ATTEMPTS):
             trial = study.ask()
-            yield self.space.budgeted(self.space.configuration(partial(_suggested, trial)), self.seed)
+            yield self.space.budgeted(
+                self.space.configuration(partial(_suggested, trial)), self.seed
+            )
 
     def _study(self, number: int, trials: Sequence[Trial]) -> Any:
         optuna = self._optuna
@@ -207,7 +232,10 @@ class TPE:
             state = optuna.trial.TrialState.COMPLETE if values else optuna.trial.TrialState.RUNNING
             distributions = {key: self._distributions[key] for key in trial.point or ()}
             frozen = optuna.trial.create_trial(
-                state=state, params=dict(trial.point or {}), distributions=distributions, values=values
+                state=state,
+                params=dict(trial.point or {}),
+                distributions=distributions,
+                values=values,
             )
             study.add_trial(frozen)
         return study
@@ -234,13 +262,21 @@ class TPE:
                 yield trial, worst
             elif trial.status == "stopped":
                 pairs = zip(objectives, trial.values, worst, strict=True)
-                yield trial, [least if objective.name in GROWING else value for objective, value, least in pairs]
+                yield (
+                    trial,
+                    [
+                        least if objective.name in GROWING else value
+                        for objective, value, least in pairs
+                    ],
+                )
             elif trial.values:
                 yield trial, list(trial.values)
 
     def _distribution(self, dimension: Dimension) -> Any:
         if isinstance(dimension.domain, Choice):
-            return self._optuna.distributions.CategoricalDistribution(range(len(dimension.domain.values)))
+            return self._optuna.distributions.CategoricalDistribution(
+                range(len(dimension.domain.values))
+            )
         return self._optuna.distributions.FloatDistribution(0.0, 1.0)
 
 

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-BUDGET = ("train.max_steps", "train.seed")  # of a trial: from the sections, unless the parameters say otherwise
+BUDGET = (
+    "train.max_steps",
+    "train.seed",
+)  # of a trial: from the sections, unless the parameters say otherwise
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class Resources:
     @property
     def sharing(self) -> int:
         """How many trials share a GPU."""
-        return int(1 / self.gpu + 1e-9) if 0 < self.gpu < 1 else 1  # 1 / (1 / 49) is a little below 49
+        return (
+            int(1 / self.gpu + 1e-9) if 0 < self.gpu < 1 else 1
+        )  # 1 / (1 / 49) is a little below 49
 
     def fitting(self, cpus: float, gpus: float) -> int:
         """Returns how many trials run at once on so many CPUs and GPUs of one node. A share is of one GPU."""

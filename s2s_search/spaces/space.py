@@ -42,7 +42,9 @@ class Space:
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     further: tuple[Metric, ...] = ()  # objectives beside the metric
     is_fixed: bool = False  # by overrides: it may hold fewer configurations than the file asks for
-    lines: Mapping[Place, int] = field(default_factory=dict, compare=False, repr=False)  # of the file, by place
+    lines: Mapping[Place, int] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # of the file, by place
 
     @property
     def objectives(self) -> tuple[Metric, ...]:
@@ -76,7 +78,9 @@ class Space:
 
     def label(self, key: str, value: object) -> object:
         """Returns the name that the file gives a value, or the value."""
-        domains = [d.domain for d in self.dimensions if d.key == key and isinstance(d.domain, Choice)]
+        domains = [
+            d.domain for d in self.dimensions if d.key == key and isinstance(d.domain, Choice)
+        ]
         named = [pair for domain in domains for pair in domain.named.items()]
         return next((label for label, other in named if other == value), value)
 
@@ -98,7 +102,11 @@ class Space:
             if not _active(dimension, flat):
                 continue
             if isinstance(domain, Tie):
-                flat |= {name: value for name, value in _tied(key, domain.key, flat) if name == key or name not in keys}
+                flat |= {
+                    name: value
+                    for name, value in _tied(key, domain.key, flat)
+                    if name == key or name not in keys
+                }
             else:
                 flat[key] = choose(dimension) if dimension.varies else domain.at(0.0)
         return _copy(flat)
@@ -124,7 +132,10 @@ class Space:
         return list(chain.from_iterable(enumerated._blocks(0)))
 
     def trials(
-        self, trials: int | None = None, seed: int | None = None, overrides: Mapping[str, object] | None = None
+        self,
+        trials: int | None = None,
+        seed: int | None = None,
+        overrides: Mapping[str, object] | None = None,
     ) -> list[Flat]:
         """Returns what a search runs, in order: draws, each with all points of the grids, each with its replicates.
 
@@ -135,7 +146,9 @@ class Space:
         space = self.fixed(overrides) if overrides else self
         wanted = self.search.trials if trials is None else trials
         if wanted is not None and wanted < 1:
-            raise ConfigError(f"search.trials: must be at least 1, but got {wanted}", str(self.path))
+            raise ConfigError(
+                f"search.trials: must be at least 1, but got {wanted}", str(self.path)
+            )
         seed = self.search.seed if seed is None else seed
         blocks = list(islice(space._blocks(seed), wanted))
         is_demanded = trials is not None or not space.is_fixed
@@ -152,8 +165,14 @@ class Space:
                 values[key] = checked(key, value, self.models)
         if "train.seed" in values and self.search.replicates > 1:
             report.add((), "train.seed: cannot be fixed, because replicates differ by it")
-        kept = [d for d in self.dimensions if d.key not in values and d.key.rpartition(".")[0] not in values]
-        constants = [Dimension(key, Choice((value,))) for key, value in values.items()]  # they depend on nothing
+        kept = [
+            d
+            for d in self.dimensions
+            if d.key not in values and d.key.rpartition(".")[0] not in values
+        ]
+        constants = [
+            Dimension(key, Choice((value,))) for key, value in values.items()
+        ]  # they depend on nothing
         order = sorted([*constants, *kept], key=lambda dimension: dimension.key != "model")
         space = replace(self, dimensions=tuple(order), is_fixed=True)
         for sentence in {} if report.problems else draw_problems(space).values():
@@ -179,7 +198,9 @@ class Space:
         Ends when nothing new was found for long.
         """
         is_grid, seen, misses = self.search.method == "grid", set[Hparams](), 0
-        size = math.prod(dimension.domain.size for dimension in self.varying if self._can_take_part(dimension))
+        size = math.prod(
+            dimension.domain.size for dimension in self.varying if self._can_take_part(dimension)
+        )
         patience = math.inf if is_grid else 1000 + 20 * min(size, 2000)
         grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
         for point in self._points(self.search.seed if seed is None else seed):
@@ -199,7 +220,9 @@ class Space:
     def _can_take_part(self, dimension: Dimension) -> bool:
         """Says whether the keys that never vary leave a dimension's conditions room."""
         constants = {
-            d.key: d.domain.values[0] for d in self.dimensions if isinstance(d.domain, Choice) and not d.varies
+            d.key: d.domain.values[0]
+            for d in self.dimensions
+            if isinstance(d.domain, Choice) and not d.varies
         }
         for parent in self.dimensions:
             allowed = () if parent.when else dimension.when.get(parent.key, ())
@@ -214,13 +237,19 @@ class Space:
 
 
 def _values_at(dimensions: Sequence[Dimension], u: Sequence[float]) -> Flat:
-    return {d.key: d.domain.at(x) for d, x in zip(dimensions, u, strict=True) if not isinstance(d.domain, Tie)}
+    return {
+        d.key: d.domain.at(x)
+        for d, x in zip(dimensions, u, strict=True)
+        if not isinstance(d.domain, Tie)
+    }
 
 
 def _enumerated(dimensions: Sequence[Dimension]) -> Iterator[Flat]:
     """Yields all choices for the dimensions' keys; one, of no key, when there are none."""
     points = [d.domain.points() for d in dimensions if not isinstance(d.domain, Tie)]
-    yield from (dict(zip([d.key for d in dimensions], values, strict=True)) for values in product(*points))
+    yield from (
+        dict(zip([d.key for d in dimensions], values, strict=True)) for values in product(*points)
+    )
 
 
 def _copy(flat: Flat) -> Flat:
@@ -264,7 +293,11 @@ def grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
     sizes = {dimension.key: dimension.domain.size for dimension in dimensions}
     if math.prod(sizes.values()) <= LARGEST_GRID:
         return []
-    endless = [(key, f"{key}: a grid needs steps; give step or choices") for key in sizes if sizes[key] == math.inf]
+    endless = [
+        (key, f"{key}: a grid needs steps; give step or choices")
+        for key in sizes
+        if sizes[key] == math.inf
+    ]
     law = f"a grid may have at most {LARGEST_GRID} points, but this one has {math.prod(sizes.values()):.0f}"
     return endless or [(max(sizes, key=lambda key: sizes[key]), f"search.method: {law}")]
 

@@ -12,7 +12,9 @@ from s2s_search.spaces.yaml_file import CORPUS_FILES
 WIDTH = 100
 
 
-def trial_file(hparams: Hparams, corpus: Mapping[str, object], metric: Metric, resources: Resources) -> str:
+def trial_file(
+    hparams: Hparams, corpus: Mapping[str, object], metric: Metric, resources: Resources
+) -> str:
     """Returns the text of a search space of one trial, which `check` takes and `debug --space` runs.
 
     The corpus has absolute paths there, so that the file may lie anywhere.
@@ -28,13 +30,17 @@ def trial_file(hparams: Hparams, corpus: Mapping[str, object], metric: Metric, r
         "resources": {"cpu": resources.cpu, "gpu": resources.gpu},
         "parameters": parameters,
     }
-    return yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, allow_unicode=True, width=WIDTH)
+    return yaml.safe_dump(
+        sections, sort_keys=False, default_flow_style=None, allow_unicode=True, width=WIDTH
+    )
 
 
 def _anywhere(corpus: Mapping[str, object]) -> dict[str, object]:
     if "name" in corpus:
         return dict(corpus)
-    return {key: _absolute(value) if key in CORPUS_FILES else value for key, value in corpus.items()}
+    return {
+        key: _absolute(value) if key in CORPUS_FILES else value for key, value in corpus.items()
+    }
 
 
 def _absolute(value: object) -> object:

@@ -22,12 +22,21 @@ MANY_SHORT = 0.25  # of all references
 FEWEST_FOR_MEDIAN = 4  # a trial and three others
 
 
-def space_warnings(space: Space, corpus: Corpus | None, trials: Sequence[Flat]) -> list[InputWarning]:
+def space_warnings(
+    space: Space, corpus: Corpus | None, trials: Sequence[Flat]
+) -> list[InputWarning]:
     """Returns the warnings of a search, each with its line in the space's file; without a corpus, none of its text."""
     found = [*budgets(space), *comparisons(space, trials), *idle_gpus(space)]
     if corpus is not None:
-        found += [*corpus.warnings, *cut_sequences(corpus, space.corpus, trials), *short_references(space, corpus)]
-    return sorted((replace(warning, at=space.line(warning.place)) for warning in found), key=lambda found: found.at)
+        found += [
+            *corpus.warnings,
+            *cut_sequences(corpus, space.corpus, trials),
+            *short_references(space, corpus),
+        ]
+    return sorted(
+        (replace(warning, at=space.line(warning.place)) for warning in found),
+        key=lambda found: found.at,
+    )
 
 
 def trial_warnings(
@@ -35,7 +44,11 @@ def trial_warnings(
 ) -> list[InputWarning]:
     """Returns the warnings of one trial alone, of a space or of none."""
     found = [*corpus.warnings, *cut_sequences(corpus, spec, [config])]
-    return found if space is None else [replace(warning, at=space.line(warning.place)) for warning in found]
+    return (
+        found
+        if space is None
+        else [replace(warning, at=space.line(warning.place)) for warning in found]
+    )
 
 
 def cut_sequences(
@@ -50,7 +63,9 @@ def cut_sequences(
 
     is_toy_as_it_is = "name" in spec and "max_length" not in spec
     sides = {"source": corpus.train.source_offsets, "target": corpus.train.target_offsets}
-    for specials, (side, offsets) in enumerate(sides.items(), start=1):  # END, and before a target START
+    for specials, (side, offsets) in enumerate(
+        sides.items(), start=1
+    ):  # END, and before a target START
         key = f"{side}.max_seq_len"
         limit = min(int(str(trial.get(key, TABLE[key].default))) for trial in trials)
         lengths = np.diff(offsets) + specials
@@ -58,13 +73,13 @@ def cut_sequences(
         if is_toy_as_it_is and limit == TABLE[key].default:
             continue
         if noticed(cut, total):
-            sentence = (
-                f"{limit} cuts {cut:,} of {total:,} {side}s of train ({percent(cut, total)}), which lose their ends"
-            )
+            sentence = f"{limit} cuts {cut:,} of {total:,} {side}s of train ({percent(cut, total)}), which lose their ends"
             enough = int(np.quantile(lengths, 0.99, method="higher"))
             some = f"{enough:,} cuts at most one in a hundred, " if enough < longest else ""
             hint = f"{some}{longest:,} cuts none, special tokens included"
-            yield InputWarning(("parameters", key), sentence, {"cut": cut, "of": total, "longest": longest}, hint)
+            yield InputWarning(
+                ("parameters", key), sentence, {"cut": cut, "of": total, "longest": longest}, hint
+            )
 
 
 def short_references(space: Space, corpus: Corpus) -> Iterator[InputWarning]:
@@ -78,24 +93,24 @@ def short_references(space: Space, corpus: Corpus) -> Iterator[InputWarning]:
     if short < MANY_SHORT * total:
         return
     share = percent(short, total)
-    sentence = (
-        f"BLEU counts {BLEU_ORDER} tokens in a row, but {short:,} of {total:,} references of dev have fewer ({share})"
-    )
+    sentence = f"BLEU counts {BLEU_ORDER} tokens in a row, but {short:,} of {total:,} references of dev have fewer ({share})"
     if short == total:
         sentence += ", so that it is 0 for perfect answers"
     place = ("metric", "name") if space.metric.name == BLEU else ("objectives",)
-    yield InputWarning(place, sentence, {"short": short, "of": total}, "dev.error_rate counts tokens one by one")
+    yield InputWarning(
+        place, sentence, {"short": short, "of": total}, "dev.error_rate counts tokens one by one"
+    )
 
 
 def budgets(space: Space) -> Iterator[InputWarning]:
     """scheduler.max_steps, by which rungs are placed, above the train.max_steps of every trial."""
     longest, steps = longest_training(space.dimensions), space.scheduler.max_steps
     if longest is not None and longest < steps:
-        sentence = (
-            f"trials end at {longest:,} steps, but scheduler.max_steps = {steps:,} places what the scheduler compares"
-        )
+        sentence = f"trials end at {longest:,} steps, but scheduler.max_steps = {steps:,} places what the scheduler compares"
         values = {"train.max_steps": longest, "scheduler.max_steps": steps}
-        yield InputWarning(("parameters", "train.max_steps"), sentence, values, "give one of the two, or the same")
+        yield InputWarning(
+            ("parameters", "train.max_steps"), sentence, values, "give one of the two, or the same"
+        )
 
 
 def idle_gpus(space: Space) -> Iterator[InputWarning]:
@@ -114,11 +129,18 @@ def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
     verb = "mutates" if name == "pbt" else "compares"
     if name == "median" and len(trials) < FEWEST_FOR_MEDIAN:
         sentence = f"median compares a trial with three others at least, but there are {len(trials)} trials"
-        yield InputWarning(("scheduler", "name"), sentence, {"trials": len(trials)}, "scheduler.name: asha needs fewer")
+        yield InputWarning(
+            ("scheduler", "name"),
+            sentence,
+            {"trials": len(trials)},
+            "scheduler.name: asha needs fewer",
+        )
         return
     late, due = list[tuple[int, int]](), first_comparisons(space, len(trials))
     for trial, step in zip(trials, due, strict=True):
-        every = int(str(trial.get("train.eval_every_steps", TABLE["train.eval_every_steps"].default)))
+        every = int(
+            str(trial.get("train.eval_every_steps", TABLE["train.eval_every_steps"].default))
+        )
         end = int(str(trial.get("train.max_steps", scheduler.max_steps)))
         last = (end - 1) // every * every  # the last report of a trial that goes on
         if step is not None and (last == 0 or last < step):
@@ -126,14 +148,26 @@ def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
     asked = [step for step in due if step is not None]
     if not asked:
         sentence = f"hyperband never compares: all {len(trials)} trials are in the bracket that runs to its end"
-        yield InputWarning(("scheduler", "name"), sentence, {"trials": len(trials)}, "more trials fill other brackets")
+        yield InputWarning(
+            ("scheduler", "name"),
+            sentence,
+            {"trials": len(trials)},
+            "more trials fill other brackets",
+        )
     elif late:
         (every, end), _ = Counter(late).most_common(1)[0]
         whom = "" if len(late) == len(asked) else f" {len(late):,} of {len(asked):,} trials"
         first = math.ceil(min(asked))
         reports = f"they report every {every:,} steps and end at {end:,}"
-        sentence = f"{name} never {verb}{whom or ' any trial'}: it begins at step {first:,}, but {reports}"
-        values = {"trials": len(late), "first": first, "train.eval_every_steps": every, "train.max_steps": end}
+        sentence = (
+            f"{name} never {verb}{whom or ' any trial'}: it begins at step {first:,}, but {reports}"
+        )
+        values = {
+            "trials": len(late),
+            "first": first,
+            "train.eval_every_steps": every,
+            "train.max_steps": end,
+        }
         if first < end:
             hint = f"train.eval_every_steps: {first} reports in time"
         else:

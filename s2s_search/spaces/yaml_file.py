@@ -30,7 +30,12 @@ METRICS = {
     "dev.word_error_rate": "minimize",
     "dev.bleu": "maximize",
 }
-OBJECTIVES = {**METRICS, "parameters": "minimize", "seconds": "minimize", "evaluation_seconds": "minimize"}
+OBJECTIVES = {
+    **METRICS,
+    "parameters": "minimize",
+    "seconds": "minimize",
+    "evaluation_seconds": "minimize",
+}
 LEAST_SHARE = 0.0001  # of a processor: Ray counts them in ten thousandths
 SECTIONS: dict[str, tuple[Argument, ...]] = {
     "metric": (
@@ -53,7 +58,10 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("reduction_factor", FLOAT, 3.0, minimum=1.1),  # 1.00001 would give 690,779 rungs
         Argument("interval_steps", INT, None, minimum=1),
     ),
-    "resources": (Argument("cpu", FLOAT, 1.0, minimum=LEAST_SHARE), Argument("gpu", FLOAT, 0.0, minimum=0)),
+    "resources": (
+        Argument("cpu", FLOAT, 1.0, minimum=LEAST_SHARE),
+        Argument("gpu", FLOAT, 0.0, minimum=0),
+    ),
     "checkpoints": (
         Argument("best", INT, 10, minimum=1, maximum=1_000_000),
         Argument("disk_gb", FLOAT, None, above=0),
@@ -63,11 +71,14 @@ BEFORE = {  # wider laws of earlier versions, for the run folders that they wrot
     "scheduler": (Argument("reduction_factor", FLOAT, 3.0, above=1),),
 }
 PARTS = ("model", "corpus", *SECTIONS, "objectives", "parameters")
-LINE_BREAK = re.compile("\r\n|\r|\n")  # as editors count; to YAML U+0085, U+2028 and U+2029 break lines too
+LINE_BREAK = re.compile(
+    "\r\n|\r|\n"
+)  # as editors count; to YAML U+0085, U+2028 and U+2029 break lines too
 CORPUS_FILES = ("train", "dev", "test", "source_vocab", "target_vocab")  # of a corpus section
 LARGEST_FILE = 200_000  # bytes, and values with aliases followed
 SCALARS = {
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 }
 Place = tuple[str | int, ...]  # of a value in the file: keys and positions in lists
 
@@ -122,18 +133,28 @@ def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
     except (OSError, ValueError) as error:
         raise ConfigError(unreadable(path, error, "search_spaces"), report.where) from None
     if len(data) > LARGEST_FILE:
-        raise ConfigError(f"is larger than {LARGEST_FILE} bytes; that is no search space", report.where)
+        raise ConfigError(
+            f"is larger than {LARGEST_FILE} bytes; that is no search space", report.where
+        )
     try:
         text = data.decode()
-        report.breaks = [end for end in (match.end() for match in LINE_BREAK.finditer(text)) if end < len(text)]
+        report.breaks = [
+            end for end in (match.end() for match in LINE_BREAK.finditer(text)) if end < len(text)
+        ]
         parts = mapping(_tree(text, report), (), report)
     except UnicodeDecodeError as error:
         line = len(re.findall(b"\r\n|\r|\n", data[: error.start])) + 1
-        raise ConfigError(f"line {line}: not UTF-8: byte 0x{data[error.start]:02x}", report.where) from None
+        raise ConfigError(
+            f"line {line}: not UTF-8: byte 0x{data[error.start]:02x}", report.where
+        ) from None
     except RecursionError:
         raise ConfigError("broken YAML: nested too deeply", report.where) from None
     for name in (name for name in parts if name not in PARTS):
-        hint = "; it belongs under parameters:" if name in TABLE or name in ENTRIES else nearest(name, PARTS)
+        hint = (
+            "; it belongs under parameters:"
+            if name in TABLE or name in ENTRIES
+            else nearest(name, PARTS)
+        )
         report.add((name,), f"unknown section {shown(name)}{hint}")
     return text, parts
 
@@ -144,14 +165,26 @@ def _tree(text: str, report: Report) -> object:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         size = 0 if node is None else _expanded(node, {})
         if size > LARGEST_FILE:
-            problem = "an alias stands inside what it stands for" if size == math.inf else "too many values by aliases"
+            problem = (
+                "an alias stands inside what it stands for"
+                if size == math.inf
+                else "too many values by aliases"
+            )
             raise ConfigError(f"broken YAML: {problem}", report.where)
         return None if node is None else _plain(node, (), report)
     except yaml.MarkedYAMLError as error:
-        begin, end = (mark.index if mark else 0 for mark in (error.context_mark, error.problem_mark))
-        is_key = "expected ':'" in str(error.problem)  # which YAML misses only where the next line begins
+        begin, end = (
+            mark.index if mark else 0 for mark in (error.context_mark, error.problem_mark)
+        )
+        is_key = "expected ':'" in str(
+            error.problem
+        )  # which YAML misses only where the next line begins
         line = report.line_at(begin if is_key else end or begin)
-        hint = "; indent with spaces, not tabs" if "\\t" in str(error.problem) else _odd_space(text, line, report)
+        hint = (
+            "; indent with spaces, not tabs"
+            if "\\t" in str(error.problem)
+            else _odd_space(text, line, report)
+        )
         what = " ".join(part for part in (error.context, error.problem) if part)
         problem = f"line {line}: broken YAML: {what}{hint}"
     except yaml.reader.ReaderError as error:
@@ -167,8 +200,12 @@ def _odd_space(text: str, line: int, report: Report) -> str:
     """
     ends = [0, *report.breaks, len(text)]
     for number in range(line, max(line - 2, 0), -1):
-        for character in text[ends[number - 1] : ends[number]].removeprefix("\ufeff" if number == 1 else ""):
-            is_odd = unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp") and character != " "
+        for character in text[ends[number - 1] : ends[number]].removeprefix(
+            "\ufeff" if number == 1 else ""
+        ):
+            is_odd = (
+                unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp") and character != " "
+            )
             if is_odd or character == "\x85":
                 place = "the line" if number == line else f"line {number}"
                 name = unicodedata.name(character, "NEXT LINE")
@@ -193,9 +230,16 @@ def _plain(node: yaml.Node, place: Place, report: Report) -> object:
     if isinstance(node, yaml.MappingNode):
         result: dict[str, object] = {}
         for key, value in node.value:
-            name, line = str(key.value) if _is_text(key) else "", report.line_at(key.start_mark.index)
+            name, line = (
+                str(key.value) if _is_text(key) else "",
+                report.line_at(key.start_mark.index),
+            )
             if not name or name in result:
-                problem = f"{name} is given twice, first in line {report.lines[(*place, name)]}" if name else ""
+                problem = (
+                    f"{name} is given twice, first in line {report.lines[(*place, name)]}"
+                    if name
+                    else ""
+                )
                 report.problems.append((line, problem or "a key must be a name"))
                 continue
             report.lines[(*place, name)] = line
@@ -223,7 +267,10 @@ def mapping(value: object, place: Place, report: Report) -> dict[str, object]:
     """Returns a mapping; reports anything else, and returns an empty one."""
     if isinstance(value, dict):
         return value
-    label = ".".join(map(str, place)).removeprefix("parameters.") or f"the file (sections: {', '.join(PARTS)})"
+    label = (
+        ".".join(map(str, place)).removeprefix("parameters.")
+        or f"the file (sections: {', '.join(PARTS)})"
+    )
     report.add(place, f"{label}: must be a mapping, but got {described(value)}")
     return {}
 
@@ -246,12 +293,17 @@ def read_models(parts: Mapping[str, object], report: Report) -> tuple[str, ...]:
     return tuple(dict.fromkeys(models)) or MODELS
 
 
-def read_section(name: str, parts: Mapping[str, object], report: Report, is_past: bool = False) -> dict[str, Any]:
+def read_section(
+    name: str, parts: Mapping[str, object], report: Report, is_past: bool = False
+) -> dict[str, Any]:
     """Returns the section's values in their kinds, defaults where it has none; all defaults when it has a problem.
 
     With `is_past` the section is of a search that has begun, perhaps under an earlier version.
     """
-    arguments, before = {argument.name: argument for argument in SECTIONS[name]}, len(report.problems)
+    arguments, before = (
+        {argument.name: argument for argument in SECTIONS[name]},
+        len(report.problems),
+    )
     if is_past:
         arguments |= {argument.name: argument for argument in BEFORE.get(name, ())}
     defaults = {key: argument.default for key, argument in arguments.items()}
@@ -265,7 +317,9 @@ def read_section(name: str, parts: Mapping[str, object], report: Report, is_past
     return values if len(report.problems) == before else defaults
 
 
-def read_corpus(parts: Mapping[str, object], folder: Path, report: Report, files: bool = True) -> dict[str, object]:
+def read_corpus(
+    parts: Mapping[str, object], folder: Path, report: Report, files: bool = True
+) -> dict[str, object]:
     """Returns the corpus section, its paths absolute: in the file they start from the file's own folder.
 
     With `files` False nobody looks whether its files are there.
@@ -273,7 +327,10 @@ def read_corpus(parts: Mapping[str, object], folder: Path, report: Report, files
     value = parts.get("corpus", {"name": "cmudict"})
     corpus = mapping(value, ("corpus",), report)
     for key, given in corpus.items():
-        values = [int(v) if isinstance(v, str) and re.fullmatch("-?[0-9]{1,15}", v) else v for v in listed(given)]
+        values = [
+            int(v) if isinstance(v, str) and re.fullmatch("-?[0-9]{1,15}", v) else v
+            for v in listed(given)
+        ]
         if "name" not in corpus and key in CORPUS_FILES:
             values = [str(folder / v) if isinstance(v, str) and v else v for v in values]
         corpus[key] = values if isinstance(given, list) else values[0]
@@ -294,7 +351,11 @@ def parse_corpus(text: str) -> dict[str, object]:
         corpus = read_corpus(read_parts(path, report)[1], path.absolute().parent, report)
     else:
         value = _tree(text, report)
-        corpus = read_corpus({"corpus": value if isinstance(value, dict) else {"name": value}}, Path(), report)
-        report.problems = [(0, problem) for _, problem in report.problems]  # an argument has no lines
+        corpus = read_corpus(
+            {"corpus": value if isinstance(value, dict) else {"name": value}}, Path(), report
+        )
+        report.problems = [
+            (0, problem) for _, problem in report.problems
+        ]  # an argument has no lines
     report.fail()
     return corpus

@@ -109,7 +109,9 @@ def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
     steps = max(1, CELLS // (len(targets) * len(model.target_embedding.weight)))
     for first in range(0, targets.shape[1], steps):
         part = slice(first, first + steps)
-        logits = model.decoder.predict(outputs[:, part], None if contexts is None else contexts[:, part])
+        logits = model.decoder.predict(
+            outputs[:, part], None if contexts is None else contexts[:, part]
+        )
         correct[:, part] = logits.argmax(-1) == targets[:, part]
         loss = F.cross_entropy(logits.flatten(0, 1), targets[:, part].flatten(), reduction="none")
         losses[:, part] = loss.view_as(targets[:, part])
@@ -120,7 +122,10 @@ def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
 
 def group_targets(split: Split, group: int) -> list[list[int]]:
     """All references of one source, as lists of target ids."""
-    return [split.target(pair).tolist() for pair in range(int(split.groups[group]), int(split.groups[group + 1]))]
+    return [
+        split.target(pair).tolist()
+        for pair in range(int(split.groups[group]), int(split.groups[group + 1]))
+    ]
 
 
 def comparable_targets(split: Split, group: int, unk: int) -> list[list[int]]:
@@ -179,14 +184,18 @@ def attention_maps(
         return [None] * len(ids)
     weights = model.source_order(weights, source_lengths)
     maps: list[list[list[float]] | None] = []
-    for each, rows, columns in zip(weights, (target_lengths - 1).tolist(), source_lengths.tolist(), strict=True):
+    for each, rows, columns in zip(
+        weights, (target_lengths - 1).tolist(), source_lengths.tolist(), strict=True
+    ):
         is_shown = rows * columns <= MAP_CELLS
         maps.append(each[:rows, :columns].double().round(decimals=4).tolist() if is_shown else None)
     return maps
 
 
 @torch.no_grad()
-def decode(model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams) -> list[list[int]]:
+def decode(
+    model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams
+) -> list[list[int]]:
     """The best target ids of each source, without END: greedy, or by a beam if `inference.*` makes it wider than 1."""
     return answers(model, model.encode(source_ids, source_lengths), hparams)
 

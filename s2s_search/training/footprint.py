@@ -36,7 +36,9 @@ def row_cells(hparams: Hparams, target_size: int) -> Cells:
     one_step: int = beams * target_size  # logits
     answers: int = beams * hparams["inference.max_decode_length"]
     has_attention = hparams.model == "AttentionSeq2Seq"
-    scored: int = beams * hparams["attention.dim"] if has_attention else 0  # of a source position, with additive scores
+    scored: int = (
+        beams * hparams["attention.dim"] if has_attention else 0
+    )  # of a source position, with additive scores
 
     def cells(source: int, target: int) -> int:
         weights = source * target if has_attention else 0
@@ -64,7 +66,9 @@ def largest_batch(hparams: Hparams, corpus: Corpus) -> Need:
 
     It counts the tensors that every such model makes at once; what is really taken is up to three times as much.
     """
-    return max(_training(hparams, corpus), _evaluation(hparams, corpus), key=lambda need: need.bytes)
+    return max(
+        _training(hparams, corpus), _evaluation(hparams, corpus), key=lambda need: need.bytes
+    )
 
 
 def _training(hparams: Hparams, corpus: Corpus) -> Need:
@@ -79,14 +83,19 @@ def _training(hparams: Hparams, corpus: Corpus) -> Need:
     numbers = _kept_numbers(hparams)(sources, targets)
     largest = int(numbers.argmax())
     rows = min(hparams["train.batch_size"], len(sources))
-    if len(sources) <= hparams["train.batch_size"] * BATCHES_PER_POOL:  # the longest are in the last, smaller batch
+    if (
+        len(sources) <= hparams["train.batch_size"] * BATCHES_PER_POOL
+    ):  # the longest are in the last, smaller batch
         rows = len(sources) % hparams["train.batch_size"] or rows
     logits = int(hparams["train.batch_size"] * targets.mean() * len(corpus.target_vocab))
     if logits > rows * numbers[largest]:
         what = f"the logits of {hparams['train.batch_size']} pairs over {len(corpus.target_vocab):,} target tokens"
         return Need(FLOAT_BYTES * logits, f"{what} in training")
     pair = f"{sources[largest]:,} source and {targets[largest]:,} target tokens"
-    return Need(FLOAT_BYTES * rows * int(numbers[largest]), f"a training batch of {rows} pairs, one of them {pair}")
+    return Need(
+        FLOAT_BYTES * rows * int(numbers[largest]),
+        f"a training batch of {rows} pairs, one of them {pair}",
+    )
 
 
 def _evaluation(hparams: Hparams, corpus: Corpus) -> Need:
@@ -94,9 +103,12 @@ def _evaluation(hparams: Hparams, corpus: Corpus) -> Need:
     sources, targets = lengths(corpus.dev)
     cells = row_cells(hparams, len(corpus.target_vocab))
     candidates = {int(each.argmax()) for each in (sources, targets, sources * targets)}
-    size, source, target = max((cells(sources[k], targets[k]), sources[k], targets[k]) for k in candidates)
+    size, source, target = max(
+        (cells(sources[k], targets[k]), sources[k], targets[k]) for k in candidates
+    )
     return Need(
-        FLOAT_BYTES * int(size), f"the evaluation of a dev pair of {source:,} source and {target:,} target tokens"
+        FLOAT_BYTES * int(size),
+        f"the evaluation of a dev pair of {source:,} source and {target:,} target tokens",
     )
 
 
@@ -150,7 +162,9 @@ def memory_problem(
         return None
     who = "takes" if at_once == 1 else f"and {at_once - 1} more like it at once take"
     parts = f"{size_text(weights)} for weights, gradients and slots, {size_text(batch.bytes)} for {batch.what}"
-    return f"{who} at least {size_text(needed)} of memory, and there are {size_text(memory)} ({parts})"
+    return (
+        f"{who} at least {size_text(needed)} of memory, and there are {size_text(memory)} ({parts})"
+    )
 
 
 def check_memory(hparams: Hparams, corpus: Corpus, device: torch.device) -> None:

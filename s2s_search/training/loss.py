@@ -10,7 +10,9 @@ from s2s_search.corpus.batches import Batch
 def token_losses(logits: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy [B, T] in nats of the logits [B, T, V] against batch.target_ids[:, 1:]; zero past a row's end."""
     targets = batch.target_ids[:, 1:].long()
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(
+        targets
+    )
     return losses * target_mask(batch)
 
 

@@ -29,7 +29,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], hparams: Hparams) -> "Opt
             staircase=hparams["optimizer.lr_staircase"],
         )
 
-    return Optimizer(parameters, hparams["optimizer.name"], schedule, hparams["optimizer.clip_gradients"])
+    return Optimizer(
+        parameters, hparams["optimizer.name"], schedule, hparams["optimizer.clip_gradients"]
+    )
 
 
 def decayed_learning_rate(
@@ -60,7 +62,9 @@ DECAYS: dict[str, Callable[[float, float, float, float], float]] = {
     "exponential_decay": lambda initial, rate, p, least: initial * rate**p,
     "natural_exp_decay": lambda initial, rate, p, least: initial * math.exp(-rate * p),
     "inverse_time_decay": lambda initial, rate, p, least: initial / (1 + rate * p),
-    "polynomial_decay": lambda initial, rate, p, least: least + (initial - least) * (1 - min(p, 1.0)),
+    "polynomial_decay": lambda initial, rate, p, least: (
+        least + (initial - least) * (1 - min(p, 1.0))
+    ),
     "cosine_decay": lambda initial, rate, p, least: (
         least + (initial - least) * (1 + math.cos(math.pi * min(p, 1.0))) / 2
     ),
@@ -75,7 +79,11 @@ class Optimizer:
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], name: str, schedule: Callable[[int], float], clip: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        name: str,
+        schedule: Callable[[int], float],
+        clip: float,
     ) -> None:
         self.parameters = list(parameters)
         self.rule = RULES[name](self.parameters)
@@ -147,7 +155,9 @@ class Rule:
             else:
                 self.update_all_rows(p, p.grad, lr, slots)
 
-    def update_rows(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+    def update_rows(
+        self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]
+    ) -> None:
         """Updates the looked-up rows of p and of its slots."""
         gradient = gradient.coalesce()
         (rows,) = gradient.indices()
@@ -157,7 +167,9 @@ class Rule:
         for name, slot in slots.items():
             slot[rows] = slot_rows[name]
 
-    def update_all_rows(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
+    def update_all_rows(
+        self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]
+    ) -> None:
         """`update_rows` for a GPU, where the host would wait for the number of the rows: leaves out none of them.
 
         The rows that were not looked up get their values back.
@@ -284,4 +296,6 @@ class Ftrl(Rule):
         p.copy_(z / new_root).mul_(-lr)
 
 
-RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in (Adam, SGD, Momentum, Adagrad, RMSProp, Ftrl)}
+RULES: dict[str, type[Rule]] = {
+    rule.__name__: rule for rule in (Adam, SGD, Momentum, Adagrad, RMSProp, Ftrl)
+}

@@ -8,7 +8,10 @@ from s2s_search.hparams.configuration import Hparams
 if TYPE_CHECKING:
     pass
 
-STATE_BYTES, TENSOR_BYTES = 10_000, 5_000  # random numbers and names; what describes the tensors of weights, of a slot
+STATE_BYTES, TENSOR_BYTES = (
+    10_000,
+    5_000,
+)  # random numbers and names; what describes the tensors of weights, of a slot
 
 
 def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
@@ -21,7 +24,9 @@ def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
     class Uninitialized(TorchFunctionMode):
         """Draws no initial weights: on the meta device torch 2.13 would import its compiler for that, for a second."""
 
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             if function.__name__.endswith(("uniform_", "normal_")):
                 return args[0] if args else kwargs["tensor"]
             return function(*args, **(kwargs or {}))

@@ -56,13 +56,20 @@ class TrainedModel:
         longest = self.hparams["inference.max_decode_length"] + 1
         lines = iter(lines)
         while some := list(islice(lines, LINES_AT_ONCE)):
-            rows = [[*self.source_vocab.encode(self.source_tokens(line)), self.source_vocab.end] for line in some]
+            rows = [
+                [*self.source_vocab.encode(self.source_tokens(line)), self.source_vocab.end]
+                for line in some
+            ]
             for part in cut_at_cells([len(row) for row in rows], [longest] * len(rows), cells):
                 yield from self._answers(rows[part])
 
     def _answers(self, rows: Sequence[Sequence[int]]) -> Iterator[str]:
         """Yields the answer to each row of source ids, END included."""
-        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.source_vocab.unk)
+        ids = pad_sequence(
+            [torch.tensor(row) for row in rows],
+            batch_first=True,
+            padding_value=self.source_vocab.unk,
+        )
         for row in decode(self.model, ids, torch.tensor([len(row) for row in rows]), self.hparams):
             yield self.delimiters[1].join(self.target_vocab.decode(row))
 
@@ -75,7 +82,9 @@ class TrainedModel:
     @cached_property
     def has_tabs(self) -> bool:
         """True when a tab is part of source text: in a token, or between tokens."""
-        return "\t" in self.delimiters[0] or any("\t" in token for token in self.source_vocab.tokens)
+        return "\t" in self.delimiters[0] or any(
+            "\t" in token for token in self.source_vocab.tokens
+        )
 
 
 class SourceNotes:
@@ -123,7 +132,9 @@ class SourceNotes:
             left = len(self._unknown(self.trained.source_tokens(rewrite(line))))
             if left < len(unknown):
                 self.known_by_spelling[spelling] += len(unknown) - left
-                hints.append(f"; {spelling} {left} of this line would be unknown, not {len(unknown)}")
+                hints.append(
+                    f"; {spelling} {left} of this line would be unknown, not {len(unknown)}"
+                )
         new = []
         for position in unknown:
             token = tokens[position]
@@ -140,11 +151,16 @@ class SourceNotes:
         if self.unknown:
             lines = f"in {self.lines_with_unknown:,} of {self.lines:,} lines"
             said.append(f"unknown: {self.unknown:,} of {self.tokens:,} {self.unit}s, {lines}")
-        said += [f"{spelling} {number:,} of them would be known" for spelling, number in self.known_by_spelling.items()]
+        said += [
+            f"{spelling} {number:,} of them would be known"
+            for spelling, number in self.known_by_spelling.items()
+        ]
         if self.cut_at_tab:
             said.append(f"read up to a tab: {self.cut_at_tab:,} of {self.lines:,} lines")
         if self.too_long:
-            said.append(f"longer than source.max_seq_len: {self.too_long:,} of {self.lines:,} lines")
+            said.append(
+                f"longer than source.max_seq_len: {self.too_long:,} of {self.lines:,} lines"
+            )
         return said
 
     def _unknown(self, tokens: list[str]) -> list[int]:
@@ -168,7 +184,10 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
     try:
         snapshot = read_snapshot(str(path))
         hparams = resolve(snapshot["hparams"]["model"], snapshot["hparams"] | (overrides or {}))
-        vocabularies = Vocabulary(tuple(snapshot["source_tokens"])), Vocabulary(tuple(snapshot["target_tokens"]))
+        vocabularies = (
+            Vocabulary(tuple(snapshot["source_tokens"])),
+            Vocabulary(tuple(snapshot["target_tokens"])),
+        )
         model = build_model(hparams, *map(len, vocabularies))
         model.load_state_dict(snapshot["model"])
         first, second = snapshot["delimiters"]
@@ -180,5 +199,9 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
         raise ConfigError("there is no such file", where=shown_place(path)) from None
     except Exception as error:  # whatever bytes a damaged file holds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"this is no checkpoint of a trial: {reason}", where=shown_place(path)) from None
-    return TrainedModel(model.eval(), hparams, *vocabularies, (first, second), snapshot["step"], score)
+        raise ConfigError(
+            f"this is no checkpoint of a trial: {reason}", where=shown_place(path)
+        ) from None
+    return TrainedModel(
+        model.eval(), hparams, *vocabularies, (first, second), snapshot["step"], score
+    )

@@ -41,7 +41,10 @@ class Report:
 
 
 def train(
-    hparams: Hparams, corpus: Corpus, device: str | torch.device = "cpu", snapshot: Mapping[str, Any] | None = None
+    hparams: Hparams,
+    corpus: Corpus,
+    device: str | torch.device = "cpu",
+    snapshot: Mapping[str, Any] | None = None,
 ) -> Iterator[Report]:
     """Trains a model and yields a report every `train.eval_every_steps` steps and at the end.
 
@@ -68,7 +71,9 @@ class Trial:
         self.steps_between_reports = hparams["train.eval_every_steps"]
         self.max_steps = hparams["train.max_steps"]
         torch.manual_seed(hparams["train.seed"])
-        self.model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab)).to(device)
+        self.model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab)).to(
+            device
+        )
         self.optimizer: Optimizer = make_optimizer(self.model.parameters(), hparams)
         self.batches = TrainingBatches(
             corpus.train,
@@ -89,10 +94,15 @@ class Trial:
         """Trains up to the next report and evaluates."""
         began = time.perf_counter()
         steps = self.steps_between_reports - self.step % self.steps_between_reports
-        self.measured, self.edits = {"train.loss": self.train_steps(min(steps, self.max_steps - self.step))}, None
+        self.measured, self.edits = (
+            {"train.loss": self.train_steps(min(steps, self.max_steps - self.step))},
+            None,
+        )
         trained = time.perf_counter()
         if math.isfinite(self.measured["train.loss"]):
-            measured, self.edits = evaluation(self.model, self.corpus.dev, self.corpus, self.hparams)
+            measured, self.edits = evaluation(
+                self.model, self.corpus.dev, self.corpus, self.hparams
+            )
             self.measured |= measured
         if not all(math.isfinite(value) for value in self.measured.values()):
             self.status, self.measured = "diverged", dict(WORST)
@@ -105,7 +115,9 @@ class Trial:
         """Makes up to `steps` updates and returns their mean loss in nats per target token."""
         self.model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        tokens = torch.zeros((), dtype=torch.int64, device=self.device)  # float32 counts to 2^24, a few thousand steps
+        tokens = torch.zeros(
+            (), dtype=torch.int64, device=self.device
+        )  # float32 counts to 2^24, a few thousand steps
         for _ in range(steps):
             batch = next(self.batches).to(self.device)
             loss, count = training_step(self.model, self.optimizer, batch, self.step)
@@ -150,7 +162,9 @@ class Trial:
         """What the model answers to the dev set at this report; None where a diverged trial has decoded nothing."""
         if self.edits is None:
             return None
-        return Answers(self.step, *self.edits, examples(self.model, self.corpus.dev, self.corpus, self.hparams))
+        return Answers(
+            self.step, *self.edits, examples(self.model, self.corpus.dev, self.corpus, self.hparams)
+        )
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         if snapshot["corpus"] != self.corpus.fingerprint:
@@ -164,7 +178,9 @@ class Trial:
         set_random_states(snapshot["random"], self.device)
 
 
-def training_step(model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+def training_step(
+    model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int
+) -> tuple[Tensor, Tensor]:
     """Makes one update and returns the summed loss and the number of target tokens, both scalars on the device."""
     loss, tokens = model.loss(batch), (batch.target_lengths.long() - 1).sum()
     torch.autograd.backward(loss / tokens.clamp(min=1))

@@ -32,7 +32,9 @@ class BestKept:
         best = self._search.recorder.best.get(name)
         if best is None:
             return
-        self._kept.append((best[metric.name] if metric.goal == "minimize" else -best[metric.name], name))
+        self._kept.append(
+            (best[metric.name] if metric.goal == "minimize" else -best[metric.name], name)
+        )
         self._kept.sort()
         while len(self._kept) > self._search.space.checkpoints.best:
             Checkpoints(below(self._place, self._kept.pop()[1])).remove()

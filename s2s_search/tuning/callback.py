@@ -18,7 +18,14 @@ from s2s_search.tuning.best_kept import BestKept
 from s2s_search.tuning.search import HPARAMS, NUMBER, Search
 from s2s_search.tuning.trials import Trials
 
-RAY_KEYS = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "checkpoint_dir_name"}
+RAY_KEYS = {
+    *AUTO_RESULT_KEYS,
+    "done",
+    "trial_id",
+    "experiment_tag",
+    "should_checkpoint",
+    "checkpoint_dir_name",
+}
 SECONDS_OF_SILENCE = 10.0  # without a running trial, before it is said why
 
 
@@ -79,17 +86,23 @@ class Listener(tune.Callback):
         name = trial.trial_id
         for note in result.pop("notes", ()):
             self.recorder.note(f"{name}: {note}", name)
-        metrics = {key: value for key, value in result.items() if key not in RAY_KEYS} | {"node": result.get(NODE_IP)}
+        metrics = {key: value for key, value in result.items() if key not in RAY_KEYS} | {
+            "node": result.get(NODE_IP)
+        }
         if self.recorder.report(name, metrics) and name in self.scheduler.decisions:
             self.recorder.decision(name, self.scheduler.decisions.pop(name))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Any], trial: Any, **info: object
+    ) -> None:
         status = trial.last_result.get("status", "finished")
         self._stop_clock(trial.trial_id)
         self.recorder.end_trial(trial.trial_id, "stopped" if status == "running" else status)
         self._tell(trial, "stopped" if status == "running" else status)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
+    def on_trial_recover(
+        self, iteration: int, trials: list[Any], trial: Any, **info: object
+    ) -> None:
         self._stop_clock(trial.trial_id)
         self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
 
@@ -132,4 +145,6 @@ class Listener(tune.Callback):
         if budget.gpu_hours is not None:
             busy = self._busy + sum(now - began for began in self._started.values())
             if busy * self.search.space.resources.gpu > 3600 * budget.gpu_hours:
-                raise Over("out of budget", f"search.gpu_hours: {budget.gpu_hours:g} GPU hours are over")
+                raise Over(
+                    "out of budget", f"search.gpu_hours: {budget.gpu_hours:g} GPU hours are over"
+                )

@@ -50,7 +50,9 @@ TOKEN = "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PAT
 def ray_problems(resources: Resources, address: str | None) -> list[str]:
     """Says what is wrong before Ray is started or joined."""
     if ray.is_initialized():
-        return ["this process has a Ray already: call ray.shutdown() first, or search from another process"]
+        return [
+            "this process has a Ray already: call ray.shutdown() first, or search from another process"
+        ]
     if address is not None:
         return _address_problems(address)
     gpus = 0
@@ -61,7 +63,9 @@ def ray_problems(resources: Resources, address: str | None) -> list[str]:
     problems = resource_problems(resources, [{"CPU": usable_cores(), "GPU": gpus}])
     if _is_too_long(temporary_folder()) and not os.access(SHORT_FOLDER, os.W_OK | os.X_OK):
         law = f"Ray's sockets would have paths of more than {MOST_BYTES} bytes, and {SHORT_FOLDER} cannot be written"
-        problems.append(f"{temporary_folder()}: {law}; set RAY_TMPDIR to a folder with a short path")
+        problems.append(
+            f"{temporary_folder()}: {law}; set RAY_TMPDIR to a folder with a short path"
+        )
     return problems
 
 
@@ -71,9 +75,13 @@ def _address_problems(address: str) -> list[str]:
         return []
     is_port = re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 2**16
     if not host or "/" in host or not is_port:  # ray:// is for clients outside the cluster
-        return [f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"]
+        return [
+            f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"
+        ]
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()  # Ray would wait for minutes
+        socket.create_connection(
+            (host.strip("[]"), int(port)), timeout=5
+        ).close()  # Ray would wait for minutes
     except (OSError, ValueError) as error:  # the second where the host is no name of one
         return [f"address {address!r}: no Ray cluster answers there: {error}"]
     return []
@@ -110,7 +118,9 @@ def ray_environment(address: str | None) -> Iterator[None]:
     if address is None:
         os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
         if _is_too_long(temporary_folder()):
-            short_folder = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="s2s-", dir=SHORT_FOLDER)
+            short_folder = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(
+                prefix="s2s-", dir=SHORT_FOLDER
+            )
     try:
         yield
     finally:
@@ -149,11 +159,15 @@ def join_ray(address: str | None, resources: Resources) -> None:
             )
     except Exception as error:
         if address is None:
-            raise ConfigError(f"Ray cannot be started: {_first_line(error)}; {free_space()}") from None
+            raise ConfigError(
+                f"Ray cannot be started: {_first_line(error)}; {free_space()}"
+            ) from None
         if not isinstance(error, ConnectionError | ray.exceptions.RayError):
             raise
         reason = getattr(error, "message", error)
-        raise ConfigError(f"no Ray cluster can be joined: {reason}; {TOKEN}", f"address {address!r}") from None
+        raise ConfigError(
+            f"no Ray cluster can be joined: {reason}; {TOKEN}", f"address {address!r}"
+        ) from None
     problems = resource_problems(resources, nodes())
     if problems:
         raise ConfigError(problems)
@@ -183,7 +197,10 @@ def room_for(what: str) -> Iterator[None]:
 
 def free_space() -> str:
     """Returns a phrase: how much is free in the two folders that Ray fills on this machine."""
-    places = {"/dev/shm": "objects", f"{temporary_folder()}/ray": "logs, and objects that find no room there"}
+    places = {
+        "/dev/shm": "objects",
+        f"{temporary_folder()}/ray": "logs, and objects that find no room there",
+    }
     parts = []
     for place, use in places.items():
         existing = Path(place)
@@ -251,7 +268,9 @@ def each(
         task: Any = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(function)
         with room_for("what the tasks share"):
             common = ray.put(shared)
-        waiting = {task.remote(common, argument): position for position, argument in enumerate(arguments)}
+        waiting = {
+            task.remote(common, argument): position for position, argument in enumerate(arguments)
+        }
         while waiting:
             interrupt.check()
             for done in ray.wait(list(waiting), timeout=SECONDS_BETWEEN_LOOKS)[0]:

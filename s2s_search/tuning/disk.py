@@ -42,7 +42,9 @@ def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: in
     if space.checkpoints.disk_gb is None:
         return
     hparams = [resolve(str(trials[k]["model"]), trials[k]) for k in sample(len(trials))]
-    checkpoint = max(checkpoint_bytes(count_parameters(own, corpus), own["optimizer.name"]) for own in hparams)
+    checkpoint = max(
+        checkpoint_bytes(count_parameters(own, corpus), own["optimizer.name"]) for own in hparams
+    )
     needed = disk_needed(checkpoint, at_once, len(trials), space)
     if problems := disk_problems(needed, needed, space.checkpoints):
         raise ConfigError(problems, str(space.path))
@@ -53,7 +55,9 @@ def disk_problems(needed: int, free: int, checkpoints: Checkpoints) -> list[str]
     takes, problems = f"the checkpoints can take {size_text(needed)}", list[str]()
     if checkpoints.disk_gb is not None and needed > checkpoints.disk_gb * 1e9:
         hint = f"keep fewer than best = {checkpoints.best}, or raise it"
-        problems.append(f"checkpoints.disk_gb: {takes}, but disk_gb = {checkpoints.disk_gb:g}; {hint}")
+        problems.append(
+            f"checkpoints.disk_gb: {takes}, but disk_gb = {checkpoints.disk_gb:g}; {hint}"
+        )
     if needed > free:
         problems.append(f"disk: {takes}, but only {size_text(free)} are free")
     return problems

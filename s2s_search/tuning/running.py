@@ -32,7 +32,9 @@ def run(search: Search) -> Outcome:
         if search.progress is not None:
             stack.callback(search.progress.close)
             search.progress.note(
-                "starting Ray" if search.address is None else f"joining the cluster at {search.address}"
+                "starting Ray"
+                if search.address is None
+                else f"joining the cluster at {search.address}"
             )
         begun = False
         try:
@@ -57,7 +59,9 @@ def run(search: Search) -> Outcome:
             if begun or not isinstance(error, ConfigError):
                 recorder.end("failed", f"{type(error).__name__}: {error}")
             elif search.before is not None:
-                recorder.end("interrupted" if search.before == "running" else search.before, str(error))
+                recorder.end(
+                    "interrupted" if search.before == "running" else search.before, str(error)
+                )
             else:
                 shutil.rmtree(search.folder)  # it was refused
             raise
@@ -66,7 +70,9 @@ def run(search: Search) -> Outcome:
 
 def _check_disk(search: Search) -> None:
     if search.space.checkpoints.disk_gb is not None:
-        from s2s_search.tuning.disk import check_disk  # it counts parameters, and needs torch for that
+        from s2s_search.tuning.disk import (
+            check_disk,
+        )  # it counts parameters, and needs torch for that
 
         if isinstance(search.sampler, Listed):
             trials = search.sampler.configs
@@ -77,10 +83,16 @@ def _check_disk(search: Search) -> None:
 
 def _tuner(search: Search, trials: Trials, listener: Listener) -> tune.Tuner:
     metric, corpus = search.space.metric, search.corpus
-    place, train, pausing = search.storage or search.folder, search.train, search.space.scheduler.pauses
+    place, train, pausing = (
+        search.storage or search.folder,
+        search.train,
+        search.space.scheduler.pauses,
+    )
 
     def run(config: Mapping[str, Any], corpus: Corpus | None = None) -> None:
-        trainable(json.loads(config[HPARAMS]), corpus, place, metric.name, metric.goal, train, pausing)
+        trainable(
+            json.loads(config[HPARAMS]), corpus, place, metric.name, metric.goal, train, pausing
+        )
 
     resources = {"cpu": search.space.resources.cpu, "gpu": search.space.resources.gpu}
     return tune.Tuner(
@@ -93,6 +105,9 @@ def _tuner(search: Search, trials: Trials, listener: Listener) -> tune.Tuner:
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name=f"ray-{os.getpid()}", storage_path=str(search.folder / "ray"), callbacks=[listener], verbose=0
+            name=f"ray-{os.getpid()}",
+            storage_path=str(search.folder / "ray"),
+            callbacks=[listener],
+            verbose=0,
         ),
     )

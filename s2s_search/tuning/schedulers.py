@@ -38,7 +38,9 @@ def make_scheduler(space: Space, explore: Explore) -> "Watched":
     """The scheduler of a space. `explore` changes Tune's configuration of a trial, for pbt."""
     settings = space.scheduler
     inner = _inner(settings, explore)
-    inner.set_search_properties(space.metric.name, "min" if space.metric.goal == "minimize" else "max")
+    inner.set_search_properties(
+        space.metric.name, "min" if space.metric.goal == "minimize" else "max"
+    )
     return Watched(inner, settings, space.metric.name, space.metric.goal == "minimize")
 
 
@@ -52,8 +54,12 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
             stop_last_trials=False,  # a trial ends by itself; else Tune compares late reports at rungs long passed
         )
     if settings.name == "median":
-        never: Any = math.inf  # else it pauses a trial once, where fewer than three have come as far and others wait
-        return MedianStoppingRule(time_attr="step", grace_period=settings.grace_steps, min_time_slice=never)
+        never: Any = (
+            math.inf
+        )  # else it pauses a trial once, where fewer than three have come as far and others wait
+        return MedianStoppingRule(
+            time_attr="step", grace_period=settings.grace_steps, min_time_slice=never
+        )
     if settings.name == "hyperband":
         return HyperBandScheduler(
             time_attr="step", max_t=settings.max_steps, reduction_factor=settings.reduction_factor
@@ -70,7 +76,10 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
 
 def rungs(settings: Scheduler) -> list[float]:
     """The steps at which asha compares trials, upwards."""
-    count = int(math.log(settings.max_steps / settings.grace_steps) / math.log(settings.reduction_factor) + 1)
+    count = int(
+        math.log(settings.max_steps / settings.grace_steps) / math.log(settings.reduction_factor)
+        + 1
+    )
     return [settings.grace_steps * settings.reduction_factor**k for k in range(count)]
 
 
@@ -84,7 +93,11 @@ class Rung:
 
     def add(self, trial: str, value: float, minimize: bool) -> int:
         """Takes in a trial, and gives its rank: 1 is the best, and the equal share one."""
-        better = bisect_left(self.values, value) if minimize else len(self.values) - bisect_right(self.values, value)
+        better = (
+            bisect_left(self.values, value)
+            if minimize
+            else len(self.values) - bisect_right(self.values, value)
+        )
         self.trials.add(trial)
         insort(self.values, value)
         return better + 1
@@ -98,7 +111,9 @@ class Watched(TrialScheduler):
     `rank` and `of` (its place among those that came to the rung so far).
     """
 
-    def __init__(self, inner: TrialScheduler, settings: Scheduler, metric: str, minimize: bool) -> None:
+    def __init__(
+        self, inner: TrialScheduler, settings: Scheduler, metric: str, minimize: bool
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.inner: Any = inner
         self.name, self.metric_name, self.minimize = settings.name, metric, minimize
@@ -108,12 +123,16 @@ class Watched(TrialScheduler):
         self._seen: dict[str, float] = {}  # the newest steps
         self._rungs = [Rung(step) for step in reversed(rungs(settings))]
         self._grace = settings.grace_steps
-        self._waiting: OrderedDict[str, Any] = OrderedDict()  # trials as they start; some have started already
+        self._waiting: OrderedDict[str, Any] = (
+            OrderedDict()
+        )  # trials as they start; some have started already
         self._past: dict[str, Past] = {}  # the trials of a log, in brackets and rungs
         self._population: dict[str, dict[str, Any]] = {}  # of a log's trials, what pbt knows
         self._given_up: dict[str, Any] = {}
         self._halving = False
-        self.queued: list[str] = []  # trials that hyperband has put into a bracket, not yet written down
+        self.queued: list[
+            str
+        ] = []  # trials that hyperband has put into a bracket, not yet written down
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Ray pickles its scheduler into its own state: of this one nothing."""
@@ -146,7 +165,11 @@ class Watched(TrialScheduler):
                         newest[name] = self.decisions.pop(name)
             elif kind == "status" and name in self._past:
                 self._ended(self._past[name], event["status"])
-        stopped = {name: {"action": "stop"} for name, past in self._past.items() if past.status == Trial.TERMINATED}
+        stopped = {
+            name: {"action": "stop"}
+            for name, past in self._past.items()
+            if past.status == Trial.TERMINATED
+        }
         return stopped | newest
 
     def _ended(self, trial: "Past", how: str) -> None:
@@ -181,12 +204,24 @@ class Watched(TrialScheduler):
                 self._seen.pop(name, None)
                 times = ("last_perturbation_time", "last_train_time")
                 source = self._population.get(event["source"], {})
-                self._population[name] = known | {key: source[key] for key in times if key in source}
-            elif kind == "report" and event.get("step") is not None and event.get(self.metric_name) is not None:
+                self._population[name] = known | {
+                    key: source[key] for key in times if key in source
+                }
+            elif (
+                kind == "report"
+                and event.get("step") is not None
+                and event.get(self.metric_name) is not None
+            ):
                 step = self._seen[name] = event["step"]
                 if step - known["last_perturbation_time"] >= interval:
-                    score = {"last_score": sign * event[self.metric_name], "last_result": dict(event)}
-                    self._population[name] = score | {"last_perturbation_time": step, "last_train_time": step}
+                    score = {
+                        "last_score": sign * event[self.metric_name],
+                        "last_result": dict(event),
+                    }
+                    self._population[name] = score | {
+                        "last_perturbation_time": step,
+                        "last_train_time": step,
+                    }
 
     def give_up(self, trial: Any) -> None:
         """Keeps what is known of a trial that will come again under the same name: Tune lost it before it ran."""
@@ -202,12 +237,27 @@ class Watched(TrialScheduler):
             return TrialScheduler.CONTINUE
         self._seen[trial.trial_id] = step
         if self.pauses and result.get("status") != "running":
-            return TrialScheduler.STOP  # it has ended: Tune would pause it, and wait for it for ever
+            return (
+                TrialScheduler.STOP
+            )  # it has ended: Tune would pause it, and wait for it for ever
         reason = self._reason(trial, step, value)
-        action: str = self._settled(self.inner.on_trial_result, tune_controller, trial, dict(result))
-        runs_on = result.get("status") in (None, "running")  # what has ended by itself is not decided about
-        if runs_on and reason is not None and action in (TrialScheduler.CONTINUE, TrialScheduler.STOP):
-            self.decisions[trial.trial_id] = {"action": action.lower(), "step": step, "value": value} | reason
+        action: str = self._settled(
+            self.inner.on_trial_result, tune_controller, trial, dict(result)
+        )
+        runs_on = result.get("status") in (
+            None,
+            "running",
+        )  # what has ended by itself is not decided about
+        if (
+            runs_on
+            and reason is not None
+            and action in (TrialScheduler.CONTINUE, TrialScheduler.STOP)
+        ):
+            self.decisions[trial.trial_id] = {
+                "action": action.lower(),
+                "step": step,
+                "value": value,
+            } | reason
         return action
 
     def _reason(self, trial: Any, step: float, value: float) -> dict[str, Any] | None:
@@ -220,14 +270,19 @@ class Watched(TrialScheduler):
             if step >= rung.step:
                 if trial.trial_id in rung.trials:
                     return None
-                cutoff, rank = self._cutoff(rung.values), rung.add(trial.trial_id, value, self.minimize)
+                cutoff, rank = (
+                    self._cutoff(rung.values),
+                    rung.add(trial.trial_id, value, self.minimize),
+                )
                 return {"rung": rung.step, "cutoff": cutoff, "rank": rank, "of": len(rung.values)}
         return None
 
     def _cutoff(self, values: Sequence[float]) -> float | None:
         if not values:
             return None
-        return float(np.percentile(values, 100 * (self._share if self.minimize else 1 - self._share)))
+        return float(
+            np.percentile(values, 100 * (self._share if self.minimize else 1 - self._share))
+        )
 
     def _median(self, trial: Any, step: float, value: float) -> dict[str, Any] | None:
         """The best value so far against the median of the others' means up to this step, as Tune's rule has them."""
@@ -271,7 +326,9 @@ class Watched(TrialScheduler):
             trial.update_last_result(past.last_result)
         bracket, band = self.inner._trial_info.pop(past)
         self.inner._trial_info[trial] = bracket, band
-        bracket._live_trials = {trial if t == trial else t: result for t, result in bracket._live_trials.items()}
+        bracket._live_trials = {
+            trial if t == trial else t: result for t, result in bracket._live_trials.items()
+        }
         bracket.trials_to_unpause = {trial if t == trial else t for t in bracket.trials_to_unpause}
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -283,7 +340,9 @@ class Watched(TrialScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         self._settled(self.inner.on_trial_remove, tune_controller, trial)
 
-    def _settled(self, call: Callable[..., Any], tune_controller: Any, trial: Any, *result: dict[str, Any]) -> Any:
+    def _settled(
+        self, call: Callable[..., Any], tune_controller: Any, trial: Any, *result: dict[str, Any]
+    ) -> Any:
         """Makes a call, then halves the trial's bracket for as long as all that are in it have passed its step.
 
         Tune's hyperband halves once a report, and not again when a trial is gone: the others would wait for ever. What
@@ -293,7 +352,11 @@ class Watched(TrialScheduler):
             return call(tune_controller, trial, *result)
         self._halving, bracket = True, self.inner._trial_info[trial][0]
         action = call(tune_controller, trial, *result)
-        while action in (None, TrialScheduler.PAUSE) and bracket.current_trials() and bracket.cur_iter_done():
+        while (
+            action in (None, TrialScheduler.PAUSE)
+            and bracket.current_trials()
+            and bracket.cur_iter_done()
+        ):
             action = self.inner._process_bracket(tune_controller, bracket)
         self._halving = False
         return action

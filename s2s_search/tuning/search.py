@@ -74,7 +74,9 @@ class Search:
     going_on: list[TrialHistory] = field(default_factory=list)
     ended_before: list[str] = field(default_factory=list)
     new: list[int] = field(init=False)  # the numbers of trials that have not begun
-    closed: Mapping[str, str] = field(default_factory=dict)  # trials whose end was not written down, with it
+    closed: Mapping[str, str] = field(
+        default_factory=dict
+    )  # trials whose end was not written down, with it
     before: str | None = None  # the status of a search that goes on
     spent: float = 0.0  # seconds, before this process
     busy: float = 0.0  # seconds of all trials, before this process
@@ -111,8 +113,12 @@ class Search:
             else:
                 status = closed.get(trial.name, trial.status)
                 self.ended_before += [] if status in FAILURES else [trial.name]
-                self.sampler.tell(trial.number, trial.config, objective_values(trial.best, self.space), status)
-        begun = {trial.number for trial in history.trials.values()}  # Tune does not begin them in order
+                self.sampler.tell(
+                    trial.number, trial.config, objective_values(trial.best, self.space), status
+                )
+        begun = {
+            trial.number for trial in history.trials.values()
+        }  # Tune does not begin them in order
         self.new = [number for number in range(len(self.sampler)) if number not in begun]
         self.closed, self.before = closed, history.status
         self.spent, self.busy = history.elapsed, history.busy
@@ -126,7 +132,12 @@ class Search:
         """Tune's configuration for a trial that takes over the weights of the one that `config` is of."""
         space = self.space.fixed(self.overrides) if self.overrides else self.space
         changed = explore(space, json.loads(config[HPARAMS]), self._random)
-        return config | {HPARAMS: json.dumps(changed)}  # and the number still says whose weights they are
+        return config | {
+            HPARAMS: json.dumps(changed)
+        }  # and the number still says whose weights they are
 
 
-NUMBER, HPARAMS = "number", "hparams"  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
+NUMBER, HPARAMS = (
+    "number",
+    "hparams",
+)  # of Tune's configuration of a trial; the latter are JSON, one value to Tune

@@ -42,8 +42,30 @@ NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in event
 
 # Words in the names of a URL's keys whose values are secret.
 SECRETS = {
-    *("token", "secret", "password", "passwd", "passphrase", "pass", "pwd", "key", "keys", "apikey", "accesskey"),
-    *("secretkey", "credential", "credentials", "sig", "signature", "sas", "auth", "authorization", "bearer"),
+    *(
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "passphrase",
+        "pass",
+        "pwd",
+        "key",
+        "keys",
+        "apikey",
+        "accesskey",
+    ),
+    *(
+        "secretkey",
+        "credential",
+        "credentials",
+        "sig",
+        "signature",
+        "sas",
+        "auth",
+        "authorization",
+        "bearer",
+    ),
 }
 
 
@@ -79,7 +101,9 @@ def run_search(
     Raises:
         ConfigError: with all problems, before a trial starts, and without a trace in `out`.
     """
-    folder = (out or RUNS / f"{space.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
+    folder = (
+        out or RUNS / f"{space.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    ).absolute()
     storage = os.path.abspath(storage) if storage is not None and "://" not in storage else storage
     problems: list[str] = []
     with _collected(problems):
@@ -110,7 +134,9 @@ def run_search(
         raise ConfigError(problems, str(space.path))
     if warn is not None:
         fixed = space.fixed(overrides) if overrides else space
-        configurations = sampler.configs if isinstance(sampler, Listed) else fixed.trials(trials, seed)
+        configurations = (
+            sampler.configs if isinstance(sampler, Listed) else fixed.trials(trials, seed)
+        )
         warn(space_warnings(fixed, corpus, configurations))
     drawn = (trials, seed, overrides or {})
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
@@ -123,10 +149,14 @@ def run_search(
             more |= {"warm_start": _ended(past, space)}
         search.recorder.begin(len(sampler), about, **more)
         if space.scheduler.name == "pbt":
-            search.recorder.note(f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}")
+            search.recorder.note(
+                f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}"
+            )
         if past is not None and isinstance(sampler, TPE):
             taken, left_out = sampler.warm_start(_ended(past, space))
-            search.recorder.note(f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit the space")
+            search.recorder.note(
+                f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit the space"
+            )
         return running.run(search)
 
 
@@ -167,7 +197,9 @@ def resume_search(
     with _collected(problems):
         sampler = make_sampler(space, *drawn, search.get("configs"))
         if trials is not None and "configs" in search:
-            raise ConfigError("--trials: replicates are not drawn; replicate again gives more", str(folder))
+            raise ConfigError(
+                "--trials: replicates are not drawn; replicate again gives more", str(folder)
+            )
         if len(sampler) < search["trials"]:
             law = f"the search has {search['trials']} already; a search can only be extended"
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
@@ -179,7 +211,9 @@ def resume_search(
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
-    run = Search(space, folder, sampler, data, *drawn, address, search.get("storage"), progress, train, log)
+    run = Search(
+        space, folder, sampler, data, *drawn, address, search.get("storage"), progress, train, log
+    )
     if isinstance(sampler, TPE):
         sampler.warm_start(search.get("warm_start", ()))
     plan = run.recall(history, again)
@@ -229,15 +263,23 @@ def replicate_search(
     run = load(folder)
     history = run.history()
     space = space_of(history, folder, corpus)
-    problems = [f"{folder}: is in use; a search can be replicated when it has ended"] if history.is_running else []
+    problems = (
+        [f"{folder}: is in use; a search can be replicated when it has ended"]
+        if history.is_running
+        else []
+    )
     if space.scheduler.name == "pbt":
-        problems.append(f"{folder}: pbt changes configurations while they train: there is none to run again")
+        problems.append(
+            f"{folder}: pbt changes configurations while they train: there is none to run again"
+        )
     ranked = run.best(None)
     names = ranked["trial"][ranked[f"best.{space.metric.name}"].notna()]
     configs: list[Flat] = []
     with _collected(problems):
         everything = [trial.config for trial in history.trials.values()]
-        configs = replicated([history.trials[name].config for name in names], everything, top, seeds)
+        configs = replicated(
+            [history.trials[name].config for name in names], everything, top, seeds
+        )
     with _collected(problems):
         corpus_of(space, history.fingerprint, folder)
     if problems:
@@ -249,15 +291,31 @@ def replicate_search(
         name=f"{space.name.removesuffix(REPLICATES)}{REPLICATES}",
         scheduler=replace(space.scheduler, name="none", interval_steps=None),
     )
-    shared: dict[str, Any] = {"address": address, "command": command, "progress": progress, "train": train, "log": log}
-    return run_search(replicates, out=out, storage=storage, configs=configs, replicates_of=folder.absolute(), **shared)
+    shared: dict[str, Any] = {
+        "address": address,
+        "command": command,
+        "progress": progress,
+        "train": train,
+        "log": log,
+    }
+    return run_search(
+        replicates,
+        out=out,
+        storage=storage,
+        configs=configs,
+        replicates_of=folder.absolute(),
+        **shared,
+    )
 
 
-def _with_budgets(space: Space, before: Mapping[str, Any], hours: float | None, gpu_hours: float | None) -> Space:
+def _with_budgets(
+    space: Space, before: Mapping[str, Any], hours: float | None, gpu_hours: float | None
+) -> Space:
     """A space with new budgets, or those that the search went on with, or its own."""
     new = {"hours": hours, "gpu_hours": gpu_hours}
     known: dict[str, Any] = {
-        name: value or before.get(name) or getattr(space.search, name) for name, value in new.items()
+        name: value or before.get(name) or getattr(space.search, name)
+        for name, value in new.items()
     }
     return replace(space, search=replace(space.search, **known))
 
@@ -296,7 +354,9 @@ def _secrets(parts: SplitResult) -> list[str]:
         found.append("an access key")
     for text in (parts.query, parts.fragment):
         for name, _ in parse_qsl(text.replace(";", "&"), keep_blank_values=True):
-            words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)  # secret_key, X-Amz-Signature, accountKey
+            words = re.findall(
+                "[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name
+            )  # secret_key, X-Amz-Signature, accountKey
             if any(word.lower() in SECRETS for word in words):
                 found.append(f"the key {shown(name)}")
     return found
@@ -307,7 +367,9 @@ def _collected(problems: list[str]) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        problems += [f"{error.where}: {problem}" if error.where else problem for problem in error.problems]
+        problems += [
+            f"{error.where}: {problem}" if error.where else problem for problem in error.problems
+        ]
 
 
 def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:

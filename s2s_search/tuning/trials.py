@@ -77,7 +77,9 @@ class Trials(SearchAlgorithm):
     def _slots_now(self) -> int:
         if time.monotonic() > self._slots_due:
             self._slots_due = time.monotonic() + 10
-            self._slots = max(1, cluster.slots(self._search.space.resources))  # else Tune would wait for it in vain
+            self._slots = max(
+                1, cluster.slots(self._search.space.resources)
+            )  # else Tune would wait for it in vain
         return self._slots
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:

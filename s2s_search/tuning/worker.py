@@ -19,7 +19,9 @@ from s2s_search.runs.recorder import Config, resolved
 from s2s_search.runs.storage import below
 from s2s_search.training.footprint import check_memory
 
-Train = Callable[..., Iterable[Any]]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
+Train = Callable[
+    ..., Iterable[Any]
+]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
 CONTEXT_BYTES = 0.5e9  # of a CUDA context, about: it was not measured here
 REFERENCE = "reference.json"  # what Tune gets for a checkpoint: whose it is, and its step
 
@@ -54,11 +56,19 @@ def trainable(
     device = "cuda" if gpu > 0 else "cpu"
     shared = 0 < gpu < 1
     try:
-        if shared and torch.cuda.is_available():  # Ray may have been told of a GPU that torch does not see
+        if (
+            shared and torch.cuda.is_available()
+        ):  # Ray may have been told of a GPU that torch does not see
             keep_to_share(gpu)
-        checkpoints = Checkpoints(context.get_trial_dir() if folder is None else below(folder, name))
+        checkpoints = Checkpoints(
+            context.get_trial_dir() if folder is None else below(folder, name)
+        )
         before = _taken_over(name, folder, checkpoints, goal) if pausing else checkpoints.newest()
-        arguments: list[Any] = [resolved(config), corpus or load_corpus({"name": "cmudict"}), device]
+        arguments: list[Any] = [
+            resolved(config),
+            corpus or load_corpus({"name": "cmudict"}),
+            device,
+        ]
         if train is None:
             check_memory(arguments[0], arguments[1], torch.device(device))
         arguments += [] if before is None else [before]
@@ -118,13 +128,27 @@ def _pass_on(
     if before is not None:
         spent = before["report"]["seconds"] + before["report"]["snapshot_seconds"]
     if before is not None and "exploited" not in before:
-        _report(name, before["report"] | {"start_seconds": 0.0, "waiting_seconds": 0.0}, checkpoints, pausing)
+        _report(
+            name,
+            before["report"] | {"start_seconds": 0.0, "waiting_seconds": 0.0},
+            checkpoints,
+            pausing,
+        )
     for report in reports:
         metrics = guarded(report.metrics)
         now = time.perf_counter()
-        if math.isnan(start):  # until now it has started, trained and written a snapshot, nothing else
-            start = max(now - began - (metrics["seconds"] + metrics["snapshot_seconds"] - spent), 0.0)
-        _report(name, metrics | {"start_seconds": start, "waiting_seconds": waiting}, checkpoints, pausing)
+        if math.isnan(
+            start
+        ):  # until now it has started, trained and written a snapshot, nothing else
+            start = max(
+                now - began - (metrics["seconds"] + metrics["snapshot_seconds"] - spent), 0.0
+            )
+        _report(
+            name,
+            metrics | {"start_seconds": start, "waiting_seconds": waiting},
+            checkpoints,
+            pausing,
+        )
         waiting += time.perf_counter() - now
         if metrics["status"] == "diverged":
             return
@@ -142,7 +166,9 @@ def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausin
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _taken_over(name: str, folder: str | Path | None, checkpoints: Checkpoints, goal: str) -> dict[str, Any] | None:
+def _taken_over(
+    name: str, folder: str | Path | None, checkpoints: Checkpoints, goal: str
+) -> dict[str, Any] | None:
     """The snapshot to go on from: the trial's own newest, or that of another whose weights Tune gave it (pbt).
 
     What is taken over is kept at once, so that it is taken over once. It has steps left to make with the new settings:
@@ -170,5 +196,9 @@ def guarded(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of a report, or where one is not finite those of a diverged trial: no scheduler can rank a NaN."""
     from s2s_search.training.evaluation import WORST
 
-    finite = {key: value for key, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
+    finite = {
+        key: value
+        for key, value in metrics.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
     return finite if len(finite) == len(metrics) else finite | WORST | {"status": "diverged"}

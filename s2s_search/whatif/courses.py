@@ -48,13 +48,19 @@ class Course:
     def _total(self, amounts: Sequence[int]) -> Range:
         """The expected amount, where amounts[k] is that of a trial that ends at ends[k]."""
         grown = [after - before for before, after in zip((0, *amounts), amounts, strict=False)]
-        return Range(sum(share * more for share, more in zip(self.shares, grown, strict=True)), amounts[-1])
+        return Range(
+            sum(share * more for share, more in zip(self.shares, grown, strict=True)), amounts[-1]
+        )
 
 
 def make_courses(hparams: Sequence[Hparams], scheduler: Scheduler) -> list[Course]:
     """The courses of all trials, in the order in which they start."""
     if scheduler.name == "hyperband":
-        shared = [bracket for bracket in brackets(scheduler, len(hparams)) for _ in range(round(bracket[0].trials))]
+        shared = [
+            bracket
+            for bracket in brackets(scheduler, len(hparams))
+            for _ in range(round(bracket[0].trials))
+        ]
         return [bracket_course(own, bracket) for own, bracket in zip(hparams, shared, strict=True)]
     return [course(own, scheduler, len(hparams)) for own in hparams]
 
@@ -79,7 +85,9 @@ def bracket_course(hparams: Hparams, bracket: Sequence[Rung]) -> Course:
     every, end = hparams["train.eval_every_steps"], hparams["train.max_steps"]
     shares: dict[int, float] = {}
     for rung in bracket:
-        shares.setdefault(min(math.ceil(rung.step / every) * every, end), rung.trials / bracket[0].trials)
+        shares.setdefault(
+            min(math.ceil(rung.step / every) * every, end), rung.trials / bracket[0].trials
+        )
     return Course(tuple(shares), tuple(shares.values()), every)
 
 

@@ -103,12 +103,25 @@ def _curves(history: History, metric: str) -> Iterator[Curve]:
     reports: dict[str, list[Event]] = {name: [{"step": 0}] for name in history.trials}
     for event in history.events:
         before = reports.get(event.get("trial", ""))
-        if event["event"] == "report" and before is not None and (event.get("step") or 0) > before[-1]["step"]:
+        if (
+            event["event"] == "report"
+            and before is not None
+            and (event.get("step") or 0) > before[-1]["step"]
+        ):
             before.append(event)
-    queued = {event["trial"]: -i for i, event in enumerate(reversed(history.events)) if event["event"] == "queued"}
+    queued = {
+        event["trial"]: -i
+        for i, event in enumerate(reversed(history.events))
+        if event["event"] == "queued"
+    }
     for name in sorted(history.trials, key=lambda name: queued.get(name, 1)):
         rows = [
-            Report(after["step"], after.get(metric), _seconds(before, after), after.get("status") or "running")
+            Report(
+                after["step"],
+                after.get(metric),
+                _seconds(before, after),
+                after.get("status") or "running",
+            )
             for before, after in itertools.pairwise(reports[name])
         ]
         yield Curve(name, tuple(rows), history.trials[name].status in ("stopped", "running"))

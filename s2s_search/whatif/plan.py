@@ -80,7 +80,10 @@ class Plan:
         for one in self.probes:
             times = f"{1000 * one.step_seconds:.3g} ms a step, {duration(one.evaluation_seconds)} an evaluation"
             together = f", {one.at_once} at once" if one.at_once > 1 else ""
-            yield "probe", f"{trial_name(one.trial)}: {times}, on the {one.device.upper()} here{together}"
+            yield (
+                "probe",
+                f"{trial_name(one.trial)}: {times}, on the {one.device.upper()} here{together}",
+            )
         if self.busy_cores is not None and self.busy_cores >= BUSY:
             law = "were busy with other work when the probes began: on idle cores steps take less time"
             yield "", f"{self.busy_cores:.1f} of {usable_cores()} cores {law}"
@@ -90,19 +93,29 @@ class Plan:
                 yield heading, span(hours.times(3600), duration) + self._pace()
         if memory := max((one.memory_bytes or 0 for one in self.probes), default=0):
             yield "memory", f"{size_text(memory)} a trial at most, besides Ray"
-        limit = "" if self.checkpoints.disk_gb is None else f", {self.checkpoints.disk_gb:g} GB allowed"
+        limit = (
+            "" if self.checkpoints.disk_gb is None else f", {self.checkpoints.disk_gb:g} GB allowed"
+        )
         kept = f"checkpoints of up to {size_text(self.checkpoint_bytes)}; {size_text(self.free_bytes)} free{limit}"
-        yield "disk", f"{size_text(self.disk_bytes)} for {self.disk_bytes // self.checkpoint_bytes} {kept}"
+        yield (
+            "disk",
+            f"{size_text(self.disk_bytes)} for {self.disk_bytes // self.checkpoint_bytes} {kept}",
+        )
 
     def _rung_lines(self) -> Iterator[tuple[str, str]]:
         if self.rungs:
             *compared, end = self.rungs
             shown = [f"step {rung.step:,} by {rung.trials:.3g}" for rung in compared[:RUNGS_SHOWN]]
             dots = ["..."] if len(compared) > RUNGS_SHOWN else []
-            reached = ", ".join([*shown, *dots, f"the end (at most step {end.step:,}) by {end.trials:.3g}"])
+            reached = ", ".join(
+                [*shown, *dots, f"the end (at most step {end.step:,}) by {end.trials:.3g}"]
+            )
             yield "rungs", f"reached ideally: {reached}"
             if self.scheduler.name == "asha":
-                yield "", "more pass, as trials are compared when they come: the first at a rung always pass"
+                yield (
+                    "",
+                    "more pass, as trials are compared when they come: the first at a rung always pass",
+                )
             else:
                 yield "brackets", self._brackets()
 
@@ -113,9 +126,17 @@ class Plan:
         return ", ".join([*shown, "..."] if len(firsts) > RUNGS_SHOWN else shown)
 
     def _sizes(self) -> str:
-        smallest, largest = (choose(self.parameters, key=self.parameters.__getitem__) for choose in (min, max))
-        sizes = [f"{self.parameters[k]:,} ({trial_name(k)})" for k in dict.fromkeys((smallest, largest))]
-        some = "" if len(self.parameters) == self.trials else f", of {len(self.parameters)} trials drawn as a sample"
+        smallest, largest = (
+            choose(self.parameters, key=self.parameters.__getitem__) for choose in (min, max)
+        )
+        sizes = [
+            f"{self.parameters[k]:,} ({trial_name(k)})" for k in dict.fromkeys((smallest, largest))
+        ]
+        some = (
+            ""
+            if len(self.parameters) == self.trials
+            else f", of {len(self.parameters)} trials drawn as a sample"
+        )
         return " to ".join(sizes) + some
 
     def _pace(self) -> str:
@@ -123,7 +144,11 @@ class Plan:
             return ""
         if any(one.device == "cpu" for one in self.probes):
             return ", at the pace of the CPU here, not of a GPU"
-        return ", if those that share a GPU do not wait for each other" if self.resources.gpu < 1 else ""
+        return (
+            ", if those that share a GPU do not wait for each other"
+            if self.resources.gpu < 1
+            else ""
+        )
 
     def _room(self) -> str:
         needed = f"each takes {self.resources.cpu:g} CPU and {self.resources.gpu:g} GPU"
@@ -162,11 +187,15 @@ def make_plan(
         chosen = {k: hparams[k] for k in spread(work)}
         processes = min(trials_here(space.resources), len(trials))
         busy_before = busy_cores()
-        probes = tuple(run_probes(chosen, parameters, corpus, space.corpus, space.resources, processes))
+        probes = tuple(
+            run_probes(chosen, parameters, corpus, space.corpus, space.resources, processes)
+        )
         seconds = [trial_seconds(courses[k], *between(probes, work, k)) for k in counted]
         worker = total(seconds).times(len(trials) / len(counted) / 3600)
         longest = max(one.most for one in seconds) / 3600
-        busy = at_once if space.resources.gpu else min(at_once, usable_cores())  # others wait for a processor
+        busy = (
+            at_once if space.resources.gpu else min(at_once, usable_cores())
+        )  # others wait for a processor
         wall = wall_hours(worker, busy, longest) if at_once else None
     return Plan(
         trials=len(trials),
@@ -189,7 +218,14 @@ def make_plan(
         busy_cores=busy_before,
         problems=(
             *room_problems(space.resources, gpus),
-            *memory_problems(space.resources, at_once, {k: hparams[k] for k in counted}, parameters, corpus, probes),
+            *memory_problems(
+                space.resources,
+                at_once,
+                {k: hparams[k] for k in counted},
+                parameters,
+                corpus,
+                probes,
+            ),
             *disk_problems(disk, usable, space.checkpoints),
         ),
     )
@@ -235,7 +271,11 @@ def trials_at_once(resources: Resources, gpus: int | None) -> int:
 
 def trials_here(resources: Resources) -> int:
     """How many processes probe a trial at once: as many as a search runs on this machine, but one for each core."""
-    here = trials_at_once(resources, None) if resources.gpu and local_gpus() else int(usable_cores() / resources.cpu)
+    here = (
+        trials_at_once(resources, None)
+        if resources.gpu and local_gpus()
+        else int(usable_cores() / resources.cpu)
+    )
     return min(max(1, here), usable_cores())
 
 
@@ -261,10 +301,10 @@ def memory_problems(
     measured, trial = max(((one.memory_bytes or 0, one.trial) for one in probes), default=(0, 0))
     if sharing * measured <= memory:
         return []
-    takes = (
-        f"{trial_name(trial)} takes {size_text(measured)}, {sharing} like it at once {size_text(sharing * measured)}"
-    )
-    return [f"memory: {takes}, and there are {size_text(memory)}; a larger resources.cpu runs fewer at once"]
+    takes = f"{trial_name(trial)} takes {size_text(measured)}, {sharing} like it at once {size_text(sharing * measured)}"
+    return [
+        f"memory: {takes}, and there are {size_text(memory)}; a larger resources.cpu runs fewer at once"
+    ]
 
 
 def local_gpus() -> int:
@@ -280,7 +320,9 @@ def room_problems(resources: Resources, gpus: int | None) -> list[str]:
     needed = f"a trial needs {resources.cpu:g} CPU and {resources.gpu:g} GPU"
     if gpus is not None and resources.gpu:
         return [f"resources.gpu: {needed}, but --gpus = {gpus}"]
-    there = f"this process may use {usable_cores()} CPU and {local_gpus() if resources.gpu else 0} GPU"
+    there = (
+        f"this process may use {usable_cores()} CPU and {local_gpus() if resources.gpu else 0} GPU"
+    )
     return [f"resources: {needed}, but {there}; --gpus N plans for a cluster"]
 
 
@@ -289,8 +331,14 @@ def room_problems(resources: Resources, gpus: int | None) -> list[str]:
 
 def duration(seconds: float) -> str:
     """Seconds in words: 2.5 min."""
-    unit, length = next(((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= 2 * n), ("s", 1))
-    return f"{seconds / length:,.3g} {unit}" if seconds / length < 1000 else f"{seconds / length:,.0f} {unit}"
+    unit, length = next(
+        ((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= 2 * n), ("s", 1)
+    )
+    return (
+        f"{seconds / length:,.3g} {unit}"
+        if seconds / length < 1000
+        else f"{seconds / length:,.0f} {unit}"
+    )
 
 
 def span(amount: Range, words: Callable[[float], str]) -> str:

@@ -84,7 +84,12 @@ def run_probes(
 
 
 def probe(
-    trial: int, hparams: Hparams, spec: Mapping[str, object], resources: Resources, at_once: int, seconds: float
+    trial: int,
+    hparams: Hparams,
+    spec: Mapping[str, object],
+    resources: Resources,
+    at_once: int,
+    seconds: float,
 ) -> Probe:
     """Measures a trial in so many new processes at the same time, and returns their mean and the most memory.
 
@@ -97,7 +102,9 @@ def probe(
         errors = [error for each in running if (error := each.exception()) is not None]
     for error in errors:
         if isinstance(error, BrokenExecutor):
-            raise ConfigError(_too_much(trial, at_once, "a process was killed, as the system does without memory"))
+            raise ConfigError(
+                _too_much(trial, at_once, "a process was killed, as the system does without memory")
+            )
         if not isinstance(error, BrokenBarrierError):
             text = f"{type(error).__name__}: {error}"
             if status_of(text) == OUT_OF_MEMORY:
@@ -153,7 +160,12 @@ def _meet_at(barrier: Barrier) -> None:
 
 
 def measured(
-    model: str, flat: Mapping[str, object], spec: Mapping[str, object], resources: Resources, seconds: float, place: int
+    model: str,
+    flat: Mapping[str, object],
+    spec: Mapping[str, object],
+    resources: Resources,
+    seconds: float,
+    place: int,
 ) -> Measured:
     """Trains a trial for about half of the seconds, or less, and evaluates for about the other half.
 
@@ -187,7 +199,9 @@ def measured(
         evaluation = evaluation_seconds(state, seconds / 2)
         take_largest_batches(state)
         memory = peak_memory(device)
-        return Measured(device.type, median(took), evaluation, None if memory is None else before + memory)
+        return Measured(
+            device.type, median(took), evaluation, None if memory is None else before + memory
+        )
     except BaseException:
         MEETING.leave()
         raise
@@ -204,16 +218,24 @@ def take_largest_batches(trial: "Trial") -> None:
     corpus, hparams = trial.corpus, trial.hparams
     limits = hparams["source.max_seq_len"], hparams["target.max_seq_len"]
     vocabularies = corpus.source_vocab, corpus.target_vocab
-    sources, targets = (np.minimum(each, limit) for each, limit in zip(lengths(corpus.train), limits, strict=True))
+    sources, targets = (
+        np.minimum(each, limit) for each, limit in zip(lengths(corpus.train), limits, strict=True)
+    )
     longest = np.argsort(-(sources * targets), kind="stable")[: hparams["train.batch_size"]]
     batch = make_batch(corpus.train, longest[np.argsort(-targets[longest])], *vocabularies, *limits)
     trial.model.train()
     training_step(trial.model, trial.optimizer, batch.to(trial.device), trial.step)
     cells = row_cells(hparams, len(corpus.target_vocab))
-    batches = evaluation_batches(corpus.dev, *vocabularies, hparams["train.eval_batch_size"], cells=cells)
-    largest, _ = max(batches, key=lambda pair: pair[0].source_ids.numel() * pair[0].target_ids.shape[1])
+    batches = evaluation_batches(
+        corpus.dev, *vocabularies, hparams["train.eval_batch_size"], cells=cells
+    )
+    largest, _ = max(
+        batches, key=lambda pair: pair[0].source_ids.numel() * pair[0].target_ids.shape[1]
+    )
     rows = range(len(largest.source_ids))
-    evaluate_batch(trial.model.eval(), largest.to(trial.device), decoded_as_long_as_dev(trial), rows)
+    evaluate_batch(
+        trial.model.eval(), largest.to(trial.device), decoded_as_long_as_dev(trial), rows
+    )
 
 
 def evaluation_seconds(trial: "Trial", limit: float) -> float:
@@ -256,7 +278,9 @@ def peak_memory(device: "torch.device") -> int | None:
         import torch
 
         return torch.cuda.max_memory_reserved(device)
-    with suppress(OSError, StopIteration):  # ru_maxrss would count what the process had that started this one
+    with suppress(
+        OSError, StopIteration
+    ):  # ru_maxrss would count what the process had that started this one
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     if os.name != "posix":

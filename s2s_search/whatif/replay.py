@@ -27,8 +27,15 @@ from s2s_search.statuses import FAILURES
 from s2s_search.tuning.schedulers import Past, Watched, make_scheduler
 from s2s_search.whatif.curves import WEIGHTS_MOVE, Curve, Record, Report, best, shuffled
 
-SETTINGS = {"asha": ("reduction_factor", "grace_steps"), "median": ("grace_steps",), "hyperband": ("reduction_factor",)}
-GRID: dict[str, tuple[Any, ...]] = {"name": ("none", "median", "asha"), "reduction_factor": (2.0, 3.0, 4.0)}
+SETTINGS = {
+    "asha": ("reduction_factor", "grace_steps"),
+    "median": ("grace_steps",),
+    "hyperband": ("reduction_factor",),
+}
+GRID: dict[str, tuple[Any, ...]] = {
+    "name": ("none", "median", "asha"),
+    "reduction_factor": (2.0, 3.0, 4.0),
+}
 COLUMNS = {
     "scheduler": "string",
     **dict.fromkeys(("reduction_factor", "grace_steps"), "Float64"),
@@ -56,7 +63,9 @@ GRACES = 3  # of a grid, among the steps of the reports
 # --- under which settings ---
 
 
-def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = False) -> list[Scheduler]:
+def settings(
+    record: Record, given: Mapping[str, Sequence[Any]], grid: bool = False
+) -> list[Scheduler]:
     """The schedulers to replay under: every combination of the given values of `name` (of the scheduler),
     `reduction_factor`, `grace_steps` and `max_steps`.
 
@@ -67,7 +76,10 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
         ConfigError: with all problems; also where trials would end between reports, of which nothing is known.
     """
     was = record.space.scheduler
-    values = {key: (getattr(was, key),) for key in ("name", "reduction_factor", "grace_steps", "max_steps")}
+    values = {
+        key: (getattr(was, key),)
+        for key in ("name", "reduction_factor", "grace_steps", "max_steps")
+    }
     if grid:
         last = min(given.get("max_steps", [was.max_steps]))
         values |= GRID | {"grace_steps": graces(record.steps, last)}
@@ -82,7 +94,9 @@ def settings(record: Record, given: Mapping[str, Sequence[Any]], grid: bool = Fa
     return list(found)
 
 
-def _problems(record: Record, values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+def _problems(
+    record: Record, values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]
+) -> Iterator[str]:
     names = values["name"]
     if "pbt" in names:
         yield f"--scheduler pbt: {WEIGHTS_MOVE}"
@@ -192,7 +206,11 @@ class Simulation:
         action = "CONTINUE"
         if report.value is not None:
             status = "finished" if is_last else "running"
-            result = {"step": report.step, self.record.space.metric.name: report.value, "status": status}
+            result = {
+                "step": report.step,
+                self.record.space.metric.name: report.value,
+                "status": status,
+            }
             action = self.scheduler.on_trial_result(self, trial, result)
             trial.last_result = result
         if is_last:
@@ -241,7 +259,9 @@ class Simulation:
         )
 
 
-def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders: int = 1) -> pd.DataFrame:
+def table(
+    record: Record, schedulers: Sequence[Scheduler], workers: int, orders: int = 1
+) -> pd.DataFrame:
     """A row for each scheduler: what the search would have come to, as the mean over several orders of its trials.
 
     The first order is the recorded one, the others are random. Columns: scheduler, reduction_factor, grace_steps (NA
@@ -253,16 +273,27 @@ def table(record: Record, schedulers: Sequence[Scheduler], workers: int, orders:
     records = [record, *(shuffled(record, seed) for seed in range(1, orders))]
     rows = []
     for settings in schedulers:
-        outcomes = pd.DataFrame([vars(Simulation(each, settings, workers).run()) for each in records])
-        outcomes["unknown"], outcomes["found"] = outcomes["unknown"].map(len), outcomes["regret"] == 0
-        row: dict[str, Any] = {"scheduler": settings.name, "max_steps": settings.max_steps, "workers": workers}
+        outcomes = pd.DataFrame(
+            [vars(Simulation(each, settings, workers).run()) for each in records]
+        )
+        outcomes["unknown"], outcomes["found"] = (
+            outcomes["unknown"].map(len),
+            outcomes["regret"] == 0,
+        )
+        row: dict[str, Any] = {
+            "scheduler": settings.name,
+            "max_steps": settings.max_steps,
+            "workers": workers,
+        }
         row |= {key: getattr(settings, key) for key in SETTINGS.get(settings.name, ())}
         row |= {str(key): mean for key, mean in outcomes.drop(columns="winner").mean().items()}
         rows.append(row | {"winner": outcomes["winner"].mode()[0]})
     found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     found["share"] = found["worker_seconds"] / (record.seconds or math.nan)
     known = found[["worker_seconds", "regret"]].where(found["unknown"] == 0).astype(object)
-    found["front"] = pareto(known.where(known.notna(), None).to_numpy().tolist(), ["minimize", "minimize"])
+    found["front"] = pareto(
+        known.where(known.notna(), None).to_numpy().tolist(), ["minimize", "minimize"]
+    )
     return found
 
 
@@ -280,8 +311,12 @@ def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
         if kind in ("trial", "restart") and name in record.history.trials:
             trials.setdefault(name, Past(name))
             scheduler.on_trial_add(scheduler, trials[name])
-        elif kind == "report" and name in trials and event.get(record.space.metric.name) is not None:
-            trials[name].last_result = {key: event.get(key) for key in ("step", record.space.metric.name, "status")}
+        elif (
+            kind == "report" and name in trials and event.get(record.space.metric.name) is not None
+        ):
+            trials[name].last_result = {
+                key: event.get(key) for key in ("step", record.space.metric.name, "status")
+            }
             scheduler.on_trial_result(scheduler, trials[name], trials[name].last_result)
             if name in scheduler.decisions:
                 made[name, event["step"]] = scheduler.decisions.pop(name)
@@ -295,9 +330,15 @@ def made_again(record: Record) -> tuple[int, int]:
     if record.space.scheduler.pauses:
         return 0, 0
     again = in_recorded_order(record)
-    of = [(name, decision) for name, trial in record.history.trials.items() for decision in trial.decisions]
+    of = [
+        (name, decision)
+        for name, trial in record.history.trials.items()
+        for decision in trial.decisions
+    ]
     same = [
-        again.get((name, was["step"]), {}).items() <= was.items() for name, was in of if (name, was["step"]) in again
+        again.get((name, was["step"]), {}).items() <= was.items()
+        for name, was in of
+        if (name, was["step"]) in again
     ]
     return sum(same), len(of)
 

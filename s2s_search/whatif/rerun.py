@@ -26,7 +26,9 @@ def changes(manifest: Manifest, corpus: Corpus) -> list[str]:
     fingerprints = ({"corpus": manifest.fingerprint}, {"corpus": corpus.fingerprint})
     gpu = manifest.space.resources.gpu
     now: dict[str, Any] = software(gpu) | {"threads": manifest.space.resources.threads}
-    found = [*_apart(manifest.logged.flat(), manifest.hparams.flat(), "in the log", "in config.json")]
+    found = [
+        *_apart(manifest.logged.flat(), manifest.hparams.flat(), "in the log", "in config.json")
+    ]
     found += _apart(*fingerprints)
     if not manifest.environment:
         return [*found, f"{ENVIRONMENT} cannot be read: what it ran with is not known"]
@@ -64,7 +66,10 @@ def check(logged: Sequence[Metrics], made: Iterable[Metrics]) -> Check:
             return Check(equal, numbers, f"it ends before step {report['step']}, which the log has")
         if difference := _difference(report, other):
             return Check(equal, numbers, difference)
-        equal, numbers = equal + 1, numbers + sum(isinstance(report[name], int | float) for name in metrics_of(report))
+        equal, numbers = (
+            equal + 1,
+            numbers + sum(isinstance(report[name], int | float) for name in metrics_of(report)),
+        )
     return Check(equal, numbers, None)
 
 
@@ -86,4 +91,8 @@ def _apart(
 
 
 def metrics_of(report: Metrics) -> list[str]:
-    return [name for name in report if name not in ("event", "time", "trial", "node") and not name.endswith("seconds")]
+    return [
+        name
+        for name in report
+        if name not in ("event", "time", "trial", "node") and not name.endswith("seconds")
+    ]

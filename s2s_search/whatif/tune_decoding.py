@@ -67,7 +67,9 @@ class Setting:
         return {WIDTH: self.width} | ({} if self.penalty is None else {PENALTY: self.penalty})
 
     def __str__(self) -> str:
-        return f"{self.trial}, beam {self.width}" + ("" if self.penalty is None else f", penalty {self.penalty:g}")
+        return f"{self.trial}, beam {self.width}" + (
+            "" if self.penalty is None else f", penalty {self.penalty:g}"
+        )
 
 
 class Decoded(NamedTuple):
@@ -117,7 +119,9 @@ def best_checkpoints(folder: Path, top: int, fetch: bool = False) -> dict[str, s
     return found
 
 
-def grid(checkpoints: dict[str, str], widths: Sequence[int], penalties: Sequence[float]) -> list[Setting]:
+def grid(
+    checkpoints: dict[str, str], widths: Sequence[int], penalties: Sequence[float]
+) -> list[Setting]:
     """Every checkpoint with every width and penalty, the widest first, as they take longest."""
     pairs = [(width, penalty if width > 1 else None) for width in widths for penalty in penalties]
     return [
@@ -143,7 +147,9 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
     for groups, ids, lengths in batches(dev, row_cells(trained.hparams, len(trained.target_vocab))):
         began = clock()
         with torch.no_grad():
-            predictions += answers(model, model.encode(ids.to(device), lengths.to(device)), trained.hparams)
+            predictions += answers(
+                model, model.encode(ids.to(device), lengths.to(device)), trained.hparams
+            )
         seconds.append((clock() - began) / len(groups))
         unk = dev.corpus.target_vocab.unk
         references += [comparable_targets(dev.corpus.dev, group, unk) for group in groups]
@@ -151,16 +157,26 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
     return Decoded(edits, metrics.bleu(predictions, references), statistics.median(seconds))
 
 
-def batches(dev: Dev, cells: Cells | None = None) -> Iterator[tuple[list[int], "torch.Tensor", "torch.Tensor"]]:
+def batches(
+    dev: Dev, cells: Cells | None = None
+) -> Iterator[tuple[list[int], "torch.Tensor", "torch.Tensor"]]:
     """The dev sources, each once, in batches of like lengths: their groups, ids [B, S] and lengths [B]."""
     from s2s_search.corpus.batches import evaluation_batches
 
     split, vocabularies = dev.corpus.dev, (dev.corpus.source_vocab, dev.corpus.target_vocab)
-    group_of = {int(pair): group for group, pair in enumerate(split.groups[:-1])}  # by its first pair
-    for batch, pairs in evaluation_batches(split, *vocabularies, SOURCES_AT_ONCE, dev.examples, cells):
+    group_of = {
+        int(pair): group for group, pair in enumerate(split.groups[:-1])
+    }  # by its first pair
+    for batch, pairs in evaluation_batches(
+        split, *vocabularies, SOURCES_AT_ONCE, dev.examples, cells
+    ):
         rows = [row for row, pair in enumerate(pairs) if int(pair) in group_of]
         if rows:
-            yield [group_of[int(pairs[row])] for row in rows], batch.source_ids[rows], batch.source_lengths[rows]
+            yield (
+                [group_of[int(pairs[row])] for row in rows],
+                batch.source_ids[rows],
+                batch.source_lengths[rows],
+            )
 
 
 def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFrame:
@@ -171,7 +187,9 @@ def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFra
     good and as fast. `recommended` is the fastest of which no interval says that it is worse than the best; of one
     source there is none, and its ends are NA.
     """
-    order = sorted(range(len(settings)), key=lambda i: (decoded[i].edits.error_rate, decoded[i].seconds))
+    order = sorted(
+        range(len(settings)), key=lambda i: (decoded[i].edits.error_rate, decoded[i].seconds)
+    )
     best = decoded[order[0]].edits
     rows = [_row(settings[i], decoded[i], best) for i in order]
     found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
@@ -183,7 +201,11 @@ def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFra
 
 
 def _row(setting: Setting, decoded: Decoded, best: Edits) -> dict[str, object]:
-    more = (np.array(decoded.edits.errors) - np.array(best.errors)) * len(best.errors) / max(sum(best.lengths), 1)
+    more = (
+        (np.array(decoded.edits.errors) - np.array(best.errors))
+        * len(best.errors)
+        / max(sum(best.lengths), 1)
+    )
     low, high = interval(more) if more.any() else (0.0, 0.0)
     return {
         "trial": setting.trial,

@@ -13,14 +13,25 @@ from s2s_search.report.contents import write_report
 from s2s_search.results.results import load
 from tests.runs import SPACE, write_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH, such as Debian's chromium")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'"
+)
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium on the PATH, such as Debian's chromium"
+)
 
 DRAW_ALL = "dispatchEvent(new Event('beforeprint'))"
 ROWS = ".ranking tbody tr"
 MANY = 2000
-EXAMPLE = {"source": ["a"], "references": [["A"]], "answer": ["A"], "attention": [[0.7, 0.3], [0.0, 1.0]]}
+EXAMPLE = {
+    "source": ["a"],
+    "references": [["A"]],
+    "answer": ["A"],
+    "attention": [[0.7, 0.3], [0.0, 1.0]],
+}
 
 # The contrast of every text with what is behind it (WCAG 2): the worst, with its text.
 CONTRAST = """() => {
@@ -79,7 +90,9 @@ class Reader:
         self.requests: list[str] = []
         self.page = browser.new_page(**context)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
+        self.page.on(
+            "console", lambda said: self.wrong.append(said.text) if said.type == "error" else None
+        )
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
 
@@ -108,7 +121,10 @@ class Reader:
 def finished(report: Path) -> list[int]:
     """The trials that made all steps, best first: the first and the last have no other near them."""
     ranked = load(report.parent).best(None)
-    return [int(trial.removeprefix("trial-")) for trial in ranked.loc[ranked["status"] == "finished", "trial"]]
+    return [
+        int(trial.removeprefix("trial-"))
+        for trial in ranked.loc[ranked["status"] == "finished", "trial"]
+    ]
 
 
 @pytest.fixture
@@ -144,21 +160,29 @@ def test_the_ranking_fits_or_says_that_it_scrolls(browser: Any, report: Path, wi
     table = opened.page.locator(".ranking .scroll")
     is_wide = table.evaluate("(scroll) => scroll.scrollWidth > scroll.clientWidth")
     assert opened.page.get_by_text("it scrolls sideways").is_visible() == is_wide
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width  # the page itself never does
+    assert (
+        opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    )  # the page itself never does
     opened.page.close()
 
 
 @pytest.mark.parametrize("rank", [0, -1])
-def test_the_pointer_on_a_curve_names_its_trial_and_lifts_it(reader: Reader, report: Path, rank: int) -> None:
+def test_the_pointer_on_a_curve_names_its_trial_and_lifts_it(
+    reader: Reader, report: Path, rank: int
+) -> None:
     plot = reader.plot("learning-curves")
     assert "optimizer.learning_rate" in reader.hover(plot, finished(report)[rank])
     lifted = plot.evaluate("(plot) => plot.data.at(-1).x")
     assert lifted == [100, 200, 300, 400]
 
 
-def test_the_pointer_on_a_mark_names_its_trial_and_a_label_is_shown_as_it_is(reader: Reader) -> None:
+def test_the_pointer_on_a_mark_names_its_trial_and_a_label_is_shown_as_it_is(
+    reader: Reader,
+) -> None:
     trial = reader.page.locator(ROWS, has_text="<script>").first.locator("td").nth(1).inner_text()
-    said = reader.hover(reader.plot("one-hyperparameter-at-a-time"), int(trial.removeprefix("trial-")))
+    said = reader.hover(
+        reader.plot("one-hyperparameter-at-a-time"), int(trial.removeprefix("trial-"))
+    )
     assert "encoder.rnn_cell.cell_spec <script>alert(1)</script>" in said
     assert reader.page.evaluate("document.querySelectorAll('main script').length") == 0
     assert "<script>alert(1)</script>" in reader.page.locator(".ranking").inner_text()
@@ -171,7 +195,9 @@ def test_a_click_sorts_by_number_and_a_second_one_the_other_way(reader: Reader) 
     heading = reader.page.get_by_role("columnheader", name="best.step")
     heading.get_by_role("button").click()
     column = reader.page.locator(".ranking th").all_inner_texts()
-    number = next(k for k, text in enumerate(column, 1) if text.replace("\n", "").startswith("best.step"))
+    number = next(
+        k for k, text in enumerate(column, 1) if text.replace("\n", "").startswith("best.step")
+    )
     found = [int(text) for text in reader.column(number)]
     assert found == sorted(found)
     assert heading.get_attribute("aria-sort") == "ascending"
@@ -183,7 +209,9 @@ def test_a_click_sorts_by_number_and_a_second_one_the_other_way(reader: Reader) 
 
 
 def test_trials_without_a_value_come_last_both_ways(reader: Reader) -> None:
-    heading = reader.page.get_by_role("columnheader", name="best.dev.error_rate").get_by_role("button")
+    heading = reader.page.get_by_role("columnheader", name="best.dev.error_rate").get_by_role(
+        "button"
+    )
     for _ in range(2):
         heading.click()
         assert "-" not in reader.column(4)
@@ -198,7 +226,9 @@ def test_the_field_keeps_the_rows_with_all_its_words(reader: Reader) -> None:
     assert set(statuses) == {"stopped"}
     assert all("Attention" in text for text in reader.page.locator(ROWS).all_inner_texts())
     assert (
-        reader.page.locator(".controls [role=status], .controls span").inner_text().startswith(f"{len(statuses)} of 40")
+        reader.page.locator(".controls [role=status], .controls span")
+        .inner_text()
+        .startswith(f"{len(statuses)} of 40")
     )
     reader.page.get_by_label("Rows that contain").fill("no such row")
     assert reader.page.locator(ROWS).count() == 0
@@ -210,7 +240,9 @@ def test_it_is_sorted_and_filtered_with_the_keyboard_alone(reader: Reader) -> No
     for _ in range(60):
         page.keyboard.press("Tab")
         seen.append(page.evaluate(focused))
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", seen[-1]
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", (
+            seen[-1]
+        )
         if seen[-1] == "filter":
             page.keyboard.type("finished")
             assert set(reader.column(3)) == {"finished"}
@@ -227,14 +259,18 @@ def test_it_is_sorted_and_filtered_with_the_keyboard_alone(reader: Reader) -> No
 
 @pytest.mark.parametrize("width", [1280, 600])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_text_is_readable_in_both_themes(browser: Any, report: Path, theme: str, width: int) -> None:
+def test_every_text_is_readable_in_both_themes(
+    browser: Any, report: Path, theme: str, width: int
+) -> None:
     reader = Reader(browser, report, color_scheme=theme, viewport={"width": width, "height": 900})
     reader.page.evaluate(DRAW_ALL)
     reader.page.wait_for_timeout(500)
     count, (worst, text) = reader.page.evaluate(CONTRAST)
     assert count > 500
     assert worst >= 4.5, text
-    assert reader.page.evaluate("document.documentElement.scrollWidth") <= width  # wide parts scroll by themselves
+    assert (
+        reader.page.evaluate("document.documentElement.scrollWidth") <= width
+    )  # wide parts scroll by themselves
     reader.page.close()
 
 
@@ -249,7 +285,9 @@ def test_the_button_changes_the_theme_and_the_figures_with_it(reader: Reader) ->
     assert plot.evaluate(colour) == "#1f2328"
 
 
-def test_a_theme_that_was_chosen_outlasts_a_change_of_the_systems(browser: Any, report: Path) -> None:
+def test_a_theme_that_was_chosen_outlasts_a_change_of_the_systems(
+    browser: Any, report: Path
+) -> None:
     reader = Reader(browser, report, color_scheme="light")
     theme = "document.documentElement.dataset.theme"
     reader.page.emulate_media(color_scheme="dark")
@@ -265,7 +303,11 @@ def test_a_theme_that_was_chosen_outlasts_a_change_of_the_systems(browser: Any, 
 
 def test_a_text_that_is_named_like_a_part_of_every_object_is_shown(reader: Reader) -> None:
     reader.page.get_by_role("button", name="Dark page").click()
-    assert reader.page.evaluate("themed(['constructor', 'toString', 'a'])") == ["constructor", "toString", "a"]
+    assert reader.page.evaluate("themed(['constructor', 'toString', 'a'])") == [
+        "constructor",
+        "toString",
+        "a",
+    ]
 
 
 # --- many trials ---
@@ -277,7 +319,9 @@ def test_two_thousand_trials_stay_usable(browser: Any, many: Path) -> None:
     reader = Reader(browser, many, viewport={"width": 1280, "height": 900})
     reader.page.locator(ROWS).first.wait_for()
     opened = time.monotonic() - started
-    heading = reader.page.get_by_role("columnheader", name="best.dev.error_rate").get_by_role("button")
+    heading = reader.page.get_by_role("columnheader", name="best.dev.error_rate").get_by_role(
+        "button"
+    )
     clicked = time.monotonic()
     heading.click()
     sorted_after = time.monotonic() - clicked
@@ -294,7 +338,9 @@ def test_two_thousand_trials_stay_usable(browser: Any, many: Path) -> None:
     reader.page.evaluate(DRAW_ALL)
     assert reader.wrong == []
     size = many.stat().st_size / 2**20
-    print(f"\n{MANY} trials of 20 reports: {size:.1f} MiB, opened in {opened:.1f} s, sorted in {sorted_after:.2f} s")
+    print(
+        f"\n{MANY} trials of 20 reports: {size:.1f} MiB, opened in {opened:.1f} s, sorted in {sorted_after:.2f} s"
+    )
     reader.page.close()
 
 

@@ -31,8 +31,14 @@ PRODUCT = list(itertools.product(table.MODELS, table.ENCODERS, table.CELLS, tabl
 
 
 @pytest.mark.parametrize("model_name, encoder, cell, bridge", PRODUCT)
-def test_every_combination_learns_and_decodes(model_name: str, encoder: str, cell: str, bridge: str) -> None:
-    overrides = {"encoder__type": encoder, "bridge_spec": BRIDGE_SPECS[bridge], "optimizer__learning_rate": 0.03}
+def test_every_combination_learns_and_decodes(
+    model_name: str, encoder: str, cell: str, bridge: str
+) -> None:
+    overrides = {
+        "encoder__type": encoder,
+        "bridge_spec": BRIDGE_SPECS[bridge],
+        "optimizer__learning_rate": 0.03,
+    }
     if bridge == "PassThroughBridge":
         if encoder not in SHAPED_ALIKE:
             with pytest.raises(errors.ConfigError, match="PassThroughBridge needs"):
@@ -71,7 +77,10 @@ def test_the_table_declares_what_a_bridge_takes(name: str) -> None:
 
 
 def declared(arguments: tuple[arguments.Argument, ...]) -> dict[str, object]:
-    return {a.name: inspect.Parameter.empty if a.default is arguments.REQUIRED else a.default for a in arguments}
+    return {
+        a.name: inspect.Parameter.empty if a.default is arguments.REQUIRED else a.default
+        for a in arguments
+    }
 
 
 def taken(constructor: type, first: int) -> dict[str, object]:
@@ -92,7 +101,11 @@ def test_every_name_of_the_table_has_its_code() -> None:
 def test_state_sizes_of_the_rules_are_those_of_the_cells(cell: str) -> None:
     for more in ({}, {"num_proj": 3}, {"state_is_tuple": True}, {"state_is_tuple": False}):
         if set(more) <= {argument.name for argument in table.CELLS[cell]}:
-            spec = {"class": cell, "cell_size" if cell == "GRUBlockCell" else "num_units": 4, **more}
+            spec = {
+                "class": cell,
+                "cell_size" if cell == "GRUBlockCell" else "num_units": 4,
+                **more,
+            }
             built = cells.make_cell(spec, 2)
             assert built.state_sizes == cell_state_sizes(spec)
             assert built.output_size == cell_output_size(spec)
@@ -101,11 +114,17 @@ def test_state_sizes_of_the_rules_are_those_of_the_cells(cell: str) -> None:
 @pytest.mark.parametrize("encoder", table.ENCODERS)
 @pytest.mark.parametrize("model_name", table.MODELS)
 @pytest.mark.parametrize("score_type", ["dot", "bahdanau"])
-def test_nothing_is_born_on_the_wrong_device(model_name: str, encoder: str, score_type: str) -> None:
+def test_nothing_is_born_on_the_wrong_device(
+    model_name: str, encoder: str, score_type: str
+) -> None:
     """On torch's meta device an operation with a tensor from another device raises."""
     more = {"attention__score_type": score_type} if model_name == "AttentionSeq2Seq" else {}
-    for cell, bridge in itertools.product(table.CELLS, ("ZeroBridge", "InitialStateBridge", "ConcatInputBridge")):
-        hparams = small(model_name, cell, encoder__type=encoder, bridge_spec=BRIDGE_SPECS[bridge], **more)
+    for cell, bridge in itertools.product(
+        table.CELLS, ("ZeroBridge", "InitialStateBridge", "ConcatInputBridge")
+    ):
+        hparams = small(
+            model_name, cell, encoder__type=encoder, bridge_spec=BRIDGE_SPECS[bridge], **more
+        )
         model = make(hparams, dtype=torch.float32).to("meta").train()
         batch = BATCH.to("meta")
         from s2s_search.training.loss import token_losses

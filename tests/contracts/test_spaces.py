@@ -13,7 +13,9 @@ from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE
 FOLDER = Path(__file__).parent.parent.parent / "search_spaces"
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: str(path.relative_to(FOLDER)))
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: str(path.relative_to(FOLDER))
+)
 def test_every_trial_builds(path: Path) -> None:
     trials = load_space(path).trials()
     assert len(trials) >= 12

@@ -19,11 +19,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "schedule" in metafunc.fixturenames:
         file = folder / "lr_schedules.json"
         schedules = json.loads(file.read_text())["schedules"] if file.exists() else []
-        metafunc.parametrize("schedule", schedules, ids=lambda schedule: schedule_name(schedule["hparams"]))
+        metafunc.parametrize(
+            "schedule", schedules, ids=lambda schedule: schedule_name(schedule["hparams"])
+        )
 
 
 def schedule_name(hparams: dict[str, object]) -> str:
-    return "-".join(str(value) for name, value in hparams.items() if name != "optimizer.learning_rate")
+    return "-".join(
+        str(value) for name, value in hparams.items() if name != "optimizer.learning_rate"
+    )
 
 
 @pytest.fixture

@@ -32,18 +32,26 @@ class Recorded:
 
     def group(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The arrays below a prefix such as "var/", by the rest of their names."""
-        return {name[len(prefix) :]: array for name, array in self.arrays.items() if name.startswith(prefix)}
+        return {
+            name[len(prefix) :]: array
+            for name, array in self.arrays.items()
+            if name.startswith(prefix)
+        }
 
     def model(self, dtype: torch.dtype = torch.float32) -> Seq2Seq:
         sizes = (self.facts["source_vocab_size"] + 3, self.facts["target_vocab_size"] + 3)
-        model = build_model(self.hparams, *sizes, source_length=self.facts.get("static_source_length")).to(dtype)
+        model = build_model(
+            self.hparams, *sizes, source_length=self.facts.get("static_source_length")
+        ).to(dtype)
         load_variables(model, self.group("var/"))
         return model
 
     def batch(self, prefix: str = "", row: int | None = None) -> Batch:
         """The batch as recorded, neither sliced nor reversed; of a trajectory, the batch of update `row`."""
         names = ("source_ids", "source_len", "target_ids", "target_len")
-        arrays = [self[prefix + name] if row is None else self[prefix + name][row] for name in names]
+        arrays = [
+            self[prefix + name] if row is None else self[prefix + name][row] for name in names
+        ]
         return Batch(*(torch.from_numpy(np.asarray(array, np.int64)) for array in arrays))
 
     def training_batch(self, prefix: str = "") -> Batch:

@@ -30,14 +30,19 @@ def test_training_mode(case: Recorded) -> None:
     model, batch = case.model().train(), case.training_batch()
     encoding = model.encode(batch.source_ids, batch.source_lengths)
     close(encoding.encoder_output.outputs, case["mid/encoder_outputs"], "encoder outputs")
-    for kind, state in (("encoder_final", encoding.encoder_output.final_state), ("decoder_initial", encoding.state)):
+    for kind, state in (
+        ("encoder_final", encoding.encoder_output.final_state),
+        ("decoder_initial", encoding.state),
+    ):
         recorded = case.group(f"mid/{kind}_state/")
         assert len(state) == len(recorded)
         for k, tensor in enumerate(state):
             close(tensor, recorded[str(k)], f"{kind} state {k}")
     output = model.decode(encoding, batch.target_ids, batch.target_lengths)
     close(output.logits, case["train/logits"], "logits")
-    np.testing.assert_array_equal(output.logits.argmax(-1) * target_mask(batch), case["train/predicted_ids"])
+    np.testing.assert_array_equal(
+        output.logits.argmax(-1) * target_mask(batch), case["train/predicted_ids"]
+    )
     if "train/attention_scores" in case:
         close(output.weights, case["train/attention_scores"], "attention scores")
         close(output.contexts, case["train/attention_context"], "attention context")
@@ -68,12 +73,16 @@ def test_greedy_decoding(case: Recorded) -> None:
         close(generated.weights, case["infer/attention_scores"], "attention scores")
 
 
-def updates(case: Recorded) -> Iterator[tuple[int, float, float, Tensor, Mapping[str, Tensor | None], Seq2Seq]]:
+def updates(
+    case: Recorded,
+) -> Iterator[tuple[int, float, float, Tensor, Mapping[str, Tensor | None], Seq2Seq]]:
     """Trains as the original did; gives update, loss before it, rate, norm, unclipped gradients, model after it."""
     model = case.model().train()
     optimizer = make_optimizer(model.parameters(), case.hparams)
     for update in range(3):
-        batch = case.training_batch("batch2/" if update == 1 and case.facts["alternating_batches"] else "")
+        batch = case.training_batch(
+            "batch2/" if update == 1 and case.facts["alternating_batches"] else ""
+        )
         loss = mean_loss(model, batch)
         loss.backward()
         gradients = gradients_by_name(model)
@@ -89,7 +98,11 @@ def gradients_by_name(model: Seq2Seq) -> dict[str, Tensor | None]:
     """Dense gradients by variable name, in the original's orientation; None where there is none."""
     gradients = copy.deepcopy(model)
     for gradient, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
-        gradient.data = torch.full_like(parameter, torch.nan) if parameter.grad is None else parameter.grad.to_dense()
+        gradient.data = (
+            torch.full_like(parameter, torch.nan)
+            if parameter.grad is None
+            else parameter.grad.to_dense()
+        )
     by_name = {name: torch.from_numpy(array) for name, array in export_variables(gradients).items()}
     return {name: None if array.isnan().all() else array for name, array in by_name.items()}
 
@@ -101,7 +114,9 @@ def test_gradients(case: Recorded) -> None:
         assert recorded.keys() == gradients.keys() or update > 0
         for name, expected in recorded.items():
             if name in case.facts["no_gradient"]:
-                assert gradients[name] is None, f"{name} has a gradient, and in the original it has none"
+                assert gradients[name] is None, (
+                    f"{name} has a gradient, and in the original it has none"
+                )
             elif name not in case.facts["noise_gradient"]:
                 close(gradients[name], expected, f"update {update + 1}: gradient of {name}")
 
@@ -120,10 +135,17 @@ def test_updates(case: Recorded) -> None:
             if name not in case.facts["noise_gradient"]:
                 # A tiny gradient's rounding shows in Adam's first update already, which divides it by itself.
                 atol = max(ATOL, 20 * case.facts["after3_sensitivity"].get(name, 0.0))
-                close(torch.from_numpy(after[name]), expected, f"after update {update + 1}: {name}", atol)
+                close(
+                    torch.from_numpy(after[name]),
+                    expected,
+                    f"after update {update + 1}: {name}",
+                    atol,
+                )
                 compared += 1
         last = model
-    np.testing.assert_allclose(mean_loss(last, case.training_batch()).item(), case["step/loss"][3], rtol=0, atol=ATOL)
+    np.testing.assert_allclose(
+        mean_loss(last, case.training_batch()).item(), case["step/loss"][3], rtol=0, atol=ATOL
+    )
     assert compared
 
 
@@ -136,7 +158,10 @@ def test_export_is_the_inverse_of_load(case: Recorded) -> None:
 
 def test_learning_rate(schedule: Mapping[str, Any]) -> None:
     hparams = resolve("BasicSeq2Seq", schedule["hparams"])
-    rates = [make_optimizer([torch.nn.Parameter(torch.zeros(1))], hparams).schedule(step) for step in schedule["steps"]]
+    rates = [
+        make_optimizer([torch.nn.Parameter(torch.zeros(1))], hparams).schedule(step)
+        for step in schedule["steps"]
+    ]
     np.testing.assert_allclose(rates, schedule["lr"], rtol=1e-5)
 
 
@@ -161,11 +186,15 @@ def test_trajectory(trajectory: Recorded) -> None:
     chaos = distance_so_far(recorded, twin)
     still = chaos < CALM / 10
     np.testing.assert_allclose(np.array(norms)[still], trajectory["global_norm"][still], rtol=1e-4)
-    assert 1 / 3 < np.mean(losses[-50:]) / recorded[-50:].mean() < 3  # of 2.7 at the start, 0.10 (twin 0.12) are left
+    assert (
+        1 / 3 < np.mean(losses[-50:]) / recorded[-50:].mean() < 3
+    )  # of 2.7 at the start, 0.10 (twin 0.12) are left
     if chaos[-1] < CALM:
         heldout = trajectory.batch("heldout/")
         model.eval()
-        assert mean_loss(model, heldout).item() == pytest.approx(float(trajectory["heldout/loss"]), abs=CALM)
+        assert mean_loss(model, heldout).item() == pytest.approx(
+            float(trajectory["heldout/loss"]), abs=CALM
+        )
         max_length = trajectory.facts["heldout_decode_max_length"]
         generated = greedy(model, heldout.source_ids, heldout.source_lengths, max_length)
         np.testing.assert_array_equal(generated.ids, trajectory["heldout/predicted_ids"])

@@ -20,6 +20,8 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def address(ray_folder: Path) -> Iterator[str]:
     """A cluster of two processors. After a Ray of its own a process cannot use one, so no test starts one."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
     yield cluster.address
     cluster.shutdown()

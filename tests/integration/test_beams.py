@@ -17,7 +17,9 @@ from s2s_search.errors import ConfigError
 from s2s_search.spaces.settings import Resources
 from s2s_search.tuning import cluster
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the functions below reach workers with their code
+ray.cloudpickle.register_pickle_by_value(
+    sys.modules[__name__]
+)  # the functions below reach workers with their code
 
 SPACE = """
 model: BasicSeq2Seq
@@ -65,18 +67,34 @@ def test_decoding_is_tuned_on_the_checkpoints_of_a_search(
 ) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
     run, joined = tmp_path / "run", ["--address", address]
-    assert command_line.main(["search", str(tmp_path / "space.yaml"), "--out", str(run), *joined]) == 0
+    assert (
+        command_line.main(["search", str(tmp_path / "space.yaml"), "--out", str(run), *joined]) == 0
+    )
     capsys.readouterr()
     assert (
         command_line.main(
-            ["tune-decoding", str(run), "--top", "2", "--beams", "1,3", "--penalties", "0,1", "--json", *joined]
+            [
+                "tune-decoding",
+                str(run),
+                "--top",
+                "2",
+                "--beams",
+                "1,3",
+                "--penalties",
+                "0,1",
+                "--json",
+                *joined,
+            ]
         )
         == 0
     )
     rows = pd.DataFrame([json.loads(line) for line in capsys.readouterr().out.splitlines()])
     assert len(rows) == 2 * (1 + 2)
     assert rows["recommended"].sum() == 1
-    assert pd.read_csv(run / "decoding.csv")["dev.error_rate"].tolist() == rows["dev.error_rate"].tolist()
+    assert (
+        pd.read_csv(run / "decoding.csv")["dev.error_rate"].tolist()
+        == rows["dev.error_rate"].tolist()
+    )
     trials = pd.read_csv(run / "trials.csv").set_index("trial")
     greedy = rows[rows["beam_width"] == 1].set_index("trial")["dev.error_rate"]
     assert greedy.to_dict() == pytest.approx(trials["best.dev.error_rate"].to_dict())

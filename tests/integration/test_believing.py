@@ -36,7 +36,10 @@ def searched(address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished search."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "space.yaml").write_text(SPACE)
-    assert run_search(load_space(folder / "space.yaml"), out=folder / "run", address=address).status == "finished"
+    assert (
+        run_search(load_space(folder / "space.yaml"), out=folder / "run", address=address).status
+        == "finished"
+    )
     return folder / "run"
 
 
@@ -74,7 +77,14 @@ def test_the_best_run_again_with_other_seeds_to_the_end(
 
 def test_replicates_that_were_killed_go_on(address: str, searched: Path, tmp_path: Path) -> None:
     out = tmp_path / "replicates"
-    command = [sys.executable, str(ROOT / "run_search.py"), "replicate", str(searched), "--out", str(out)]
+    command = [
+        sys.executable,
+        str(ROOT / "run_search.py"),
+        "replicate",
+        str(searched),
+        "--out",
+        str(out),
+    ]
     driver = subprocess.Popen(
         [*command, "--top", "2", "--seeds", "3"],
         env=os.environ | {"RAY_TMPDIR": os.environ["RAY_TMPDIR"] + "/own"},
@@ -97,14 +107,21 @@ def test_replicates_that_were_killed_go_on(address: str, searched: Path, tmp_pat
     assert not table.reports.duplicated(["trial", "step"]).any()
 
 
-def test_replicates_of_replicates_have_seeds_of_their_own(address: str, replicated: Path, tmp_path: Path) -> None:
-    assert replicate_search(replicated, top=1, seeds=2, out=tmp_path / "again", address=address).status == "finished"
+def test_replicates_of_replicates_have_seeds_of_their_own(
+    address: str, replicated: Path, tmp_path: Path
+) -> None:
+    assert (
+        replicate_search(replicated, top=1, seeds=2, out=tmp_path / "again", address=address).status
+        == "finished"
+    )
     again = results.load(tmp_path / "again")
     assert again.name == "space-replicates"
     assert again.trials["seed"].tolist() == [6, 7]
 
 
-def test_what_cannot_be_replicated_is_refused_without_a_trace(searched: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_replicated_is_refused_without_a_trace(
+    searched: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="--top 9: only 4 different configurations have a result"):
         replicate_search(searched, top=9, seeds=2, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -115,7 +132,12 @@ def test_a_search_with_replicates_says_what_they_come_to(
 ) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(SPACE.replace("trials: 4,", "trials: 1, replicates: 3,"))
-    assert command_line.main(["search", str(path), "--out", str(tmp_path / "run"), "--address", address]) == 0
+    assert (
+        command_line.main(
+            ["search", str(path), "--out", str(tmp_path / "run"), "--address", address]
+        )
+        == 0
+    )
     assert "dev.loss over seeds" in capsys.readouterr().out
     table = results.load(tmp_path / "run")
     assert sorted(table.trials["seed"]) == [3, 4, 5]
@@ -123,7 +145,9 @@ def test_a_search_with_replicates_says_what_they_come_to(
 
 
 @pytest.mark.parametrize("trial", [0, 1, 2, 3])
-def test_a_trial_gives_the_same_numbers_again(searched: Path, trial: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_gives_the_same_numbers_again(
+    searched: Path, trial: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command_line.main(["rerun", str(searched), str(trial), "--check"]) == 0
     reports = results.load(searched).reports
     count = int((reports["trial"] == f"trial-{trial:05d}").sum())
@@ -138,9 +162,13 @@ def test_a_trial_of_another_learning_rate_does_not(
     config = run / f"trial-{best:05d}" / "config.json"
     values = json.loads(config.read_text())
     late = {"optimizer.lr_decay_type": "exponential_decay", "optimizer.lr_start_decay_at": 25}
-    config.write_text(json.dumps(values | late | {"optimizer.lr_decay_steps": 1, "optimizer.lr_decay_rate": 0.5}))
+    config.write_text(
+        json.dumps(values | late | {"optimizer.lr_decay_steps": 1, "optimizer.lr_decay_rate": 0.5})
+    )
     assert command_line.main(["rerun", str(run), str(best), "--check"]) == 1
     printed = capsys.readouterr().out
-    assert "not identical: step 30: learning_rate was " in printed  # the reports at 10 and 20 are as they were
+    assert (
+        "not identical: step 30: learning_rate was " in printed
+    )  # the reports at 10 and 20 are as they were
     assert "before it all is equal (2 reports, 20 numbers)" in printed
     assert "optimizer.lr_decay_type:  in the log, exponential_decay in config.json" in printed

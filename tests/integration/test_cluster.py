@@ -38,7 +38,9 @@ GPUS = 2  # of a node
 @pytest.fixture(scope="module")
 def cluster(ray_folder: Path) -> Iterator[Cluster]:
     """A head without processors, and two nodes with two GPUs each."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     for _ in range(2):
         cluster.add_node(num_cpus=4, num_gpus=GPUS)
     yield cluster
@@ -63,7 +65,13 @@ def meeting(folder: Path, together: int) -> Any:
             "device": device,
             "together": len(list(folder.glob("here-*"))),
         }
-        metrics = {"step": 10, "seconds": 1.0, "status": "finished", "parameters": 1, "dev.loss": 1.0}
+        metrics = {
+            "step": 10,
+            "seconds": 1.0,
+            "status": "finished",
+            "parameters": 1,
+            "dev.loss": 1.0,
+        }
         yield types.SimpleNamespace(metrics=metrics | place, snapshot=dict, answers=lambda: None)
 
     return train
@@ -72,28 +80,36 @@ def meeting(folder: Path, together: int) -> Any:
 def places(folder: Path, space: Space, together: int, cluster: Cluster) -> list[tuple[str, str]]:
     """Runs a search whose trials must all run at once, and gives the node and the visible GPUs of each."""
     train = meeting(folder, together)
-    found = results.load(run_search(space, out=folder / "run", address=cluster.address, train=train).folder)
+    found = results.load(
+        run_search(space, out=folder / "run", address=cluster.address, train=train).folder
+    )
     assert found.trials["status"].tolist() == ["finished"] * together
     assert found.reports["together"].tolist() == [together] * together
     assert found.reports["device"].tolist() == ["cuda"] * together
     return [tuple(place.split()) for place in found.reports["place"]]
 
 
-def test_half_gpus_are_shared_by_two_trials_each_on_every_node(cluster: Cluster, tmp_path: Path) -> None:
+def test_half_gpus_are_shared_by_two_trials_each_on_every_node(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     found = Counter(places(tmp_path, space(tmp_path, gpu=0.5, trials=8), 8, cluster))
     assert list(found.values()) == [2] * (2 * GPUS)
     assert {gpu for _, gpu in found} == {"0", "1"}
     assert len({node for node, _ in found}) == 2
 
 
-def test_half_gpus_are_packed_on_a_card_and_spread_over_nodes(cluster: Cluster, tmp_path: Path) -> None:
+def test_half_gpus_are_packed_on_a_card_and_spread_over_nodes(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     found = Counter(places(tmp_path, space(tmp_path, gpu=0.5), 4, cluster))
     assert list(found.values()) == [2, 2]
     assert len({node for node, _ in found}) == 2
 
 
 def test_more_gpus_than_any_node_has_are_refused(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs 0\.25 CPU and 3 GPU, and the largest node has 4 CPU and 2 GPU"):
+    with pytest.raises(
+        ConfigError, match=r"needs 0\.25 CPU and 3 GPU, and the largest node has 4 CPU and 2 GPU"
+    ):
         run_search(space(tmp_path, gpu=3), out=tmp_path / "run", address=cluster.address)
     assert not (tmp_path / "run").exists()
 
@@ -114,7 +130,9 @@ def test_a_node_that_comes_during_the_search_gets_trials(cluster: Cluster, tmp_p
 def one_second(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
     time.sleep(1)
     metrics = {"step": 10, "seconds": 1.0, "status": "finished", "parameters": 1, "dev.loss": 1.0}
-    yield types.SimpleNamespace(metrics=metrics, snapshot=lambda: {"step": 10}, answers=lambda: None)
+    yield types.SimpleNamespace(
+        metrics=metrics, snapshot=lambda: {"step": 10}, answers=lambda: None
+    )
 
 
 def test_a_budget_of_gpu_hours_counts_gpus_and_a_larger_one_lets_the_search_go_on(

@@ -50,7 +50,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def example(run: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=run.parent, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(
+        command, cwd=run.parent, capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def test_the_error_on_the_test_part_is_that_of_what_decode_answers(run: Path) -> None:
@@ -65,18 +67,31 @@ def test_the_error_on_the_test_part_is_that_of_what_decode_answers(run: Path) ->
     test = corpus.test
     assert test is not None
     pairs = [
-        (" ".join(corpus.source_vocab.decode(test.source(i))), " ".join(corpus.target_vocab.decode(test.target(i))))
+        (
+            " ".join(corpus.source_vocab.decode(test.source(i))),
+            " ".join(corpus.target_vocab.decode(test.target(i))),
+        )
         for i in range(len(test))
     ]
     command = [sys.executable, str(ROOT / "run_search.py"), "decode", "run"]
     given = "".join(f"{source}\n" for source, _ in pairs)
-    answers = subprocess.run(command, cwd=run.parent, input=given, capture_output=True, text=True, check=True).stdout
+    answers = subprocess.run(
+        command, cwd=run.parent, input=given, capture_output=True, text=True, check=True
+    ).stdout
     targets = [target.split() for _, target in pairs]
-    edits = [distance(answer.split(), target) for answer, target in zip(answers.splitlines(), targets, strict=True)]
+    edits = [
+        distance(answer.split(), target)
+        for answer, target in zip(answers.splitlines(), targets, strict=True)
+    ]
     assert found["test.error_rate"] == pytest.approx(sum(edits) / sum(map(len, targets)), rel=1e-3)
-    assert found["test.word_error_rate"] == pytest.approx(sum(edit > 0 for edit in edits) / len(pairs), rel=1e-3)
+    assert found["test.word_error_rate"] == pytest.approx(
+        sum(edit > 0 for edit in edits) / len(pairs), rel=1e-3
+    )
     other = example(run, "error_on_test.py", "run", "--trial", "trial-00000")
-    assert other.stdout.startswith("trial-00000 at step ") or "there is no checkpoint of trial-00000" in other.stderr
+    assert (
+        other.stdout.startswith("trial-00000 at step ")
+        or "there is no checkpoint of trial-00000" in other.stderr
+    )
 
 
 def test_which_attention_says_what_the_trials_say(run: Path) -> None:
@@ -107,13 +122,26 @@ def test_an_example_names_what_is_wrong(run: Path) -> None:
 
 
 def test_curves_are_of_numbers(tmp_path: Path) -> None:
-    shown = example(write_run(tmp_path / "run"), "learning_curves.py", "run", "--metric", "status", "--out", "c.csv")
+    shown = example(
+        write_run(tmp_path / "run"),
+        "learning_curves.py",
+        "run",
+        "--metric",
+        "status",
+        "--out",
+        "c.csv",
+    )
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == "--metric status: is no number; dev.error_rate is what the search optimizes\n"
+    assert (
+        shown.stderr
+        == "--metric status: is no number; dev.error_rate is what the search optimizes\n"
+    )
 
 
 def test_learning_curves_as_csv_and_as_a_page(run: Path) -> None:
-    table = example(run, "learning_curves.py", "run", "--out", "curves.csv", "--metric", "train.loss")
+    table = example(
+        run, "learning_curves.py", "run", "--out", "curves.csv", "--metric", "train.loss"
+    )
     page = example(run, "learning_curves.py", "run", "--out", "curves.html")
     assert table.returncode == page.returncode == 0, table.stderr + page.stderr
     read = pd.read_csv(run.parent / "curves.csv", index_col="step")
@@ -129,8 +157,12 @@ def test_the_notebook_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNS", "run")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "examples" / "analysis.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(run.parent)}}).execute()
-    shown = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(run.parent)}}
+    ).execute()
+    shown = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    )
     assert "run | 12 trials | finished | dev.loss to minimize" in shown
     assert results.load(run).best(1)["trial"][0] in shown
 
@@ -138,7 +170,11 @@ def test_the_notebook_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_stored_notebook_says_nothing_of_the_machine_that_made_it() -> None:
     notebook = nbformat.read(ROOT / "examples" / "analysis.ipynb", as_version=4)
     text = nbformat.writes(notebook)
-    assert not [word for word in ("/home", "/tmp", "/root", "/Users", "\\\\Users", "Traceback") if word in text]
+    assert not [
+        word
+        for word in ("/home", "/tmp", "/root", "/Users", "\\\\Users", "Traceback")
+        if word in text
+    ]
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     assert all(outputs)
@@ -159,16 +195,22 @@ def test_a_search_tells_three_tools_what_its_tables_say(tmp_path: Path) -> None:
         name = row["trial"]
         told = scalars(folder, name, "dev.loss")
         assert [step for step, _ in told] == [step for step, _ in curves[name]]
-        assert [value for _, value in told] == pytest.approx([value for _, value in curves[name]], rel=1e-6)
+        assert [value for _, value in told] == pytest.approx(
+            [value for _, value in curves[name]], rel=1e-6
+        )
         rate = row["optimizer.learning_rate"]
         start = sessions(folder, name)["session_start_info"].session_start_info
         assert start.hparams["optimizer.learning_rate"].number_value == rate
         assert float(runs[name].data.params["optimizer.learning_rate"]) == rate
         assert theirs[name]["config"]["optimizer.learning_rate"] == rate
         assert runs[name].data.tags["status"] == row["status"]
-    assert not [event for event in (folder / "events.jsonl").read_text().splitlines() if '"note"' in event]
+    assert not [
+        event for event in (folder / "events.jsonl").read_text().splitlines() if '"note"' in event
+    ]
     before = set(theirs)
-    assert run_search("resume", "run", "--trials", "14", cwd=tmp_path) == folder  # tells those that heard so far
+    assert (
+        run_search("resume", "run", "--trials", "14", cwd=tmp_path) == folder
+    )  # tells those that heard so far
     added = set(results.load(folder).trials["trial"]) - before
     assert len(added) == 2
     assert added <= set(mlflow_runs(folder)) & set(wandb_runs(folder))

@@ -31,7 +31,9 @@ from s2s_search.spaces.space import Space
 from s2s_search.tuning import cluster, start
 from tests.spaces import DROPOUT, RATES, space_text
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins reach workers with their code
+ray.cloudpickle.register_pickle_by_value(
+    sys.modules[__name__]
+)  # the stand-ins reach workers with their code
 
 SEEDS = """
 model: BasicSeq2Seq
@@ -54,7 +56,14 @@ def seeds(folder: Path, count: int, search: str = "", more: str = "") -> Space:
     return write_space(folder, SEEDS.format(seeds=list(range(count)), search=search, more=more))
 
 
-def real(folder: Path, scheduler: str, trials: int, steps: int = 40, method: str = "random", more: str = "") -> Space:
+def real(
+    folder: Path,
+    scheduler: str,
+    trials: int,
+    steps: int = 40,
+    method: str = "random",
+    more: str = "",
+) -> Space:
     grace = {} if scheduler == "hyperband" else {"grace_steps": 10}
     text = space_text(
         DROPOUT | RATES,
@@ -66,14 +75,23 @@ def real(folder: Path, scheduler: str, trials: int, steps: int = 40, method: str
 
 
 def report(step: int, loss: float, **metrics: Any) -> Any:
-    numbers = {"step": step, "seconds": step / 10, "status": "finished" if step == 40 else "running", "parameters": 7}
+    numbers = {
+        "step": step,
+        "seconds": step / 10,
+        "status": "finished" if step == 40 else "running",
+        "parameters": 7,
+    }
     metrics = numbers | {"dev.loss": loss} | metrics
-    return types.SimpleNamespace(metrics=metrics, snapshot=lambda: {"step": step}, answers=lambda: None)
+    return types.SimpleNamespace(
+        metrics=metrics, snapshot=lambda: {"step": step}, answers=lambda: None
+    )
 
 
 @pytest.fixture(scope="module")
 def address(ray_folder: Path) -> Iterator[str]:
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    nodes = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
     yield nodes.address
     nodes.shutdown()
 
@@ -86,10 +104,16 @@ def broken(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
     yield
 
 
-def test_a_search_whose_first_trials_all_fail_alike_ends_early(address: str, tmp_path: Path) -> None:
-    outcome = start.run_search(seeds(tmp_path, 40), out=tmp_path / "run", address=address, train=broken)
+def test_a_search_whose_first_trials_all_fail_alike_ends_early(
+    address: str, tmp_path: Path
+) -> None:
+    outcome = start.run_search(
+        seeds(tmp_path, 40), out=tmp_path / "run", address=address, train=broken
+    )
     assert outcome.status == "failed"
-    assert "first trials all failed alike: ValueError: no such thing as seed" in str(outcome.message)
+    assert "first trials all failed alike: ValueError: no such thing as seed" in str(
+        outcome.message
+    )
     trials = results.load(tmp_path / "run").trials
     assert 3 <= (trials["status"] == "failed").sum() < 10
 
@@ -106,7 +130,9 @@ def short_of_memory(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
 
 
 def test_out_of_memory_is_no_bug_and_not_tried_again(address: str, tmp_path: Path) -> None:
-    start.run_search(seeds(tmp_path, 4), out=tmp_path / "run", address=address, train=short_of_memory)
+    start.run_search(
+        seeds(tmp_path, 4), out=tmp_path / "run", address=address, train=short_of_memory
+    )
     trials = results.load(tmp_path / "run").trials
     assert trials["status"].tolist() == ["out_of_memory"] * 3 + ["finished"]
     assert trials["restarts"].tolist() == [0, 0, 0, 0]
@@ -125,12 +151,18 @@ def deadly(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iter
 
 @pytest.mark.parametrize(
     "scheduler",
-    ["none", "pbt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("asha", "median", "hyperband"))],
+    [
+        "none",
+        "pbt",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("asha", "median", "hyperband")),
+    ],
 )
 def test_a_trial_that_is_lost_before_it_runs_takes_its_turn_again(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
-    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "100")  # Tune looks at all that wait, not at the first alone
+    monkeypatch.setenv(
+        "TUNE_MAX_PENDING_TRIALS_PG", "100"
+    )  # Tune looks at all that wait, not at the first alone
     space = seeds(tmp_path, 6, search=", retries: 20")
     space = replace(space, scheduler=replace(space.scheduler, name=scheduler))
     outcome = start.run_search(space, out=tmp_path / "run", address=address, train=deadly)
@@ -139,7 +171,9 @@ def test_a_trial_that_is_lost_before_it_runs_takes_its_turn_again(
     assert set(trials["status"]) <= {"finished", "stopped"}
     assert trials["restarts"].sum() >= 2
     reports = results.load(tmp_path / "run").reports
-    assert scheduler == "pbt" or not reports.duplicated(["trial", "step"]).any()  # pbt goes back to another's step
+    assert (
+        scheduler == "pbt" or not reports.duplicated(["trial", "step"]).any()
+    )  # pbt goes back to another's step
     steps = reports.groupby("trial")["step"]
     assert all(steps.is_monotonic_increasing)
     assert (steps.max() == 40)[(trials["status"] == "finished").tolist()].all()
@@ -168,7 +202,9 @@ def test_failed_trials_are_run_again_when_asked_to_and_no_others(
     assert f"debug --run {run} --trial 1" in shown
     (tmp_path / "cure").touch()
     said: list[str] = []
-    outcome = start.resume_search(run, again=["failed"], address=address, train=train, say=said.append)
+    outcome = start.resume_search(
+        run, again=["failed"], address=address, train=train, say=said.append
+    )
     assert outcome.status == "finished"
     assert said == [
         "kept 2 trials that have ended",
@@ -180,7 +216,10 @@ def test_failed_trials_are_run_again_when_asked_to_and_no_others(
     assert after.trials["restarts"].tolist() == [0, 1, 0, 1]
     assert after.reports.groupby("trial")["step"].apply(list).tolist() == [[10, 20, 30, 40]] * 4
     size = (run / "events.jsonl").stat().st_size
-    assert start.resume_search(run, again=["failed"], address=address, say=said.append).status == "finished"
+    assert (
+        start.resume_search(run, again=["failed"], address=address, say=said.append).status
+        == "finished"
+    )
     assert "nothing to do" in said[-1]
     assert (run / "events.jsonl").stat().st_size == size
 
@@ -196,13 +235,18 @@ def slow(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterat
         yield report(step, 1 / step)
 
 
-def test_a_budget_of_hours_ends_a_search_in_order_and_a_larger_one_lets_it_go_on(address: str, tmp_path: Path) -> None:
+def test_a_budget_of_hours_ends_a_search_in_order_and_a_larger_one_lets_it_go_on(
+    address: str, tmp_path: Path
+) -> None:
     space = seeds(tmp_path, 12, search=", hours: 0.0015")
     outcome = start.run_search(space, out=tmp_path / "run", address=address, train=slow)
     assert outcome.status == "out of budget"
     assert "search.hours" in str(outcome.message)
     assert len(results.load(tmp_path / "run").trials) < 12
-    assert start.resume_search(tmp_path / "run", hours=1, address=address, train=slow).status == "finished"
+    assert (
+        start.resume_search(tmp_path / "run", hours=1, address=address, train=slow).status
+        == "finished"
+    )
     found = results.load(tmp_path / "run")
     assert found.trials["status"].tolist() == ["finished"] * 12
     assert len(found.reports) == 48
@@ -232,7 +276,9 @@ def test_a_search_that_waits_for_others_says_why(address: str, tmp_path: Path) -
         terminal = io.StringIO()
         progress = Progress(Console(file=terminal, width=200))
         space = seeds(tmp_path, 2)
-        outcome = start.run_search(space, out=tmp_path / "run", address=address, train=valued, progress=progress)
+        outcome = start.run_search(
+            space, out=tmp_path / "run", address=address, train=valued, progress=progress
+        )
     assert outcome.status == "finished"
     why = "waiting: a trial needs 1 CPU and 0 GPU on one node; 0 CPU and 0 GPU of 2 CPU and 0 GPU are free"
     assert why in terminal.getvalue()
@@ -276,16 +322,25 @@ def test_checkpoints_can_lie_below_a_url(address: str, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_a_search_whose_checkpoints_may_not_have_the_disk_is_refused(address: str, tmp_path: Path) -> None:
+def test_a_search_whose_checkpoints_may_not_have_the_disk_is_refused(
+    address: str, tmp_path: Path
+) -> None:
     space = real(tmp_path, "none", trials=2, more="checkpoints: {disk_gb: 0.0001}")
-    with pytest.raises(ConfigError, match=r"checkpoints\.disk_gb: the checkpoints can take .* but disk_gb = 0\.0001"):
+    with pytest.raises(
+        ConfigError,
+        match=r"checkpoints\.disk_gb: the checkpoints can take .* but disk_gb = 0\.0001",
+    ):
         start.run_search(space, out=tmp_path / "run", address=address)
     assert not (tmp_path / "run").exists()
 
 
-def test_no_token_reaches_the_run_folder(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_reaches_the_run_folder(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET-OF-MINE")
-    start.run_search(seeds(tmp_path, 2), out=tmp_path / "run", address=address, train=broken, command=["search"])
+    start.run_search(
+        seeds(tmp_path, 2), out=tmp_path / "run", address=address, train=broken, command=["search"]
+    )
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file() and "ray" not in path.relative_to(tmp_path / "run").parts[0]:
             content = path.read_bytes()
@@ -297,12 +352,19 @@ def test_a_corpus_that_changed_is_refused(address: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text("1 2\n2 1\n")
     text = "model: BasicSeq2Seq\ncorpus: {train: [a, b], dev: [a, b]}\nsearch: {method: grid}\n"
-    space = write_space(tmp_path, text + "scheduler: {name: none, max_steps: 40}\nparameters: {train.seed: [0, 1]}\n")
+    space = write_space(
+        tmp_path,
+        text + "scheduler: {name: none, max_steps: 40}\nparameters: {train.seed: [0, 1]}\n",
+    )
     start.run_search(space, out=tmp_path / "run", address=address, train=slow)
-    with pytest.raises(ConfigError, match="the search has 2 already; a search can only be extended"):
+    with pytest.raises(
+        ConfigError, match="the search has 2 already; a search can only be extended"
+    ):
         start.resume_search(tmp_path / "run", trials=1, address=address)
     (tmp_path / "a").write_text("1 2\n2 2\n")
-    with pytest.raises(ConfigError, match="the corpus is not the one that the search was made with"):
+    with pytest.raises(
+        ConfigError, match="the corpus is not the one that the search was made with"
+    ):
         start.resume_search(tmp_path / "run", address=address)
 
 
@@ -311,7 +373,10 @@ def test_a_corpus_that_changed_is_refused(address: str, tmp_path: Path) -> None:
 
 def curves(found: results.Results) -> dict[str, list[tuple[object, ...]]]:
     numbers = found.reports[["trial", "step", "train.loss", "dev.loss", "dev.error_rate"]]
-    return {str(trial): list(rows.itertuples(index=False, name=None)) for trial, rows in numbers.groupby("trial")}
+    return {
+        str(trial): list(rows.itertuples(index=False, name=None))
+        for trial, rows in numbers.groupby("trial")
+    }
 
 
 def test_hyperband_pauses_trials_that_go_on_as_if_undisturbed(address: str, tmp_path: Path) -> None:
@@ -337,21 +402,33 @@ def test_pbt_gives_the_worse_the_weights_of_the_better(address: str, tmp_path: P
     found = results.load(tmp_path / "run")
     assert found.trials["status"].tolist() == ["finished"] * 4
     events, _ = read_events(tmp_path / "run")
-    assert any("optimizer.learning_rate" in event["message"] for event in events if event["event"] == "note")
+    assert any(
+        "optimizer.learning_rate" in event["message"]
+        for event in events
+        if event["event"] == "note"
+    )
     exploits = [event for event in events if event["event"] == "exploit"]
     assert exploits
     for event in exploits:
-        before = [other for other in events if other.get("trial") == event["trial"] and other["time"] <= event["time"]]
+        before = [
+            other
+            for other in events
+            if other.get("trial") == event["trial"] and other["time"] <= event["time"]
+        ]
         began = next(other for other in before if other["event"] == "trial")
         same = [key for key in began["config"] if key != "optimizer.learning_rate"]
-        assert {key: event["config"][key] for key in same} == {key: began["config"][key] for key in same}
+        assert {key: event["config"][key] for key in same} == {
+            key: began["config"][key] for key in same
+        }
         assert event["source"] != event["trial"]
     last = {event["trial"]: event["config"]["optimizer.learning_rate"] for event in exploits}
     for trial, rate in last.items():
         row = found.trials.set_index("trial").loc[trial]
         assert row["optimizer.learning_rate"] == pytest.approx(rate)
         assert row["last.learning_rate"] == pytest.approx(rate)
-    for trial in found.trials["trial"]:  # whatever it took over, its best and the answers of its best are its own
+    for trial in found.trials[
+        "trial"
+    ]:  # whatever it took over, its best and the answers of its best are its own
         best = read_snapshot(f"{found.folder}/{trial}/best.pt")
         answers = load_answers(f"{found.folder}/{trial}")
         assert answers is not None
@@ -371,13 +448,17 @@ def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_ru
     assert found.trials["optimizer.learning_rate"].is_unique
     values = found.trials[["best.dev.loss", "parameters"]].to_numpy().tolist()
     assert found.pareto()["trial"].tolist() == [
-        trial for trial, best in zip(found.trials["trial"], pareto(values, ["minimize"] * 2), strict=True) if best
+        trial
+        for trial, best in zip(found.trials["trial"], pareto(values, ["minimize"] * 2), strict=True)
+        if best
     ]
     assert command_line.main(["results", str(tmp_path / "run")]) == 0
     assert "Pareto front" in capsys.readouterr().out
     again = real(tmp_path / "again", "none", trials=2, steps=10, method="tpe", more=more)
     start.run_search(again, out=tmp_path / "warm", address=address, warm_start=tmp_path / "run")
-    notes = [event["message"] for event in read_events(tmp_path / "warm")[0] if event["event"] == "note"]
+    notes = [
+        event["message"] for event in read_events(tmp_path / "warm")[0] if event["event"] == "note"
+    ]
     assert any("14 trials taken, 0 do not fit" in note for note in notes)
 
 
@@ -388,11 +469,15 @@ def partly_nan(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
 def test_a_nan_neither_wins_nor_blocks(address: str, tmp_path: Path, scheduler: str) -> None:
-    text = SEEDS.format(seeds=list(range(6)), search="", more="").replace("name: none", f"name: {scheduler}")
+    text = SEEDS.format(seeds=list(range(6)), search="", more="").replace(
+        "name: none", f"name: {scheduler}"
+    )
     if scheduler == "hyperband":
         text = text.replace(", grace_steps: 10", "")
     space = write_space(tmp_path, text)
-    found = results.load(start.run_search(space, out=tmp_path / "run", address=address, train=partly_nan).folder)
+    found = results.load(
+        start.run_search(space, out=tmp_path / "run", address=address, train=partly_nan).folder
+    )
     assert found.status == "finished"
     assert found.trials["status"].tolist()[1::2] == ["diverged"] * 3
     assert found.best(1)["trial"].tolist() == ["trial-00000"]

@@ -31,7 +31,10 @@ def search(folder: Path, steps: int) -> tuple[list[str], dict[str, str]]:
     (folder / "space.yaml").write_text(text)
     command = [sys.executable, str(ROOT / "run_search.py"), "search", str(folder / "space.yaml")]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_TMPDIR"}
-    return [*command, "--out", str(folder / "run")], environment | {"TMPDIR": str(temporary), "TERM": "xterm"}
+    return [*command, "--out", str(folder / "run")], environment | {
+        "TMPDIR": str(temporary),
+        "TERM": "xterm",
+    }
 
 
 def await_reports(run: Path, count: int) -> None:
@@ -72,13 +75,19 @@ def test_a_terminal_that_closes_ends_the_search_in_order(tmp_path: Path) -> None
     assert found.status == "interrupted"
     assert len(found.reports) >= 4
     assert short
-    assert not [path for path in short if path.exists() and str(path) in " ".join(mentioning(str(path)))]
+    assert not [
+        path for path in short if path.exists() and str(path) in " ".join(mentioning(str(path)))
+    ]
 
 
 def test_under_nohup_a_search_lives_on(tmp_path: Path) -> None:
     command, environment = search(tmp_path, steps=200)
     with subprocess.Popen(
-        ["nohup", *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        ["nohup", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     ) as process:
         await_reports(tmp_path / "run", 1)
         os.killpg(process.pid, signal.SIGHUP)

@@ -42,17 +42,27 @@ def weighed(*arguments: Any) -> Iterator[Any]:
 
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     for report in train(*arguments):
-        report.metrics.update({"train.worker": os.getpid(), "train.mb": pages * os.sysconf("SC_PAGE_SIZE") / 2**20})
+        report.metrics.update(
+            {"train.worker": os.getpid(), "train.mb": pages * os.sysconf("SC_PAGE_SIZE") / 2**20}
+        )
         yield report
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
-def test_a_worker_does_not_grow_with_the_trials_that_it_has_run(address: str, tmp_path: Path) -> None:
-    cells = ", ".join(f"{{class: {cell}, num_units: {units}}}" for cell in CELLS for units in (32, 64, 128, 256))
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like"
+)
+def test_a_worker_does_not_grow_with_the_trials_that_it_has_run(
+    address: str, tmp_path: Path
+) -> None:
+    cells = ", ".join(
+        f"{{class: {cell}, num_units: {units}}}" for cell in CELLS for units in (32, 64, 128, 256)
+    )
     (tmp_path / "space.yaml").write_text(SPACE % cells)
     space = load_space(tmp_path / "space.yaml")
-    run = run_search(space, out=tmp_path / "run", trials=TRIALS, address=address, train=weighed).folder
+    run = run_search(
+        space, out=tmp_path / "run", trials=TRIALS, address=address, train=weighed
+    ).folder
     found = results.load(run).reports.drop_duplicates("trial")
     assert len(found) == TRIALS
     for _, memory in found.groupby("train.worker")["train.mb"]:

@@ -42,7 +42,11 @@ class TokenCluster:
 def outsider(home: Path, **variables: str) -> dict[str, str]:
     """An environment without a token, apart from `variables`."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return clean | {"HOME": str(home), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"} | variables
+    return (
+        clean
+        | {"HOME": str(home), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+        | variables
+    )
 
 
 def token_file(path: Path, letter: str) -> str:
@@ -80,14 +84,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenCluster]:
     address = f"127.0.0.1:{port}"
     common = [RAY, "start", "--block", "--num-cpus=1", "--object-store-memory=100000000"]
     commands = (
-        [*common, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}/head"],
+        [
+            *common,
+            "--head",
+            f"--port={port}",
+            "--include-dashboard=false",
+            f"--temp-dir={folder}/head",
+        ],
         [*common, f"--address={address}", f"--temp-dir={folder}/node"],
     )
     nodes: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
             with open(home / f"node-{len(nodes)}.log", "wb") as log:
-                nodes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
+                nodes.append(
+                    subprocess.Popen(
+                        command, env=environment, stdout=log, stderr=log, start_new_session=True
+                    )
+                )
             await_node(home, address, environment, nodes[-1])
         yield TokenCluster(address, environment)
     finally:
@@ -102,7 +116,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenCluster]:
     assert left == []
 
 
-def await_node(home: Path, address: str, environment: dict[str, str], node: "subprocess.Popen[bytes]") -> None:
+def await_node(
+    home: Path, address: str, environment: dict[str, str], node: "subprocess.Popen[bytes]"
+) -> None:
     """Waits until a node says that it runs, and the head answers."""
     log = sorted(home.glob("node-*.log"))[-1]
     until = time.monotonic() + 60
@@ -110,14 +126,18 @@ def await_node(home: Path, address: str, environment: dict[str, str], node: "sub
         assert node.poll() is None, log.read_text()
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.1)
-    subprocess.run([RAY, "health-check", "--address", address], env=environment, check=True, timeout=60)
+    subprocess.run(
+        [RAY, "health-check", "--address", address], env=environment, check=True, timeout=60
+    )
 
 
 def search(folder: Path, address: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
     (folder / "space.yaml").write_text(SPACE)
     command = [sys.executable, str(ROOT / "run_search.py"), "search", str(folder / "space.yaml")]
     command += ["--address", address, "--out", str(folder / "run")]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_search_with_the_token_runs_on_both_nodes(cluster: TokenCluster, tmp_path: Path) -> None:
@@ -137,7 +157,9 @@ def test_who_has_no_token_or_another_is_refused(cluster: TokenCluster, tmp_path:
     environments = {
         "other": outsider(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=other),
         "none": outsider(tmp_path, RAY_AUTH_MODE="token"),
-        "no file": outsider(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "missing")),
+        "no file": outsider(
+            tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "missing")
+        ),
         "unaware": outsider(tmp_path),
     }
     refused = {}
@@ -150,5 +172,7 @@ def test_who_has_no_token_or_another_is_refused(cluster: TokenCluster, tmp_path:
         assert "Traceback" not in said + complaints, name
         last = complaints.splitlines()[-1]
         assert last.startswith(f"address '{cluster.address}': no Ray cluster can be joined: "), name
-        assert last.endswith("set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"), name
+        assert last.endswith(
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
+        ), name
         assert not (tmp_path / name / "run").exists()

@@ -10,14 +10,21 @@ import pytest
 
 from tests.test_docs import ROOT, blocks
 
-SMALLER = ["--trials", "2", "--hparams", "train.max_steps=20,train.eval_every_steps=10,train.eval_examples=50"]
+SMALLER = [
+    "--trials",
+    "2",
+    "--hparams",
+    "train.max_steps=20,train.eval_every_steps=10,train.eval_examples=50",
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def run(folder: Path, *argv: str, given: str = "") -> str:
     command = [sys.executable, str(ROOT / "run_search.py"), *argv]
-    result = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=folder, input=given, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     return result.stdout
@@ -27,13 +34,19 @@ def test_the_readme_from_search_to_analysis(tmp_path: Path) -> None:
     os.symlink(ROOT / "search_spaces", tmp_path / "search_spaces")
     assert "ok: 16 trials" in run(tmp_path, "check", "search_spaces/quickstart.yaml")
     assert len(run(tmp_path, "sample", "search_spaces/attention.yaml", "-n", "5").splitlines()) == 6
-    ranking = run(tmp_path, "search", "search_spaces/attention.yaml", "--out", "runs/attention", *SMALLER)
+    ranking = run(
+        tmp_path, "search", "search_spaces/attention.yaml", "--out", "runs/attention", *SMALLER
+    )
     assert "trial-00000" in ranking
     assert "trial-00001" in ranking
     assert (
-        len(run(tmp_path, "results", "runs/attention", "--top", "5", "--csv").splitlines()) == 1 + 2 * 2
+        len(run(tmp_path, "results", "runs/attention", "--top", "5", "--csv").splitlines())
+        == 1 + 2 * 2
     )  # two draws, a grid of two
-    assert run(tmp_path, "decode", "runs/attention", "--beam", "5", given="pronounce\n").count("\n") == 1
+    assert (
+        run(tmp_path, "decode", "runs/attention", "--beam", "5", given="pronounce\n").count("\n")
+        == 1
+    )
     (script,) = [block for block in blocks(ROOT / "README.md", "python") if "results.load" in block]
     shown = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -54,7 +67,9 @@ def test_the_trial_of_a_search_and_of_debug_report_the_same(tmp_path: Path) -> N
     run(tmp_path, "search", "space.yaml", "--out", "run", *SMALLER)
     table = results.load(tmp_path / "run").reports
     for k in range(2):
-        lines = run(tmp_path, "debug", "--space", "space.yaml", "--trial", str(k), "--json", *SMALLER[2:]).splitlines()
+        lines = run(
+            tmp_path, "debug", "--space", "space.yaml", "--trial", str(k), "--json", *SMALLER[2:]
+        ).splitlines()
         of_search = table[table.trial == f"trial-{k:05d}"].to_dict("records")
         assert len(lines) == len(of_search) == 2
         for line, row in zip(lines, of_search, strict=True):

@@ -18,7 +18,9 @@ from s2s_search.tuning import start
 from s2s_search.whatif import replay
 from s2s_search.whatif.curves import Record, load_record
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-in below reaches workers with its code
+ray.cloudpickle.register_pickle_by_value(
+    sys.modules[__name__]
+)  # the stand-in below reaches workers with its code
 
 SPACE = """
 model: BasicSeq2Seq
@@ -36,9 +38,16 @@ def curves(hparams: Hparams, _corpus: object, _device: object, before: Any = Non
         time.sleep(0.005 * (1 + seed % 3))
         loss = (seed * 7 % 12) / 12 + 4 / (step + seed)
         status = "finished" if step == 40 else "running"
-        numbers = {"step": step, "seconds": time.perf_counter() - began, "status": status, "evaluation_seconds": 0.0}
+        numbers = {
+            "step": step,
+            "seconds": time.perf_counter() - began,
+            "status": status,
+            "evaluation_seconds": 0.0,
+        }
         yield types.SimpleNamespace(
-            metrics=numbers | {"dev.loss": loss}, snapshot=lambda step=step: {"step": step}, answers=lambda: None
+            metrics=numbers | {"dev.loss": loss},
+            snapshot=lambda step=step: {"step": step},
+            answers=lambda: None,
         )
 
 
@@ -46,20 +55,32 @@ def searched(folder: Path, scheduler: str, cpu: float, address: str) -> Record:
     grace = "" if scheduler == "hyperband" else ", grace_steps: 5"
     (folder / "space.yaml").write_text(SPACE.format(scheduler=scheduler, grace=grace))
     space = replace(load_space(folder / "space.yaml"), resources=Resources(cpu, 0))
-    assert start.run_search(space, out=folder / "run", train=curves, address=address).status == "finished"
+    assert (
+        start.run_search(space, out=folder / "run", train=curves, address=address).status
+        == "finished"
+    )
     return load_record(folder / "run")
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
-def test_in_the_order_of_the_log_every_decision_is_made_again(address: str, tmp_path: Path, scheduler: str) -> None:
+def test_in_the_order_of_the_log_every_decision_is_made_again(
+    address: str, tmp_path: Path, scheduler: str
+) -> None:
     record = searched(tmp_path, scheduler, cpu=1, address=address)
     trials = record.history.trials.values()
-    logged = {(trial.name, event["step"]): dict(event) for trial in trials for event in trial.decisions}
+    logged = {
+        (trial.name, event["step"]): dict(event) for trial in trials for event in trial.decisions
+    }
     assert sum(event["action"] == "stop" for event in logged.values()) >= 3
     made = replay.in_recorded_order(record)
     assert made.keys() == logged.keys()  # none about a trial that has ended by itself
     for place, event in logged.items():
-        assert event == {"event": "decision", "time": event["time"], "trial": place[0], **made[place]}
+        assert event == {
+            "event": "decision",
+            "time": event["time"],
+            "trial": place[0],
+            **made[place],
+        }
     assert replay.made_again(record) == (len(logged), len(logged))
 
 

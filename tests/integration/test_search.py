@@ -40,13 +40,19 @@ from s2s_search.training.trial import train
 from s2s_search.tuning import cluster, search, worker
 from tests.spaces import DROPOUT, RATES, space_text
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the stand-ins below reach workers with their code
+ray.cloudpickle.register_pickle_by_value(
+    sys.modules[__name__]
+)  # the stand-ins below reach workers with their code
 
 BRIDGES = {"zero": {"class": "ZeroBridge"}, "initial": {"class": "InitialStateBridge"}}
 TINY = space_text(
     DROPOUT
     | RATES
-    | {"attention.dim": 8, "attention.score_type": ["dot", "bahdanau"], "bridge_spec": {"choices": BRIDGES}},
+    | {
+        "attention.dim": 8,
+        "attention.score_type": ["dot", "bahdanau"],
+        "bridge_spec": {"choices": BRIDGES},
+    },
     model=["BasicSeq2Seq", "AttentionSeq2Seq"],
     search={"method": "random", "trials": 6, "seed": 3},
     scheduler={"name": "asha", "max_steps": 30, "grace_steps": 10, "reduction_factor": 2},
@@ -72,9 +78,16 @@ def seeds(folder: Path, numbers: list[int], scheduler: str = "none", cpu: float 
 
 
 def report(step: int, loss: float, **metrics: Any) -> Any:
-    numbers = {"step": step, "seconds": step / 10, "status": "finished" if step == 40 else "running", "parameters": 7}
+    numbers = {
+        "step": step,
+        "seconds": step / 10,
+        "status": "finished" if step == 40 else "running",
+        "parameters": 7,
+    }
     metrics = numbers | {"dev.loss": loss} | metrics
-    return types.SimpleNamespace(metrics=metrics, snapshot=lambda: {"step": step}, answers=lambda: None)
+    return types.SimpleNamespace(
+        metrics=metrics, snapshot=lambda: {"step": step}, answers=lambda: None
+    )
 
 
 # --- before Ray starts ---
@@ -109,7 +122,9 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, out: str) -> No
         tuning.run_search(write_space(tmp_path, TINY), out=Path(out))
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "local", "head", "127.0.0.1:1", "127.0.0.1:99999", ":1"])
+@pytest.mark.parametrize(
+    "address", ["ray://head:10001", "local", "head", "127.0.0.1:1", "127.0.0.1:99999", ":1"]
+)
 def test_an_address_where_no_cluster_is_is_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"address {address!r}")):
         tuning.run_search(write_space(tmp_path, TINY), out=tmp_path / "run", address=address)
@@ -170,7 +185,9 @@ class FakeTune:
             sys.exit(0)
 
 
-def run_trial(monkeypatch: pytest.MonkeyPatch, fake: FakeTune, losses: list[float], goal: str = "minimize") -> Path:
+def run_trial(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeTune, losses: list[float], goal: str = "minimize"
+) -> Path:
     def stand_in(*_: object) -> Iterator[Any]:
         yield from (report(10 * k, loss) for k, loss in enumerate(losses, 1))
 
@@ -233,7 +250,11 @@ def test_a_trial_that_ends_has_let_go_of_its_model(
 
     fake = FakeTune(tmp_path, stop_after=1 if end is SystemExit else 99)
     monkeypatch.setattr(worker, "tune", fake)
-    monkeypatch.setattr(process_memory, "release_freed_memory", lambda: alive.extend(m() is not None for m in models))
+    monkeypatch.setattr(
+        process_memory,
+        "release_freed_memory",
+        lambda: alive.extend(m() is not None for m in models),
+    )
     corpus: Any = object()
     expected = RuntimeError if end in (ValueError, ZeroDivisionError) else end
     with pytest.raises(expected) if expected else contextlib.nullcontext():
@@ -243,9 +264,15 @@ def test_a_trial_that_ends_has_let_go_of_its_model(
 
 
 @pytest.mark.parametrize("given", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}])
-@pytest.mark.parametrize("share, fraction", [(0, None), (0.25, 0.24375), (0.01, 0.005), (1, None), (2, None)])
+@pytest.mark.parametrize(
+    "share, fraction", [(0, None), (0.25, 0.24375), (0.01, 0.005), (1, None), (2, None)]
+)
 def test_a_trial_keeps_to_its_share_of_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float, fraction: float | None, given: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    share: float,
+    fraction: float | None,
+    given: dict[str, str],
 ) -> None:
     """Of a card of 80 GB that others have filled: what is free now says nothing of a share."""
     calls: list[tuple[str, Any]] = []
@@ -253,7 +280,9 @@ def test_a_trial_keeps_to_its_share_of_a_gpu(
     monkeypatch.setattr(os, "environ", others | given)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**9, 80 * 10**9))
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part: calls.append(("limit", part)))
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda part: calls.append(("limit", part))
+    )
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(("empty", None)))
     monkeypatch.setattr(worker, "tune", FakeTune(tmp_path, gpu=share))
 
@@ -269,7 +298,9 @@ def test_a_trial_keeps_to_its_share_of_a_gpu(
         assert "PYTORCH_ALLOC_CONF" not in os.environ
     else:
         assert calls == [("limit", pytest.approx(fraction)), trained, ("empty", None)]
-        assert os.environ.get("PYTORCH_ALLOC_CONF") == (None if given else "expandable_segments:True")
+        assert os.environ.get("PYTORCH_ALLOC_CONF") == (
+            None if given else "expandable_segments:True"
+        )
 
 
 def test_the_message_of_a_traceback() -> None:
@@ -290,8 +321,12 @@ def test_the_message_of_a_traceback() -> None:
 @pytest.fixture(scope="module")
 def address(ray_folder: Path) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "5")  # what a machine says of threads is not what a trial has
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        patch.setenv(
+            "OMP_NUM_THREADS", "5"
+        )  # what a machine says of threads is not what a trial has
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+        )
     yield cluster.address
     cluster.shutdown()
 
@@ -302,7 +337,12 @@ def troubled(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> It
     if kind == 1:
         raise ValueError("before the first report\nsecond line")
     for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
-        yield report(step, math.nan if kind == 2 and step == 30 else 1 / step, process=os.getpid(), shared=shared)
+        yield report(
+            step,
+            math.nan if kind == 2 and step == 30 else 1 / step,
+            process=os.getpid(),
+            shared=shared,
+        )
         if kind == 3:
 
             class OddError(Exception):
@@ -318,7 +358,11 @@ def troubled(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> It
 def troubled_run(address: str, tmp_path_factory: pytest.TempPathFactory) -> results.Results:
     folder = tmp_path_factory.mktemp("troubled")
     outcome = tuning.run_search(
-        seeds(folder, [0, 1, 2, 3, 4, 5, 6, 7]), out=folder / "run", address=address, train=troubled, command=["search"]
+        seeds(folder, [0, 1, 2, 3, 4, 5, 6, 7]),
+        out=folder / "run",
+        address=address,
+        train=troubled,
+        command=["search"],
     )
     assert outcome == search.Outcome("finished", folder / "run")
     return results.load(folder / "run")
@@ -328,9 +372,25 @@ def test_no_trouble_of_a_trial_ends_the_search(troubled_run: results.Results) ->
     trials = troubled_run.trials
     assert trials["trial"].tolist() == [f"trial-{k:05d}" for k in range(8)]
     assert trials["train.seed"].tolist() == list(range(8))
-    assert trials["status"].tolist() == ["finished", "failed", "diverged", "failed", "lost", *["finished"] * 3]
+    assert trials["status"].tolist() == [
+        "finished",
+        "failed",
+        "diverged",
+        "failed",
+        "lost",
+        *["finished"] * 3,
+    ]
     assert trials["restarts"].tolist() == [0, 0, 0, 0, 3, 0, 0, 0]
-    assert trials["step"].fillna(-1).tolist() == [40, -1, 30, 10, 40, 40, 40, 40]  # each worker of the fifth made ten
+    assert trials["step"].fillna(-1).tolist() == [
+        40,
+        -1,
+        30,
+        10,
+        40,
+        40,
+        40,
+        40,
+    ]  # each worker of the fifth made ten
     assert trials["best.dev.loss"][2] == 1 / 20
     assert trials["last.dev.loss"][2] == WORST["dev.loss"]
     assert troubled_run.status == "finished"
@@ -350,7 +410,9 @@ def test_a_failed_trial_has_a_message_and_a_traceback(troubled_run: results.Resu
 
 
 def test_processes_run_several_trials(troubled_run: results.Results) -> None:
-    well = troubled_run.trials.loc[troubled_run.trials["status"].isin(["finished", "diverged"]), "trial"]
+    well = troubled_run.trials.loc[
+        troubled_run.trials["status"].isin(["finished", "diverged"]), "trial"
+    ]
     reports = troubled_run.reports
     assert reports.loc[reports["trial"].isin(well), "process"].nunique() < len(well)
 
@@ -388,9 +450,13 @@ def counting_threads(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("cpu", [0.5, 1, 2])
-def test_a_trial_has_a_thread_for_each_of_its_cpus(address: str, tmp_path: Path, cpu: float) -> None:
+def test_a_trial_has_a_thread_for_each_of_its_cpus(
+    address: str, tmp_path: Path, cpu: float
+) -> None:
     folder = tmp_path / "run"
-    tuning.run_search(seeds(tmp_path, [0], cpu=cpu), out=folder, address=address, train=counting_threads)
+    tuning.run_search(
+        seeds(tmp_path, [0], cpu=cpu), out=folder, address=address, train=counting_threads
+    )
     assert results.load(folder).reports["started"].tolist() == [max(1, int(cpu)) - 1]
 
 
@@ -400,9 +466,15 @@ def judged(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
         yield report(step, losses[hparams["train.seed"]])
 
 
-def test_asha_stops_the_worse_and_a_nan_neither_wins_nor_blocks(address: str, tmp_path: Path) -> None:
-    space = seeds(tmp_path, [0, 1, 2, 3, 4], scheduler="asha", cpu=2)  # both processors: one after the other
-    trials = results.load(tuning.run_search(space, out=tmp_path / "run", address=address, train=judged).folder).trials
+def test_asha_stops_the_worse_and_a_nan_neither_wins_nor_blocks(
+    address: str, tmp_path: Path
+) -> None:
+    space = seeds(
+        tmp_path, [0, 1, 2, 3, 4], scheduler="asha", cpu=2
+    )  # both processors: one after the other
+    trials = results.load(
+        tuning.run_search(space, out=tmp_path / "run", address=address, train=judged).folder
+    ).trials
     assert trials["status"].tolist() == ["finished", "diverged", "finished", "stopped", "finished"]
     assert trials["step"].tolist() == [40, 10, 40, 10, 40]
 
@@ -445,7 +517,12 @@ def start(space: Space, *arguments: str, program: str = PROGRAM) -> subprocess.P
     environment = os.environ | {"HOME": str(folder), "RAY_TMPDIR": own_ray()}
     command = [sys.executable, "-c", program, str(space.path), str(folder / "run"), *arguments]
     return subprocess.Popen(
-        command, env=environment, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -459,7 +536,9 @@ def processes_of_own_ray() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def real_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Space, results.Results, str, str, Path]:
+def real_run(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Space, results.Results, str, str, Path]:
     folder = tmp_path_factory.mktemp("real")
     space = write_space(folder, TINY)
     with start(space) as process:
@@ -475,7 +554,12 @@ def test_trial_k_is_the_kth_configuration_of_the_space(real_run: Run) -> None:
     space, found, *_ = real_run
     for k, config in enumerate(space.trials()):
         flat = json.loads((found.folder / f"trial-{k:05d}" / "config.json").read_text())
-        assert flat == resolve(config["model"], {key: config[key] for key in config if key != "model"}).flat()
+        assert (
+            flat
+            == resolve(
+                config["model"], {key: config[key] for key in config if key != "model"}
+            ).flat()
+        )
     assert len(found.trials) == 6
     assert set(found.trials["bridge_spec"]) == {"zero", "initial"}
 
@@ -509,7 +593,9 @@ def test_the_seconds_of_a_trial_are_accounted_for_once(real_run: Run) -> None:
     assert (spent.sum(axis=1) <= trials["ended"] - trials["began"] + 0.01).all()
     assert found.driver["reports"] == len(found.reports)
     assert found.driver["processor_seconds"] > 0
-    assert found.worker_seconds()["steps"] == pytest.approx((trials["seconds"] - trials["evaluation_seconds"]).sum())
+    assert found.worker_seconds()["steps"] == pytest.approx(
+        (trials["seconds"] - trials["evaluation_seconds"]).sum()
+    )
 
 
 def test_two_searches_of_one_process_have_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,7 +624,10 @@ def test_answers_are_those_of_the_tables(real_run: Run) -> None:
         assert answers is not None
         assert answers.step == row["best.step"]
         assert sum(answers.errors) / sum(answers.lengths) == row["best.dev.error_rate"]
-        assert sum(error > 0 for error in answers.errors) / len(answers.errors) == row["best.dev.word_error_rate"]
+        assert (
+            sum(error > 0 for error in answers.errors) / len(answers.errors)
+            == row["best.dev.word_error_rate"]
+        )
 
 
 def test_nothing_but_our_display_reaches_the_terminal(real_run: Run) -> None:
@@ -559,14 +648,18 @@ def test_ray_leaves_neither_processes_nor_files(real_run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_process_can_search_twice(tmp_path: Path) -> None:
-    again = """print(run_search(load_space(sys.argv[1]), out=Path(sys.argv[2] + "-again")).status)"""
+    again = (
+        """print(run_search(load_space(sys.argv[1]), out=Path(sys.argv[2] + "-again")).status)"""
+    )
     with start(write_space(tmp_path, TINY), program=PROGRAM + again) as process:
         out, err = process.communicate(timeout=240)
     assert out == "finished\nfinished\n", err
     assert results.load(tmp_path / "run-again").trials["status"].isin(["finished", "stopped"]).all()
 
 
-def interrupt_at_the_second_report(folder: Path, signals: int, group: bool) -> tuple[subprocess.Popen[str], str, float]:
+def interrupt_at_the_second_report(
+    folder: Path, signals: int, group: bool
+) -> tuple[subprocess.Popen[str], str, float]:
     space = write_space(folder, TINY)
     with start(space, "slow") as process:
         log = folder / "run" / "events.jsonl"
@@ -579,15 +672,21 @@ def interrupt_at_the_second_report(folder: Path, signals: int, group: bool) -> t
         began = time.monotonic()
         for _ in range(signals):
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(signal.SIGINT)
+                os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(
+                    signal.SIGINT
+                )
             time.sleep(0.1)
         out, err = process.communicate(timeout=60)
         assert out == "interrupted\n", err
         return process, err, time.monotonic() - began
 
 
-@pytest.mark.parametrize("signals, group", [(1, True), pytest.param(10, False, marks=pytest.mark.slow)])
-def test_interrupts_end_a_search_within_seconds_with_its_tables(tmp_path: Path, signals: int, group: bool) -> None:
+@pytest.mark.parametrize(
+    "signals, group", [(1, True), pytest.param(10, False, marks=pytest.mark.slow)]
+)
+def test_interrupts_end_a_search_within_seconds_with_its_tables(
+    tmp_path: Path, signals: int, group: bool
+) -> None:
     process, err, seconds = interrupt_at_the_second_report(tmp_path, signals, group)
     assert process.returncode == 0
     assert seconds < 15

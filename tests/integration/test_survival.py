@@ -32,14 +32,27 @@ CELLS = {"encoder": "GRUCell", "decoder": "LSTMCell"}
 
 
 def text_of(trials: int, steps: int, scheduler: str) -> str:
-    sizes = {"embedding.dim": 16, "attention.dim": 16, "train.batch_size": 16, "inference.max_decode_length": 10}
-    sizes |= {f"{part}.rnn_cell.cell_spec": {"class": cell, "num_units": 24} for part, cell in CELLS.items()}
+    sizes = {
+        "embedding.dim": 16,
+        "attention.dim": 16,
+        "train.batch_size": 16,
+        "inference.max_decode_length": 10,
+    }
+    sizes |= {
+        f"{part}.rnn_cell.cell_spec": {"class": cell, "num_units": 24}
+        for part, cell in CELLS.items()
+    }
     return space_text(
         DROPOUT | RATES | sizes | {"train.eval_every_steps": 50},
         model=["BasicSeq2Seq", "AttentionSeq2Seq"],
         corpus=COPY | {"train": 400, "dev": 20, "vocabulary": 6, "max_length": 8},
         search={"method": "random", "trials": trials, "seed": 5, "retries": 100},
-        scheduler={"name": scheduler, "max_steps": steps, "grace_steps": steps // 4, "reduction_factor": 2},
+        scheduler={
+            "name": scheduler,
+            "max_steps": steps,
+            "grace_steps": steps // 4,
+            "reduction_factor": 2,
+        },
     )
 
 
@@ -102,7 +115,15 @@ def workers() -> list[int]:
     return found
 
 
-NUMBERS = ("step", "parameters", "learning_rate", "train.loss", "dev.loss", "dev.error_rate", "dev.bleu")
+NUMBERS = (
+    "step",
+    "parameters",
+    "learning_rate",
+    "train.loss",
+    "dev.loss",
+    "dev.error_rate",
+    "dev.bleu",
+)
 
 
 def numbers(found: results.Results, trial: str) -> list[tuple[object, ...]]:
@@ -154,7 +175,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
     return found
 
 
-def batter(folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 600) -> tuple[Path, dict[str, int]]:
+def batter(
+    folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 600
+) -> tuple[Path, dict[str, int]]:
     """Runs a search and kills its driver at random moments, so many times; sometimes a worker, sometimes a file."""
     rng, run = random.Random(seed), folder / "run"
     done = {"drivers": 0, "workers": 0, "checkpoints": 0}
@@ -187,7 +210,9 @@ def batter(folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 60
     return run, done
 
 
-def test_a_search_whose_driver_is_killed_again_and_again(calm: results.Results, tmp_path: Path) -> None:
+def test_a_search_whose_driver_is_killed_again_and_again(
+    calm: results.Results, tmp_path: Path
+) -> None:
     run, done = batter(tmp_path, kills=3, seed=0)
     assert done["drivers"] >= 2
     found = results.load(run)
@@ -206,14 +231,20 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
     """With SOAK=1 the driver of a longer search is killed ten times, else of a shorter one four times."""
     kills, trials, steps = (10, 12, 3000) if "SOAK" in os.environ else (4, 8, 900)
     (tmp_path / "calm").mkdir()
-    out = Driver("search", write_space(tmp_path / "calm", trials, steps), "--out", tmp_path / "calm" / "run").wait(600)
+    out = Driver(
+        "search", write_space(tmp_path / "calm", trials, steps), "--out", tmp_path / "calm" / "run"
+    ).wait(600)
     calm = results.load(tmp_path / "calm" / "run")
     assert calm.status == "finished", out
     run, done = batter(tmp_path, kills, 1, trials, steps)
     found = results.load(run)
     both = compare(found, calm)
-    print(f"\nkilled {done}, {found.trials['restarts'].sum()} restarts of trials; nothing lost, no report doubled;")
-    print(f"{both} of {trials} trials made as many reports as undisturbed, and all numbers of both are equal")
+    print(
+        f"\nkilled {done}, {found.trials['restarts'].sum()} restarts of trials; nothing lost, no report doubled;"
+    )
+    print(
+        f"{both} of {trials} trials made as many reports as undisturbed, and all numbers of both are equal"
+    )
     assert done["drivers"] >= 3
     assert check_decisions(run) >= trials
 
@@ -222,7 +253,9 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
 def test_hyperbands_brackets_go_on_after_kills(tmp_path: Path) -> None:
     """Its choices follow from values alone, so that a search killed at any moment makes those of an undisturbed one."""
     text = text_of(trials=13, steps=200, scheduler="hyperband")
-    text = text.replace("reduction_factor: 2", "reduction_factor: 4").replace("grace_steps: 50, ", "")
+    text = text.replace("reduction_factor: 2", "reduction_factor: 4").replace(
+        "grace_steps: 50, ", ""
+    )
     for name in ("calm", "run"):
         (tmp_path / f"{name}.yaml").write_text(text)
     out = Driver("search", tmp_path / "calm.yaml", "--out", tmp_path / "calm").wait()
@@ -251,7 +284,10 @@ def test_an_interrupted_search_goes_on_and_one_in_use_is_left_alone(
     second = Driver("resume", run)
     out = second.wait()
     assert second.process.returncode == 2
-    assert f"is in use: a run folder has one search at a time, and process {driver.process.pid} on" in out
+    assert (
+        f"is in use: a run folder has one search at a time, and process {driver.process.pid} on"
+        in out
+    )
     driver.process.send_signal(number)
     out = driver.wait(60)
     assert driver.process.returncode == 130, out
@@ -272,7 +308,9 @@ def test_an_interrupted_search_goes_on_and_one_in_use_is_left_alone(
 
 @pytest.mark.slow
 def test_a_node_that_vanishes_costs_nothing(calm: results.Results, tmp_path: Path) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     run = tmp_path / "run"
 

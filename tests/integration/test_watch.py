@@ -42,7 +42,9 @@ SPACE = space_text(
 class Program:
     """run_search.py on a terminal of its own, of which a thread reads what it writes."""
 
-    def __init__(self, *arguments: object, width: int = 80, height: int = 24, **environ: str) -> None:
+    def __init__(
+        self, *arguments: object, width: int = 80, height: int = 24, **environ: str
+    ) -> None:
         self.size, self.text = (width, height), ""
         self._terminal, inner = pty.openpty()
         ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -116,9 +118,27 @@ def write_log(folder: Path, events: Sequence[dict[str, Any]]) -> None:
 
 
 def begun(*events: dict[str, Any]) -> list[dict[str, Any]]:
-    search = {"event": "search", "name": "toy", "metric": "dev.loss", "goal": "minimize", "searched": {}, "trials": 2}
-    trial = {"event": "trial", "trial": "trial-00000", "settings": {}, "config": {"train.max_steps": 100}}
-    report = {"event": "report", "trial": "trial-00000", "step": 10, "dev.loss": 1.5, "status": "running"}
+    search = {
+        "event": "search",
+        "name": "toy",
+        "metric": "dev.loss",
+        "goal": "minimize",
+        "searched": {},
+        "trials": 2,
+    }
+    trial = {
+        "event": "trial",
+        "trial": "trial-00000",
+        "settings": {},
+        "config": {"train.max_steps": 100},
+    }
+    report = {
+        "event": "report",
+        "trial": "trial-00000",
+        "step": 10,
+        "dev.loss": 1.5,
+        "status": "running",
+    }
     return [search, trial, report, *events]
 
 
@@ -129,20 +149,29 @@ def begun(*events: dict[str, Any]) -> list[dict[str, Any]]:
 def test_a_search_and_its_followers_show_the_same(tmp_path: Path) -> None:
     with searching(tmp_path) as program:
         wide = Program("watch", tmp_path / "run", "--interval", 0.2)
-        narrow = Program("watch", tmp_path / "run", "--interval", 0.2, width=60, height=20, TERM="vt100")
+        narrow = Program(
+            "watch", tmp_path / "run", "--interval", 0.2, width=60, height=20, TERM="vt100"
+        )
         plain = Program("watch", tmp_path / "run", "--interval", 0.2, NO_COLOR="1")
         assert [follower.wait() for follower in (wide, narrow, plain, program)] == [0, 0, 0, 0]
     best = results.load(tmp_path / "run").best(1).iloc[0]
     for follower in (wide, narrow):
-        assert re.search("trial-0000[0-4]  [▁-█]+ +[0-9.]+ +[0-9]+ of 60", re.sub(r"\x1b\[[\d;]*m", "", follower.text))
+        assert re.search(
+            "trial-0000[0-4]  [▁-█]+ +[0-9.]+ +[0-9]+ of 60",
+            re.sub(r"\x1b\[[\d;]*m", "", follower.text),
+        )
         first, counts, third, *_ = follower.screen
         assert re.fullmatch(r"space · \d+:\d\d, finished", first)
         assert re.match("5 trials: [1-5] finished", counts)
-        assert third.startswith(f"best dev.loss {best['best.dev.loss']:.4g} · {best['trial']} at step")
+        assert third.startswith(
+            f"best dev.loss {best['best.dev.loss']:.4g} · {best['trial']} at step"
+        )
         assert "run_search.py results" in follower.last_words
     assert wide.screen[:4] == program.screen[:4]
     assert "\x1b" not in plain.text
-    ends = re.findall(r"^\[\d+:\d\d\] (trial-0000\d) (?:finished|stopped)", plain.text, re.MULTILINE)
+    ends = re.findall(
+        r"^\[\d+:\d\d\] (trial-0000\d) (?:finished|stopped)", plain.text, re.MULTILINE
+    )
     assert len(ends) == len(set(ends)) <= 5
 
 
@@ -155,7 +184,10 @@ def test_a_search_that_is_killed_is_said_and_how_it_goes_on(tmp_path: Path) -> N
         program.wait()
         assert follower.wait() == 1
     assert follower.screen[0].endswith(", killed")
-    assert f"its driver was killed; to go on: python run_search.py resume {tmp_path}" in follower.last_words
+    assert (
+        f"its driver was killed; to go on: python run_search.py resume {tmp_path}"
+        in follower.last_words
+    )
 
 
 @pytest.mark.slow
@@ -182,16 +214,23 @@ ENDS = {"finished": 0, "interrupted": 130, "out of budget": 0, "failed": 1}
 
 
 @pytest.mark.parametrize("status", ENDS)
-def test_it_ends_as_the_search_did(status: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_ends_as_the_search_did(
+    status: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_log(tmp_path / "run", begun({"event": "status", "status": status}))
     assert main(["watch", str(tmp_path / "run")]) == ENDS[status]
     out, err = capsys.readouterr()
-    assert f"[0:03] {status} · 2 trials: 1 running, 1 to start · best dev.loss 1.5 at step 10 (trial-00000)" in out
+    assert (
+        f"[0:03] {status} · 2 trials: 1 running, 1 to start · best dev.loss 1.5 at step 10 (trial-00000)"
+        in out
+    )
     assert f"the ranking: python run_search.py results {tmp_path / 'run'}" in out
     assert ("resume" in err) == (status != "finished")
 
 
-def test_a_folder_that_is_none_is_told_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_none_is_told_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("attention", "cells"):
         write_log(tmp_path / name, begun())
     assert main(["watch", str(tmp_path / "atention")]) == 2
@@ -244,7 +283,10 @@ def test_the_log_is_read_from_where_it_was_left_and_a_torn_line_waits(tmp_path: 
     log = tmp_path / "events.jsonl"
     events, end = new_events(tmp_path, 0)
     assert [event["event"] for event in events] == ["search", "trial", "report"]
-    line = json.dumps({"event": "note", "time": 1.0, "message": "é"}, ensure_ascii=False).encode() + b"\n"
+    line = (
+        json.dumps({"event": "note", "time": 1.0, "message": "é"}, ensure_ascii=False).encode()
+        + b"\n"
+    )
     for cut in range(len(line)):
         with open(log, "ab") as file:
             file.write(line[:cut])

@@ -8,7 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_search.corpus.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
+from s2s_search.corpus.batches import (
+    Batch,
+    TrainingBatches,
+    evaluation_batches,
+    make_batch,
+    slice_batch,
+)
 from s2s_search.corpus.corpus import Split
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.metrics import error_rate, word_error_rate
@@ -27,7 +33,9 @@ def split_of(pairs: list[tuple[list[int], list[int]]]) -> Split:
     return Split(*side(0), *side(1), np.arange(len(pairs) + 1))
 
 
-def plain_batch(pairs: list[tuple[list[int], list[int]]], source_max: int | None, target_max: int | None) -> Batch:
+def plain_batch(
+    pairs: list[tuple[list[int], list[int]]], source_max: int | None, target_max: int | None
+) -> Batch:
     sources = [[*source, SOURCE.end][:source_max] for source, _ in pairs]
     targets = [[TARGET.start, *target, TARGET.end][:target_max] for _, target in pairs]
     return Batch(*plain_padding(sources, SOURCE.unk), *plain_padding(targets, TARGET.unk))
@@ -35,7 +43,9 @@ def plain_batch(pairs: list[tuple[list[int], list[int]]], source_max: int | None
 
 def plain_padding(rows: list[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(map(len, rows))
-    return torch.tensor([row + [padding] * (longest - len(row)) for row in rows]), torch.tensor([*map(len, rows)])
+    return torch.tensor([row + [padding] * (longest - len(row)) for row in rows]), torch.tensor(
+        [*map(len, rows)]
+    )
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -50,7 +60,9 @@ def test_batch_is_that_of_a_loop(pairs, random, source_max, target_max) -> None:
 
 
 @given(PAIRS, MAXIMA, MAXIMA)
-def test_slicing_is_that_of_a_loop_and_slicing_again_changes_nothing(pairs, source_max, target_max) -> None:
+def test_slicing_is_that_of_a_loop_and_slicing_again_changes_nothing(
+    pairs, source_max, target_max
+) -> None:
     whole = make_batch(split_of(pairs), np.arange(len(pairs)), SOURCE, TARGET)
     sliced = slice_batch(whole, source_max, target_max)
     assert same(sliced, plain_batch(pairs, source_max, target_max))
@@ -81,7 +93,10 @@ def test_evaluation_batches_hold_distinct_pairs(pairs, batch_size, examples) -> 
     batches = list(evaluation_batches(split_of(pairs), SOURCE, TARGET, batch_size, examples))
     indices = [i for _, chosen in batches for i in chosen.tolist()]
     assert len(indices) == len(set(indices)) == min(examples or len(pairs), len(pairs))
-    assert all(same(batch, plain_batch([pairs[i] for i in chosen], None, None)) for batch, chosen in batches)
+    assert all(
+        same(batch, plain_batch([pairs[i] for i in chosen], None, None))
+        for batch, chosen in batches
+    )
 
 
 def edits(one: list[int], other: list[int]) -> int:

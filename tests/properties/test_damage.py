@@ -45,14 +45,68 @@ NASTY = [
     "- -",
 ]
 JSON_NASTY = [
-    *[None, True, -1, 0, 1e308, float("nan"), 2**70, 10**400, "", "x", "\x00", "\ud800", "../../x", "a://b"],
-    *[[], [None], {}, {"a": {}}, {"name": 5}, [["parameters", "minimize"], ["dev.loss", "maximize"], ["x", "x"]]],
-    *["trial-00001", "trial-000000001", "trial-99999999999999999999", "dev.bleu", "category", "diverged"],
+    *[
+        None,
+        True,
+        -1,
+        0,
+        1e308,
+        float("nan"),
+        2**70,
+        10**400,
+        "",
+        "x",
+        "\x00",
+        "\ud800",
+        "../../x",
+        "a://b",
+    ],
+    *[
+        [],
+        [None],
+        {},
+        {"a": {}},
+        {"name": 5},
+        [["parameters", "minimize"], ["dev.loss", "maximize"], ["x", "x"]],
+    ],
+    *[
+        "trial-00001",
+        "trial-000000001",
+        "trial-99999999999999999999",
+        "dev.bleu",
+        "category",
+        "diverged",
+    ],
     *["\x1b[31mred", "\x9b2J", "a\rb\nc", "\u202etxt", {"\x1b]0;x\x07": ["\x1b[1m"]}],
 ]
 NASTY_KEYS = [
-    *["trial", "status", "step", "metric", "goal", "searched", "scheduler", "storage", "objectives", "event", "time"],
-    *["seconds", "rung", "rank", "of", "cutoff", "elapsed", "best.dev.loss", "dev.bleu", "settings", "index", "x", ""],
+    *[
+        "trial",
+        "status",
+        "step",
+        "metric",
+        "goal",
+        "searched",
+        "scheduler",
+        "storage",
+        "objectives",
+        "event",
+        "time",
+    ],
+    *[
+        "seconds",
+        "rung",
+        "rank",
+        "of",
+        "cutoff",
+        "elapsed",
+        "best.dev.loss",
+        "dev.bleu",
+        "settings",
+        "index",
+        "x",
+        "",
+    ],
     *["message", "name", "cause", "node", "source", "\x1b[31m", "dev.\x1b[31m"],
 ]
 # What a search event holds besides, to go on from it.
@@ -111,19 +165,60 @@ def write_run(folder: Path) -> list[bytes]:
     trial = {"trial": "trial-00000"}
     settings = {"attention.dim": 64, "bridge_spec": "zero"}
     searched = {"attention.dim": "Int64", "bridge_spec": "string"}
-    report = {"seconds": 1.0, "status": "running", "dev.loss": 2.0, "parameters": 7, "dev.bleu": 1.5}
+    report = {
+        "seconds": 1.0,
+        "status": "running",
+        "dev.loss": 2.0,
+        "parameters": 7,
+        "dev.bleu": 1.5,
+    }
     driver = {"reports": 2, "seconds": 1.0, "processor_seconds": 0.1}
     events: list[dict[str, object]] = [
-        {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": searched, **SEARCH},
-        {"event": "trial", **trial, "settings": settings, "config": {"train.seed": 1, "attention.dim": 64}},
+        {
+            "event": "search",
+            "name": "x",
+            "metric": "dev.loss",
+            "goal": "minimize",
+            "searched": searched,
+            **SEARCH,
+        },
+        {
+            "event": "trial",
+            **trial,
+            "settings": settings,
+            "config": {"train.seed": 1, "attention.dim": 64},
+        },
         {"event": "report", **trial, "step": 10, **report},
-        {"event": "decision", **trial, "action": "continue", "step": 10, "value": 2.0, "cutoff": None, "rung": 10.0},
-        {"event": "decision", **trial, "action": "stop", "step": 10, "value": 2.0, "cutoff": 1.0, "rank": 2, "of": 3},
+        {
+            "event": "decision",
+            **trial,
+            "action": "continue",
+            "step": 10,
+            "value": 2.0,
+            "cutoff": None,
+            "rung": 10.0,
+        },
+        {
+            "event": "decision",
+            **trial,
+            "action": "stop",
+            "step": 10,
+            "value": 2.0,
+            "cutoff": 1.0,
+            "rank": 2,
+            "of": 3,
+        },
         {"event": "restart", **trial, "cause": "lost", "message": "The actor died."},
         {"event": "report", **trial, "step": 20, **report},
         {"event": "pause", **trial},
         {"event": "start", **trial},
-        {"event": "exploit", **trial, "source": "trial-00001", "settings": settings, "config": {"train.seed": 1}},
+        {
+            "event": "exploit",
+            **trial,
+            "source": "trial-00001",
+            "settings": settings,
+            "config": {"train.seed": 1},
+        },
         {"event": "status", **trial, "status": "finished"},
         {"event": "trial", "trial": "trial-00001", "settings": {}, "config": {}},
         {"event": "note", "message": "no room", **trial},
@@ -168,14 +263,26 @@ def read_all(folder: Path) -> None:
         assert "\n".join(explain.explain(past, trial.number)).encode()
         assert not any(CONTROL.search(line) for line in explain.explain(past, trial.number))
     texts = [table.to_csv(lineterminator="|") for table in (found.trials, found.reports)]
-    assert not any(CONTROL.search(text) for text in [found.name, found.status, *texts, *found.damaged])
-    bests = {name: trial.best and trial.best[past.search["metric"]] for name, trial in past.trials.items()}
+    assert not any(
+        CONTROL.search(text) for text in [found.name, found.status, *texts, *found.damaged]
+    )
+    bests = {
+        name: trial.best and trial.best[past.search["metric"]]
+        for name, trial in past.trials.items()
+    }
     told = {name: (trial.status, bests[name]) for name, trial in past.trials.items()}
     columns = found.trials[["trial", "status", f"best.{found.metric}"]].astype(object)
-    assert {name: (status, None if pd.isna(best) else best) for name, status, best in columns.to_numpy()} == told
-    assert all((folder / name).resolve().parent == folder.resolve() for name in [*past.trials, *found.trials["trial"]])
+    assert {
+        name: (status, None if pd.isna(best) else best) for name, status, best in columns.to_numpy()
+    } == told
+    assert all(
+        (folder / name).resolve().parent == folder.resolve()
+        for name in [*past.trials, *found.trials["trial"]]
+    )
     for live in (True, False):
-        display = Progress(Console(file=io.StringIO(), force_terminal=live, width=60, height=20, _environ={}))
+        display = Progress(
+            Console(file=io.StringIO(), force_terminal=live, width=60, height=20, _environ={})
+        )
         for event in past.events:
             display.show(event)
         assert max(line.cell_len for line in display.frame(59, 19)) <= 59
@@ -221,7 +328,9 @@ def decide_again(folder: Path) -> None:
     space = state.space_of(past, folder)
     queued = [event | {"event": "queued"} for event in past.events if event["event"] == "trial"]
     for name in ("asha", "hyperband", "median", "pbt", "none"):
-        scheduler = make_scheduler(replace(space, scheduler=replace(space.scheduler, name=name)), explore=dict)
+        scheduler = make_scheduler(
+            replace(space, scheduler=replace(space.scheduler, name=name)), explore=dict
+        )
         scheduler.replay([*queued, *past.events] if name == "hyperband" else past.events)
     made_again(load_record(folder))
 
@@ -235,7 +344,9 @@ def decide_again(folder: Path) -> None:
         pytest.param(lambda folder: write_report([folder]), 100, marks=pytest.mark.slow),
     ],
 )
-def test_damaged_logs_of_a_search(tmp_path: Path, read: Callable[[Path], object], count: int) -> None:
+def test_damaged_logs_of_a_search(
+    tmp_path: Path, read: Callable[[Path], object], count: int
+) -> None:
     rng, good = random.Random(count), 0
     folder = runs.write_run(tmp_path / "run", trials=12)
     lines = (folder / "events.jsonl").read_bytes().splitlines()
@@ -265,12 +376,18 @@ def test_damaged_tables_are_made_anew(tmp_path: Path) -> None:
         for _ in range(100):
             at = rng.randrange(len(data))
             flipped = bytes([data[at] ^ (1 << rng.randrange(8))])
-            spoilt = rng.choice([data[:at], data[:at].ljust(len(data), b"\0"), data[:at] + flipped + data[at + 1 :]])
+            spoilt = rng.choice(
+                [data[:at], data[:at].ljust(len(data), b"\0"), data[:at] + flipped + data[at + 1 :]]
+            )
             (tmp_path / name).write_bytes(spoilt)
             found = results.load(tmp_path)
             assert found.trials.equals(whole.trials)
             assert found.reports.equals(whole.reports)
-            assert (found.status, found.driver, found.damaged) == (whole.status, whole.driver, whole.damaged)
+            assert (found.status, found.driver, found.damaged) == (
+                whole.status,
+                whole.driver,
+                whole.damaged,
+            )
         (tmp_path / name).write_bytes(data)
 
 
@@ -279,7 +396,11 @@ def test_tables_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     tables.write_tables(tmp_path)
     table = pd.read_parquet(tmp_path / "trials.parquet")
     table.replace("trial-00001", "../../x").to_parquet(tmp_path / "trials.parquet")
-    assert list(results.load(tmp_path).trials["trial"]) == ["trial-00000", "trial-00001", "trial-00002"]
+    assert list(results.load(tmp_path).trials["trial"]) == [
+        "trial-00000",
+        "trial-00001",
+        "trial-00002",
+    ]
 
 
 def test_a_damaged_line_is_as_good_as_none(tmp_path: Path) -> None:
@@ -308,7 +429,9 @@ def test_missing_files_and_folders_in_their_place(tmp_path: Path, name: str) -> 
             assert results.load(tmp_path).trials.equals(whole)
 
 
-def test_decode_names_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decode_names_a_damaged_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = random.Random(2)
     write_run(tmp_path)
     lines = tmp_path / "lines"
@@ -330,13 +453,17 @@ def test_decode_names_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.Captur
         assert capsys.readouterr().err
     for _ in range(50):
         at = rng.randrange(len(data))
-        best.write_bytes(rng.choice([data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]]))
+        best.write_bytes(
+            rng.choice([data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]])
+        )
         assert main(command) == 2
         assert "best.pt: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [["results"], ["explain"]])
-def test_the_commands_say_what_is_damaged(tmp_path: Path, verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_say_what_is_damaged(
+    tmp_path: Path, verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = random.Random(1)
     lines = write_run(tmp_path)
     for _ in range(60):
@@ -352,5 +479,7 @@ def test_the_commands_say_what_is_damaged(tmp_path: Path, verb: list[str], capsy
 def test_nothing_unsafe_reads_a_file() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "s2s_search").rglob("*.py"))
     for forbidden in ("import pickle", "pickle.load", "yaml.load(", "eval(", "weights_only=False"):
-        assert forbidden not in source.replace("self.eval()", "").replace("model.eval()", ""), forbidden
+        assert forbidden not in source.replace("self.eval()", "").replace("model.eval()", ""), (
+            forbidden
+        )
     assert source.count("torch.load(") == source.count("weights_only=True")

@@ -23,8 +23,24 @@ from tests.models import BATCH, batch_of, make, small
 
 MODELS = ("BasicSeq2Seq", "AttentionSeq2Seq")
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-ATOMICS = {"index_add", "index_add_", "to_dense", "_to_dense", "scatter_reduce", "embedding_dense_backward"}
-WAITS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique", "_unique2", "_coalesce"}
+ATOMICS = {
+    "index_add",
+    "index_add_",
+    "to_dense",
+    "_to_dense",
+    "scatter_reduce",
+    "embedding_dense_backward",
+}
+WAITS = {
+    "_local_scalar_dense",
+    "is_nonzero",
+    "equal",
+    "nonzero",
+    "masked_select",
+    "_unique",
+    "_unique2",
+    "_coalesce",
+}
 
 
 class Operations(TorchDispatchMode):
@@ -38,7 +54,9 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.names.append(func.overloadpacket.__name__)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        tensors = [
+            leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)
+        ]
         if len({tensor.device for tensor in tensors}) > 1:
             self.between_devices.append(self.names[-1])
         return result
@@ -58,7 +76,9 @@ def step(hparams: Hparams, device: str) -> Operations:
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_looks_at_no_value(model: str, encoder: str, cell: str) -> None:
-    assert not step(small(model, cell, encoder__type=encoder, optimizer__name="SGD"), "meta").between_devices
+    assert not step(
+        small(model, cell, encoder__type=encoder, optimizer__name="SGD"), "meta"
+    ).between_devices
 
 
 SETTINGS = {
@@ -66,9 +86,14 @@ SETTINGS = {
     "not reversed": {"source.reverse": False},
     "layers": {"encoder.rnn_cell.num_layers": 2, "decoder.rnn_cell.num_layers": 2},
     "residual": {"decoder.rnn_cell.num_layers": 2, "decoder.rnn_cell.residual_connections": True},
-    "dropout": {"encoder.rnn_cell.dropout_input_keep_prob": 0.5, "decoder.rnn_cell.dropout_output_keep_prob": 0.5},
+    "dropout": {
+        "encoder.rnn_cell.dropout_input_keep_prob": 0.5,
+        "decoder.rnn_cell.dropout_output_keep_prob": 0.5,
+    },
     "initial state": {"bridge_spec": {"class": "InitialStateBridge"}},
-    "outputs": {"bridge_spec": {"class": "ConcatInputBridge", "num_units": 3, "bridge_input": "outputs"}},
+    "outputs": {
+        "bridge_spec": {"class": "ConcatInputBridge", "num_units": 3, "bridge_input": "outputs"}
+    },
     "never clipped": {"optimizer.clip_gradients": -1.0},
     **{rule: {"optimizer.name": rule} for rule in RULES},
 }
@@ -76,7 +101,9 @@ SETTINGS = {
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_nor_does_it_with_other_settings(settings: str) -> None:
-    assert not step(small(**{"optimizer.name": "SGD", **SETTINGS[settings]}), "meta").between_devices
+    assert not step(
+        small(**{"optimizer.name": "SGD", **SETTINGS[settings]}), "meta"
+    ).between_devices
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -97,7 +124,9 @@ def test_an_update_of_all_rows_is_that_of_the_looked_up_ones(rule: str) -> None:
     rules = [RULES[rule]([embedding.weight]) for embedding in embeddings]
     for update, ids in enumerate([[0, 1, 1], [4, 1, 4], [5]]):
         weights, before = torch.randn(len(ids), 3).double(), embeddings[0].weight.detach().clone()
-        for embedding, of_rule, way in zip(embeddings, rules, ("update_rows", "update_all_rows"), strict=True):
+        for embedding, of_rule, way in zip(
+            embeddings, rules, ("update_rows", "update_all_rows"), strict=True
+        ):
             (embedding(torch.tensor(ids)) * weights).sum().backward()
             with mock.patch.object(of_rule, "update_rows", getattr(of_rule, way)):
                 of_rule.step(update, 0.1)
@@ -113,7 +142,9 @@ def test_an_update_of_all_rows_is_that_of_the_looked_up_ones(rule: str) -> None:
 
 @pytest.mark.parametrize("rows", [1, 6, 1024, 1025])
 @pytest.mark.parametrize("way", [sum_rows, sums_by_product, sums_in_order])
-def test_sums_of_rows_are_those_of_a_plain_loop(way: Callable[[Tensor, Tensor, int], Tensor], rows: int) -> None:
+def test_sums_of_rows_are_those_of_a_plain_loop(
+    way: Callable[[Tensor, Tensor, int], Tensor], rows: int
+) -> None:
     torch.manual_seed(0)
     for count in (0, 1, 40):
         values, ids = torch.randn(count, 3, dtype=torch.float64), torch.randint(rows, (count,))
@@ -131,7 +162,11 @@ def test_a_batch_goes_to_a_device_in_one_copy(monkeypatch: pytest.MonkeyPatch) -
         return tensor.clone()
 
     monkeypatch.setattr(batches, "moved", copied)
-    for batch in (BATCH, batch_of([[]], [[]]), batch_of([[1], [2, 3]], [[], [4, 1, 2]], padding=(3, 2))):
+    for batch in (
+        BATCH,
+        batch_of([[]], [[]]),
+        batch_of([[1], [2, 3]], [[], [4, 1, 2]], padding=(3, 2)),
+    ):
         copies.clear()
         for there, here in zip(batch.to("meta"), batch, strict=True):
             assert torch.equal(there, here)
@@ -147,7 +182,9 @@ def test_a_softmax_in_place_is_that_of_a_copy(columns: int, device: str) -> None
     torch.manual_seed(0)
     logits = torch.randn(640, columns, device=device) * 5
     expected = torch.log_softmax(logits.double(), dim=-1)
-    torch.testing.assert_close(torch.log_softmax(logits, dim=-1, out=logits).double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.log_softmax(logits, dim=-1, out=logits).double(), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @ON_A_GPU

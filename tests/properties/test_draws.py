@@ -33,8 +33,20 @@ def load(name: str) -> Space:
 
 
 def test_the_spaces_are_there():
-    ours = {"quickstart", "encoder_type", "attention", "lr_decay", "optimizer", "cells", "bridge", "dropout"}
-    study = {f"britz_2017/{name}" for name in ("embedding", "cell", "depth", "direction", "attention", "decoding")}
+    ours = {
+        "quickstart",
+        "encoder_type",
+        "attention",
+        "lr_decay",
+        "optimizer",
+        "cells",
+        "bridge",
+        "dropout",
+    }
+    study = {
+        f"britz_2017/{name}"
+        for name in ("embedding", "cell", "depth", "direction", "attention", "decoding")
+    }
     assert {name.removesuffix(".yaml") for name in NAMES} >= ours | study
 
 
@@ -86,7 +98,9 @@ def assert_inside(value: object, domain: Choice | Range) -> None:
     assert domain.low <= value <= domain.high
     if domain.step is not None:
         point = domain.low + round((value - domain.low) / domain.step) * domain.step
-        assert abs(value - point) <= 1e-11 * max(abs(domain.low), abs(domain.high))  # points have twelve digits
+        assert abs(value - point) <= 1e-11 * max(
+            abs(domain.low), abs(domain.high)
+        )  # points have twelve digits
 
 
 @spaces
@@ -106,7 +120,11 @@ def ranges(draw: st.DrawFn) -> Range:
     numbers = st.integers(1, 65536) if whole else st.floats(1e-9, 1e9)
     low, high = sorted((draw(numbers), draw(numbers)))
     high = high if high > low else low * 2
-    stepped = st.integers(1, int(high - low)) if whole else st.none() | st.floats((high - low) / 1000, high - low)
+    stepped = (
+        st.integers(1, int(high - low))
+        if whole
+        else st.none() | st.floats((high - low) / 1000, high - low)
+    )
     return Range(low, high, log=draw(st.booleans()), step=draw(stepped), whole=whole)
 
 
@@ -147,7 +165,9 @@ def test_a_range_never_falls(domain, u, v):
     assert domain.at(min(u, v)) <= domain.at(max(u, v))
 
 
-ENDS = st.sampled_from(("finished",) * 6 + ("stopped", "diverged", "failed", "running"))  # past the random start
+ENDS = st.sampled_from(
+    ("finished",) * 6 + ("stopped", "diverged", "failed", "running")
+)  # past the random start
 
 
 def judged(config: dict, status: str, objectives: int) -> list[float] | None:
@@ -157,7 +177,11 @@ def judged(config: dict, status: str, objectives: int) -> list[float] | None:
 
 @pytest.mark.parametrize("name", ["tpe.yaml", "quickstart.yaml", "bridge.yaml", "dropout.yaml"])
 @settings(SOME, max_examples=15)
-@given(ends=st.lists(ENDS, min_size=16, max_size=24), kill=st.integers(0, 23) | st.just(15), data=st.data())
+@given(
+    ends=st.lists(ENDS, min_size=16, max_size=24),
+    kill=st.integers(0, 23) | st.just(15),
+    data=st.data(),
+)
 def test_a_search_that_was_killed_goes_on_as_if_it_had_lived(name, ends, kill, data):
     """A new sampler hears, in any order and from JSON, what the old one did; from there on both ask the same."""
     space = load(name)
@@ -194,7 +218,11 @@ def test_pbt_changes_only_what_a_checkpoint_survives_and_stays_in_the_space(name
         assert all(key.startswith("optimizer.") or key.endswith("keep_prob") for key in changed)
         assert "optimizer.name" not in changed
         for dimension in space.dimensions:
-            assert dimension.key in new or dimension.key not in config or dimension.key.startswith("optimizer.")
+            assert (
+                dimension.key in new
+                or dimension.key not in config
+                or dimension.key.startswith("optimizer.")
+            )
             if dimension.key in new and not isinstance(dimension.domain, Tie):
                 assert_inside(new[dimension.key], dimension.domain)
         config = new

@@ -58,15 +58,25 @@ LOOPS = {"compiled": nullcontext, "torch": uncompiled, "plain": plain_loops}
 
 
 @settings(max_examples=60)
-@given(CELLS, st.integers(1, 20), st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 2), st.data())
-def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int, data: st.DataObject) -> None:
+@given(
+    CELLS,
+    st.integers(1, 20),
+    st.lists(st.integers(0, 6), min_size=1, max_size=4),
+    st.integers(0, 2),
+    st.data(),
+)
+def test_unroll(
+    cell: dict[str, Any], units: int, lengths: list[int], more: int, data: st.DataObject
+) -> None:
     torch.manual_seed(data.draw(st.integers(0, 99)))
     made = make_cell(spec(cell, units), 3).double()
     batch, time = len(lengths), max([*lengths, 1]) + more
     x = torch.randn(batch, time, 3).double().requires_grad_()
     reverse = data.draw(st.booleans())
     scale = 0.0 if reverse else 1.0
-    state = tuple((torch.randn(batch, size).double() * scale).requires_grad_() for size in made.state_sizes)
+    state = tuple(
+        (torch.randn(batch, size).double() * scale).requires_grad_() for size in made.state_sizes
+    )
     within = torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
     used = data.draw(st.sampled_from(["outputs", "state", "both"]))
     weigh = [
@@ -79,7 +89,10 @@ def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int,
             outputs, last = unroll(made, x, torch.tensor(lengths), state, reverse)
         parts = [outputs * within.unsqueeze(-1), *last]
         chosen = {"outputs": slice(1), "state": slice(1, None), "both": slice(None)}[used]
-        loss = sum(((a * b).sum() for a, b in zip(parts[chosen], weigh[chosen], strict=True)), torch.zeros(()))
+        loss = sum(
+            ((a * b).sum() for a, b in zip(parts[chosen], weigh[chosen], strict=True)),
+            torch.zeros(()),
+        )
         wanted = [x, *([] if reverse else state), *made.parameters()]
         gradients = torch.autograd.grad(loss, wanted)
         results.append((parts, gradients))
@@ -87,14 +100,23 @@ def test_unroll(cell: dict[str, Any], units: int, lengths: list[int], more: int,
     torch.testing.assert_close(results[1], results[2])
 
 
-@given(CELLS, st.lists(st.integers(0, 6), min_size=1, max_size=4), st.booleans(), st.integers(2, 30), st.data())
+@given(
+    CELLS,
+    st.lists(st.integers(0, 6), min_size=1, max_size=4),
+    st.booleans(),
+    st.integers(2, 30),
+    st.data(),
+)
 def test_unroll_without_gradients(
     cell: dict[str, Any], lengths: list[int], reverse: bool, words: int, data: st.DataObject
 ) -> None:
     """Of looked-up inputs, whose table is smaller than they are, or not."""
     torch.manual_seed(data.draw(st.integers(0, 99)))
     made = make_cell(spec(cell, 5), 3).double()
-    table, ids = torch.randn(words, 3).double(), torch.randint(words, (len(lengths), max([*lengths, 1])))
+    table, ids = (
+        torch.randn(words, 3).double(),
+        torch.randint(words, (len(lengths), max([*lengths, 1]))),
+    )
     x, ends = Embedded(table[ids], ids, table), torch.tensor(lengths)
     within = (torch.arange(ids.shape[1]) < ends.unsqueeze(1)).unsqueeze(-1)
     with torch.no_grad():
@@ -137,7 +159,11 @@ def values_and_gradients(model: Seq2Seq, batch: Batch) -> list[Tensor | None]:
     output = model.decode(encoding, batch.target_ids, batch.target_lengths)
     assert output.weights is not None
     assert output.contexts is not None
-    loss = token_losses(output.logits, batch).sum() + (output.weights**2).sum() + (output.contexts**3).sum()
+    loss = (
+        token_losses(output.logits, batch).sum()
+        + (output.weights**2).sum()
+        + (output.contexts**3).sum()
+    )
     loss.backward()
     gradients = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
     return [loss, *output, *gradients]
@@ -167,8 +193,12 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
     loss = token_losses(model(batch), batch).sum()
     loss.backward()
     torch.testing.assert_close(model.loss(batch), loss)
-    torch.testing.assert_close(made, [None if p.grad is None else p.grad.to_dense() for p in model.parameters()])
-    for single, double in zip(values_and_gradients(copy.deepcopy(model).float(), batch), results[2], strict=True):
+    torch.testing.assert_close(
+        made, [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+    )
+    for single, double in zip(
+        values_and_gradients(copy.deepcopy(model).float(), batch), results[2], strict=True
+    ):
         if single is not None:
             torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
 
@@ -202,7 +232,10 @@ class Drawn:
             if self.layer > 0:
                 return x * step_of(self.masks[self.layer])
             inputs = self.x_mask.shape[-1]
-            return torch.cat([x[:, :inputs] * self.x_mask[:, self.t], x[:, inputs:] * step_of(self.masks[0])], dim=-1)
+            return torch.cat(
+                [x[:, :inputs] * self.x_mask[:, self.t], x[:, inputs:] * step_of(self.masks[0])],
+                dim=-1,
+            )
 
         def joined(x: Tensor, y: Tensor) -> Tensor:
             return y * step_of(self.masks[-1]) if self.layer == len(self.cell.layers) - 1 else y
@@ -213,7 +246,9 @@ class Drawn:
 
 @settings(max_examples=60)
 @given(configurations(dropout=True), sources, st.data())
-def test_a_model_with_dropout(hparams: Hparams, sources: list[list[int]], data: st.DataObject) -> None:
+def test_a_model_with_dropout(
+    hparams: Hparams, sources: list[list[int]], data: st.DataObject
+) -> None:
     """Of falling target lengths, as in training, so that no row of a mask changes its place."""
     model = make(hparams)
     targets = sorted([data.draw(target) for _ in sources], key=len, reverse=True)
@@ -242,7 +277,9 @@ def test_masks_keep_what_dropout_keeps() -> None:
     masks = cell.masks(40, torch.empty(20, 10))
     ones = [torch.ones(20, 40, units) for units in (10, 30, 30)]
     twice = cell.dropped(cell.joined(ones[1], ones[1]))
-    for mask, same in zip(masks, [cell.dropped(ones[0]), twice, cell.joined(ones[2], ones[2])], strict=True):
+    for mask, same in zip(
+        masks, [cell.dropped(ones[0]), twice, cell.joined(ones[2], ones[2])], strict=True
+    ):
         assert mask is not None
         assert mask.shape == (40, 20, same.shape[-1])
         torch.testing.assert_close(mask.unique(), same.unique())
@@ -260,14 +297,20 @@ def test_an_installation_with_a_compiler_has_the_compiled_loops() -> None:
 
 def test_sigmoids_of_the_compiled_loops_are_exact_and_never_overflow() -> None:
     """A GRU of one unit and one step that starts from h = 1 with a candidate of 0: its output is sigmoid(u)."""
-    u = torch.cat([torch.linspace(-120, 120, 100_001), torch.tensor([-1e30, 1e30, torch.nan])]).unsqueeze(1)
+    u = torch.cat(
+        [torch.linspace(-120, 120, 100_001), torch.tensor([-1e30, 1e30, torch.nan])]
+    ).unsqueeze(1)
     cell = make_cell({"class": "GRUCell", "num_units": 1}, 1)
     with torch.no_grad():
         for p in cell.parameters():
             p.zero_()
         cell.input_weights[0, 1] = 1.0
-        outputs, _ = unroll(cell, u.unsqueeze(1), torch.ones(len(u), dtype=torch.long), (torch.ones(len(u), 1),))
-    torch.testing.assert_close(outputs.flatten(), torch.sigmoid(u).flatten(), rtol=1e-6, atol=1e-37, equal_nan=True)
+        outputs, _ = unroll(
+            cell, u.unsqueeze(1), torch.ones(len(u), dtype=torch.long), (torch.ones(len(u), 1),)
+        )
+    torch.testing.assert_close(
+        outputs.flatten(), torch.sigmoid(u).flatten(), rtol=1e-6, atol=1e-37, equal_nan=True
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -290,7 +333,9 @@ def test_compiled_products_take_any_number_of_rows_and_units(
     for loop in (nullcontext, plain_loops):
         with loop(), mock.patch.object(torch, "get_num_threads", return_value=threads):
             outputs, _ = unroll(layer, x, lengths)
-            results.append([outputs, *torch.autograd.grad(outputs.square().mean(), list(layer.parameters()))])
+            results.append(
+                [outputs, *torch.autograd.grad(outputs.square().mean(), list(layer.parameters()))]
+            )
     torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
 
 

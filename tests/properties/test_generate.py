@@ -53,7 +53,9 @@ def plain_search(model: Seq2Seq, source: list[int], width: int, weight: float) -
         candidates = [(ids, log_p) for ids, log_p in beam if ids and ids[-1] == model.end_id]
         for ids, log_p in set(beam) - set(candidates):
             logits = model(batch_of([source], [ids]))[0, len(ids)]
-            candidates += [((*ids, k), log_p + p) for k, p in enumerate(torch.log_softmax(logits, -1).tolist())]
+            candidates += [
+                ((*ids, k), log_p + p) for k, p in enumerate(torch.log_softmax(logits, -1).tolist())
+            ]
         beam = sorted(candidates, key=score, reverse=True)[:width]
     return [(ids, score((ids, log_p))) for ids, log_p in beam]
 
@@ -72,7 +74,9 @@ def test_greedy_search_is_a_plain_search(hparams: Hparams, forced: bool, way: st
 
 @settings(max_examples=30, deadline=None)
 @given(configurations(), st.integers(2, 4), st.sampled_from([0.0, 1.0, 3.0]), st.booleans())
-def test_beam_search_is_a_plain_search(hparams: Hparams, width: int, weight: float, forced: bool) -> None:
+def test_beam_search_is_a_plain_search(
+    hparams: Hparams, width: int, weight: float, forced: bool
+) -> None:
     model = model_of(hparams, forced)
     with leaving_at_once():
         beam = beam_search(model, MANY.source_ids, MANY.source_lengths, STEPS, width, weight)
@@ -99,7 +103,9 @@ def test_what_has_ended_changes_nothing_for_the_others(
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(3.0)  # so that sources get different answers
-    sources = batch_of([[(3 * k + j * k) % 8 for j in range(1 + k % 5)] for k in range(50)], [[]] * 50)
+    sources = batch_of(
+        [[(3 * k + j * k) % 8 for j in range(1 + k % 5)] for k in range(50)], [[]] * 50
+    )
     model.end_id = -1
     endless = greedy(model, sources.source_ids, sources.source_lengths, 12).ids.tolist()
     lengths = set()
@@ -147,13 +153,17 @@ def rows_of_steps() -> Iterator[list[int]]:
 
 @settings(max_examples=25, deadline=None)
 @given(configurations(), st.booleans(), st.integers(1, 3))
-def test_a_source_leaves_the_batch_when_all_of_it_has_ended(hparams: Hparams, forced: bool, width: int) -> None:
+def test_a_source_leaves_the_batch_when_all_of_it_has_ended(
+    hparams: Hparams, forced: bool, width: int
+) -> None:
     model = model_of(hparams, forced)
     with rows_of_steps() as rows:
         lengths = greedy(model, MANY.source_ids, MANY.source_lengths, STEPS).lengths
     assert rows == [int((lengths > t).sum()) for t in range(int(lengths.max()))]
     with rows_of_steps() as rows:
-        longest = beam_search(model, MANY.source_ids, MANY.source_lengths, STEPS, width).lengths.amax(1)
+        longest = beam_search(
+            model, MANY.source_ids, MANY.source_lengths, STEPS, width
+        ).lengths.amax(1)
     assert rows == [width * int((longest > t).sum()) for t in range(int(longest.max()))]
 
 
@@ -162,10 +172,16 @@ def test_a_source_leaves_the_batch_when_all_of_it_has_ended(hparams: Hparams, fo
 def test_to_look_seldom_changes_nothing(hparams: Hparams, every: int) -> None:
     """On a GPU it is looked every so many steps at what has ended; each look and the last one wait for the device."""
     model, sources = model_of(hparams, forced=False), (MANY.source_ids, MANY.source_lengths)
-    expected = greedy(model, *sources, STEPS, keep_logits=True), beam_search(model, *sources, STEPS, 3)
+    expected = (
+        greedy(model, *sources, STEPS, keep_logits=True),
+        beam_search(model, *sources, STEPS, 3),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate, "looked_at", lambda steps, device: range(every - 1, steps, every))
-        seldom = greedy(model, *sources, STEPS, keep_logits=True), beam_search(model, *sources, STEPS, 3)
+        seldom = (
+            greedy(model, *sources, STEPS, keep_logits=True),
+            beam_search(model, *sources, STEPS, 3),
+        )
         torch.testing.assert_close(seldom, expected)
         encoded = model.encode(*sources)
         patch.setattr(generate, "greedy_ids", lambda *_: None)

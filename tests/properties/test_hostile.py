@@ -63,7 +63,12 @@ FREE = (
 
 def write_hostile(folder: Path) -> Path:
     """A run whose every free text is hostile: of the log, the environment, configurations, answers and the lock."""
-    example = {"source": list("ab"), "references": [["B"]], "answer": ["B"], "attention": [[0.5, 0.25, 0.25]] * 2}
+    example = {
+        "source": list("ab"),
+        "references": [["B"]],
+        "answer": ["B"],
+        "attention": [[0.5, 0.25, 0.25]] * 2,
+    }
     runs.write_run(folder, trials=14, example=example)
     lines = []
     for line in (folder / "events.jsonl").read_text().splitlines():
@@ -84,7 +89,13 @@ def write_hostile(folder: Path) -> Path:
         },
         {"event": "note", "message": HOSTILE, "trial": "trial-00000"},
         {"event": "wait", "message": HOSTILE},
-        {"event": "exploit", "trial": "trial-00003", "source": HOSTILE, "settings": {}, "config": {HOSTILE: HOSTILE}},
+        {
+            "event": "exploit",
+            "trial": "trial-00003",
+            "source": HOSTILE,
+            "settings": {},
+            "config": {HOSTILE: HOSTILE},
+        },
         {"event": "restart", "trial": "trial-00000", "cause": HOSTILE, "message": HOSTILE},
         {"event": "status", "trial": "trial-00001", "status": "failed", "message": HOSTILE},
         {"event": "status", "trial": "trial-00002", "status": "finished" + HOSTILE},
@@ -93,12 +104,18 @@ def write_hostile(folder: Path) -> Path:
     ]
     lines += [json.dumps(event | {"time": 5e9}) for event in more] + [HOSTILE.replace("\n", " ")]
     (folder / "events.jsonl").write_text("\n".join(lines) + "\n")
-    made = json.loads((folder / "environment.json").read_text()) if (folder / "environment.json").exists() else {}
+    made = (
+        json.loads((folder / "environment.json").read_text())
+        if (folder / "environment.json").exists()
+        else {}
+    )
     made |= {"versions": {"torch" + HOSTILE: HOSTILE}, "command": [HOSTILE], "commit": HOSTILE}
     made |= {"corpus": {"name": HOSTILE, "fingerprint": HOSTILE}}
     (folder / "environment.json").write_text(json.dumps(made))
     for answers in folder.glob("*/answers.json"):
-        answers.write_text(json.dumps(json.loads(answers.read_text()) | {"examples": [spoilt(example)]}))
+        answers.write_text(
+            json.dumps(json.loads(answers.read_text()) | {"examples": [spoilt(example)]})
+        )
     (folder / "driver.lock").write_text("process 1 on " + HOSTILE)
     return folder
 
@@ -133,7 +150,10 @@ VERBS = [
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_no_control_character_reaches_a_terminal(
-    hostile: Path, verb: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    hostile: Path,
+    verb: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("s2s_search.display.watch.SECONDS_OF_SILENCE", 0.0)
     place = 2 if verb[0] == "debug" else 1
@@ -152,8 +172,13 @@ def test_every_free_text_was_hostile(hostile: Path) -> None:
     assert FORBIDDEN.findall(text) == []
     assert sum("own?]0;owned" in "".join(event) for event in events) > len(events) / 2
     for key in FREE:
-        assert any("evil.example" in json.dumps(event[key]) for event in events if event.get(key)), key
-    assert {event["status"] for event in events if event["event"] == "status"} <= {*ENDS, *SEARCH_ENDS}
+        assert any(
+            "evil.example" in json.dumps(event[key]) for event in events if event.get(key)
+        ), key
+    assert {event["status"] for event in events if event["event"] == "status"} <= {
+        *ENDS,
+        *SEARCH_ENDS,
+    }
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -180,7 +205,10 @@ def test_what_is_appended_to_a_log_that_is_watched(tmp_path: Path) -> None:
     follower.read()
     with (folder / "events.jsonl").open("a") as log:
         log.write(json.dumps({"event": "note", "time": 5e9, "message": HOSTILE}) + "\n")
-        log.write(json.dumps({"event": "status", "time": 5e9, "trial": "trial-00001", "status": HOSTILE}) + "\n")
+        log.write(
+            json.dumps({"event": "status", "time": 5e9, "trial": "trial-00001", "status": HOSTILE})
+            + "\n"
+        )
     follower.read()
     assert "owned" in file.getvalue()
     assert FORBIDDEN.findall(file.getvalue()) == []
@@ -220,7 +248,12 @@ def test_a_cell_is_one_cell_whatever_it_holds(text: str) -> None:
 def test_tables_that_others_wrote_are_not_believed(tmp_path: Path) -> None:
     folder = runs.write_run(tmp_path / "run", trials=3)
     whole = results.load(folder).trials
-    for name, column in (("trials", "message"), ("trials", "status"), ("reports", "node"), ("reports", "status")):
+    for name, column in (
+        ("trials", "message"),
+        ("trials", "status"),
+        ("reports", "node"),
+        ("reports", "status"),
+    ):
         path = folder / f"{name}.parquet"
         data, table = path.read_bytes(), pd.read_parquet(path)
         table[column] = pd.Series(["x" + CONTROLS] * len(table), dtype="string")
@@ -240,7 +273,11 @@ def test_tables_that_others_wrote_are_not_believed(tmp_path: Path) -> None:
     for attribute, value in (("damaged", [CONTROLS]), ("status", "finished")):
         for name in ("trials", "reports"):  # both with the same stamp, as it should be
             stamped = pd.read_parquet(folder / f"{name}.parquet")
-            stamped.attrs = {**results.load(folder).reports.attrs, **stamped.attrs, attribute: value}
+            stamped.attrs = {
+                **results.load(folder).reports.attrs,
+                **stamped.attrs,
+                attribute: value,
+            }
             stamped.to_parquet(folder / f"{name}.parquet")
         assert results.load(folder).damaged == ()
 
@@ -256,7 +293,9 @@ def test_a_label_with_a_control_character_is_refused(tmp_path: Path, label: str)
 
 def test_labels_in_any_script_stay(tmp_path: Path) -> None:
     label = "大きい\u3000\u200dहिन्दी\u00a0é😀"
-    folder = runs.write_run(tmp_path / "run", trials=8, text=runs.SPACE.replace("large:", f'"{label}":'))
+    folder = runs.write_run(
+        tmp_path / "run", trials=8, text=runs.SPACE.replace("large:", f'"{label}":')
+    )
     assert label in set(results.load(folder).trials["encoder.rnn_cell.cell_spec"])
     tables.write_tables(folder)
     assert label in set(results.load(folder).trials["encoder.rnn_cell.cell_spec"])
@@ -269,8 +308,12 @@ def test_a_space_of_null(tmp_path: Path) -> None:
     assert results.load(folder).space().searched
 
 
-@pytest.mark.parametrize("key", ["trial", "status", "message", "best.dev.error_rate", "seconds", "<b>", ""])
-def test_no_searched_hyperparameter_bears_the_name_of_another_column(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    "key", ["trial", "status", "message", "best.dev.error_rate", "seconds", "<b>", ""]
+)
+def test_no_searched_hyperparameter_bears_the_name_of_another_column(
+    tmp_path: Path, key: str
+) -> None:
     folder = runs.write_run(tmp_path / "run", trials=3)
     first, *others = (folder / "events.jsonl").read_text().splitlines()
     search = json.loads(first) | {"searched": {key: "string"}}
@@ -290,7 +333,9 @@ def test_the_name_of_a_search_is_no_path(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("count", [10**400, 2**60, -1, True, 1.5])
 def test_answers_with_counts_that_are_none(tmp_path: Path, count: object) -> None:
-    (tmp_path / "answers.json").write_text(json.dumps({"step": 1, "errors": [count], "lengths": [1], "examples": []}))
+    (tmp_path / "answers.json").write_text(
+        json.dumps({"step": 1, "errors": [count], "lengths": [1], "examples": []})
+    )
     assert load_answers(str(tmp_path)) is None
 
 
@@ -353,7 +398,12 @@ def test_a_url_that_a_log_names_is_contacted_when_asked(
             out, err = capsys.readouterr()
             assert status == (0 if ask("x")[0] in ("report", "compare") else 2)
             assert asked == []
-            said = out + err + (folder / "report.md").read_text() + (folder / "report.html").read_text()
+            said = (
+                out
+                + err
+                + (folder / "report.md").read_text()
+                + (folder / "report.html").read_text()
+            )
             assert "--fetch" in said
             assert "SECRET" not in said
         for ask in ASKS[:3]:
@@ -368,7 +418,9 @@ def test_a_url_that_a_log_names_is_contacted_when_asked(
 def test_a_local_place_needs_no_asking(tmp_path: Path) -> None:
     folder = runs.write_run(tmp_path / "run", trials=3)
     log = folder / "events.jsonl"
-    log.write_text(log.read_text().replace('"storage": null', f'"storage": "file://{tmp_path}/there"', 1))
+    log.write_text(
+        log.read_text().replace('"storage": null', f'"storage": "file://{tmp_path}/there"', 1)
+    )
     assert main(["report", str(folder)]) == 0
     assert "--fetch" not in (folder / "report.md").read_text()
     with pytest.raises(OSError, match="refused"):  # so that the test above would notice

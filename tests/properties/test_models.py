@@ -36,7 +36,9 @@ def configurations(draw: st.DrawFn) -> Hparams:
         "bridge_spec": draw(st.sampled_from(BRIDGES)),
     }
     for side in ("encoder", "decoder"):
-        more[f"{side}.rnn_cell.cell_spec"] = cell_spec(draw(st.sampled_from(sorted(CELLS))), draw(st.integers(2, 5)))
+        more[f"{side}.rnn_cell.cell_spec"] = cell_spec(
+            draw(st.sampled_from(sorted(CELLS))), draw(st.integers(2, 5))
+        )
         more[f"{side}.rnn_cell.num_layers"] = draw(st.integers(1, 3))
         more[f"{side}.rnn_cell.residual_connections"] = draw(st.booleans())
     if model == "AttentionSeq2Seq":
@@ -52,12 +54,16 @@ def loss_and_gradients(model: Seq2Seq, batch: object) -> tuple[Tensor, list[Tens
     model.zero_grad()
     loss = token_losses(model(batch), batch).sum()  # type: ignore[arg-type]
     loss.backward()
-    return loss, [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+    return loss, [
+        torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in model.parameters()
+    ]
 
 
 @settings(max_examples=60)
 @given(configurations(), sources, st.data())
-def test_padding_and_neighbours_change_nothing(hparams: Hparams, sources: list[list[int]], data: st.DataObject) -> None:
+def test_padding_and_neighbours_change_nothing(
+    hparams: Hparams, sources: list[list[int]], data: st.DataObject
+) -> None:
     targets = [data.draw(target) for _ in sources]
     model = make(hparams)
     tight, wide = batch_of(sources, targets), batch_of(sources, targets, padding=(3, 2))
@@ -102,17 +108,25 @@ def test_teacher_forcing_equals_stepping(hparams: Hparams) -> None:
 
 @settings(max_examples=80)
 @given(configurations(), st.integers(1, 3), st.booleans(), st.booleans())
-def test_prepared_steps_equal_plain_steps(hparams: Hparams, beams: int, table: bool, project_values: bool) -> None:
+def test_prepared_steps_equal_plain_steps(
+    hparams: Hparams, beams: int, table: bool, project_values: bool
+) -> None:
     """In logits, states and weights, for some sources of a batch too, with the embeddings in a table or not."""
     model = make(hparams).eval()
     if model.decoder.cell.residual:
-        assert isinstance(make_stepper(model, model.encode(BATCH.source_ids, BATCH.source_lengths), 1), PlainStepper)
+        assert isinstance(
+            make_stepper(model, model.encode(BATCH.source_ids, BATCH.source_lengths), 1),
+            PlainStepper,
+        )
         return
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(stepping, "ROWS_OF_A_TABLE", 10 if table else 0)
         patch.setattr(stepping, "MEMORY_OVER_POSITIONS", 0 if project_values else 100)
         encoding = model.encode(BATCH.source_ids, BATCH.source_lengths)
-        plain, prepared = PlainStepper(model, encoding, beams), PreparedStepper(model, encoding, beams)
+        plain, prepared = (
+            PlainStepper(model, encoding, beams),
+            PreparedStepper(model, encoding, beams),
+        )
         sources = torch.tensor([2, 0])
         for one, other in ((plain, prepared), (plain.select(sources), prepared.select(sources))):
             state, same = one.start(), other.start()
@@ -122,7 +136,11 @@ def test_prepared_steps_equal_plain_steps(hparams: Hparams, beams: int, table: b
                 same_logits, same, same_weights = other.step(ids, same)
                 torch.testing.assert_close(same_logits, logits)
                 torch.testing.assert_close(same_weights, weights)
-                context_or_weights = [weights] if weights is not None and project_values and beams > 1 else state[-1:]
+                context_or_weights = (
+                    [weights]
+                    if weights is not None and project_values and beams > 1
+                    else state[-1:]
+                )
                 torch.testing.assert_close(same, (*state[:-1], *context_or_weights))
 
 
@@ -195,7 +213,9 @@ class TestDropout:
 
     def stack(self, input_keep: float, output_keep: float, residual: bool = False) -> StackedCell:
         torch.manual_seed(1)
-        return StackedCell(cell_spec("GRUCell", 4), 4, 2, input_keep, output_keep, residual).double()
+        return StackedCell(
+            cell_spec("GRUCell", 4), 4, 2, input_keep, output_keep, residual
+        ).double()
 
     def run(self, stack: StackedCell) -> tuple[Tensor, tuple[Tensor, ...]]:
         x = torch.linspace(-1, 1, 24).double().view(2, 3, 4)

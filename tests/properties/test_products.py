@@ -20,7 +20,10 @@ def _panels():
     """Everything goes by panels, on processors too where torch is as soon."""
     if native.LIBRARY is None or not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
         pytest.skip("no compiled loops, or no vectors of 512 bits")
-    with mock.patch.object(native, "multiplies_sooner", return_value=True), mock.patch.object(matmul, "ENOUGH", 0):
+    with (
+        mock.patch.object(native, "multiplies_sooner", return_value=True),
+        mock.patch.object(matmul, "ENOUGH", 0),
+    ):
         yield
 
 
@@ -44,13 +47,17 @@ dtypes = st.sampled_from([torch.float32, torch.float64])
 
 
 @settings(max_examples=150, deadline=None)
-@given(sizes, sizes, sizes, ways, ways, dtypes, st.sampled_from(["none", "vector", "matrix", "out"]))
+@given(
+    sizes, sizes, sizes, ways, ways, dtypes, st.sampled_from(["none", "vector", "matrix", "out"])
+)
 def test_products_are_those_of_torch(
     n: int, k: int, m: int, a_way: str, b_way: str, dtype: torch.dtype, start_kind: str
 ) -> None:
     torch.manual_seed(n + k + m)
     a, b = factor(n, k, a_way, dtype), factor(k, m, b_way, dtype)
-    start = torch.randn(m, dtype=dtype) if start_kind == "vector" else torch.randn(n, m, dtype=dtype)
+    start = (
+        torch.randn(m, dtype=dtype) if start_kind == "vector" else torch.randn(n, m, dtype=dtype)
+    )
     expected = a.double() @ b.double()
     expected = (expected if start_kind == "none" else expected + start.double()).to(dtype)
     with torch.no_grad(), mock.patch.object(native, "multiply", wraps=native.multiply) as used:
@@ -64,18 +71,31 @@ def test_products_are_those_of_torch(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), ways, ways, st.sampled_from([None, 1, 2]))
-def test_gradients_are_those_of_torch(n: int, k: int, m: int, a_way: str, b_way: str, start: int | None) -> None:
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    ways,
+    ways,
+    st.sampled_from([None, 1, 2]),
+)
+def test_gradients_are_those_of_torch(
+    n: int, k: int, m: int, a_way: str, b_way: str, start: int | None
+) -> None:
     torch.manual_seed(n + k + m)
     tensors = [factor(n, k, a_way, torch.float64), factor(k, m, b_way, torch.float64)]
-    tensors += [] if start is None else [torch.randn((m,) if start == 1 else (n, m), dtype=torch.float64)]
+    tensors += (
+        [] if start is None else [torch.randn((m,) if start == 1 else (n, m), dtype=torch.float64)]
+    )
     weights = torch.randn(n, m, dtype=torch.float64)
     a, b, *starts = (tensor.requires_grad_() for tensor in tensors)
     with mock.patch.object(native, "multiply", wraps=native.multiply) as used:
         made = matmul.addmm(*starts, a, b) if starts else matmul.mm(a, b)
         gradients = torch.autograd.grad((made * weights).sum(), (a, b, *starts))
     assert used.call_count == 3
-    expected = torch.autograd.grad(((a @ b + (starts[0] if starts else 0.0)) * weights).sum(), (a, b, *starts))
+    expected = torch.autograd.grad(
+        ((a @ b + (starts[0] if starts else 0.0)) * weights).sum(), (a, b, *starts)
+    )
     for gradient, of_torch in zip(gradients, expected, strict=True):
         near(gradient, of_torch, max(n, m))
 

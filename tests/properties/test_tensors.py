@@ -48,8 +48,15 @@ def public_results(model: Seq2Seq, batch: Batch) -> list[Any]:
     encoding = model.encode(batch.source_ids, batch.source_lengths)
     found = [*encoding.state, encoding.encoder_output.outputs, *model.decode(encoding, *batch[2:])]
     found += [*greedy(model, *batch[:2], 6), *greedy(model, *batch[:2], 6, keep_logits=True)]
-    found += [*beam_search(model, *batch[:2], 6, 3), token_losses(model(batch), batch), target_mask(batch)]
-    answered = [decode(model, *batch[:2], small(inference__beam_search__beam_width=width)) for width in (1, 2)]
+    found += [
+        *beam_search(model, *batch[:2], 6, 3),
+        token_losses(model(batch), batch),
+        target_mask(batch),
+    ]
+    answered = [
+        decode(model, *batch[:2], small(inference__beam_search__beam_width=width))
+        for width in (1, 2)
+    ]
     model.zero_grad()
     rate_of_nothing = Optimizer(model.parameters(), "SGD", lambda step: 0.0, clip=-1.0)
     found += [model.loss(batch), *training_step(model, rate_of_nothing, batch, 0)]
@@ -109,13 +116,18 @@ def test_other_tensors_are_refused(wrong: str, cell: str) -> None:
 def test_the_gradient_of_a_state_may_be_transposed() -> None:
     """As that of c is where it is used as c.t()."""
     torch.manual_seed(0)
-    cell, x = make_cell({"class": "LSTMCell", "num_units": 4}, 3).double(), torch.randn(2, 5, 3).double()
+    cell, x = (
+        make_cell({"class": "LSTMCell", "num_units": 4}, 3).double(),
+        torch.randn(2, 5, 3).double(),
+    )
     weights = torch.randn(4, 2).double()
     gradients = []
     for recurrence in (cell.recurrence, lambda: None):
         with mock.patch.object(cell, "recurrence", recurrence):
             _, (c, h) = unroll(cell, x, torch.tensor([5, 3]))
-        gradients.append(torch.autograd.grad(((c + h).t() * weights).sum(), list(cell.parameters())))
+        gradients.append(
+            torch.autograd.grad(((c + h).t() * weights).sum(), list(cell.parameters()))
+        )
     torch.testing.assert_close(*gradients)
 
 
@@ -149,7 +161,10 @@ def test_a_library_whose_structures_differ_is_not_used() -> None:
 
     def agrees(*different: bytes) -> bool:
         library = Other(different)  # type: ignore[arg-type]
-        parts = {name: mock.Mock(side_effect=getattr(library, name)) for name in ("offset_float", "offset_double")}
+        parts = {
+            name: mock.Mock(side_effect=getattr(library, name))
+            for name in ("offset_float", "offset_double")
+        }
         return native.agrees(mock.Mock(version=library.version, **parts))
 
     assert agrees(b"", b"")
@@ -161,9 +176,13 @@ def test_a_library_whose_structures_differ_is_not_used() -> None:
 
 @COMPILED
 @pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("settings", [{"attention.score_type": "bahdanau"}, {"attention.score_type": "dot"}])
+@pytest.mark.parametrize(
+    "settings", [{"attention.score_type": "bahdanau"}, {"attention.score_type": "dot"}]
+)
 @pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell"])
-def test_no_wrong_tensor_gets_an_address(cell: str, settings: dict[str, Any], backward: bool) -> None:
+def test_no_wrong_tensor_gets_an_address(
+    cell: str, settings: dict[str, Any], backward: bool
+) -> None:
     """Each tensor of each structure in turn comes in another type, with gaps, and too short."""
     model = make(small("AttentionSeq2Seq", cell, **settings))
     kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -173,7 +192,10 @@ def test_no_wrong_tensor_gets_an_address(cell: str, settings: dict[str, Any], ba
         kept.append((args, kwargs))
         real(*args, **kwargs)
 
-    with mock.patch.object(native, "run", recorded), mock.patch.object(native, "greedy") as of_greedy:
+    with (
+        mock.patch.object(native, "run", recorded),
+        mock.patch.object(native, "greedy") as of_greedy,
+    ):
         model.loss(BATCH).backward()
         greedy(model, *BATCH[:2], 6)
     directions = {"forward": False, "backward": True}
@@ -198,7 +220,13 @@ def refused(part: native.Arguments, dtype: torch.dtype, time: int) -> int:
     part.point(dtype, time)
     given = {name: tensor for name, tensor in part.tensors.items() if tensor.numel() > 1}
     for name, tensor in given.items():
-        for other in (tensor.int(), tensor.half(), strided(tensor), tensor.flatten()[:-1], tensor.to("meta")):
+        for other in (
+            tensor.int(),
+            tensor.half(),
+            strided(tensor),
+            tensor.flatten()[:-1],
+            tensor.to("meta"),
+        ):
             part.tensors[name] = other
             with pytest.raises(ValueError, match=f"{name} must be contiguous"):
                 part.point(dtype, time)
@@ -209,7 +237,10 @@ def refused(part: native.Arguments, dtype: torch.dtype, time: int) -> int:
 def test_products_of_matrices_that_panels_cannot_read_are_those_of_torch() -> None:
     """A start or a result that lies by columns, and factors without a step of 1."""
     a, b, start = torch.randn(6, 5), torch.randn(5, 7), torch.randn(7, 6).t()
-    factors = [(a, a.repeat_interleave(2, dim=1)[:, ::2]), (b, b.repeat_interleave(2, dim=1)[:, ::2])]
+    factors = [
+        (a, a.repeat_interleave(2, dim=1)[:, ::2]),
+        (b, b.repeat_interleave(2, dim=1)[:, ::2]),
+    ]
     starts = [start, torch.stack([start[0], start[1]], dim=1)[:, 0], start[:1].expand(6, 7)]
     with (
         mock.patch.object(native, "multiplies_sooner", return_value=native.LIBRARY is not None),

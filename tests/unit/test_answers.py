@@ -26,7 +26,15 @@ from s2s_search.training.evaluation import decode, evaluation, examples
 from s2s_search.training.trial import Report, Trial, train
 from tests.spaces import SMALL, distance
 
-COPY = {"name": "copy", "train": 60, "dev": 20, "test": 1, "vocabulary": 4, "min_length": 1, "max_length": 6}
+COPY = {
+    "name": "copy",
+    "train": 60,
+    "dev": 20,
+    "test": 1,
+    "vocabulary": 4,
+    "min_length": 1,
+    "max_length": 6,
+}
 ANSWERS = Answers(
     20,
     [0, 2, 1],
@@ -81,7 +89,11 @@ CASES: list[tuple[str, str, dict[str, object]]] = [
     ("copy", "AttentionSeq2Seq", {"train.eval_examples": 9, "source.reverse": True}),
     ("copy", "AttentionSeq2Seq", {"inference.beam_search.beam_width": 3}),
     ("cmudict", "AttentionSeq2Seq", {"train.eval_examples": 150, "train.eval_batch_size": 64}),
-    ("cmudict", "BasicSeq2Seq", {"train.eval_examples": 150, "inference.beam_search.beam_width": 2}),
+    (
+        "cmudict",
+        "BasicSeq2Seq",
+        {"train.eval_examples": 150, "inference.beam_search.beam_width": 2},
+    ),
 ]
 
 
@@ -91,13 +103,19 @@ def test_the_errors_make_up_the_error_rates_of_the_best_report(
     tmp_path: Path, name: str, model: str, more: dict[str, object], metric: str
 ) -> None:
     corpus, hparams = corpus_of(name), settings(model, **more)
-    reports = [r.metrics for r in keep_snapshots(train(hparams, corpus), Checkpoints(tmp_path), metric, "minimize")]
+    reports = [
+        r.metrics
+        for r in keep_snapshots(train(hparams, corpus), Checkpoints(tmp_path), metric, "minimize")
+    ]
     best = min(reports, key=lambda report: report[metric])
     answers = load_answers(str(tmp_path))
     assert answers is not None
     assert answers.step == best["step"]
     assert sum(answers.errors) / sum(answers.lengths) == best["dev.error_rate"]
-    assert sum(error > 0 for error in answers.errors) / len(answers.errors) == best["dev.word_error_rate"]
+    assert (
+        sum(error > 0 for error in answers.errors) / len(answers.errors)
+        == best["dev.word_error_rate"]
+    )
     assert len(answers.errors) == (hparams["train.eval_examples"] or 20)
 
 
@@ -113,7 +131,9 @@ def test_the_errors_are_those_of_each_source_by_itself_in_dev_order(name: str, w
             source = torch.tensor([[*split.source(first).tolist(), corpus.source_vocab.end]])
             (answer,) = decode(model, source, torch.tensor([source.shape[1]]), hparams)
             references = [split.target(pair).tolist() for pair in range(first, end)]
-            fewest, length = min((distance(answer, reference), -len(reference)) for reference in references)
+            fewest, length = min(
+                (distance(answer, reference), -len(reference)) for reference in references
+            )
             errors.append(fewest)
             lengths.append(-length)
     assert len(set(errors)) > 3
@@ -150,7 +170,10 @@ def test_attention_is_what_a_greedy_decoder_sees(corpus: Corpus, more: dict[str,
 def test_attention_of_a_beam_is_what_led_to_its_best_hypothesis(corpus: Corpus) -> None:
     hparams = settings(inference__beam_search__beam_width=3)
     model = model_of(hparams, corpus)
-    found, other = examples(model, corpus.dev, corpus, hparams), examples(model, corpus.dev, corpus, settings())
+    found, other = (
+        examples(model, corpus.dev, corpus, hparams),
+        examples(model, corpus.dev, corpus, settings()),
+    )
     assert [example.answer for example in found] != [example.answer for example in other]
     for example in found:
         ids = torch.tensor([[*corpus.source_vocab.encode(example.source), corpus.source_vocab.end]])
@@ -161,7 +184,9 @@ def test_attention_of_a_beam_is_what_led_to_its_best_hypothesis(corpus: Corpus) 
         target = torch.tensor([[corpus.target_vocab.start, *answer, corpus.target_vocab.end]])
         weights = model.decode(encoding, target, torch.tensor([target.shape[1]])).weights
         assert weights is not None
-        torch.testing.assert_close(torch.tensor(example.attention), weights[0].detach(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            torch.tensor(example.attention), weights[0].detach(), atol=1e-4, rtol=0
+        )
 
 
 def test_the_examples_are_the_same_of_every_model() -> None:
@@ -181,10 +206,17 @@ def test_references_are_all_of_a_source(corpus: Corpus) -> None:
     split = corpus.dev
     grouped = replace(split, groups=np.array([0, 3, 4, 20]))
     found = examples(model_of(settings(), corpus), grouped, corpus, settings())
-    assert [len(example.references) for example in found] == [3, 1, 16]  # fewer than eight sources: all of them
+    assert [len(example.references) for example in found] == [
+        3,
+        1,
+        16,
+    ]  # fewer than eight sources: all of them
     for example, pair in zip(found, (0, 3, 4), strict=True):
         assert example.source == corpus.source_vocab.decode(split.source(pair))
-        expected = [corpus.target_vocab.decode(split.target(k)) for k in range(pair, pair + len(example.references))]
+        expected = [
+            corpus.target_vocab.decode(split.target(k))
+            for k in range(pair, pair + len(example.references))
+        ]
         assert example.references == expected
 
 
@@ -198,7 +230,12 @@ def collected(reports: Iterable[Any]) -> list[dict[str, Any]]:
 
 def test_answers_change_no_number(corpus: Corpus, tmp_path: Path) -> None:
     before = collected(train(settings(), corpus))
-    assert collected(keep_snapshots(train(settings(), corpus), Checkpoints(tmp_path), "step", "maximize")) == before
+    assert (
+        collected(
+            keep_snapshots(train(settings(), corpus), Checkpoints(tmp_path), "step", "maximize")
+        )
+        == before
+    )
     trial = Trial(settings(), corpus, torch.device("cpu"))
     trial.advance()
     state = torch.get_rng_state()
@@ -226,9 +263,15 @@ def test_answers_are_made_when_a_report_is_best(corpus: Corpus, tmp_path: Path) 
     assert answers.step == 20
 
 
-def test_a_trial_that_goes_on_keeps_its_answers_until_it_is_better(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_trial_that_goes_on_keeps_its_answers_until_it_is_better(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     checkpoints = Checkpoints(tmp_path)
-    collected(keep_snapshots(train(settings(train__max_steps=10), corpus), checkpoints, "dev.loss", "minimize"))
+    collected(
+        keep_snapshots(
+            train(settings(train__max_steps=10), corpus), checkpoints, "dev.loss", "minimize"
+        )
+    )
     kept, before = load_answers(str(tmp_path)), checkpoints.newest()
     assert kept is not None
     assert before is not None
@@ -244,7 +287,10 @@ def test_a_trial_that_goes_on_keeps_its_answers_until_it_is_better(corpus: Corpu
 
 def test_a_diverged_trial_has_no_answers(corpus: Corpus, tmp_path: Path) -> None:
     hparams = settings(
-        optimizer__name="SGD", optimizer__learning_rate=1e30, optimizer__clip_gradients=-1.0, train__eval_every_steps=30
+        optimizer__name="SGD",
+        optimizer__learning_rate=1e30,
+        optimizer__clip_gradients=-1.0,
+        train__eval_every_steps=30,
     )
     *_, last = keep_snapshots(train(hparams, corpus), Checkpoints(tmp_path), "dev.loss", "minimize")
     assert last.metrics["status"] == "diverged"
@@ -277,7 +323,9 @@ def test_damage_gives_none(tmp_path: Path) -> None:
         if found is not None:  # a digit or a letter became another
             assert len(found.errors) == len(found.lengths) == 3
             for example in found.examples:
-                size = None if example.attention is None else [len(row) for row in example.attention]
+                size = (
+                    None if example.attention is None else [len(row) for row in example.attention]
+                )
                 assert size in (None, [len(example.source) + 1] * (len(example.answer) + 1))
 
 

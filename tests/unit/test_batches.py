@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from s2s_search.corpus import cuts
-from s2s_search.corpus.batches import Batch, TrainingBatches, evaluation_batches, make_batch, slice_batch
+from s2s_search.corpus.batches import (
+    Batch,
+    TrainingBatches,
+    evaluation_batches,
+    make_batch,
+    slice_batch,
+)
 from s2s_search.corpus.corpus import Corpus, Split
 from s2s_search.corpus.load import load_corpus
 from s2s_search.corpus.vocabulary import Vocabulary
@@ -18,12 +24,16 @@ def split_of(pairs: list[tuple[str, str]], group_sizes: list[int] | None = None)
         ids = [LETTERS.encode(pair[k]) for pair in pairs]
         return np.array(list(chain(*ids)), np.int32), np.cumsum([0, *map(len, ids)], dtype=np.int64)
 
-    return Split(*side(0), *side(1), np.cumsum([0, *(group_sizes or [1] * len(pairs))], dtype=np.int64))
+    return Split(
+        *side(0), *side(1), np.cumsum([0, *(group_sizes or [1] * len(pairs))], dtype=np.int64)
+    )
 
 
 @pytest.fixture(scope="module")
 def toy() -> Corpus:
-    return load_corpus({"name": "copy", "train": 45, "dev": 50, "test": 1, "min_length": 1, "max_length": 9})
+    return load_corpus(
+        {"name": "copy", "train": 45, "dev": 50, "test": 1, "min_length": 1, "max_length": 9}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +123,9 @@ def test_one_small_batch_an_epoch_when_there_are_few_pairs(toy: Corpus) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [32, 64])
-def test_little_padding_and_no_trend_of_lengths_on_cmudict(cmudict: Corpus, batch_size: int) -> None:
+def test_little_padding_and_no_trend_of_lengths_on_cmudict(
+    cmudict: Corpus, batch_size: int
+) -> None:
     batches = batches_of(cmudict, batch_size=batch_size, source_max=40, target_max=40)
     epoch = [next(batches) for _ in range(batches.batches_per_epoch)]
     tokens = sum(int(batch.source_lengths.sum() + batch.target_lengths.sum()) for batch in epoch)
@@ -149,10 +161,18 @@ def test_evaluation_batches_are_cut_at_the_cells_of_their_longest_rows(
 ) -> None:
     monkeypatch.setattr(cuts, "CELLS", limit)
     whole = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8))
-    parts = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8, cells=lambda s, t: s * t + 1))
+    parts = list(
+        evaluation_batches(
+            toy.dev, toy.source_vocab, toy.target_vocab, 8, cells=lambda s, t: s * t + 1
+        )
+    )
     assert [i for _, part in parts for i in part] == [i for _, batch in whole for i in batch]
     for batch, _ in parts:
-        rows, source, target = len(batch.source_ids), batch.source_ids.shape[1], batch.target_ids.shape[1]
+        rows, source, target = (
+            len(batch.source_ids),
+            batch.source_ids.shape[1],
+            batch.target_ids.shape[1],
+        )
         assert rows == 1 or rows * (source * target + 1) <= limit
     if limit == 10**6:
         assert len(parts) == len(whole) == 7
@@ -162,15 +182,22 @@ def test_evaluation_batches_are_cut_at_the_cells_of_their_longest_rows(
 
 def test_a_part_for_evaluation_is_whole_groups_and_lies_in_larger_parts() -> None:
     split = split_of(
-        [("a", "b"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b"), ("c", "c"), ("aa", "a")], [1, 2, 3, 1]
+        [("a", "b"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b"), ("c", "c"), ("aa", "a")],
+        [1, 2, 3, 1],
     )
 
     def part(examples: int) -> set[int]:
-        return {i for _, chosen in evaluation_batches(split, LETTERS, LETTERS, 2, examples) for i in chosen.tolist()}
+        return {
+            i
+            for _, chosen in evaluation_batches(split, LETTERS, LETTERS, 2, examples)
+            for i in chosen.tolist()
+        }
 
     groups = [{0}, {1, 2}, {3, 4, 5}, {6}]
     for examples in (1, 2, 3):
         assert part(examples) < part(examples + 1)
         assert sum(group <= part(examples) for group in groups) == examples
-        assert part(examples) == set().union(*(group for group in groups if group <= part(examples)))
+        assert part(examples) == set().union(
+            *(group for group in groups if group <= part(examples))
+        )
     assert part(0) == part(4) == part(5) == set(range(7))

@@ -23,7 +23,11 @@ from s2s_search.whatif.tune_decoding import Decoded, Dev, Setting
 from tests.spaces import SMALL, distance
 from tests.unit.test_sides import write_run
 
-SETTINGS = SMALL | {"optimizer.learning_rate": 0.02, "train.max_steps": 60, "train.eval_every_steps": 60}
+SETTINGS = SMALL | {
+    "optimizer.learning_rate": 0.02,
+    "train.max_steps": 60,
+    "train.eval_every_steps": 60,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,10 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dev, str, dict[str, l
     folder = tmp_path_factory.mktemp("corpus")
     draw = np.random.default_rng(0)
     lines = [" ".join(draw.choice(list("abcd"), draw.integers(1, 6))) for _ in range(60)]
-    references = {line: list(dict.fromkeys([line, line[::-1], line + " a"][: 1 + len(line) % 3])) for line in lines}
+    references = {
+        line: list(dict.fromkeys([line, line[::-1], line + " a"][: 1 + len(line) % 3]))
+        for line in lines
+    }
     pairs = [(source, target) for source, targets in references.items() for target in targets]
     for side, name in enumerate(("source", "target")):
         (folder / name).write_text("".join(pair[side] + "\n" for pair in pairs))
@@ -41,12 +48,17 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dev, str, dict[str, l
     groups = np.cumsum([0, *map(len, references.values())])  # files have one reference a source
     corpus = replace(corpus, dev=replace(corpus.dev, groups=groups))
     reports = train(resolve("BasicSeq2Seq", SETTINGS), corpus)
-    assert len(list(keep_snapshots(reports, Checkpoints(folder / "trial"), "dev.loss", "minimize"))) == 1
+    assert (
+        len(list(keep_snapshots(reports, Checkpoints(folder / "trial"), "dev.loss", "minimize")))
+        == 1
+    )
     return Dev(corpus, 0, Resources(1, 0)), str(folder / "trial" / BEST), references
 
 
 @pytest.mark.parametrize("width, penalty", [(1, None), (3, 0.0), (3, 2.0)])
-def test_each_source_is_decoded_once_as_if_alone(dev: Any, width: int, penalty: float | None) -> None:
+def test_each_source_is_decoded_once_as_if_alone(
+    dev: Any, width: int, penalty: float | None
+) -> None:
     known, checkpoint, references = dev
     setting = Setting("trial-00000", checkpoint, width, penalty)
     found = tune_decoding.decode(known, setting)
@@ -54,7 +66,12 @@ def test_each_source_is_decoded_once_as_if_alone(dev: Any, width: int, penalty: 
     expected = []
     for source, targets in references.items():
         (answer,) = trained.answers([source])
-        expected.append(min((distance(tuple(answer.split()), tuple(t.split())), -len(t.split())) for t in targets))
+        expected.append(
+            min(
+                (distance(tuple(answer.split()), tuple(t.split())), -len(t.split()))
+                for t in targets
+            )
+        )
     assert sorted(zip(found.edits.errors, found.edits.lengths, strict=True)) == sorted(
         (errors, -length) for errors, length in expected
     )
@@ -65,10 +82,16 @@ def test_an_answer_of_unk_is_an_error(dev: Any, monkeypatch: pytest.MonkeyPatch)
     known, checkpoint, references = dev
     unk = known.corpus.target_vocab.unk
     split = known.corpus.dev
-    unknown = replace(known.corpus, dev=replace(split, target_tokens=np.full_like(split.target_tokens, unk)))
+    unknown = replace(
+        known.corpus, dev=replace(split, target_tokens=np.full_like(split.target_tokens, unk))
+    )
     monkeypatch.setattr(tune_decoding, "SOURCES_AT_ONCE", 100)
-    monkeypatch.setattr("s2s_search.training.evaluation.answers", lambda *_: [[unk]] * len(references))
-    found = tune_decoding.decode(known._replace(corpus=unknown), Setting("trial-00000", checkpoint, 1, None))
+    monkeypatch.setattr(
+        "s2s_search.training.evaluation.answers", lambda *_: [[unk]] * len(references)
+    )
+    found = tune_decoding.decode(
+        known._replace(corpus=unknown), Setting("trial-00000", checkpoint, 1, None)
+    )
     assert found.edits.errors == found.edits.lengths
     assert found.bleu == 0
 
@@ -76,18 +99,28 @@ def test_an_answer_of_unk_is_an_error(dev: Any, monkeypatch: pytest.MonkeyPatch)
 def test_the_order_of_the_sources_is_the_same_for_all_settings(dev: Any) -> None:
     """Settings are compared source by source."""
     known, *_ = dev
-    orders = [[group for groups, *_ in tune_decoding.batches(known) for group in groups] for _ in range(2)]
+    orders = [
+        [group for groups, *_ in tune_decoding.batches(known) for group in groups] for _ in range(2)
+    ]
     assert orders[0] == orders[1]
     assert sorted(orders[0]) == list(range(len(known.corpus.dev.groups) - 1))
-    part = [group for groups, *_ in tune_decoding.batches(known._replace(examples=7)) for group in groups]
+    part = [
+        group
+        for groups, *_ in tune_decoding.batches(known._replace(examples=7))
+        for group in groups
+    ]
     assert len(part) == 7
 
 
 def test_a_beam_of_one_has_no_penalty() -> None:
     settings = tune_decoding.grid({"trial-00002": "a", "trial-00001": "b"}, [1, 2], [0.0, 0.5, 1.0])
     assert len(settings) == 2 * (1 + 3)
-    assert [setting.hparams for setting in settings if setting.width == 1] == [{tune_decoding.WIDTH: 1}] * 2
-    assert {tune_decoding.WIDTH: 2, tune_decoding.PENALTY: 0.5} in [setting.hparams for setting in settings]
+    assert [setting.hparams for setting in settings if setting.width == 1] == [
+        {tune_decoding.WIDTH: 1}
+    ] * 2
+    assert {tune_decoding.WIDTH: 2, tune_decoding.PENALTY: 0.5} in [
+        setting.hparams for setting in settings
+    ]
 
 
 def table(*rows: tuple[list[int], float]) -> Any:
@@ -107,7 +140,9 @@ def test_the_fastest_within_the_noise_of_the_best_is_recommended() -> None:
     assert found.loc["trial-00002", "behind.low"] > 0
 
 
-def test_one_source_tells_no_setting_from_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_source_tells_no_setting_from_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = table(([0], 2.0), ([1], 1.0))
     assert found["behind.low"].isna().tolist() == [False, True]
     assert found["recommended"].tolist() == [False, True]
@@ -119,7 +154,10 @@ def test_one_source_tells_no_setting_from_the_best(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_a_table_that_cannot_be_written_is_said_before_anything_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: list[str],
 ) -> None:
     """A folder lies where the table belongs; then the disk turns full while the sources are decoded."""
     command = ["tune-decoding", str(tmp_path), "--beams", "1", *form]
@@ -150,7 +188,9 @@ def test_a_table_that_cannot_be_written_is_said_before_anything_is_decoded(
 
 def test_the_best_checkpoints_lie_below_a_url_with_a_query(tmp_path: Path) -> None:
     storage, query = f"file://{tmp_path}/storage", "?use_mmap=true"
-    run = write_run(tmp_path / "run", [({}, k, "finished", float(k)) for k in range(5)], storage=storage + query)
+    run = write_run(
+        tmp_path / "run", [({}, k, "finished", float(k)) for k in range(5)], storage=storage + query
+    )
     for k in (1, 2, 4):
         Checkpoints(f"{storage}/trial-0000{k}{query}").save({"step": 1}, True)
     paths = {k: f"{storage}/trial-0000{k}/{BEST}{query}" for k in (1, 2, 4)}
@@ -167,8 +207,16 @@ def test_the_best_checkpoints_lie_below_a_url_with_a_query(tmp_path: Path) -> No
 
 def test_the_best_is_recommended_where_all_others_are_worse_or_slower() -> None:
     found = table(([1] * 100, 2.0), ([2] * 100, 1.0), ([1] * 100, 3.0))
-    assert found["recommended"].to_dict() == {"trial-00000": True, "trial-00001": False, "trial-00002": False}
-    assert found["front"].to_dict() == {"trial-00000": True, "trial-00001": True, "trial-00002": False}
+    assert found["recommended"].to_dict() == {
+        "trial-00000": True,
+        "trial-00001": False,
+        "trial-00002": False,
+    }
+    assert found["front"].to_dict() == {
+        "trial-00000": True,
+        "trial-00001": True,
+        "trial-00002": False,
+    }
 
 
 def test_settings_are_paired_source_by_source() -> None:

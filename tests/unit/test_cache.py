@@ -29,7 +29,9 @@ def is_whole(entry: object) -> bool:
     head, arrays = entry
     assert head == HEAD
     assert len(arrays) == len(ARRAYS)
-    assert all(a.dtype == b.dtype and a.tolist() == b.tolist() for a, b in zip(arrays, ARRAYS, strict=True))
+    assert all(
+        a.dtype == b.dtype and a.tolist() == b.tolist() for a, b in zip(arrays, ARRAYS, strict=True)
+    )
     return True
 
 
@@ -54,8 +56,12 @@ def test_arrays_lie_in_the_mapped_file_where_their_dtype_wants_them() -> None:
         assert not values.flags.writeable
 
 
-@pytest.mark.parametrize("damage", [lambda data, k: data[:k], lambda data, k: data[:k] + b"\xaa" + data[k + 1 :]])
-def test_an_entry_with_any_byte_lost_or_changed_is_none(folder: Path, damage: Callable[[bytes, int], bytes]) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda data, k: data[:k], lambda data, k: data[:k] + b"\xaa" + data[k + 1 :]]
+)
+def test_an_entry_with_any_byte_lost_or_changed_is_none(
+    folder: Path, damage: Callable[[bytes, int], bytes]
+) -> None:
     cache.save("k", HEAD, ARRAYS)
     (path,) = folder.iterdir()
     data = path.read_bytes()
@@ -74,7 +80,9 @@ def test_an_entry_of_another_key_is_none(folder: Path) -> None:
     assert cache.load("l") is None
 
 
-def test_a_write_that_fails_leaves_what_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_what_was_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache.save("k", HEAD, ARRAYS)
     before = [(path, path.read_bytes()) for path in folder.iterdir()]
 
@@ -87,7 +95,9 @@ def test_a_write_that_fails_leaves_what_was_there(folder: Path, monkeypatch: pyt
     assert [(path, path.read_bytes()) for path in folder.iterdir()] == before
 
 
-@pytest.mark.parametrize("call", ["cache.checksum", "os.replace"])  # before the first byte, and after the last
+@pytest.mark.parametrize(
+    "call", ["cache.checksum", "os.replace"]
+)  # before the first byte, and after the last
 def test_a_kill_while_an_entry_is_written_leaves_what_was_there(folder: Path, call: str) -> None:
     cache.save("k", HEAD, ARRAYS)
     program = f"import os; from s2s_search.corpus import cache; {call} = lambda *_: os._exit(9); cache.save('k', 0, [])"
@@ -97,7 +107,9 @@ def test_a_kill_while_an_entry_is_written_leaves_what_was_there(folder: Path, ca
 
 
 @pytest.mark.parametrize("home", ["/dev/null", "/proc/no/such"])
-def test_a_folder_that_cannot_be_written_is_done_without(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_done_without(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", home)
     cache.save("k", HEAD, ARRAYS)
     assert cache.load("k") is None
@@ -115,7 +127,9 @@ def test_the_folder_is_below_home_unless_an_absolute_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME") if value is None else monkeypatch.setenv("XDG_CACHE_HOME", value)
+    monkeypatch.delenv("XDG_CACHE_HOME") if value is None else monkeypatch.setenv(
+        "XDG_CACHE_HOME", value
+    )
     assert cache.cache_folder() == tmp_path / ".cache" / "s2s_search"
 
 

@@ -20,7 +20,12 @@ from s2s_search.runs.storage import below, shown_place
 
 
 def snapshot(step: int) -> dict[str, object]:
-    return {"step": step, "model": {"w": torch.full((50, 50), float(step))}, "report": {"step": step}, "best": 1.0}
+    return {
+        "step": step,
+        "model": {"w": torch.full((50, 50), float(step))},
+        "report": {"step": step},
+        "best": 1.0,
+    }
 
 
 def answers(step: int) -> Answers:
@@ -40,7 +45,9 @@ def test_the_newest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None
     assert not any((tmp_path / "trial").iterdir())
 
 
-@pytest.mark.parametrize("kept, step", [(["last.pt", "previous.pt", "best.pt"], 20), (["best.pt"], None)])
+@pytest.mark.parametrize(
+    "kept, step", [(["last.pt", "previous.pt", "best.pt"], 20), (["best.pt"], None)]
+)
 def test_what_another_trial_takes_over_has_steps_left_to_make(
     tmp_path: Path, kept: list[str], step: int | None
 ) -> None:
@@ -80,7 +87,9 @@ def test_whatever_damages_the_newest_the_one_before_is_taken(tmp_path: Path) -> 
         if rng.random() < 0.5:
             last.write_bytes(whole[:at])
         else:
-            last.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+            last.write_bytes(
+                whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+            )
         found = checkpoints.newest()
         assert found is not None
         if found["step"] == 30:  # the byte was one that nothing depends on
@@ -107,14 +116,20 @@ def test_without_room_the_old_ones_stay(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "save", full)
     assert not checkpoints.save(snapshot(20), True, answers(20))
     assert checkpoints.problems == ["no checkpoint of step 20: No space left on device"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt", "last.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "answers.json",
+        "best.pt",
+        "last.pt",
+    ]
     found = checkpoints.newest()
     assert found is not None
     assert found["step"] == 10
     assert load_answers(str(tmp_path)) == answers(10)
 
 
-def test_without_room_for_answers_the_old_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_answers_the_old_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(snapshot(10), True, answers(10))
 
@@ -124,7 +139,11 @@ def test_without_room_for_answers_the_old_ones_stay(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Answers, "text", full)  # when its file has been begun
     assert not checkpoints.save(snapshot(20), True, answers(20))
     assert checkpoints.problems == ["no checkpoint of step 20: No space left on device"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt", "last.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "answers.json",
+        "best.pt",
+        "last.pt",
+    ]
     assert [read_snapshot(f"{tmp_path}/{name}.pt")["step"] for name in ("best", "last")] == [10, 10]
     assert load_answers(str(tmp_path)) == answers(10)
 
@@ -163,7 +182,13 @@ class Faulty:
 
     def __init__(self, first: int, failing: int, after: bool, kills: bool, moves: bool) -> None:
         self.files, self.count = fs.LocalFileSystem(), 0
-        self.first, self.failing, self.after, self.kills, self.moves = first, failing, after, kills, moves
+        self.first, self.failing, self.after, self.kills, self.moves = (
+            first,
+            failing,
+            after,
+            kills,
+            moves,
+        )
 
     def do(self, call: Any, *values: Any, **named: Any) -> Any:
         fails = self.first <= self.count < self.first + self.failing
@@ -196,23 +221,35 @@ def trained(after: int, worse: float) -> Iterator[Any]:
         metrics = {"step": step, "status": "running", "dev.loss": value + worse}
         yield SimpleNamespace(
             metrics=metrics,
-            snapshot=lambda step=step: {"step": step, "model": {"w": torch.full((3,), float(step))}},
+            snapshot=lambda step=step: {
+                "step": step,
+                "model": {"w": torch.full((3,), float(step))},
+            },
             answers=lambda step=step: answers(step),
         )
 
 
 @pytest.mark.parametrize("moves", [True, False], ids=["moves", "copies and deletes"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("kills, failing", [(True, 1), (False, 1), (False, 2), (False, 7), (False, 30)])
+@pytest.mark.parametrize(
+    "kills, failing", [(True, 1), (False, 1), (False, 2), (False, 7), (False, 30)]
+)
 def test_whatever_operation_fails_the_best_is_kept_with_its_answers_and_the_newest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: bool, after: bool, kills: bool, failing: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moves: bool,
+    after: bool,
+    kills: bool,
+    failing: int,
 ) -> None:
     first, reached = 0, True
     while reached:
         place = tmp_path / str(first)
         files = Faulty(first, failing, after, kills, moves)
         for module in (storage, checkpoints):
-            monkeypatch.setattr(module, "file_system", lambda place, files=files: (files, str(place)))
+            monkeypatch.setattr(
+                module, "file_system", lambda place, files=files: (files, str(place))
+            )
         reached = go_through(place, files)
         first += 1
     assert first > 10 * len(VALUES)
@@ -243,7 +280,9 @@ def go_through(place: Path, files: Faulty) -> bool:
         try:
             before = checkpoints.newest()
             step = 0 if before is None else before["step"]
-            for report in keep_snapshots(trained(step, worse), checkpoints, "dev.loss", "minimize", before):
+            for report in keep_snapshots(
+                trained(step, worse), checkpoints, "dev.loss", "minimize", before
+            ):
                 step = report.metrics["step"]
                 kept += [] if checkpoints.problems else [report.metrics["dev.loss"]]
                 checkpoints.problems.clear()
@@ -281,9 +320,13 @@ def test_a_worse_model_does_not_replace_a_best_whose_save_failed_later(tmp_path:
     checkpoints = Checkpoints(tmp_path)
     checkpoints._files = Full(0, 0, after=False, kills=False, moves=True)
     for report in keep_snapshots(trained(0, 0.0), checkpoints, "dev.loss", "minimize"):
-        if report.metrics["step"] == 3:  # of loss 4, after the best of loss 3 was kept and last.pt was not
+        if (
+            report.metrics["step"] == 3
+        ):  # of loss 4, after the best of loss 3 was kept and last.pt was not
             break
-    assert checkpoints.problems == [f"no checkpoint of step {step}: Input/output error" for step in (2, 3)]
+    assert checkpoints.problems == [
+        f"no checkpoint of step {step}: Input/output error" for step in (2, 3)
+    ]
     assert worth() == 3.0
     found = load_answers(str(tmp_path))
     assert found is not None
@@ -306,7 +349,9 @@ def test_a_damaged_newest_never_replaces_the_one_before(tmp_path: Path) -> None:
         assert read_snapshot(f"{tmp_path}/previous.pt")["step"] == 20
 
 
-def test_files_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20):
         checkpoints.save(snapshot(step), is_best=True)
@@ -324,11 +369,17 @@ def test_files_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, monkey
     assert found["step"] == 20  # best.pt
     assert checkpoints.problems == ["last.pt cannot be read and is left out: Input/output error"]
     broken += ["previous.pt", "best.pt"]
-    with pytest.raises(OSError, match="Input/output error"):  # else the trial would begin anew over its own weights
+    with pytest.raises(
+        OSError, match="Input/output error"
+    ):  # else the trial would begin anew over its own weights
         checkpoints.newest()
     reported = keep_snapshots(trained(2, 0.0), checkpoints, "dev.loss", "minimize")
     assert [report.metrics["step"] for report in reported] == [3, 4]  # without a checkpoint
-    assert [read(f"{tmp_path}/{name}.pt")["step"] for name in ("best", "last", "previous")] == [20, 20, 10]
+    assert [read(f"{tmp_path}/{name}.pt")["step"] for name in ("best", "last", "previous")] == [
+        20,
+        20,
+        10,
+    ]
     assert "no checkpoint: best.pt cannot be read: Input/output error" in checkpoints.problems
 
 
@@ -339,7 +390,11 @@ def test_where_nothing_can_be_read_nothing_is_taken(tmp_path: Path) -> None:
     for name in ("best.pt", "last.pt", "previous.pt"):
         (tmp_path / name).write_bytes(b"\0" * 100)
     assert checkpoints.newest() is None
-    assert [problem.split()[0] for problem in checkpoints.problems] == ["last.pt", "previous.pt", "best.pt"]
+    assert [problem.split()[0] for problem in checkpoints.problems] == [
+        "last.pt",
+        "previous.pt",
+        "best.pt",
+    ]
 
 
 @pytest.mark.parametrize("place", ["nothing://x", "a b://", "file://%zz", "://"])
@@ -367,7 +422,9 @@ def test_an_unknown_url_is_refused_without_its_secret() -> None:
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("held", [{"step": 1, "x": Path()}, {"step": "1"}, {}, [1], {"step": 1, "x": len}])
+@pytest.mark.parametrize(
+    "held", [{"step": 1, "x": Path()}, {"step": "1"}, {}, [1], {"step": 1, "x": len}]
+)
 def test_what_is_no_snapshot_is_refused_and_runs_nothing(tmp_path: Path, held: object) -> None:
     torch.save(held, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"snapshot|weights_only|Weights only|step|KeyError"):
@@ -386,13 +443,19 @@ def test_a_urls_query_stays_its_end() -> None:
 def reports(*values: float) -> Iterator[Any]:
     for step, value in enumerate(values, 1):
         metrics = {"step": step, "status": "running", "dev.bleu": value}
-        yield SimpleNamespace(metrics=metrics, snapshot=lambda step=step: {"step": step}, answers=lambda: None)
+        yield SimpleNamespace(
+            metrics=metrics, snapshot=lambda step=step: {"step": step}, answers=lambda: None
+        )
 
 
-def test_a_best_that_found_no_room_is_not_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_best_that_found_no_room_is_not_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoints = Checkpoints(tmp_path)
     save = checkpoints.save
-    monkeypatch.setattr(checkpoints, "save", lambda snapshot, *rest: snapshot["step"] != 2 and save(snapshot, *rest))
+    monkeypatch.setattr(
+        checkpoints, "save", lambda snapshot, *rest: snapshot["step"] != 2 and save(snapshot, *rest)
+    )
     list(keep_snapshots(reports(1.0, 9.0, 5.0), checkpoints, "dev.bleu", "maximize"))
     assert read_snapshot(str(tmp_path / "best.pt"))["step"] == 3
 

@@ -58,9 +58,13 @@ def test_no_verb_and_help_explain_themselves(capsys: pytest.CaptureFixture[str])
     assert run(capsys, "sample", "x.yaml", "-n", "0")[0] == 2
 
 
-def test_check_tells_all_problems_of_all_files(capsys: pytest.CaptureFixture[str], space: Path) -> None:
+def test_check_tells_all_problems_of_all_files(
+    capsys: pytest.CaptureFixture[str], space: Path
+) -> None:
     bad = space.with_name("bad.yaml")
-    bad.write_text("model: AttentionSeq2Seq\nparameters:\n  attention.score_tpye: dot\n  embedding.dim: wide\n")
+    bad.write_text(
+        "model: AttentionSeq2Seq\nparameters:\n  attention.score_tpye: dot\n  embedding.dim: wide\n"
+    )
     status, out, err = run(capsys, "check", space, bad, space.with_name("none.yaml"))
     assert status == 2
     assert f"{space}: ok: 4 trials" in out
@@ -71,17 +75,23 @@ def test_check_tells_all_problems_of_all_files(capsys: pytest.CaptureFixture[str
     assert "none.yaml" in err
 
 
-def test_check_of_a_space_that_searches_nothing_says_so(capsys: pytest.CaptureFixture[str], space: Path) -> None:
+def test_check_of_a_space_that_searches_nothing_says_so(
+    capsys: pytest.CaptureFixture[str], space: Path
+) -> None:
     space.write_text("model: BasicSeq2Seq\ncorpus: {name: copy}\nparameters: {embedding.dim: 8}\n")
     assert run(capsys, "check", space)[1].endswith("searching nothing\n")
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1.5", "4294967296", "9" * 5000, "many"])
-def test_a_count_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture[str], number: str) -> None:
+def test_a_count_that_is_none_is_refused_in_words(
+    capsys: pytest.CaptureFixture[str], number: str
+) -> None:
     status, out, err = run(capsys, "sample", "x.yaml", f"-n={number}")
     assert (status, out) == (2, "")
     law = err.splitlines()[-1].partition("argument -n: ")[2]
-    assert law.startswith(f"must be a whole number of at least 1 and at most 4294967295, but got '{number[:50]}")
+    assert law.startswith(
+        f"must be a whole number of at least 1 and at most 4294967295, but got '{number[:50]}"
+    )
     assert len(law) < 150
 
 
@@ -91,10 +101,19 @@ LATIN = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE"
 
 @pytest.mark.parametrize("environment", [LATIN, LATIN | {"PYTHONIOENCODING": "ascii"}])
 def test_a_pipe_gets_utf_8_whatever_the_locale(space: Path, environment: dict[str, str]) -> None:
-    path, missing = space.rename(space.with_name("r\u00e4ume.yaml")), space.with_name("\u017e\u8a9e.yaml")
-    for argv, status in ((["check", path], 0), (["check", missing], 2), (["sample", path, "--json"], 0)):
+    path, missing = (
+        space.rename(space.with_name("r\u00e4ume.yaml")),
+        space.with_name("\u017e\u8a9e.yaml"),
+    )
+    for argv, status in (
+        (["check", path], 0),
+        (["check", missing], 2),
+        (["sample", path, "--json"], 0),
+    ):
         command = [sys.executable, "-c", CALL, *map(str, argv)]
-        result = subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)
+        result = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, check=False
+        )
         assert result.returncode == status
         shown = (result.stdout + result.stderr).decode("utf-8")
         assert "\\" not in shown
@@ -105,7 +124,10 @@ def test_a_terminal_keeps_its_encoding(space: Path) -> None:
     path = space.rename(space.with_name("r\u00e4\u8a9e.yaml"))
     terminal, its_end = os.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", CALL, "check", str(path)], env=os.environ | LATIN, stdout=its_end, stderr=its_end
+        [sys.executable, "-c", CALL, "check", str(path)],
+        env=os.environ | LATIN,
+        stdout=its_end,
+        stderr=its_end,
     ):
         os.close(its_end)
         shown = os.read(terminal, 10_000)
@@ -119,7 +141,9 @@ def test_closed_streams_swallow_what_is_written(space: Path, closed: str) -> Non
     bad = space.with_name("none.yaml")
     for path, status, text in ((space, 0, f"{space}: ok"), (bad, 2, str(bad))):
         command = f"{sys.executable} -c '{CALL}' check {path} {closed}"
-        result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, check=False
+        )
         assert result.returncode == status
         is_open = ("2" if status else "1") + ">&-" not in closed
         assert (text in result.stdout + result.stderr) == is_open
@@ -129,7 +153,9 @@ def test_closed_streams_swallow_what_is_written(space: Path, closed: str) -> Non
 def test_check_needs_neither_torch_nor_ray(space: Path) -> None:
     code = "import sys; sys.modules['torch'] = sys.modules['ray'] = sys.modules['pandas'] = None\n"
     code += f"from s2s_search.cli import main; sys.exit(main(['check', {str(space)!r}]))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -155,10 +181,14 @@ def test_debug_runs_the_trial_of_a_search(capsys: pytest.CaptureFixture[str], sp
     assert [untimed(json.loads(line)) for line in out.splitlines()] == expected
 
 
-def test_overrides_may_fix_all_that_a_space_searches(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_overrides_may_fix_all_that_a_space_searches(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """One configuration is left: debug runs it, sample and plan know it, and none asks for four."""
     space = tmp_path / "space.yaml"
-    space.write_text(space_text(RATES, model="BasicSeq2Seq", search={"trials": 4}, scheduler={"max_steps": 6}))
+    space.write_text(
+        space_text(RATES, model="BasicSeq2Seq", search={"trials": 4}, scheduler={"max_steps": 6})
+    )
     fixed = ("--hparams", "optimizer.learning_rate=0.005")
     status, out, _ = run(capsys, "debug", "--space", space, "--trial", 0, *fixed, "--json")
     assert status == 0
@@ -171,12 +201,22 @@ def test_overrides_may_fix_all_that_a_space_searches(capsys: pytest.CaptureFixtu
     assert run(capsys, "sample", space, *fixed, "-n", 2)[0] == 2
 
 
-def test_debug_says_what_is_wrong_with_a_corpus_before_it_makes_or_imports_anything(tmp_path: Path) -> None:
+def test_debug_says_what_is_wrong_with_a_corpus_before_it_makes_or_imports_anything(
+    tmp_path: Path,
+) -> None:
     bad = tmp_path / "bad.tsv"
     bad.write_text("no tab\n")
     code = "import sys; sys.modules['torch'] = None; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["debug", "--corpus", f"{{train: {bad}, dev: {bad}}}", "--out", str(tmp_path / "run")]
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    arguments = [
+        "debug",
+        "--corpus",
+        f"{{train: {bad}, dev: {bad}}}",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tsv"]
@@ -204,16 +244,23 @@ def test_debug_keeps_what_decode_needs(
     odd = "1\x0c2\x852\u20283\r4\r\n4".encode()  # Unicode would end lines at each of these
     (tmp_path / "lines").write_bytes(odd)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(odd)))
-    outputs = [run(capsys, "decode", out_folder, *given) for given in ([], ["--input", tmp_path / "lines"])]
+    outputs = [
+        run(capsys, "decode", out_folder, *given) for given in ([], ["--input", tmp_path / "lines"])
+    ]
     assert outputs[0][:2] == outputs[1][:2]
     assert outputs[0][1].count("\n") == 2
     assert outputs[0][2].replace("standard input", f"--input {tmp_path}/lines") == outputs[1][2]
     (tmp_path / "lines").write_bytes(b"1\n\xff")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1\n\xff")))
-    for place, given in (("standard input", []), (f"--input {tmp_path}/lines", ["--input", tmp_path / "lines"])):
+    for place, given in (
+        ("standard input", []),
+        (f"--input {tmp_path}/lines", ["--input", tmp_path / "lines"]),
+    ):
         status, out, err = run(capsys, "decode", out_folder, *given)
         assert status == 2
-        assert err.splitlines()[-1].startswith(f"{place}: line 2: byte 0xff is not valid UTF-8; is it Windows-1252?")
+        assert err.splitlines()[-1].startswith(
+            f"{place}: line 2: byte 0xff is not valid UTF-8; is it Windows-1252?"
+        )
         assert len(out.splitlines()) == 1  # the line before it
     status, _, err = run(capsys, "debug", "--space", space, "--out", out_folder)
     assert status == 2
@@ -229,7 +276,10 @@ def test_debug_keeps_what_decode_needs(
         ),
         (["debug", "--hparams", "bridge_spec={"], ["--hparams"]),
         (["debug", "--model", "BasicSeq2Sq"], ["did you mean 'BasicSeq2Seq'?"]),
-        (["debug", "--model", "BasicSeq2Seq", "--hparams", "attention.dim=4"], ["belongs to AttentionSeq2Seq"]),
+        (
+            ["debug", "--model", "BasicSeq2Seq", "--hparams", "attention.dim=4"],
+            ["belongs to AttentionSeq2Seq"],
+        ),
         (
             ["debug", "--model", "BasicSeq2Seq", "--hparams", "model=AttentionSeq2Seq"],
             ["--hparams: model is 'AttentionSeq2Seq', but this is a BasicSeq2Seq"],
@@ -267,13 +317,20 @@ def test_what_the_user_can_mend(
 def test_a_trial_beyond_the_search(capsys: pytest.CaptureFixture[str], space: Path) -> None:
     grid = space.with_name("grid.yaml")
     grid.write_text(
-        SPACE.replace("random, trials: 4, seed: 3", "grid").replace("{min: 0.001, max: 0.1, log: true}", "0.1")
+        SPACE.replace("random, trials: 4, seed: 3", "grid").replace(
+            "{min: 0.001, max: 0.1, log: true}", "0.1"
+        )
     )
     status, _, err = run(capsys, "debug", "--space", grid, "--trial", 7)
     assert status == 2
-    assert f"{grid}: --trial 7: there is no trial-00007; there are trial-00000 to trial-00001; --trials N" in err
+    assert (
+        f"{grid}: --trial 7: there is no trial-00007; there are trial-00000 to trial-00001; --trials N"
+        in err
+    )
     assert run(capsys, "debug", "--space", space, "--trial", 4)[0] == 2
-    status, out, _ = run(capsys, "debug", "--space", space, "--trial", 4, "--trials", 5, "--steps", 1, "--json")
+    status, out, _ = run(
+        capsys, "debug", "--space", space, "--trial", 4, "--trials", 5, "--steps", 1, "--json"
+    )
     assert status == 0
     assert json.loads(out)["step"] == 1
 
@@ -281,7 +338,9 @@ def test_a_trial_beyond_the_search(capsys: pytest.CaptureFixture[str], space: Pa
 def test_check_reads_the_users_corpus(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1 2\n3\n")
     (tmp_path / "b").write_text("1 2\n")
-    (tmp_path / "space.yaml").write_text("model: BasicSeq2Seq\ncorpus: {train: [a, b], dev: [a, a]}\n")
+    (tmp_path / "space.yaml").write_text(
+        "model: BasicSeq2Seq\ncorpus: {train: [a, b], dev: [a, a]}\n"
+    )
     status, _, err = run(capsys, "check", tmp_path / "space.yaml")
     assert status == 2
     assert "same number of lines" in err
@@ -307,7 +366,9 @@ def test_a_reader_that_leaves_early_is_no_error(space: Path) -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("verb", [["check"], ["sample"], ["sample", "--json"]])
-def test_a_full_disk_under_the_output_is_one_sentence(space: Path, verb: list[str], unbuffered: str) -> None:
+def test_a_full_disk_under_the_output_is_one_sentence(
+    space: Path, verb: list[str], unbuffered: str
+) -> None:
     code = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
@@ -330,7 +391,9 @@ def test_an_error_that_is_none_of_the_output_is_raised(monkeypatch: pytest.Monke
         command_line.main(["check"])
 
 
-def test_an_unknown_key_of_an_override_names_the_option(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_key_of_an_override_names_the_option(
+    space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command_line.main(["debug", "--space", str(space), "--hparams", "nope=1"]) == 2
     assert capsys.readouterr().err.startswith("--hparams: unknown hyperparameter 'nope'")
 

@@ -16,7 +16,10 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from s2s_search.cli.command_line import make_parser
 
 CLUSTER = Path(__file__).parent.parent.parent / "cluster"
-NODE_OPTIONS = {"head": "--head --port=6379 --dashboard-host=127.0.0.1", "worker": "--address=$RAY_HEAD_IP:6379"}
+NODE_OPTIONS = {
+    "head": "--head --port=6379 --dashboard-host=127.0.0.1",
+    "worker": "--address=$RAY_HEAD_IP:6379",
+}
 
 
 # --- ray up ---
@@ -35,15 +38,25 @@ def test_rays_launcher_takes_the_file(ray_up: dict[str, Any]) -> None:
 
 
 def test_a_search_can_start_when_the_nodes_are_up(ray_up: dict[str, Any]) -> None:
-    workers = {name: kind for name, kind in ray_up["available_node_types"].items() if name != ray_up["head_node_type"]}
-    assert all(0 < kind["min_workers"] <= kind["max_workers"] <= ray_up["max_workers"] for kind in workers.values())
+    workers = {
+        name: kind
+        for name, kind in ray_up["available_node_types"].items()
+        if name != ray_up["head_node_type"]
+    }
+    assert all(
+        0 < kind["min_workers"] <= kind["max_workers"] <= ray_up["max_workers"]
+        for kind in workers.values()
+    )
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
 def test_ray_up_starts_nodes_that_ask_for_the_token(ray_up: dict[str, Any], node: str) -> None:
     assert NODE_OPTIONS[node] in ray_up[f"{node}_start_ray_commands"][-1]
     assert ray_up["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
-    assert any("RAY_AUTH_MODE=token" in command and "~/.bashrc" in command for command in ray_up["setup_commands"])
+    assert any(
+        "RAY_AUTH_MODE=token" in command and "~/.bashrc" in command
+        for command in ray_up["setup_commands"]
+    )
     assert "chmod 600 ~/.ray/auth_token" in ray_up["setup_commands"]
 
 
@@ -73,17 +86,24 @@ def test_every_pod_sees_the_folder_of_the_run(rayjob: dict[str, Any]) -> None:
     for pod in pods(rayjob):
         (container,) = pod["spec"]["containers"]
         assert any(out.is_relative_to(mount["mountPath"]) for mount in container["volumeMounts"])
-        assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["spec"]["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == {
+            v["name"] for v in pod["spec"]["volumes"]
+        }
 
 
 def test_trials_run_on_gpus_and_not_on_the_head(rayjob: dict[str, Any]) -> None:
     head, *workers = pods(rayjob)
     assert rayjob["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    assert all(int(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) > 0 for pod in workers)
+    assert all(
+        int(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) > 0
+        for pod in workers
+    )
     assert "nvidia.com/gpu" not in head["spec"]["containers"][0]["resources"]["limits"]
 
 
-def test_the_policy_lets_pods_reach_each_other_and_the_operator_the_dashboard(rayjob: dict[str, Any]) -> None:
+def test_the_policy_lets_pods_reach_each_other_and_the_operator_the_dashboard(
+    rayjob: dict[str, Any],
+) -> None:
     _, policy = yaml.safe_load_all((CLUSTER / "rayjob.yaml").read_text())
     selected = policy["spec"]["podSelector"]["matchLabels"]
     assert all(pod["metadata"]["labels"] == selected for pod in pods(rayjob))
@@ -93,13 +113,17 @@ def test_the_policy_lets_pods_reach_each_other_and_the_operator_the_dashboard(ra
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_an_attempt_after_the_first_goes_on(rayjob: dict[str, Any], tmp_path: Path, exists: bool) -> None:
+def test_an_attempt_after_the_first_goes_on(
+    rayjob: dict[str, Any], tmp_path: Path, exists: bool
+) -> None:
     out = tmp_path / "run"
     if exists:
         out.mkdir()
     commands = stand_ins(tmp_path, python='echo "$@"')
     entrypoint = rayjob["entrypoint"].replace("/shared/runs/britz-attention", str(out))
-    said = subprocess.run(["bash", "-c", entrypoint], env=commands, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["bash", "-c", entrypoint], env=commands, capture_output=True, text=True, check=True
+    ).stdout
     space = "search_spaces/britz_2017/attention.yaml"
     search = f"search {space} --address auto --out {out}"
     assert said.strip() == "run_search.py " + (f"resume {out} --address auto" if exists else search)
@@ -138,7 +162,11 @@ def slurm(folder: Path, nodes: int, python: str) -> "subprocess.Popen[str]":
         python=LOGGED + python,
     )
     job = {"SLURM_JOB_ID": "31007", "SLURM_JOB_NUM_NODES": str(nodes), "SLURM_CPUS_PER_TASK": "16"}
-    job |= {"SLURM_JOB_NODELIST": f"a[1-{nodes}]", "LOG": str(folder / "log"), "HOME": "/home/someone"}
+    job |= {
+        "SLURM_JOB_NODELIST": f"a[1-{nodes}]",
+        "LOG": str(folder / "log"),
+        "HOME": "/home/someone",
+    }
     command = ["bash", str(CLUSTER / "slurm.sh"), "space.yaml", str(folder / "run")]
     return subprocess.Popen(command, env=env | job, start_new_session=True, text=True)
 
@@ -157,7 +185,10 @@ def test_slurm_starts_a_node_of_ray_on_each_of_its_own(tmp_path: Path, nodes: in
     others = [call for call in said if call.startswith("srun") and "--exclude" in call]
     expected = f"srun --nodes=2 --ntasks=2 --exclude=a1 {start} --address=10.0.0.7:21007"
     assert others == ([expected] if nodes == 3 else [])
-    assert f"python run_search.py search space.yaml --address 10.0.0.7:21007 --out {tmp_path / 'run'}" in said
+    assert (
+        f"python run_search.py search space.yaml --address 10.0.0.7:21007 --out {tmp_path / 'run'}"
+        in said
+    )
     assert not any("requeue" in call for call in said)
 
 
@@ -174,7 +205,9 @@ def test_slurm_says_how_the_search_ended(tmp_path: Path) -> None:
 def test_a_requeued_job_goes_on(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert slurm(tmp_path, 1, FINISHES).wait(30) == 0
-    assert f"python run_search.py resume {tmp_path / 'run'} --address 10.0.0.7:21007" in calls(tmp_path)
+    assert f"python run_search.py resume {tmp_path / 'run'} --address 10.0.0.7:21007" in calls(
+        tmp_path
+    )
 
 
 def test_slurms_notice_interrupts_the_search_and_requeues_the_job(tmp_path: Path) -> None:

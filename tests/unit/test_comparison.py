@@ -37,7 +37,9 @@ def test_students_quantile_at_half_is_zero() -> None:
 def test_the_interval_of_many_values_is_the_normal_theorys() -> None:
     values = np.random.default_rng(1).normal(3.0, 2.0, 2000)
     half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
-    assert interval(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
+    assert interval(values) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.05 * half
+    )
     assert interval(values, level=0.6827) == pytest.approx(
         (values.mean() - half / 1.96, values.mean() + half / 1.96), abs=0.05 * half
     )
@@ -46,7 +48,9 @@ def test_the_interval_of_many_values_is_the_normal_theorys() -> None:
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_intervals_hold_the_truth_as_often_as_they_say(n: int) -> None:
     rng, runs = np.random.default_rng(n), 400
-    held = sum(low <= 5.0 <= high for low, high in (interval(rng.normal(5.0, 1.0, n)) for _ in range(runs)))
+    held = sum(
+        low <= 5.0 <= high for low, high in (interval(rng.normal(5.0, 1.0, n)) for _ in range(runs))
+    )
     assert 0.91 <= held / runs <= 0.98  # three deviations of a share of 0.95 are 0.033
 
 
@@ -65,7 +69,9 @@ def test_the_difference_of_many_values_is_the_normal_theorys() -> None:
     a, b = rng.normal(3.0, 2.0, 1500), rng.normal(2.0, 0.5, 500)
     half = 1.96 * math.sqrt(a.var() / 1500 + b.var() / 500)
     difference = a.mean() - b.mean()
-    assert difference_interval(a, b) == pytest.approx((difference - half, difference + half), abs=0.05 * half)
+    assert difference_interval(a, b) == pytest.approx(
+        (difference - half, difference + half), abs=0.05 * half
+    )
 
 
 @pytest.mark.parametrize("n, m", [(2, 2), (3, 3), (5, 5), (3, 8)])
@@ -83,7 +89,9 @@ def test_the_paired_interval_is_the_normal_theorys() -> None:
     """With references of one length the rates are means, and their difference is one of paired values."""
     rng, length = np.random.default_rng(3), 5
     a = rng.poisson(1.0, 4000)
-    b = np.maximum(a - (rng.random(4000) < 0.05), 0)  # nearly the same errors, as of two models on the same words
+    b = np.maximum(
+        a - (rng.random(4000) < 0.05), 0
+    )  # nearly the same errors, as of two models on the same words
     apart = (a - b) / length
     half = 1.96 * apart.std(ddof=1) / math.sqrt(4000)
     lengths = [length] * 4000
@@ -100,11 +108,15 @@ def test_rates_are_edits_by_tokens() -> None:
 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.1, 3.0, 3.3, 6.0])
-def test_so_many_seeds_find_a_difference_in_80_of_100_cases(ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_seeds_find_a_difference_in_80_of_100_cases(
+    ratio: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By a simulation of what a comparison does. With 2 seeds it would find the last in half the cases."""
     monkeypatch.setattr(statistics, "RESAMPLES", 1000)
     n, rng, runs = int(seeds_needed(ratio, 1.0)), np.random.default_rng(5), 400
-    intervals = [difference_interval(rng.normal(ratio, 1.0, n), rng.normal(0.0, 1.0, n)) for _ in range(runs)]
+    intervals = [
+        difference_interval(rng.normal(ratio, 1.0, n), rng.normal(0.0, 1.0, n)) for _ in range(runs)
+    ]
     found = sum(low > 0 for low, _ in intervals) / runs
     assert found >= 0.72  # 0.76 or more of 1,000; two deviations of a share of 400 are 0.04
     assert n < 5 or found <= 0.86  # of 3 and 4 one fewer would be too few
@@ -132,7 +144,9 @@ LOW, HIGH = [1.0, 1.1, 0.9], [2.0, 2.1, 1.9]
 
 
 def test_better_and_worse_follow_the_goal() -> None:
-    assert sentence(LOW, HIGH).startswith("A is better than B: dev.loss 1 against 2, difference -1 (95 % interval -1.")
+    assert sentence(LOW, HIGH).startswith(
+        "A is better than B: dev.loss 1 against 2, difference -1 (95 % interval -1."
+    )
     assert sentence(HIGH, LOW).startswith("A is worse than B: ")
     assert sentence(LOW, HIGH, "maximize").startswith("A is worse than B: ")
     assert sentence(HIGH, LOW, "maximize").startswith("A is better than B: ")
@@ -141,7 +155,9 @@ def test_better_and_worse_follow_the_goal() -> None:
 
 def test_what_is_not_distinguishable_needs_more_seeds_than_there_are() -> None:
     text = sentence([1.0, 2.0, 3.0], [1.5, 2.5, 3.5])
-    assert text.startswith("A and B are not distinguishable at this budget: dev.loss 2 against 2.5, difference -0.5 ")
+    assert text.startswith(
+        "A and B are not distinguishable at this budget: dev.loss 2 against 2.5, difference -0.5 "
+    )
     assert "; 64 seeds each would show" in text  # 2 ((1.98 + 0.84) / 0.5)^2 = 63.7
     assert "; no number of seeds would show" in sentence([1.0, 2.0], [1.0, 2.0])
     two = sentence([1.0, 1.2], [1.5, 1.8])
@@ -150,11 +166,15 @@ def test_what_is_not_distinguishable_needs_more_seeds_than_there_are() -> None:
 
 
 def test_too_little_to_say_anything() -> None:
-    assert sentence([1.0], HIGH).endswith("over 1 and 3 seeds: it needs at least 2 seeds each to say anything")
+    assert sentence([1.0], HIGH).endswith(
+        "over 1 and 3 seeds: it needs at least 2 seeds each to say anything"
+    )
     assert sentence([1.0], [2.0], unit="configuration").endswith(
         "it needs at least 2 configurations each to say anything"
     )
-    assert sentence([], HIGH) == "A against B: no finished trial on one side, so nothing can be said"
+    assert (
+        sentence([], HIGH) == "A against B: no finished trial on one side, so nothing can be said"
+    )
 
 
 @pytest.mark.parametrize("ends", [(0.0, 1.0), (-1.0, 1.0), (-1.0, 0.0)])
@@ -167,27 +187,54 @@ def test_an_interval_with_zero_in_it_says_nothing(ends: tuple[float, float]) -> 
 SEARCHED = {"encoder.type": "string", "attention.dim": "Int64", "train.seed": "Int64"}
 
 
-def write_run(folder: Path, rows: list[tuple], searched: dict[str, str] = SEARCHED, goal: str = "minimize") -> None:
+def write_run(
+    folder: Path, rows: list[tuple], searched: dict[str, str] = SEARCHED, goal: str = "minimize"
+) -> None:
     """A log with a trial a row: settings, seed, status, value at its best; its newest is worse."""
     folder.mkdir(exist_ok=True)
     worse = 1.0 if goal == "minimize" else -1.0
     with EventLog(folder) as log:
-        search = {"event": "search", "name": "x", "metric": "dev.loss", "goal": goal, "searched": searched}
+        search = {
+            "event": "search",
+            "name": "x",
+            "metric": "dev.loss",
+            "goal": goal,
+            "searched": searched,
+        }
         log.append(search | {"trials": len(rows)})
         for k, (settings, seed, status, value) in enumerate(rows):
             name = {"trial": f"trial-{k:05d}"}
-            log.append({"event": "trial", **name, "settings": settings, "config": settings | {"train.seed": seed}})
+            log.append(
+                {
+                    "event": "trial",
+                    **name,
+                    "settings": settings,
+                    "config": settings | {"train.seed": seed},
+                }
+            )
             for step, loss in ((10, value), (20, value and value + worse)):
-                log.append({"event": "report", **name, "step": step, "status": "running", "dev.loss": loss})
+                log.append(
+                    {"event": "report", **name, "step": step, "status": "running", "dev.loss": loss}
+                )
             log.append({"event": "status", **name, "status": status})
 
 
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
 def test_replicates_are_equal_in_everything_but_the_seed(tmp_path: Path, goal: str) -> None:
     rng = np.random.default_rng(6)
-    settings = [{"encoder.type": "A"}, {"encoder.type": "A", "attention.dim": 8}, {"encoder.type": "B"}, {}]
+    settings = [
+        {"encoder.type": "A"},
+        {"encoder.type": "A", "attention.dim": 8},
+        {"encoder.type": "B"},
+        {},
+    ]
     rows = [
-        (held | {"train.seed": seed}, seed, rng.choice(["finished", "finished", "stopped"]), float(rng.random()))
+        (
+            held | {"train.seed": seed},
+            seed,
+            rng.choice(["finished", "finished", "stopped"]),
+            float(rng.random()),
+        )
         for seed, held in product(range(4), settings)
     ]
     write_run(tmp_path / "run", rows, goal=goal)
@@ -222,7 +269,9 @@ def test_replicates_without_a_finished_trial_come_last_and_say_so(tmp_path: Path
 
 
 def test_a_search_of_nothing_but_seeds_is_one_configuration(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", [({}, seed, "finished", float(seed)) for seed in range(3)], searched={})
+    write_run(
+        tmp_path / "run", [({}, seed, "finished", float(seed)) for seed in range(3)], searched={}
+    )
     (row,) = replicates(load(tmp_path / "run")).to_dict("records")
     assert (row["n"], row["mean"], row["std"], row["seed"]) == (3, 1.0, 1.0, 0)
 

@@ -29,7 +29,10 @@ def problems_of(spec: dict[str, object]) -> list[str]:
 
 def pairs(corpus: Corpus, split: Split) -> list[tuple[list[str], list[str]]]:
     vocabs = corpus.source_vocab, corpus.target_vocab
-    return [(vocabs[0].decode(split.source(i)), vocabs[1].decode(split.target(i))) for i in range(len(split))]
+    return [
+        (vocabs[0].decode(split.source(i)), vocabs[1].decode(split.target(i)))
+        for i in range(len(split))
+    ]
 
 
 class Folder:
@@ -112,11 +115,15 @@ def test_vocabulary_file_must_hold_tokens_that_the_delimiter_leaves_whole(write:
         f"{path}: line 5: 'a' is in line 1 already",
     )
     assert Vocabulary.load(write("letters", "a\n \n"), delimiter="").tokens == ("a", " ")
-    with pytest.raises(ConfigError, match="line 1: 'ab' would never be a token of text split into characters"):
+    with pytest.raises(
+        ConfigError, match="line 1: 'ab' would never be a token of text split into characters"
+    ):
         Vocabulary.load(write("words", "ab\n"), delimiter="")
 
 
-def test_a_vocabulary_with_counts_below_a_head_without_gives_the_text_its_tokens(write: Folder) -> None:
+def test_a_vocabulary_with_counts_below_a_head_without_gives_the_text_its_tokens(
+    write: Folder,
+) -> None:
     vocab = write("v", "<unk>\n<s>\n</s>\na\t120\nb\t80\nc\t7\n")
     part = [write("s", "a b <unk>\nc d a\n"), write("t", "x\ny\n")]
     corpus = load_corpus({"train": part, "dev": part, "source_vocab": vocab})
@@ -143,11 +150,16 @@ def test_ten_thousand_equal_problems_are_one_sentence(write: Folder) -> None:
     path = write("vocab", "a\n" * 10_000)
     with pytest.raises(ConfigError) as caught:
         Vocabulary.load(path)
-    assert caught.value.problems == (f"{path}: lines 2, 3, 4, 5, 6 and 9,994 more: 'a' is in line 1 already",)
+    assert caught.value.problems == (
+        f"{path}: lines 2, 3, 4, 5, 6 and 9,994 more: 'a' is in line 1 already",
+    )
     spaces = write("spaces", "a b\n" * 3 + "".join(f"c {k}\n" for k in range(1000)))
     with pytest.raises(ConfigError) as caught:
         Vocabulary.load(spaces)
-    assert caught.value.problems[0] == f"{spaces}: lines 1, 2, 3: 'a b' would never be a token of text split at ' '"
+    assert (
+        caught.value.problems[0]
+        == f"{spaces}: lines 1, 2, 3: 'a b' would never be a token of text split at ' '"
+    )
     assert (
         caught.value.problems[1]
         == f"{spaces}: line 4: 'c 0' would never be a token of text split at ' '; a count follows a tab"
@@ -160,12 +172,18 @@ def test_ten_thousand_equal_problems_are_one_sentence(write: Folder) -> None:
     "content, count, hint",
     [
         ("bade,B A D E\nsa,S A\n" * 5000, 0, "; is it CSV? pandas writes plain TSV with "),
-        ("bade\tb\tV\nsa\ts\tV\n" * 5000, 2, "; a file of more columns needs two of them, as cut -f1,2 gives"),
+        (
+            "bade\tb\tV\nsa\ts\tV\n" * 5000,
+            2,
+            "; a file of more columns needs two of them, as cut -f1,2 gives",
+        ),
         ("bade;B A D E\nsa;S A\n" * 5000, 0, "; is it CSV? pandas writes plain TSV with "),
         ("bade B\nsa, S\n" * 5000, 0, ""),
     ],
 )
-def test_a_file_without_its_tabs_is_one_sentence(write: Folder, content: str, count: int, hint: str) -> None:
+def test_a_file_without_its_tabs_is_one_sentence(
+    write: Folder, content: str, count: int, hint: str
+) -> None:
     path = write("bad.tsv", content)
     problems = problems_of({"train": path, "dev": path})
     assert [problem.partition(":")[0] for problem in problems] == ["corpus.train", "corpus.dev"]
@@ -178,7 +196,9 @@ def test_a_file_without_its_tabs_is_one_sentence(write: Folder, content: str, co
 def test_two_tsv_files_are_no_source_and_target(write: Folder, good: list[str]) -> None:
     shards = [write("a.tsv", "ab\tA B\n\ncd\tC D\n"), write("b.tsv", "ef\tE F\n")]
     (problem,) = problems_of({"train": shards, "dev": good})
-    law = "a list is [SOURCE, TARGET], but every line of both files is a source, one tab and a target"
+    law = (
+        "a list is [SOURCE, TARGET], but every line of both files is a source, one tab and a target"
+    )
     end = f"{shards[0]} and {shards[1]}; join them into one TSV file, as cat does, and name that"
     assert problem == f"corpus.train: {law}: {end}"
     for part in ("dev", "test"):
@@ -187,7 +207,9 @@ def test_two_tsv_files_are_no_source_and_target(write: Folder, good: list[str]) 
     whole = write("all.tsv", Path(shards[0]).read_text() + Path(shards[1]).read_text())
     assert len(load_corpus({"train": whole, "dev": whole}).train) == 3
     two_fields = [write("s", "a\tb\nc\td\n"), write("t", "x\ty\nz\tx\n")]
-    corpus = load_corpus({"train": two_fields, "dev": two_fields, "source_delimiter": "\t", "target_delimiter": "\t"})
+    corpus = load_corpus(
+        {"train": two_fields, "dev": two_fields, "source_delimiter": "\t", "target_delimiter": "\t"}
+    )
     assert pairs(corpus, corpus.train)[0] == (["a", "b"], ["x", "y"])
     mixed = [two_fields[0], write("plain", "x\nz\n")]
     assert len(load_corpus({"train": mixed, "dev": mixed}).train) == 2
@@ -222,11 +244,15 @@ def test_cmudict_groups_the_different_pronunciations_of_a_word(cmudict: Corpus) 
     for number, split in ((0, cmudict.dev), (1, cmudict.test), (3, cmudict.train)):
         assert split is not None
         for begin, end in zip(split.groups[:-1], split.groups[1:], strict=True):
-            sources = {"".join(cmudict.source_vocab.decode(split.source(i))) for i in range(begin, end)}
+            sources = {
+                "".join(cmudict.source_vocab.decode(split.source(i))) for i in range(begin, end)
+            }
             (word,) = sources
             assert word not in words
             assert (0, 1, 1, *[3] * 17)[crc32(word.encode()) % 20] == number
-            words[word] = [" ".join(cmudict.target_vocab.decode(split.target(i))) for i in range(begin, end)]
+            words[word] = [
+                " ".join(cmudict.target_vocab.decode(split.target(i))) for i in range(begin, end)
+            ]
     assert words["read"] == ["R EH D", "R IY D"]
     assert words["aalborg"] == ["AO L B AO R G", "AA L B AO R G"]
     assert words["o'clock"] == ["AH K L AA K"]
@@ -266,7 +292,9 @@ def test_toy_tasks(name: str) -> None:
     examples = pairs(corpus, corpus.train)
     assert {len(source) for source, _ in examples} == {2, 3, 4, 5, 6}
     assert {token for source, _ in examples for token in source} == set("0123")
-    assert all(target == (source if name == "copy" else source[::-1]) for source, target in examples)
+    assert all(
+        target == (source if name == "copy" else source[::-1]) for source, target in examples
+    )
 
 
 def test_toy_tasks_are_made_from_the_seed() -> None:
@@ -286,7 +314,9 @@ def test_toy_tasks_are_made_from_the_seed() -> None:
 
 
 def test_parallel_files(write: Folder, good: list[str]) -> None:
-    corpus = load_corpus({"train": good, "dev": [write("dev.source", "c ?\n"), write("dev.target", "y\n")]})
+    corpus = load_corpus(
+        {"train": good, "dev": [write("dev.source", "c ?\n"), write("dev.target", "y\n")]}
+    )
     assert corpus.name == "good"
     assert corpus.source_vocab.tokens == ("b", "a", "c")
     assert corpus.target_vocab.tokens == ("x", "y")
@@ -297,18 +327,27 @@ def test_parallel_files(write: Folder, good: list[str]) -> None:
 
 
 def test_forms_of_the_same_text_are_the_same_corpus(write: Folder, good: list[str]) -> None:
-    vocabs = {"source_vocab": write("s.vocab", "b\na\nc\n"), "target_vocab": write("t.vocab", "x\ny\n")}
+    vocabs = {
+        "source_vocab": write("s.vocab", "b\na\nc\n"),
+        "target_vocab": write("t.vocab", "x\ny\n"),
+    }
     dos = [write("dos.source", "\ufeffa b\r\nb c\r\n\r\n"), write("dos.target", "\ufeffx\r\ny x")]
     middle = [write("gap.source", "a  b \n\nb c"), write("gap.target", "x\n \ny x\n\n\n")]
     tsv = write("good.tsv", "a b\tx\n\nb c\ty x\n\t\n")
-    forms = [{"train": part, "dev": part, **extra} for part in (good, dos, middle, tsv) for extra in ({}, vocabs)]
+    forms = [
+        {"train": part, "dev": part, **extra}
+        for part in (good, dos, middle, tsv)
+        for extra in ({}, vocabs)
+    ]
     assert len({load_corpus(form).fingerprint for form in forms}) == 1
     assert load_corpus({"train": tuple(map(Path, good)), "dev": Path(tsv)}).delimiters == (" ", " ")
 
 
 def test_delimiters(write: Folder) -> None:
     part = write("g2p.tsv", "ab c\tEY|B IY|K\n")
-    corpus = load_corpus({"train": part, "dev": part, "source_delimiter": "", "target_delimiter": "|"})
+    corpus = load_corpus(
+        {"train": part, "dev": part, "source_delimiter": "", "target_delimiter": "|"}
+    )
     assert pairs(corpus, corpus.train) == [(["a", "b", " ", "c"], ["EY", "B IY", "K"])]
     assert corpus.delimiters == ("", "|")
 
@@ -353,7 +392,9 @@ def test_fingerprint_sees_tokens_order_and_delimiters(write: Folder, good: list[
         (gzip.compress(b"ba\tB\n", mtime=0), "is it compressed?"),
     ],
 )
-def test_another_encoding_is_guessed(write: Folder, good: list[str], content: bytes, hint: str) -> None:
+def test_another_encoding_is_guessed(
+    write: Folder, good: list[str], content: bytes, hint: str
+) -> None:
     (problem,) = problems_of({"train": write("train.tsv", content), "dev": good})
     assert hint in problem
 
@@ -368,9 +409,14 @@ def test_a_count_behind_a_space_is_told_of_the_tab(write: Folder, good: list[str
 
 
 def test_all_problems_of_all_files_at_once(write: Folder, good: list[str]) -> None:
-    latin, short = write("latin.source", b"\xef\xbb\xbfa\ncaf\xe9\n\xff"), write("short.target", "x\n")
+    latin, short = (
+        write("latin.source", b"\xef\xbb\xbfa\ncaf\xe9\n\xff"),
+        write("short.target", "x\n"),
+    )
     tsv, vocab = write("bad.tsv", "a\tx\na x\na\tx\ty\n"), write("v", "x\nx\n")
-    assert problems_of({"train": [latin, short], "dev": [good[0], short], "test": tsv, "target_vocab": vocab}) == [
+    assert problems_of(
+        {"train": [latin, short], "dev": [good[0], short], "test": tsv, "target_vocab": vocab}
+    ) == [
         f"corpus.train: {latin}: line 2: byte 0xe9 is not valid UTF-8; "
         "is it Windows-1252? iconv -f WINDOWS-1252 -t UTF-8 converts it",
         f"corpus.dev: both sides must have the same number of lines, but {good[0]} has 2 and {short} has 1",
@@ -382,7 +428,11 @@ def test_all_problems_of_all_files_at_once(write: Folder, good: list[str]) -> No
 
 
 def test_empty_corpora(write: Folder, good: list[str]) -> None:
-    empty, blank, one_sided = write("empty", ""), write("blank", "\n \n\n"), write("one.tsv", "a\t\n")
+    empty, blank, one_sided = (
+        write("empty", ""),
+        write("blank", "\n \n\n"),
+        write("one.tsv", "a\t\n"),
+    )
     assert problems_of({"train": [empty, blank], "dev": empty}) == [
         f"corpus.train: {empty}: holds no examples",
         f"corpus.dev: {empty}: holds no examples",
@@ -391,7 +441,9 @@ def test_empty_corpora(write: Folder, good: list[str]) -> None:
         f"corpus.train: {one_sided}: every target is blank, in all 1 examples"
     ]
     vocab = write("v", "x\n")
-    assert problems_of({"train": [good[0], write("b", "\n \n")], "dev": one_sided, "target_vocab": vocab}) == [
+    assert problems_of(
+        {"train": [good[0], write("b", "\n \n")], "dev": one_sided, "target_vocab": vocab}
+    ) == [
         f"corpus.train: {write.path / 'b'}: every target is blank, in all 2 examples",
         f"corpus.dev: {one_sided}: every target is blank, in all 1 examples",
     ]
@@ -416,7 +468,10 @@ def test_vocabulary_of_another_text_is_noticed(write: Folder, good: list[str]) -
 def test_error_says_where(good: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_corpus({"train": good})
-    assert str(caught.value) == "corpus.dev: is missing; give train: and dev:, or name: cmudict | copy | reverse"
+    assert (
+        str(caught.value)
+        == "corpus.dev: is missing; give train: and dev:, or name: cmudict | copy | reverse"
+    )
 
 
 @pytest.mark.parametrize(
@@ -429,14 +484,32 @@ def test_error_says_where(good: list[str]) -> None:
         ({"name": ["copy"]}, [("name", "unknown corpus ['copy']")]),
         ({"name": None}, [("name", "unknown corpus None")]),
         ({"name": "cmudict", "train": 5, 3: 4}, [("train", "unknown key"), ("3", "unknown key")]),
-        ({"name": "copy", "min_lenght": 5}, [("min_lenght", "unknown key; did you mean 'min_length'?")]),
-        ({"name": "copy", "train": 0, "seed": -1}, [("seed", "at least 0"), ("train", "at least 1, but is 0")]),
-        ({"name": "copy", "dev": True, "test": 2.5}, [("dev", "but is True"), ("test", "but is 2.5")]),
-        ({"name": "copy", "train": 99_999_999_999}, [("", "must not be above 100,000,000 numbers, but are 4,0")]),
-        ({"name": "copy", "min_length": 41}, [("min_length", "min_length = 41 and max_length = 40")]),
+        (
+            {"name": "copy", "min_lenght": 5},
+            [("min_lenght", "unknown key; did you mean 'min_length'?")],
+        ),
+        (
+            {"name": "copy", "train": 0, "seed": -1},
+            [("seed", "at least 0"), ("train", "at least 1, but is 0")],
+        ),
+        (
+            {"name": "copy", "dev": True, "test": 2.5},
+            [("dev", "but is True"), ("test", "but is 2.5")],
+        ),
+        (
+            {"name": "copy", "train": 99_999_999_999},
+            [("", "must not be above 100,000,000 numbers, but are 4,0")],
+        ),
+        (
+            {"name": "copy", "min_length": 41},
+            [("min_length", "min_length = 41 and max_length = 40")],
+        ),
         ({"train": 5, "dev": ["a"]}, [("train", "but is 5"), ("dev", "but is ['a']")]),
         ({"train": ["a", ""], "dev": None}, [("train", "['a', '']"), ("dev", "but is None")]),
-        ({"train": "/no/a.tsv", "dev": "/"}, [("train", "/no/a.tsv: cannot be read"), ("dev", "/: cannot be read")]),
+        (
+            {"train": "/no/a.tsv", "dev": "/"},
+            [("train", "/no/a.tsv: cannot be read"), ("dev", "/: cannot be read")],
+        ),
         ({"train": "a\0b", "dev": "/"}, [("train", "null byte"), ("dev", "directory")]),
     ],
 )
@@ -447,10 +520,26 @@ def test_check_corpus(spec: object, expected: list[tuple[str, str]]) -> None:
 
 
 def test_check_corpus_of_files_finds_all(good: list[str]) -> None:
-    spec = {"train": [good[0], "/no"], "dev": "/no", "tset": good, "source_vocab": good, "source_max_vocab": 0}
-    found = check_corpus({**spec, "target_vocab": "/no", "source_delimiter": "\n", "target_delimiter": None})
+    spec = {
+        "train": [good[0], "/no"],
+        "dev": "/no",
+        "tset": good,
+        "source_vocab": good,
+        "source_max_vocab": 0,
+    }
+    found = check_corpus(
+        {**spec, "target_vocab": "/no", "source_delimiter": "\n", "target_delimiter": None}
+    )
     assert [key for key, _ in found] == [
-        *("tset", "train", "dev", "source_vocab", "source_max_vocab", "source_max_vocab", "source_delimiter"),
+        *(
+            "tset",
+            "train",
+            "dev",
+            "source_vocab",
+            "source_max_vocab",
+            "source_max_vocab",
+            "source_delimiter",
+        ),
         *("target_vocab", "target_delimiter"),
     ]
     assert found[0][1] == "unknown key; did you mean 'test'?"
@@ -462,9 +551,14 @@ def test_check_corpus_reads_no_corpus(write: Folder) -> None:
     assert check_corpus({"train": bad, "dev": bad}) == []
 
 
-def test_examples_of_the_documentation_are_specifications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_of_the_documentation_are_specifications(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (Path(__file__).parents[2] / "docs" / "corpora.md").read_text()
-    specs = [yaml.safe_load(block)["corpus"] for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    specs = [
+        yaml.safe_load(block)["corpus"]
+        for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    ]
     monkeypatch.chdir(tmp_path)
     for name in re.findall(r"\w+\.(?:source|target|vocab|tsv)\b", text):
         (tmp_path / name).touch()
@@ -489,7 +583,8 @@ def same(one: Corpus, other: Corpus) -> bool:
     def content(found: Corpus) -> dict[str, object]:
         splits = {
             part: {
-                name: (values.tolist(), values.dtype, values.flags.writeable) for name, values in vars(split).items()
+                name: (values.tolist(), values.dtype, values.flags.writeable)
+                for name, values in vars(split).items()
             }
             for part in ("train", "dev", "test")
             if (split := getattr(found, part)) is not None
@@ -516,13 +611,18 @@ def test_the_same_files_are_encoded_once_wherever_they_are(
     first = load_corpus(spec)
     forbid_encoding(monkeypatch)
     assert same(load_corpus(spec), first)
-    elsewhere = [write("other.source", Path(good[0]).read_bytes()), write("other.target", Path(good[1]).read_bytes())]
+    elsewhere = [
+        write("other.source", Path(good[0]).read_bytes()),
+        write("other.target", Path(good[1]).read_bytes()),
+    ]
     moved = load_corpus({**spec, "train": elsewhere})
     assert same(moved, first)
     assert (first.name, moved.name) == ("good", "other")
 
 
-def test_other_text_of_the_same_size_and_age_is_encoded(write: Folder, good: list[str], kept: Path) -> None:
+def test_other_text_of_the_same_size_and_age_is_encoded(
+    write: Folder, good: list[str], kept: Path
+) -> None:
     first, times = load_corpus({"train": good, "dev": good}), Path(good[0]).stat()
     write("good.source", "a b\nb d\n")
     os.utime(good[0], ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -531,7 +631,9 @@ def test_other_text_of_the_same_size_and_age_is_encoded(write: Folder, good: lis
     assert second.source_vocab.tokens == ("b", "a", "d")
 
 
-def test_specifications_of_the_same_files_are_told_apart(write: Folder, good: list[str], kept: Path) -> None:
+def test_specifications_of_the_same_files_are_told_apart(
+    write: Folder, good: list[str], kept: Path
+) -> None:
     vocab, tsv = write("v", "a\n"), write("good.tsv", "x\ty\n")
     specs: list[dict[str, object]] = [
         {"train": good, "dev": good},
@@ -552,7 +654,9 @@ def test_specifications_of_the_same_files_are_told_apart(write: Folder, good: li
     assert sum(same(one, other) for one in encoded for other in encoded) == len(specs)
 
 
-def test_another_format_is_encoded_again(good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_format_is_encoded_again(
+    good: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load_corpus({"train": good, "dev": good})
     monkeypatch.setattr(load, "FORMAT", 0)
     load_corpus({"train": good, "dev": good})
@@ -613,6 +717,10 @@ def test_two_processes_that_start_together(good: list[str], kept: Path) -> None:
     spec: dict[str, object] = {"train": good, "dev": good}
     program = f"from s2s_search.corpus import load_corpus; print(load_corpus({spec}).fingerprint)"
     command, root = [sys.executable, "-c", program], Path(__file__).parents[2]
-    running = [subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE) for _ in range(2)]
-    assert {process.communicate()[0].strip() for process in running} == {load_corpus(spec).fingerprint}
+    running = [
+        subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    assert {process.communicate()[0].strip() for process in running} == {
+        load_corpus(spec).fingerprint
+    }
     assert len(list(kept.iterdir())) == 1

@@ -27,7 +27,12 @@ from s2s_search.training.trial import train
 from tests.models import small
 
 CALL = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
-WORDS = [("añol", "a n o l"), ("bel", "b e l"), ("cañ", "k a n"), ("le", "l e")] * 3  # in Unicode form NFC
+WORDS = [
+    ("añol", "a n o l"),
+    ("bel", "b e l"),
+    ("cañ", "k a n"),
+    ("le", "l e"),
+] * 3  # in Unicode form NFC
 PATIENCE = 100  # seconds until a process that does not answer is given up
 
 
@@ -60,7 +65,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "inference.max_decode_length": 8,
     }
     hparams = resolve("AttentionSeq2Seq", {**dict(small().flat()), **settings})
-    reports = list(keep_snapshots(train(hparams, corpus), Checkpoints(folder), "dev.error_rate", "minimize"))
+    reports = list(
+        keep_snapshots(train(hparams, corpus), Checkpoints(folder), "dev.error_rate", "minimize")
+    )
     assert reports[-1].metrics["dev.error_rate"] == 0  # so that answers are known
     return folder
 
@@ -75,14 +82,20 @@ def test_a_model_knows_which_metric_chose_it(folder: Path) -> None:
 
 def test_a_source_ends_at_its_tab() -> None:
     trained = model_of("abc")
-    assert [trained.source_tokens(line) for line in ("ab\tk a", "\tb", "c")] == [["a", "b"], [], ["c"]]
+    assert [trained.source_tokens(line) for line in ("ab\tk a", "\tb", "c")] == [
+        ["a", "b"],
+        [],
+        ["c"],
+    ]
     assert list(trained.answers(["ab\tx y"])) == list(trained.answers(["ab"]))
     first, total = said(trained, "a", "ab\tx", "b\ty")
     assert first == "line 2: read up to its tab, as no source has a tab; what follows is left out"
     assert total == "read up to a tab: 2 of 3 lines"
 
 
-@pytest.mark.parametrize("source, delimiter", [(["a", "\t"], ""), (["a", "b\tc"], " "), (["a", "b"], "\t")])
+@pytest.mark.parametrize(
+    "source, delimiter", [(["a", "\t"], ""), (["a", "b\tc"], " "), (["a", "b"], "\t")]
+)
 def test_a_tab_of_the_sources_ends_nothing(source: list[str], delimiter: str) -> None:
     trained = model_of(source, delimiter)
     line = delimiter.join(source)
@@ -109,7 +122,9 @@ def test_a_long_line_takes_no_memory_for_others(monkeypatch: pytest.MonkeyPatch)
     lines = ["a"] * 100 + ["b" * 300_000] + ["ab"] * 100
     assert len(list(trained.answers(lines))) == len(lines)
     assert sum(rows for rows, _ in shapes) == len(lines)
-    assert all(rows == 1 or rows * longest * 4 * 5 <= 2**24 for rows, longest in shapes)  # the gates of 5 units
+    assert all(
+        rows == 1 or rows * longest * 4 * 5 <= 2**24 for rows, longest in shapes
+    )  # the gates of 5 units
     assert max(rows for rows, _ in shapes) >= 50
 
 
@@ -130,14 +145,25 @@ def test_unknown_characters_are_named_once_by_line_and_place() -> None:
 
 def test_what_would_mend_a_line_is_said() -> None:
     case, *total = said(model_of("abc"), "Abx")
-    assert "'A' (character 1), 'x' (character 3); in lower case 1 of this line would be unknown, not 2" in case
+    assert (
+        "'A' (character 1), 'x' (character 3); in lower case 1 of this line would be unknown, not 2"
+        in case
+    )
     assert total[-1] == "in lower case 1 of them would be known"
     composed, apart = model_of("cañ"), model_of(unicodedata.normalize("NFD", "cañ"))
     mark = "(U+0303 COMBINING TILDE) (character 4); in Unicode form NFC 0 of this line would be unknown, not 2"
-    assert mark in said(composed, unicodedata.normalize("NFD", "cañ"))[0].replace("'n' (character 3), ", "")
+    assert mark in said(composed, unicodedata.normalize("NFD", "cañ"))[0].replace(
+        "'n' (character 3), ", ""
+    )
     assert "in Unicode form NFD 0 of this line would be unknown, not 1" in said(apart, "cañ")[0]
-    assert "with ' ' between its characters 0 of this line would be unknown" in said(model_of("abc", " "), "cab")[0]
-    assert "without its spaces 0 of this line would be unknown, not 2" in said(model_of("abc"), "c a b")[0]
+    assert (
+        "with ' ' between its characters 0 of this line would be unknown"
+        in said(model_of("abc", " "), "cab")[0]
+    )
+    assert (
+        "without its spaces 0 of this line would be unknown, not 2"
+        in said(model_of("abc"), "c a b")[0]
+    )
 
 
 def test_sources_that_are_longer_than_training_read_are_said() -> None:
@@ -172,8 +198,16 @@ class Arriving(io.BufferedIOBase):
         return self.pieces.pop(0) if self.pieces else b""
 
 
-@given(st.lists(st.sampled_from([b"a", "ñ".encode()[:1], "ñ".encode()[1:], b"\n", b"\r", b"\r\n", b"\t", BOM_UTF8])))
-def test_lines_are_those_of_a_file_and_wait_for_no_other(tmp_path_factory, pieces: list[bytes]) -> None:  # type: ignore[no-untyped-def]
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"a", "ñ".encode()[:1], "ñ".encode()[1:], b"\n", b"\r", b"\r\n", b"\t", BOM_UTF8]
+        )
+    )
+)
+def test_lines_are_those_of_a_file_and_wait_for_no_other(
+    tmp_path_factory, pieces: list[bytes]
+) -> None:  # type: ignore[no-untyped-def]
     data = b"".join(pieces)
     path = tmp_path_factory.getbasetemp() / "lines"
     path.write_bytes(data)
@@ -232,7 +266,12 @@ def test_another_process_asks_and_waits_for_each_answer(folder: Path) -> None:
     latin = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "LC_ALL": "C"}
     with start(folder, env=latin) as process:
         assert process.stdin is not None
-        for given_line, expected in (("bel", "b e l"), ("cañ", "k a ñ"), ("le\tl e", "l e"), ("añol\r", "a ñ o l")):
+        for given_line, expected in (
+            ("bel", "b e l"),
+            ("cañ", "k a ñ"),
+            ("le\tl e", "l e"),
+            ("añol\r", "a ñ o l"),
+        ):
             process.stdin.write(f"{given_line}\n".encode())
             process.stdin.flush()
             assert answer(process) == expected + "\n"
@@ -293,7 +332,9 @@ def test_a_terminal(folder: Path) -> None:
 def test_inputs_of_a_shell(folder: Path, command: str, out: str, status: int) -> None:
     decode = f"{sys.executable} -c '{CALL}' decode {folder}"
     command = command.replace("DECODE", decode).replace("FOLDER", str(folder))
-    found = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=PATIENCE)
+    found = subprocess.run(
+        ["bash", "-c", command], capture_output=True, check=False, timeout=PATIENCE
+    )
     assert (found.stdout.decode(), found.returncode) == (out, status)
     assert "Traceback" not in found.stderr.decode()
     assert not status or len(found.stderr.splitlines()) <= 2

@@ -67,7 +67,9 @@ def test_what_a_killed_writer_had_begun_is_cut_off(tmp_path: Path, torn: bytes) 
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_events_wait_for_room_and_no_line_is_half(tmp_path: Path, half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_wait_for_room_and_no_line_is_half(
+    tmp_path: Path, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = os.write
 
     def full(file: int, data: bytes) -> int:
@@ -108,7 +110,9 @@ log.close()
 
 
 def test_a_file_that_may_not_grow_holds_whole_lines(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
     assert [event.get("message") for event in read_events(tmp_path)[0]] == [None, "0", "1", "2"]
 
@@ -172,7 +176,13 @@ def test_no_message_moves_a_terminals_cursor(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("configs", [[{}], [1], {}, [{"model": None}], None])
 def test_a_list_of_configurations_names_their_models(tmp_path, configs):
-    search = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
+    search = {
+        "event": "search",
+        "name": "x",
+        "metric": "dev.loss",
+        "goal": "minimize",
+        "searched": {},
+    }
     for name, listed in (("good", [{"model": "BasicSeq2Seq"}]), ("bad", configs)):
         (tmp_path / name).mkdir()
         with EventLog(tmp_path / name) as log:
@@ -182,7 +192,9 @@ def test_a_list_of_configurations_names_their_models(tmp_path, configs):
         first_event(tmp_path / "bad")
 
 
-def test_a_full_disk_does_not_keep_a_lock_from_being_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_keep_a_lock_from_being_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -199,7 +211,9 @@ def test_a_look_at_the_lock_does_not_refuse_a_writer(tmp_path: Path) -> None:
     EventLog(tmp_path).close()
 
 
-def test_what_cannot_be_written_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_is_found_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = tmp_path / "old.csv"
     old.write_text("kept")
     for good in (old, tmp_path / "new.csv"):
@@ -226,21 +240,46 @@ def test_what_cannot_be_written_is_found_before(tmp_path: Path, monkeypatch: pyt
 # --- clocks ---
 
 
-def test_a_clock_that_is_set_back_gives_no_negative_duration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_back_gives_no_negative_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The clock goes back by an hour while a search runs, and by two before it goes on."""
     wall = {"offset": 0.0}
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + wall["offset"])
     with EventLog(tmp_path) as log:
         log.append(SEARCH)
-        log.append({"event": "trial", "trial": "trial-00000", "settings": {}, "config": {"model": "BasicSeq2Seq"}})
+        log.append(
+            {
+                "event": "trial",
+                "trial": "trial-00000",
+                "settings": {},
+                "config": {"model": "BasicSeq2Seq"},
+            }
+        )
         wall["offset"] = -3600.0
-        log.append({"event": "report", "trial": "trial-00000", "step": 10, "dev.loss": 1.0, "status": "running"})
+        log.append(
+            {
+                "event": "report",
+                "trial": "trial-00000",
+                "step": 10,
+                "dev.loss": 1.0,
+                "status": "running",
+            }
+        )
     monkeypatch.setattr(run_log, "_BEGAN", run_log._BEGAN - 7200.0)  # as another process sees it
     with EventLog(tmp_path) as log:
         log.append({"event": "resume", "trials": 1})
         log.append({"event": "start", "trial": "trial-00000"})
-        log.append({"event": "report", "trial": "trial-00000", "step": 20, "dev.loss": 1.0, "status": "running"})
+        log.append(
+            {
+                "event": "report",
+                "trial": "trial-00000",
+                "step": 20,
+                "dev.loss": 1.0,
+                "status": "running",
+            }
+        )
         log.append({"event": "status", "trial": "trial-00000", "status": "finished"})
     times = [event["time"] for event in read_events(tmp_path)[0]]
     assert times == sorted(times)
@@ -253,8 +292,10 @@ def test_a_log_whose_times_go_back_gives_no_negative_duration(tmp_path: Path, ki
     trial = {"trial": "trial-00000"}
     rows = [
         SEARCH | {"time": 1000.0},
-        {"event": "trial", "time": 1001.0, "settings": {}, "config": {"model": "BasicSeq2Seq"}} | trial,
-        {"event": "report", "time": 1010.0, "step": 10, "dev.loss": 1.0, "status": "running"} | trial,
+        {"event": "trial", "time": 1001.0, "settings": {}, "config": {"model": "BasicSeq2Seq"}}
+        | trial,
+        {"event": "report", "time": 1010.0, "step": 10, "dev.loss": 1.0, "status": "running"}
+        | trial,
         {"event": "resume", "time": 7.0, "trials": 1}
         if kind == "resume"
         else {"event": "note", "time": 7.0, "message": ""},
@@ -284,8 +325,12 @@ def test_searches_that_begin_in_one_second_have_folders_of_their_own(tmp_path: P
     assert all((path / "events.jsonl").exists() for path in made)
 
 
-def test_of_two_searches_in_one_folder_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "check_new", lambda folder: None)  # both have looked before either began
+def test_of_two_searches_in_one_folder_the_second_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        folder, "check_new", lambda folder: None
+    )  # both have looked before either began
     folder.new_folder(tmp_path / "run")
     with pytest.raises(ConfigError, match="run: another search has just begun there"):
         folder.new_folder(tmp_path / "run")

@@ -39,20 +39,42 @@ print(largest_batch(hparams, large).bytes, peak_memory(cpu) - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process counts the peak of its parent, too")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere a process counts the peak of its parent, too"
+)
 @pytest.mark.parametrize(
     "model, given, words, length, what",
     [
-        ("AttentionSeq2Seq", {"attention.score_type": "bahdanau"}, 20, 200, "a training batch of 32 pairs"),
-        ("BasicSeq2Seq", {"encoder.type": "BidirectionalRNNEncoder"}, 20, 600, "a training batch of 32 pairs"),
-        ("AttentionSeq2Seq", {}, 20_000, 38, "the logits of 32 pairs over 20,003 target tokens in training"),
+        (
+            "AttentionSeq2Seq",
+            {"attention.score_type": "bahdanau"},
+            20,
+            200,
+            "a training batch of 32 pairs",
+        ),
+        (
+            "BasicSeq2Seq",
+            {"encoder.type": "BidirectionalRNNEncoder"},
+            20,
+            600,
+            "a training batch of 32 pairs",
+        ),
+        (
+            "AttentionSeq2Seq",
+            {},
+            20_000,
+            38,
+            "the logits of 32 pairs over 20,003 target tokens in training",
+        ),
     ],
 )
 def test_a_batch_takes_at_least_what_is_said(
     model: str, given: dict[str, object], words: int, length: int, what: str
 ) -> None:
     command = [sys.executable, "-c", TAKEN, json.dumps([model, given, words, length])]
-    least, taken = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    least, taken = map(
+        int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    )
     assert least <= taken <= 3 * least
     toy = {"name": "copy", "train": 64, "dev": 8, "test": 1, "vocabulary": words}
     corpus = load_corpus({**toy, "min_length": length, "max_length": length})
@@ -75,8 +97,12 @@ def test_a_long_dev_line_is_what_a_trial_needs_memory_for(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("pairs, rows", [(40, 8), (64, 32), (33, 1), (4000, 32)])
-def test_the_longest_pairs_are_in_the_last_batch_of_a_small_corpus(tmp_path: Path, pairs: int, rows: int) -> None:
-    corpus = load_corpus({"name": "copy", "train": pairs, "dev": 2, "test": 1, "min_length": 30, "max_length": 30})
+def test_the_longest_pairs_are_in_the_last_batch_of_a_small_corpus(
+    tmp_path: Path, pairs: int, rows: int
+) -> None:
+    corpus = load_corpus(
+        {"name": "copy", "train": pairs, "dev": 2, "test": 1, "min_length": 30, "max_length": 30}
+    )
     need = largest_batch(resolve("AttentionSeq2Seq", {"attention.score_type": "bahdanau"}), corpus)
     assert f"a training batch of {rows} pairs" in need.what
 
@@ -88,7 +114,9 @@ def test_a_trial_that_cannot_fit_says_so_before_it_starts(
     hparams = resolve("AttentionSeq2Seq", {})
     footprint.check_memory(hparams, corpus, torch.device("cpu"))
     monkeypatch.setattr(footprint, "usable_memory", lambda processes: 5_000_000)
-    with pytest.raises(MemoryError, match=r"takes at least .* of memory, and there are 5 MB") as error:
+    with pytest.raises(
+        MemoryError, match=r"takes at least .* of memory, and there are 5 MB"
+    ) as error:
         footprint.check_memory(hparams, corpus, torch.device("cpu"))
     assert status_of(f"MemoryError: {error.value}") == OUT_OF_MEMORY
     out = tmp_path / "out"

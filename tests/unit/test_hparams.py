@@ -16,7 +16,17 @@ from s2s_search.hparams.arguments import SPEC
 from s2s_search.hparams.configuration import Hparams, defaults, parse_hparams, resolve
 from s2s_search.hparams.reference import reference
 from s2s_search.hparams.rules import cell_output_size, cell_state_sizes, state_structures
-from s2s_search.hparams.table import BRIDGES, CELLS, ENCODERS, ENTRIES, HPARAMS, MODELS, SPECS, TABLE, declared
+from s2s_search.hparams.table import (
+    BRIDGES,
+    CELLS,
+    ENCODERS,
+    ENTRIES,
+    HPARAMS,
+    MODELS,
+    SPECS,
+    TABLE,
+    declared,
+)
 from s2s_search.hparams.values import convert
 
 PAGE = Path(__file__).parent / "data" / "hyperparameters.md"
@@ -49,7 +59,9 @@ def assert_readable(error: ConfigError) -> None:
 KEYS = st.sampled_from([*TABLE, *ENTRIES, "x", "bridge_spec.x"])
 WORDS = st.sampled_from([*CELLS, *BRIDGES, "", "1", "1e-4", "null", "true", "nan", "x" * 1000])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
-SPECIFICATIONS = st.dictionaries(st.sampled_from(["class", "num_units", "activation_fn", "x"]), SCALARS, max_size=3)
+SPECIFICATIONS = st.dictionaries(
+    st.sampled_from(["class", "num_units", "activation_fn", "x"]), SCALARS, max_size=3
+)
 VALUES = SCALARS | st.lists(SCALARS, max_size=2) | SPECIFICATIONS
 
 
@@ -64,10 +76,14 @@ class TestPage:
         sections = page_sections()
         rows = {**sections["Common Hyperparameters"], **sections["BasicSeq2Seq"]}
         if model == "AttentionSeq2Seq":
-            rows |= sections["AttentionSeq2seq"] | {"bridge_spec": '{"class": "ZeroBridge"}'}  # its prose says so
+            rows |= sections["AttentionSeq2seq"] | {
+                "bridge_spec": '{"class": "ZeroBridge"}'
+            }  # its prose says so
         ours = defaults(model)
         for name, text in rows.items():
-            expected = json.loads(text) if declared(name).kind is SPEC else convert(declared(name), text)
+            expected = (
+                json.loads(text) if declared(name).kind is SPEC else convert(declared(name), text)
+            )
             assert ours[name] == expected, name
             assert type(ours[name]) is type(expected), name
         assert {name for name in ours if not TABLE[name].ours} == set(rows)
@@ -77,7 +93,9 @@ class TestPage:
             assert TABLE[row].models == ("AttentionSeq2Seq",)
 
     def test_document_is_fresh(self):
-        assert DOCUMENT.read_text() == reference(), "run: python -m s2s_search.hparams.reference > docs/hparams.md"
+        assert DOCUMENT.read_text() == reference(), (
+            "run: python -m s2s_search.hparams.reference > docs/hparams.md"
+        )
 
 
 class TestTable:
@@ -201,16 +219,22 @@ class TestValues:
             ("low", ("log", "high"), None),
         ],
     )
-    def test_the_words_of_other_tools_are_known_and_far_spellings_are_no_guess(self, word, known, guess):
+    def test_the_words_of_other_tools_are_known_and_far_spellings_are_no_guess(
+        self, word, known, guess
+    ):
         expected = f"; did you mean '{guess}'?" if guess else f"; known: {', '.join(known)}"
         assert nearest(word, known) == expected
 
     def test_unknown_model(self):
-        with pytest.raises(ConfigError, match="unknown model 'Transformer'; known: BasicSeq2Seq, AttentionSeq2Seq"):
+        with pytest.raises(
+            ConfigError, match="unknown model 'Transformer'; known: BasicSeq2Seq, AttentionSeq2Seq"
+        ):
             resolve("Transformer", {})
 
     def test_model_key_must_agree(self):
-        assert resolve("AttentionSeq2seq", {"model": "AttentionSeq2Seq"}).model == "AttentionSeq2Seq"
+        assert (
+            resolve("AttentionSeq2seq", {"model": "AttentionSeq2Seq"}).model == "AttentionSeq2Seq"
+        )
         assert problems("BasicSeq2Seq", {"model": "AttentionSeq2Seq"})
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -232,9 +256,14 @@ class TestSpecs:
         assert h[self.CELL] == {"class": "BasicLSTMCell", "num_units": 64, "forget_bias": 0.0}
 
     def test_a_spec_given_whole_replaces_the_default_whole(self):
-        h = resolve("AttentionSeq2Seq", {"bridge_spec": {"class": "InitialStateBridge", "activation_fn": "tanh"}})
+        h = resolve(
+            "AttentionSeq2Seq",
+            {"bridge_spec": {"class": "InitialStateBridge", "activation_fn": "tanh"}},
+        )
         assert h["bridge_spec"] == {"class": "InitialStateBridge", "activation_fn": "tanh"}
-        assert problems("BasicSeq2Seq", {self.CELL: {"class": "GRUCell"}}) == (f"{self.CELL}: GRUCell needs num_units",)
+        assert problems("BasicSeq2Seq", {self.CELL: {"class": "GRUCell"}}) == (
+            f"{self.CELL}: GRUCell needs num_units",
+        )
 
     def test_an_entry_beside_a_whole_spec_wins(self):
         overrides = {f"{self.CELL}.num_units": 9, self.CELL: {"class": "GRUCell", "num_units": 5}}
@@ -242,7 +271,10 @@ class TestSpecs:
 
     def test_another_class_keeps_what_it_knows_of_the_default(self):
         overrides = {"bridge_spec.class": "ZeroBridge", f"{self.CELL}.class": "GRUBlockCell"}
-        assert resolve("BasicSeq2Seq", overrides)[self.CELL] == {"class": "GRUBlockCell", "cell_size": 128}
+        assert resolve("BasicSeq2Seq", overrides)[self.CELL] == {
+            "class": "GRUBlockCell",
+            "cell_size": 128,
+        }
 
     def test_an_entry_that_the_class_does_not_know_is_an_error(self):
         overrides = {f"{self.CELL}.class": "GRUBlockCell", f"{self.CELL}.num_units": 4}
@@ -253,7 +285,9 @@ class TestSpecs:
     @pytest.mark.parametrize("entry", ["initializer", "input_size", "num_unit_shards"])
     def test_refused_arguments_say_why(self, entry):
         (single,) = problems("BasicSeq2Seq", {f"{self.CELL}.{entry}": 1})
-        (whole,) = problems("BasicSeq2Seq", {self.CELL: {"class": "LSTMCell", "num_units": 4, entry: 1}})
+        (whole,) = problems(
+            "BasicSeq2Seq", {self.CELL: {"class": "LSTMCell", "num_units": 4, entry: 1}}
+        )
         assert "is refused: it" in single
         assert "is refused: it" in whole
 
@@ -269,12 +303,20 @@ class TestSpecs:
             ({"class": "BasicLSTMCell", "num_units": 5, "state_is_tuple": False}, 5, (10,)),
             ({"class": "LSTMCell", "num_units": 5, "num_proj": 3}, 3, (5, 3)),
             ({"class": "LSTMCell", "num_units": 5, "num_proj": None}, 5, (5, 5)),
-            ({"class": "LSTMCell", "num_units": 5, "num_proj": 3, "state_is_tuple": False}, 3, (8,)),
+            (
+                {"class": "LSTMCell", "num_units": 5, "num_proj": 3, "state_is_tuple": False},
+                3,
+                (8,),
+            ),
             ({"class": "GRUCell", "num_units": 5}, 5, (5,)),
             ({"class": "BasicRNNCell", "num_units": 5}, 5, (5,)),
             ({"class": "LayerNormBasicLSTMCell", "num_units": 5}, 5, (5, 5)),
             ({"class": "CoupledInputForgetGateLSTMCell", "num_units": 5, "num_proj": 3}, 3, (8,)),
-            ({"class": "CoupledInputForgetGateLSTMCell", "num_units": 5, "state_is_tuple": True}, 5, (5, 5)),
+            (
+                {"class": "CoupledInputForgetGateLSTMCell", "num_units": 5, "state_is_tuple": True},
+                5,
+                (5, 5),
+            ),
             ({"class": "LSTMBlockCell", "num_units": 5}, 5, (5, 5)),
             ({"class": "GRUBlockCell", "cell_size": 5}, 5, (5,)),
         ],
@@ -368,7 +410,10 @@ class TestDecay:
     @staticmethod
     def overrides(kind, rate, steps, start, stop):
         names = ("decay_type", "decay_rate", "decay_steps", "start_decay_at", "stop_decay_at")
-        return {f"optimizer.lr_{n}": v for n, v in zip(names, (kind, rate, steps, start, stop), strict=True)}
+        return {
+            f"optimizer.lr_{n}": v
+            for n, v in zip(names, (kind, rate, steps, start, stop), strict=True)
+        }
 
 
 class TestHparams:
@@ -423,7 +468,9 @@ class TestParse:
     @pytest.mark.parametrize("name", SPECS)
     def test_flat_defaults_survive_as_text(self, name):
         for model in MODELS:
-            text = ",".join(f"{k}={json.dumps(v) if k in SPECS else v}" for k, v in defaults(model).items())
+            text = ",".join(
+                f"{k}={json.dumps(v) if k in SPECS else v}" for k, v in defaults(model).items()
+            )
             assert resolve(model, parse_hparams(text)) == resolve(model, {})
 
     @pytest.mark.parametrize(

@@ -54,15 +54,21 @@ def wrongly_apart(a: int, b: int, draw: Draw, seeds: int = 1, times: int = 200) 
         (8, 8, 3, normal),
     ],
 )
-def test_equal_values_are_told_apart_in_about_5_of_100_cases(a: int, b: int, seeds: int, draw: Draw) -> None:
-    assert 0.01 <= wrongly_apart(a, b, draw, seeds) <= 0.1  # 5 % of 200, and three deviations of that
+def test_equal_values_are_told_apart_in_about_5_of_100_cases(
+    a: int, b: int, seeds: int, draw: Draw
+) -> None:
+    assert (
+        0.01 <= wrongly_apart(a, b, draw, seeds) <= 0.1
+    )  # 5 % of 200, and three deviations of that
 
 
 @pytest.mark.parametrize("minimize", [True, False])
 def test_the_chance_is_the_share_of_all_ways_to_shuffle(minimize: bool) -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=5), rng.normal(size=8) + 0.8
-    table = isolation([("a", trials(a, minimize=minimize)), ("b", trials(b, minimize=minimize))], minimize, top=3)
+    table = isolation(
+        [("a", trials(a, minimize=minimize)), ("b", trials(b, minimize=minimize))], minimize, top=3
+    )
     assert table["top"].tolist() == [3, 5]
 
     def apart(left: list[float], right: list[float]) -> float:
@@ -72,7 +78,9 @@ def test_the_chance_is_the_share_of_all_ways_to_shuffle(minimize: bool) -> None:
     every, observed, count = [*a, *b], apart(list(a), list(b)), []
     for chosen in itertools.combinations(range(13), 5):
         left = [every[k] for k in chosen]
-        count.append(apart(left, [every[k] for k in range(13) if k not in chosen]) >= observed - 1e-12)
+        count.append(
+            apart(left, [every[k] for k in range(13) if k not in chosen]) >= observed - 1e-12
+        )
     expected = sum(count) / len(count)
     assert chance(table.iloc[0], table.iloc[1], minimize) == pytest.approx(expected, abs=0.03)
 
@@ -91,7 +99,10 @@ def test_an_isolation_of_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_difference_is_found_and_said_with_its_numbers() -> None:
     rng = np.random.default_rng(0)
-    groups = [(name, trials(rng.normal(size=n) + 3 * (name == "b"))) for name, n in (("a", 20), ("b", 10), ("c", 0))]
+    groups = [
+        (name, trials(rng.normal(size=n) + 3 * (name == "b")))
+        for name, n in (("a", 20), ("b", 10), ("c", 0))
+    ]
     said = conclusion(isolation(groups, True), True, lambda name: f"<{name}>")
     assert said.startswith("<a> -")
     assert "(the mean of the best 10 of 20), then <b>" in said

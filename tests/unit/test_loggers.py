@@ -58,7 +58,13 @@ def trial(k: int, **settings: object) -> dict[str, Any]:
 
 
 def report(k: int, step: int, loss: float | None, status: str = "running") -> dict[str, Any]:
-    event = {"event": "report", "time": 2.5, "trial": f"trial-{k:05d}", "step": step, "status": status}
+    event = {
+        "event": "report",
+        "time": 2.5,
+        "trial": f"trial-{k:05d}",
+        "step": step,
+        "status": status,
+    }
     return event | {"dev.loss": loss, "seconds": 3, "parameters": 100}
 
 
@@ -70,11 +76,22 @@ def status(k: int, how: str) -> dict[str, Any]:
     return {"event": "status", "time": 3.0, "trial": f"trial-{k:05d}", "status": how}
 
 
-def test_trials_and_reports_are_told_in_order(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+def test_trials_and_reports_are_told_in_order(
+    tmp_path: Path, use: Callable[..., list[Call]]
+) -> None:
     calls, other = use("mlflow"), use("wandb")
     told = Loggers(["mlflow", "wandb"], tmp_path, "toy")
-    events = [{"event": "search", "time": 0.0}, trial(0, a__b=None, model="X", bridge_spec={"class": "Z"}), trial(1)]
-    events += [report(0, 10, 2.0), report(1, 10, None), report(0, 20, 1e6, "diverged"), status(0, "diverged")]
+    events = [
+        {"event": "search", "time": 0.0},
+        trial(0, a__b=None, model="X", bridge_spec={"class": "Z"}),
+        trial(1),
+    ]
+    events += [
+        report(0, 10, 2.0),
+        report(1, 10, None),
+        report(0, 20, 1e6, "diverged"),
+        status(0, "diverged"),
+    ]
     for event in events:
         told.hear(event)
     told.close()
@@ -90,12 +107,18 @@ def test_trials_and_reports_are_told_in_order(tmp_path: Path, use: Callable[...,
     assert told.problems == []
 
 
-def test_a_resumed_search_tells_of_what_goes_on(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+def test_a_resumed_search_tells_of_what_goes_on(
+    tmp_path: Path, use: Callable[..., list[Call]]
+) -> None:
     calls = use("mlflow")
     told = Loggers(["mlflow"], tmp_path, "toy")
-    told.recall([trial(0, model="X"), report(0, 10, 2.0), trial(1, model="Y"), status(1, "finished")])
+    told.recall(
+        [trial(0, model="X"), report(0, 10, 2.0), trial(1, model="Y"), status(1, "finished")]
+    )
     restart = {"event": "restart", "time": 4.0, "trial": "trial-00000", "cause": "resume"}
-    told.hear(restart | {"trial": "trial-00001"})  # it has no worker yet, and the search ends before
+    told.hear(
+        restart | {"trial": "trial-00001"}
+    )  # it has no worker yet, and the search ends before
     for event in (restart, start(0), start(0), report(0, 20, 1.0)):
         told.hear(event)
     told.close()
@@ -117,7 +140,10 @@ def test_a_trial_that_ran_at_a_kill_is_told_its_end_though_it_never_runs_again(
         told.hear(event)
     told.close()
     told.close()
-    heard = [(call[0], call[1][-1], *call[2:3]) if call[0] == "end" else (call[0], call[1][-1]) for call in calls]
+    heard = [
+        (call[0], call[1][-1], *call[2:3]) if call[0] == "end" else (call[0], call[1][-1])
+        for call in calls
+    ]
     assert heard == [
         *[("begin", "1"), ("end", "1", "stopped")],
         *[("begin", "2"), ("report", "2"), ("end", "2", "finished")],
@@ -125,20 +151,33 @@ def test_a_trial_that_ran_at_a_kill_is_told_its_end_though_it_never_runs_again(
     ]
 
 
-def test_after_an_end_in_order_no_trial_is_told_its_end_again(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+def test_after_an_end_in_order_no_trial_is_told_its_end_again(
+    tmp_path: Path, use: Callable[..., list[Call]]
+) -> None:
     calls = use("mlflow")
     told = Loggers(["mlflow"], tmp_path, "toy")
     ended = {"event": "status", "time": 5.0, "status": "interrupted"}
-    told.recall([SEARCH, trial(0), trial(1), ended, {"event": "resume", "time": 6.0, "trials": 2}, start(1)])
+    told.recall(
+        [SEARCH, trial(0), trial(1), ended, {"event": "resume", "time": 6.0, "trials": 2}, start(1)]
+    )
     told.close()
     assert [call[:2] for call in calls] == [("begin", "trial-00001"), ("end", "trial-00001")]
 
 
-def test_a_trial_that_is_paused_runs_on_for_the_tools(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+def test_a_trial_that_is_paused_runs_on_for_the_tools(
+    tmp_path: Path, use: Callable[..., list[Call]]
+) -> None:
     calls = use("mlflow")
     told = Loggers(["mlflow"], tmp_path, "toy")
     pause = {"event": "pause", "time": 3.0, "trial": "trial-00000"}
-    for event in (trial(0), report(0, 10, 2.0), pause, start(0), report(0, 20, 1.0), status(0, "stopped")):
+    for event in (
+        trial(0),
+        report(0, 10, 2.0),
+        pause,
+        start(0),
+        report(0, 20, 1.0),
+        status(0, "stopped"),
+    ):
         told.hear(event)
     told.close()
     assert [call[0] for call in calls] == ["begin", "report", "report", "end"]
@@ -159,7 +198,9 @@ def test_a_logger_that_fails_is_off_and_the_others_hear_on(
     assert all(call[1] == "trial-00000" for call in failing)
 
 
-def test_a_logger_that_hangs_does_not_hold_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_hangs_does_not_hold_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = threading.Event()
     monkeypatch.setitem(LOGGERS, "mlflow", lambda folder, space, began: free.wait(60))
     monkeypatch.setattr(trackers, "SECONDS_TO_END", 0.1)
@@ -179,7 +220,9 @@ def test_nothing_is_made_before_the_first_trial(tmp_path: Path) -> None:
 
 def test_unknown_and_missing_tools_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name)
+    )
     check_loggers(["tensorboard"])
     with pytest.raises(ConfigError) as caught:
         check_loggers(["tensorbord", "mlflow", "wandb"])
@@ -222,7 +265,9 @@ def test_searches_that_begin_at_one_moment_have_names_of_their_own() -> None:
     marked = [trackers.search_id("toy", SEARCH | {"mark": mark}) for mark in ("a1", "b2")]
     assert marked == ["toy-20010909-014640.000000-a1", "toy-20010909-014640.000000-b2"]
     assert trackers.search_id("toy", SEARCH) == "toy-20010909-014640.000000"  # an older log
-    assert trackers.search_id("toy", SEARCH | {"mark": "../x"}) == "toy-20010909-014640.000000"  # another's
+    assert (
+        trackers.search_id("toy", SEARCH | {"mark": "../x"}) == "toy-20010909-014640.000000"
+    )  # another's
 
 
 # --- the real libraries ---
@@ -244,7 +289,10 @@ def sessions(folder: Path, name: str) -> dict[str, Any]:
     events = EventAccumulator(str(folder / "tensorboard" / name))
     events.Reload()
     contents = events.PluginTagToContent("hparams")
-    return {tag.rpartition("/")[2]: HParamsPluginData.FromString(content) for tag, content in contents.items()}
+    return {
+        tag.rpartition("/")[2]: HParamsPluginData.FromString(content)
+        for tag, content in contents.items()
+    }
 
 
 def mlflow_runs(folder: Path) -> dict[str, Any]:
@@ -288,7 +336,9 @@ def ended_records(path: Path) -> list[Any]:
     due = time.monotonic() + 60
     while True:
         records = list(wandb_records(path))
-        if time.monotonic() > due or any(record.WhichOneof("record_type") == "exit" for record in records):
+        if time.monotonic() > due or any(
+            record.WhichOneof("record_type") == "exit" for record in records
+        ):
             return records
         time.sleep(0.1)
 
@@ -300,18 +350,27 @@ def wandb_runs(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
         name = "trial-" + path.stem.rpartition("-")[2]
-        run = found.setdefault(name, {"config": {}, "steps": [], "theirs": [], "metrics": {}, "exits": []})
+        run = found.setdefault(
+            name, {"config": {}, "steps": [], "theirs": [], "metrics": {}, "exits": []}
+        )
         for record in ended_records(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 given = {item.key: json.loads(item.value_json) for item in record.run.config.update}
-                run["config"] |= {key: value for key, value in given.items() if key != "_wandb"}  # its own
+                run["config"] |= {
+                    key: value for key, value in given.items() if key != "_wandb"
+                }  # its own
             elif kind == "history":
-                row = {".".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+                row = {
+                    ".".join(item.nested_key) or item.key: item.value_json
+                    for item in record.history.item
+                }
                 run["steps"].append((json.loads(row["step"]), json.loads(row["dev.loss"])))
                 run["theirs"].append(json.loads(row["_step"]))
             elif kind == "metric":
-                run["metrics"][record.metric.glob_name or record.metric.name] = record.metric.step_metric
+                run["metrics"][record.metric.glob_name or record.metric.name] = (
+                    record.metric.step_metric
+                )
             elif kind == "exit":
                 run["exits"].append(record.exit.exit_code)
     return found
@@ -325,7 +384,11 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
     monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     folder = tmp_path / "run"
     folder.mkdir()
-    first = [SEARCH, trial(0, model="X", optimizer__learning_rate=0.5), trial(1, model="Y", encoder__type="")]
+    first = [
+        SEARCH,
+        trial(0, model="X", optimizer__learning_rate=0.5),
+        trial(1, model="Y", encoder__type=""),
+    ]
     first += [report(0, 10, 2.0), report(1, 10, 4.0), status(1, "failed")]
     before = Loggers(list(LOGGERS), folder, "toy")
     for event in first:
@@ -347,12 +410,28 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
     info = sessions(folder, "trial-00000")["session_start_info"].session_start_info
     assert info.hparams["optimizer.learning_rate"].number_value == 0.5
     assert info.hparams["model"].string_value == "X"
-    assert runs["trial-00000"].data.params == {"model": "X", "optimizer.learning_rate": "0.5", "train.seed": "7"}
-    assert theirs["trial-00000"]["config"] == {"model": "X", "optimizer.learning_rate": 0.5, "train.seed": 7}
-    assert (runs["trial-00000"].info.status, runs["trial-00000"].data.tags["status"]) == ("FINISHED", "finished")
-    assert (runs["trial-00001"].info.status, runs["trial-00001"].data.tags["status"]) == ("FAILED", "failed")
+    assert runs["trial-00000"].data.params == {
+        "model": "X",
+        "optimizer.learning_rate": "0.5",
+        "train.seed": "7",
+    }
+    assert theirs["trial-00000"]["config"] == {
+        "model": "X",
+        "optimizer.learning_rate": 0.5,
+        "train.seed": 7,
+    }
+    assert (runs["trial-00000"].info.status, runs["trial-00000"].data.tags["status"]) == (
+        "FINISHED",
+        "finished",
+    )
+    assert (runs["trial-00001"].info.status, runs["trial-00001"].data.tags["status"]) == (
+        "FAILED",
+        "failed",
+    )
     assert theirs["trial-00001"]["exits"] == [1]
-    ends = {name: sessions(folder, name)["session_end_info"].session_end_info.status for name in steps}
+    ends = {
+        name: sessions(folder, name)["session_end_info"].session_end_info.status for name in steps
+    }
     assert ends == {"trial-00000": 1, "trial-00001": 2}  # success, failure
 
 
@@ -366,7 +445,10 @@ def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
 
     monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
-    searches = [(tmp_path / k / "attention", SEARCH | {"time": 1e9 + seconds}) for k, seconds in (("a", 0), ("b", 0.5))]
+    searches = [
+        (tmp_path / k / "attention", SEARCH | {"time": 1e9 + seconds})
+        for k, seconds in (("a", 0), ("b", 0.5))
+    ]
     for folder, search in searches:
         folder.mkdir(parents=True)
         told = Loggers(["mlflow", "wandb"], folder, "toy")
@@ -384,8 +466,13 @@ def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
     client = MlflowClient()
     experiment = client.get_experiment_by_name("attention")
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(len(client.get_metric_history(run.info.run_id, "dev.loss")) for run in runs) == [1, 2]
-    first, second = ({path.stem for path in folder.glob("wandb/offline-run-*/*.wandb")} for folder, _ in searches)
+    assert sorted(len(client.get_metric_history(run.info.run_id, "dev.loss")) for run in runs) == [
+        1,
+        2,
+    ]
+    first, second = (
+        {path.stem for path in folder.glob("wandb/offline-run-*/*.wandb")} for folder, _ in searches
+    )
     assert (len(first), len(second), len(first & second)) == (1, 1, 0)
 
 
@@ -393,7 +480,12 @@ def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     "folder, name",
-    [("run ?#%20:;'\"\\", "a/\\#?%:;,'b\t c"), ("é" * 127, "漢字 " * 80), ("r" * 255, "n" * 255), ("run", " a ")],
+    [
+        ("run ?#%20:;'\"\\", "a/\\#?%:;,'b\t c"),
+        ("é" * 127, "漢字 " * 80),
+        ("r" * 255, "n" * 255),
+        ("run", " a "),
+    ],
 )
 def test_the_libraries_take_any_name_and_write_in_the_run_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
@@ -403,7 +495,12 @@ def test_the_libraries_take_any_name_and_write_in_the_run_folder(
     place = tmp_path / folder
     place.mkdir()
     told = Loggers(list(LOGGERS), place, name)
-    for event in (SEARCH | {"mark": "a1b2c3d4"}, trial(0), report(0, 10, 2.0), status(0, "finished")):
+    for event in (
+        SEARCH | {"mark": "a1b2c3d4"},
+        trial(0),
+        report(0, 10, 2.0),
+        status(0, "finished"),
+    ):
         told.hear(event)
     told.close()
     assert told.problems == []
@@ -415,7 +512,9 @@ def test_the_libraries_take_any_name_and_write_in_the_run_folder(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_mlflow_hears_of_the_end_of_a_trial_that_ran_at_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_hears_of_the_end_of_a_trial_that_ran_at_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     folder = tmp_path / "run"
     folder.mkdir()
@@ -430,17 +529,27 @@ def test_mlflow_hears_of_the_end_of_a_trial_that_ran_at_a_kill(tmp_path: Path, m
     resumed.recall(past)
     resumed.hear(status(0, "stopped"))
     resumed.close()
-    ends = {name: (run.info.status, run.data.tags["status"]) for name, run in mlflow_runs(folder).items()}
+    ends = {
+        name: (run.info.status, run.data.tags["status"])
+        for name, run in mlflow_runs(folder).items()
+    }
     assert ends == {"trial-00000": ("FINISHED", "stopped"), "trial-00001": ("KILLED", "running")}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_weights_and_biases_keeps_what_pbt_tells_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_and_biases_keeps_what_pbt_tells_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
     told = Loggers(["wandb"], tmp_path, "toy")
     steps = [10, 20, 10, 20, 30]
-    for event in (SEARCH, trial(0), *(report(0, step, 1.0) for step in steps), status(0, "finished")):
+    for event in (
+        SEARCH,
+        trial(0),
+        *(report(0, step, 1.0) for step in steps),
+        status(0, "finished"),
+    ):
         told.hear(event)
     told.close()
     run = wandb_runs(tmp_path)["trial-00000"]
@@ -449,7 +558,9 @@ def test_weights_and_biases_keeps_what_pbt_tells_again(tmp_path: Path, monkeypat
     assert run["metrics"]["*"] == "step"
 
 
-def test_a_failing_logger_is_one_note_of_the_run(tmp_path: Path, use: Callable[..., list[Call]]) -> None:
+def test_a_failing_logger_is_one_note_of_the_run(
+    tmp_path: Path, use: Callable[..., list[Call]]
+) -> None:
     use("mlflow", "report")
     text = "model: BasicSeq2Seq\ncorpus: {name: copy}\nparameters: {embedding.dim: [8, 16]}\n"
     (tmp_path / "space.yaml").write_text(text)

@@ -43,12 +43,16 @@ def in_cgroup(folder: Path, patch: pytest.MonkeyPatch, own: str, files: dict[str
         ("0::/", {"cpu.max": "0 0"}, 12),
     ],
 )  # fmt: skip
-def test_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], cores: int) -> None:
+def test_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], cores: int
+) -> None:
     in_cgroup(tmp_path, monkeypatch, own, files)
     assert machine.usable_cores() == cores
 
 
-def test_cores_where_there_is_neither_affinity_nor_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_where_there_is_neither_affinity_nor_cgroup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "missing")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for counted, cores in ((8, 8), (None, 1)):
@@ -65,7 +69,9 @@ def test_cores_where_there_is_neither_affinity_nor_cgroup(tmp_path: Path, monkey
         ("9:memory:/x", {"memory/x/memory.limit_in_bytes": "2000000"}, 2_000_000),
     ],
 )
-def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], limit: float) -> None:
+def test_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], limit: float
+) -> None:
     in_cgroup(tmp_path, monkeypatch, own, files)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert machine.usable_memory() == min(limit, there)
@@ -74,7 +80,10 @@ def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files
 def test_memory_of_a_process_with_a_limit() -> None:
     code = "from s2s_search.machine import usable_memory; print(usable_memory())"
     command = ["bash", "-c", f"ulimit -v 1000000; {sys.executable} -c '{code}'"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1024000000"
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        == "1024000000"
+    )
     assert machine.usable_memory(2) == machine.usable_memory()  # processes share what is there
 
 
@@ -108,7 +117,9 @@ def test_cores_that_others_keep_busy(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (1, 1, math.inf, 8, 8),
     ],
 )
-def test_trials_that_fit_on_a_node(cpu: float, gpu: float, cpus: float, gpus: float, fit: int) -> None:
+def test_trials_that_fit_on_a_node(
+    cpu: float, gpu: float, cpus: float, gpus: float, fit: int
+) -> None:
     assert Resources(cpu, gpu).fitting(cpus, gpus) == fit
 
 
@@ -129,12 +140,22 @@ def test_a_plan_on_one_core(tmp_path: Path, cpu: int, status: int) -> None:
     space = tmp_path / "space.yaml"
     space.write_text(SPACE.replace("CPU", str(cpu)))
     code = "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from s2s_search.cli import main; "
-    command = [sys.executable, "-c", f"{code} sys.exit(main(sys.argv[1:]))", "plan", str(space), "--no-probe"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{code} sys.exit(main(sys.argv[1:]))",
+        "plan",
+        str(space),
+        "--no-probe",
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == status, ran.stderr
     assert f"at once      {cpu % 2} on this machine" in ran.stdout
     if status:
-        assert "resources: a trial needs 2 CPU and 0 GPU, but this process may use 1 CPU and 0 GPU" in ran.stderr
+        assert (
+            "resources: a trial needs 2 CPU and 0 GPU, but this process may use 1 CPU and 0 GPU"
+            in ran.stderr
+        )
 
 
 def test_threads_of_a_debug_run(

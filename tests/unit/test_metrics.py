@@ -4,7 +4,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from s2s_search.metrics import LINES_AT_ONCE, bleu, bleu_signature, error_rate, nearest_edits, word_error_rate
+from s2s_search.metrics import (
+    LINES_AT_ONCE,
+    bleu,
+    bleu_signature,
+    error_rate,
+    nearest_edits,
+    word_error_rate,
+)
 
 ONE, TWO = [1, 2, 3, 4, 5], [7, 8]
 
@@ -16,12 +23,17 @@ def test_error_rate_is_edits_per_reference_token() -> None:
 
 
 def test_edits_are_those_of_each_prediction_to_its_nearest_reference() -> None:
-    assert nearest_edits([[1, 2], [7], []], [[ONE, [1, 2, 3]], [TWO], [[]]]) == ([1, 1, 0], [3, 2, 0])
+    assert nearest_edits([[1, 2], [7], []], [[ONE, [1, 2, 3]], [TWO], [[]]]) == (
+        [1, 1, 0],
+        [3, 2, 0],
+    )
 
 
 def test_error_rate_takes_the_best_reference_and_its_length() -> None:
     assert error_rate([[1, 2]], [[ONE, [1, 2, 3]]]) == 1 / 3
-    assert error_rate([[1, 2, 3]], [[[1, 2], [1, 2, 3, 4], [2, 3]]]) == 1 / 4  # of equal edits, the longest
+    assert (
+        error_rate([[1, 2, 3]], [[[1, 2], [1, 2, 3, 4], [2, 3]]]) == 1 / 4
+    )  # of equal edits, the longest
 
 
 def test_error_rate_of_empty_sequences() -> None:
@@ -55,7 +67,9 @@ def plain_bleu(predictions: list[list[int]], references: list[list[list[int]]]) 
     length = reference_length = 0
     for prediction, answers in zip(predictions, references, strict=True):
         length += len(prediction)
-        reference_length += min((abs(len(answer) - len(prediction)), len(answer)) for answer in answers)[1]
+        reference_length += min(
+            (abs(len(answer) - len(prediction)), len(answer)) for answer in answers
+        )[1]
         for n in range(1, 5):
             found = ngrams(prediction, n)
             allowed = Counter[tuple[int, ...]]()
@@ -79,8 +93,13 @@ def ngrams(tokens: list[int], n: int) -> Counter[tuple[int, ...]]:
 def test_bleu_is_that_of_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     for size in (1, 5, 40, 2 * LINES_AT_ONCE + 7):
-        references = [[rng.integers(0, 4, rng.integers(0, 12)).tolist() for _ in range(1 + k % 3)] for k in range(size)]
-        predictions = [[t for t in answers[0] if rng.random() < 0.8] + [9] for answers in references]
+        references = [
+            [rng.integers(0, 4, rng.integers(0, 12)).tolist() for _ in range(1 + k % 3)]
+            for k in range(size)
+        ]
+        predictions = [
+            [t for t in answers[0] if rng.random() < 0.8] + [9] for answers in references
+        ]
         assert bleu(predictions, references) == pytest.approx(plain_bleu(predictions, references))
 
 

@@ -60,7 +60,15 @@ def moved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", [["report"], ["replay"], ["results"], ["explain", "0"], ["compare", "0", "1"], ["results", "--json"]]
+    "command",
+    [
+        ["report"],
+        ["replay"],
+        ["results"],
+        ["explain", "0"],
+        ["compare", "0", "1"],
+        ["results", "--json"],
+    ],
 )
 def test_what_does_not_train_needs_no_corpus(moved: Path, command: list[str]) -> None:
     assert main([command[0], str(moved), *command[1:]]) == 0
@@ -78,10 +86,15 @@ def test_a_script_needs_no_corpus(moved: Path) -> None:
 def corpora(moved: Path) -> list[str]:
     """The new place as a mapping, and as the file of a search space."""
     there = moved.parent / "there"
-    return [f"{{train: {there / 'train.tsv'}, dev: {there / 'dev.tsv'}}}", str(there / "space.yaml")]
+    return [
+        f"{{train: {there / 'train.tsv'}, dev: {there / 'dev.tsv'}}}",
+        str(there / "space.yaml"),
+    ]
 
 
-def test_a_trial_runs_again_where_the_corpus_lies_now(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_runs_again_where_the_corpus_lies_now(
+    moved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["rerun", str(moved), "1", "--check"]) == 2
     assert MOVED in capsys.readouterr().err
     for corpus in corpora(moved):
@@ -98,7 +111,9 @@ def test_another_corpus_is_refused(moved: Path, capsys: pytest.CaptureFixture[st
     for command in (["rerun", str(moved), "1"], ["debug", "--run", str(moved), "--trial", "1"]):
         for corpus in [*corpora(moved), "reverse"]:
             assert main([*command, "--corpus", corpus]) == 2
-            assert "the corpus is not the one that the search was made with" in capsys.readouterr().err
+            assert (
+                "the corpus is not the one that the search was made with" in capsys.readouterr().err
+            )
 
 
 def test_a_search_goes_on_where_the_corpus_lies_now(moved: Path) -> None:
@@ -115,7 +130,15 @@ def test_a_search_goes_on_where_the_corpus_lies_now(moved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["9" * 5000, "2020-13-45", "{name: copy, train: 1_0}", "{name: copy, train: 0x10}", "&a [*a]", "no.yaml"]
+    "text",
+    [
+        "9" * 5000,
+        "2020-13-45",
+        "{name: copy, train: 1_0}",
+        "{name: copy, train: 0x10}",
+        "&a [*a]",
+        "no.yaml",
+    ],
 )
 def test_an_argument_that_names_no_corpus(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["debug", "--corpus", text, "--steps", "1"]) == 2

@@ -20,7 +20,14 @@ from s2s_search.runs.log import EventLog, open_log
 from s2s_search.runs.state import History, load_history
 from tests import runs
 
-SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}, "trials": 9}
+SEARCH = {
+    "event": "search",
+    "name": "x",
+    "metric": "dev.loss",
+    "goal": "minimize",
+    "searched": {},
+    "trials": 9,
+}
 ENDED = {"event": "status", "status": "finished"}
 ELSEWHERE = "process 7 on a-machine-elsewhere\n"
 WRITER = """
@@ -42,7 +49,12 @@ with EventLog(folder) as log:
 
 
 def begin(trial: int) -> dict[str, Any]:
-    return {"event": "trial", "trial": f"trial-{trial:05d}", "settings": {}, "config": {"model": "BasicSeq2Seq"}}
+    return {
+        "event": "trial",
+        "trial": f"trial-{trial:05d}",
+        "settings": {},
+        "config": {"model": "BasicSeq2Seq"},
+    }
 
 
 def append(folder: Path, *events: dict[str, Any]) -> None:
@@ -98,7 +110,9 @@ def test_a_search_that_changes_while_it_is_looked_at(
         assert results.load(tmp_path).status == "killed"
 
 
-def test_a_trial_begins_while_a_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_begins_while_a_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = runs.write_run(tmp_path / "run", trials=12)
     numbers, load = iter(range(20, 90)), report_runs.load
 
@@ -118,10 +132,26 @@ def test_what_is_read_later_is_of_the_same_moment(tmp_path: Path) -> None:
     folder = runs.write_run(tmp_path / "run", trials=12)
     run = results.load(folder)
     key = "decoder.rnn_cell.dropout_input_keep_prob"
-    before = run.takes_part("attention.dim").tolist(), len(run.to_optuna().trials), list(run.history().trials)
-    append(folder, {**begin(0), "event": "exploit", "source": "trial-00001", "settings": {"attention.dim": None}})
+    before = (
+        run.takes_part("attention.dim").tolist(),
+        len(run.to_optuna().trials),
+        list(run.history().trials),
+    )
+    append(
+        folder,
+        {
+            **begin(0),
+            "event": "exploit",
+            "source": "trial-00001",
+            "settings": {"attention.dim": None},
+        },
+    )
     append(folder, begin(13))
-    assert (run.takes_part("attention.dim").tolist(), len(run.to_optuna().trials), list(run.history().trials)) == before
+    assert (
+        run.takes_part("attention.dim").tolist(),
+        len(run.to_optuna().trials),
+        list(run.history().trials),
+    ) == before
     assert run.takes_part(key).all()
 
 
@@ -132,12 +162,17 @@ def aged(folder: Path, seconds: float) -> None:
     age = time.time() - seconds
     lines = log.read_text().splitlines()
     log.write_text(
-        "".join(line.split('"time": ')[0] + f'"time": {age}, ' + line.split(", ", 2)[2] + "\n" for line in lines)
+        "".join(
+            line.split('"time": ')[0] + f'"time": {age}, ' + line.split(", ", 2)[2] + "\n"
+            for line in lines
+        )
     )
     (folder / LOCK).write_text(ELSEWHERE)
 
 
-@pytest.mark.parametrize("seconds, status", [(30.0, "running"), (-30.0, "running"), (700.0, "killed")])
+@pytest.mark.parametrize(
+    "seconds, status", [(30.0, "running"), (-30.0, "running"), (700.0, "killed")]
+)
 def test_a_search_that_another_machine_drives(
     tmp_path: Path, seconds: float, status: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +181,9 @@ def test_a_search_that_another_machine_drives(
     assert load_history(tmp_path).is_running == (status == "running")
     assert main(["results", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert ("driven on another machine, by process 7 on a-machine-elsewhere" in shown) == (status == "running")
+    assert ("driven on another machine, by process 7 on a-machine-elsewhere" in shown) == (
+        status == "running"
+    )
     assert ("its driver was killed" in shown) == (status == "killed")
 
 
@@ -172,7 +209,9 @@ def test_explain_says_that_a_search_was_killed(
     append(tmp_path, SEARCH, begin(0), *end)
     (tmp_path / LOCK).write_text(holder)
     said = list(explain(load_history(tmp_path), 0))
-    assert [text for text in said if text.startswith("the search ended")] == ([line] if line else [])
+    assert [text for text in said if text.startswith("the search ended")] == (
+        [line] if line else []
+    )
 
 
 def test_a_search_that_runs_is_not_replayed_and_compared_with_a_caution(

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from s2s_search.training.optimizers import DECAYS, RULES, Adam, Optimizer, decayed_learning_rate, global_norm
+from s2s_search.training.optimizers import (
+    DECAYS,
+    RULES,
+    Adam,
+    Optimizer,
+    decayed_learning_rate,
+    global_norm,
+)
 
 Rows = list[list[float]]
 
@@ -65,9 +72,15 @@ PLAIN: dict[str, Callable[[float, float, float, dict[str, float], int], float]] 
 def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
     """Five updates of a matrix and of an embedding whose looked-up rows change and repeat; Adam moves all rows."""
     torch.manual_seed(0)
-    dense, embedding = nn.Parameter(torch.randn(2, 3).double()), nn.Embedding(5, 3, sparse=True).double()
+    dense, embedding = (
+        nn.Parameter(torch.randn(2, 3).double()),
+        nn.Embedding(5, 3, sparse=True).double(),
+    )
     optimizer = Optimizer([dense, embedding.weight], name, lambda step: 0.1 / (step + 1), clip=-1.0)
-    plain = {"dense": dense.detach().numpy().copy(), "rows": embedding.weight.detach().numpy().copy()}
+    plain = {
+        "dense": dense.detach().numpy().copy(),
+        "rows": embedding.weight.detach().numpy().copy(),
+    }
     slots: dict[tuple[str, int, int], dict[str, float]] = {}
     for step, ids in enumerate([[0, 1, 1], [1, 3], [0, 0], [3, 1, 0, 1], [1]]):
         x = torch.randn(len(ids), 3).double()
@@ -82,7 +95,9 @@ def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
                 for j in range(3):
                     slot = slots.setdefault((what, i, j), {})
                     lr = 0.1 / (step + 1)
-                    values[i, j] = PLAIN[name](values[i, j], gradients[what][i, j], lr, slot, step + 1)
+                    values[i, j] = PLAIN[name](
+                        values[i, j], gradients[what][i, j], lr, slot, step + 1
+                    )
         np.testing.assert_allclose(dense.detach(), plain["dense"], rtol=1e-9)
         np.testing.assert_allclose(embedding.weight.detach(), plain["rows"], rtol=1e-9)
 
@@ -113,8 +128,13 @@ def test_adam_makes_the_powers_of_any_step_anew() -> None:
     whole, expected = Adam([]), []
     power1, power2 = one, one
     for step in range(steps):
-        power1, power2 = np.float32(power1 * np.float32(0.9)), np.float32(power2 * np.float32(0.999))
-        expected.append(float(np.float32(np.float32(0.02) * np.sqrt(one - power2) / (one - power1))))
+        power1, power2 = (
+            np.float32(power1 * np.float32(0.9)),
+            np.float32(power2 * np.float32(0.999)),
+        )
+        expected.append(
+            float(np.float32(np.float32(0.02) * np.sqrt(one - power2) / (one - power1)))
+        )
         assert whole.corrected(0.02, step) == expected[-1]
     resumed = Adam([])
     for step in (2500, 2501, 7, 7, 0, 2999):
@@ -125,7 +145,9 @@ def test_adam_makes_the_powers_of_any_step_anew() -> None:
 
 @pytest.mark.parametrize("clip, factor", [(20.0, 1.0), (1.0, 1 / 13), (0.0, 0.0), (-1.0, 1.0)])
 @pytest.mark.parametrize("name", RULES)
-def test_clipping_is_an_update_with_smaller_gradients(name: str, clip: float, factor: float) -> None:
+def test_clipping_is_an_update_with_smaller_gradients(
+    name: str, clip: float, factor: float
+) -> None:
     results = []
     for scale, optimizer_clip in ((1.0, clip), (factor, -1.0)):
         parameters = [nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([[3.0]]))]
@@ -143,7 +165,9 @@ def test_zero_gradients_change_nothing(name: str) -> None:
     optimizer = Optimizer([p], name, lambda step: 0.1, clip=5.0)
     p.grad = torch.zeros(3)
     assert float(optimizer.step(0)) == 0.0
-    assert p.tolist() == ([0.0] * 3 if name == "Ftrl" else [1.0] * 3)  # whose first update forgets p
+    assert p.tolist() == (
+        [0.0] * 3 if name == "Ftrl" else [1.0] * 3
+    )  # whose first update forgets p
 
 
 def test_the_norm_counts_looked_up_positions() -> None:
@@ -168,5 +192,8 @@ def test_extensions_go_from_the_first_rate_to_the_least(decay: str) -> None:
 
 def test_the_least_rate_holds_for_every_decay() -> None:
     for decay in DECAYS:
-        assert decayed_learning_rate(10**6, 0.1, decay, decay_steps=1, decay_rate=0.5, minimum=0.01) == 0.01
+        assert (
+            decayed_learning_rate(10**6, 0.1, decay, decay_steps=1, decay_rate=0.5, minimum=0.01)
+            == 0.01
+        )
     assert decayed_learning_rate(0, 0.1, minimum=0.2) == 0.2  # raised, as in the original

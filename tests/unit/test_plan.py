@@ -58,13 +58,20 @@ def path(tmp_path: Path) -> Path:
 def planned(path: Path, text: str = SPACE, **options: object) -> Plan:
     path.write_text(text)
     space = load_space(path)
-    return make_plan(space, load_corpus(space.corpus), space.trials(), **{"probed": False} | options)  # type: ignore[arg-type]
+    return make_plan(
+        space, load_corpus(space.corpus), space.trials(), **{"probed": False} | options
+    )  # type: ignore[arg-type]
 
 
 def test_rungs_and_steps_of_ideal_halving(path: Path) -> None:
     """18 trials to step 10, 6 to step 30, 2 to step 90, and the best third of these, but no fewer than one, to 100."""
     made = planned(path)
-    assert [(rung.step, pytest.approx(rung.trials)) for rung in made.rungs] == [(10, 18), (30, 6), (90, 2), (100, 1)]
+    assert [(rung.step, pytest.approx(rung.trials)) for rung in made.rungs] == [
+        (10, 18),
+        (30, 6),
+        (90, 2),
+        (100, 1),
+    ]
     assert made.steps.least == pytest.approx(18 * 10 + 6 * 20 + 2 * 60 + 1 * 10)
     assert made.steps.most == 18 * 100
 
@@ -73,7 +80,10 @@ def test_rungs_and_steps_of_ideal_halving(path: Path) -> None:
     "every, reports",
     [
         (7, [14, 35, 91, 100]),  # a rung counts at the next report
-        (40, [40, 100]),  # one report passes two rungs, and the trial has ended when the third would count
+        (
+            40,
+            [40, 100],
+        ),  # one report passes two rungs, and the trial has ended when the third would count
         (100, [100]),
     ],
 )
@@ -111,12 +121,15 @@ def test_brackets_are_those_that_tune_fills(steps: int, factor: float, trials: i
         tune.on_trial_add(None, k)  # type: ignore[arg-type]
     theirs = [bracket for band in tune._hyperbands for bracket in band if bracket is not None]
     made = list(rungs.brackets(Scheduler("hyperband", steps, 1, factor), trials))
-    assert [(one[0].trials, one[0].step) for one in made] == [(len(one._all_trials), one._r0) for one in theirs]
+    assert [(one[0].trials, one[0].step) for one in made] == [
+        (len(one._all_trials), one._r0) for one in theirs
+    ]
     assert [len(one) - 1 for one in made] == [one._halves for one in theirs]
 
 
 @pytest.mark.parametrize(
-    "steps, factor, trials, every", [(900, 3, 30, 100), (900, 3, 64, 10), (900, 3, 64, 400), (64, 2, 99, 1)]
+    "steps, factor, trials, every",
+    [(900, 3, 30, 100), (900, 3, 64, 10), (900, 3, 64, 400), (64, 2, 99, 1)],
 )
 def test_steps_of_hyperband_are_those_that_tune_makes(
     tmp_path: Path, steps: int, factor: int, trials: int, every: int
@@ -124,7 +137,11 @@ def test_steps_of_hyperband_are_those_that_tune_makes(
     """Reports that lie close, that pass several rungs at once, and a bracket that ends at step 891."""
     ends = [*range(every, steps, every), steps]
     curves = [
-        Curve(f"trial-{k:05d}", tuple(Report(step, float(k), 1.0, "running") for step in ends), is_cut=False)
+        Curve(
+            f"trial-{k:05d}",
+            tuple(Report(step, float(k), 1.0, "running") for step in ends),
+            is_cut=False,
+        )
         for k in range(trials)
     ]
     settings = Scheduler("hyperband", steps, 1, factor)
@@ -135,14 +152,23 @@ def test_steps_of_hyperband_are_those_that_tune_makes(
 
 
 @pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
-def test_schedulers_that_pause_are_those_that_leave_trials_waiting(tmp_path: Path, name: str) -> None:
+def test_schedulers_that_pause_are_those_that_leave_trials_waiting(
+    tmp_path: Path, name: str
+) -> None:
     """30 trials by 2 workers under Tune's own class."""
     curves = [
-        Curve(f"trial-{k:05d}", tuple(Report(step, 1 / (step + k), 1.0, "running") for step in range(1, 10)), False)
+        Curve(
+            f"trial-{k:05d}",
+            tuple(Report(step, 1 / (step + k), 1.0, "running") for step in range(1, 10)),
+            False,
+        )
         for k in range(30)
     ]
     settings = Scheduler(name, 9, 1, 3)
-    simulation, waiting = Simulation(record(make_space(tmp_path), *curves), settings, workers=2), set[str]()
+    simulation, waiting = (
+        Simulation(record(make_space(tmp_path), *curves), settings, workers=2),
+        set[str](),
+    )
     choose = simulation.scheduler.choose_trial_to_run
 
     def watched(controller: object) -> object:
@@ -155,11 +181,18 @@ def test_schedulers_that_pause_are_those_that_leave_trials_waiting(tmp_path: Pat
 
 
 def test_the_plan_of_hyperband_is_by_brackets(path: Path) -> None:
-    text = SPACE.replace("name: asha, max_steps: 100, grace_steps: 10", "name: hyperband, max_steps: 900")
-    made = planned(path, text.replace("eval_every_steps: 10", "eval_every_steps: 100").replace("18", "30"))
+    text = SPACE.replace(
+        "name: asha, max_steps: 100, grace_steps: 10", "name: hyperband, max_steps: 900"
+    )
+    made = planned(
+        path, text.replace("eval_every_steps: 10", "eval_every_steps: 100").replace("18", "30")
+    )
     lines = dict(made.lines())
     assert lines["brackets"] == "7 from step 900, 11 from step 300, 12 from step 100"
-    assert lines["rungs"] == "reached ideally: step 100 by 12, step 300 by 18, the end (at most step 900) by 14"
+    assert (
+        lines["rungs"]
+        == "reached ideally: step 100 by 12, step 300 by 18, the end (at most step 900) by 14"
+    )
     assert lines["steps"].startswith("16,400 ")
     assert "always pass" not in " ".join(lines.values())
 
@@ -170,7 +203,9 @@ def test_a_course_is_the_mean_of_what_trials_run() -> None:
     course = courses.course(hparams, Scheduler("asha", 30, 4, 3.0), 9)
     ends = [4] * 6 + [12] * 2 + [30]
     assert course.steps.least * 9 == pytest.approx(sum(ends))
-    evaluations = [len([step for step in range(1, end + 1) if step % 4 == 0 or step == 30]) for end in ends]
+    evaluations = [
+        len([step for step in range(1, end + 1) if step % 4 == 0 or step == 30]) for end in ends
+    ]
     assert course.evaluations.least * 9 == pytest.approx(sum(evaluations))
     assert course.evaluations.most == 8
 
@@ -179,9 +214,13 @@ def test_parameters_are_those_of_built_models(path: Path) -> None:
     space = load_space(path)
     corpus = load_corpus(space.corpus)
     made = planned(path)
-    assert made.models == {name: sum(flat["model"] == name for flat in space.trials()) for name in space.models}
+    assert made.models == {
+        name: sum(flat["model"] == name for flat in space.trials()) for name in space.models
+    }
     for trial, flat in enumerate(space.trials()):
-        model = build_model(resolve(str(flat["model"]), flat), len(corpus.source_vocab), len(corpus.target_vocab))
+        model = build_model(
+            resolve(str(flat["model"]), flat), len(corpus.source_vocab), len(corpus.target_vocab)
+        )
         assert made.parameters[trial] == sum(p.numel() for p in model.parameters())
     assert len(set(made.parameters.values())) > 2
 
@@ -202,8 +241,14 @@ def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.Monk
 def test_checkpoint_bytes_are_those_of_a_saved_snapshot(name: str, units: int) -> None:
     corpus = load_corpus({"name": "copy", "train": 9, "dev": 2, "test": 1})
     spec = {"class": "LSTMCell", "num_units": units}
-    sizes = {"encoder.rnn_cell.cell_spec": spec, "decoder.rnn_cell.cell_spec": spec, "embedding.dim": units}
-    trial = Trial(resolve("AttentionSeq2Seq", {**sizes, "optimizer.name": name}), corpus, torch.device("cpu"))
+    sizes = {
+        "encoder.rnn_cell.cell_spec": spec,
+        "decoder.rnn_cell.cell_spec": spec,
+        "embedding.dim": units,
+    }
+    trial = Trial(
+        resolve("AttentionSeq2Seq", {**sizes, "optimizer.name": name}), corpus, torch.device("cpu")
+    )
     file = io.BytesIO()
     torch.save(trial.snapshot(), file)
     parameters = sum(p.numel() for p in trial.model.parameters())
@@ -223,7 +268,9 @@ def test_disk(path: Path) -> None:
     assert "1 GB are free" in free
 
 
-@pytest.mark.parametrize("name, alive", [("asha", 2), ("none", 2), ("median", 2), ("hyperband", 18), ("pbt", 18)])
+@pytest.mark.parametrize(
+    "name, alive", [("asha", 2), ("none", 2), ("median", 2), ("hyperband", 18), ("pbt", 18)]
+)
 def test_trials_that_wait_keep_their_checkpoints(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str, alive: int
 ) -> None:
@@ -231,7 +278,9 @@ def test_trials_that_wait_keep_their_checkpoints(
     for module in (plan, disk):
         monkeypatch.setattr(module, "checkpoint_bytes", lambda parameters, optimizer_name: 10**6)
     monkeypatch.setattr(plan, "usable_cores", lambda: 2)
-    text = SPACE.replace("name: asha, max_steps: 100, grace_steps: 10", f"name: {name}, max_steps: 100")
+    text = SPACE.replace(
+        "name: asha, max_steps: 100, grace_steps: 10", f"name: {name}, max_steps: 100"
+    )
     needed = (3 * alive + 4) * 10**6
     assert planned(path, text).disk_bytes == needed
     for allowed in (needed, needed - 1):
@@ -258,7 +307,9 @@ def test_trials_that_wait_keep_their_checkpoints(
         (4, 0.5, None, 1),
     ],
 )
-def test_trials_at_once(monkeypatch: pytest.MonkeyPatch, cpu: float, gpu: float, gpus: int | None, fit: int) -> None:
+def test_trials_at_once(
+    monkeypatch: pytest.MonkeyPatch, cpu: float, gpu: float, gpus: int | None, fit: int
+) -> None:
     monkeypatch.setattr(plan, "usable_cores", lambda: 6)
     monkeypatch.setattr(plan, "local_gpus", lambda: 1)
     assert plan.trials_at_once(Resources(cpu, gpu), gpus) == fit
@@ -277,12 +328,19 @@ def test_trials_that_share_a_cpu_take_turns(path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     "gpu, device, words",
-    [(0, "cpu", "if all do"), (1, "cpu", "not of a GPU"), (0.5, "cuda", "share a GPU"), (1, "cuda", "if all do")],
+    [
+        (0, "cpu", "if all do"),
+        (1, "cpu", "not of a GPU"),
+        (0.5, "cuda", "share a GPU"),
+        (1, "cuda", "if all do"),
+    ],
 )
 def test_hours_say_what_they_were_measured_on(
     path: Path, monkeypatch: pytest.MonkeyPatch, gpu: float, device: str, words: str
 ) -> None:
-    monkeypatch.setattr(plan, "run_probes", lambda chosen, *_: [Probe(k, device, 1.0, 0.0, None) for k in chosen])
+    monkeypatch.setattr(
+        plan, "run_probes", lambda chosen, *_: [Probe(k, device, 1.0, 0.0, None) for k in chosen]
+    )
     made = planned(path, SPACE + f"resources: {{gpu: {gpu}}}\n", probed=True, gpus=2)
     text = dict(made.lines())["wall time"]
     assert words in text
@@ -333,7 +391,9 @@ def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
     made = planned(path, probed=True)
     ranked = sorted(made.parameters, key=lambda trial: made.parameters[trial])
-    assert {made.parameters[one.trial] for one in made.probes} >= {made.parameters[ranked[k]] for k in (0, -1)}
+    assert {made.parameters[one.trial] for one in made.probes} >= {
+        made.parameters[ranked[k]] for k in (0, -1)
+    }
     for one in made.probes:
         assert one.at_once == min(usable_cores(), 18)
         assert one.step_seconds > 0
@@ -358,7 +418,9 @@ def test_a_long_evaluation_is_measured_on_a_part(monkeypatch: pytest.MonkeyPatch
     assert seen == [200, 200, 1000, 200, 200, 500, 200, 200, 1000]
 
 
-def test_a_model_larger_than_the_memory_is_not_tried(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_larger_than_the_memory_is_not_tried(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (plan, footprint):
         monkeypatch.setattr(module, "device_memory", lambda device, processes: 1000)
     with pytest.raises(ConfigError, match="--no-probe") as error:
@@ -366,7 +428,9 @@ def test_a_model_larger_than_the_memory_is_not_tried(path: Path, monkeypatch: py
     assert "trial-000" in str(error.value)
     (problem,) = planned(path, probed=False).problems
     assert "memory: trial-00000 takes at least" in problem
-    assert planned(path, SPACE + "resources: {gpu: 1}\n", gpus=2).problems == ()  # of cards that are not here
+    assert (
+        planned(path, SPACE + "resources: {gpu: 1}\n", gpus=2).problems == ()
+    )  # of cards that are not here
 
 
 @pytest.mark.parametrize("cpu, at_once, fits", [(1, 4, False), (2, 2, True)])
@@ -376,7 +440,9 @@ def test_trials_that_fit_alone_must_fit_at_once(
     """A trial of 300 MB in 1 GB."""
     monkeypatch.setattr(plan, "usable_cores", lambda: 4)
     monkeypatch.setattr(plan, "device_memory", lambda device, processes: 10**9)
-    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, 300 * 10**6))
+    monkeypatch.setattr(
+        probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, 300 * 10**6)
+    )
     made = planned(path, SPACE + f"resources: {{cpu: {cpu}}}\n", probed=True)
     assert made.trials_at_once == at_once
     assert (made.problems == ()) == fits
@@ -392,7 +458,9 @@ def test_as_many_processes_probe_as_a_search_runs(
 ) -> None:
     seen: list[int] = []
 
-    def probe(trial: int, hparams: object, spec: object, resources: object, at_once: int, seconds: float) -> Probe:
+    def probe(
+        trial: int, hparams: object, spec: object, resources: object, at_once: int, seconds: float
+    ) -> Probe:
         seen.append(at_once)
         return Probe(trial, "cpu", 1.0, 0.0, None, at_once)
 
@@ -426,8 +494,16 @@ def broken(*arguments: object) -> None:
 @pytest.mark.parametrize(
     "what, error, message",
     [
-        (killed, ConfigError, "trial-00003: out of memory when probed, 2 at once: a process was killed"),
-        (without_memory, ConfigError, "trial-00003: out of memory when probed, 2 at once: MemoryError: no more"),
+        (
+            killed,
+            ConfigError,
+            "trial-00003: out of memory when probed, 2 at once: a process was killed",
+        ),
+        (
+            without_memory,
+            ConfigError,
+            "trial-00003: out of memory when probed, 2 at once: MemoryError: no more",
+        ),
         (broken, ZeroDivisionError, "a fault of the program"),
     ],
 )
@@ -445,14 +521,21 @@ def test_busy_cores_are_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
     for busy, said in ((0.0, False), (0.29, False), (1.5, True), (None, False)):
         monkeypatch.setattr(plan, "busy_cores", lambda busy=busy: busy)
-        words = [text for _, text in planned(path, probed=True).lines() if "busy with other work" in text]
+        words = [
+            text for _, text in planned(path, probed=True).lines() if "busy with other work" in text
+        ]
         assert bool(words) == said
         assert not said or words[0].startswith("1.5 of ")
 
 
-def test_the_verb(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verb(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
-    assert command_line.main(["plan", str(path), "--trials", "9", "--hparams", "embedding.dim=16"]) == 0
+    assert (
+        command_line.main(["plan", str(path), "--trials", "9", "--hparams", "embedding.dim=16"])
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     command = f"python run_search.py search {path} --trials 9 --hparams embedding.dim=16"
     assert lines[0].startswith("trials       9 by random search: ")
@@ -464,13 +547,17 @@ def test_the_verb(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert made["worker_hours"] is None
 
 
-def test_the_free_disk_of_this_machine_is_not_a_clusters(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_free_disk_of_this_machine_is_not_a_clusters(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, optimizer_name: 10**18)
     assert "disk: " in " ".join(planned(path).problems)
     assert planned(path, gpus=2).problems == ()
 
 
-def test_what_would_be_refused_ends_with_status_2(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_would_be_refused_ends_with_status_2(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path.write_text(SPACE + "resources: {cpu: 1, gpu: 4}\n")
     assert command_line.main(["plan", str(path), "--no-probe", "--gpus", "3"]) == 2
     out, err = capsys.readouterr()

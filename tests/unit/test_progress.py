@@ -18,7 +18,13 @@ from tests.unit.test_standing import SEARCH, trial
 
 
 def report(k: int, step: int, loss: float | None) -> dict[str, Any]:
-    return {"event": "report", "time": 110.0, "trial": f"trial-{k:05d}", "step": step, "dev.loss": loss}
+    return {
+        "event": "report",
+        "time": 110.0,
+        "trial": f"trial-{k:05d}",
+        "step": step,
+        "dev.loss": loss,
+    }
 
 
 def status(k: int | None, status: str, message: str | None = None) -> dict[str, Any]:
@@ -41,10 +47,19 @@ class Stream(io.StringIO):
 class Screen:
     """A display with a clock that is set by hand, and what it wrote."""
 
-    def __init__(self, live: bool, encoding: str = "utf-8", width: int = 100, height: int = 24, **environ: str) -> None:
+    def __init__(
+        self,
+        live: bool,
+        encoding: str = "utf-8",
+        width: int = 100,
+        height: int = 24,
+        **environ: str,
+    ) -> None:
         self.now = 100.0
         self.file = Stream(encoding)
-        console = Console(file=self.file, force_terminal=live, width=width, height=height, _environ=environ)
+        console = Console(
+            file=self.file, force_terminal=live, width=width, height=height, _environ=environ
+        )
         self.progress = Progress(console, clock=lambda: self.now)
 
     def show(self, *events: dict[str, Any], at: float | None = None) -> None:
@@ -128,7 +143,14 @@ def test_durations_above_an_hour() -> None:
     assert screen.text == "[1:02:03] 4 trials: 4 to start\n"
 
 
-ESTIMATES = [(7.4, "0:07"), (59.6, "1:00"), (64.0, "1:00"), (185.1, "3:10"), (629.0, "10:00"), (7000.0, "1:57:00")]
+ESTIMATES = [
+    (7.4, "0:07"),
+    (59.6, "1:00"),
+    (64.0, "1:00"),
+    (185.1, "3:10"),
+    (629.0, "10:00"),
+    (7000.0, "1:57:00"),
+]
 
 
 @pytest.mark.parametrize("seconds, words", ESTIMATES)
@@ -141,17 +163,23 @@ def test_estimates_are_no_more_exact_than_they_can_be(seconds: float, words: str
 
 def test_the_view_names_counts_best_failures_and_running_trials() -> None:
     screen = Screen(live=True)
-    screen.show(SEARCH, trial(0), trial(1), trial(2), report(0, 50, 2.0), report(1, 25, 3.0), at=110.0)
+    screen.show(
+        SEARCH, trial(0), trial(1), trial(2), report(0, 50, 2.0), report(1, 25, 3.0), at=110.0
+    )
     screen.show(status(2, "failed", "ValueError: no"), at=115.0)
     first, counts, best, settings, failed, empty, heading, *places = screen.view
-    assert first == "toy · 0:30, about 1:20 left"  # 75 steps took 30 s; 50, 75, and at 3 in 4 odds 100 are left
+    assert (
+        first == "toy · 0:30, about 1:20 left"
+    )  # 75 steps took 30 s; 50, 75, and at 3 in 4 odds 100 are left
     assert counts == "4 trials: 2 running, 1 to start, 1 failed"
     assert best == "best dev.loss 2, 0:05 ago · trial-00000 at step 50"
     assert settings == "     encoder.type A · optimizer.learning_rate 0.001234"
     assert failed == "1 failed (trial-00002): ValueError: no"
     assert empty == ""
     assert heading == "trial        dev.loss by steps, ▁ 2 to █ 3"
-    names, curves, values, steps = zip(*(line.split(maxsplit=3) for line in places[:2]), strict=True)
+    names, curves, values, steps = zip(
+        *(line.split(maxsplit=3) for line in places[:2]), strict=True
+    )
     assert names == ("trial-00000", "trial-00001")
     assert [set(curve) for curve in curves] == [{"▁"}, {"█"}]
     assert len(curves[0]) // 2 in (len(curves[1]) - 1, len(curves[1]))
@@ -163,14 +191,19 @@ def test_the_view_names_counts_best_failures_and_running_trials() -> None:
 
 def test_why_nothing_runs_is_in_the_view_in_full() -> None:
     screen = Screen(live=True)
-    message = "waiting: a trial needs 1 CPU and 0 GPU on one node; " + "0 CPU and 0 GPU of 2 CPU and 0 GPU are free"
+    message = (
+        "waiting: a trial needs 1 CPU and 0 GPU on one node; "
+        + "0 CPU and 0 GPU of 2 CPU and 0 GPU are free"
+    )
     screen.show(SEARCH, {"event": "wait", "time": 107.0, "message": message})
     assert " ".join(screen.view[2:]) == message
 
 
 def test_failures_are_grouped_by_cause() -> None:
     screen = Screen(live=True)
-    ends = [status(k, "failed", f"ValueError: {k}" if k < 5 else f"{chr(60 + k)}: no") for k in range(9)]
+    ends = [
+        status(k, "failed", f"ValueError: {k}" if k < 5 else f"{chr(60 + k)}: no") for k in range(9)
+    ]
     screen.show(SEARCH | {"trials": 99}, *map(trial, range(9)), *ends)
     assert screen.view[2:6] == [
         "5 failed (trial-00000 and 4 more): ValueError: 0",
@@ -231,11 +264,15 @@ def test_the_view_shows_as_many_running_trials_as_fit() -> None:
 
 def test_trials_that_run_are_shown_where_nobody_takes_the_place_of_those_that_have_ended() -> None:
     screen = Screen(live=True)
-    screen.show(SEARCH | {"trials": 30}, *map(trial, range(30)), *(status(k, "stopped") for k in range(28)))
+    screen.show(
+        SEARCH | {"trials": 30}, *map(trial, range(30)), *(status(k, "stopped") for k in range(28))
+    )
     assert [line.split()[0] for line in screen.view[-2:]] == ["trial-00028", "trial-00029"]
 
 
-@pytest.mark.parametrize("k, style, word", [(0, "bold green", "best"), (1, "green", "ahead"), (2, "cyan", "")])
+@pytest.mark.parametrize(
+    "k, style, word", [(0, "bold green", "best"), (1, "green", "ahead"), (2, "cyan", "")]
+)
 def test_a_curve_says_whether_it_leads(k: int, style: str, word: str) -> None:
     standing = Standing(SEARCH)
     curves = {0: [(10, 5.0), (20, 1.0)], 1: [(10, 4.0)], 2: [(10, 6.0)]}
@@ -266,9 +303,13 @@ def test_a_sparkline_is_as_long_as_the_trial_has_come() -> None:
 
 
 @pytest.mark.parametrize("scale", [(-3.5, 3.5), (1.0, 2.0**7)])
-def test_heights_of_a_sparkline_are_even_steps_of_values_or_of_their_logarithms(scale: tuple[float, float]) -> None:
+def test_heights_of_a_sparkline_are_even_steps_of_values_or_of_their_logarithms(
+    scale: tuple[float, float],
+) -> None:
     values = [k - 3.5 for k in range(8)] if scale[0] < 0 else [2.0**k for k in range(8)]
-    line = sparkline([(k + 1, value) for k, value in enumerate(values)], steps=8, cells=8, scale=scale)
+    line = sparkline(
+        [(k + 1, value) for k, value in enumerate(values)], steps=8, cells=8, scale=scale
+    )
     assert line[0] == BLOCKS[0]
     assert line[-1] == BLOCKS[-1]
     assert line == "".join(sorted(line))
@@ -289,7 +330,11 @@ def test_a_flat_curve_and_great_numbers() -> None:
 def test_without_unicode_the_view_is_ascii_and_in_the_same_places() -> None:
     plain, blocks = Screen(live=True, encoding="latin-1"), Screen(live=True)
     for screen in (plain, blocks):
-        screen.show(SEARCH | {"name": "toy" * 40}, trial(0), *(report(0, k, 100.0 - k) for k in range(1, 60)))
+        screen.show(
+            SEARCH | {"name": "toy" * 40},
+            trial(0),
+            *(report(0, k, 100.0 - k) for k in range(1, 60)),
+        )
     assert all(line.isascii() for line in plain.view)
     assert [len(line) for line in plain.view] == [len(line) for line in blocks.view]
     assert len(set(plain.view[-1].split()[1])) >= 3
@@ -330,8 +375,14 @@ def test_frames_stand_where_they_stood() -> None:
     events = [SEARCH | {"trials": 40}]
     for k in range(40):
         events += [trial(k), report(k, 30, 50.0 - k), report(k, 60, 2.0)]
-        events += [status(k - 3, "failed" if k % 9 == 0 else "stopped", "ValueError: no")] if k >= 3 else []
-        events += [{"event": "wait", "time": 120.0, "message": "waiting for a node"}] if k == 20 else []
+        events += (
+            [status(k - 3, "failed" if k % 9 == 0 else "stopped", "ValueError: no")]
+            if k >= 3
+            else []
+        )
+        events += (
+            [{"event": "wait", "time": 120.0, "message": "waiting for a node"}] if k == 20 else []
+        )
     for event in events:
         screen.now += 1
         screen.show(event)
@@ -353,7 +404,8 @@ def test_what_goes_on_is_said_until_a_trial_starts_or_reports() -> None:
     screen.progress.recall([SEARCH, trial(0), report(0, 10, 2.0)])
     screen.progress.note("starting Ray")
     screen.show(
-        {"event": "resume", "time": 200.0, "trials": 4}, {"event": "restart", "time": 200.0, "trial": "trial-00000"}
+        {"event": "resume", "time": 200.0, "trials": 4},
+        {"event": "restart", "time": 200.0, "trial": "trial-00000"},
     )
     assert screen.view[-1] == "starting Ray"
     screen.show(report(0, 20, 1.0))
@@ -395,7 +447,9 @@ class Closed(io.StringIO):
 @pytest.mark.parametrize("live", [True, False])
 def test_a_search_goes_on_when_its_terminal_has_closed(live: bool) -> None:
     terminal = Closed()
-    progress = Progress(Console(file=terminal, force_terminal=live, width=80, height=24, _environ={"TERM": "xterm"}))
+    progress = Progress(
+        Console(file=terminal, force_terminal=live, width=80, height=24, _environ={"TERM": "xterm"})
+    )
     progress.show(SEARCH)
     progress.show(trial(0))
     assert terminal.getvalue() or not live

@@ -35,7 +35,9 @@ def make_space(folder: Path, scheduler: str = "none", metric: str = "dev.loss") 
     return load_space(folder / "space.yaml")
 
 
-def curve(k: int, values: list[float], seconds: float = 1.0, is_cut: bool = False, end: str = "finished") -> Curve:
+def curve(
+    k: int, values: list[float], seconds: float = 1.0, is_cut: bool = False, end: str = "finished"
+) -> Curve:
     """Reports every 10 steps, each after as many seconds."""
     reports = [Report(10 * i, value, seconds, "running") for i, value in enumerate(values, start=1)]
     if not is_cut:
@@ -48,14 +50,18 @@ def record(space: Space, *curves: Curve, workers: int = 2) -> Record:
     return Record(space, history, curves, workers)
 
 
-def run(known: Record, name: str = "none", factor: float = 2, grace: int = 10, last: int = 40) -> replay.Outcome:
+def run(
+    known: Record, name: str = "none", factor: float = 2, grace: int = 10, last: int = 40
+) -> replay.Outcome:
     return Simulation(known, Scheduler(name, last, grace, factor), known.workers).run()
 
 
 # --- against a plain loop ---
 
 
-def asha(curves: dict[str, list[tuple[int, float, float]]], workers: int, settings: Scheduler) -> dict[str, Any]:
+def asha(
+    curves: dict[str, list[tuple[int, float, float]]], workers: int, settings: Scheduler
+) -> dict[str, Any]:
     """Asynchronous successive halving over (step, value, seconds): how many reports each trial makes, and the end."""
     rungs: dict[float, dict[str, float]] = {}
     rung = float(settings.grace_steps)
@@ -89,12 +95,19 @@ def test_asha_stops_what_a_plain_loop_stops(tmp_path: Path, seed: int) -> None:
     every = draw.choice([1, 4, 10])
     steps = range(every, 41, every)
     curves = {
-        f"trial-{k:05d}": [(step, draw.random(), draw.random()) for step in steps] for k in range(draw.randrange(1, 30))
+        f"trial-{k:05d}": [(step, draw.random(), draw.random()) for step in steps]
+        for k in range(draw.randrange(1, 30))
     }
     known = record(
         space,
         *(
-            Curve(name, tuple(Report(*row, "finished" if row[0] == steps[-1] else "running") for row in rows), False)
+            Curve(
+                name,
+                tuple(
+                    Report(*row, "finished" if row[0] == steps[-1] else "running") for row in rows
+                ),
+                False,
+            )
             for name, rows in curves.items()
         ),
     )
@@ -105,7 +118,11 @@ def test_asha_stops_what_a_plain_loop_stops(tmp_path: Path, seed: int) -> None:
     assert outcome.wall_seconds == pytest.approx(expected["end"])
     assert outcome.steps == every * sum(expected["made"].values())
     assert outcome.worker_seconds == pytest.approx(
-        sum(seconds for name, rows in curves.items() for *_, seconds in rows[: expected["made"][name]])
+        sum(
+            seconds
+            for name, rows in curves.items()
+            for *_, seconds in rows[: expected["made"][name]]
+        )
     )
     assert not outcome.unknown
 
@@ -114,7 +131,10 @@ def test_asha_stops_what_a_plain_loop_stops(tmp_path: Path, seed: int) -> None:
 
 
 def test_without_a_scheduler_a_search_comes_out_as_it_was(tmp_path: Path) -> None:
-    known = record(make_space(tmp_path), *(curve(k, [4 - k / 8, 3, 2, 1 + k / 8], seconds=k + 1) for k in range(4)))
+    known = record(
+        make_space(tmp_path),
+        *(curve(k, [4 - k / 8, 3, 2, 1 + k / 8], seconds=k + 1) for k in range(4)),
+    )
     outcome = run(known)
     assert (outcome.worker_seconds, outcome.steps, outcome.stopped) == (40, 160, 0)
     assert outcome.wall_seconds == 24  # one worker takes trials 0 and 2, the other 1 and 3
@@ -123,7 +143,9 @@ def test_without_a_scheduler_a_search_comes_out_as_it_was(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("workers, wall", [(1, 12), (2, 8), (3, 4), (9, 4)])
 def test_workers_share_the_trials(tmp_path: Path, workers: int, wall: float) -> None:
-    known = record(make_space(tmp_path), *(curve(k, [3, 2, 1, 1]) for k in range(3)), workers=workers)
+    known = record(
+        make_space(tmp_path), *(curve(k, [3, 2, 1, 1]) for k in range(3)), workers=workers
+    )
     assert run(known).wall_seconds == wall
 
 
@@ -138,12 +160,21 @@ def test_a_late_winner_is_lost_and_the_regret_says_by_how_much(tmp_path: Path) -
 
 def test_where_more_is_better_the_goal_is_heeded(tmp_path: Path) -> None:
     space = make_space(tmp_path, metric="dev.bleu")
-    outcome = run(record(space, curve(0, [20, 30, 40, 50]), curve(1, [10, 20, 30, 90], seconds=2)), "asha")
-    assert (outcome.winner, outcome.best, outcome.regret, outcome.stopped) == ("trial-00000", 50, 40, 1)
+    outcome = run(
+        record(space, curve(0, [20, 30, 40, 50]), curve(1, [10, 20, 30, 90], seconds=2)), "asha"
+    )
+    assert (outcome.winner, outcome.best, outcome.regret, outcome.stopped) == (
+        "trial-00000",
+        50,
+        40,
+        1,
+    )
 
 
 def test_beyond_its_record_a_trial_is_unknown(tmp_path: Path) -> None:
-    known = record(make_space(tmp_path, "asha"), curve(0, [2, 1, 1, 1]), curve(1, [3, 2], is_cut=True))
+    known = record(
+        make_space(tmp_path, "asha"), curve(0, [2, 1, 1, 1]), curve(1, [3, 2], is_cut=True)
+    )
     assert run(known).unknown == {"trial-00001": 20}
     assert run(known).steps == 60
     assert run(known, "asha").unknown == {}
@@ -154,15 +185,24 @@ def test_beyond_its_record_a_trial_is_unknown(tmp_path: Path) -> None:
 
 def test_a_trial_that_failed_fails_again(tmp_path: Path) -> None:
     failed = curve(1, [3, 2], end="running")
-    outcome = run(record(make_space(tmp_path), curve(0, [2, 1, 1, 1]), failed, Curve("trial-00002", (), False)))
+    outcome = run(
+        record(
+            make_space(tmp_path), curve(0, [2, 1, 1, 1]), failed, Curve("trial-00002", (), False)
+        )
+    )
     assert (outcome.unknown, outcome.stopped, outcome.steps) == ({}, 0, 60)
 
 
 def test_fewer_steps_end_trials_sooner_and_more_are_unknown(tmp_path: Path) -> None:
-    known = record(make_space(tmp_path), curve(0, [4, 3, 2, 1]), curve(1, [5, 4, 3, 2]), curve(2, [9, 9]))
+    known = record(
+        make_space(tmp_path), curve(0, [4, 3, 2, 1]), curve(1, [5, 4, 3, 2]), curve(2, [9, 9])
+    )
     outcome = run(known, last=30)
     assert (outcome.steps, outcome.regret, outcome.unknown) == (80, 1.0, {})
-    assert run(known, last=80).unknown == {"trial-00000": 40, "trial-00001": 40}  # the third was given 20 steps
+    assert run(known, last=80).unknown == {
+        "trial-00000": 40,
+        "trial-00001": 40,
+    }  # the third was given 20 steps
 
 
 def test_what_a_divergence_is_given_is_never_best(tmp_path: Path) -> None:
@@ -187,21 +227,48 @@ def test_hyperband_halves_a_bracket_when_all_of_it_have_come(tmp_path: Path) -> 
     curves = [
         Curve(
             f"trial-{k:05d}",
-            tuple(Report(step, value, 1.0, "finished" if step == 9 else "running") for step in range(1, 10)),
+            tuple(
+                Report(step, value, 1.0, "finished" if step == 9 else "running")
+                for step in range(1, 10)
+            ),
             False,
         )
         for k, value in enumerate(values)
     ]
     for workers in (1, 3, 17):
-        simulation = Simulation(record(make_space(tmp_path), *curves), Scheduler("hyperband", 9, 1, 3), workers)
+        simulation = Simulation(
+            record(make_space(tmp_path), *curves), Scheduler("hyperband", 9, 1, 3), workers
+        )
         outcome = simulation.run()
-        assert [trial.made for trial in simulation.trials] == [9, 9, 9, 9, 3, 9, 3, 3, 1, 3, 1, 1, 9, 1, 3, 1, 1]
+        assert [trial.made for trial in simulation.trials] == [
+            9,
+            9,
+            9,
+            9,
+            3,
+            9,
+            3,
+            3,
+            1,
+            3,
+            1,
+            1,
+            9,
+            1,
+            3,
+            1,
+            1,
+        ]
         assert (outcome.stopped, outcome.unknown, outcome.regret) == (11, {}, 0)
 
 
-def test_hyperband_forgets_no_trial_whose_reports_lie_further_apart_than_its_rungs(tmp_path: Path) -> None:
+def test_hyperband_forgets_no_trial_whose_reports_lie_further_apart_than_its_rungs(
+    tmp_path: Path,
+) -> None:
     """The sixth bracket's first rung is step 1; a trial that is at step 10 then has passed the next three."""
-    known = record(make_space(tmp_path), *(curve(k, [2 + k / 9, 2, 1, 1]) for k in range(60)), workers=8)
+    known = record(
+        make_space(tmp_path), *(curve(k, [2 + k / 9, 2, 1, 1]) for k in range(60)), workers=8
+    )
     simulation = Simulation(known, Scheduler("hyperband", 40, 10, 2), workers=8)
     simulation.run()
     assert {trial.end for trial in simulation.trials} == {"stopped", "finished"}
@@ -213,7 +280,9 @@ def test_hyperband_waits_for_no_trial_that_failed(tmp_path: Path, number: int) -
     curves = [curve(k, [2 + k / 9, 2, 1 + k / 9, 1]) for k in range(20)]
     best = curves[number].reports[0]._replace(value=0.5)
     curves[number] = replace(curves[number], reports=(best,), is_cut=False)
-    simulation = Simulation(record(make_space(tmp_path), *curves), Scheduler("hyperband", 40, 10, 2), workers=9)
+    simulation = Simulation(
+        record(make_space(tmp_path), *curves), Scheduler("hyperband", 40, 10, 2), workers=9
+    )
     simulation.run()
     assert simulation.trials[number].end == "failed"
     assert {trial.end for trial in simulation.trials} == {"stopped", "finished", "failed"}
@@ -223,7 +292,12 @@ def test_the_past_yields_to_no_trial_that_waits(tmp_path: Path) -> None:
     """Median asks Tune which trials wait, where there are few to compare."""
     watched = make_scheduler(make_space(tmp_path, "median"), dict)
     report = {"event": "report", "trial": "trial-00000", "step": 20, "dev.loss": 1.0}
-    assert watched.replay([{"event": "trial", "trial": "trial-00000"}, report])["trial-00000"]["action"] == "continue"
+    assert (
+        watched.replay([{"event": "trial", "trial": "trial-00000"}, report])["trial-00000"][
+            "action"
+        ]
+        == "continue"
+    )
 
 
 # --- settings ---
@@ -232,19 +306,33 @@ def test_the_past_yields_to_no_trial_that_waits(tmp_path: Path) -> None:
 def test_settings_are_the_combinations_that_differ(tmp_path: Path) -> None:
     known = record(make_space(tmp_path, "asha"), curve(0, [4, 3, 2, 1]))
     assert replay.settings(known, {}) == [Scheduler("asha", 40, 10, 2.0)]
-    given = {"name": ["asha", "median", "none"], "reduction_factor": [2, 3], "grace_steps": [10, 20]}
+    given = {
+        "name": ["asha", "median", "none"],
+        "reduction_factor": [2, 3],
+        "grace_steps": [10, 20],
+    }
     assert len(replay.settings(known, given)) == 4 + 2 + 1
     assert len(replay.settings(known, {}, grid=True)) == 1 + 3 + 3 * 3
     assert len(replay.settings(known, {"grace_steps": [7]}, grid=True)) == 1 + 1 + 3
-    assert {found.grace_steps for found in replay.settings(known, {"max_steps": [20]}, grid=True)} == {10}
-    assert len(replay.settings(known, {"name": ["none"], "max_steps": [10]})) == 1  # asha's 10 do not matter
+    assert {
+        found.grace_steps for found in replay.settings(known, {"max_steps": [20]}, grid=True)
+    } == {10}
+    assert (
+        len(replay.settings(known, {"name": ["none"], "max_steps": [10]})) == 1
+    )  # asha's 10 do not matter
 
 
 @pytest.mark.parametrize(
     "steps, last, expected",
-    [(range(100, 1201, 100), 1200, (100, 200, 500)), ([20, 40, 60], 60, (20, 40)), ([40], 40, (40,))],
+    [
+        (range(100, 1201, 100), 1200, (100, 200, 500)),
+        ([20, 40, 60], 60, (20, 40)),
+        ([40], 40, (40,)),
+    ],
 )
-def test_a_grid_takes_steps_of_reports_in_equal_ratios(steps: Any, last: int, expected: tuple[int, ...]) -> None:
+def test_a_grid_takes_steps_of_reports_in_equal_ratios(
+    steps: Any, last: int, expected: tuple[int, ...]
+) -> None:
     assert replay.graces(list(steps), last) == expected
 
 
@@ -262,7 +350,10 @@ def test_trials_end_where_they_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         replay.settings(known, {"max_steps": [5, 20, 25, 40, 50]})
     law = "--max-steps: must be a step at which trials reported, or one beyond the last, but got"
-    assert raised.value.problems == (f"{law} 5; the nearest: 10", f"{law} 25; the nearest: 20 and 30")
+    assert raised.value.problems == (
+        f"{law} 5; the nearest: 10",
+        f"{law} 25; the nearest: 20 and 30",
+    )
 
 
 # --- tables and records ---
@@ -286,11 +377,20 @@ def test_the_table_has_means_over_orders(tmp_path: Path) -> None:
 
 def test_unknown_trials_keep_a_row_off_the_front(tmp_path: Path) -> None:
     known = record(make_space(tmp_path), curve(0, [2, 2, 2, 2]), curve(1, [3], is_cut=True))
-    assert replay.table(known, [Scheduler("none", 40, 10, 2)], workers=1)["front"].tolist() == [False]
+    assert replay.table(known, [Scheduler("none", 40, 10, 2)], workers=1)["front"].tolist() == [
+        False
+    ]
 
 
 def write_log(folder: Path, *events: dict[str, Any]) -> None:
-    search = {"event": "search", "time": 0.0, "name": "toy", "metric": "dev.loss", "goal": "minimize", "searched": {}}
+    search = {
+        "event": "search",
+        "time": 0.0,
+        "name": "toy",
+        "metric": "dev.loss",
+        "goal": "minimize",
+        "searched": {},
+    }
     lines = [search, *({"time": float(i), **event} for i, event in enumerate(events, start=1))]
     (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -299,9 +399,18 @@ def trial(k: int, **rest: object) -> dict[str, Any]:
     return {"event": "trial", "trial": f"trial-{k:05d}", "settings": {}, "config": {}, **rest}
 
 
-def reported(k: int, step: int, loss: float, status: str = "running", **seconds: float) -> dict[str, Any]:
+def reported(
+    k: int, step: int, loss: float, status: str = "running", **seconds: float
+) -> dict[str, Any]:
     name = f"trial-{k:05d}"
-    return {"event": "report", "trial": name, "step": step, "dev.loss": loss, "status": status, **seconds}
+    return {
+        "event": "report",
+        "trial": name,
+        "step": step,
+        "dev.loss": loss,
+        "status": status,
+        **seconds,
+    }
 
 
 def test_a_record_is_read_from_the_log(tmp_path: Path) -> None:
@@ -327,29 +436,60 @@ def test_a_record_is_read_from_the_log(tmp_path: Path) -> None:
     assert (known.workers, known.best, known.steps) == (2, (0.5, "trial-00001"), [10, 20, 40])
 
 
-@pytest.mark.parametrize("scheduler, events", [("pbt", [trial(0), reported(0, 10, 1.0)]), ("asha", [trial(0)])])
-def test_what_cannot_be_replayed_is_refused(tmp_path: Path, scheduler: str, events: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    "scheduler, events", [("pbt", [trial(0), reported(0, 10, 1.0)]), ("asha", [trial(0)])]
+)
+def test_what_cannot_be_replayed_is_refused(
+    tmp_path: Path, scheduler: str, events: list[dict[str, Any]]
+) -> None:
     make_space(tmp_path)
     text = (tmp_path / "space.yaml").read_text().replace("name: none", f"name: {scheduler}")
-    (tmp_path / "space.yaml").write_text(text.replace("train.seed: [0,", "optimizer.learning_rate: [0.5,"))
+    (tmp_path / "space.yaml").write_text(
+        text.replace("train.seed: [0,", "optimizer.learning_rate: [0.5,")
+    )
     write_log(tmp_path, *events)
     with pytest.raises(ConfigError, match=r"pbt|reported"):
         load_record(tmp_path)
 
 
-def test_the_verb_prints_a_row_for_each_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_prints_a_row_for_each_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_space(tmp_path)
-    events = [event for k in range(3) for event in (trial(k), reported(k, 10, k + 1.0), reported(k, 20, 3.0 - k))]
+    events = [
+        event
+        for k in range(3)
+        for event in (trial(k), reported(k, 10, k + 1.0), reported(k, 20, 3.0 - k))
+    ]
     write_log(tmp_path, *events)
     assert (
-        command_line.main(["replay", str(tmp_path), "--scheduler", "asha,none", "--grace-steps", "10,20", "--json"])
+        command_line.main(
+            [
+                "replay",
+                str(tmp_path),
+                "--scheduler",
+                "asha,none",
+                "--grace-steps",
+                "10,20",
+                "--json",
+            ]
+        )
         == 0
     )
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(row["scheduler"], row["grace_steps"]) for row in rows] == [("asha", 10), ("asha", 20), ("none", None)]
+    assert [(row["scheduler"], row["grace_steps"]) for row in rows] == [
+        ("asha", 10),
+        ("asha", 20),
+        ("none", None),
+    ]
     assert command_line.main(["replay", str(tmp_path), "--grid"]) == 0
     assert "what they would have found nobody knows" in capsys.readouterr().out
-    assert command_line.main(["replay", str(tmp_path), "--scheduler", "median", "--reduction-factor", "3"]) == 2
+    assert (
+        command_line.main(
+            ["replay", str(tmp_path), "--scheduler", "median", "--reduction-factor", "3"]
+        )
+        == 2
+    )
     assert "only asha and hyperband have one" in capsys.readouterr().err
     assert command_line.main(["replay", str(tmp_path), "--reduction-factor", "2,1"]) == 2
     assert "must be a number at least 1.1, but got '1'" in capsys.readouterr().err

@@ -80,7 +80,11 @@ class Page(HTMLParser):
             self.scripts.append((self.attributes[-1], data))
 
     def data(self) -> list[Any]:
-        return [json.loads(text) for attributes, text in self.scripts if attributes.get("type") == "application/json"]
+        return [
+            json.loads(text)
+            for attributes, text in self.scripts
+            if attributes.get("type") == "application/json"
+        ]
 
 
 def strings(data: Any) -> Iterator[str]:
@@ -99,7 +103,9 @@ def test_both_files_have_all_sections_in_order(texts: tuple[str, str]) -> None:
     assert re.findall("^## (.*)", texts[1], re.MULTILINE) == list(SECTIONS)
 
 
-def test_it_names_the_best_trial_and_how_many_there_are(folder: Path, texts: tuple[str, str]) -> None:
+def test_it_names_the_best_trial_and_how_many_there_are(
+    folder: Path, texts: tuple[str, str]
+) -> None:
     best, trials = load(folder).best(1).iloc[0], load(folder).trials
     n = trials["best.dev.error_rate"].notna().sum()
     said = f"`{best['trial']}` is the best of {n} trials with a result: `dev.error_rate`"
@@ -110,7 +116,9 @@ def test_it_names_the_best_trial_and_how_many_there_are(folder: Path, texts: tup
 
 
 def test_the_ranking_is_that_of_the_results(folder: Path, texts: tuple[str, str]) -> None:
-    (ranking,) = [data for data in Page(texts[0]).data() if isinstance(data, dict) and "rows" in data]
+    (ranking,) = [
+        data for data in Page(texts[0]).data() if isinstance(data, dict) and "rows" in data
+    ]
     trial, score = (ranking["columns"].index(name) for name in ("trial", "best.dev.error_rate"))
     expected = load(folder).best(None)
     assert [row[trial] for row in ranking["rows"]] == expected["trial"].tolist()
@@ -140,7 +148,9 @@ def test_who_led_and_when(folder: Path) -> None:
 def test_the_rungs_count_who_came_and_who_was_stopped(folder: Path) -> None:
     trials = load(folder).trials
     reported = trials["best.dev.error_rate"].notna().sum()
-    assert read_runs([folder])[0].rungs() == [(100, reported, (trials["status"] == "stopped").sum())]
+    assert read_runs([folder])[0].rungs() == [
+        (100, reported, (trials["status"] == "stopped").sum())
+    ]
 
 
 def test_idle_time_by_hand(tmp_path: Path) -> None:
@@ -150,11 +160,27 @@ def test_idle_time_by_hand(tmp_path: Path) -> None:
     began = json.loads(first)["time"]
     config = {"model": "BasicSeq2Seq"}
     log = [json.loads(first)]
-    log += [{"event": "trial", "trial": f"trial-0000{k}", "settings": {}, "config": config} for k in range(3)]
+    log += [
+        {"event": "trial", "trial": f"trial-0000{k}", "settings": {}, "config": config}
+        for k in range(3)
+    ]
     for k, node, seconds in ((0, "a", 10), (1, "a", 6), (2, "b", 20)):
-        report = {"trial": f"trial-0000{k}", "step": 1, "dev.error_rate": 0.5, "seconds": 1.0, "node": node}
+        report = {
+            "trial": f"trial-0000{k}",
+            "step": 1,
+            "dev.error_rate": 0.5,
+            "seconds": 1.0,
+            "node": node,
+        }
         log += [{"event": "report", "time": began + seconds, **report}]
-        log += [{"event": "status", "trial": f"trial-0000{k}", "status": "finished", "time": began + seconds}] * (k < 2)
+        log += [
+            {
+                "event": "status",
+                "trial": f"trial-0000{k}",
+                "status": "finished",
+                "time": began + seconds,
+            }
+        ] * (k < 2)
     ordered = sorted(({"time": began} | event for event in log), key=lambda event: event["time"])
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in ordered))
     nodes = read_runs([folder])[0].nodes()
@@ -166,18 +192,26 @@ def test_idle_time_by_hand(tmp_path: Path) -> None:
 def test_values_that_differ_are_told_from_those_that_do_not(tmp_path: Path) -> None:
     for gap, said in ((5.0, "more than chance (p = 0.0005"), (0.0, "does not tell them apart")):
         folder = tmp_path / str(gap)
-        write_run(folder, loss=lambda k, config, gap=gap: 1 + k / 1000 + gap * (config["encoder.type"][0] == "U"))
+        write_run(
+            folder,
+            loss=lambda k, config, gap=gap: 1 + k / 1000 + gap * (config["encoder.type"][0] == "U"),
+        )
         (run,) = read_runs([folder])
         (axis,) = [axis for axis in run.axes if axis.is_scientific]
         assert said in conclusions.verdict(axis)
-        assert ("`encoder.type`: `BidirectionalRNNEncoder` " in conclusions.verdict(axis)) or not gap
+        assert (
+            "`encoder.type`: `BidirectionalRNNEncoder` " in conclusions.verdict(axis)
+        ) or not gap
 
 
 def with_seeds(folder: Path, trials: int = 14) -> Path:
     """A run of three seeds a configuration whose file, as that of `replicate`, says nothing of them."""
     text = SPACE.replace("trials: 40", "trials: 40, replicates: 3")
     write_run(
-        folder, trials, text=text, loss=lambda k, config: 0.1 + config["optimizer.learning_rate"] + 0.01 * (k % 3)
+        folder,
+        trials,
+        text=text,
+        loss=lambda k, config: 0.1 + config["optimizer.learning_rate"] + 0.01 * (k % 3),
     )
     (folder / "space.yaml").write_text(SPACE)
     return folder
@@ -189,12 +223,20 @@ def test_seeds_are_no_configurations_of_their_own(tmp_path: Path) -> None:
     assert "Each configuration ran with one seed" not in markdown.read_text()
     assert "`dev.error_rate` over seeds, with the 95 % interval" in markdown.read_text()
     best = replicates(load(folder)).iloc[0]
-    (row,) = [line for line in markdown.read_text().splitlines() if line.startswith(f"| {best['mean']:.4g} |")]
+    (row,) = [
+        line
+        for line in markdown.read_text().splitlines()
+        if line.startswith(f"| {best['mean']:.4g} |")
+    ]
     assert f"| {best['n']} | 3 |" in row
     (run,) = read_runs([folder])
     (axis,) = [axis for axis in run.axes if axis.is_scientific]
     trials = run.results.trials[run.results.trials[run.score].notna()]
-    assert axis.isolation()["n"].sum() == trials["optimizer.learning_rate"].nunique() == run.configurations[0]
+    assert (
+        axis.isolation()["n"].sum()
+        == trials["optimizer.learning_rate"].nunique()
+        == run.configurations[0]
+    )
 
 
 def test_nine_configurations_of_three_seeds_are_too_few_to_say_what_matters(tmp_path: Path) -> None:
@@ -205,7 +247,9 @@ def test_nine_configurations_of_three_seeds_are_too_few_to_say_what_matters(tmp_
     assert run.importance.empty
 
 
-RATES = SPACE.replace("  attention.dim", "  optimizer.lr_decay_rate: [0.9, 0.99999, 1.0]\n  attention.dim")
+RATES = SPACE.replace(
+    "  attention.dim", "  optimizer.lr_decay_rate: [0.9, 0.99999, 1.0]\n  attention.dim"
+)
 NULLS = SPACE.replace(
     "  attention.dim",
     "  bridge_spec: [{class: InitialStateBridge}]\n"
@@ -233,14 +277,19 @@ def test_a_choice_of_null_takes_part(tmp_path: Path) -> None:
     (axis,) = [axis for axis in run.axes if axis.key == key]
     trials = run.results.trials[run.results.trials[run.score].notna()]
     active = trials[trials["encoder.type"] == "BidirectionalRNNEncoder"]
-    counts = {"null": active[key].isna().sum(), "4": (active[key] == 4).sum(), "8": (active[key] == 8).sum()}
+    counts = {
+        "null": active[key].isna().sum(),
+        "4": (active[key] == 4).sum(),
+        "8": (active[key] == 8).sum(),
+    }
     assert axis.isolation().set_index("value")["n"].to_dict() == counts
     assert axis.without == len(trials) - len(active) > 0
     importance = run.importance.set_index("hyperparameter")
     assert importance.loc[key, "trials"] == len(active)
     params = [trial.params for trial in run.results.to_optuna().trials]
     assert (
-        sum(key in each for each in params) == (run.results.trials["encoder.type"] == "BidirectionalRNNEncoder").sum()
+        sum(key in each for each in params)
+        == (run.results.trials["encoder.type"] == "BidirectionalRNNEncoder").sum()
     )
     null = active[active[key].isna()].iloc[0]
     assert run.settings(null)[key] == "null"
@@ -252,12 +301,16 @@ def test_answers_and_where_the_model_looked(texts: tuple[str, str]) -> None:
     assert "of 1 sources of the dev set, 1 rightly" in texts[1]
     assert r"| a \<b\> | A | A | yes |" in texts[1]
     maps = [
-        data["data"][0] for data in Page(texts[0]).data() if "data" in data and data["data"][0]["type"] == "heatmap"
+        data["data"][0]
+        for data in Page(texts[0]).data()
+        if "data" in data and data["data"][0]["type"] == "heatmap"
     ]
     assert [trace["z"] for trace in maps] == [EXAMPLE["attention"]]
 
 
-def test_answers_lie_below_a_url_with_a_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_lie_below_a_url_with_a_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(ENVIRONMENT, "storage", f"file://{tmp_path}/run?use_mmap=true")
     run = write_run(tmp_path / "run", trials=2, example=EXAMPLE)
     assert "of 1 sources of the dev set" in write_report([run])[1].read_text()
@@ -270,7 +323,14 @@ def test_a_search_without_a_report_has_a_report(tmp_path: Path) -> None:
     _, markdown = write_report([folder])
     assert "No trial has a result yet" in markdown.read_text()
     with EventLog(folder) as log:
-        log.append({"event": "trial", "trial": "trial-00000", "settings": {}, "config": {"model": "BasicSeq2Seq"}})
+        log.append(
+            {
+                "event": "trial",
+                "trial": "trial-00000",
+                "settings": {},
+                "config": {"model": "BasicSeq2Seq"},
+            }
+        )
     _, markdown = write_report([folder])
     assert "The search was killed" in markdown.read_text()
 
@@ -295,13 +355,20 @@ def test_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
     assert ranking["columns"][:3] == ["rank", "run", "trial"]
     assert {row[1] for row in ranking["rows"]} == {"run", "other"}
     lines = [
-        trace["name"] for part in data if "data" in part for trace in part["data"] if trace.get("line", {}).get("shape")
+        trace["name"]
+        for part in data
+        if "data" in part
+        for trace in part["data"]
+        if trace.get("line", {}).get("shape")
     ]
     assert lines == ["run", "run", "other", "other"]
 
 
 def test_all_that_is_wrong_with_the_folders_is_said_at_once(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loss = write_run(tmp_path / "loss", trials=2, text=SPACE.replace("dev.error_rate", "dev.loss"))
     none = tmp_path / "none"
@@ -309,7 +376,9 @@ def test_all_that_is_wrong_with_the_folders_is_said_at_once(
     said = capsys.readouterr().err
     assert "none: is no folder of a search" in said
     assert "run: minimize dev.error_rate, loss: minimize dev.loss" in said
-    monkeypatch.setattr("s2s_search.report.contents.sections", None)  # it is said before the page is made
+    monkeypatch.setattr(
+        "s2s_search.report.contents.sections", None
+    )  # it is said before the page is made
     with pytest.raises(ConfigError, match="cannot be written: No such file"):
         write_report([folder], tmp_path / "missing" / "page.html")
 
@@ -327,11 +396,16 @@ def test_all_that_is_wrong_with_the_folders_is_said_at_once(
 def test_where_a_report_is_written(folder: Path, tmp_path: Path, out: str, page: str) -> None:
     (tmp_path / "folder").mkdir()
     written = write_report([folder], tmp_path / out)
-    assert written == (tmp_path / page, (tmp_path / page).parent / f"{page.split('/')[-1].removesuffix('.html')}.md")
+    assert written == (
+        tmp_path / page,
+        (tmp_path / page).parent / f"{page.split('/')[-1].removesuffix('.html')}.md",
+    )
     assert all(path.exists() for path in written)
 
 
-def test_a_folder_is_named_by_a_slash(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_named_by_a_slash(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is made where it is missing; a name without a slash is a file's."""
     for out, page in (("new/deep/", "new/deep/report.html"), ("rate-0.5/", "rate-0.5/report.html"),
                       ("new", "new/report.html"), ("x", "x.html")):  # fmt: skip
@@ -362,7 +436,11 @@ def test_a_report_uses_the_replicates_beside_a_run(tmp_path: Path) -> None:
     assert "Each configuration ran with one seed" in alone
     write_replicates(tmp_path / "run-replicate", "/elsewhere/run")
     write_replicates(tmp_path / "run-replicates-loss", str(run), metric="dev.loss")
-    write_replicates(tmp_path / "run-replicates-corpus", str(run), corpus={"name": "copy", "fingerprint": "1" * 64})
+    write_replicates(
+        tmp_path / "run-replicates-corpus",
+        str(run),
+        corpus={"name": "copy", "fingerprint": "1" * 64},
+    )
     (tmp_path / "run-replicates-broken").mkdir()
     (tmp_path / "run-replicates-broken" / "events.jsonl").write_text("{")
     assert write_report([run])[1].read_text() == alone
@@ -371,7 +449,10 @@ def test_a_report_uses_the_replicates_beside_a_run(tmp_path: Path) -> None:
         (found,) = read_runs([run])
         assert found.replicates.equals(replicates(load(beside)))
         said = write_report([run])[1].read_text()
-        assert f"2 configurations ran again with other seeds, in `{name}` beside this run" in said.replace("\n", " ")
+        assert (
+            f"2 configurations ran again with other seeds, in `{name}` beside this run"
+            in said.replace("\n", " ")
+        )
         assert "with one seed" not in said
         shutil.rmtree(beside)
 
@@ -399,10 +480,18 @@ def test_a_run_is_named_once(folder: Path) -> None:
 
 def test_nothing_in_a_run_is_markup(texts: tuple[str, str]) -> None:
     page = Page(texts[0])
-    assert not any("alert(1)" in text for attributes, text in page.scripts if not attributes.get("type"))
+    assert not any(
+        "alert(1)" in text for attributes, text in page.scripts if not attributes.get("type")
+    )
     assert "<b>no</b>" not in texts[0]
     for part in page.data():
-        shown = part["data"] if isinstance(part, dict) and "data" in part else part if isinstance(part, list) else []
+        shown = (
+            part["data"]
+            if isinstance(part, dict) and "data" in part
+            else part
+            if isinstance(part, list)
+            else []
+        )
         for text in strings(shown):  # what plotly draws takes some tags
             assert not re.search("<(?!br>|b>trial-|/b>|/?extra>)", text), text
     assert r"\<script\>alert(1)\</script\>" in texts[1]
@@ -415,7 +504,9 @@ def test_the_page_asks_for_nothing(texts: tuple[str, str]) -> None:
     links = [a[name] for a in page.attributes for name in ("src", "href") if a.get(name)]
     assert links
     assert all(str(link).startswith(("#", "data:")) for link in links)
-    assert len({a["id"] for a in page.attributes if a.get("id")}) == sum(1 for a in page.attributes if a.get("id"))
+    assert len({a["id"] for a in page.attributes if a.get("id")}) == sum(
+        1 for a in page.attributes if a.get("id")
+    )
 
 
 def test_every_colour_has_a_twin_for_a_dark_page(texts: tuple[str, str]) -> None:
@@ -455,7 +546,9 @@ def test_every_curve_is_drawn_once_with_its_number(folder: Path) -> None:
         assert all(a == b or x is None for a, b, x in joined)  # a gap between two curves
 
 
-@pytest.mark.parametrize("low, high", [(0.1, 2.0), (1e-6, 1.0), (3.0, 4.0), (1e-4, 3e-3), (7e-9, 5e5)])
+@pytest.mark.parametrize(
+    "low, high", [(0.1, 2.0), (1e-6, 1.0), (3.0, 4.0), (1e-4, 3e-3), (7e-9, 5e5)]
+)
 def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low: float, high: float) -> None:
     ticks = figures.log_ticks(low, high)
     assert all(low * 0.99 <= value <= high * 1.01 for value, _ in ticks)
@@ -464,13 +557,18 @@ def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low: float, high: float)
 
 
 def test_text_and_tables_escape() -> None:
-    assert Text(f"a < b {code('<i>`x`')}").html() == "<p>a &lt; b <code>&lt;i&gt;&#x27;x&#x27;</code></p>"
+    assert (
+        Text(f"a < b {code('<i>`x`')}").html()
+        == "<p>a &lt; b <code>&lt;i&gt;&#x27;x&#x27;</code></p>"
+    )
     table = Table(["a|b"], [["<i>\n*"]])
     assert "&lt;i&gt;\n*</td>" in table.html()
     assert table.markdown() == "| a\\|b |\n| --- |\n| \\<i\\> \\* |"
 
 
-def test_code_below_a_list_is_no_part_of_it_and_figures_have_captions(texts: tuple[str, str]) -> None:
+def test_code_below_a_list_is_no_part_of_it_and_figures_have_captions(
+    texts: tuple[str, str],
+) -> None:
     fence = Code("a\n```\nb").markdown().splitlines()
     assert fence == ["````", "a", "```", "b", "````"]
     assert not re.search("^- .*\n\n    ", texts[1], re.MULTILINE)
@@ -492,16 +590,28 @@ def test_an_importance_that_is_not_known_is_a_dash(tmp_path: Path) -> None:
 def test_it_is_written_without_ray_and_torch(folder: Path, tmp_path: Path) -> None:
     code = "import sys; sys.modules['ray'] = sys.modules['torch'] = None; from s2s_search.cli import main; "
     code += f"sys.exit(main(['report', {str(folder)!r}, '--out', {str(tmp_path / 'page.html')!r}]))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.split() == [str(tmp_path / "page.html"), str(tmp_path / "page.md")]
 
 
 def test_sections_hold_for_a_running_search_and_for_goals_that_go_up(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", text=SPACE.replace("dev.error_rate", "dev.bleu"), loss=lambda k, _: 1.0)
+    folder = write_run(
+        tmp_path / "run", text=SPACE.replace("dev.error_rate", "dev.bleu"), loss=lambda k, _: 1.0
+    )
     for trial, bleu in (("trial-00000", 3.0), ("trial-00002", 7.0)):
         with EventLog(folder) as log:
-            log.append({"event": "report", "trial": trial, "step": 900, "dev.bleu": bleu, "status": "running"})
+            log.append(
+                {
+                    "event": "report",
+                    "trial": trial,
+                    "step": 900,
+                    "dev.bleu": bleu,
+                    "status": "running",
+                }
+            )
     (run,) = read_runs([folder])
     assert run.leads()["best"].tolist() == [3.0, 7.0, 7.0]
     assert "`trial-00002` is the best of 2 trials" in conclusions.winner(run)

@@ -22,7 +22,12 @@ parameters:
   embedding.dim: 4
   optimizer.learning_rate: [0.1, 0.01]
 """
-CONFIG = {"model": "BasicSeq2Seq", "embedding.dim": 4, "optimizer.learning_rate": 0.1, "train.max_steps": 4}
+CONFIG = {
+    "model": "BasicSeq2Seq",
+    "embedding.dim": 4,
+    "optimizer.learning_rate": 0.1,
+    "train.max_steps": 4,
+}
 CORPUS = {"name": "copy", "train": 20, "dev": 5}
 
 
@@ -34,8 +39,13 @@ LOGGED = [report(10), report(20)]
 
 
 def test_seconds_do_not_count_and_what_is_new_neither() -> None:
-    logged = [{"event": "report", "time": 5.0, "trial": "trial-00000", "node": "n", **row} for row in LOGGED]
-    again = check(logged, [report(10, seconds=9.0, **{"dev.bleu": 1.0}), report(20, start_seconds=3.0)])
+    logged = [
+        {"event": "report", "time": 5.0, "trial": "trial-00000", "node": "n", **row}
+        for row in LOGGED
+    ]
+    again = check(
+        logged, [report(10, seconds=9.0, **{"dev.bleu": 1.0}), report(20, start_seconds=3.0)]
+    )
     assert again.sentence() == "identical (2 reports, 4 numbers)"
 
 
@@ -48,9 +58,13 @@ def test_the_first_number_that_differs_in_its_last_bit() -> None:
 
 def test_other_statuses_missing_metrics_and_early_ends_are_differences() -> None:
     assert (
-        check(LOGGED, [report(10, status="diverged")]).difference == "step 10: status was 'running' and is 'diverged'"
+        check(LOGGED, [report(10, status="diverged")]).difference
+        == "step 10: status was 'running' and is 'diverged'"
     )
-    assert check(LOGGED, [{"step": 10, "status": "running"}]).difference == "step 10: dev.loss is not reported any more"
+    assert (
+        check(LOGGED, [{"step": 10, "status": "running"}]).difference
+        == "step 10: dev.loss is not reported any more"
+    )
     assert check(LOGGED, [report(10)]).difference == "it ends before step 20, which the log has"
 
 
@@ -65,11 +79,19 @@ def run(tmp_path: Path) -> Path:
     """A run of one trial, with all that its search writes beside the log."""
     corpus = load_corpus(CORPUS)
     (tmp_path / "space.yaml").write_text(SPACE)
-    (tmp_path / "environment.json").write_text(json.dumps(software() | {"commit": "abc", "threads": 1}))
+    (tmp_path / "environment.json").write_text(
+        json.dumps(software() | {"commit": "abc", "threads": 1})
+    )
     (tmp_path / "trial-00000").mkdir()
     (tmp_path / "trial-00000" / "config.json").write_text(json.dumps(CONFIG))
     with EventLog(tmp_path) as log:
-        search = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}}
+        search = {
+            "event": "search",
+            "name": "x",
+            "metric": "dev.loss",
+            "goal": "minimize",
+            "searched": {},
+        }
         log.append(search | {"corpus": {"fingerprint": corpus.fingerprint}})
         log.append({"event": "trial", "trial": "trial-00000", "settings": {}, "config": CONFIG})
         for step in (2, 4, 2):  # the last was said again
@@ -102,7 +124,10 @@ GONE = [f"cuda: 12.8 then, {torch.version.cuda} now", "driver: 570.86.15 then, N
     "then, found",
     [
         (GPU, ["device: NVIDIA H200 then, no GPU now", *GONE]),
-        (GPU | {"tf32": True}, ["device: NVIDIA H200 then, no GPU now", *GONE, "tf32: True then, False now"]),
+        (
+            GPU | {"tf32": True},
+            ["device: NVIDIA H200 then, no GPU now", *GONE, "tf32: True then, False now"],
+        ),
         ({}, ["device: a GPU then, no GPU now"]),  # written by an older version
     ],
 )
@@ -121,11 +146,20 @@ def test_the_gpus_of_a_machine_are_named(run: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("s2s_search.runs.environment.NVIDIA", run)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert graphics()["device"] == "a GPU without a name"
-    (run / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n")
+    (run / "version").write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n"
+    )
     for bus in ("0000:18:00.0", "0000:3b:00.0"):
         (run / "gpus" / bus).mkdir(parents=True)
-        (run / "gpus" / bus / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 412\n")
-    assert graphics() == {"device": "NVIDIA H200", "cuda": torch.version.cuda, "driver": "570.86.15", "tf32": False}
+        (run / "gpus" / bus / "information").write_text(
+            "Model: \t\t NVIDIA H200\nIRQ:   \t\t 412\n"
+        )
+    assert graphics() == {
+        "device": "NVIDIA H200",
+        "cuda": torch.version.cuda,
+        "driver": "570.86.15",
+        "tf32": False,
+    }
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     assert graphics()["tf32"] is True
     assert "device" not in software()

@@ -40,7 +40,13 @@ class Run:
 
     def __init__(self, folder: Path, metric: str = "dev.loss", goal: str = "minimize") -> None:
         self.folder = folder
-        search = {"event": "search", "name": "toy", "metric": metric, "goal": goal, "searched": SEARCHED}
+        search = {
+            "event": "search",
+            "name": "toy",
+            "metric": metric,
+            "goal": goal,
+            "searched": SEARCHED,
+        }
         append_event(folder, search | {"trials": 4})
 
     def trial(self, k: int, **settings: object) -> None:
@@ -49,8 +55,16 @@ class Run:
         append_event(self.folder, event | {"config": {"train.seed": k, **settings}})
 
     def report(self, k: int, step: int, loss: float, **metrics: object) -> None:
-        numbers = {"step": step, "seconds": step / 10, "status": "running", "dev.loss": loss, "parameters": 100 + k}
-        append_event(self.folder, {"event": "report", "trial": f"trial-{k:05d}", **numbers, **metrics})
+        numbers = {
+            "step": step,
+            "seconds": step / 10,
+            "status": "running",
+            "dev.loss": loss,
+            "parameters": 100 + k,
+        }
+        append_event(
+            self.folder, {"event": "report", "trial": f"trial-{k:05d}", **numbers, **metrics}
+        )
 
     def end(self, k: int | None, status: str, message: str | None = None) -> None:
         trial = {} if k is None else {"trial": f"trial-{k:05d}", "message": message}
@@ -61,8 +75,20 @@ class Run:
 def run(tmp_path: Path) -> Run:
     """Four trials: finished, stopped, failed before its first report, running."""
     run = Run(tmp_path)
-    run.trial(0, model="AttentionSeq2Seq", encoder__type="A", attention__dim=64, optimizer__learning_rate=1e-3)
-    run.trial(1, model="BasicSeq2Seq", encoder__type="B", optimizer__learning_rate=1, bridge_spec={"class": "X"})
+    run.trial(
+        0,
+        model="AttentionSeq2Seq",
+        encoder__type="A",
+        attention__dim=64,
+        optimizer__learning_rate=1e-3,
+    )
+    run.trial(
+        1,
+        model="BasicSeq2Seq",
+        encoder__type="B",
+        optimizer__learning_rate=1,
+        bridge_spec={"class": "X"},
+    )
     run.report(0, 10, 2.0)
     run.report(1, 10, 3.0)
     run.end(1, "stopped")
@@ -80,14 +106,23 @@ def test_a_row_a_trial(run: Run) -> None:
     trials = load(run.folder).trials.set_index("trial")
     assert list(trials.status) == ["finished", "stopped", "failed", "running"]
     first = trials.loc["trial-00000"]
-    assert (first["step"], first["seconds"], first["parameters"], first["seed"]) == (30, 3.0, 100, 0)
+    assert (first["step"], first["seconds"], first["parameters"], first["seed"]) == (
+        30,
+        3.0,
+        100,
+        0,
+    )
     assert (first["best.step"], first["best.dev.loss"], first["last.dev.loss"]) == (20, 1.0, 1.5)
     assert trials["message"].dropna().to_dict() == {"trial-00002": "ValueError: no"}
 
 
 def test_a_trial_that_failed_before_its_first_report_has_a_row_without_numbers(run: Run) -> None:
     failed = load(run.folder).trials.set_index("trial").loc["trial-00002"]
-    assert failed[["step", "seconds", "best.step", "best.dev.loss", "last.dev.loss", "parameters"]].isna().all()
+    assert (
+        failed[["step", "seconds", "best.step", "best.dev.loss", "last.dev.loss", "parameters"]]
+        .isna()
+        .all()
+    )
     assert failed["encoder.type"] == "B"
 
 
@@ -118,11 +153,17 @@ def test_a_row_a_report_in_the_order_of_time(run: Run) -> None:
 def test_stored_tables_equal_those_from_the_log(run: Run) -> None:
     from_log = load(run.folder)
     write_tables(run.folder)
-    (run.folder / "events.jsonl").write_bytes(_without_all_but_the_first_line(run.folder / "events.jsonl"))
+    (run.folder / "events.jsonl").write_bytes(
+        _without_all_but_the_first_line(run.folder / "events.jsonl")
+    )
     stored = load(run.folder)
     pd.testing.assert_frame_equal(stored.trials, from_log.trials)
     pd.testing.assert_frame_equal(stored.reports, from_log.reports)
-    assert (stored.status, stored.metric, stored.searched) == ("killed", "dev.loss", tuple(SEARCHED))
+    assert (stored.status, stored.metric, stored.searched) == (
+        "killed",
+        "dev.loss",
+        tuple(SEARCHED),
+    )
 
 
 def test_a_worker_second_is_counted_once(tmp_path: Path) -> None:
@@ -134,15 +175,23 @@ def test_a_worker_second_is_counted_once(tmp_path: Path) -> None:
         with log.open("a") as file:
             file.write(json.dumps({"event": kind, "time": began + at, **trial, **rest}) + "\n")
 
-    def report(at: float, k: int, seconds: float, evaluation: float, snapshot: float, waiting: float) -> None:
-        numbers = {"seconds": seconds, "evaluation_seconds": evaluation, "snapshot_seconds": snapshot}
+    def report(
+        at: float, k: int, seconds: float, evaluation: float, snapshot: float, waiting: float
+    ) -> None:
+        numbers = {
+            "seconds": seconds,
+            "evaluation_seconds": evaluation,
+            "snapshot_seconds": snapshot,
+        }
         times = numbers | {"start_seconds": 1.0, "waiting_seconds": waiting}
         add(at, "report", k, step=at, status="running", **{"dev.loss": 1.0}, **times)
 
     add(0, "search", name="toy", metric="dev.loss", goal="minimize", searched={})
     for k in (0, 1):
         add(0, "trial", k, settings={}, config={})
-    report(5, 0, seconds=3.5, evaluation=1.0, snapshot=0.5, waiting=0)  # its first step is the first of all
+    report(
+        5, 0, seconds=3.5, evaluation=1.0, snapshot=0.5, waiting=0
+    )  # its first step is the first of all
     report(8, 1, seconds=5, evaluation=1.0, snapshot=1.0, waiting=0)  # starts 1 s later
     report(10, 0, seconds=7.5, evaluation=2.0, snapshot=1.0, waiting=0.5)
     add(10, "status", 0, status="finished")
@@ -153,7 +202,15 @@ def test_a_worker_second_is_counted_once(tmp_path: Path) -> None:
     add(21, "status", 1, status="finished")
     cost = {"reports": 5, "seconds": 21.5, "processor_seconds": 2.0}
     add(21.5, "status", status="finished", driver=cost)
-    parts = {"steps": 24.5, "evaluation": 5, "snapshots": 3, "waiting": 1.5, "starting": 2.0, "between": 1.0, "tail": 3}
+    parts = {
+        "steps": 24.5,
+        "evaluation": 5,
+        "snapshots": 3,
+        "waiting": 1.5,
+        "starting": 2.0,
+        "between": 1.0,
+        "tail": 3,
+    }
     for _ in range(2):  # from the log, then from the tables on disk
         assert load(tmp_path).worker_seconds() == pytest.approx(parts)
         assert load(tmp_path).driver == cost
@@ -162,7 +219,16 @@ def test_a_worker_second_is_counted_once(tmp_path: Path) -> None:
 
 def timetable(folder: Path, events: list[tuple[float, str, int | None, dict[str, object]]]) -> None:
     """Writes a log of events at seconds of a search, as (at, event, trial, more keys)."""
-    log = [{"event": "search", "time": 1000.0, "name": "toy", "metric": "dev.loss", "goal": "minimize", "searched": {}}]
+    log = [
+        {
+            "event": "search",
+            "time": 1000.0,
+            "name": "toy",
+            "metric": "dev.loss",
+            "goal": "minimize",
+            "searched": {},
+        }
+    ]
     for at, kind, k, more in events:
         trial = {} if k is None else {"trial": f"trial-{k:05d}"}
         log.append({"event": kind, "time": 1000.0 + at} | trial | more)
@@ -174,26 +240,55 @@ FINISHED: dict[str, object] = {"status": "finished"}
 
 
 def updated(seconds: float) -> dict[str, object]:
-    return {"step": int(seconds), "status": "running", "dev.loss": 1.0, "seconds": seconds, "start_seconds": 0.0}
+    return {
+        "step": int(seconds),
+        "status": "running",
+        "dev.loss": 1.0,
+        "seconds": seconds,
+        "start_seconds": 0.0,
+    }
 
 
 def test_a_trial_that_is_paused_occupies_no_worker(tmp_path: Path) -> None:
     """One worker, which two trials share by turns of 10 s from 0 to 40; no second is without a trial."""
-    events = [(0, "trial", 0, BEGUN), (10, "report", 0, updated(10)), (10, "pause", 0, {}), (10, "trial", 1, BEGUN)]
+    events = [
+        (0, "trial", 0, BEGUN),
+        (10, "report", 0, updated(10)),
+        (10, "pause", 0, {}),
+        (10, "trial", 1, BEGUN),
+    ]
     events += [(20, "report", 1, updated(10)), (20, "pause", 1, {}), (20, "start", 0, {})]
     events += [(30, "report", 0, updated(20)), (30, "status", 0, FINISHED), (30, "start", 1, {})]
-    events += [(40, "report", 1, updated(20)), (40, "status", 1, FINISHED), (41, "status", None, FINISHED)]
+    events += [
+        (40, "report", 1, updated(20)),
+        (40, "status", 1, FINISHED),
+        (41, "status", None, FINISHED),
+    ]
     timetable(tmp_path, events)
     found = load(tmp_path)
-    nothing = dict.fromkeys(("evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0)
-    assert (found.workers, found.worker_seconds()) == (1, pytest.approx({"steps": 40.0} | nothing, abs=1e-6))
+    nothing = dict.fromkeys(
+        ("evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0
+    )
+    assert (found.workers, found.worker_seconds()) == (
+        1,
+        pytest.approx({"steps": 40.0} | nothing, abs=1e-6),
+    )
 
 
 def test_a_tail_begins_where_the_last_paused_trial_goes_on(tmp_path: Path) -> None:
     """Two workers, 0 to 30 s: trial 0 is paused from 10 to 20, trial 1 over at 12; from 20 on none is left."""
-    events = [(0, "trial", 0, BEGUN), (0, "trial", 1, BEGUN), (10, "report", 0, updated(10)), (10, "pause", 0, {})]
+    events = [
+        (0, "trial", 0, BEGUN),
+        (0, "trial", 1, BEGUN),
+        (10, "report", 0, updated(10)),
+        (10, "pause", 0, {}),
+    ]
     events += [(12, "report", 1, updated(12)), (12, "status", 1, FINISHED), (20, "start", 0, {})]
-    events += [(30, "report", 0, updated(20)), (30, "status", 0, FINISHED), (31, "status", None, FINISHED)]
+    events += [
+        (30, "report", 0, updated(20)),
+        (30, "status", 0, FINISHED),
+        (31, "status", None, FINISHED),
+    ]
     timetable(tmp_path, events)
     parts = load(tmp_path).worker_seconds()
     assert (parts["steps"], parts["between"], parts["tail"]) == pytest.approx((32, 18, 10))
@@ -202,9 +297,21 @@ def test_a_tail_begins_where_the_last_paused_trial_goes_on(tmp_path: Path) -> No
 def test_a_trial_that_was_retried_leaves_no_negative_tail(tmp_path: Path) -> None:
     """One worker: trial 0 fails at 5 s, trial 1 ends at 10; a day later trial 0 runs again, from 10 to 20 s of work."""
     failed, day = {"status": "failed"}, 86_400
-    events = [(0, "trial", 0, BEGUN), (5, "report", 0, updated(5)), (5, "status", 0, failed), (5, "trial", 1, BEGUN)]
-    events += [(10, "report", 1, updated(5)), (10, "status", 1, FINISHED), (10, "status", None, FINISHED)]
-    events += [(10 + day, "resume", None, {"trials": 2}), (10 + day, "restart", 0, {"cause": "run again"})]
+    events = [
+        (0, "trial", 0, BEGUN),
+        (5, "report", 0, updated(5)),
+        (5, "status", 0, failed),
+        (5, "trial", 1, BEGUN),
+    ]
+    events += [
+        (10, "report", 1, updated(5)),
+        (10, "status", 1, FINISHED),
+        (10, "status", None, FINISHED),
+    ]
+    events += [
+        (10 + day, "resume", None, {"trials": 2}),
+        (10 + day, "restart", 0, {"cause": "run again"}),
+    ]
     events += [(10 + day, "start", 0, {})]
     events += [(20 + day, "report", 0, updated(15)), (20 + day, "status", 0, FINISHED)]
     timetable(tmp_path, [*events, (20 + day, "status", None, FINISHED)])
@@ -238,7 +345,9 @@ def test_tables_older_than_the_log_are_not_believed(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["trials.parquet", "reports.parquet"])
 @pytest.mark.parametrize("content", [b"", b"PAR1 nonsense", None])
-def test_a_damaged_table_is_made_again_from_the_log(run: Run, name: str, content: bytes | None) -> None:
+def test_a_damaged_table_is_made_again_from_the_log(
+    run: Run, name: str, content: bytes | None
+) -> None:
     write_tables(run.folder)
     (run.folder / name).unlink() if content is None else (run.folder / name).write_bytes(content)
     assert len(load(run.folder).trials) == 4
@@ -251,7 +360,24 @@ def test_the_csv_reads_as_the_table(run: Run) -> None:
 
 
 # Labels that pandas, R and others take for a missing value, some that need quotes in CSV, one in quotation marks.
-LABELS = ["None", "NA", "nan", "", "null", "N/A", "<NA>", "NaN", "#N/A", "n/a", "NULL", '"NA"', "a,b", '"', " NA", "é"]
+LABELS = [
+    "None",
+    "NA",
+    "nan",
+    "",
+    "null",
+    "N/A",
+    "<NA>",
+    "NaN",
+    "#N/A",
+    "n/a",
+    "NULL",
+    '"NA"',
+    "a,b",
+    '"',
+    " NA",
+    "é",
+]
 
 
 def test_any_reader_of_the_csv_tells_a_label_from_a_missing_value(
@@ -268,7 +394,9 @@ def test_any_reader_of_the_csv_tells_a_label_from_a_missing_value(
     assert main(["results", str(tmp_path), "--csv"]) == 0
     texts = [(run.folder / "trials.csv").read_text(), capsys.readouterr().out]
     for text in texts:
-        read = pd.read_csv(io.StringIO(text)).sort_values("trial")["bridge_spec"]  # with its defaults
+        read = pd.read_csv(io.StringIO(text)).sort_values("trial")[
+            "bridge_spec"
+        ]  # with its defaults
         assert read.isna().tolist() == [False] * len(LABELS) + [True, True]
         assert read.nunique() == len(LABELS)
         back = [json.loads(label) if label[0] == '"' else label for label in read.dropna()]
@@ -276,12 +404,16 @@ def test_any_reader_of_the_csv_tells_a_label_from_a_missing_value(
         assert read.iloc[:4].tolist() == ['"None"', '"NA"', '"nan"', '""']
         assert read.iloc[12] == "a,b"
     assert main(["results", str(tmp_path), "--json"]) == 0
-    rows = sorted(map(json.loads, capsys.readouterr().out.splitlines()), key=lambda row: str(row["trial"]))
+    rows = sorted(
+        map(json.loads, capsys.readouterr().out.splitlines()), key=lambda row: str(row["trial"])
+    )
     assert [row["bridge_spec"] for row in rows] == [*LABELS, None, None]
 
 
 def test_what_pandas_takes_for_a_missing_value_is_known() -> None:
-    from pandas._libs.parsers import STR_NA_VALUES  # documented with read_csv, but with no public name
+    from pandas._libs.parsers import (
+        STR_NA_VALUES,
+    )  # documented with read_csv, but with no public name
 
     assert {text.casefold() for text in STR_NA_VALUES} == tables.MISSING
 
@@ -312,7 +444,9 @@ def test_best_of_a_metric_to_maximize(tmp_path: Path) -> None:
     assert found.best()["best.dev.bleu"].tolist() == [30.0, 20.0, 10.0]
     assert found.best()["best.step"].tolist() == [1, 1, 1]
     assert found.best(sort="dev.loss")["trial"].str[-1:].tolist() == ["0", "1", "2"]
-    assert [found.minimizes(name) for name in ("dev.bleu", "best.dev.bleu", "last.dev.bleu")] == [False] * 3
+    assert [found.minimizes(name) for name in ("dev.bleu", "best.dev.bleu", "last.dev.bleu")] == [
+        False
+    ] * 3
 
 
 def test_best_sorts_by_any_column_towards_its_better_side(run: Run) -> None:
@@ -323,7 +457,9 @@ def test_best_sorts_by_any_column_towards_its_better_side(run: Run) -> None:
         found.best(sort="encoder.typ")
 
 
-def test_a_column_that_sorts_the_ranking_is_printed_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_that_sorts_the_ranking_is_printed_once(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     print_ranking(load(run.folder), None, "optimizer.learning_rate")
     assert capsys.readouterr().out.count("learning_rate") == 1
 
@@ -364,7 +500,13 @@ def test_a_curve_has_no_divergence_and_of_a_step_made_again_the_later_value(tmp_
         run.trial(k)
         run.report(k, 10, 3.0)
         run.report(k, 20, 2.0)
-    other = {"event": "exploit", "trial": "trial-00000", "source": "trial-00001", "settings": {}, "config": {}}
+    other = {
+        "event": "exploit",
+        "trial": "trial-00000",
+        "source": "trial-00001",
+        "settings": {},
+        "config": {},
+    }
     append_event(tmp_path, other)
     run.report(0, 20, 1.0)
     run.report(1, 30, 1e6, status="diverged")
@@ -385,7 +527,10 @@ def test_pivot_has_the_best_or_mean_of_two_hyperparameters_values(tmp_path: Path
 
     def table(**options: str) -> dict[object, list[object]]:
         pivot = found.pivot("attention.dim", "encoder.type", **options).astype(object)
-        return {None if pd.isna(dim) else dim: row.where(row.notna(), None).tolist() for dim, row in pivot.iterrows()}
+        return {
+            None if pd.isna(dim) else dim: row.where(row.notna(), None).tolist()
+            for dim, row in pivot.iterrows()
+        }
 
     assert found.pivot("attention.dim", "encoder.type").columns.tolist() == ["A", "B"]
     assert table() == {32: [1.0, 5.0], 64: [2.0, None], None: [None, 4.0]}
@@ -447,7 +592,12 @@ def test_methods_take_the_trials_of_all_runs(tmp_path: Path) -> None:
     ]
     table = runs.by("encoder.type")
     assert table["trials"].tolist() == [2, 2]
-    assert table.loc["B", ["best", "mean", "run", "trial"]].tolist() == [2.0, 2.5, "two/run", "trial-00001"]
+    assert table.loc["B", ["best", "mean", "run", "trial"]].tolist() == [
+        2.0,
+        2.5,
+        "two/run",
+        "trial-00001",
+    ]
     assert runs.by("run")["best"].to_dict() == {"two/run": 1.0, "one/run": 2.0}
     assert runs.pivot("run", "encoder.type").to_numpy().tolist() == [[2.0, 3.0], [1.0, 2.0]]
     assert runs.pareto()["run"].tolist() == ["two/run"]
@@ -475,7 +625,12 @@ def test_by_compares_the_values_of_a_hyperparameter(run: Run) -> None:
     assert table.index.tolist() == ["A", "B"]
     assert table["trials"].tolist() == [2, 2]
     assert table["scored"].tolist() == [2, 1]
-    assert table.loc["A", ["best", "median", "mean", "trial"]].tolist() == [1.0, 1.125, 1.125, "trial-00000"]
+    assert table.loc["A", ["best", "median", "mean", "trial"]].tolist() == [
+        1.0,
+        1.125,
+        1.125,
+        "trial-00000",
+    ]
     assert pd.isna(table.loc["B", "std"])
 
 
@@ -576,7 +731,9 @@ def test_reading_needs_neither_ray_nor_torch(run: Run) -> None:
         from s2s_search import results
         print(len(results.load({str(run.folder)!r}).trials))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "4"
 
 
@@ -595,5 +752,11 @@ def test_the_documentation_names_every_column_with_its_dtype() -> None:
     metrics = dict.fromkeys(tables.METRICS, "Float64")
     assert {name: rows.get(name) for name in tables.REPORT | metrics} == tables.REPORT | metrics
     assert {*ENDS, "running"} <= set(rows)
-    trials = {"best.step": "Int64", "seed": "Int64", "message": "string", "best.*": "Float64", "last.*": "Float64"}
+    trials = {
+        "best.step": "Int64",
+        "seed": "Int64",
+        "message": "string",
+        "best.*": "Float64",
+        "last.*": "Float64",
+    }
     assert {name: rows.get(name) for name in trials} == trials

@@ -29,7 +29,11 @@ def space(tmp_path):
     """Makes a space from its parameters, for tpe unless sections say otherwise."""
 
     def space(parameters: str, **sections: str) -> Space:
-        head = {"model": "AttentionSeq2Seq", "search": "{method: tpe, trials: 30, seed: 4}", **sections}
+        head = {
+            "model": "AttentionSeq2Seq",
+            "search": "{method: tpe, trials: 30, seed: 4}",
+            **sections,
+        }
         text = "".join(f"{name}: {value}\n" for name, value in head.items())
         path = tmp_path / "space.yaml"
         path.write_text(text + f"parameters: {{{parameters}}}\n")
@@ -59,7 +63,9 @@ class TestListed:
         space = load_space(FOLDER / "attention.yaml")
         sampler = make_sampler(space, 3, 7, {"embedding.dim": 32})
         assert isinstance(sampler, Listed)
-        assert [sampler.ask(k) for k in range(len(sampler))] == space.trials(3, 7, {"embedding.dim": 32})
+        assert [sampler.ask(k) for k in range(len(sampler))] == space.trials(
+            3, 7, {"embedding.dim": 32}
+        )
         assert sampler.ask(len(sampler)) is None
 
     def test_results_change_nothing(self):
@@ -101,13 +107,25 @@ class TestTPE:
     def test_overrides_are_in_every_configuration(self, space):
         overrides = {"embedding.dim": 9, "train.max_steps": 7}
         for config in run(make_sampler(space(WIDE), 15, None, overrides), 15):
-            assert (config["embedding.dim"], config["train.max_steps"], config["train.seed"]) == (9, 7, 4)
+            assert (config["embedding.dim"], config["train.max_steps"], config["train.seed"]) == (
+                9,
+                7,
+                4,
+            )
 
     def test_a_small_space_is_run_through_without_repetition(self, space):
         small = space("embedding.dim: [1, 2, 3, 4, 5], encoder.rnn_cell.num_layers: [1, 2, 3]",
                       search="{method: tpe, trials: 15}")  # fmt: skip
         configs = run(make_sampler(small), 15, lambda config: config["embedding.dim"])
-        assert len({(config["embedding.dim"], config["encoder.rnn_cell.num_layers"]) for config in configs}) == 15
+        assert (
+            len(
+                {
+                    (config["embedding.dim"], config["encoder.rnn_cell.num_layers"])
+                    for config in configs
+                }
+            )
+            == 15
+        )
 
     def test_what_rules_refuse_is_never_given(self, space):
         layers = "encoder.rnn_cell.num_layers: [1, 2, 3], decoder.rnn_cell.num_layers: [1, 2, 3]"
@@ -124,15 +142,24 @@ class TestTPE:
             "optimizer.lr_decay_rate: {min: 0.1, max: 0.9, when: {optimizer.lr_decay_type: exponential_decay}},"
             "attention.dim: {same_as: embedding.dim}"
         )
-        for config in run(make_sampler(space(parameters)), 30, lambda config: config["embedding.dim"]):
-            assert ("optimizer.lr_decay_rate" in config) == (config["optimizer.lr_decay_type"] != "")
+        for config in run(
+            make_sampler(space(parameters)), 30, lambda config: config["embedding.dim"]
+        ):
+            assert ("optimizer.lr_decay_rate" in config) == (
+                config["optimizer.lr_decay_type"] != ""
+            )
             assert config["attention.dim"] == config["embedding.dim"]
 
     def test_the_best_and_the_goal(self, space):
         """After 20 results, suggestions crowd where the values are best, whichever way that is."""
         for metric, best in (("dev.loss", 8), ("dev.bleu", 64)):
-            tpe = make_sampler(space("embedding.dim: {min: 8, max: 64}", metric=f"{{name: {metric}}}"))
-            late = [config["embedding.dim"] for config in run(tpe, 30, lambda config: config["embedding.dim"])[20:]]
+            tpe = make_sampler(
+                space("embedding.dim: {min: 8, max: 64}", metric=f"{{name: {metric}}}")
+            )
+            late = [
+                config["embedding.dim"]
+                for config in run(tpe, 30, lambda config: config["embedding.dim"])[20:]
+            ]
             assert statistics.median(abs(dim - best) for dim in late) < 20
 
     @pytest.mark.parametrize("status, values", [
@@ -150,7 +177,9 @@ class TestTPE:
                 tpe.tell(number, config, [1.0 + number % 3 / 10], "finished")
         assert sum(rate > 1e-3 for rate in late[15:]) <= 3
 
-    @pytest.mark.parametrize("status, values", [("diverged", None), ("failed", None), ("finished", [math.nan])])
+    @pytest.mark.parametrize(
+        "status, values", [("diverged", None), ("failed", None), ("finished", [math.nan])]
+    )
     def test_nothing_but_bad_ends_block_nothing(self, space, status, values):
         tpe = make_sampler(space(WIDE))
         for number in range(30):
@@ -159,17 +188,29 @@ class TestTPE:
 
     def test_a_diverged_trial_is_told_as_the_worst(self, space):
         tpe = make_sampler(space(WIDE, objectives="[parameters, dev.bleu]"))
-        ends = [([0.5, 10, 3.0], "finished"), ([0.7, 5, 4.0], "finished"), (None, "diverged"), (None, "failed")]
+        ends = [
+            ([0.5, 10, 3.0], "finished"),
+            ([0.7, 5, 4.0], "finished"),
+            (None, "diverged"),
+            (None, "failed"),
+        ]
         for number, end in enumerate(ends):
             tpe.tell(number, tpe.ask(number), *end)
         tpe.ask(4)
-        assert [values for _, values in tpe._judged(tpe._heard())] == [[0.5, 10, 3], [0.7, 5, 4], [0.7, 10, 3], None]
+        assert [values for _, values in tpe._judged(tpe._heard())] == [
+            [0.5, 10, 3],
+            [0.7, 5, 4],
+            [0.7, 10, 3],
+            None,
+        ]
 
     @pytest.mark.parametrize("status", FAILURES)
     def test_no_failure_teaches_it_anything(self, space, status):
         sampler = make_sampler(space(WIDE))
         for number in range(3):
-            sampler.tell(number, sampler.ask(number), [float(number)], status if number else "finished")
+            sampler.tell(
+                number, sampler.ask(number), [float(number)], status if number else "finished"
+            )
         assert [values for _, values in sampler._judged(sampler._heard())] == [[0.0]]
 
     def test_seconds_of_a_stopped_trial_count_as_the_most(self, space):
@@ -197,7 +238,10 @@ class TestWarmStart:
         wide, early, late = space(WIDE, search="{method: tpe, trials: 60}"), [], []
         for seed in range(3):
             first, second = make_sampler(wide, seed=seed), make_sampler(wide, seed=seed + 9)
-            rows = [(json.loads(json.dumps(config)), [cost(config)], "finished") for config in run(first, 60)]
+            rows = [
+                (json.loads(json.dumps(config)), [cost(config)], "finished")
+                for config in run(first, 60)
+            ]
             assert second.warm_start(rows) == (60, 0)
             early += wide.trials(10, seed + 9)
             late += run(second, 10)
@@ -218,7 +262,11 @@ class TestWarmStart:
             (config | {"optimizer.name": "SGD"}, [0.3], "finished"),
             (config | {"optimizer.nam": "SGD"}, [0.3], "finished"),
             (config | {"model": "BasicSeq2Seq"}, [0.3], "finished"),
-            ({key: value for key, value in config.items() if key != "embedding.dim"}, [0.3], "finished"),
+            (
+                {key: value for key, value in config.items() if key != "embedding.dim"},
+                [0.3],
+                "finished",
+            ),
             ({}, [0.3], "finished"),
             (config, [0.3, 0.4], "finished"),
             (config, [None], "finished"),
@@ -246,7 +294,9 @@ class TestExplore:
         config = pbt.trials()[0] | {RATE: 5e-3}
         found = self.explored(pbt, config)
         rates = [new.pop(RATE) for new in found]
-        assert all(new == {key: value for key, value in config.items() if key != RATE} for new in found)
+        assert all(
+            new == {key: value for key, value in config.items() if key != RATE} for new in found
+        )
         assert (pbt.mutable, config[RATE]) == ((RATE,), 5e-3)
         for factor in (0.8, 1.2):
             assert 110 < rates.count(5e-3 * factor) < 190  # 150 of 400
@@ -268,21 +318,26 @@ class TestExplore:
             "optimizer.lr_decay_rate: {min: 0.1, max: 0.9, when: {optimizer.lr_decay_type: exponential_decay}}"
         )
         pbt = space(parameters, search="{}", scheduler="{name: pbt}")
-        config = {"model": "AttentionSeq2Seq", "optimizer.lr_decay_type": "", "train.max_steps": 9, "train.seed": 1}
+        config = {
+            "model": "AttentionSeq2Seq",
+            "optimizer.lr_decay_type": "",
+            "train.max_steps": 9,
+            "train.seed": 1,
+        }
         rates = {new.get("optimizer.lr_decay_rate") for new in self.explored(pbt, config)}
         assert len(rates) > 50
         assert None in rates
 
     def test_a_change_that_brings_along_another_model_is_not_made(self, space):
-        parameters = (
-            "optimizer.clip_gradients: [1, 5],embedding.dim: {choices: [7, 8], when: {optimizer.clip_gradients: 5}}"
-        )
+        parameters = "optimizer.clip_gradients: [1, 5],embedding.dim: {choices: [7, 8], when: {optimizer.clip_gradients: 5}}"
         pbt = space(parameters, search="{}", scheduler="{name: pbt}")
         config = {"model": "AttentionSeq2Seq", "optimizer.clip_gradients": 1.0}
         assert self.explored(pbt, config) == [config] * 400
 
     def test_an_invalid_change_is_not_made(self, space):
-        parameters = "optimizer.lr_decay_type: [exponential_decay], optimizer.lr_decay_rate: [1, 1e30]"
+        parameters = (
+            "optimizer.lr_decay_type: [exponential_decay], optimizer.lr_decay_rate: [1, 1e30]"
+        )
         pbt = space(parameters, search="{}", scheduler="{name: pbt}")
         config = {"model": "AttentionSeq2Seq", "optimizer.lr_decay_type": "exponential_decay",
                   "optimizer.lr_decay_rate": 1.0, "train.max_steps": 1000}  # fmt: skip
@@ -296,7 +351,9 @@ def test_tpe_beats_random_search():
     def cost(config: dict) -> float:
         rate, dim = math.log(config[RATE] / 3e-3), math.log(config["embedding.dim"] / 90)
         units = math.log(config["encoder.rnn_cell.cell_spec.num_units"] / 40)
-        wrong = (config["encoder.type"] != "BidirectionalRNNEncoder") + (config["attention.score_type"] != "bahdanau")
+        wrong = (config["encoder.type"] != "BidirectionalRNNEncoder") + (
+            config["attention.score_type"] != "bahdanau"
+        )
         return rate**2 + dim**2 + units**2 + wrong
 
     def best(sampler) -> float:
@@ -311,23 +368,38 @@ def test_tpe_beats_random_search():
 def test_the_module_needs_no_package_of_the_layers_above():
     packages = ("torch", "ray", "pandas", "numpy", "rich", "optuna")
     code = f"import sys\nfor name in {packages}:\n    sys.modules[name] = None\nimport s2s_search.spaces.samplers"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
 def beats(a: list, b: list, goals: tuple[str, ...]) -> bool:
     """The definition: nowhere worse, somewhere better."""
-    better = [x < y if goal == "minimize" else x > y for x, y, goal in zip(a, b, goals, strict=True)]
-    return any(better) and all(x == y or is_better for x, y, is_better in zip(a, b, better, strict=True))
+    better = [
+        x < y if goal == "minimize" else x > y for x, y, goal in zip(a, b, goals, strict=True)
+    ]
+    return any(better) and all(
+        x == y or is_better for x, y, is_better in zip(a, b, better, strict=True)
+    )
 
 
-@pytest.mark.parametrize("goals", [("minimize",), ("minimize", "maximize"), ("maximize", "minimize", "minimize")])
+@pytest.mark.parametrize(
+    "goals", [("minimize",), ("minimize", "maximize"), ("maximize", "minimize", "minimize")]
+)
 def test_pareto_is_what_nothing_beats(goals):
     rng = random.Random(3)
     for _ in range(100):
-        rows = [[rng.choice((0, 1, 2, 3, -1, None, math.nan, math.inf)) for _ in goals] for _ in range(12)]
-        finite = [row for row in rows if all(value is not None and math.isfinite(value) for value in row)]
-        expected = [row in finite and not any(beats(other, row, goals) for other in finite) for row in rows]
+        rows = [
+            [rng.choice((0, 1, 2, 3, -1, None, math.nan, math.inf)) for _ in goals]
+            for _ in range(12)
+        ]
+        finite = [
+            row for row in rows if all(value is not None and math.isfinite(value) for value in row)
+        ]
+        expected = [
+            row in finite and not any(beats(other, row, goals) for other in finite) for row in rows
+        ]
         assert pareto(rows, goals) == expected
     assert pareto([], goals) == []
 
@@ -338,13 +410,28 @@ class TestReplicated:
         return {"model": "BasicSeq2Seq", RATE: rate, "train.seed": seed}
 
     def test_the_best_that_differ_each_with_seeds_that_it_never_had(self):
-        ranked = [self.config(0.1, 4), self.config(0.1, 2), self.config(0.2, 4), self.config(0.3, 4)]
+        ranked = [
+            self.config(0.1, 4),
+            self.config(0.1, 2),
+            self.config(0.2, 4),
+            self.config(0.3, 4),
+        ]
         others = [self.config(0.1, 9), self.config(0.4, 50)]  # without a result
         again = replicated(ranked, others, top=2, seeds=3)
-        assert again == [*(self.config(0.1, seed) for seed in (10, 11, 12)), *(self.config(0.2, s) for s in (5, 6, 7))]
+        assert again == [
+            *(self.config(0.1, seed) for seed in (10, 11, 12)),
+            *(self.config(0.2, s) for s in (5, 6, 7)),
+        ]
 
     def test_configurations_that_resolve_alike_are_one(self):
         default = resolve("BasicSeq2Seq", {})[RATE]
-        with pytest.raises(ConfigError, match="--top 2: only 1 different configurations have a result"):
+        with pytest.raises(
+            ConfigError, match="--top 2: only 1 different configurations have a result"
+        ):
             replicated([self.config(default, 0), {"model": "BasicSeq2Seq"}], [], top=2, seeds=1)
-        assert len(replicated([self.config(default, 0), {"model": "BasicSeq2Seq"}], [], top=1, seeds=2)) == 2
+        assert (
+            len(
+                replicated([self.config(default, 0), {"model": "BasicSeq2Seq"}], [], top=1, seeds=2)
+            )
+            == 2
+        )

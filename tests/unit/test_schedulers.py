@@ -62,9 +62,13 @@ class Population:
     """Watched pbt, with trials that only report: what it knows of each, and the log that it leaves."""
 
     def __init__(self, minimize: bool) -> None:
-        inner: Any = PopulationBasedTraining(time_attr="step", perturbation_interval=20, custom_explore_fn=dict)
+        inner: Any = PopulationBasedTraining(
+            time_attr="step", perturbation_interval=20, custom_explore_fn=dict
+        )
         inner.set_search_properties("dev.loss", "min" if minimize else "max")
-        inner._checkpoint_or_exploit = lambda *_: None  # what is done with weights is Tune's and the trial's
+        inner._checkpoint_or_exploit = lambda *_: (
+            None
+        )  # what is done with weights is Tune's and the trial's
         settings = Scheduler(name="pbt", max_steps=99, grace_steps=20, reduction_factor=3)
         self.watched, self.trials = Watched(inner, settings, "dev.loss", minimize), []
         self.log: list[dict[str, Any]] = []
@@ -105,7 +109,9 @@ def test_pbt_knows_after_a_kill_what_it_knew(minimize: bool) -> None:
 
 
 def watched(name: str, **settings: Any) -> Watched:
-    scheduler = Scheduler(**{"name": name, "max_steps": 90, "grace_steps": 10, "reduction_factor": 3} | settings)
+    scheduler = Scheduler(
+        **{"name": name, "max_steps": 90, "grace_steps": 10, "reduction_factor": 3} | settings
+    )
     inner = _inner(scheduler, dict)
     inner.set_search_properties("dev.loss", "min")
     return Watched(inner, scheduler, "dev.loss", minimize=True)
@@ -122,11 +128,17 @@ def test_the_reasons_of_median_are_those_of_its_decisions(seed: int) -> None:
     while live:
         trial = draw.choice(live)
         step = trial.last_result.get("step", 0) + 10
-        trial.last_result = {"step": step, "dev.loss": draw.random() + 1 / step, "status": "running"}
+        trial.last_result = {
+            "step": step,
+            "dev.loss": draw.random() + 1 / step,
+            "status": "running",
+        }
         action = scheduler.on_trial_result(tune, trial, trial.last_result)
         reason = scheduler.decisions.pop(trial.trial_id)
         is_worse = reason["cutoff"] is not None and reason["value"] > reason["cutoff"]
-        assert (action, reason["action"]) == (("STOP", "stop") if is_worse else ("CONTINUE", "continue"))
+        assert (action, reason["action"]) == (
+            ("STOP", "stop") if is_worse else ("CONTINUE", "continue")
+        )
         stopped += is_worse
         if action == "STOP" or step == 90:
             live.remove(trial)
@@ -140,7 +152,9 @@ def test_a_trial_has_the_results_of_the_one_of_its_name_that_tune_gave_up() -> N
     for trial in (lost, *others):
         scheduler.on_trial_add(tune, trial)
         for step in (10, 20) if trial is lost else (10, 20, 30):
-            scheduler.on_trial_result(tune, trial, {"step": step, "dev.loss": 1.0, "status": "running"})
+            scheduler.on_trial_result(
+                tune, trial, {"step": step, "dev.loss": 1.0, "status": "running"}
+            )
     scheduler.give_up(lost)
     scheduler.on_trial_add(tune, again)
     scheduler.on_trial_result(tune, again, {"step": 30, "dev.loss": 2.0, "status": "running"})
@@ -168,7 +182,9 @@ def test_nothing_is_decided_about_a_trial_that_has_ended_by_itself() -> None:
         trial = Past(f"trial-{k:05d}")
         scheduler.on_trial_add(tune, trial)
         for step, status in ((10, "running"), (90, "finished")):
-            scheduler.on_trial_result(tune, trial, {"step": step, "dev.loss": 9.0 - k, "status": status})
+            scheduler.on_trial_result(
+                tune, trial, {"step": step, "dev.loss": 9.0 - k, "status": status}
+            )
             assert bool(scheduler.decisions.pop(trial.trial_id, None)) == (status == "running")
 
 
@@ -180,4 +196,7 @@ def test_a_failed_trial_of_hyperband_that_is_run_again_waits_for_a_bracket() -> 
         {"event": "status", **name, "status": "failed"},
     ]
     assert watched("hyperband").replay(events) == {"trial-00000": {"action": "stop"}}
-    assert watched("hyperband").replay([*events, {"event": "restart", **name, "cause": "run again"}]) == {}
+    assert (
+        watched("hyperband").replay([*events, {"event": "restart", **name, "cause": "run again"}])
+        == {}
+    )

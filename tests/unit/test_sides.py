@@ -31,7 +31,9 @@ def write_run(folder: Path, rows: list[Row], **search: object) -> Path:
             config = BASE | settings | {"train.seed": seed}
             log.append({"event": "trial", **name, "settings": settings, "config": config})
             if best is not None:
-                log.append({"event": "report", **name, "step": 20, "status": "running", "dev.loss": best})
+                log.append(
+                    {"event": "report", **name, "step": 20, "status": "running", "dev.loss": best}
+                )
             log.append({"event": "status", **name, "status": status})
     return folder
 
@@ -61,7 +63,9 @@ def test_a_number_stands_for_all_seeds_of_its_configuration(tmp_path: Path) -> N
     lines = said([run], "0", "3")
     assert lines[0] == "trial-00000: 3 of 3 trials finished, of 1 configuration"
     values = ([0.5, 0.52, 0.49], [0.7, 0.71, 0.68])
-    expected = Comparison(("trial-00000", "trial-00003"), values, "dev.loss", "minimize", "seed").sentence()
+    expected = Comparison(
+        ("trial-00000", "trial-00003"), values, "dev.loss", "minimize", "seed"
+    ).sentence()
     assert expected in lines
     low, high = difference_interval(*values)
     assert f"({'95 % interval'} {low:+.3g} to {high:+.3g}) over 3 and 3 seeds" in expected
@@ -69,8 +73,12 @@ def test_a_number_stands_for_all_seeds_of_its_configuration(tmp_path: Path) -> N
 
 def test_a_setting_of_one_configuration_a_side_is_compared_over_seeds(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEEDS)
-    (line,) = [line for line in said([run], f"{SCORE}=dot", f"{SCORE}=bahdanau") if " than " in line]
-    assert line.startswith(f"{SCORE}=dot is better than {SCORE}=bahdanau: dev.loss 0.5033 against 0.6967, ")
+    (line,) = [
+        line for line in said([run], f"{SCORE}=dot", f"{SCORE}=bahdanau") if " than " in line
+    ]
+    assert line.startswith(
+        f"{SCORE}=dot is better than {SCORE}=bahdanau: dev.loss 0.5033 against 0.6967, "
+    )
     assert "over 3 and 3 seeds" in line
 
 
@@ -92,14 +100,20 @@ def test_a_setting_of_many_configurations_is_compared_over_these(tmp_path: Path)
 def test_what_was_stopped_does_not_count_and_is_named(tmp_path: Path) -> None:
     rows: list[Row] = [(setting("dot", rate), 0, "finished", 0.5 + rate) for rate in (0.001, 0.002)]
     rows += [(setting("dot", 0.01), 0, "stopped", 9.0), (setting("dot", 0.02), 0, "failed", None)]
-    rows += [(setting("bahdanau", 0.01), 0, "stopped", 0.1), (setting("bahdanau", 0.02), 0, "out_of_memory", None)]
+    rows += [
+        (setting("bahdanau", 0.01), 0, "stopped", 0.1),
+        (setting("bahdanau", 0.02), 0, "out_of_memory", None),
+    ]
     lines = said([write_run(tmp_path / "run", rows)], f"{SCORE}=dot", f"{SCORE}=bahdanau")
     assert lines[:3] == [
         f"{SCORE}=dot: 2 of 4 trials finished, of 4 configurations; 1 failed; 1 stopped",
         f"{SCORE}=bahdanau: 0 of 2 trials finished, of 2 configurations; 1 out of memory; 1 stopped",
         "some were stopped early for being worse: what finished is the better part of each side",
     ]
-    assert lines[3] == f"{SCORE}=dot against {SCORE}=bahdanau: no finished trial on one side, so nothing can be said"
+    assert (
+        lines[3]
+        == f"{SCORE}=dot against {SCORE}=bahdanau: no finished trial on one side, so nothing can be said"
+    )
 
 
 def test_what_was_stopped_counts_at_the_last_step_that_all_reached(tmp_path: Path) -> None:
@@ -111,19 +125,30 @@ def test_what_was_stopped_counts_at_the_last_step_that_all_reached(tmp_path: Pat
             log.append({"event": "report", "trial": f"trial-0000{k}", "step": 40, "dev.loss": 0.1})
     found = said([run], f"{SCORE}=dot", f"{SCORE}=bahdanau")[-1]
     names = (f"{SCORE}=dot", f"{SCORE}=bahdanau")
-    expected = Comparison(names, ([0.501, 0.502], [0.801, 0.802]), "dev.loss", "minimize", "configuration").sentence()
+    expected = Comparison(
+        names, ([0.501, 0.502], [0.801, 0.802]), "dev.loss", "minimize", "configuration"
+    ).sentence()
     assert found == f"at step 20, which these 4 reached, before any was stopped: {expected}"
 
 
 def test_of_a_configuration_replicates_count_alone(tmp_path: Path) -> None:
     """The originals were chosen for their results."""
     run = write_run(tmp_path / "run", SEEDS[:2])
-    again: list[Row] = [(settings, seed + 10, status, best and best + 0.1) for settings, seed, status, best in SEEDS]
+    again: list[Row] = [
+        (settings, seed + 10, status, best and best + 0.1) for settings, seed, status, best in SEEDS
+    ]
     replicates = write_run(tmp_path / "replicates", again, configs=[BASE])
     lines = said([run, replicates], "0", "1")
-    assert lines[0].endswith("3 of 3 trials finished, of 1 configuration; left out, as chosen for its result: 1")
+    assert lines[0].endswith(
+        "3 of 3 trials finished, of 1 configuration; left out, as chosen for its result: 1"
+    )
     values = ([0.6, 0.62, 0.59], [0.8, 0.81, 0.78])
-    assert Comparison(("trial-00000", "trial-00001"), values, "dev.loss", "minimize", "seed").sentence() in lines
+    assert (
+        Comparison(
+            ("trial-00000", "trial-00001"), values, "dev.loss", "minimize", "seed"
+        ).sentence()
+        in lines
+    )
 
 
 def test_of_a_setting_replicates_are_left_out(tmp_path: Path) -> None:
@@ -164,7 +189,10 @@ def test_replicates_of_the_best_make_no_difference_where_there_is_none(tmp_path:
         ]
         run = write_run(tmp_path / f"run-{n}", rows)
         replicates = write_run(tmp_path / f"replicates-{n}", again, configs=[BASE])
-        told += any(" than " in line for line in said([run, replicates], f"{SCORE}=dot", f"{SCORE}=bahdanau"))
+        told += any(
+            " than " in line
+            for line in said([run, replicates], f"{SCORE}=dot", f"{SCORE}=bahdanau")
+        )
     assert told <= 5  # where its replicates stood for all of their side, 28 were
 
 
@@ -194,13 +222,24 @@ def test_without_answers_it_says_so(tmp_path: Path) -> None:
         == f"not compared on single dev examples: there is no answers.json in {run}/trial-00005"
     )
     answer(run, 5, [0, 1, 2], [3, 3, 3])
-    assert said([run], "0", "1")[-1] == "not compared on single dev examples: they answered 2 and 3 of them"
+    assert (
+        said([run], "0", "1")[-1]
+        == "not compared on single dev examples: they answered 2 and 3 of them"
+    )
 
 
 def test_different_steps_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SEEDS)
     with EventLog(run) as log:
-        log.append({"event": "report", "trial": "trial-00000", "step": 1400, "status": "finished", "dev.loss": 0.6})
+        log.append(
+            {
+                "event": "report",
+                "trial": "trial-00000",
+                "step": 1400,
+                "status": "finished",
+                "dev.loss": 0.6,
+            }
+        )
     assert "not all made the same number of steps: 20 to 1,400" in said([run], "0", "1")
 
 
@@ -225,7 +264,9 @@ def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
         f"{run}: there is no trial-00007; there are trial-00000 to trial-00005",
         f"'{SCORE}=dott': no trial has that value; did you mean 'dot'?",
     ]
-    law = "names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
+    law = (
+        "names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
+    )
     assert problems([run], "attention.score_tpye=dot", "best") == [
         f"'attention.score_tpye=dot' {law}; did you mean '{SCORE}'?",
         f"'best' {law}; known: {SCORE}, optimizer.learning_rate",
@@ -254,4 +295,6 @@ def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
         f"{upwards} ranks by dev.loss (maximize), but {run} by dev.loss (minimize)"
     ]
     (tmp_path / "link").symlink_to(run)
-    assert problems([run, tmp_path / "link"], "0", "1") == [f"{run} is named 2 times; a run counts once"]
+    assert problems([run, tmp_path / "link"], "0", "1") == [
+        f"{run} is named 2 times; a run counts once"
+    ]

@@ -31,7 +31,9 @@ def load(tmp_path: Path) -> Any:
 
 
 def found(space: Space) -> list[str]:
-    return [str(warning) for warning in space_warnings(space, load_corpus(space.corpus), space.trials())]
+    return [
+        str(warning) for warning in space_warnings(space, load_corpus(space.corpus), space.trials())
+    ]
 
 
 def decisions(space: Space) -> int:
@@ -67,7 +69,9 @@ SCHEDULES = [  # eval_every_steps, max_steps, grace_steps
 
 @pytest.mark.parametrize("name", ["asha", "median"])
 @pytest.mark.parametrize("every, end, grace", SCHEDULES)
-def test_a_scheduler_that_never_compares(load: Any, name: str, every: int, end: int, grace: int) -> None:
+def test_a_scheduler_that_never_compares(
+    load: Any, name: str, every: int, end: int, grace: int
+) -> None:
     scheduler = {"name": name, "max_steps": end, "grace_steps": grace}
     space = load({"train.eval_every_steps": every}, scheduler=scheduler, search={"trials": 5})
     warned = [text for text in found(space) if "never compares" in text]
@@ -83,7 +87,9 @@ def test_pbt_that_never_mutates(load: Any) -> None:
     scheduler = {"name": "pbt", "max_steps": 90, "interval_steps": 30}
     (text,) = found(load({"train.eval_every_steps": 90}, scheduler=scheduler, search={"trials": 4}))
     assert text.startswith("scheduler.name: pbt never mutates any trial: it begins at step 30")
-    assert not found(load({"train.eval_every_steps": 30}, scheduler=scheduler, search={"trials": 4}))
+    assert not found(
+        load({"train.eval_every_steps": 30}, scheduler=scheduler, search={"trials": 4})
+    )
 
 
 def test_trials_that_are_never_compared_are_counted(load: Any) -> None:
@@ -97,13 +103,19 @@ def test_hyperband_without_a_bracket_that_halves(load: Any) -> None:
     scheduler = {"name": "hyperband", "max_steps": 90}
     (text,) = found(load({"train.eval_every_steps": 1}, scheduler=scheduler, search={"trials": 5}))
     assert "all 5 trials are in the bracket that runs to its end" in text
-    assert not found(load({"train.eval_every_steps": 1}, scheduler=scheduler, search={"trials": 16}))
-    (text,) = found(load({"train.eval_every_steps": 90}, scheduler=scheduler, search={"trials": 16}))
+    assert not found(
+        load({"train.eval_every_steps": 1}, scheduler=scheduler, search={"trials": 16})
+    )
+    (text,) = found(
+        load({"train.eval_every_steps": 90}, scheduler=scheduler, search={"trials": 16})
+    )
     assert "hyperband never compares any trial" in text
 
 
 def test_median_of_too_few(load: Any) -> None:
-    space = load(scheduler={"name": "median", "max_steps": 90, "grace_steps": 10}, search={"trials": 3})
+    space = load(
+        scheduler={"name": "median", "max_steps": 90, "grace_steps": 10}, search={"trials": 3}
+    )
     assert "three others at least, but there are 3 trials" in found(space)[0]
 
 
@@ -111,20 +123,26 @@ def test_two_budgets(load: Any) -> None:
     (text,) = found(load({"train.max_steps": 50}, scheduler={"name": "none", "max_steps": 60}))
     assert text.startswith("train.max_steps: trials end at 50 steps, but scheduler.max_steps = 60")
     for steps in (60, [20, 60], {"min": 20, "max": 60}):
-        assert not found(load({"train.max_steps": steps}, scheduler={"name": "none", "max_steps": 60}))
+        assert not found(
+            load({"train.max_steps": steps}, scheduler={"name": "none", "max_steps": 60})
+        )
     assert not found(load({"train.max_steps": 50}, scheduler={"name": "none"}))
 
 
 @pytest.mark.parametrize("side, specials", [("source", 1), ("target", 2)])
 def test_the_share_of_sequences_that_are_cut(load: Any, side: str, specials: int) -> None:
-    space = load({f"{side}.max_seq_len": [4, 5, 9]}, corpus=COPY, scheduler={"name": "none", "max_steps": 60})
+    space = load(
+        {f"{side}.max_seq_len": [4, 5, 9]}, corpus=COPY, scheduler={"name": "none", "max_steps": 60}
+    )
     train = load_corpus(COPY).train
     lengths = [len(train.source(i)) + specials for i in range(len(train))]
     cut = sum(length > 4 for length in lengths)
     (text,) = found(space)
     assert f"{side}.max_seq_len: 4 cuts {cut} of 100 {side}s of train" in text
     assert f"{max(lengths)} cuts none" in text
-    assert not found(load({f"{side}.max_seq_len": max(lengths)}, scheduler={"name": "none", "max_steps": 60}))
+    assert not found(
+        load({f"{side}.max_seq_len": max(lengths)}, scheduler={"name": "none", "max_steps": 60})
+    )
 
 
 @pytest.mark.parametrize("name", ["copy", "reverse"])
@@ -136,7 +154,9 @@ def test_a_toy_as_it_is_cuts_nothing_that_anyone_chose(load: Any, name: str) -> 
     assert len(found(load({"source.max_seq_len": 30}, corpus=toy, scheduler=none))) == 1
 
 
-def test_the_corpus_of_a_debug_run_is_wrong_in_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_corpus_of_a_debug_run_is_wrong_in_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "train.tsv").write_text("a b\n")
     path = tmp_path / "space.yaml"
     corpus = {"train": "train.tsv", "dev": "train.tsv"}
@@ -156,15 +176,21 @@ def test_bleu_on_short_references(load: Any) -> None:
     none: dict[str, object] = {"name": "none", "max_steps": 60}
     short = COPY | {"max_length": 3}
     (text,) = found(load(corpus=short, metric={"name": "dev.bleu"}, scheduler=none))
-    assert "10 of 10 references of dev have fewer (all), so that it is 0 for perfect answers" in text
+    assert (
+        "10 of 10 references of dev have fewer (all), so that it is 0 for perfect answers" in text
+    )
     assert not found(load(corpus=short, metric={"name": "dev.error_rate"}, scheduler=none))
-    assert not found(load(corpus=COPY | {"min_length": 4}, metric={"name": "dev.bleu"}, scheduler=none))
+    assert not found(
+        load(corpus=COPY | {"min_length": 4}, metric={"name": "dev.bleu"}, scheduler=none)
+    )
     search = {"method": "tpe", "trials": 4}
     (text,) = found(load(corpus=short, search=search, objectives=["dev.bleu"], scheduler=none))
     assert text.startswith("objectives: BLEU counts 4 tokens in a row")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "search_spaces").rglob("*.yaml")), ids=lambda path: path.stem
+)
 def test_the_spaces_of_the_repository_have_no_warnings(path: Path) -> None:
     assert found(load_space(path)) == []
 
@@ -179,7 +205,11 @@ def test_all_commands_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
         space_text(RATES | small | {"train.eval_every_steps": 1}, model="BasicSeq2Seq", search={"trials": 2},
                    scheduler={"name": "none", "max_steps": 2}, corpus={"train": "train.tsv", "dev": "dev.tsv"})
     )  # fmt: skip
-    law = "corpus.dev: " + str(tmp_path / "dev.tsv") + ": 1 of 1 source tokens are unknown (all), such as 'chien'; "
+    law = (
+        "corpus.dev: "
+        + str(tmp_path / "dev.tsv")
+        + ": 1 of 1 source tokens are unknown (all), such as 'chien'; "
+    )
     line = f"{path}: line 1: warning: {law}almost every source is one token; "
     line += 'source_delimiter: "" reads characters, all of them known\n'
 
@@ -194,7 +224,11 @@ def test_all_commands_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
     status, out = run("check", "--json", str(path))
     assert (status, len(out.splitlines())) == (0, 1)
     (warning,) = json.loads(out)["warnings"]
-    assert (warning["line"], warning["key"], warning["values"]) == (1, "corpus.dev", {"unknown": 1, "of": 1})
+    assert (warning["line"], warning["key"], warning["values"]) == (
+        1,
+        "corpus.dev",
+        {"unknown": 1, "of": 1},
+    )
     status, out = run("plan", "--no-probe", "--json", str(path))
     assert (status, json.loads(out)["warnings"]) == (0, [warning])
     status, out = run("debug", "--space", str(path), "--json")
@@ -212,7 +246,10 @@ def test_a_search_is_warned_before_it_starts(load: Any, tmp_path: Path) -> None:
         raise StartsError
 
     said: list[list[str]] = []
-    space = load({"train.eval_every_steps": 100}, scheduler={"name": "asha", "max_steps": 90, "grace_steps": 10})
+    space = load(
+        {"train.eval_every_steps": 100},
+        scheduler={"name": "asha", "max_steps": 90, "grace_steps": 10},
+    )
     given: list[dict[str, object]] = [{}, {"train.eval_every_steps": 10}, {"target.max_seq_len": 3}]
     for number, overrides in enumerate(given):
         with pytest.raises(StartsError):
@@ -227,10 +264,17 @@ def test_check_needs_no_numpy_for_cmudict_as_it_is() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_check_measures_cmudict_where_the_file_cuts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_measures_cmudict_where_the_file_cuts_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "space.yaml"
-    path.write_text(space_text({"source.max_seq_len": 5}, model="BasicSeq2Seq", corpus={"name": "cmudict"}))
+    path.write_text(
+        space_text({"source.max_seq_len": 5}, model="BasicSeq2Seq", corpus={"name": "cmudict"})
+    )
     assert command_line.main(["check", str(path)]) == 0
     words = load_corpus({"name": "cmudict"}).train
     cut = sum(len(words.source(i)) + 1 > 5 for i in range(len(words)))
-    assert f"source.max_seq_len: 5 cuts {cut:,} of {len(words):,} sources of train" in capsys.readouterr().err
+    assert (
+        f"source.max_seq_len: 5 cuts {cut:,} of {len(words):,} sources of train"
+        in capsys.readouterr().err
+    )

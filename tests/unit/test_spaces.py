@@ -29,7 +29,11 @@ def load(tmp_path):
         text = textwrap.dedent(text)
         if not re.search("^model:", text, re.MULTILINE):
             head = {"model": "AttentionSeq2Seq", "search": "{trials: 1}", **sections}
-            text = "".join(f"{name}: {value}\n" for name, value in head.items()) + "parameters:\n" + indent(text)
+            text = (
+                "".join(f"{name}: {value}\n" for name, value in head.items())
+                + "parameters:\n"
+                + indent(text)
+            )
         path = tmp_path / "space.yaml"
         path.write_text(text)
         return load_space(path)
@@ -65,7 +69,13 @@ class TestForms:
 
     def test_choice(self, load):
         space = load("embedding.dim: [64, 128, 256]")
-        assert [space.at([u])["embedding.dim"] for u in (0, 0.33, 0.34, 0.67, 1)] == [64, 64, 128, 256, 256]
+        assert [space.at([u])["embedding.dim"] for u in (0, 0.33, 0.34, 0.67, 1)] == [
+            64,
+            64,
+            128,
+            256,
+            256,
+        ]
 
     def test_kinds_come_from_the_table(self, load):
         space = load("""
@@ -82,7 +92,12 @@ class TestForms:
         assert flat["optimizer.lr_staircase"] is False
         assert flat["source.reverse"] is True
         assert repr(flat["optimizer.lr_stop_decay_at"]) == "1000000000"
-        assert flat[CELL] == {"class": "LSTMCell", "num_units": 64, "use_peepholes": True, "num_proj": None}
+        assert flat[CELL] == {
+            "class": "LSTMCell",
+            "num_units": 64,
+            "use_peepholes": True,
+            "num_proj": None,
+        }
 
     def test_labelled_choices_and_conditions_on_labels(self, load):
         space = load(
@@ -95,7 +110,10 @@ class TestForms:
             embedding.dim: {choices: [7], when: {bridge_spec: initial}}
             """
         )
-        assert space.at([0.0]) == {"model": "AttentionSeq2Seq", "bridge_spec": {"class": "ZeroBridge"}}
+        assert space.at([0.0]) == {
+            "model": "AttentionSeq2Seq",
+            "bridge_spec": {"class": "ZeroBridge"},
+        }
         assert space.at([1.0])["embedding.dim"] == 7
         assert space.label("bridge_spec", space.at([1.0])["bridge_spec"]) == "initial"
         assert space.label("embedding.dim", 7) == 7
@@ -187,7 +205,9 @@ class TestRange:
 
     def test_whole_numbers_are_equally_likely_ends_included(self):
         whole = Range(1, 4, step=1, whole=True)
-        assert [whole.at((i + 0.5) / 16) for i in range(16)] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+        assert [whole.at((i + 0.5) / 16) for i in range(16)] == [1] * 4 + [2] * 4 + [3] * 4 + [
+            4
+        ] * 4
         assert whole.at(1.0) == 4
 
     def test_step(self):
@@ -254,8 +274,12 @@ class TestDraws:
         assert len({resolve("AttentionSeq2Seq", flat) for flat in drawn}) == 4
 
     def test_equal_when_resolved_is_equal(self, load):
-        space = load(f"{CELL}.num_units: [128, 64]\nembedding.dim: {{choices: [100], when: {{{CELL}.num_units: 128}}}}")
-        with pytest.raises(ConfigError, match="3 different configurations were asked for, but only 2 valid ones"):
+        space = load(
+            f"{CELL}.num_units: [128, 64]\nembedding.dim: {{choices: [100], when: {{{CELL}.num_units: 128}}}}"
+        )
+        with pytest.raises(
+            ConfigError, match="3 different configurations were asked for, but only 2 valid ones"
+        ):
             space.draw(3)
 
     def test_invalid_combinations_are_never_drawn(self, load):
@@ -286,12 +310,16 @@ class TestDraws:
 class TestTrials:
     def test_budget_and_seeds(self, load):
         space = load(
-            "embedding.dim: [1, 2, 3]", search="{trials: 2, seed: 5, replicates: 2}", scheduler="{max_steps: 70}"
+            "embedding.dim: [1, 2, 3]",
+            search="{trials: 2, seed: 5, replicates: 2}",
+            scheduler="{max_steps: 70}",
         )
         trials = space.trials()
         assert [flat["train.seed"] for flat in trials] == [5, 6, 5, 6]
         assert {flat["train.max_steps"] for flat in trials} == {70}
-        assert trials[0]["embedding.dim"] == trials[1]["embedding.dim"] != trials[2]["embedding.dim"]
+        assert (
+            trials[0]["embedding.dim"] == trials[1]["embedding.dim"] != trials[2]["embedding.dim"]
+        )
         assert trials[:2] == space.trials(1)
         assert [flat["train.seed"] for flat in space.trials(1, seed=9)] == [9, 10]
 
@@ -307,7 +335,9 @@ class TestTrials:
         trials = space.trials()
         assert len(trials) == 9
         assert len({flat["optimizer.learning_rate"] for flat in trials[:3]}) == 1
-        assert space.draw(9) == [{k: v for k, v in flat.items() if not k.startswith("train")} for flat in trials]
+        assert space.draw(9) == [
+            {k: v for k, v in flat.items() if not k.startswith("train")} for flat in trials
+        ]
 
     def test_grid_search(self, load):
         space = load("embedding.dim: {min: 1, max: 3}\noptimizer.clip_gradients: {min: 1, max: 2, step: 0.5}",
@@ -326,7 +356,11 @@ class TestTrials:
             optimizer.lr_decay_type: ["", exponential_decay]
             optimizer.lr_decay_rate: {{choices: [0.5], when: {{optimizer.lr_decay_type: exponential_decay}}}}
         """)
-        overrides = {f"{CELL}.num_units": "4", "optimizer.lr_decay_type": "exponential_decay", "train.max_steps": 7}
+        overrides = {
+            f"{CELL}.num_units": "4",
+            "optimizer.lr_decay_type": "exponential_decay",
+            "train.max_steps": 7,
+        }
         (flat,) = space.trials(1, overrides=overrides)
         h = resolve("AttentionSeq2Seq", flat)
         assert h["decoder.rnn_cell.cell_spec"]["num_units"] == 4
@@ -340,7 +374,14 @@ class TestTrials:
     def test_bad_overrides(self, load):
         space = load("embedding.dim: [1, 2]", search="{trials: 1, replicates: 2}")
         with pytest.raises(ConfigError) as caught:
-            space.trials(overrides={"embedding.dmi": 3, "embedding.dim": "x", "train.seed": 1, "model": "BasicSeq2Seq"})
+            space.trials(
+                overrides={
+                    "embedding.dmi": 3,
+                    "embedding.dim": "x",
+                    "train.seed": 1,
+                    "model": "BasicSeq2Seq",
+                }
+            )
         assert caught.value.problems == (
             "unknown hyperparameter 'embedding.dmi'; did you mean 'embedding.dim'?",
             "embedding.dim: must be a whole number at least 1 and at most 65536, but got 'x'",
@@ -350,7 +391,9 @@ class TestTrials:
 
     def test_overrides_that_no_draw_survives(self, load):
         space = load("encoder.rnn_cell.num_layers: [2, 3]")
-        with pytest.raises(ConfigError, match="no valid configuration among 2000 draws: bridge_spec: PassThrough"):
+        with pytest.raises(
+            ConfigError, match="no valid configuration among 2000 draws: bridge_spec: PassThrough"
+        ):
             space.trials(overrides={"bridge_spec": {"class": "PassThroughBridge"}})
 
     def test_train_max_steps_among_the_parameters(self, load):
@@ -364,14 +407,23 @@ class TestTrials:
             load("embedding.dim: [1, 2]").trials(-1)
 
     def test_too_many(self, load):
-        with pytest.raises(ConfigError, match="9 different configurations were asked for, but only 2 valid ones"):
+        with pytest.raises(
+            ConfigError, match="9 different configurations were asked for, but only 2 valid ones"
+        ):
             load("embedding.dim: [1, 2]").trials(9)
 
 
 class TestSections:
     @pytest.mark.parametrize(
         "asked, counted",
-        [("0.25", 0.25), ("0.29", 0.29), ("0.015625", 0.0156), ("0.66667", 0.6666), ("0.0001", 0.0001), ("3", 3.0)],
+        [
+            ("0.25", 0.25),
+            ("0.29", 0.29),
+            ("0.015625", 0.0156),
+            ("0.66667", 0.6666),
+            ("0.0001", 0.0001),
+            ("3", 3.0),
+        ],
     )
     def test_shares_are_rounded_down_to_those_that_ray_counts(self, load, asked, counted):
         resources = load("embedding.dim: 4", resources=f"{{cpu: {asked}, gpu: {asked}}}").resources
@@ -380,13 +432,22 @@ class TestSections:
     def test_defaults(self, load):
         space = load("model: BasicSeq2Seq")
         assert (space.metric.name, space.metric.goal) == ("dev.loss", "minimize")
-        assert (space.search.method, space.search.trials, space.search.seed, space.search.replicates) == (
+        assert (
+            space.search.method,
+            space.search.trials,
+            space.search.seed,
+            space.search.replicates,
+        ) == (
             "random",
             1,
             0,
             1,
         )
-        assert (space.scheduler.name, space.scheduler.max_steps, space.scheduler.grace_steps) == ("asha", 1000, 111)
+        assert (space.scheduler.name, space.scheduler.max_steps, space.scheduler.grace_steps) == (
+            "asha",
+            1000,
+            111,
+        )
         assert (space.resources.cpu, space.resources.gpu) == (1, 0)
         assert space.corpus == {"name": "cmudict"}
         assert space.name == "space"
@@ -398,8 +459,16 @@ class TestSections:
     def test_objectives_begin_with_the_metric(self, load):
         plain = load("embedding.dim: [1, 2]", metric="{name: dev.bleu}")
         assert [(one.name, one.goal) for one in plain.objectives] == [("dev.bleu", "maximize")]
-        space = load("embedding.dim: [1, 2]", search="{method: tpe}", objectives="[parameters, dev.token_accuracy]")
-        goals = [("dev.loss", "minimize"), ("parameters", "minimize"), ("dev.token_accuracy", "maximize")]
+        space = load(
+            "embedding.dim: [1, 2]",
+            search="{method: tpe}",
+            objectives="[parameters, dev.token_accuracy]",
+        )
+        goals = [
+            ("dev.loss", "minimize"),
+            ("parameters", "minimize"),
+            ("dev.token_accuracy", "maximize"),
+        ]
         assert [(one.name, one.goal) for one in space.objectives] == goals
         assert space.objectives[0] is space.metric
 
@@ -434,7 +503,9 @@ class TestSections:
     def test_paths_of_a_corpus_start_from_the_folder_of_the_file(self, load, tmp_path):
         for name in ("a.src", "a.tgt", "b.tsv"):
             (tmp_path / name).write_text("x\ty\n")
-        space = load("embedding.dim: 1", corpus="{train: [a.src, a.tgt], dev: b.tsv, source_delimiter: ' '}")
+        space = load(
+            "embedding.dim: 1", corpus="{train: [a.src, a.tgt], dev: b.tsv, source_delimiter: ' '}"
+        )
         assert space.corpus == {
             "train": [str(tmp_path / "a.src"), str(tmp_path / "a.tgt")],
             "dev": str(tmp_path / "b.tsv"),
@@ -553,7 +624,9 @@ class TestProblems:
 
     def test_one_mistake_is_one_problem(self, problems):
         assert problems(
-            "", metric="{name: dev.blue, goal: maximize}", scheduler="{max_steps: x, grace_steps: 9000}"
+            "",
+            metric="{name: dev.blue, goal: maximize}",
+            scheduler="{max_steps: x, grace_steps: 9000}",
         ) == [
             "line 3: metric.name: unknown name 'dev.blue'; did you mean 'dev.bleu'?",
             "line 4: scheduler.max_steps: must be a whole number at least 1 or null, but got 'x'",
@@ -562,7 +635,9 @@ class TestProblems:
 
     def test_budget_and_seed_that_contradict_the_sections(self, problems):
         found = problems(
-            "train.max_steps: [10, 30]\ntrain.seed: 3", scheduler="{max_steps: 20}", search="{trials: 1, replicates: 2}"
+            "train.max_steps: [10, 30]\ntrain.seed: 3",
+            scheduler="{max_steps: 20}",
+            search="{trials: 1, replicates: 2}",
         )
         assert found == [
             "line 5: train.max_steps: must be at most scheduler.max_steps = 20, but goes up to 30",
@@ -592,10 +667,18 @@ class TestProblems:
 
     def test_all_at_once_in_the_order_of_lines_under_one_head(self, load, tmp_path):
         with pytest.raises(ConfigError) as caught:
-            load("embedding.dim: 0\nattention.dmi: 2\n\n\n\n\n\nencoder.type: x", metric="{goal: maximize}")
+            load(
+                "embedding.dim: 0\nattention.dmi: 2\n\n\n\n\n\nencoder.type: x",
+                metric="{goal: maximize}",
+            )
         lines = str(caught.value).splitlines()
         assert lines[0] == f"{tmp_path / 'space.yaml'}: 4 problems"
-        assert [line[:10] for line in lines[1:]] == ["  line 3: ", "  line 5: ", "  line 6: ", "  line 12:"]
+        assert [line[:10] for line in lines[1:]] == [
+            "  line 3: ",
+            "  line 5: ",
+            "  line 6: ",
+            "  line 12:",
+        ]
         assert {line[11] != " " for line in lines[1:]} == {True}
 
     @pytest.mark.parametrize(
@@ -629,7 +712,11 @@ class TestProblems:
 
     def test_a_missing_file_is_told_the_nearest(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        for name in ("attention.yaml", "search_spaces/britz_2017/depth.yaml", "search_spaces/dropout.yaml"):
+        for name in (
+            "attention.yaml",
+            "search_spaces/britz_2017/depth.yaml",
+            "search_spaces/dropout.yaml",
+        ):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
         for asked, nearest in {
@@ -639,7 +726,10 @@ class TestProblems:
         }.items():
             with pytest.raises(ConfigError) as raised:
                 load_space(Path(asked))
-            assert str(raised.value) == f"{asked}: cannot be read: No such file or directory; did you mean '{nearest}'?"
+            assert (
+                str(raised.value)
+                == f"{asked}: cannot be read: No such file or directory; did you mean '{nearest}'?"
+            )
         with pytest.raises(ConfigError, match=r"directory$"):
             load_space(Path("unlike.yaml"))
 
@@ -653,13 +743,17 @@ class TestLines:
     @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
     @pytest.mark.parametrize("odd", ["", "\u00a0", "\u0085", "\u2028", "\u2029", "\u3000"])
     def test_a_problem_below_an_odd_character(self, tmp_path, start, line_end, odd):
-        text = start + (self.HEAD.format(odd) + "  # four\n  embedding.dim: x\n").replace("\n", line_end)
+        text = start + (self.HEAD.format(odd) + "  # four\n  embedding.dim: x\n").replace(
+            "\n", line_end
+        )
         assert problem_of(tmp_path, text).startswith("line 5: embedding.dim: must be")
 
     @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
     @pytest.mark.parametrize("last", ["", "\n", "\n\n"])
     @pytest.mark.parametrize("odd", ["\u00a0", "\u0085", "\u2028", "\u3000", "\u200b"])
-    def test_a_key_that_an_odd_space_hides_is_named_in_its_own_line(self, tmp_path, odd, last, line_end):
+    def test_a_key_that_an_odd_space_hides_is_named_in_its_own_line(
+        self, tmp_path, odd, last, line_end
+    ):
         text = self.HEAD.format("") + f"  embedding.dim:{odd} [32, 64]{last}"
         problem = problem_of(tmp_path, text.replace("\n", line_end))
         assert problem.startswith("line 4: broken YAML: ")
@@ -667,11 +761,15 @@ class TestLines:
 
     @pytest.mark.parametrize("line", ["  embedding.dim:\u00a08", "\u00a0 embedding.dim: 8"])
     def test_an_odd_space_that_spoils_the_line_below_is_named(self, tmp_path, line):
-        problem = problem_of(tmp_path, f"model: AttentionSeq2Seq\nparameters:\n{line}\n  attention.dim: 8\n")
+        problem = problem_of(
+            tmp_path, f"model: AttentionSeq2Seq\nparameters:\n{line}\n  attention.dim: 8\n"
+        )
         assert problem.startswith("line 4: broken YAML: ")
         assert "; line 3 has a U+00A0 (NO-BREAK SPACE)" in problem
 
-    @pytest.mark.parametrize("text", ["model: [A", "model: [A\n", 'model: "A\n', "# x\r\rmodel: {\r"])
+    @pytest.mark.parametrize(
+        "text", ["model: [A", "model: [A\n", 'model: "A\n', "# x\r\rmodel: {\r"]
+    )
     def test_what_is_open_at_the_end_names_no_line_behind_it(self, tmp_path, text):
         assert problem_of(tmp_path, text).startswith(f"line {len(text.splitlines())}: broken YAML")
 
@@ -728,11 +826,18 @@ class TestOneProblem:
         assert only.startswith(problem)
 
     def test_what_does_not_follow_is_said_too(self, problems):
-        sections = {"scheduler": "{name: asha, max_steps: 10, grace_steps: 20}", "search": "{method: grid}"}
-        found = problems("embedding.dim: [16, 16]\noptimizer.learning_rate: {min: 1, max: 2}", **sections)
+        sections = {
+            "scheduler": "{name: asha, max_steps: 10, grace_steps: 20}",
+            "search": "{method: grid}",
+        }
+        found = problems(
+            "embedding.dim: [16, 16]\noptimizer.learning_rate: {min: 1, max: 2}", **sections
+        )
         assert any("a grid needs steps" in problem for problem in found)
         assert any("embedding.dim: 16 is listed twice" in problem for problem in found)
-        assert any("scheduler.grace_steps: must be at most max_steps" in problem for problem in found)
+        assert any(
+            "scheduler.grace_steps: must be at most max_steps" in problem for problem in found
+        )
 
 
 class TestOverridesLeaveFew:
@@ -743,11 +848,14 @@ class TestOverridesLeaveFew:
 
     @pytest.mark.parametrize("method", ["random", "halton", "grid"])
     @pytest.mark.parametrize(
-        "text, fixed", [(ALL, {"optimizer.learning_rate": 5e-3}), (UNDER, {"optimizer.lr_decay_type": ""})]
+        "text, fixed",
+        [(ALL, {"optimizer.learning_rate": 5e-3}), (UNDER, {"optimizer.lr_decay_type": ""})],
     )
     def test_one_configuration_is_left(self, load, text, fixed, method):
         if method == "grid":
-            text = text.replace("max: 1e-2", "max: 1e-2, step: 1e-3").replace("max: 1.0", "max: 1.0, step: 0.1")
+            text = text.replace("max: 1e-2", "max: 1e-2, step: 1e-3").replace(
+                "max: 1.0", "max: 1.0, step: 0.1"
+            )
         space = load(text, search=f"{{trials: 4, method: {method}, replicates: 2}}")
         first, second = space.trials(overrides=fixed)
         assert first | {"train.seed": 1} == second
@@ -755,13 +863,19 @@ class TestOverridesLeaveFew:
         assert space.fixed(fixed).trials() == [first, second]
 
     def test_an_explicit_number_is_refused(self, load):
-        with pytest.raises(ConfigError, match="2 different configurations were asked for, but only 1 valid"):
-            load(self.ALL, search="{trials: 4}").trials(2, overrides={"optimizer.learning_rate": 5e-3})
+        with pytest.raises(
+            ConfigError, match="2 different configurations were asked for, but only 1 valid"
+        ):
+            load(self.ALL, search="{trials: 4}").trials(
+                2, overrides={"optimizer.learning_rate": 5e-3}
+            )
 
 
 class TestDocument:
     def test_its_files_load(self, load):
-        blocks = re.findall("```yaml\n(.*?)```", (ROOT / "docs" / "search_spaces.md").read_text(), re.DOTALL)
+        blocks = re.findall(
+            "```yaml\n(.*?)```", (ROOT / "docs" / "search_spaces.md").read_text(), re.DOTALL
+        )
         counts = [len(load(block).trials()) for block in blocks]
         assert counts == [64, 8, 4, 40, 8]
 
@@ -773,5 +887,7 @@ def test_checking_a_file_imports_nothing_heavy():
         f"load_space({str(ROOT / 'search_spaces' / 'quickstart.yaml')!r}).trials()\n"
         "print({'torch', 'ray', 'pandas', 'numpy'} & set(sys.modules))\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert result.stdout == "set()\n"

@@ -24,11 +24,23 @@ ASHA = {"name": "asha", "grace_steps": 100, "max_steps": 900, "reduction_factor"
 def trial(k: int, steps: int = 100) -> dict[str, Any]:
     settings = {"encoder.type": "A", "optimizer.learning_rate": 0.0012345}
     config = settings | {"train.max_steps": steps}
-    return {"event": "trial", "time": 100.0, "trial": f"trial-{k:05d}", "settings": settings, "config": config}
+    return {
+        "event": "trial",
+        "time": 100.0,
+        "trial": f"trial-{k:05d}",
+        "settings": settings,
+        "config": config,
+    }
 
 
 def report(k: int, step: int, loss: float | None, **others: Any) -> dict[str, Any]:
-    event = {"event": "report", "time": 110.0, "trial": f"trial-{k:05d}", "step": step, "dev.loss": loss}
+    event = {
+        "event": "report",
+        "time": 110.0,
+        "trial": f"trial-{k:05d}",
+        "step": step,
+        "dev.loss": loss,
+    }
     return event | others
 
 
@@ -55,7 +67,9 @@ def test_counts_best_and_settings() -> None:
 @pytest.mark.parametrize("goal, best", [("minimize", 1.0), ("maximize", 3.0)])
 def test_best_follows_the_goal_and_passes_over_missing_values(goal: str, best: float) -> None:
     losses = (None, 2.0, 1.0, 3.0, None)
-    standing = after(trial(0), *(report(0, step, loss) for step, loss in enumerate(losses, 1)), goal=goal)
+    standing = after(
+        trial(0), *(report(0, step, loss) for step, loss in enumerate(losses, 1)), goal=goal
+    )
     assert standing.best is not None
     assert standing.best["dev.loss"] == best
 
@@ -67,15 +81,23 @@ def test_what_a_diverged_trial_reports_is_no_value() -> None:
 
 
 def test_the_settings_of_the_best_are_those_of_its_report() -> None:
-    taken = trial(0) | {"event": "exploit", "source": "trial-00001", "settings": {"encoder.type": "B"}}
+    taken = trial(0) | {
+        "event": "exploit",
+        "source": "trial-00001",
+        "settings": {"encoder.type": "B"},
+    }
     standing = after(trial(0), report(0, 10, 2.0), taken, report(0, 5, 3.0))
     assert standing.best_settings["encoder.type"] == "A"
     assert standing.settings("trial-00000") == {"encoder.type": "B"}
-    assert standing.curves["trial-00000"] == [(5, 3.0)]  # another's weights, from an earlier step on
+    assert standing.curves["trial-00000"] == [
+        (5, 3.0)
+    ]  # another's weights, from an earlier step on
 
 
 def test_a_trial_keeps_its_place_until_another_starts_there() -> None:
-    standing = after(trial(0), trial(1), trial(2), report(1, 10, 1.0), report(2, 10, 2.0), status(1, "stopped"))
+    standing = after(
+        trial(0), trial(1), trial(2), report(1, 10, 1.0), report(2, 10, 2.0), status(1, "stopped")
+    )
     assert standing.places == ["trial-00000", "trial-00001", "trial-00002"]
     for event in (status(2, "stopped"), trial(3), trial(4), trial(5)):
         standing.add(event)
@@ -99,7 +121,11 @@ def test_a_paused_trial_gives_its_place_up_until_it_runs_again() -> None:
 def test_curves_of_thousands_of_trials_and_reports_stay_small() -> None:
     standing = Standing(SEARCH)
     for k in range(3000):
-        for event in (trial(k), *(report(k, step, k - step) for step in (1, 2)), status(k, "stopped")):
+        for event in (
+            trial(k),
+            *(report(k, step, k - step) for step in (1, 2)),
+            status(k, "stopped"),
+        ):
             standing.add(event)
     assert len(standing.curves) <= 2
     standing.add(trial(3000))
@@ -113,19 +139,27 @@ def test_curves_of_thousands_of_trials_and_reports_stay_small() -> None:
 
 def test_a_trial_is_ahead_when_it_is_better_than_the_best_was_after_as_many_steps() -> None:
     best = (report(0, 10, 5.0), report(0, 20, 4.0), report(0, 30, 1.0))
-    standing = after(trial(0), *best, trial(1), trial(2), trial(3), report(1, 20, 3.0), report(2, 20, 4.5))
+    standing = after(
+        trial(0), *best, trial(1), trial(2), trial(3), report(1, 20, 3.0), report(2, 20, 4.5)
+    )
     assert [standing.is_ahead(f"trial-0000{k}") for k in (1, 2, 3)] == [True, False, False]
 
 
 def test_failures_are_counted_by_cause_until_they_run_again() -> None:
-    ends = (status(0, "failed", "ValueError: 3"), status(1, "lost"), status(2, "failed", "ValueError: 4"))
+    ends = (
+        status(0, "failed", "ValueError: 3"),
+        status(1, "lost"),
+        status(2, "failed", "ValueError: 4"),
+    )
     standing = after(trial(0), trial(1), trial(2), *ends)
     trials = ["trial-00000", "trial-00002"]
     assert standing.causes() == [("failed", trials, "ValueError: 3"), ("lost", ["trial-00001"], "")]
     standing.add({"event": "restart", "time": 140.0, "trial": "trial-00000", "cause": "run again"})
     standing.add({"event": "restart", "time": 140.0, "trial": "trial-00001", "cause": "run again"})
     assert standing.causes() == [("failed", ["trial-00002"], "ValueError: 4")]
-    assert standing.counts() == "3 to start, 1 failed, 2 restarts"  # of four; two of them wait for a worker
+    assert (
+        standing.counts() == "3 to start, 1 failed, 2 restarts"
+    )  # of four; two of them wait for a worker
     standing.add({"event": "start", "time": 141.0, "trial": "trial-00000"})
     assert standing.counts() == "1 running, 2 to start, 1 failed, 2 restarts"
 
@@ -139,13 +173,17 @@ def test_why_nothing_runs_holds_until_something_does() -> None:
 
 def test_what_a_damaged_log_says_of_unknown_trials_is_passed_over() -> None:
     standing = after(
-        report(7, 10, 1.0), status(8, "finished"), {"event": "restart", "trial": "trial-00009", "time": 1.0}
+        report(7, 10, 1.0),
+        status(8, "finished"),
+        {"event": "restart", "trial": "trial-00009", "time": 1.0},
     )
     assert standing.best is None
     assert not standing.running
 
 
-def test_elapsed_leaves_out_the_time_between_a_kill_and_resume_and_stands_still_at_the_end() -> None:
+def test_elapsed_leaves_out_the_time_between_a_kill_and_resume_and_stands_still_at_the_end() -> (
+    None
+):
     standing = after(trial(0), report(0, 10, 1.0), {"event": "resume", "time": 1110.0, "trials": 6})
     assert standing.elapsed(1120.0) == 20.0
     assert standing.trials == 6
@@ -176,7 +214,9 @@ def test_running_trials_count_as_long_as_they_have_come() -> None:
 
 
 def test_where_trials_end_ideally() -> None:
-    assert dict(ideal_ends(ASHA, 900)) == pytest.approx({100: IDEAL * 2 / 3, 300: IDEAL * 2 / 9, 900: IDEAL / 9})
+    assert dict(ideal_ends(ASHA, 900)) == pytest.approx(
+        {100: IDEAL * 2 / 3, 300: IDEAL * 2 / 9, 900: IDEAL / 9}
+    )
     assert list(dict(ideal_ends(ASHA, 50))) == [50]
     assert dict(ideal_ends({"name": "none", "max_steps": 9}, 9)) == {9: 1.0}
     assert dict(ideal_ends({}, 9)) == {9: 1.0}
@@ -202,7 +242,13 @@ def test_time_left_learns_from_where_trials_end() -> None:
 
 
 def test_the_slowest_trial_is_waited_for() -> None:
-    standing = after(trial(0), trial(1), report(0, 90, 1.0, seconds=9.0), report(1, 10, 1.0, seconds=30.0), trials=2)
+    standing = after(
+        trial(0),
+        trial(1),
+        report(0, 90, 1.0, seconds=9.0),
+        report(1, 10, 1.0, seconds=30.0),
+        trials=2,
+    )
     assert standing.seconds_left(130.0) == pytest.approx(90 * 3.0)
 
 

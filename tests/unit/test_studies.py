@@ -97,7 +97,11 @@ def test_it_is_the_better_side_that_counts(tmp_path: Path) -> None:
     """Rates above 1e-3 are the best ones by a little, rates below 1e-3 differ wildly among each other: of BLEU."""
 
     def bleu(config: Config) -> float:
-        return 50.0 if config["encoder.type"].startswith("Bi") else random.Random(repr(config)).uniform(0, 40)
+        return (
+            50.0
+            if config["encoder.type"].startswith("Bi")
+            else random.Random(repr(config)).uniform(0, 40)
+        )
 
     run = record(tmp_path / "run", bleu, 100, "dev.bleu")
     assert run.importance()["hyperparameter"][0] == "encoder.type"
@@ -108,7 +112,11 @@ def test_it_is_the_better_side_that_counts(tmp_path: Path) -> None:
 
 def test_a_conditional_key_counts_where_it_takes_part(tmp_path: Path) -> None:
     def loss(config: Config) -> float:
-        return 1.0 if config.get("attention.score_type") == "dot" else 2.0 + random.Random(repr(config)).random()
+        return (
+            1.0
+            if config.get("attention.score_type") == "dot"
+            else 2.0 + random.Random(repr(config)).random()
+        )
 
     run = record(tmp_path / "run", loss, 200)
     table = run.importance().set_index("hyperparameter")
@@ -120,7 +128,9 @@ def test_a_conditional_key_counts_where_it_takes_part(tmp_path: Path) -> None:
     assert table.loc["optimizer.learning_rate", "importance"] < 0.1
 
 
-def test_a_divergence_is_as_bad_as_the_worst_and_a_failure_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_divergence_is_as_bad_as_the_worst_and_a_failure_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
     """All rates are as good as each other, but the higher ones diverge."""
 
     def loss(config: Config) -> float:
@@ -138,7 +148,11 @@ def test_one_good_trial_does_not_make_a_conditional_key_important(tmp_path: Path
     """The five best but one have no decay, so what they say of its rate is what one trial says."""
     drawn = record(tmp_path / "drawn", by_rate, 40).trials["optimizer.lr_decay_type"]
     best = [*drawn[drawn == ""].index[:4], drawn[drawn != ""].index[0]]
-    losses = {repr(config): 1.0 for k, config in enumerate(load(tmp_path / "drawn").space().trials(40)) if k in best}
+    losses = {
+        repr(config): 1.0
+        for k, config in enumerate(load(tmp_path / "drawn").space().trials(40))
+        if k in best
+    }
 
     def loss(config: Config) -> float:
         return losses.get(repr(config), 2.0 + random.Random(repr(config)).random())
@@ -185,18 +199,34 @@ def test_a_study_has_what_the_tables_have(tmp_path: Path) -> None:
     study = run.to_optuna()
     assert study.study_name == "run"
     states = [trial.state.name for trial in study.trials]
-    assert states == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "RUNNING", "COMPLETE", "COMPLETE"]
+    assert states == [
+        "COMPLETE",
+        "PRUNED",
+        "FAIL",
+        "FAIL",
+        "FAIL",
+        "RUNNING",
+        "COMPLETE",
+        "COMPLETE",
+    ]
     for trial, row in zip(study.trials, run.trials.to_dict("records"), strict=True):
-        active = {key: row[key] for key in run.searched if row[key] == row[key] and row[key] is not None}
+        active = {
+            key: row[key] for key in run.searched if row[key] == row[key] and row[key] is not None
+        }
         assert trial.params == {key: value for key, value in active.items() if str(value) != "<NA>"}
         assert trial.user_attrs["trial"] == row["trial"]
         assert trial.user_attrs["status"] == row["status"]
         if trial.state.name == "COMPLETE":
             assert trial.values == [row["best.dev.loss"]]
-            assert trial.intermediate_values == {10: row["best.dev.loss"] + 1, 20: row["best.dev.loss"]}
+            assert trial.intermediate_values == {
+                10: row["best.dev.loss"] + 1,
+                20: row["best.dev.loss"],
+            }
     assert study.trials[3].intermediate_values == {}
     assert study.best_trial.user_attrs["trial"] in set(run.best(3)["trial"])
-    assert abs(study.trials[0].datetime_start - datetime.datetime.now()) < datetime.timedelta(minutes=5)
+    assert abs(study.trials[0].datetime_start - datetime.datetime.now()) < datetime.timedelta(
+        minutes=5
+    )
 
 
 def test_a_trial_of_a_study_began_and_ended_by_the_clock(tmp_path: Path) -> None:
@@ -225,14 +255,22 @@ def test_distributions_are_those_of_the_space(tmp_path: Path) -> None:
             ["UnidirectionalRNNEncoder", "BidirectionalRNNEncoder"]
         ),
         "optimizer.learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
-        "optimizer.lr_decay_type": optuna.distributions.CategoricalDistribution(["", "exponential_decay"]),
+        "optimizer.lr_decay_type": optuna.distributions.CategoricalDistribution(
+            ["", "exponential_decay"]
+        ),
         "optimizer.lr_decay_rate": optuna.distributions.FloatDistribution(0.5, 0.7, step=0.1),
         "embedding.dim": optuna.distributions.IntDistribution(16, 64, log=True),
-        "encoder.rnn_cell.cell_spec": optuna.distributions.CategoricalDistribution(["small", "large"]),
+        "encoder.rnn_cell.cell_spec": optuna.distributions.CategoricalDistribution(
+            ["small", "large"]
+        ),
     }
     for trial in study.trials:
-        assert ("attention.score_type" in trial.params) == (trial.params["model"] == "AttentionSeq2Seq")
-        assert ("optimizer.lr_decay_rate" in trial.params) == bool(trial.params["optimizer.lr_decay_type"])
+        assert ("attention.score_type" in trial.params) == (
+            trial.params["model"] == "AttentionSeq2Seq"
+        )
+        assert ("optimizer.lr_decay_rate" in trial.params) == bool(
+            trial.params["optimizer.lr_decay_type"]
+        )
 
 
 def test_what_the_command_line_fixed_is_no_parameter(tmp_path: Path) -> None:
@@ -248,13 +286,22 @@ def test_a_study_in_a_storage_is_read_back(tmp_path: Path) -> None:
     read, made = optuna.load_study(study_name="run", storage=storage), run.to_optuna()
     assert read.metric_names == ["dev.loss"]
     for ours, theirs in zip(made.trials, read.trials, strict=True):
-        for name in ("state", "values", "params", "distributions", "intermediate_values", "user_attrs"):
+        for name in (
+            "state",
+            "values",
+            "params",
+            "distributions",
+            "intermediate_values",
+            "user_attrs",
+        ):
             assert getattr(ours, name) == getattr(theirs, name), name
     with pytest.raises(ConfigError, match="'run' already"):
         run.to_optuna(storage)
 
 
-@pytest.mark.parametrize("storage", ["nonsense", "sqlite:////missing/folder/study.db", "oracle://x"])
+@pytest.mark.parametrize(
+    "storage", ["nonsense", "sqlite:////missing/folder/study.db", "oracle://x"]
+)
 def test_a_storage_that_cannot_be_used_is_named(tmp_path: Path, storage: str) -> None:
     with pytest.raises(ConfigError, match=storage):
         record(tmp_path / "run", by_rate, 4).to_optuna(storage)
@@ -292,15 +339,34 @@ def test_what_a_run_held_constant_comes_from_its_configurations(tmp_path: Path) 
     """A default, a given value, a spec by the other run's label; NA by the other run's conditions, and its models."""
     record(tmp_path / "wide", by_rate, 8)
     record(tmp_path / "basic", by_rate, 2, text=CONSTANTS, model="BasicSeq2Seq", decay='""')
-    record(tmp_path / "attention", by_rate, 2, text=CONSTANTS, model="AttentionSeq2Seq", decay="exponential_decay")
+    record(
+        tmp_path / "attention",
+        by_rate,
+        2,
+        text=CONSTANTS,
+        model="AttentionSeq2Seq",
+        decay="exponential_decay",
+    )
     runs = load_many([tmp_path / name for name in ("wide", "basic", "attention")])
     assert runs.searched == load(tmp_path / "wide").searched
     firsts = runs.trials.groupby("run", sort=False).nth(0).set_index("run")
     basic, attention = firsts.loc["basic"].dropna(), firsts.loc["attention"].dropna()
-    expected = {"model": "BasicSeq2Seq", "encoder.type": "UnidirectionalRNNEncoder", "embedding.dim": 100}
+    expected = {
+        "model": "BasicSeq2Seq",
+        "encoder.type": "UnidirectionalRNNEncoder",
+        "embedding.dim": 100,
+    }
     expected |= {"optimizer.lr_decay_type": "", "encoder.rnn_cell.cell_spec": "small"}
-    assert {key: basic[key] for key in runs.searched if key in basic and "rate" not in key} == expected
+    assert {
+        key: basic[key] for key in runs.searched if key in basic and "rate" not in key
+    } == expected
     assert "optimizer.lr_decay_rate" not in basic
-    assert (attention["attention.score_type"], attention["optimizer.lr_decay_rate"]) == ("dot", 0.99)
+    assert (attention["attention.score_type"], attention["optimizer.lr_decay_rate"]) == (
+        "dot",
+        0.99,
+    )
     wide = load(tmp_path / "wide").trials
-    assert runs.trials[list(runs.searched)].dtypes.to_dict() == wide[list(runs.searched)].dtypes.to_dict()
+    assert (
+        runs.trials[list(runs.searched)].dtypes.to_dict()
+        == wide[list(runs.searched)].dtypes.to_dict()
+    )

@@ -55,7 +55,9 @@ def test_an_argument_that_is_a_number(text: str, value: float) -> None:
     assert positive(text) == value
 
 
-@pytest.mark.parametrize("text, names", [("", []), ("a", ["a"]), ("a, b", ["a", "b"]), ("a,a", ["a"])])
+@pytest.mark.parametrize(
+    "text, names", [("", []), ("a", ["a"]), ("a, b", ["a", "b"]), ("a,a", ["a"])]
+)
 def test_an_argument_that_is_a_list_of_names(text: str, names: list[str]) -> None:
     assert listed(text) == names
 
@@ -67,7 +69,9 @@ def test_a_list_with_a_name_that_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("status", [",", "", "failed,", "faild", "finished", "lost,faild"])
-def test_retry_of_a_status_that_is_none(tmp_path: Path, status: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_retry_of_a_status_that_is_none(
+    tmp_path: Path, status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = runs.write_run(tmp_path / "run", trials=3)
     before = (folder / "events.jsonl").read_bytes()
     assert main(["retry", str(folder), "--status", status]) == 2
@@ -76,16 +80,24 @@ def test_retry_of_a_status_that_is_none(tmp_path: Path, status: str, capsys: pyt
 
 
 @pytest.mark.parametrize("trial", ["9" * 5000, "²", "٣", "trial-٠٠٠٠١", "=", "x=" + "9" * 5000])
-def test_a_trial_that_is_none(tmp_path: Path, trial: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_that_is_none(
+    tmp_path: Path, trial: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = str(runs.write_run(tmp_path / "run", trials=3))
-    for command in (["compare", folder, "0", trial], ["compare", folder, trial, trial], ["explain", folder, trial]):
+    for command in (
+        ["compare", folder, "0", trial],
+        ["compare", folder, trial, trial],
+        ["explain", folder, trial],
+    ):
         assert main(command) == 2
         err = capsys.readouterr().err
         assert "Traceback" not in err
         assert len(err) < 2000
 
 
-@pytest.mark.parametrize("port", ["²", "٣", "", "-1", "0", "65536", "9" * 5000, "1_0", "+80", " 80"])
+@pytest.mark.parametrize(
+    "port", ["²", "٣", "", "-1", "0", "65536", "9" * 5000, "1_0", "+80", " 80"]
+)
 def test_an_address_whose_port_is_none(port: str) -> None:
     found = ray_problems(Resources(1, 0), f"localhost:{port}")
     assert len(found) == 1
@@ -120,7 +132,8 @@ NUMBERS = [
 
 @pytest.mark.parametrize("place", NUMBERS)
 @pytest.mark.parametrize(
-    "text", ["1e400", "-1e400", ".inf", ".nan", "1_0", "0x10", "²", "٣", "true", "9" * 5000, "1e-320"]
+    "text",
+    ["1e400", "-1e400", ".inf", ".nan", "1_0", "0x10", "²", "٣", "true", "9" * 5000, "1e-320"],
 )
 def test_a_number_in_a_space_file_that_is_none(tmp_path: Path, place: str, text: str) -> None:
     path = tmp_path / "space.yaml"
@@ -138,7 +151,9 @@ def test_a_number_in_a_space_file_that_is_none(tmp_path: Path, place: str, text:
 def test_a_share_of_a_gpu_that_ray_cannot_count(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("model: BasicSeq2Seq\nresources: {gpu: 1e-5}\n")
-    with pytest.raises(ConfigError, match=r"resources.gpu: must be 0 or at least 0.0001, but gpu = 1e-05"):
+    with pytest.raises(
+        ConfigError, match=r"resources.gpu: must be 0 or at least 0.0001, but gpu = 1e-05"
+    ):
         load_space(path)
 
 

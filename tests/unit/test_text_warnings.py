@@ -46,29 +46,44 @@ def test_plain_text_has_no_warnings(files: Files) -> None:
 
 
 @pytest.mark.parametrize("trained, other", [("NFC", "NFD"), ("NFD", "NFC")])
-def test_unknown_tokens_that_another_normal_form_explains(files: Files, trained: Any, other: Any) -> None:
+def test_unknown_tokens_that_another_normal_form_explains(
+    files: Files, trained: Any, other: Any
+) -> None:
     train = ["été", "élève", "mère", "tête"]
     dev = ["même", "tété"]
-    texts = [unicodedata.normalize(form, rows(words)) for form, words in ((trained, train), (other, dev))]
+    texts = [
+        unicodedata.normalize(form, rows(words)) for form, words in ((trained, train), (other, dev))
+    ]
     (warning,) = files.warnings(*texts, source_delimiter="")
     letters, known = texts[1].replace("\tx y", "").replace("\n", ""), set(texts[0])
     unknown = [letter for letter in letters if letter not in known]
     assert warning.values == {"unknown": len(unknown), "of": len(letters)}
     assert (warning.place, warning.file) == (("corpus", "dev"), str(files.folder / "dev.tsv"))
-    assert warning.hint == f"in Unicode's normal form {trained} 0 would be; bring all files into one form"
+    assert (
+        warning.hint
+        == f"in Unicode's normal form {trained} 0 would be; bring all files into one form"
+    )
 
 
 def test_one_token_in_another_normal_form_is_enough(files: Files) -> None:
     train = rows([*WORDS, "été"] * 20)
-    (warning,) = [w for w in files.warnings(train, rows(["lune"] * 300 + ["e\u0301te\u0301"])) if "unknown" in w.values]
+    (warning,) = [
+        w
+        for w in files.warnings(train, rows(["lune"] * 300 + ["e\u0301te\u0301"]))
+        if "unknown" in w.values
+    ]
     assert warning.values == {"unknown": 1, "of": 301}
 
 
 def test_unknown_tokens_that_case_explains(files: Files) -> None:
-    (warning,) = files.warnings(rows(["le chat dort", "un chien"]), rows(["Le Chien dort", "Un chat"]))
+    (warning,) = files.warnings(
+        rows(["le chat dort", "un chien"]), rows(["Le Chien dort", "Un chat"])
+    )
     assert warning.values == {"unknown": 3, "of": 5}
     assert warning.hint == "in lower case 0 would be; write all files alike"
-    assert str(warning).startswith(f"corpus.dev: {files.folder / 'dev.tsv'}: 3 of 5 source tokens are unknown (60 %)")
+    assert str(warning).startswith(
+        f"corpus.dev: {files.folder / 'dev.tsv'}: 3 of 5 source tokens are unknown (60 %)"
+    )
 
 
 def test_a_few_unknown_tokens_are_not_worth_a_warning(files: Files) -> None:
@@ -82,7 +97,10 @@ def test_a_few_unknown_tokens_are_not_worth_a_warning(files: Files) -> None:
 def test_a_forgotten_delimiter_is_told_by_the_key_that_mends_it(files: Files) -> None:
     (warning,) = files.warnings(rows(WORDS[:7]), rows(WORDS[7:]))
     assert warning.values == {"unknown": 3, "of": 3}
-    assert warning.hint == 'almost every source is one token; source_delimiter: "" reads characters, all of them known'
+    assert (
+        warning.hint
+        == 'almost every source is one token; source_delimiter: "" reads characters, all of them known'
+    )
     mended = files.warnings(rows(WORDS[:7]), rows(WORDS[7:]), source_delimiter="")
     assert not mended
 
@@ -94,8 +112,13 @@ def test_unknown_sentences_are_no_forgotten_delimiter(files: Files) -> None:
 
 
 def test_a_delimiter_that_splits_too_much(files: Files) -> None:
-    (warning,) = files.warnings("ab\tA B\nba\tB A\n" * 5, "aab\tA A B\n", source_delimiter="", target_delimiter="")
-    assert (warning.place, warning.values) == (("corpus", "target_delimiter"), {"spaces": 10, "of": 30})
+    (warning,) = files.warnings(
+        "ab\tA B\nba\tB A\n" * 5, "aab\tA A B\n", source_delimiter="", target_delimiter=""
+    )
+    assert (warning.place, warning.values) == (
+        ("corpus", "target_delimiter"),
+        {"spaces": 10, "of": 30},
+    )
     assert warning.file == str(files.folder / "train.tsv")
 
 
@@ -103,14 +126,18 @@ def test_sources_of_dev_and_test_that_are_seen_before(files: Files) -> None:
     part = files.write("test.tsv", rows(["lune", "chat", "chien"]))
     found = files.warnings(rows(["lune", "chat", "oui", "non"]), rows(["chien", "oui"]), test=part)
     shared = [
-        (w.place[1], w.values["other"], w.values["shared"], w.values["of"]) for w in found if "shared" in w.values
+        (w.place[1], w.values["other"], w.values["shared"], w.values["of"])
+        for w in found
+        if "shared" in w.values
     ]
     assert shared == [("dev", "train", 1, 2), ("test", "train", 2, 3), ("test", "dev", 1, 3)]
 
 
 def test_the_same_tokens_are_the_same_source(files: Files) -> None:
     """However many delimiters stand between and around them."""
-    (warning,) = files.warnings(rows(["le chat", "un chien", "oui"]), rows(["le  chat", "un chien ", "oui un"]))
+    (warning,) = files.warnings(
+        rows(["le chat", "un chien", "oui"]), rows(["le  chat", "un chien ", "oui un"])
+    )
     assert warning.values == {"shared": 2, "of": 3, "other": "train"}
 
 
@@ -124,7 +151,11 @@ def test_a_header_is_said_once(files: Files) -> None:
 def test_blank_cells(files: Files) -> None:
     some = "".join(f"{word}\t{'' if number % 2 else 'x y'}\n" for number, word in enumerate(WORDS))
     (warning,) = files.warnings(some, rows(["lune chat"]))
-    assert (warning.place, warning.side, warning.values) == (("corpus", "train"), 1, {"blank": 5, "of": 10})
+    assert (warning.place, warning.side, warning.values) == (
+        ("corpus", "train"),
+        1,
+        {"blank": 5, "of": 10},
+    )
     one_of_many = "".join(f"lune {word}\tx y\n" for word in WORDS * 20) + "lune\t\n"
     assert not files.warnings(one_of_many, rows(["lune chat lune"]))
 
@@ -134,7 +165,9 @@ def test_one_file_for_both_sides(files: Files) -> None:
     other = [files.write("s", "chat\n"), files.write("t", "chien\n")]
     (warning,) = load_corpus({"train": [both, both], "dev": other}).warnings
     assert (warning.place, warning.values) == (("corpus", "train"), {"lines": 2})
-    assert not files.warnings("le\tle\nchat\tchat\n", "chat le\tchat le\n")  # a TSV that repeats does so on purpose
+    assert not files.warnings(
+        "le\tle\nchat\tchat\n", "chat le\tchat le\n"
+    )  # a TSV that repeats does so on purpose
 
 
 @pytest.mark.parametrize("odd", ["le\u00a0chat", "ｌｅ ｃｈａｔ", "le\u3000chat"])
@@ -145,7 +178,12 @@ def test_unknown_tokens_that_wide_letters_and_spaces_explain(files: Files, odd: 
 
 @pytest.mark.parametrize(
     "character, word",
-    [("\ufeff", "byte order mark"), ("\r", "carriage return"), ("\0", "null"), ("\ufffd", "replacement")],
+    [
+        ("\ufeff", "byte order mark"),
+        ("\r", "carriage return"),
+        ("\0", "null"),
+        ("\ufffd", "replacement"),
+    ],
 )
 def test_characters_that_no_text_means(files: Files, character: str, word: str) -> None:
     text = rows(["lune chat", f"{character}chat lune", "chat oui", f"oui{character} oui"])
@@ -164,7 +202,9 @@ def test_a_mark_inside_a_vocabulary_file(files: Files) -> None:
 
 
 def test_one_mark_at_the_beginning_of_a_file_is_none_of_its_text(files: Files) -> None:
-    assert not files.warnings("\ufeff" + rows(["lune chat", "chat oui"]), "\ufeff" + rows(["oui lune"]))
+    assert not files.warnings(
+        "\ufeff" + rows(["lune chat", "chat oui"]), "\ufeff" + rows(["oui lune"])
+    )
 
 
 def test_a_tab_in_parallel_text(files: Files) -> None:
@@ -172,7 +212,9 @@ def test_a_tab_in_parallel_text(files: Files) -> None:
     found = load_corpus({"train": train, "dev": train}).warnings
     assert [w.values for w in found if "tab" in w.sentence] == [{"lines": 2, "of": 2}] * 2
     assert not [
-        w for w in load_corpus({"train": train, "dev": train, "source_delimiter": "\t"}).warnings if "tab" in w.sentence
+        w
+        for w in load_corpus({"train": train, "dev": train, "source_delimiter": "\t"}).warnings
+        if "tab" in w.sentence
     ]
 
 
@@ -187,7 +229,9 @@ def test_files_of_carriage_returns_alone(files: Files) -> None:
 def test_the_header_and_quotes_of_a_pandas_table(files: Files) -> None:
     found = files.warnings('source\ttarget\nba\tB A\n"sa ""x"""\t"S A"\n', rows(["ba"], "B A"))
     assert [w.values for w in found if "header" in w.values] == [{"header": ["source", "target"]}]
-    assert [(w.side, w.values) for w in found if "quoted" in w.values] == [(k, {"quoted": 1, "of": 2}) for k in (0, 1)]
+    assert [(w.side, w.values) for w in found if "quoted" in w.values] == [
+        (k, {"quoted": 1, "of": 2}) for k in (0, 1)
+    ]
     assert all("to_csv" in w.hint for w in found if "header" in w.values or "quoted" in w.values)
 
 

@@ -20,7 +20,9 @@ def test_all_problems_are_named_and_nothing_is_changed() -> None:
     with pytest.raises(ConfigError) as error:
         load_variables(model, arrays)
     assert len(error.value.problems) == 3
-    assert "no value for variable 'model/att_seq2seq/attention/att_keys/weights'" in str(error.value)
+    assert "no value for variable 'model/att_seq2seq/attention/att_keys/weights'" in str(
+        error.value
+    )
     assert "did you mean 'model/att_seq2seq/attention/att_keys/weights'?" in str(error.value)
     assert "shape is (9, 4), but the given array has (2, 2)" in str(error.value)
     after = export_variables(model)
@@ -37,13 +39,20 @@ def test_an_export_does_not_change_with_the_model() -> None:
     np.testing.assert_array_equal(exported[name], kept)
 
 
-@pytest.mark.parametrize("bridge", [{"class": "InitialStateBridge"}, {"class": "ConcatInputBridge", "num_units": 3}])
+@pytest.mark.parametrize(
+    "bridge", [{"class": "InitialStateBridge"}, {"class": "ConcatInputBridge", "num_units": 3}]
+)
 def test_a_bridge_over_outputs_becomes_as_long_as_the_given_one(bridge: dict[str, object]) -> None:
     """The original's had the length of its batches, which no hyperparameter tells."""
     hparams = small(bridge_spec=bridge | {"bridge_input": "outputs"})
-    short, long = (build_model(hparams, SOURCE_SIZE, TARGET_SIZE, source_length=n).eval() for n in (6, 9))
+    short, long = (
+        build_model(hparams, SOURCE_SIZE, TARGET_SIZE, source_length=n).eval() for n in (6, 9)
+    )
     load_variables(long, export_variables(short))
     torch.testing.assert_close(long(BATCH), short(BATCH), rtol=0, atol=0)
-    bad = {name: array[:-1] if "_bridge/" in name else array for name, array in export_variables(short).items()}
+    bad = {
+        name: array[:-1] if "_bridge/" in name else array
+        for name, array in export_variables(short).items()
+    }
     with pytest.raises(ConfigError, match="_bridge/fully_connected/weights: shape is"):
         load_variables(long, bad)

@@ -38,7 +38,9 @@ TIMES = {"seconds", "evaluation_seconds"}
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return load_corpus({"name": "reverse", "train": 90, "dev": 20, "test": 5, "vocabulary": 6, "max_length": 7})
+    return load_corpus(
+        {"name": "reverse", "train": 90, "dev": 20, "test": 5, "vocabulary": 6, "max_length": 7}
+    )
 
 
 def settings(**more: object) -> Hparams:
@@ -56,7 +58,10 @@ def settings(**more: object) -> Hparams:
         "train.eval_every_steps": 5,
         "inference.max_decode_length": 12,
     }
-    return resolve("AttentionSeq2Seq", values | {name.replace("__", "."): value for name, value in more.items()})
+    return resolve(
+        "AttentionSeq2Seq",
+        values | {name.replace("__", "."): value for name, value in more.items()},
+    )
 
 
 def collected(reports: Any) -> list[dict[str, Any]]:
@@ -71,10 +76,14 @@ def test_every_cell_trains_and_is_evaluated(corpus: Corpus, cell: str) -> None:
     assert report.answers() is not None
 
 
-def test_a_snapshot_is_made_once_a_report(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_is_made_once_a_report(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved: list[int] = []
     save = torch.save
-    monkeypatch.setattr(torch, "save", lambda what, path: (saved.append(what["step"]), save(what, path)))
+    monkeypatch.setattr(
+        torch, "save", lambda what, path: (saved.append(what["step"]), save(what, path))
+    )
     seconds = []
     for report in keep_snapshots(
         train(settings(train__max_steps=12), corpus), Checkpoints(tmp_path), "step", "maximize"
@@ -83,10 +92,17 @@ def test_a_snapshot_is_made_once_a_report(corpus: Corpus, tmp_path: Path, monkey
         assert (tmp_path / "best.pt").read_bytes() == (tmp_path / "last.pt").read_bytes()
     assert saved == [5, 10, 12]
     assert seconds == sorted(seconds)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json", "best.pt", "last.pt", "previous.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "answers.json",
+        "best.pt",
+        "last.pt",
+        "previous.pt",
+    ]
 
 
-def test_the_mean_loss_between_two_reports_counts_every_token(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_loss_between_two_reports_counts_every_token(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of more tokens than float32 can count one by one."""
     counts = iter([2**24, 1, 1, 1])
 
@@ -161,7 +177,9 @@ def test_the_seed_decides(corpus: Corpus) -> None:
 
 
 def test_divergence_is_a_result(corpus: Corpus) -> None:
-    hparams = settings(optimizer__name="SGD", optimizer__learning_rate=1e30, optimizer__clip_gradients=-1.0)
+    hparams = settings(
+        optimizer__name="SGD", optimizer__learning_rate=1e30, optimizer__clip_gradients=-1.0
+    )
     *_, last = collected(train(hparams, corpus))
     assert last["status"] == "diverged"
     assert last["step"] < 20
@@ -170,7 +188,9 @@ def test_divergence_is_a_result(corpus: Corpus) -> None:
 
 
 def test_a_model_learns_to_reverse() -> None:
-    corpus = load_corpus({"name": "reverse", "train": 2000, "dev": 100, "test": 5, "vocabulary": 5, "max_length": 6})
+    corpus = load_corpus(
+        {"name": "reverse", "train": 2000, "dev": 100, "test": 5, "vocabulary": 5, "max_length": 6}
+    )
     hparams = settings(
         train__max_steps=500,
         train__eval_every_steps=500,
@@ -194,7 +214,9 @@ def test_evaluation_equals_a_plain_loop(corpus: Corpus) -> None:
     model.eval()
     loss = correct = tokens = edits = length = wrong = 0.0
     for i in range(len(corpus.dev)):
-        batch = make_batch(corpus.dev, torch.tensor([i]).numpy(), corpus.source_vocab, corpus.target_vocab)
+        batch = make_batch(
+            corpus.dev, torch.tensor([i]).numpy(), corpus.source_vocab, corpus.target_vocab
+        )
         log_p = torch.log_softmax(model(batch)[0], -1)
         wanted = batch.target_ids[0, 1:]
         loss -= float(log_p[torch.arange(len(wanted)), wanted].detach().sum())
@@ -224,16 +246,24 @@ def test_an_answer_of_unk_is_an_error_where_the_reference_is_unknown(
     known, vocab = unknown.target_vocab.tokens, unknown.target_vocab
     answers = [["UNK"] * 4, ["v", "w", "UNK", "y", "z"], ["v", "w", "x", "y", "z"]]
     numbered = [vocab.encode(answer) for answer in answers]
-    monkeypatch.setattr("s2s_search.training.evaluation.answers", lambda model, encoding, hparams: numbered)
+    monkeypatch.setattr(
+        "s2s_search.training.evaluation.answers", lambda model, encoding, hparams: numbered
+    )
     hparams = settings()
     model = build_model(hparams, len(unknown.source_vocab), len(vocab))
     measured = evaluate(model, unknown.dev, unknown, hparams)
-    references = [[token if token in known else "nothing" for token in target] for target in targets]
-    edits = [distance(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+    references = [
+        [token if token in known else "nothing" for token in target] for target in targets
+    ]
+    edits = [
+        distance(answer, reference) for answer, reference in zip(answers, references, strict=True)
+    ]
     assert edits == [4, 1, 0]
     assert measured["dev.error_rate"] == pytest.approx(sum(edits) / 14)
     assert measured["dev.word_error_rate"] == pytest.approx(2 / 3)
-    assert measured["dev.bleu"] == pytest.approx(bleu(answers, [[reference] for reference in references]))
+    assert measured["dev.bleu"] == pytest.approx(
+        bleu(answers, [[reference] for reference in references])
+    )
     assert measured["dev.bleu"] < 60
 
 
@@ -250,7 +280,10 @@ def test_evaluation_encodes_a_batch_once(corpus: Corpus) -> None:
     [
         ("AttentionSeq2Seq", {}),
         ("AttentionSeq2Seq", {"attention.score_type": "bahdanau"}),
-        ("AttentionSeq2Seq", {"decoder.rnn_cell.cell_spec": {"class": "LSTMBlockCell", "num_units": 8}}),
+        (
+            "AttentionSeq2Seq",
+            {"decoder.rnn_cell.cell_spec": {"class": "LSTMBlockCell", "num_units": 8}},
+        ),
         ("BasicSeq2Seq", {}),
         ("BasicSeq2Seq", {"inference.beam_search.beam_width": 3}),
     ],
@@ -259,7 +292,11 @@ def test_batches_cut_at_any_size_give_the_same_metrics(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch, model: str, more: dict[str, object]
 ) -> None:
     """A limit that cuts nothing, one that cuts batches and the steps of logits, and one that leaves single rows."""
-    sizes = {"encoder.rnn_cell.cell_spec.num_units": 8, "decoder.rnn_cell.cell_spec.num_units": 8, "embedding.dim": 8}
+    sizes = {
+        "encoder.rnn_cell.cell_spec.num_units": 8,
+        "decoder.rnn_cell.cell_spec.num_units": 8,
+        "embedding.dim": 8,
+    }
     hparams = resolve(model, {**sizes, **more, "inference.max_decode_length": 12})
     torch.manual_seed(0)
     built = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
@@ -268,7 +305,9 @@ def test_batches_cut_at_any_size_give_the_same_metrics(
     wanted = examples(built, corpus.dev, corpus, hparams)
     rows: list[int] = []
     encode = built.encode
-    monkeypatch.setattr(built, "encode", lambda ids, lengths: (rows.append(len(ids)), encode(ids, lengths))[1])
+    monkeypatch.setattr(
+        built, "encode", lambda ids, lengths: (rows.append(len(ids)), encode(ids, lengths))[1]
+    )
     for limit, most in ((2**24, 20), (1000, 4), (1, 1)):
         monkeypatch.setattr(cuts, "CELLS", limit)
         monkeypatch.setattr(evaluations, "CELLS", limit)
@@ -283,7 +322,9 @@ def test_batches_cut_at_any_size_give_the_same_metrics(
         assert [each.answer for each in answered] == [each.answer for each in wanted]
         assert [each.source for each in answered] == [each.source for each in wanted]
         for each, other in zip(answered, wanted, strict=True):
-            assert each.attention == (other.attention and [pytest.approx(row, abs=1e-4) for row in other.attention])
+            assert each.attention == (
+                other.attention and [pytest.approx(row, abs=1e-4) for row in other.attention]
+            )
         rows.clear()
 
 
@@ -310,9 +351,15 @@ print((peak_memory(cpu) - before) // 2**20)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process counts the peak of its parent, too")
-@pytest.mark.parametrize("score, loops", [("dot", "compiled"), ("bahdanau", "compiled"), ("bahdanau", "torch")])
-def test_one_long_line_takes_no_more_memory_than_alone(tmp_path: Path, score: str, loops: str) -> None:
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere a process counts the peak of its parent, too"
+)
+@pytest.mark.parametrize(
+    "score, loops", [("dot", "compiled"), ("bahdanau", "compiled"), ("bahdanau", "torch")]
+)
+def test_one_long_line_takes_no_more_memory_than_alone(
+    tmp_path: Path, score: str, loops: str
+) -> None:
     """A line of 1,500 tokens among 127 short ones: together they took 2 GB, and the scores of torch's loop 1 GB."""
     short = " ".join("abcdefgh"[:6])
     (tmp_path / "train").write_text(f"{short}\n" * 20)
@@ -322,7 +369,9 @@ def test_one_long_line_takes_no_more_memory_than_alone(tmp_path: Path, score: st
     assert int(ran.stdout) < 200
 
 
-def test_an_attention_map_that_nobody_can_read_is_left_out(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attention_map_that_nobody_can_read_is_left_out(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hparams = settings()
     model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
     every = examples(model, corpus.dev, corpus, hparams)
@@ -335,10 +384,14 @@ def test_an_attention_map_that_nobody_can_read_is_left_out(corpus: Corpus, monke
 
 def resident() -> int:
     """The MB of memory that this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+    return (
+        int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+    )
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like"
+)
 def test_freed_memory_is_kept_until_it_is_released() -> None:
     keep_freed_memory()
     blocks = [torch.zeros(2**18) for _ in range(100)]  # of a MB
@@ -350,7 +403,9 @@ def test_freed_memory_is_kept_until_it_is_released() -> None:
     assert kept - resident() > 80
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like"
+)
 def test_freed_memory_is_released_by_each_thread_that_a_trial_ran_in() -> None:
     """glibc gives a thread an arena that no other has, and of such arenas `malloc_trim` keeps the free end."""
     libc = ctypes.CDLL(None)

@@ -33,7 +33,9 @@ def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, st
 
 def reports(text: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in text.splitlines()]
-    return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in rows]
+    return [
+        {key: value for key, value in row.items() if not key.endswith("seconds")} for row in rows
+    ]
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -50,7 +52,9 @@ def test_the_file_of_a_trial_runs_to_the_same_numbers_anywhere(
     files = "{train: 'train é.tsv', dev: 'dev é.tsv', source_delimiter: '', target_delimiter: ' '}"
     Path("space.yaml").write_text(SPACE.replace(SPACE[SPACE.index("corpus:"):SPACE.index("\n", SPACE.index("corpus:"))],
                                                 f"corpus: {files}"))  # fmt: skip
-    status, out, _ = run(capsys, "debug", "--space", "space.yaml", "--trial", number, "--out", "run", "--json")
+    status, out, _ = run(
+        capsys, "debug", "--space", "space.yaml", "--trial", number, "--out", "run", "--json"
+    )
     assert status == 0
     expected = reports(out)
     status, text, _ = run(capsys, "results", "run", "--best", "--yaml")
@@ -63,14 +67,20 @@ def test_the_file_of_a_trial_runs_to_the_same_numbers_anywhere(
     space, (config,) = load_space("pasted.yaml"), load_space("pasted.yaml").trials()
     original = load_space(here / "space.yaml")
     assert resolve(str(config["model"]), config) == resolve(*_model_and(original.trials()[number]))
-    assert (space.corpus, space.metric, space.resources) == (original.corpus, original.metric, original.resources)
+    assert (space.corpus, space.metric, space.resources) == (
+        original.corpus,
+        original.metric,
+        original.resources,
+    )
 
 
 def _model_and(config: dict[str, object]) -> tuple[str, dict[str, object]]:
     return str(config["model"]), config
 
 
-def test_the_file_of_a_searchs_trial_is_its_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_of_a_searchs_trial_is_its_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_run(tmp_path / "run", trials=9)
     table = results.load(folder)
     every = load_space(folder.with_suffix(".yaml")).trials(9)
@@ -89,7 +99,9 @@ def test_the_file_of_a_searchs_trial_is_its_configuration(tmp_path: Path, capsys
     text = page[1].split("debug --space take:\n\n```\n")[1].split("\n```")[0]
     (tmp_path / "one.yaml").write_text(text)
     (config,) = load_space(tmp_path / "one.yaml").trials()
-    assert resolve(*_model_and(config)) == resolve(*_model_and(every[int(best.removeprefix("trial-"))]))
+    assert resolve(*_model_and(config)) == resolve(
+        *_model_and(every[int(best.removeprefix("trial-"))])
+    )
 
 
 def test_what_gives_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +116,10 @@ def test_what_gives_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     none = write_run(tmp_path / "none", trials=1)
     first = (none / "events.jsonl").read_text().splitlines()[0]
     (none / "events.jsonl").write_text(first + "\n")
-    assert run(capsys, "results", none, "--best", "--yaml")[2] == f"{none}: no trial has a result yet\n"
+    assert (
+        run(capsys, "results", none, "--best", "--yaml")[2]
+        == f"{none}: no trial has a result yet\n"
+    )
 
 
 def test_one_trial_of_a_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,12 +132,21 @@ def test_one_trial_of_a_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "trial-00001" not in out
 
 
-def test_a_debug_run_is_a_search_of_one_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_debug_run_is_a_search_of_one_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     space, folder = tmp_path / "space.yaml", tmp_path / "run"
     space.write_text(SPACE.replace("eval_every_steps: 10", "eval_every_steps: 2"))
-    said = reports(run(capsys, "debug", "--space", space, "--trial", 1, "--out", folder, "--json")[1])
+    said = reports(
+        run(capsys, "debug", "--space", space, "--trial", 1, "--out", folder, "--json")[1]
+    )
     table = results.load(folder)
-    assert (table.metric, table.goal, table.status, len(table.trials)) == ("dev.error_rate", "minimize", "finished", 1)
+    assert (table.metric, table.goal, table.status, len(table.trials)) == (
+        "dev.error_rate",
+        "minimize",
+        "finished",
+        1,
+    )
     assert table.reports["step"].tolist() == [2, 4, 6]
     assert table.reports["dev.loss"].tolist() == [report["dev.loss"] for report in said]
     best = min(said, key=lambda report: report["dev.error_rate"])
@@ -134,9 +158,14 @@ def test_a_debug_run_is_a_search_of_one_trial(tmp_path: Path, capsys: pytest.Cap
     assert "worker seconds" not in out
 
 
-def test_a_debug_run_of_before_and_one_that_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_debug_run_of_before_and_one_that_is_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without a space.yaml dev.loss ranks; lines that are no reports are named and left out."""
-    good = [{"step": 10 * k, "status": "running", "seconds": 1.0 * k, "dev.loss": 3.0 - k} for k in (1, 2)]
+    good = [
+        {"step": 10 * k, "status": "running", "seconds": 1.0 * k, "dev.loss": 3.0 - k}
+        for k in (1, 2)
+    ]
     lines = [
         json.dumps(good[0]),
         "{",

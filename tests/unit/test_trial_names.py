@@ -37,14 +37,18 @@ def arguments(verb: str, folder: Path, trial: str) -> list[str]:
 @pytest.mark.parametrize("verb", ARGUMENTS)
 def test_a_name_and_a_number_name_the_same_trial(verb: str, folder: Path) -> None:
     parser = command_line.make_parser()
-    parsed = [parser.parse_args(arguments(verb, folder, text)) for text in (ROW, "2", "00002", "trial-2")]
+    parsed = [
+        parser.parse_args(arguments(verb, folder, text)) for text in (ROW, "2", "00002", "trial-2")
+    ]
     if verb == "compare":  # the side's text is read with the trials
         return
     assert {args.trial for args in parsed} == {2}
 
 
 @pytest.mark.parametrize("verb", ARGUMENTS)
-def test_a_trial_that_is_not_there_is_one_sentence(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_that_is_not_there_is_one_sentence(
+    verb: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for text in ("trial-00007", "7", "00007"):
         assert command_line.main(arguments(verb, folder, text)) == 2
         out, err = capsys.readouterr()
@@ -53,14 +57,18 @@ def test_a_trial_that_is_not_there_is_one_sentence(verb: str, folder: Path, caps
         assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["trial-", "-1", "2.0", "trial-²", "٣", "9" * 5000, "trial_00002", "Trial-00002"])
+@pytest.mark.parametrize(
+    "text", ["trial-", "-1", "2.0", "trial-²", "٣", "9" * 5000, "trial_00002", "Trial-00002"]
+)
 def test_what_names_no_trial(text: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("explain", "rerun", "decode"):
         assert command_line.main(arguments(verb, folder, text)) == 2
     err = capsys.readouterr().err
     assert "Traceback" not in err
     if text != "-1":  # an option to argparse
-        assert "must be a trial's name or its number from 0, such as trial-00005 or 5, but got" in err
+        assert (
+            "must be a trial's name or its number from 0, such as trial-00005 or 5, but got" in err
+        )
 
 
 def test_names_compare_as_numbers_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,12 +95,16 @@ def test_a_command_comes_back_from_a_shells_words(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "it's; $HOME"])
-def test_what_is_printed_can_be_typed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed_can_be_typed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The commands in what results and explain print name the folder as one word."""
     run = write_run(tmp_path / name, trials=6, text=SPACE)
     assert command_line.main(["results", str(run)]) == 0
     assert command_line.main(["explain", str(run), "5"]) == 0
-    hints = [line.partition("python run_search.py ")[2] for line in capsys.readouterr().out.splitlines()]
+    hints = [
+        line.partition("python run_search.py ")[2] for line in capsys.readouterr().out.splitlines()
+    ]
     found: Sequence[str] = [hint for hint in hints if hint]
     assert len(found) == 2
     for hint in found:

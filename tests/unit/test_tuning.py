@@ -38,16 +38,33 @@ parameters: {train.seed: [0, 1, 2, 3, 4, 5]}
 def test_numbers_that_never_began_are_new_wherever_they_stand(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
     space = load_space(tmp_path / "space.yaml")
-    search = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}, "trials": 6}
+    search = {
+        "event": "search",
+        "name": "x",
+        "metric": "dev.loss",
+        "goal": "minimize",
+        "searched": {},
+        "trials": 6,
+    }
     with EventLog(tmp_path) as log:
         log.append(search)
-        for number, status, loss in [(0, "finished", 1.0), (3, "running", 2.0), (4, "running", 3.0)]:
+        for number, status, loss in [
+            (0, "finished", 1.0),
+            (3, "running", 2.0),
+            (4, "running", 3.0),
+        ]:
             name = f"trial-{number:05d}"
-            log.append({"event": "trial", "trial": name, "settings": {}, "config": {"train.seed": number}})
-            log.append({"event": "report", "trial": name, "step": 10, "status": status, "dev.loss": loss})
+            log.append(
+                {"event": "trial", "trial": name, "settings": {}, "config": {"train.seed": number}}
+            )
+            log.append(
+                {"event": "report", "trial": name, "step": 10, "status": status, "dev.loss": loss}
+            )
         log.append({"event": "status", "trial": "trial-00000", "status": "finished"})
     corpus: Any = None
-    run = Search(space, tmp_path, make_sampler(space), corpus, None, None, {}, None, None, None, None)
+    run = Search(
+        space, tmp_path, make_sampler(space), corpus, None, None, {}, None, None, None, None
+    )
     plan = run.recall(History(read_events(tmp_path)[0]), again=())
     assert run.new == [1, 2, 5]
     assert plan.new == 3
@@ -57,7 +74,14 @@ def test_numbers_that_never_began_are_new_wherever_they_stand(tmp_path: Path) ->
     assert plan.ended == 1
 
 
-SEARCH = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize", "searched": {}, "trials": 6}
+SEARCH = {
+    "event": "search",
+    "name": "x",
+    "metric": "dev.loss",
+    "goal": "minimize",
+    "searched": {},
+    "trials": 6,
+}
 COPY = "corpus: {name: copy, train: 9, dev: 3, vocabulary: 5, min_length: 2, max_length: 3}\n"
 
 
@@ -66,7 +90,10 @@ def a_run(folder: Path, *events: dict[str, Any], text: str = SPACE, **search: An
     (folder / "space.yaml").write_text(text + COPY)
     space = load_space(folder / "space.yaml")
     corpus = load_corpus(space.corpus)
-    about = {"corpus": {"name": "copy", "fingerprint": corpus.fingerprint}, "space": str(folder / "space.yaml")}
+    about = {
+        "corpus": {"name": "copy", "fingerprint": corpus.fingerprint},
+        "space": str(folder / "space.yaml"),
+    }
     with EventLog(folder) as log:
         for event in (SEARCH | about | search, *events):
             log.append(event)
@@ -76,7 +103,9 @@ def a_run(folder: Path, *events: dict[str, Any], text: str = SPACE, **search: An
 def trial(number: int, status: str | None = None) -> list[dict[str, Any]]:
     config = {"model": "BasicSeq2Seq", "train.seed": number}
     begun = {"event": "trial", "trial": f"trial-{number:05d}", "settings": {}, "config": config}
-    return [begun] + [{"event": "status", "trial": begun["trial"], "status": status}] * (status is not None)
+    return [begun] + [{"event": "status", "trial": begun["trial"], "status": status}] * (
+        status is not None
+    )
 
 
 @pytest.fixture
@@ -93,16 +122,28 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[Search]:
 
 
 def test_a_new_budget_holds_until_the_next(tmp_path: Path, resumed: list[Search]) -> None:
-    a_run(tmp_path, *trial(0), text=SPACE.replace("method: grid", "method: grid, hours: 1"), hours=1)
+    a_run(
+        tmp_path, *trial(0), text=SPACE.replace("method: grid", "method: grid, hours: 1"), hours=1
+    )
     for given in ({"hours": 5.0}, {}, {"gpu_hours": 2.0}, {}, {"hours": 7.0}):
         resume_search(tmp_path, **given)
     budgets = [(search.space.search.hours, search.space.search.gpu_hours) for search in resumed]
     assert budgets == [(5, None), (5, None), (5, 2), (5, 2), (7, 2)]
 
 
-def test_failed_trials_keep_their_weights_when_a_search_goes_on(tmp_path: Path, resumed: list[Search]) -> None:
-    report = {"event": "report", "trial": "trial-00001", "step": 40, "status": "finished", "dev.loss": 1.0}
-    a_run(tmp_path, *trial(0, "failed"), *trial(1), report, *trial(2, "finished"), *trial(3, "lost"))
+def test_failed_trials_keep_their_weights_when_a_search_goes_on(
+    tmp_path: Path, resumed: list[Search]
+) -> None:
+    report = {
+        "event": "report",
+        "trial": "trial-00001",
+        "step": 40,
+        "status": "finished",
+        "dev.loss": 1.0,
+    }
+    a_run(
+        tmp_path, *trial(0, "failed"), *trial(1), report, *trial(2, "finished"), *trial(3, "lost")
+    )
     for name in ("trial-00000", "trial-00001"):
         Checkpoints(tmp_path / name).save({"step": 40}, is_best=True)
     resume_search(tmp_path)
@@ -110,13 +151,20 @@ def test_failed_trials_keep_their_weights_when_a_search_goes_on(tmp_path: Path, 
     assert search.ended_before == ["trial-00001", "trial-00002"]
     search.recorder = SimpleNamespace(best={"trial-00001": report})  # type: ignore[assignment]
     BestKept(search)
-    assert sorted(path.name for path in (tmp_path / "trial-00000").iterdir()) == ["best.pt", "last.pt"]
+    assert sorted(path.name for path in (tmp_path / "trial-00000").iterdir()) == [
+        "best.pt",
+        "last.pt",
+    ]
     assert [path.name for path in (tmp_path / "trial-00001").iterdir()] == ["best.pt"]
 
 
 def test_a_warm_start_is_known_after_a_kill(tmp_path: Path, resumed: list[Search]) -> None:
-    tpe = SPACE.replace("method: grid", "method: tpe, trials: 6").replace("[0, 1, 2, 3, 4, 5]", "{min: 0, max: 99}")
-    earlier = [[{"model": "BasicSeq2Seq", "train.seed": k}, [float(k)], "finished"] for k in range(3)]
+    tpe = SPACE.replace("method: grid", "method: tpe, trials: 6").replace(
+        "[0, 1, 2, 3, 4, 5]", "{min: 0, max: 99}"
+    )
+    earlier = [
+        [{"model": "BasicSeq2Seq", "train.seed": k}, [float(k)], "finished"] for k in range(3)
+    ]
     a_run(tmp_path, *trial(0), text=tpe, warm_start=earlier)
     resume_search(tmp_path)
     sampler = resumed[0].sampler
@@ -139,7 +187,9 @@ def test_a_search_that_was_killed_at_its_end_is_finished_by_resume(
     assert (log_size(tmp_path), resumed) == (size, [])
 
 
-def test_a_search_that_is_refused_when_it_goes_on_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_is_refused_when_it_goes_on_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise ConfigError("no node is large enough")
 
@@ -153,7 +203,9 @@ def test_a_search_that_is_refused_when_it_goes_on_is_as_it_was(tmp_path: Path, m
     assert not (tmp_path / "new").exists()
 
 
-def test_what_cannot_be_read_for_a_moment_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_for_a_moment_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     space = a_run(tmp_path, *trial(0))
 
     def unreadable(folder: Path) -> None:
@@ -170,9 +222,14 @@ def test_what_cannot_be_read_for_a_moment_ends_nothing(tmp_path: Path, monkeypat
     assert [event.get("trial") for event in notes[1:]] == ["trial-00000", "trial-00001"]
 
 
-def test_tables_cost_a_report_the_same_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_cost_a_report_the_same_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A report comes every two thirds of a second; a table of n rows takes 0.03 s and 40 µs a row."""
-    clock, rows = SimpleNamespace(now=0.0, reports=0), [0, 0, 0, 0]  # written so far, by quarters of the reports
+    clock, rows = (
+        SimpleNamespace(now=0.0, reports=0),
+        [0, 0, 0, 0],
+    )  # written so far, by quarters of the reports
     space, reports = a_run(tmp_path, *trial(0)), 20_000
 
     def written(folder: Path) -> None:
@@ -189,7 +246,9 @@ def test_tables_cost_a_report_the_same_however_many_there_are(tmp_path: Path, mo
     assert max(rows) < 25 * reports / 4
 
 
-@pytest.mark.parametrize("storage, law", [("s3://[bucket", "is no URL"), ("https://user:x@host/", "must hold no")])
+@pytest.mark.parametrize(
+    "storage, law", [("s3://[bucket", "is no URL"), ("https://user:x@host/", "must hold no")]
+)
 def test_a_storage_that_is_no_place_is_refused(tmp_path: Path, storage: str, law: str) -> None:
     space = a_run(tmp_path)
     with pytest.raises(ConfigError, match=law):
@@ -224,7 +283,9 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("storage", SECRET + PLAIN)
-def test_a_secret_in_a_url_of_storage_is_refused_and_not_said(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_in_a_url_of_storage_is_refused_and_not_said(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     used: list[str] = []
 
     def file_system(place: str) -> Any:
@@ -261,8 +322,12 @@ def test_a_ray_that_cannot_be_started_is_one_sentence_with_what_is_free(
     with pytest.raises(ConfigError) as caught:
         run_search(space, out=tmp_path / "new")
     (problem,) = caught.value.problems
-    said = r"Ray cannot be started: Timed out waiting for file gcs_server_port; free on this machine: "
-    assert re.fullmatch(said + r"[\d,]+ MB in /dev/shm \(.*\), [\d,]+ MB in /tmp/ray \(.*\)", problem)
+    said = (
+        r"Ray cannot be started: Timed out waiting for file gcs_server_port; free on this machine: "
+    )
+    assert re.fullmatch(
+        said + r"[\d,]+ MB in /dev/shm \(.*\), [\d,]+ MB in /tmp/ray \(.*\)", problem
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -276,7 +341,9 @@ def test_an_object_store_without_room_for_the_corpus_is_one_sentence(
     monkeypatch.setattr(start.cluster, "join_ray", lambda *_: None)
     monkeypatch.setattr(running, "_tuner", put)
     space = a_run(tmp_path)
-    with pytest.raises(ConfigError, match="Ray's object store has no room for the corpus; free on this machine: "):
+    with pytest.raises(
+        ConfigError, match="Ray's object store has no room for the corpus; free on this machine: "
+    ):
         run_search(space, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -291,21 +358,33 @@ def test_a_folder_that_is_too_long_for_sockets_is_replaced_for_a_while(
         monkeypatch.setenv(name, long := "/" + "x" * (length - 1))
         with cluster.ray_environment(None):
             given[length] = os.environ.get("RAY_TMPDIR", long)
-            folder = Path(given[length], "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+            folder = Path(
+                given[length], "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+            )
             assert len(os.fsencode(folder)) <= 107
             assert Path(given[length]).is_dir() == (given[length] != long)
         assert os.environ[name] == long
         assert not Path(given[length]).exists()
-    assert [given[length] == "/" + "x" * (length - 1) for length in given] == [True, True, False, False]
+    assert [given[length] == "/" + "x" * (length - 1) for length in given] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     with cluster.ray_environment("auto"):
         assert os.environ[name] == "/" + "x" * 79  # the cluster's Ray has its own
 
 
-def test_without_a_short_folder_a_search_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_short_folder_a_search_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 80)
     monkeypatch.setattr(cluster, "SHORT_FOLDER", "/nothing")
     space = a_run(tmp_path)
-    with pytest.raises(ConfigError, match="/nothing cannot be written; set RAY_TMPDIR to a folder with a short path"):
+    with pytest.raises(
+        ConfigError,
+        match="/nothing cannot be written; set RAY_TMPDIR to a folder with a short path",
+    ):
         run_search(space, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -32,7 +32,13 @@ class AttentionSteps:
     """The steps of attention: the weights and the context of each query, for values [B, S, M]."""
 
     def __init__(
-        self, rows: Rows, values: Tensor, keys: Tensor, biases: Tensor, *weights: Tensor, differentiable: bool = True
+        self,
+        rows: Rows,
+        values: Tensor,
+        keys: Tensor,
+        biases: Tensor,
+        *weights: Tensor,
+        differentiable: bool = True,
     ) -> None:
         """Makes the buffers; `weights` are the scores', if these have any.
 
@@ -42,7 +48,9 @@ class AttentionSteps:
         batch, positions, memory = values.shape
         self.rows, self.values, self.keys = rows, values.contiguous(), keys.contiguous()
         self.biases = biases.contiguous()
-        self.sources: Tensor | None = None  # whose values and keys each row looks at; its own where None
+        self.sources: Tensor | None = (
+            None  # whose values and keys each row looks at; its own where None
+        )
         self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
         self.context[0] = 0.0
         self.weights = buffer(values, len(rows), (batch, positions), rows)
@@ -75,7 +83,9 @@ class AttentionSteps:
         """Makes ready for `backward`."""
         parts = (self.weights, self.d_scores, self.d_context[1:].unsqueeze(2))
         values = for_each_step(self.values.transpose(1, 2), self.rows)
-        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
+        self.derivatives = list(
+            zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True)
+        )
 
     def backward(self, t: int, d_query: Tensor) -> None:
         """Takes d_context[t + 1], and adds to d_query."""
@@ -83,7 +93,9 @@ class AttentionSteps:
         d_weights = torch.bmm(d_context, values_t).squeeze(1)
         if self.d_weights is not None:
             d_weights += self.d_weights[t, : len(weights)]
-        torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, weights.dtype, grad_input=d_scores)
+        torch.ops.aten._softmax_backward_data.out(
+            d_weights, weights, -1, weights.dtype, grad_input=d_scores
+        )
         self.d_scores_backward(t, d_scores, d_query)
 
     def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
@@ -94,7 +106,9 @@ class AttentionSteps:
         """What the compiled loop takes: all queries [T, B, H], and in the backward where to add their gradients."""
         raise NotImplementedError
 
-    def shared_arguments(self, queries: Tensor, d_queries: Tensor | None) -> dict[str, Tensor | int | None]:
+    def shared_arguments(
+        self, queries: Tensor, d_queries: Tensor | None
+    ) -> dict[str, Tensor | int | None]:
         given: dict[str, Tensor | int | None] = {
             "batch": self.values.shape[0],
             "positions": self.values.shape[1],
@@ -111,7 +125,11 @@ class AttentionSteps:
         }
         if d_queries is None:
             return given
-        backward = {"d_context": self.d_context, "d_scores": self.d_scores, "d_weights": self.d_weights}
+        backward = {
+            "d_context": self.d_context,
+            "d_scores": self.d_scores,
+            "d_weights": self.d_weights,
+        }
         return given | backward | {"d_query": d_queries}
 
     def d_values(self) -> Tensor:
@@ -144,7 +162,9 @@ class DotSteps(AttentionSteps):
         return native.Attention(**self.shared_arguments(queries, d_queries))
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
-        return torch.bmm(self.d_scores.permute(1, 2, 0), queries.transpose(0, 1)), self.d_scores.sum(0)
+        return torch.bmm(
+            self.d_scores.permute(1, 2, 0), queries.transpose(0, 1)
+        ), self.d_scores.sum(0)
 
 
 class AdditiveSteps(AttentionSteps):
@@ -169,7 +189,10 @@ class AdditiveSteps(AttentionSteps):
 
     def start(self) -> None:
         super().start()
-        self.keys_at, self.biases_at = for_each_step(self.keys, self.rows), for_each_step(self.biases, self.rows)
+        self.keys_at, self.biases_at = (
+            for_each_step(self.keys, self.rows),
+            for_each_step(self.biases, self.rows),
+        )
         self.hidden_at = at_each_step(self.hidden.expand(len(self.rows), -1, -1, -1), self.rows)
 
     def scores(self, t: int, query: Tensor) -> Tensor:
@@ -240,7 +263,9 @@ class Dropout:
         """Makes ready for `backward`."""
         if self.mask is not None:
             parts = (self.mask, self.d_below, self.d_output)
-            self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
+            self.derivatives = list(
+                zip(*(at_each_step(part, self.rows) for part in parts), strict=True)
+            )
 
     def backward(self, t: int) -> None:
         """Takes d_output[t], and adds to d_below[t]."""
@@ -268,7 +293,9 @@ class Lookup:
     weights: tuple[Tensor, ...] = ()
 
     def reordered(self, rows: Tensor) -> "Lookup":
-        return Lookup(self.steps, self.values[rows], self.keys[rows], self.biases[rows], self.weights)
+        return Lookup(
+            self.steps, self.values[rows], self.keys[rows], self.biases[rows], self.weights
+        )
 
 
 def attend(
@@ -288,7 +315,11 @@ def attend(
     Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S]. Step t computes the first rows[t]
     rows only; the rest is zero.
     """
-    layers = [tensor for r, state in zip(recurrences, states, strict=True) for tensor in (*r.weights, *state)]
+    layers = [
+        tensor
+        for r, state in zip(recurrences, states, strict=True)
+        for tensor in (*r.weights, *state)
+    ]
     tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
     outputs, contexts, weights = Attend.apply(  # type: ignore[no-untyped-call]
         recurrences, lookup.steps, rows, masks, tokens, torch.is_grad_enabled(), x, *tensors
@@ -310,16 +341,24 @@ class Attend(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         rest = list(tensors)
-        of_layers = [(taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)) for r in recurrences]
+        of_layers = [
+            (taken_off(rest, len(r.weights)), taken_off(rest, r.steps.STATE)) for r in recurrences
+        ]
         attention = attention_steps(rows, *rest, differentiable=differentiable)
         layers: list[Steps] = []
         dropouts = [Dropout(rows, attention.context[:-1], masks[0])]
         for r, (weights, state), mask in zip(recurrences, of_layers, masks[1:], strict=True):
             below = dropouts[-1].output
             if layers:
-                layers.append(r.steps(rows, None, below, weights, state, differentiable=differentiable))
+                layers.append(
+                    r.steps(rows, None, below, weights, state, differentiable=differentiable)
+                )
             else:
-                layers.append(r.steps(rows, x, below, weights, state, tokens=tokens, differentiable=differentiable))
+                layers.append(
+                    r.steps(
+                        rows, x, below, weights, state, tokens=tokens, differentiable=differentiable
+                    )
+                )
             dropouts.append(Dropout(rows, layers[-1].output[1:], mask))
         run(layers, dropouts, attention)
         keep(ctx, (layers, dropouts, attention), tensors)
@@ -354,7 +393,9 @@ def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: Attenti
     if layers[0].compiled:
         cells = [layer.arguments(backward=False) for layer in layers]
         dropped = [dropout.arguments(backward=False) for dropout in dropouts]
-        native.run("forward", last.output.dtype, cells, rows, attention.arguments(last.output), dropped)
+        native.run(
+            "forward", last.output.dtype, cells, rows, attention.arguments(last.output), dropped
+        )
         return
     parts: list[Steps | Dropout | AttentionSteps] = [*layers, *dropouts, attention]
     for part in parts:
@@ -368,7 +409,9 @@ def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: Attenti
         attention.forward(t, inputs[-1][t])
 
 
-def run_backward(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:
+def run_backward(
+    layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps
+) -> None:
     last, rows = dropouts[-1], attention.rows
     if layers[0].compiled:
         cells = [layer.arguments(backward=True) for layer in layers]
@@ -383,7 +426,9 @@ def run_backward(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention
     for t in reversed(range(len(rows))):
         attention.backward(t, d_inputs[-1][t])
         last.backward(t)
-        for layer, dropout, d_input in zip(layers[::-1], dropouts[-2::-1], d_inputs[-2::-1], strict=True):
+        for layer, dropout, d_input in zip(
+            layers[::-1], dropouts[-2::-1], d_inputs[-2::-1], strict=True
+        ):
             layer.backward(t, d_input[t])
             dropout.backward(t)
 

@@ -23,12 +23,16 @@ from s2s_search.nn.fast.matmul import addmm, mm, sum_rows
 
 ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
 
-Rows = Sequence[int]  # how many rows of the batch each step computes: the first ones, never more than the step before
+Rows = Sequence[
+    int
+]  # how many rows of the batch each step computes: the first ones, never more than the step before
 
 
 def at_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
     """The rows of [T, B, ...] that each step computes."""
-    return tuple(part if n == len(part) else part[:n] for part, n in zip(tensor.unbind(), rows, strict=False))
+    return tuple(
+        part if n == len(part) else part[:n] for part, n in zip(tensor.unbind(), rows, strict=False)
+    )
 
 
 def for_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
@@ -49,7 +53,10 @@ class Flat:
         self.size = len(rows) * batch
         self.index: Tensor | None = None
         if sum(rows) < self.size:
-            parts = [torch.arange(t * batch, t * batch + n, device=like.device) for t, n in enumerate(rows)]
+            parts = [
+                torch.arange(t * batch, t * batch + n, device=like.device)
+                for t, n in enumerate(rows)
+            ]
             self.index = torch.cat(parts)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -59,7 +66,11 @@ class Flat:
 
     def spread(self, x: Tensor) -> Tensor:
         """Makes [T * B, ...] of [N, ...], zero where no step computes."""
-        return x if self.index is None else x.new_zeros(self.size, *x.shape[1:]).index_copy_(0, self.index, x)
+        return (
+            x
+            if self.index is None
+            else x.new_zeros(self.size, *x.shape[1:]).index_copy_(0, self.index, x)
+        )
 
 
 @dataclass(frozen=True)
@@ -108,13 +119,18 @@ class Steps:
         self.flat = Flat(rows, batch, self.biases)
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.x, self.below, self.x_size = x, below, 0 if x is None else x.shape[-1]
-        self.tokens = tokens if tokens is not None and len(tokens.table) < tokens.ids.numel() else None
+        self.tokens = (
+            tokens if tokens is not None and len(tokens.table) < tokens.ids.numel() else None
+        )
         self.compiled = native.usable(self.biases)
         if not self.compiled:
             self.scale = torch.ones_like(self.biases)
             self.scale[self.DOUBLED * self.units : (self.DOUBLED + 1) * self.units] = 2.0
         input_weights, biases = self.doubled(self.input_weights), self.doubled(self.biases)
-        x_weights, self.forward_below_weights = input_weights[: self.x_size], input_weights[self.x_size :]
+        x_weights, self.forward_below_weights = (
+            input_weights[: self.x_size],
+            input_weights[self.x_size :],
+        )
         self.kept = differentiable or not self.compiled
         self.make_gates(x, x_weights, biases, batch)
         self.make_buffers(state)
@@ -124,7 +140,10 @@ class Steps:
         self.ids: Tensor | None = None
         self.table: Tensor | None = None
         if self.tokens is not None:
-            self.ids, self.table = self.tokens.ids.contiguous(), addmm(biases, self.tokens.table, x_weights)
+            self.ids, self.table = (
+                self.tokens.ids.contiguous(),
+                addmm(biases, self.tokens.table, x_weights),
+            )
         steps = 1 if self.table is not None and not self.kept else len(self.rows)
         self.gates = biases.new_empty(steps, batch, self.GATES * self.units)
         if self.ids is not None and self.table is not None:
@@ -135,7 +154,9 @@ class Steps:
         elif self.flat.index is None:
             addmm(biases, self.flat(x), x_weights, out=self.gates.flatten(0, 1))
         else:
-            self.gates.flatten(0, 1).index_copy_(0, self.flat.index, addmm(biases, self.flat(x), x_weights))
+            self.gates.flatten(0, 1).index_copy_(
+                0, self.flat.index, addmm(biases, self.flat(x), x_weights)
+            )
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         """Makes the buffers of what the steps make, with the state before the first one."""
@@ -183,10 +204,15 @@ class Steps:
     def ended(self) -> Tensor:
         """The mask [T, B, 1] of the steps at and after each row's length."""
         assert self.lengths is not None
-        return (torch.arange(len(self.rows), device=self.gates.device).unsqueeze(1) >= self.lengths).unsqueeze(-1)
+        return (
+            torch.arange(len(self.rows), device=self.gates.device).unsqueeze(1) >= self.lengths
+        ).unsqueeze(-1)
 
     def take_gradients(
-        self, d_output: Tensor | None, d_last: Sequence[Tensor | None], d_below: Tensor | None = None
+        self,
+        d_output: Tensor | None,
+        d_last: Sequence[Tensor | None],
+        d_below: Tensor | None = None,
     ) -> None:
         """Takes the gradients of the outputs and of the last state, and where to add the gradient of `below`."""
         self.d_output, self.d_below = torch.empty_like(self.output), d_below
@@ -245,7 +271,9 @@ class Steps:
         d_gates = self.flat(self.gates)
         d_x, d_input_weights = None, torch.empty_like(self.input_weights)
         if self.x is not None:
-            d_x = self.flat.spread(mm(d_gates, self.input_weights[: self.x_size].t())).view_as(self.x)
+            d_x = self.flat.spread(mm(d_gates, self.input_weights[: self.x_size].t())).view_as(
+                self.x
+            )
             if self.tokens is None:
                 mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
             else:
@@ -266,7 +294,9 @@ class LSTMSteps(Steps):
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         super().make_buffers(state)
         # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
-        self.twice_c, self.half_tanh = (self.state_buffer(c, self.kept) for c in (state[0] * 2.0, state[0]))
+        self.twice_c, self.half_tanh = (
+            self.state_buffer(c, self.kept) for c in (state[0] * 2.0, state[0])
+        )
 
     def start(self) -> None:
         if self.lengths is not None:
@@ -292,7 +322,10 @@ class LSTMSteps(Steps):
         return self.twice_c[last] * 0.5, self.output[self.last()]
 
     def take_gradients(
-        self, d_output: Tensor | None, d_last: Sequence[Tensor | None], d_below: Tensor | None = None
+        self,
+        d_output: Tensor | None,
+        d_last: Sequence[Tensor | None],
+        d_below: Tensor | None = None,
     ) -> None:
         super().take_gradients(d_output, d_last, d_below)
         d_c = d_last[0] if d_last else None
@@ -314,8 +347,13 @@ class LSTMSteps(Steps):
         of_c = self.gates.view(*self.gates.shape[:2], 4, self.units)[:, :, :3]
         d_h, d_cs = self.d_output, for_each_step(self.d_c, self.rows)
         parts = (self.gates, of_c, o, by_c, kept_f, self.previous(d_h), self.made(d_h))
-        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), d_cs, strict=True))
-        self.weights_t, self.below_weights_t = self.recurrent_weights[0].t(), self.input_weights[self.x_size :].t()
+        self.derivatives = list(
+            zip(*(at_each_step(part, self.rows) for part in parts), d_cs, strict=True)
+        )
+        self.weights_t, self.below_weights_t = (
+            self.recurrent_weights[0].t(),
+            self.input_weights[self.x_size :].t(),
+        )
 
     def backward(self, t: int, d_below: Tensor | None) -> None:
         gates, of_c, of_h, by_c, f, d_previous, d_h, d_c = self.derivatives[t]
@@ -329,7 +367,11 @@ class LSTMSteps(Steps):
 
     def arguments(self, backward: bool) -> native.Cell:
         given = self.shared_arguments(backward)
-        given |= {"inside": self.twice_c, "inside_rows": len(self.twice_c), "half_tanh": self.half_tanh}
+        given |= {
+            "inside": self.twice_c,
+            "inside_rows": len(self.twice_c),
+            "half_tanh": self.half_tanh,
+        }
         return native.Cell(**given, d_c=self.d_c if backward else None)
 
     def d_first_state(self) -> tuple[Tensor, ...]:
@@ -356,7 +398,14 @@ class GRUSteps(Steps):
             self.gate(1).masked_fill_(self.ended(), ENDLESS)
         self.forward_candidate_weights = self.recurrent_weights[1] * 2.0
         r_and_u, h = self.gates[..., : 2 * self.units], self.output
-        parts = (self.gates, r_and_u, *(self.gate(k) for k in range(3)), self.reset_h, self.previous(h), self.made(h))
+        parts = (
+            self.gates,
+            r_and_u,
+            *(self.gate(k) for k in range(3)),
+            self.reset_h,
+            self.previous(h),
+            self.made(h),
+        )
         self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
 
     def forward(self, t: int, below: Tensor | None) -> None:
@@ -380,8 +429,12 @@ class GRUSteps(Steps):
         torch.mul(1.0 - kept_u, 1.0 - c * c, out=c)
         gates, d_h = self.gates[..., : 2 * self.units], self.d_output
         parts = (self.gates, gates, r, u, c, kept_r, kept_u, self.previous(d_h), self.made(d_h))
-        self.derivatives = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
-        self.weights_t, self.candidate_weights_t = (weights.t() for weights in self.recurrent_weights)
+        self.derivatives = list(
+            zip(*(at_each_step(part, self.rows) for part in parts), strict=True)
+        )
+        self.weights_t, self.candidate_weights_t = (
+            weights.t() for weights in self.recurrent_weights
+        )
         self.below_weights_t = self.input_weights[self.x_size :].t()
 
     def backward(self, t: int, d_below: Tensor | None) -> None:
@@ -433,7 +486,14 @@ def unroll(
     Past a row's length its state stays and its outputs are not defined. In reverse it must start from zeros.
     """
     outputs, *last = Unroll.apply(  # type: ignore[no-untyped-call]
-        recurrence, lengths, reverse, tokens, torch.is_grad_enabled(), x, *recurrence.weights, *state
+        recurrence,
+        lengths,
+        reverse,
+        tokens,
+        torch.is_grad_enabled(),
+        x,
+        *recurrence.weights,
+        *state,
     )
     return outputs, tuple(last)
 
@@ -452,14 +512,18 @@ class Unroll(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         n = len(recurrence.weights)
         rows, weights, state = [x.shape[1]] * len(x), tensors[:n], tensors[n:]
-        steps = recurrence.steps(rows, x, None, weights, state, lengths, reverse, tokens, differentiable)
+        steps = recurrence.steps(
+            rows, x, None, weights, state, lengths, reverse, tokens, differentiable
+        )
         run(steps)
         keep(ctx, steps, tensors)
         return steps.made(steps.output), *steps.last_state()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_outputs: Tensor | None, *d_last: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, d_outputs: Tensor | None, *d_last: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         steps: Steps = taken(ctx)
         steps.take_gradients(d_outputs, d_last)
         run_backward(steps)

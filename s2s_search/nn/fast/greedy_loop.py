@@ -20,7 +20,11 @@ def greedy_ids(model: Seq2Seq, encoding: Encoding, max_length: int) -> Tensor | 
     how. A row that has ended leaves the loop at once.
     """
     embeddings, batch = model.target_embedding.weight, len(encoding.encoder_output.outputs)
-    if not native.usable(embeddings) or encoding.extra is not None or len(embeddings) > ROWS_OF_A_TABLE * batch:
+    if (
+        not native.usable(embeddings)
+        or encoding.extra is not None
+        or len(embeddings) > ROWS_OF_A_TABLE * batch
+    ):
         return None
     recurrences = model.decoder.cell.recurrences()
     if recurrences is None:
@@ -47,7 +51,10 @@ def greedy_ids(model: Seq2Seq, encoding: Encoding, max_length: int) -> Tensor | 
     if attention is not None and model.decoder.mix is not None:
         attention.sources = sources
         of_attention = attention.arguments(outputs[1:])
-        prediction |= {"memory_units": attention.context.shape[-1], "mix": model.decoder.mix.weight.t().contiguous()}
+        prediction |= {
+            "memory_units": attention.context.shape[-1],
+            "mix": model.decoder.mix.weight.t().contiguous(),
+        }
         prediction |= {"mix_biases": model.decoder.mix.bias, "mixed": torch.empty_like(outputs[0])}
     cells = [layer.arguments(backward=False) for layer in layers]
     native.greedy(outputs.dtype, cells, of_attention, native.Prediction(**prediction))
@@ -59,16 +66,25 @@ def one_step_of_attention(model: Seq2Seq, encoding: Encoding) -> AttentionSteps 
     if encoding.memory is None or not isinstance(model.decoder, AttentionDecoder):
         return None
     lookup = model.decoder.attention.lookup(encoding.memory)
-    steps = lookup.steps([len(lookup.values)], lookup.values, lookup.keys, lookup.biases, *lookup.weights)
+    steps = lookup.steps(
+        [len(lookup.values)], lookup.values, lookup.keys, lookup.biases, *lookup.weights
+    )
     steps.context.zero_()
     return steps
 
 
 def one_step_of_layers(
-    model: Seq2Seq, encoding: Encoding, recurrences: list[Recurrence], attention: AttentionSteps | None, ids: Tensor
+    model: Seq2Seq,
+    encoding: Encoding,
+    recurrences: list[Recurrence],
+    attention: AttentionSteps | None,
+    ids: Tensor,
 ) -> list[Steps]:
     """The buffers of a step of each layer. The first looks up its ids [B], the others' rows all look up the biases."""
-    embeddings, below = model.target_embedding.weight, None if attention is None else attention.context[1:]
+    embeddings, below = (
+        model.target_embedding.weight,
+        None if attention is None else attention.context[1:],
+    )
     layers: list[Steps] = []
     states = model.decoder.cell.layer_states(encoding.state)
     for recurrence, state in zip(recurrences, states, strict=True):
@@ -77,7 +93,9 @@ def one_step_of_layers(
         if not layers:
             of_embedding, input_weights = input_weights.tensor_split([embeddings.shape[1]])
             table, looked_up = addmm(others[-1], embeddings, of_embedding), ids
-        step = recurrence.steps([len(ids)], None, below, (input_weights, *others), state, differentiable=False)
+        step = recurrence.steps(
+            [len(ids)], None, below, (input_weights, *others), state, differentiable=False
+        )
         step.table, step.ids, below = table, looked_up, step.output[1:]
         layers.append(step)
     return layers

@@ -13,7 +13,12 @@ from s2s_search.nn.fast.matmul import addmm, mm
 
 
 def cross_entropy(
-    targets: Tensor, live: Tensor, outputs: Tensor, contexts: Tensor | None, mix: nn.Linear | None, logits: nn.Linear
+    targets: Tensor,
+    live: Tensor,
+    outputs: Tensor,
+    contexts: Tensor | None,
+    mix: nn.Linear | None,
+    logits: nn.Linear,
 ) -> Tensor:
     """The cross-entropy in nats of target ids [N], summed over the live [N] positions, a scalar.
 
@@ -22,7 +27,12 @@ def cross_entropy(
     """
     of_mix = () if mix is None else (mix.weight, mix.bias)
     result: Tensor = CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        targets, live, logits.weight, logits.bias, outputs, *(() if contexts is None else (contexts, *of_mix))
+        targets,
+        live,
+        logits.weight,
+        logits.bias,
+        outputs,
+        *(() if contexts is None else (contexts, *of_mix)),
     )
     return result
 
@@ -42,7 +52,9 @@ class CrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         hidden = outputs
         if contexts is not None and mix_weight is not None and mix_bias is not None:
-            of_output, of_context = torch.split(mix_weight, [outputs.shape[1], contexts.shape[1]], dim=1)
+            of_output, of_context = torch.split(
+                mix_weight, [outputs.shape[1], contexts.shape[1]], dim=1
+            )
             hidden = addmm(mix_bias, outputs, of_output.t())
             addmm(hidden, contexts, of_context.t(), out=hidden)
             hidden.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)  # on a CPU sooner than tanh
@@ -50,7 +62,9 @@ class CrossEntropy(torch.autograd.Function):
         log_p = torch.log_softmax(logits, dim=-1, out=logits)
         targets = targets.unsqueeze(1)
         loss = -(log_p.gather(1, targets).squeeze(1) * live).sum()
-        d_logits = log_p.exp_().scatter_add_(1, targets, torch.full_like(targets, -1, dtype=log_p.dtype))
+        d_logits = log_p.exp_().scatter_add_(
+            1, targets, torch.full_like(targets, -1, dtype=log_p.dtype)
+        )
         d_logits.mul_(live.unsqueeze(1))
         ctx.save_for_backward(weight, outputs, contexts, mix_weight, hidden, d_logits)
         return loss

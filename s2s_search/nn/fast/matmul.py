@@ -22,7 +22,11 @@ def mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 def addmm(start: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """start + a b for a [N, K], b [K, M] and start [N, M] or [M]; `out` may be `start`."""
-    return torch.addmm(start, a, b, out=out) if in_torch(a, b, start, out) else multiplied(start, a, b, out)
+    return (
+        torch.addmm(start, a, b, out=out)
+        if in_torch(a, b, start, out)
+        else multiplied(start, a, b, out)
+    )
 
 
 def multi_dot(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -39,7 +43,11 @@ def sum_rows(values: Tensor, ids: Tensor, rows: int) -> Tensor:
     """
     if values.is_cpu:
         return values.new_zeros(rows, values.shape[1]).index_add_(0, ids, values)
-    return sums_by_product(values, ids, rows) if rows <= MOST_ROWS else sums_in_order(values, ids, rows)
+    return (
+        sums_by_product(values, ids, rows)
+        if rows <= MOST_ROWS
+        else sums_in_order(values, ids, rows)
+    )
 
 
 def sums_by_product(values: Tensor, ids: Tensor, rows: int) -> Tensor:

@@ -15,7 +15,12 @@ from torch import Tensor
 
 VERSION = 8  # of loops.c
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
-INDICES = {"lengths", "ids", "sources", "all_ids"}  # tensors of int64; all others have the type of the loop
+INDICES = {
+    "lengths",
+    "ids",
+    "sources",
+    "all_ids",
+}  # tensors of int64; all others have the type of the loop
 
 Shapes = Mapping[str, tuple[str, ...]]
 
@@ -68,14 +73,20 @@ class Arguments(ctypes.Structure):
         sizes = {"time": time, "states": time + 1, **self.numbers, **self.sizes()}
         addresses: dict[str, int] = {}
         for name, tensor in self.tensors.items():
-            shape, count, expected = self.TENSORS[name], 1, torch.int64 if name in INDICES else dtype
+            shape, count, expected = (
+                self.TENSORS[name],
+                1,
+                torch.int64 if name in INDICES else dtype,
+            )
             for size in shape:
                 count *= sizes[size]
             lies_well = tensor.is_contiguous() and tensor.is_cpu
             if not lies_well or tensor.dtype is not expected or tensor.numel() != count:
                 wanted = [sizes[size] for size in shape]
                 found = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}, strides {list(tensor.stride())}"
-                raise ValueError(f"{name} must be contiguous {expected} {wanted} on cpu, but is {found}")
+                raise ValueError(
+                    f"{name} must be contiguous {expected} {wanted} on cpu, but is {found}"
+                )
             addresses[name] = tensor.data_ptr()
         super().__init__(**addresses)
 
@@ -92,13 +103,36 @@ class Product(Arguments):
     """Matrices of any steps, which `multiply` checks."""
 
     __slots__ = ()
-    NUMBERS = ("n", "k", "m", "a_row", "a_column", "b_row", "b_column", "start_row", "c_row", "a", "b", "start", "c")
+    NUMBERS = (
+        "n",
+        "k",
+        "m",
+        "a_row",
+        "a_column",
+        "b_row",
+        "b_column",
+        "start_row",
+        "c_row",
+        "a",
+        "b",
+        "start",
+        "c",
+    )
     _fields_ = fields(NUMBERS, {})
 
 
 class Cell(Arguments):
     __slots__ = ()
-    NUMBERS = ("gru", "batch", "units", "below_units", "before", "after", "gate_rows", "inside_rows")
+    NUMBERS = (
+        "gru",
+        "batch",
+        "units",
+        "below_units",
+        "before",
+        "after",
+        "gate_rows",
+        "inside_rows",
+    )
     TENSORS = shapes(
         lengths="batch",
         gates="gate_rows batch gates",
@@ -121,19 +155,34 @@ class Cell(Arguments):
     def sizes(self) -> dict[str, int]:
         words = self.tensors["table"].shape[0] if "table" in self.tensors else 0
         gates, recurrent = (3, 2) if self.gru else (4, 4)
-        return {"gates": gates * self.units, "recurrent_gates": recurrent * self.units, "words": words, "two": 2}
+        return {
+            "gates": gates * self.units,
+            "recurrent_gates": recurrent * self.units,
+            "words": words,
+            "two": 2,
+        }
 
 
 class Dropout(Arguments):
     __slots__ = ()
     NUMBERS = ("batch", "units")
-    TENSORS = shapes(**dict.fromkeys(("mask", "below", "output", "d_output", "d_below"), "time batch units"))
+    TENSORS = shapes(
+        **dict.fromkeys(("mask", "below", "output", "d_output", "d_below"), "time batch units")
+    )
     _fields_ = fields(NUMBERS, TENSORS)
 
 
 class Attention(Arguments):
     __slots__ = ()
-    NUMBERS = ("additive", "batch", "positions", "query_units", "memory_units", "units", "hidden_rows")
+    NUMBERS = (
+        "additive",
+        "batch",
+        "positions",
+        "query_units",
+        "memory_units",
+        "units",
+        "hidden_rows",
+    )
     TENSORS = shapes(
         query="time batch query_units",
         values="batch positions memory_units",
@@ -182,7 +231,9 @@ STRUCTURES: tuple[type[Arguments], ...] = (Blas, Product, Cell, Dropout, Attenti
 
 def agrees(library: Any) -> bool:
     """Whether the library was built from this version's loops.c: its structures have the fields that they have here."""
-    library.version.restype = library.offset_float.restype = library.offset_double.restype = ctypes.c_int64
+    library.version.restype = library.offset_float.restype = library.offset_double.restype = (
+        ctypes.c_int64
+    )
     if library.version() != VERSION:
         return False
     for structure in STRUCTURES:
@@ -280,15 +331,26 @@ def multiply(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor) -> None:
     """
     (n, k), m = a.shape, b.shape[1]
     matrices = [a, b, out] if start is None else [a, b, out, start]
-    fit = b.shape[0] == k and out.shape == (n, m) and (start is None or start.shape in ((n, m), (m,)))
+    fit = (
+        b.shape[0] == k and out.shape == (n, m) and (start is None or start.shape in ((n, m), (m,)))
+    )
     if not fit or not multipliable(*matrices):
-        found = ", ".join(f"{x.dtype} {list(x.shape)} with strides {list(x.stride())}" for x in matrices)
+        found = ", ".join(
+            f"{x.dtype} {list(x.shape)} with strides {list(x.stride())}" for x in matrices
+        )
         raise ValueError(f"no product of panels: {found}")
     start_row = start.stride(0) if start is not None and start.dim() == 2 else 0
-    steps = {"a_row": a.stride(0), "a_column": a.stride(1), "b_row": b.stride(0), "b_column": b.stride(1)}
+    steps = {
+        "a_row": a.stride(0),
+        "a_column": a.stride(1),
+        "b_row": b.stride(0),
+        "b_column": b.stride(1),
+    }
     steps |= {"start_row": start_row, "c_row": out.stride(0)}
     addresses = {"a": a.data_ptr(), "b": b.data_ptr(), "c": out.data_ptr()}
-    product = Product(n=n, k=k, m=m, **steps, **addresses, start=None if start is None else start.data_ptr())
+    product = Product(
+        n=n, k=k, m=m, **steps, **addresses, start=None if start is None else start.data_ptr()
+    )
     function("product", a.dtype)(ctypes.byref(product))
 
 
@@ -303,7 +365,9 @@ def multipliable(a: Tensor, b: Tensor, *others: Tensor) -> bool:
     return 1 in a.stride() and 1 in b.stride() and all(tensor.stride(-1) == 1 for tensor in others)
 
 
-def greedy(dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction) -> None:
+def greedy(
+    dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction
+) -> None:
     """Runs the loop over steps whose inputs are what the step before predicted.
 
     Raises:
