@@ -1,6 +1,7 @@
 """The rooms of the package, and that imports only point down: read from every import, also those inside functions."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,6 +162,25 @@ def test_ray_is_imported_in_one_room() -> None:
     for name, path in MODULES.items():
         text = path.read_text()
         assert room(name) == "tuning" or not ("import ray" in text or "from ray" in text), name
+
+
+def test_the_fast_loops_are_imported_as_their_door_says() -> None:
+    """The door of nn/fast holds a table: a module of the room, and the modules outside that import it."""
+    _, table = (ast.get_docstring(ast.parse(MODULES["nn.fast"].read_text())) or "").split(
+        "Who imports what", 1
+    )
+    rows = re.findall(r"^ {4}(\w+) {2,}(.*)$", table.partition("\n\n")[0], re.MULTILINE)
+    stated = {
+        f"nn.fast.{name}": set(re.findall(r"(?:nn|training)\.\w+", text)) for name, text in rows
+    }
+    outside = {name: others for name, others in IMPORTS.items() if not name.startswith("nn.fast")}
+    found = {
+        module: {name for name, others in outside.items() if module in others}
+        for module in MODULES
+        if module.startswith("nn.fast.")
+    }
+    assert stated == found
+    assert [name for name, others in outside.items() if "nn.fast" in others] == []
 
 
 NEEDS = {

@@ -21,7 +21,7 @@ def _panels():
     if native.LIBRARY is None or not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
         pytest.skip("no compiled loops, or no vectors of 512 bits")
     with (
-        mock.patch.object(native, "multiplies_sooner", return_value=True),
+        mock.patch.object(native, "multiplies_faster", return_value=True),
         mock.patch.object(matmul, "ENOUGH", 0),
     ):
         yield

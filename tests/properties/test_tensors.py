@@ -243,7 +243,7 @@ def test_products_of_matrices_that_panels_cannot_read_are_those_of_torch() -> No
     ]
     starts = [start, torch.stack([start[0], start[1]], dim=1)[:, 0], start[:1].expand(6, 7)]
     with (
-        mock.patch.object(native, "multiplies_sooner", return_value=native.LIBRARY is not None),
+        mock.patch.object(native, "multiplies_faster", return_value=native.LIBRARY is not None),
         mock.patch.object(matmul, "ENOUGH", 0),
         torch.no_grad(),
     ):

@@ -1,13 +1,15 @@
-"""Loops over time with a written-out backward: the same numbers as the plain loops of `cells` and `decoders`, sooner.
+"""Loops over time with a written-out gradient: the numbers of the plain loops of `cells`, faster.
 
-In the backward loop only the gradient of the state goes step by step. What of the derivatives the gradient does not
-change is computed for all steps before it, and the gradient of every weight is one product over all steps after it.
-Where the loops are compiled (native.py), those over `forward(t)` and `backward(t)` run there.
+Only the gradient of the state is computed step by step. The factors of the derivatives that do not
+depend on it are computed for all steps before the backward loop. The gradient of every weight is
+one product over all steps, after the loop. Where loops.c is compiled, the loops over `forward(t)`
+and `backward(t)` run there (native.py). The order of the calls is in the docstring of nn/fast.
 
-B batch · T steps of the loop · X input units · H cell units · G units of all gates (4 H, or 3 H of a GRU)
+B batch · T steps · X input units · H cell units · G units of all gates (LSTM 4 H, GRU 3 H)
 
-Time comes first here. Of a state buffer [T + 1, ...] the row t + 1 is what step t makes of row t; in reverse, row t of
-row t + 1. d_ is the gradient of the loss. On a CPU a tanh costs three sigmoids, hence tanh(x) = 2 sigmoid(2 x) - 1.
+Time is the first dimension. Step t reads row t of a state buffer [T + 1, ...] and writes row t + 1;
+in reverse it reads row t + 1 and writes row t. The prefix d_ means the gradient of the loss.
+On a CPU a tanh costs three sigmoids, hence tanh(x) = 2 sigmoid(2 x) - 1.
 """
 
 from collections.abc import Sequence
@@ -21,33 +23,32 @@ from torch.autograd.function import once_differentiable
 from s2s_search.nn.fast import native
 from s2s_search.nn.fast.matmul import addmm, mm, sum_rows
 
-ENDLESS = 1e30  # its sigmoid is 1, that of its negative is 0, and the derivatives of both are 0
+ENDLESS = 1e30  # sigmoid(ENDLESS) is 1, sigmoid(-ENDLESS) is 0, and both derivatives are 0
 
-Rows = Sequence[
-    int
-]  # how many rows of the batch each step computes: the first ones, never more than the step before
+# The number of rows that each step computes: the first ones of the batch. It never grows.
+Rows = Sequence[int]
 
 
 def at_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
-    """The rows of [T, B, ...] that each step computes."""
+    """Returns for each step the rows of a tensor [T, B, ...] that the step computes, as views."""
     return tuple(
         part if n == len(part) else part[:n] for part, n in zip(tensor.unbind(), rows, strict=False)
     )
 
 
 def for_each_step(tensor: Tensor, rows: Rows) -> tuple[Tensor, ...]:
-    """The rows of a tensor [B, ...] that each step needs."""
+    """Returns for each step the rows of a tensor [B, ...] that the step needs, as views."""
     return tuple(tensor if n == len(tensor) else tensor[:n] for n in rows)
 
 
 def buffer(like: Tensor, time: int, shape: Sequence[int], rows: Rows) -> Tensor:
-    """A buffer [time, *shape], zero where no step will write."""
+    """Returns a buffer [time, *shape] that is zero where no step will write."""
     partly = bool(rows) and rows[-1] < shape[0]
     return like.new_zeros(time, *shape) if partly else like.new_empty(time, *shape)
 
 
 class Flat:
-    """Lays the rows that the steps compute one below the other, for products over all of them."""
+    """Gathers the N rows that all steps compute, for one product over all of them."""
 
     def __init__(self, rows: Rows, batch: int, like: Tensor) -> None:
         self.size = len(rows) * batch
@@ -60,24 +61,22 @@ class Flat:
             self.index = torch.cat(parts)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Makes [N, ...] of [T, B, ...]."""
+        """Returns the computed rows [N, ...] of a tensor [T, B, ...]."""
         x = x.flatten(0, 1)
         return x if self.index is None else x.index_select(0, self.index)
 
     def spread(self, x: Tensor) -> Tensor:
-        """Makes [T * B, ...] of [N, ...], zero where no step computes."""
-        return (
-            x
-            if self.index is None
-            else x.new_zeros(self.size, *x.shape[1:]).index_copy_(0, self.index, x)
-        )
+        """Returns a tensor [T * B, ...] of computed rows [N, ...], zero where no step computes."""
+        if self.index is None:
+            return x
+        return x.new_zeros(self.size, *x.shape[1:]).index_copy_(0, self.index, x)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Where the x of a loop comes from: x[t, b] = table[ids[t, b]], for ids [T, B] and a table [V, X].
+    """The ids [T, B] and the table [V, X] that a loop's x comes from: x[t, b] = table[ids[t, b]].
 
-    Of a table with fewer rows than there are tokens the products are cheaper than of x.
+    When the table has fewer rows than there are tokens, its products are cheaper than those of x.
     """
 
     ids: Tensor
@@ -85,16 +84,19 @@ class Tokens:
 
 
 class Steps:
-    """The steps of one layer of cells.
+    """The steps of one layer of cells, with the buffers of one batch.
 
-    A step computes its gates [B, G] from x[t], from below[t], an input that is known only inside the loop, and from its
-    state: [x, below] W_input + biases + the recurrent part, where either input may be missing. `weights` are W_input,
-    then the cell's recurrent weights, then the biases.
+    A step computes its gates [B, G] as [x, below] W_input + biases + the recurrent part of the
+    state. The input x [T, B, X] is known before the loop. The input `below` [T, B, ...] is the
+    output buffer of the layer below, which the loop fills. Either input may be missing.
+
+    The buffers change their meaning. `gates` hold the inputs' part at first, the gates after
+    `forward`, and the gradient of the gates' inputs after `backward`.
     """
 
-    GATES: int
-    STATE: int  # tensors of the state
-    DOUBLED: int  # the gate of a tanh, which is computed twice as large
+    GATES: int  # number of gates
+    STATE: int  # number of tensors in the state
+    DOUBLED: int  # index of the gate with a tanh, whose input is doubled for the sigmoid
 
     def __init__(
         self,
@@ -108,42 +110,53 @@ class Steps:
         tokens: Tokens | None = None,
         differentiable: bool = True,
     ) -> None:
-        """Makes the buffers; `gates` hold what x and the biases give, or `table` does.
+        """Makes the buffers of the forward loop, with the part of x and the biases computed.
 
-        At and after step lengths[b] the state of a row does not change; None: all rows[t] rows change at step t.
-        Where nothing will be differentiated, the compiled loop keeps of the steps only what the next one takes.
+        Args:
+            rows: The number of rows that each step computes.
+            x: [T, B, X], or None.
+            below: [T, B, ...], which the loop fills before each step, or None.
+            weights: W_input, the cell's recurrent weights, the biases.
+            state: The state before the first step, [B, H] each.
+            lengths: [B]; at and after step lengths[b] the state of row b stays. None when the
+                rows[t] rows of each step all change.
+            reverse: True to go from the last step to the first.
+            tokens: Where x comes from, if x is a row of a table.
+            differentiable: False when no gradient will be asked for. The compiled loop then keeps
+                only the newest steps of the cell state, and of gates that come from a table.
         """
         self.input_weights, *self.recurrent_weights, self.biases = weights
         batch, self.units = state[-1].shape
         self.rows, self.lengths, self.reverse = rows, lengths, reverse
         self.flat = Flat(rows, batch, self.biases)
         self.before, self.after = (1, 0) if reverse else (0, 1)
-        self.x, self.below, self.x_size = x, below, 0 if x is None else x.shape[-1]
-        self.tokens = (
-            tokens if tokens is not None and len(tokens.table) < tokens.ids.numel() else None
-        )
+        self.x, self.below = x, below
+        self.x_size = 0 if x is None else x.shape[-1]
+        self.tokens: Tokens | None = None
+        if tokens is not None and len(tokens.table) < tokens.ids.numel():
+            self.tokens = tokens
         self.compiled = native.usable(self.biases)
         if not self.compiled:
             self.scale = torch.ones_like(self.biases)
             self.scale[self.DOUBLED * self.units : (self.DOUBLED + 1) * self.units] = 2.0
         input_weights, biases = self.doubled(self.input_weights), self.doubled(self.biases)
-        x_weights, self.forward_below_weights = (
-            input_weights[: self.x_size],
-            input_weights[self.x_size :],
-        )
+        x_weights = input_weights[: self.x_size]
+        self.forward_below_weights = input_weights[self.x_size :]
         self.kept = differentiable or not self.compiled
         self.make_gates(x, x_weights, biases, batch)
         self.make_buffers(state)
 
     def make_gates(self, x: Tensor | None, x_weights: Tensor, biases: Tensor, batch: int) -> None:
-        """Makes the gates of what x and the biases give; a compiled loop takes that from a table, if there is one."""
+        """Makes `gates` and fills them with x W_x + biases.
+
+        With tokens, a table [V, G] of these sums is computed instead, one row for each token. The
+        compiled loop looks them up at each step.
+        """
         self.ids: Tensor | None = None
         self.table: Tensor | None = None
         if self.tokens is not None:
-            self.ids, self.table = (
-                self.tokens.ids.contiguous(),
-                addmm(biases, self.tokens.table, x_weights),
-            )
+            self.ids = self.tokens.ids.contiguous()
+            self.table = addmm(biases, self.tokens.table, x_weights)
         steps = 1 if self.table is not None and not self.kept else len(self.rows)
         self.gates = biases.new_empty(steps, batch, self.GATES * self.units)
         if self.ids is not None and self.table is not None:
@@ -159,54 +172,65 @@ class Steps:
             )
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
-        """Makes the buffers of what the steps make, with the state before the first one."""
+        """Makes the buffers of the states, with the state before the first step in its row."""
         self.output = self.state_buffer(state[-1])
 
     def state_buffer(self, first: Tensor, whole: bool = True) -> Tensor:
-        """A buffer [T + 1, B, H], or of its last rows if it need not be whole, `first` [B, H] before the first step."""
-        made = buffer(first, len(self.rows) + 1 if whole else 2, first.shape, self.rows)
-        made[len(self.rows) % len(made) if self.reverse else 0] = first
+        """Returns a buffer [T + 1, B, H] with `first` [B, H] as the state before the first step.
+
+        When it need not be whole it has two rows: row t of the whole buffer is row t % 2.
+        """
+        length = len(self.rows) + 1 if whole else 2
+        made = buffer(first, length, first.shape, self.rows)
+        row = len(self.rows) % length if self.reverse else 0
+        made[row] = first
         return made
 
     def doubled(self, weights: Tensor) -> Tensor:
-        """The weights or biases that the loop takes: those of the tanh twice; the compiled loop doubles by itself."""
+        """Returns weights or biases as the loop reads them.
+
+        For the torch loop, the columns of the gate with a tanh are doubled. The compiled loop
+        doubles the gate itself.
+        """
         return weights if self.compiled else weights * self.scale
 
     def gate(self, k: int) -> Tensor:
-        """A gate of all steps [T, B, H]."""
+        """Returns the gate of index k at all steps [T, B, H], a view."""
         return self.gates[..., k * self.units : (k + 1) * self.units]
 
     def previous(self, states: Tensor) -> Tensor:
-        """The state before each step [T, B, H]."""
+        """Returns the state before each step [T, B, H], a view."""
         return states[self.before : self.before + len(self.rows)]
 
     def made(self, states: Tensor) -> Tensor:
-        """The state that each step makes [T, B, H]."""
+        """Returns the state after each step [T, B, H], a view."""
         return states[self.after : self.after + len(self.rows)]
 
     def start(self) -> None:
-        """Makes ready for `forward`."""
+        """Prepares the torch loop: the views that each `forward` reads and writes."""
         raise NotImplementedError
 
     def forward(self, t: int, below: Tensor | None) -> None:
-        """Makes the state of step t."""
+        """Computes step t: its gates, and the state after it in the buffers."""
         raise NotImplementedError
 
     def last_state(self) -> tuple[Tensor, ...]:
+        """Returns the state after each row's last real step, [B, H] each, once the loop has run."""
         raise NotImplementedError
 
     def last(self) -> tuple[Tensor, Tensor] | int:
-        """The index in `output` of what the last real step of each row made."""
-        if self.reverse or self.lengths is None:
-            return 0 if self.reverse else -1
+        """Returns the index in `output` of the state after each row's last real step."""
+        if self.reverse:
+            return 0
+        if self.lengths is None:
+            return -1
         return self.lengths, torch.arange(len(self.lengths), device=self.output.device)
 
     def ended(self) -> Tensor:
-        """The mask [T, B, 1] of the steps at and after each row's length."""
+        """Returns the mask [T, B, 1] of the steps at and after each row's length."""
         assert self.lengths is not None
-        return (
-            torch.arange(len(self.rows), device=self.gates.device).unsqueeze(1) >= self.lengths
-        ).unsqueeze(-1)
+        steps = torch.arange(len(self.rows), device=self.gates.device)
+        return (steps.unsqueeze(1) >= self.lengths).unsqueeze(-1)
 
     def take_gradients(
         self,
@@ -214,7 +238,13 @@ class Steps:
         d_last: Sequence[Tensor | None],
         d_below: Tensor | None = None,
     ) -> None:
-        """Takes the gradients of the outputs and of the last state, and where to add the gradient of `below`."""
+        """Makes the buffers of the backward loop and fills in the gradients that are known.
+
+        Args:
+            d_output: The gradient of the outputs [T, B, H], or None for zeros.
+            d_last: The gradients of the last state, each [B, H] or None; empty for all zeros.
+            d_below: [T, B, ...], to which the loop adds the gradient of `below`; None without it.
+        """
         self.d_output, self.d_below = torch.empty_like(self.output), d_below
         self.d_output[-1 if self.reverse else 0] = 0.0
         if d_output is None:
@@ -225,18 +255,23 @@ class Steps:
             self.d_output[self.last()] += d_last[-1]
 
     def start_backward(self) -> None:
-        """Makes ready for `backward`: makes of the gates their derivatives."""
+        """Prepares the torch loop: replaces the gates by their derivatives, and makes the views."""
         raise NotImplementedError
 
     def backward(self, t: int, d_below: Tensor | None) -> None:
-        """Makes of gates[t] its gradient, and adds to that of the state before step t and to d_below."""
+        """Computes step t of the backward loop.
+
+        The gradient of the gates' inputs replaces gates[t]. The gradients of the state before the
+        step and of `below` are added to their buffers.
+        """
         raise NotImplementedError
 
     def arguments(self, backward: bool) -> native.Cell:
-        """What the compiled loop takes."""
+        """Returns the structure that the compiled loop reads; it keeps all its tensors alive."""
         raise NotImplementedError
 
     def shared_arguments(self, backward: bool) -> dict[str, Tensor | int | None]:
+        """Returns the fields of the structure that LSTM and GRU have in common."""
         width = 0 if self.below is None else self.below.shape[-1]
         shared: dict[str, Tensor | int | None] = {
             "batch": self.output.shape[1],
@@ -250,30 +285,29 @@ class Steps:
             "ids": self.ids,
             "table": self.table,
             "output": self.output,
-        }
-        shared |= {
             "weights": self.recurrent_weights[0],
             "below": self.below,
             "below_weights": self.forward_below_weights,
         }
-        return shared | {"d_output": self.d_output, "d_below": self.d_below} if backward else shared
+        if backward:
+            shared |= {"d_output": self.d_output, "d_below": self.d_below}
+        return shared
 
     def d_first_state(self) -> tuple[Tensor, ...]:
-        """The gradient of the state before the first step."""
+        """Returns the gradient of the state before the first step, [B, H] each."""
         raise NotImplementedError
 
     def d_recurrent_weights(self, d_gates: Tensor) -> tuple[Tensor, ...]:
-        """For the gradient [N, G] of the gates."""
+        """Returns the gradients of the recurrent weights, from the gradient [N, G] of the gates."""
         raise NotImplementedError
 
     def d_x_and_weights(self) -> tuple[Tensor | None, list[Tensor]]:
-        """The gradients of x and of all weights."""
+        """Returns the gradient of x [T, B, X], or None, and those of all weights."""
         d_gates = self.flat(self.gates)
         d_x, d_input_weights = None, torch.empty_like(self.input_weights)
         if self.x is not None:
-            d_x = self.flat.spread(mm(d_gates, self.input_weights[: self.x_size].t())).view_as(
-                self.x
-            )
+            d_rows = mm(d_gates, self.input_weights[: self.x_size].t())
+            d_x = self.flat.spread(d_rows).view_as(self.x)
             if self.tokens is None:
                 mm(self.flat(self.x).t(), d_gates, out=d_input_weights[: self.x_size])
             else:
@@ -285,18 +319,21 @@ class Steps:
 
 
 class LSTMSteps(Steps):
-    """i, j, f, o = [x, below] W_input + h W + b,  c' = sigmoid(f) c + sigmoid(i) tanh(j),
-    h' = sigmoid(o) tanh(c');  the state is c, h.
+    """The steps of an LSTM, with the state c, h.
+
+    i, j, f, o = [x, below] W_input + h W + b
+    c' = sigmoid(f) c + sigmoid(i) tanh(j)
+    h' = sigmoid(o) tanh(c')
     """
 
     GATES, STATE, DOUBLED = 4, 2, 1
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         super().make_buffers(state)
-        # gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o); half_tanh is sigmoid(2 c').
-        self.twice_c, self.half_tanh = (
-            self.state_buffer(c, self.kept) for c in (state[0] * 2.0, state[0])
-        )
+        # The gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o). half_tanh is
+        # sigmoid(2 c'), whose row before the first step is never read.
+        self.twice_c = self.state_buffer(state[0] * 2.0, self.kept)
+        self.half_tanh = self.state_buffer(state[0], self.kept)
 
     def start(self) -> None:
         if self.lengths is not None:
@@ -336,7 +373,8 @@ class LSTMSteps(Steps):
     def start_backward(self) -> None:
         i, j, f, o = (self.gate(k) for k in range(4))
         half_tanh = self.made(self.half_tanh)
-        by_c = torch.addcmul(half_tanh, half_tanh, half_tanh, value=-1.0).mul_(o).mul_(4.0)  # of h'
+        # by_c is the derivative of h' by c': 4 o half_tanh (1 - half_tanh).
+        by_c = torch.addcmul(half_tanh, half_tanh, half_tanh, value=-1.0).mul_(o).mul_(4.0)
         kept_f = f.clone()
         tanh_j, of_j = j * 2.0 - 1.0, i * 4.0
         self.gates.addcmul_(self.gates, self.gates, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
@@ -350,10 +388,8 @@ class LSTMSteps(Steps):
         self.derivatives = list(
             zip(*(at_each_step(part, self.rows) for part in parts), d_cs, strict=True)
         )
-        self.weights_t, self.below_weights_t = (
-            self.recurrent_weights[0].t(),
-            self.input_weights[self.x_size :].t(),
-        )
+        self.weights_t = self.recurrent_weights[0].t()
+        self.below_weights_t = self.input_weights[self.x_size :].t()
 
     def backward(self, t: int, d_below: Tensor | None) -> None:
         gates, of_c, of_h, by_c, f, d_previous, d_h, d_c = self.derivatives[t]
@@ -382,15 +418,19 @@ class LSTMSteps(Steps):
 
 
 class GRUSteps(Steps):
-    """r, u, c = [x, below] W_input + b,  r, u = sigmoid(r, u + h W_gates),  c = tanh(c + (r * h) W_candidate),
-    h' = u h + (1 - u) c;  the state is h.
+    """The steps of a GRU, with the state h.
+
+    r, u, c = [x, below] W_input + b
+    r, u = sigmoid([r, u] + h W_gates)
+    c = tanh(c + (r * h) W_candidate)
+    h' = u h + (1 - u) c
     """
 
     GATES, STATE, DOUBLED = 3, 1, 2
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         super().make_buffers(state)
-        # gates become sigmoid(r), sigmoid(u), tanh(c)
+        # The gates become sigmoid(r), sigmoid(u), tanh(c). reset_h is r * h.
         self.reset_h = torch.empty_like(self.output[1:] if self.kept else self.output[:1])
 
     def start(self) -> None:
@@ -432,9 +472,7 @@ class GRUSteps(Steps):
         self.derivatives = list(
             zip(*(at_each_step(part, self.rows) for part in parts), strict=True)
         )
-        self.weights_t, self.candidate_weights_t = (
-            weights.t() for weights in self.recurrent_weights
-        )
+        self.weights_t, self.candidate_weights_t = (w.t() for w in self.recurrent_weights)
         self.below_weights_t = self.input_weights[self.x_size :].t()
 
     def backward(self, t: int, d_below: Tensor | None) -> None:
@@ -449,11 +487,14 @@ class GRUSteps(Steps):
 
     def arguments(self, backward: bool) -> native.Cell:
         given = self.shared_arguments(backward)
-        given |= {"gru": 1, "inside": self.reset_h, "inside_rows": len(self.reset_h)}
-        given |= {"candidate_weights": self.recurrent_weights[1]}
+        given |= {
+            "gru": 1,
+            "inside": self.reset_h,
+            "inside_rows": len(self.reset_h),
+            "candidate_weights": self.recurrent_weights[1],
+        }
         if backward:
-            self.scratch = self.output.new_empty(2, *self.output.shape[1:])
-            given |= {"scratch": self.scratch}
+            given |= {"scratch": self.output.new_empty(2, *self.output.shape[1:])}
         return native.Cell(**given)
 
     def d_first_state(self) -> tuple[Tensor, ...]:
@@ -467,7 +508,7 @@ class GRUSteps(Steps):
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A cell as the loops here run it: the class of its steps, and their weights."""
+    """A cell as these loops run it: the class of its steps, and their weights in its order."""
 
     steps: type[Steps]
     weights: tuple[Tensor, ...]
@@ -481,9 +522,20 @@ def unroll(
     reverse: bool = False,
     tokens: Tokens | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Runs a cell over x [T, B, X], which `tokens` may explain, of lengths [B]: outputs [T, B, H] and the last state.
+    """Runs a cell over all positions of a batch.
 
-    Past a row's length its state stays and its outputs are not defined. In reverse it must start from zeros.
+    Args:
+        recurrence: The cell.
+        x: The inputs [T, B, X].
+        lengths: The number of real positions of each row [B].
+        state: The state before the first step, [B, H] each. In reverse it must be zeros: the loop
+            begins in the padding, where the h of an LSTM is not kept.
+        reverse: True to go from the last position to the first.
+        tokens: Where x comes from, if x is a row of a table.
+
+    Returns:
+        The outputs [T, B, H], which are not defined past a row's length, and the state after each
+        row's last step.
     """
     outputs, *last = Unroll.apply(  # type: ignore[no-untyped-call]
         recurrence,
@@ -532,7 +584,7 @@ class Unroll(torch.autograd.Function):
 
 
 def run(steps: Steps) -> None:
-    """Runs the steps of a layer."""
+    """Runs the forward loop of one layer, compiled or in torch."""
     if steps.compiled:
         native.run("forward", steps.gates.dtype, [steps.arguments(backward=False)], steps.rows)
         return
@@ -542,6 +594,7 @@ def run(steps: Steps) -> None:
 
 
 def run_backward(steps: Steps) -> None:
+    """Runs the backward loop of one layer, compiled or in torch."""
     if steps.compiled:
         native.run("backward", steps.gates.dtype, [steps.arguments(backward=True)], steps.rows)
         return
@@ -551,14 +604,19 @@ def run_backward(steps: Steps) -> None:
 
 
 def keep(ctx: Any, loop: Any, tensors: Sequence[Tensor]) -> None:
-    """Keeps the buffers of a loop for its backward, which overwrites them: it can be run once."""
+    """Keeps a loop for its backward, which overwrites the buffers and so can run only once."""
     ctx.loop = loop
     ctx.save_for_backward(*tensors)
     ctx.set_materialize_grads(False)
 
 
 def taken(ctx: Any) -> Any:
-    _ = ctx.saved_tensors  # raises if they were changed since, or used up by a backward before
+    """Returns the loop that `keep` kept, and forgets it.
+
+    Raises:
+        RuntimeError: a backward has run before, or a weight or a state was changed in place since.
+    """
+    _ = ctx.saved_tensors  # torch raises here when one was changed or freed
     if ctx.loop is None:
         raise RuntimeError("the backward of a fused loop can be run only once")
     loop, ctx.loop = ctx.loop, None

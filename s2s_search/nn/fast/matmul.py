@@ -64,7 +64,7 @@ def sums_in_order(values: Tensor, ids: Tensor, rows: int) -> Tensor:
 def in_torch(a: Tensor, b: Tensor, *others: Tensor | None) -> bool:
     """True when torch should compute the product: it is small, our kernel is missing or not faster, or the matrices do
     not lie as our kernel reads them."""
-    if a.numel() * b.shape[1] < ENOUGH or not (native.usable(a) and native.multiplies_sooner()):
+    if a.numel() * b.shape[1] < ENOUGH or not (native.usable(a) and native.multiplies_faster()):
         return True
     return not native.multipliable(a, b, *(tensor for tensor in others if tensor is not None))
 

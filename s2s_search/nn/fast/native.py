@@ -1,7 +1,11 @@
-"""The compiled loops of loops.c, where the installation found a C compiler; without them all runs on torch alone.
+"""The compiled loops of loops.c, if the installation found a C compiler; else torch runs all loops.
 
-They run steps on the CPU, in place of the loops over `forward(t)` and `backward(t)` in `cell_loops` and
-`attention_loops`, on the same buffers, and those of greedy decoding.
+On the CPU the compiled loops replace the loops over `forward(t)` and `backward(t)` in `cell_loops`
+and `attention_loops`, on the same buffers. Greedy decoding and matrix products are compiled too.
+
+A call has three parts. A structure is made with its numbers and tensors, which it keeps alive.
+`run` or `greedy` checks each tensor and sets its address (`Arguments.point`). Then C runs, and
+writes into the tensors. `multiply` does all three by itself.
 """
 
 import ctypes
@@ -13,41 +17,40 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-VERSION = 8  # of loops.c
+VERSION = 8  # must equal VERSION in loops.c
+# The suffix of the C functions for each type of numbers, and the name of BLAS's matrix product.
 TYPES = {torch.float32: ("float", "sgemm_"), torch.float64: ("double", "dgemm_")}
-INDICES = {
-    "lengths",
-    "ids",
-    "sources",
-    "all_ids",
-}  # tensors of int64; all others have the type of the loop
+# The tensors of int64; all others have the type of the loop.
+INDICES = {"lengths", "ids", "sources", "all_ids"}
 
 Shapes = Mapping[str, tuple[str, ...]]
 
 
 def shapes(**tensors: str) -> Shapes:
+    """Returns {tensor: names of its sizes} from the names as text, separated by spaces."""
     return {name: tuple(shape.split()) for name, shape in tensors.items()}
 
 
 def fields(numbers: Sequence[str], tensors: Shapes) -> list[tuple[str, type]]:
+    """Returns the fields of a structure: 64 bits each, in the order that loops.c declares them."""
     return [(name, ctypes.c_int64) for name in (*numbers, *tensors)]
 
 
 class Arguments(ctypes.Structure):
-    """A C structure of 64-bit numbers, and after them the addresses of tensors. What is left out is 0.
+    """A C structure: 64-bit numbers, then the addresses of tensors. A field that is left out is 0.
 
-    TENSORS holds the shape of each tensor, in the structure's numbers and in those of `sizes`.
+    TENSORS holds the shape of each tensor, as names of the structure's numbers and of `sizes`.
     """
 
-    __slots__ = ("numbers", "tensors")  # and no others: an attribute that is no field raises
+    __slots__ = ("numbers", "tensors")  # a misspelt attribute raises instead of being added
     NUMBERS: ClassVar[Sequence[str]] = ()
     TENSORS: ClassVar[Shapes] = {}
 
     def __init__(self, **values: Tensor | int | None) -> None:
-        """Sets the numbers and keeps the tensors, whose addresses `point` sets.
+        """Sets the numbers and keeps the tensors alive; `point` sets their addresses later.
 
         Raises:
-            TypeError: the structure has no number, or no tensor, of a name.
+            TypeError: the structure has no number, or no tensor, of a given name.
         """
         self.tensors: dict[str, Tensor] = {}
         self.numbers: dict[str, int] = {}
@@ -61,38 +64,38 @@ class Arguments(ctypes.Structure):
         super().__init__(**self.numbers)
 
     def sizes(self) -> dict[str, int]:
-        """The sizes of tensors that are no numbers of the structure."""
+        """Returns the sizes in TENSORS that are not numbers of the structure."""
         return {}
 
     def point(self, dtype: torch.dtype, time: int = 0) -> None:
         """Sets the addresses of the tensors, for a loop of `time` steps on numbers of `dtype`.
 
+        Only the number of values is compared, not the shape: loops.c computes the places itself.
+
         Raises:
-            ValueError: a tensor does not lie one number after the other on the CPU, or has another type or size.
+            ValueError: a tensor is not contiguous, not on the CPU, or of another type or size.
         """
         sizes = {"time": time, "states": time + 1, **self.numbers, **self.sizes()}
         addresses: dict[str, int] = {}
         for name, tensor in self.tensors.items():
-            shape, count, expected = (
-                self.TENSORS[name],
-                1,
-                torch.int64 if name in INDICES else dtype,
-            )
+            shape = self.TENSORS[name]
+            expected = torch.int64 if name in INDICES else dtype
+            count = 1
             for size in shape:
                 count *= sizes[size]
             lies_well = tensor.is_contiguous() and tensor.is_cpu
             if not lies_well or tensor.dtype is not expected or tensor.numel() != count:
                 wanted = [sizes[size] for size in shape]
-                found = f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}, strides {list(tensor.stride())}"
                 raise ValueError(
-                    f"{name} must be contiguous {expected} {wanted} on cpu, but is {found}"
+                    f"{name} must be contiguous {expected} {wanted} on cpu, but is {tensor.dtype} "
+                    f"{list(tensor.shape)} on {tensor.device}, strides {list(tensor.stride())}"
                 )
             addresses[name] = tensor.data_ptr()
         super().__init__(**addresses)
 
 
 class Blas(Arguments):
-    """torch's matrix product and its threads."""
+    """The address of torch's matrix product, and its number of threads."""
 
     __slots__ = ()
     NUMBERS = ("gemm", "threads")
@@ -100,39 +103,20 @@ class Blas(Arguments):
 
 
 class Product(Arguments):
-    """Matrices of any steps, which `multiply` checks."""
+    """The addresses and strides of the matrices of a product, which `multiply` checks itself."""
 
     __slots__ = ()
-    NUMBERS = (
-        "n",
-        "k",
-        "m",
-        "a_row",
-        "a_column",
-        "b_row",
-        "b_column",
-        "start_row",
-        "c_row",
-        "a",
-        "b",
-        "start",
-        "c",
-    )
+    STRIDES = ("a_row", "a_column", "b_row", "b_column", "start_row", "c_row")
+    NUMBERS = ("n", "k", "m", *STRIDES, "a", "b", "start", "c")
     _fields_ = fields(NUMBERS, {})
 
 
 class Cell(Arguments):
+    """A layer of cells: `cell_t` in loops.c."""
+
     __slots__ = ()
-    NUMBERS = (
-        "gru",
-        "batch",
-        "units",
-        "below_units",
-        "before",
-        "after",
-        "gate_rows",
-        "inside_rows",
-    )
+    STEPS = ("before", "after", "gate_rows", "inside_rows")
+    NUMBERS = ("gru", "batch", "units", "below_units", *STEPS)
     TENSORS = shapes(
         lengths="batch",
         gates="gate_rows batch gates",
@@ -164,6 +148,8 @@ class Cell(Arguments):
 
 
 class Dropout(Arguments):
+    """A dropout between two layers: `dropout_t` in loops.c."""
+
     __slots__ = ()
     NUMBERS = ("batch", "units")
     TENSORS = shapes(
@@ -173,16 +159,11 @@ class Dropout(Arguments):
 
 
 class Attention(Arguments):
+    """Attention, dot or additive: `attention_t` in loops.c."""
+
     __slots__ = ()
-    NUMBERS = (
-        "additive",
-        "batch",
-        "positions",
-        "query_units",
-        "memory_units",
-        "units",
-        "hidden_rows",
-    )
+    UNITS = ("query_units", "memory_units", "units")
+    NUMBERS = ("additive", "batch", "positions", *UNITS, "hidden_rows")
     TENSORS = shapes(
         query="time batch query_units",
         values="batch positions memory_units",
@@ -207,6 +188,8 @@ class Attention(Arguments):
 
 
 class Prediction(Arguments):
+    """The logits and ids of greedy decoding: `prediction_t` in loops.c."""
+
     __slots__ = ()
     NUMBERS = ("batch", "time", "output_units", "memory_units", "vocabulary", "end")
     TENSORS = shapes(
@@ -230,37 +213,40 @@ STRUCTURES: tuple[type[Arguments], ...] = (Blas, Product, Cell, Dropout, Attenti
 
 
 def agrees(library: Any) -> bool:
-    """Whether the library was built from this version's loops.c: its structures have the fields that they have here."""
-    library.version.restype = library.offset_float.restype = library.offset_double.restype = (
-        ctypes.c_int64
-    )
+    """Returns True when the library was built from this version's loops.c.
+
+    Its version, and the size of each structure and the offset of each field, equal those here.
+    """
+    for name in ("version", "offset_float", "offset_double"):
+        getattr(library, name).restype = ctypes.c_int64
     if library.version() != VERSION:
         return False
     for structure in STRUCTURES:
-        name = structure.__name__.lower().encode()
+        name_in_c = structure.__name__.lower().encode()
         expected = {field: getattr(structure, field).offset for field, *_ in structure._fields_}
         expected[""] = ctypes.sizeof(structure)
-        for offset in (library.offset_float, library.offset_double):
-            if any(offset(name, field.encode()) != place for field, place in expected.items()):
-                return False
+        for field, place in expected.items():
+            for offset in (library.offset_float, library.offset_double):
+                if offset(name_in_c, field.encode()) != place:
+                    return False
     return True
 
 
 def load() -> Any:
-    """The library that the installation built, or None."""
+    """Returns the library that the installation built, or None when there is none that agrees."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"loops{suffix}")
         if path.exists():
             try:
                 library = ctypes.CDLL(str(path))
                 return library if agrees(library) else None
-            except (OSError, AttributeError):  # made for another machine
+            except (OSError, AttributeError):  # built for another machine, or by an old version
                 return None
     return None
 
 
 def load_blas() -> Any:
-    """The library in which torch has its matrix products, or None."""
+    """Returns the library in which torch has its matrix products, or None."""
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
         path = Path(torch.__file__).with_name("lib") / name
         if path.exists():
@@ -272,22 +258,28 @@ LIBRARY, BLAS = load(), load_blas()
 
 
 def usable(tensor: Tensor) -> bool:
-    """Whether the compiled loops take such tensors."""
+    """Returns True when the compiled loops accept the type and device of a tensor."""
     if LIBRARY is None or tensor.device.type != "cpu" or tensor.dtype not in TYPES:
         return False
     return hasattr(BLAS, TYPES[tensor.dtype][1])
 
 
-def multiplies_sooner() -> bool:
-    """Whether `multiply` is sooner than torch: only on one thread, and on processors that torch's BLAS underrates."""
+def multiplies_faster() -> bool:
+    """Returns True when `multiply` is faster than torch on this processor and its threads.
+
+    That is so on one thread of an AMD processor with vectors of 512 bits, which torch's BLAS does
+    not use there.
+    """
     return LIBRARY is not None and torch.get_num_threads() == 1 and bool(LIBRARY.product_pays())
 
 
 def function(name: str, dtype: torch.dtype) -> Any:
+    """Returns the C function of a name for numbers of a type."""
     return getattr(LIBRARY, f"{name}_{TYPES[dtype][0]}")
 
 
 def blas(dtype: torch.dtype) -> Blas:
+    """Returns torch's matrix product for numbers of a type, as C takes it."""
     address = ctypes.cast(getattr(BLAS, TYPES[dtype][1]), ctypes.c_void_p).value
     return Blas(gemm=address, threads=torch.get_num_threads())
 
@@ -300,15 +292,25 @@ def run(
     attention: Attention | None = None,
     dropouts: Sequence[Dropout] = (),
 ) -> None:
-    """Runs the `forward` or the `backward` loop over all steps, of which step t computes the first rows[t] rows.
+    """Runs the loop over all steps; the buffers of the structures then hold what the steps made.
 
-    With attention there is a dropout before each of the cells and before attention.
+    Args:
+        direction: "forward" or "backward".
+        dtype: The type of all tensors but those of indices.
+        cells: One structure a layer, from the bottom.
+        rows: The number of rows that each step computes, the first ones of the batch.
+        attention: None for a layer alone.
+        dropouts: With attention, one before each layer and one before attention.
 
     Raises:
-        ValueError: a tensor does not lie as the loop reads it, or a step has more rows than the batch.
+        ValueError: a tensor has another type, size or device than the loop reads, or a step has
+            more rows than the batch.
     """
+    parts: list[Cell | Dropout | Attention] = [*cells, *dropouts]
+    if attention is not None:
+        parts.append(attention)
     most = max(rows, default=0)
-    for part in (*cells, *dropouts, *(() if attention is None else (attention,))):
+    for part in parts:
         part.point(dtype, len(rows))
         if most > part.batch:
             raise ValueError(f"a step of {most} rows in a batch of {part.batch}")
@@ -317,68 +319,95 @@ def run(
         (Cell * len(cells))(*cells),
         ctypes.c_int64(len(cells)),
         (Dropout * len(dropouts))(*dropouts),
-        None if attention is None else ctypes.byref(attention),
+        pointer(attention),
         ctypes.c_int64(len(rows)),
         (ctypes.c_int64 * len(rows))(*rows),
     )
 
 
-def multiply(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Makes out [N, M] = start + a b, for a [N, K], b [K, M] and start [N, M] or [M], or None for zeros.
-
-    Raises:
-        ValueError: the matrices do not fit each other, or the product does not know how to read one of them.
-    """
-    (n, k), m = a.shape, b.shape[1]
-    matrices = [a, b, out] if start is None else [a, b, out, start]
-    fit = (
-        b.shape[0] == k and out.shape == (n, m) and (start is None or start.shape in ((n, m), (m,)))
-    )
-    if not fit or not multipliable(*matrices):
-        found = ", ".join(
-            f"{x.dtype} {list(x.shape)} with strides {list(x.stride())}" for x in matrices
-        )
-        raise ValueError(f"no product of panels: {found}")
-    start_row = start.stride(0) if start is not None and start.dim() == 2 else 0
-    steps = {
-        "a_row": a.stride(0),
-        "a_column": a.stride(1),
-        "b_row": b.stride(0),
-        "b_column": b.stride(1),
-    }
-    steps |= {"start_row": start_row, "c_row": out.stride(0)}
-    addresses = {"a": a.data_ptr(), "b": b.data_ptr(), "c": out.data_ptr()}
-    product = Product(
-        n=n, k=k, m=m, **steps, **addresses, start=None if start is None else start.data_ptr()
-    )
-    function("product", a.dtype)(ctypes.byref(product))
-
-
-def multipliable(a: Tensor, b: Tensor, *others: Tensor) -> bool:
-    """Whether the products of panels can read all matrices: they lie on the CPU and are of one type.
-
-    One of the two steps of a and of b is 1, and so is the last step of the others.
-    """
-    for tensor in (a, b, *others):
-        if tensor.dtype != a.dtype or not tensor.is_cpu:
-            return False
-    return 1 in a.stride() and 1 in b.stride() and all(tensor.stride(-1) == 1 for tensor in others)
-
-
 def greedy(
     dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction
 ) -> None:
-    """Runs the loop over steps whose inputs are what the step before predicted.
+    """Runs the loop of greedy decoding: the input of a step is the token that the last predicted.
+
+    Args:
+        dtype: The type of all tensors but those of indices.
+        cells: One structure a layer, from the bottom, with buffers for one step.
+        attention: None for a decoder without attention.
+        prediction: Holds the ids of all steps after the call.
 
     Raises:
-        ValueError: a tensor does not lie as the loop reads it.
+        ValueError: a tensor has another type, size or device than the loop reads.
     """
-    for part in (*cells, prediction, *(() if attention is None else (attention,))):
+    parts: list[Cell | Attention | Prediction] = [*cells, prediction]
+    if attention is not None:
+        parts.append(attention)
+    for part in parts:
         part.point(dtype, 1)
     function("greedy", dtype)(
         ctypes.byref(blas(dtype)),
         (Cell * len(cells))(*cells),
         ctypes.c_int64(len(cells)),
-        None if attention is None else ctypes.byref(attention),
+        pointer(attention),
         ctypes.byref(prediction),
     )
+
+
+def pointer(structure: Arguments | None) -> Any:
+    """Returns the address of a structure as C takes it, or None for C's null."""
+    return None if structure is None else ctypes.byref(structure)
+
+
+def multiply(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Computes out = start + a b in place of torch.
+
+    Args:
+        start: [N, M] or [M], or None for zeros; it may be `out`.
+        a: [N, K].
+        b: [K, M].
+        out: [N, M].
+
+    Raises:
+        ValueError: the shapes do not fit each other, or `multipliable` is False for the matrices.
+    """
+    (n, k), m = a.shape, b.shape[1]
+    matrices = [a, b, out]
+    fit = b.shape[0] == k and out.shape == (n, m)
+    start_row = 0  # of a start [M]: each row of the result begins with the same numbers
+    if start is not None:
+        matrices.append(start)
+        fit = fit and start.shape in ((n, m), (m,))
+        start_row = start.stride(0) if start.dim() == 2 else 0
+    if not fit or not multipliable(*matrices):
+        found = ", ".join(
+            f"{x.dtype} {list(x.shape)} with strides {list(x.stride())}" for x in matrices
+        )
+        raise ValueError(f"no product of panels: {found}")
+    product = Product(
+        n=n,
+        k=k,
+        m=m,
+        a_row=a.stride(0),
+        a_column=a.stride(1),
+        b_row=b.stride(0),
+        b_column=b.stride(1),
+        start_row=start_row,
+        c_row=out.stride(0),
+        a=a.data_ptr(),
+        b=b.data_ptr(),
+        start=None if start is None else start.data_ptr(),
+        c=out.data_ptr(),
+    )
+    function("product", a.dtype)(ctypes.byref(product))
+
+
+def multipliable(a: Tensor, b: Tensor, *others: Tensor) -> bool:
+    """Returns True when `multiply` can read all matrices.
+
+    They lie on the CPU and have one type. One stride of a and one of b is 1, and so is the last
+    stride of the others.
+    """
+    for tensor in (a, b, *others):
+        if tensor.dtype != a.dtype or not tensor.is_cpu:
+            return False
+    return 1 in a.stride() and 1 in b.stride() and all(tensor.stride(-1) == 1 for tensor in others)
