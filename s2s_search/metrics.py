@@ -1,13 +1,53 @@
-"""Metrics of predicted sequences against one or several references each: error rates and BLEU.
+"""The metrics that a trial reports: the registry of them, error rates, and BLEU.
 
-Predictions and references are sequences of tokens, ids or strings, without special tokens. Where several metrics
-count at once, `pareto` says which results nothing beats.
+Every other list of metrics in the package is derived from the registry. Predictions and references are sequences of
+tokens, ids or strings, without special tokens. rapidfuzz and sacrebleu are imported late, because commands that compute
+no metric read the registry too.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rapidfuzz.distance.Levenshtein import distance
+MINIMIZE, MAXIMIZE = GOALS = ("minimize", "maximize")
+BEYOND_ALL = 1e99  # greater than any loss in float32, exp(100) and any number of edits
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that trials report and that can be compared.
+
+    Attributes:
+        name: the key of the number in a report.
+        goal: "minimize" or "maximize".
+        worst: what a diverged trial reports: a finite number that is worse than any that a model can earn, so that a
+            scheduler ranks the trial behind all others. None where divergence changes nothing.
+    """
+
+    name: str
+    goal: str
+    worst: float | None = None
+
+
+# A model is measured on the dev split. A search can be judged by any of these.
+DEV = (
+    Metric("dev.loss", MINIMIZE, worst=BEYOND_ALL),
+    Metric("dev.perplexity", MINIMIZE, worst=BEYOND_ALL),
+    Metric("dev.token_accuracy", MAXIMIZE, worst=-1.0),  # 0 at least, when no token is right
+    Metric("dev.error_rate", MINIMIZE, worst=BEYOND_ALL),
+    Metric("dev.word_error_rate", MINIMIZE, worst=2.0),  # 1 at most, when no answer is right
+    Metric("dev.bleu", MAXIMIZE, worst=-1.0),  # 0 at least
+)
+TRAIN_LOSS = Metric("train.loss", MINIMIZE, worst=BEYOND_ALL)
+SECONDS = Metric("seconds", MINIMIZE)
+EVALUATION_SECONDS = Metric("evaluation_seconds", MINIMIZE)
+COSTS = (Metric("parameters", MINIMIZE), SECONDS, EVALUATION_SECONDS)
+
+METRICS = {metric.name: metric for metric in DEV}
+OBJECTIVES = {metric.name: metric for metric in (*DEV, *COSTS)}  # what a search may optimize
+REGISTRY = {metric.name: metric for metric in (*DEV, TRAIN_LOSS, *COSTS)}
+WORST = {metric.name: metric.worst for metric in (TRAIN_LOSS, *DEV) if metric.worst is not None}
+COLUMNS = (*METRICS, TRAIN_LOSS.name, "learning_rate")  # of the tables, in their order
 
 Tokens = Sequence[Hashable]
 
@@ -15,10 +55,10 @@ LINES_AT_ONCE = 512
 
 
 class Edits(NamedTuple):
-    """What separates each of N predictions from its nearest reference, and that reference's length.
+    """The edits between each of N predictions and its nearest reference, and the length of that reference.
 
-    errors counts edits: insertions, deletions and substitutions. Nearest is the reference that takes the fewest edits,
-    the longest of several such.
+    An edit is an insertion, a deletion or a substitution. The nearest reference is the one that takes the fewest edits,
+    and among several such the longest.
     """
 
     errors: list[int]
@@ -26,17 +66,19 @@ class Edits(NamedTuple):
 
     @property
     def error_rate(self) -> float:
-        """Edits per reference token; where the references hold no token at all, the edits are divided by 1."""
+        """Returns edits per reference token; where the references hold no token at all, the edits are divided by 1."""
         return sum(self.errors) / max(sum(self.lengths), 1)
 
     @property
     def word_error_rate(self) -> float:
-        """The share of predictions that equal none of their references."""
+        """Returns the share of predictions that equal none of their references."""
         return sum(edits > 0 for edits in self.errors) / len(self.errors)
 
 
 def nearest_edits(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Edits:
-    """The edits of N predictions, each with one or several references."""
+    """Returns the edits of N predictions, each with one or several references."""
+    from rapidfuzz.distance.Levenshtein import distance
+
     errors, lengths = list[int](), list[int]()
     for prediction, answers in zip(predictions, references, strict=True):
         fewest, minus_length = min(
@@ -48,25 +90,31 @@ def nearest_edits(predictions: Sequence[Tokens], references: Sequence[Sequence[T
 
 
 def error_rate(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
-    """Edits to the nearest reference per token of it, over all predictions; with phones, the phoneme error rate."""
+    """Returns edits to the nearest reference per token of it; with phones, the phoneme error rate."""
     return nearest_edits(predictions, references).error_rate
 
 
 def word_error_rate(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
-    """The share of predictions that equal none of their references; the word error rate where a source is a word."""
+    """Returns the share of predictions that equal none of their references.
+
+    Where a source is a word, that is the word error rate.
+    """
     return nearest_edits(predictions, references).word_error_rate
 
 
 def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
-    """Corpus BLEU, 0 to 100, over the tokens as they are, by sacrebleu (Papineni et al., 2002; Post, 2018)."""
-    names: dict[
-        Hashable, str
-    ] = {}  # numbers for tokens, which may hold spaces; BLEU is indifferent to names
+    """Returns corpus BLEU, 0 to 100, by sacrebleu (Papineni et al., 2002; Post, 2018).
+
+    The tokens are counted as they are given.
+    """
+    # sacrebleu splits text at spaces, which a token may hold. BLEU only asks which tokens are equal.
+    names: dict[Hashable, str] = {}
 
     def line(tokens: Tokens) -> str:
         return " ".join(names.setdefault(token, str(len(names))) for token in tokens)
 
-    metric, most = _sacrebleu(), max(map(len, references))
+    metric = _sacrebleu()
+    most = max(map(len, references))
     pairs = list(zip(predictions, references, strict=True))
     matched, counted = [0] * metric.max_ngram_order, [0] * metric.max_ngram_order
     predicted_length = reference_length = 0
@@ -92,7 +140,10 @@ def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
 
 def bleu_signature(reference_counts: Iterable[int] = (1,)) -> str:
-    """sacrebleu's signature of `bleu`; it names the number of references, or "var" where the given counts differ."""
+    """Returns sacrebleu's signature of `bleu`.
+
+    It names the number of references, or "var" where the given counts differ.
+    """
     metric = _sacrebleu()
     counts = {int(count) for count in reference_counts}
     metric.num_refs = counts.pop() if len(counts) == 1 else -1
@@ -100,8 +151,7 @@ def bleu_signature(reference_counts: Iterable[int] = (1,)) -> str:
 
 
 def _sacrebleu() -> Any:
-    from sacrebleu.metrics.bleu import (
-        BLEU,
-    )  # imported late: it takes longer than the rest of the package
+    # Late, because sacrebleu takes longer to import than the rest of the package.
+    from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(tokenize="none", force=True)

@@ -37,20 +37,21 @@ FILES = (
 )  # rooms of one module
 
 ABOVE = ("ray", "torch", "pandas", "numpy", "rich", "optuna", "plotly", "pyarrow")
+MEASURES = ("rapidfuzz", "sacrebleu")  # what computes metrics: slow to import, late
 # Packages that a module, or all modules of a room, must work without. The more particular line counts.
 WITHOUT = {
     "errors": (*ABOVE, "yaml"),
     "statuses": (*ABOVE, "yaml"),
     "interrupts": (*ABOVE, "yaml"),
     "machine": (*ABOVE, "yaml"),
-    "metrics": (*ABOVE, "yaml"),
+    "metrics": (*ABOVE, *MEASURES, "yaml"),
     "hparams": (*ABOVE, "yaml"),
     "corpus": (*ABOVE, "yaml"),
     "corpus.batches": ("ray", "pandas", "rich", "optuna", "yaml"),
-    "spaces": ABOVE,
+    "spaces": (*ABOVE, *MEASURES),
     "nn": ("ray", "pandas", "rich", "optuna", "yaml"),
     "tf_variables": ("ray", "pandas", "rich", "optuna", "yaml"),
-    "runs": ("ray", "torch", "rich", "optuna", "plotly"),
+    "runs": ("ray", "torch", "rich", "optuna", "plotly", *MEASURES),
     "runs.folder": (*ABOVE, "yaml"),
     "runs.events": (*ABOVE, "yaml"),
     "runs.log": (*ABOVE, "yaml"),
@@ -80,7 +81,7 @@ WITHOUT = {
     "whatif.rerun": ("ray", "torch"),
     "whatif.curves": ("ray", "torch", "pandas", "rich"),
     "whatif.tune_decoding": ("ray", "torch", "rich"),
-    "cli": ABOVE,
+    "cli": (*ABOVE, *MEASURES),
     "trainable": (),
 }
 

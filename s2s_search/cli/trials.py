@@ -27,10 +27,11 @@ from s2s_search.errors import ConfigError, unreadable
 from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.hparams.table import MODELS
 from s2s_search.machine import usable_cores
+from s2s_search.metrics import METRICS
 from s2s_search.runs.debug_runs import CONFIG, DEBUG_REPORTS, SPACE
 from s2s_search.runs.folder import no_trial, trial_name
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.settings import Metric, Resources
+from s2s_search.spaces.settings import Resources
 from s2s_search.spaces.space import Space
 from s2s_search.spaces.trial_file import trial_file
 from s2s_search.spaces.warnings import trial_warnings
@@ -154,9 +155,7 @@ def debug(args: argparse.Namespace) -> int:
 
         (args.out / CONFIG).write_text(json.dumps(hparams.flat(), indent=1) + "\n")
         metric, resources = (
-            (space.metric, space.resources)
-            if space
-            else (Metric("dev.loss", "minimize"), Resources())
+            (space.metric, space.resources) if space else (METRICS["dev.loss"], Resources())
         )
         (args.out / SPACE).write_text(
             trial_file(hparams, corpus_spec, metric, resources), encoding="utf-8"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from s2s_search.errors import ConfigError, nearest
+from s2s_search.metrics import MINIMIZE, REGISTRY
 from s2s_search.results.pareto import pareto
 from s2s_search.runs.log import Log, first_event
 from s2s_search.runs.state import History, history_of, space_of
@@ -16,8 +17,6 @@ from s2s_search.spaces.space import Space
 
 if TYPE_CHECKING:
     pass
-
-HIGHER_IS_BETTER = ("dev.token_accuracy", "dev.bleu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +198,9 @@ class Ranked:
     def minimizes(self, metric: str) -> bool:
         """Says whether less of a metric, or of its column best.* or last.*, is better; other columns sort upwards."""
         metric = metric.removeprefix("best.").removeprefix("last.")
-        return self.goal == "minimize" if metric == self.metric else metric not in HIGHER_IS_BETTER
+        if metric == self.metric:
+            return self.goal == MINIMIZE
+        return metric not in REGISTRY or REGISTRY[metric].goal == MINIMIZE
 
     def takes_part(self, key: str) -> "pd.Series[bool]":
         """Says in which trials a searched hyperparameter takes part, be it as null, which the tables have as NA too."""

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 from s2s_search.errors import ConfigError, unreadable
+from s2s_search.metrics import METRICS, Metric
 from s2s_search.runs.events import Row
 from s2s_search.runs.folder import trial_name
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.settings import Metric
 
 CONFIG, DEBUG_REPORTS, SPACE = "config.json", "reports.jsonl", "space.yaml"
 TRIAL = trial_name(0)
@@ -22,7 +22,7 @@ def is_debug_run(folder: Path) -> bool:
 def judged_by(folder: Path) -> Metric:
     """Returns the metric that chose the best checkpoint; dev.loss where the folder has no space.yaml to say so."""
     if not (folder / SPACE).exists():
-        return Metric("dev.loss", "minimize")
+        return METRICS["dev.loss"]
     return load_space(folder / SPACE, files=False).metric
 
 

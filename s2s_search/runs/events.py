@@ -10,6 +10,7 @@ from typing import Any
 
 from s2s_search.errors import printable
 from s2s_search.hparams.table import ENTRIES, TABLE
+from s2s_search.metrics import GOALS
 from s2s_search.runs.folder import is_trial_name
 from s2s_search.statuses import ENDS, REPORTED, RUNNING, SEARCH_ENDS
 
@@ -33,7 +34,6 @@ NEEDED = {
 Event = Mapping[str, Any]
 Row = dict[str, Any]
 
-GOALS = ("minimize", "maximize")
 DTYPES = ("Int64", "Float64", "boolean", "string")
 # How control characters stand in a line of JSON, which cannot hold the others as they are.
 SUSPECT = re.compile(rb"\\[bfnrtu]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from s2s_search.errors import CONTROL
+from s2s_search.metrics import COLUMNS
 from s2s_search.runs.events import Event, Row, cleaned
 from s2s_search.runs.folder import is_trial_name, replace
 from s2s_search.runs.log import first_event, log_size, read_events
@@ -66,18 +67,6 @@ REPORT = {
 }
 SECONDS = [name for name in REPORT if name.endswith("seconds")]
 LAYOUT = 7  # of the stored tables; those of another layout are made anew from the log
-
-# The metrics of a report, in the tables' order; one that is not named here gets a column after these.
-METRICS = (
-    "dev.loss",
-    "dev.perplexity",
-    "dev.token_accuracy",
-    "dev.error_rate",
-    "dev.word_error_rate",
-    "dev.bleu",
-    "train.loss",
-    "learning_rate",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +267,7 @@ def stored(value: object) -> object:
 
 def _reports_table(reports: Sequence[Event], metric: str) -> pd.DataFrame:
     table = pd.DataFrame(list(reports))
-    dtypes = REPORT | dict.fromkeys((*METRICS, metric), "Float64")
+    dtypes = REPORT | dict.fromkeys((*COLUMNS, metric), "Float64")
     others = [str(name) for name in table if name not in dtypes and name not in ("event", "time")]
     return typed(table, dtypes | dict.fromkeys(others, "Float64"))
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from s2s_search.errors import nearest, shown
 from s2s_search.hparams.table import TABLE
+from s2s_search.metrics import METRICS, OBJECTIVES, Metric
 from s2s_search.spaces.dimensions import Choice, Dimension, Range, read_dimensions
-from s2s_search.spaces.settings import Checkpoints, Metric, Resources, Scheduler, Search
+from s2s_search.spaces.settings import Checkpoints, Resources, Scheduler, Search
 from s2s_search.spaces.space import Space, draw_problems, grid_problems
 from s2s_search.spaces.yaml_file import (
     LEAST_SHARE,
-    METRICS,
-    OBJECTIVES,
     SECTIONS,
     Report,
     listed,
@@ -83,11 +82,11 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
 
 
 def _metric(section: Mapping[str, Any], report: Report) -> Metric:
-    name, goal = section["name"], METRICS[section["name"]]
-    if section["goal"] not in (None, goal):
-        law = f"metric.goal: {name} can only be {goal}d, but goal = {section['goal']}"
+    metric = METRICS[section["name"]]
+    if section["goal"] not in (None, metric.goal):
+        law = f"metric.goal: {metric.name} can only be {metric.goal}d, but goal = {section['goal']}"
         report.add(("metric", "goal"), law)
-    return Metric(name, goal)
+    return metric
 
 
 def _resources(section: Mapping[str, Any], report: Report) -> Resources:
@@ -188,7 +187,7 @@ def _further(parts: Mapping[str, object], metric: str, report: Report) -> tuple[
             where = "the metric, and an objective already" if name == metric else "listed twice"
             report.add(("objectives", index), f"objectives: {name} is {where}")
         else:
-            found[name] = Metric(name, OBJECTIVES[name])
+            found[name] = OBJECTIVES[name]
     return tuple(found.values())
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import Hparams
+from s2s_search.metrics import EVALUATION_SECONDS, SECONDS
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
 from s2s_search.spaces.settings import BUDGET
 from s2s_search.spaces.space import Space, completed
@@ -24,7 +25,7 @@ Values = Sequence[float | None]  # of a space's objectives, in their order
 SEED = "train.seed"
 STARTUP = 10  # trials with results before tpe looks at them
 ATTEMPTS = 20  # of tpe at a configuration that is valid and new
-GROWING = ("seconds", "evaluation_seconds")  # with every step
+GROWING = (SECONDS.name, EVALUATION_SECONDS.name)  # what a trial reports grows with every step
 
 
 def objective_values(best: Mapping[str, Any] | None, space: Space) -> list[float] | None:

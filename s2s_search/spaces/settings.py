@@ -9,12 +9,6 @@ BUDGET = (
 
 
 @dataclass(frozen=True)
-class Metric:
-    name: str
-    goal: str  # "minimize" | "maximize"
-
-
-@dataclass(frozen=True)
 class Search:
     method: str
     trials: int | None  # draws, each multiplied by grids and replicates; None: all of a grid

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import yaml
 
 from s2s_search.hparams.configuration import Hparams
-from s2s_search.spaces.settings import Metric, Resources
+from s2s_search.metrics import Metric
+from s2s_search.spaces.settings import Resources
 from s2s_search.spaces.yaml_file import CORPUS_FILES
 
 WIDTH = 100

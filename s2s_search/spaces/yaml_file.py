@@ -21,26 +21,13 @@ from s2s_search.errors import ConfigError, nearest, shown, unreadable
 from s2s_search.hparams.arguments import FLOAT, INT, NAME, Argument
 from s2s_search.hparams.table import ENTRIES, MODELS, TABLE, canonical_model
 from s2s_search.hparams.values import convert
+from s2s_search.metrics import GOALS, METRICS
 
-METRICS = {
-    "dev.loss": "minimize",
-    "dev.perplexity": "minimize",
-    "dev.token_accuracy": "maximize",
-    "dev.error_rate": "minimize",
-    "dev.word_error_rate": "minimize",
-    "dev.bleu": "maximize",
-}
-OBJECTIVES = {
-    **METRICS,
-    "parameters": "minimize",
-    "seconds": "minimize",
-    "evaluation_seconds": "minimize",
-}
 LEAST_SHARE = 0.0001  # of a processor: Ray counts them in ten thousandths
 SECTIONS: dict[str, tuple[Argument, ...]] = {
     "metric": (
         Argument("name", NAME, "dev.loss", choices=tuple(METRICS)),
-        Argument("goal", NAME, None, choices=("minimize", "maximize")),
+        Argument("goal", NAME, None, choices=GOALS),
     ),
     "search": (
         Argument("method", NAME, "random", choices=("random", "halton", "grid", "tpe")),

@@ -20,16 +20,6 @@ from s2s_search.runs.answers import Example
 from s2s_search.training.footprint import row_cells
 from s2s_search.training.loss import target_mask
 
-# What a diverged trial reports: finite, and worse than anything that a model can earn.
-WORST: dict[str, float] = {
-    "train.loss": 1e6,
-    "dev.loss": 1e6,
-    "dev.perplexity": math.exp(100),
-    "dev.token_accuracy": 0.0,
-    "dev.error_rate": 1e6,
-    "dev.word_error_rate": 1.0,
-    "dev.bleu": 0.0,
-}
 UNMATCHED = -1  # an id that no model answers
 EXAMPLES = 8  # dev sources whose answers are kept whole
 MAP_CELLS = 2**16  # numbers of an attention map that is kept: a larger one cannot be read

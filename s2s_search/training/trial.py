@@ -18,7 +18,7 @@ from s2s_search.corpus.corpus import Corpus
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.runs.answers import Answers
-from s2s_search.training.evaluation import WORST, evaluation, examples
+from s2s_search.training.evaluation import evaluation, examples
 from s2s_search.training.optimizers import Optimizer, make_optimizer
 from s2s_search.training.process_memory import keep_freed_memory
 
@@ -49,8 +49,8 @@ def train(
     """Trains a model and yields a report every `train.eval_every_steps` steps and at the end.
 
     With a `snapshot` it goes on from there, on the CPU bit for bit as if it had never stopped. A loss that is not
-    finite ends it with status `diverged` and the values of WORST. What the caller does between two reports changes no
-    number.
+    finite ends it with status `diverged` and the values of `metrics.WORST`. What the caller does between two reports
+    changes no number.
     """
     trial = Trial(hparams, corpus, torch.device(device))
     if snapshot is not None:
@@ -105,7 +105,7 @@ class Trial:
             )
             self.measured |= measured
         if not all(math.isfinite(value) for value in self.measured.values()):
-            self.status, self.measured = "diverged", dict(WORST)
+            self.status, self.measured = "diverged", dict(metrics.WORST)
         elif self.step >= self.max_steps:
             self.status = "finished"
         self.evaluation_seconds += time.perf_counter() - trained

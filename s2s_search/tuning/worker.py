@@ -14,6 +14,7 @@ from ray import tune
 
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.corpus.load import load_corpus
+from s2s_search.metrics import WORST
 from s2s_search.runs.checkpoints import Checkpoints, Reported, keep_snapshots
 from s2s_search.runs.recorder import Config, resolved
 from s2s_search.runs.storage import below
@@ -194,8 +195,6 @@ def _taken_over(
 
 def guarded(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of a report, or where one is not finite those of a diverged trial: no scheduler can rank a NaN."""
-    from s2s_search.training.evaluation import WORST
-
     finite = {
         key: value
         for key, value in metrics.items()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s2s_search.corpus.corpus import Corpus
+from s2s_search.metrics import WORST
 from s2s_search.runs.environment import ENVIRONMENT, software
 from s2s_search.runs.manifest import Manifest, Metrics
 
@@ -91,8 +92,11 @@ def _apart(
 
 
 def metrics_of(report: Metrics) -> list[str]:
-    return [
-        name
-        for name in report
-        if name not in ("event", "time", "trial", "node") and not name.endswith("seconds")
-    ]
+    """Returns the names of what a report measured. What a diverged trial reports was not measured but stands in."""
+    names = []
+    for name in report:
+        is_own = name in ("event", "time", "trial", "node") or name.endswith("seconds")
+        is_stand_in = report.get("status") == "diverged" and name in WORST
+        if not is_own and not is_stand_in:
+            names.append(name)
+    return names

@@ -27,6 +27,7 @@ from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import resolve
 from s2s_search.interrupts import Interrupt
+from s2s_search.metrics import WORST
 from s2s_search.nn.fast import native
 from s2s_search.results import results
 from s2s_search.runs.answers import load_answers
@@ -35,7 +36,6 @@ from s2s_search.spaces.load import load_space
 from s2s_search.spaces.settings import Resources
 from s2s_search.spaces.space import Space
 from s2s_search.training import process_memory
-from s2s_search.training.evaluation import WORST
 from s2s_search.training.trial import train
 from s2s_search.tuning import cluster, search, worker
 from tests.spaces import DROPOUT, RATES, space_text

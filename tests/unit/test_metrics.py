@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from s2s_search.metrics import (
+    COLUMNS,
+    DEV,
+    GOALS,
     LINES_AT_ONCE,
+    METRICS,
+    OBJECTIVES,
+    REGISTRY,
+    WORST,
+    Edits,
     bleu,
     bleu_signature,
     error_rate,
@@ -14,6 +22,39 @@ from s2s_search.metrics import (
 )
 
 ONE, TWO = [1, 2, 3, 4, 5], [7, 8]
+
+# The worst that a model can earn: losses are computed in float32, and the longest answers to blank references are wrong
+# in every token.
+EARNED = {
+    "train.loss": float(np.finfo(np.float32).max),
+    "dev.loss": float(np.finfo(np.float32).max),
+    "dev.perplexity": math.exp(100),
+    "dev.token_accuracy": 0 / 5,
+    "dev.error_rate": Edits([2**16] * 2**16, [0] * 2**16).error_rate * 2**16,
+    "dev.word_error_rate": word_error_rate([TWO, TWO], [[ONE], [ONE]]),
+    "dev.bleu": bleu([TWO], [[ONE]]),
+}
+
+
+def test_what_a_diverged_trial_reports_is_worse_than_anything_that_a_model_can_earn() -> None:
+    assert set(EARNED) == set(WORST)
+    for name, earned in EARNED.items():
+        worst, goal = WORST[name], REGISTRY[name].goal
+        assert math.isfinite(worst)
+        assert worst > earned if goal == "minimize" else worst < earned, name
+
+
+def test_every_metric_is_declared_once() -> None:
+    for name, metric in {**METRICS, **OBJECTIVES, **REGISTRY}.items():
+        assert metric.name == name
+        assert metric.goal in GOALS
+        assert metric is REGISTRY[name]
+    assert len(REGISTRY) == len({metric.name for metric in REGISTRY.values()})
+    assert tuple(METRICS) == tuple(metric.name for metric in DEV) == COLUMNS[: len(DEV)]
+    assert {name for name, metric in REGISTRY.items() if metric.goal == "maximize"} == {
+        "dev.token_accuracy",
+        "dev.bleu",
+    }
 
 
 def test_error_rate_is_edits_per_reference_token() -> None:

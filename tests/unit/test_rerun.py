@@ -8,6 +8,7 @@ import torch
 
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
+from s2s_search.metrics import WORST
 from s2s_search.runs.environment import graphics, software
 from s2s_search.runs.log import EventLog
 from s2s_search.runs.manifest import Metrics, load_manifest
@@ -66,6 +67,17 @@ def test_other_statuses_missing_metrics_and_early_ends_are_differences() -> None
         == "step 10: dev.loss is not reported any more"
     )
     assert check(LOGGED, [report(10)]).difference == "it ends before step 20, which the log has"
+
+
+def test_what_stands_in_for_a_divergence_is_no_number_that_was_measured() -> None:
+    """An earlier version wrote other values for a trial that diverged."""
+    logged = [*LOGGED, report(30, status="diverged", **{"dev.loss": 1e6, "learning_rate": 0.1})]
+    made = [report(10), report(20), report(30, status="diverged", **WORST, learning_rate=0.1)]
+    assert check(logged, made).sentence() == "identical (3 reports, 6 numbers)"
+    made[-1]["learning_rate"] = 0.2
+    assert check(logged, made).difference == "step 30: learning_rate was 0.1 and is 0.2"
+    made[-1]["status"] = "running"
+    assert check(logged, made).difference == "step 30: status was 'diverged' and is 'running'"
 
 
 def test_no_more_is_made_than_the_log_has() -> None:

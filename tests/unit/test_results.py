@@ -14,6 +14,7 @@ import pytest
 from s2s_search.cli.command_line import main
 from s2s_search.display.tables import print_ranking
 from s2s_search.errors import ConfigError
+from s2s_search.metrics import COLUMNS
 from s2s_search.results.many import load_many
 from s2s_search.results.results import load
 from s2s_search.runs import tables
@@ -145,7 +146,7 @@ def test_dtypes_do_not_depend_on_what_the_rows_are(run: Run, tmp_path: Path) -> 
 
 def test_a_row_a_report_in_the_order_of_time(run: Run) -> None:
     reports = load(run.folder).reports
-    assert list(reports.columns) == [*tables.REPORT, *tables.METRICS]
+    assert list(reports.columns) == [*tables.REPORT, *COLUMNS]
     assert reports[reports.trial == "trial-00000"]["dev.loss"].tolist() == [2.0, 1.0, 1.5]
     assert reports["elapsed"].is_monotonic_increasing
 
@@ -749,7 +750,7 @@ def test_the_documentation_names_every_column_with_its_dtype() -> None:
         if line.startswith("| `"):
             name, dtype, *_ = [cell.strip(" `") for cell in line.split("|")[1:]]
             rows.setdefault(name, dtype)
-    metrics = dict.fromkeys(tables.METRICS, "Float64")
+    metrics = dict.fromkeys(COLUMNS, "Float64")
     assert {name: rows.get(name) for name in tables.REPORT | metrics} == tables.REPORT | metrics
     assert {*ENDS, "running"} <= set(rows)
     trials = {

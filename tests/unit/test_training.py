@@ -21,13 +21,13 @@ from s2s_search.corpus.corpus import Corpus
 from s2s_search.corpus.load import load_corpus
 from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.hparams.table import CELLS
-from s2s_search.metrics import bleu
+from s2s_search.metrics import METRICS, REGISTRY, WORST, bleu
 from s2s_search.nn.generate import greedy
 from s2s_search.nn.models import build_model
 from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
 from s2s_search.training import evaluation as evaluations
 from s2s_search.training import trial
-from s2s_search.training.evaluation import WORST, evaluate, evaluation, examples
+from s2s_search.training.evaluation import evaluate, evaluation, examples
 from s2s_search.training.process_memory import keep_freed_memory, release_freed_memory
 from s2s_search.training.trial import train
 from tests.models import small
@@ -185,6 +185,20 @@ def test_divergence_is_a_result(corpus: Corpus) -> None:
     assert last["step"] < 20
     assert {name: last[name] for name in WORST} == WORST
     assert all(math.isfinite(value) for value in WORST.values())
+
+
+def test_a_model_whose_losses_are_huge_is_still_better_than_a_diverged_one(corpus: Corpus) -> None:
+    model = build_model(settings(), len(corpus.source_vocab), len(corpus.target_vocab))
+    with torch.no_grad():
+        for weight in model.decoder.logits.parameters():
+            weight.mul_(1e30)
+    measured = evaluate(model, corpus.dev, corpus, settings())
+    assert 1e20 < measured["dev.loss"] < math.inf
+    for name in METRICS:
+        if REGISTRY[name].goal == "minimize":
+            assert measured[name] < WORST[name]
+        else:
+            assert measured[name] > WORST[name]
 
 
 def test_a_model_learns_to_reverse() -> None:
