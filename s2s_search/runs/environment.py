@@ -75,7 +75,9 @@ def software(gpu: float = 0) -> dict[str, object]:
         "platform": platform.platform(),
         "processor": _processor(),
     }
-    loops = [Path(__file__).parent / "nn" / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
+    # The file is looked for, because nn/fast would import torch.
+    folder = Path(__file__).parents[1] / "nn" / "fast"
+    loops = [folder / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
     if gpu:
         system |= graphics()
     return {

@@ -9,6 +9,7 @@ import torch
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
 from s2s_search.metrics import WORST
+from s2s_search.nn.fast import native
 from s2s_search.runs.environment import graphics, software
 from s2s_search.runs.log import EventLog
 from s2s_search.runs.manifest import Metrics, load_manifest
@@ -175,6 +176,10 @@ def test_the_gpus_of_a_machine_are_named(run: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     assert graphics()["tf32"] is True
     assert "device" not in software()
+
+
+def test_an_environment_says_whether_the_loops_are_compiled() -> None:
+    assert software()["compiled_loops"] is (native.LIBRARY is not None)
 
 
 def test_what_has_changed_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
