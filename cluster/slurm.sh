@@ -1,5 +1,6 @@
 #!/bin/bash
-# A search on the GPU nodes of a Slurm cluster, from the project's folder, with OUT on storage that all nodes see:
+# Runs a search on the GPU nodes of a Slurm cluster, from the project's folder. OUT must be on
+# storage that all nodes see:
 #
 #     sbatch cluster/slurm.sh FILE OUT
 #
@@ -21,11 +22,11 @@ out=$2
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
 export RAY_USAGE_STATS_ENABLED=0
-export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take it over from sbatch
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not get it from sbatch
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
-port=$((20000 + SLURM_JOB_ID % 10000)) # below the ports that the system gives away
+port=$((20000 + SLURM_JOB_ID % 10000)) # below the ports that the system assigns
 address=$ip:$port
 node=(ray start --block --num-cpus="$SLURM_CPUS_PER_TASK" --temp-dir="/tmp/ray-$SLURM_JOB_ID")
 
@@ -48,7 +49,8 @@ else
 fi
 search=$!
 
-# Slurm's notice, two minutes before the end: the search writes its tables, and the job goes back into the queue.
+# Slurm sends SIGTERM two minutes before the time limit. The search writes its tables, and the job
+# goes back into the queue.
 requeue() {
   kill -INT "$search"
   wait "$search" || true
