@@ -402,7 +402,7 @@ def open_input(path: Path | None) -> AbstractContextManager[io.BufferedIOBase]:
     if sys.stdin is None:
         raise ConfigError("standard input is closed; name a file with --input FILE")
     file = cast(io.BufferedIOBase, sys.stdin.buffer)
-    with suppress(OSError):  # no file of the system
+    with suppress(OSError, AttributeError):  # no file of the system, or Windows
         os.set_blocking(
             file.fileno(), True
         )  # another process that has the same pipe may have changed that

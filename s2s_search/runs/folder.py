@@ -1,7 +1,6 @@
 """A run folder: its files, its lock, and how files in it are replaced whole."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -20,11 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 def lock(folder: Path) -> int:
-    """Locks a run folder for this process and gives the open lock; it ends with the process, however that ends.
+    """Locks a run folder for this process.
+
+    Returns:
+        The open lock file. The lock ends when it is closed, and with the process, however that ends.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds the lock, or the folder cannot be written.
     """
+    from filelock import lock_descriptor  # imported late: `check` imports this module
+
     path, due = folder / LOCK, time.monotonic() + SECONDS_OF_A_LOOK
     while True:
         try:
@@ -32,28 +36,35 @@ def lock(folder: Path) -> int:
         except OSError as error:
             raise ConfigError(f"cannot be written: {error.strerror}", str(folder)) from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(file, 200).decode(errors="replace").strip()
+            free = lock_descriptor(file, blocking=False)
+        except OSError:  # a file system without locks
+            free = True
+            logger.warning(
+                "%s: this file system has no locks: make sure that no other search uses the folder",
+                path,
+            )
+        if not free:
+            holder = _holder(file)
             os.close(file)
             if time.monotonic() < due:  # someone may only have looked whether it is locked
                 time.sleep(0.01)
                 continue
             law = "is in use: a run folder has one search at a time"
-            raise ConfigError(
-                f"{law}, and {holder or 'another process'} drives it", str(folder)
-            ) from None
-        except OSError:  # a file system without locks
-            logger.warning(
-                "%s: this file system has no locks: make sure that no other search uses the folder",
-                path,
-            )
+            raise ConfigError(f"{law}, and {holder or 'another process'} drives it", str(folder))
         if _is_at(path, file):
             with contextlib.suppress(OSError):  # on a full disk it is locked without a name
                 os.ftruncate(file, 0)
-                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return file
         os.close(file)
+
+
+def _holder(file: int) -> str:
+    """Returns what an open lock file says of its holder; nothing on Windows, where a held lock cannot be read."""
+    try:
+        return os.read(file, 200).decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _is_at(path: Path, file: int) -> bool:
@@ -65,20 +76,36 @@ def _is_at(path: Path, file: int) -> bool:
 
 
 def is_locked(folder: Path) -> bool:
-    """Says whether a search is writing a run folder now."""
+    """Returns whether a search is writing a run folder now."""
     try:
         file = os.open(folder / LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+        return not _look(file)
+    except OSError:  # a file system without locks
         return False
     finally:
         os.close(file)
-    return False
+
+
+def _look(file: int) -> bool:
+    """Returns whether nobody holds an open lock file.
+
+    A shared lock answers that: two looks do not take each other for a holder, and NFS needs no right to write for it.
+    filelock has none, so that only a system without fcntl (Windows) looks with an exclusive one.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        from filelock import lock_descriptor
+
+        return lock_descriptor(file, blocking=False)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder_elsewhere(folder: Path) -> str:

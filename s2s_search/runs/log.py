@@ -119,8 +119,9 @@ class EventLog:
         return True
 
     def _sync(self) -> None:
+        sync = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
         with contextlib.suppress(OSError):
-            os.fdatasync(self._file)
+            sync(self._file)
         self._synced, self._dirty = time.monotonic(), False
 
     def close(self) -> None:
@@ -285,7 +286,7 @@ def whole_lines(file: int) -> int:
     end = os.fstat(file).st_size
     while end > 0:
         begin = max(0, end - 65536)
-        if (found := os.pread(file, end - begin, begin).rfind(b"\n")) >= 0:
+        if (found := _read_at(file, begin, end - begin).rfind(b"\n")) >= 0:
             return begin + found + 1
         end = begin
     return 0
@@ -294,11 +295,17 @@ def whole_lines(file: int) -> int:
 def _last_time(file: int, size: int) -> float:
     """The time of the last event in the whole lines of an open log; 0 where none can be read."""
     begin = max(0, size - 65536)
-    for line in reversed(os.pread(file, size - begin, begin).splitlines()):
+    for line in reversed(_read_at(file, begin, size - begin).splitlines()):
         row = parse_line(line)
         if isinstance(row, dict) and is_number(row.get("time")):
             return float(row["time"])
     return 0.0
+
+
+def _read_at(file: int, begin: int, size: int) -> bytes:
+    """Returns up to `size` bytes of an open file from byte `begin` on; Windows has no pread."""
+    os.lseek(file, begin, os.SEEK_SET)
+    return os.read(file, size)
 
 
 def _finite(value: object) -> object:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -198,7 +199,7 @@ def test_a_full_disk_does_not_keep_a_lock_from_being_taken(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "write", full)
     with EventLog(tmp_path):
         assert is_locked(tmp_path)
 
@@ -208,6 +209,42 @@ def test_a_look_at_the_lock_does_not_refuse_a_writer(tmp_path: Path) -> None:
     look = os.open(tmp_path / LOCK, os.O_RDONLY)
     fcntl.flock(look, fcntl.LOCK_SH)  # what is_locked holds for a moment
     threading.Timer(0.05, os.close, [look]).start()
+    EventLog(tmp_path).close()
+
+
+def test_a_file_system_without_locks_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with EventLog(tmp_path):
+        assert not is_locked(tmp_path)
+        assert "this file system has no locks" in caplog.text
+        assert folder.holder_elsewhere(tmp_path) == ""
+        assert (tmp_path / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_locks_hold_where_there_is_no_fcntl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where filelock locks by other means and a held lock file cannot be read."""
+    EventLog(tmp_path).close()  # filelock is imported
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        read = os.read
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "fcntl", None)
+            patch.setattr(os, "read", lambda *_: read(-1, 1))  # an OSError
+            assert is_locked(tmp_path)
+            with pytest.raises(ConfigError, match="another process drives it"):
+                EventLog(tmp_path)
+        holder.kill()
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert not is_locked(tmp_path)
     EventLog(tmp_path).close()
 
 
