@@ -1,23 +1,27 @@
-"""Problems and warnings about what a user gave, and how messages show values and commands."""
+"""Problems and warnings about a user's input, and how messages show values and commands."""
 
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# What moves a terminal's cursor, colours or reverses what follows, or cannot be encoded.
+# Characters that move a terminal's cursor, change its colours or direction, or cannot be encoded.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Returns foreign text in one line without control characters: a space or a question mark stands for each."""
+    """Returns foreign text in one line; control characters become spaces or question marks."""
     return CONTROL.sub(lambda found: " " if found[0].isspace() else "?", text)
 
 
 class ConfigError(ValueError):
-    """Carries all problems of a user's input: "where: problem", or "where: N problems" and a line for each."""
+    """Carries all problems of a user's input.
+
+    Its text is "where: problem", or "where: N problems" and a line for each problem.
+    """
 
     def __init__(self, problems: str | Sequence[str], where: str | None = None) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
@@ -30,10 +34,28 @@ class ConfigError(ValueError):
         if len(self.problems) > 1:
             lines = [f"{prefix}{len(self.problems)} problems", *self.problems]
         text = "\n  ".join(lines)
-        return "\n".join(map(printable, text.split("\n")))  # names of files and values are anyone's
+        # A problem quotes file names and values, which can hold any character.
+        return "\n".join(map(printable, text.split("\n")))
 
 
-# What other tools call it: Optuna, Ray Tune, scipy, Weights & Biases. Spelling alone would take low for log.
+@contextmanager
+def collecting(problems: list[str], label: str = "", where: str | None = None) -> Iterator[None]:
+    """Adds the problems of a ConfigError of the block to `problems` and continues after the block.
+
+    Code after the block must cope with a missing result. Each problem gets the label, and the place
+    that its error names. The place `where` is left out, because the caller will name it for all
+    problems together.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if error.where and error.where != where:
+            label = f"{label}{error.where}: "
+        problems.extend(label + problem for problem in error.problems)
+
+
+# Names that Optuna, Ray Tune, scipy and Weights & Biases give to our keys. By spelling alone, "low"
+# is nearest to "log".
 SYNONYMS = {
     **dict.fromkeys(("low", "lower", "lo", "from", "start", "begin"), "min"),
     **dict.fromkeys(("high", "upper", "hi", "to", "end", "stop"), "max"),
@@ -50,67 +72,85 @@ SYNONYMS = {
     "wer": "dev.word_error_rate",
     "dev.wer": "dev.word_error_rate",
 }
-ALIKE = 0.7  # of two spellings: below it a guess is more often wrong than right
+ALIKE = 0.7  # the least similarity of two spellings at which a guess is more often right than wrong
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Returns the end of a sentence about an unknown name: the nearest known one, or the known ones."""
+    """Returns the end of a sentence about an unknown name: a guess, or else the known names."""
     word, names = str(name)[:100], list(known)
-    close = [other for other in names if word and other.endswith("." + word)]
-    if not close and SYNONYMS.get(word) in names:
-        close = [SYNONYMS[word]]
-    if not close:
-        close = difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
-    if not close:
-        parts = [
-            other
-            for other in names
-            if word and (other.startswith(word + "_") or other.endswith("_" + word))
-        ]
-        close = parts if len(parts) == 1 else []
-    if close:
-        return f"; did you mean '{close[0]}'?"
+    guess = _guess(word, names) if word else None
+    if guess is not None:
+        return f"; did you mean '{guess}'?"
+    if not names:
+        return ""
     if len(names) > 20:
         return f"; known: {', '.join(names[:3])}, ... ({len(names)} in all)"
-    return "; known: " + ", ".join(other or '""' for other in names) if names else ""
+    return "; known: " + ", ".join(other or '""' for other in names)
+
+
+def _guess(word: str, names: Sequence[str]) -> str | None:
+    """Returns the name that is probably meant, or None."""
+    ends = [name for name in names if name.endswith("." + word)]
+    if ends:
+        return ends[0]
+    if SYNONYMS.get(word) in names:
+        return SYNONYMS[word]
+    alike = difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
+    if alike:
+        return alike[0]
+    longer = [name for name in names if name.startswith(word + "_") or name.endswith("_" + word)]
+    return longer[0] if len(longer) == 1 else None
 
 
 def unreadable(path: Path, error: OSError | ValueError, folder: str | None = None) -> str:
-    """Says why a file cannot be read; of one that is not there, names the nearest beside it or below `folder`."""
+    """Returns why a file cannot be read.
+
+    For a missing file, the sentence also names the file of the most similar name beside it or below
+    `folder`.
+    """
     hint = ""
     if isinstance(error, FileNotFoundError):
-        others = [*(Path(folder).rglob("*") if folder else ()), *path.parent.glob("*")]
+        others = list(Path(folder).rglob("*")) if folder else []
+        others += path.parent.glob("*")
         by_name = {other.stem: other for other in others if other.is_file()}
         close = difflib.get_close_matches(path.stem, by_name, n=1)
-        hint = f"; did you mean '{by_name[close[0]]}'?" if close else ""
+        if close:
+            hint = f"; did you mean '{by_name[close[0]]}'?"
     return f"cannot be read: {getattr(error, 'strerror', None) or error}{hint}"
 
 
 def command(*words: object) -> str:
-    """Returns a command of this program as a shell takes it, whatever characters a path has."""
-    texts = [
-        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
-        for word in words
-    ]
+    """Returns a command of this program, quoted for a shell."""
+    texts = []
+    for word in words:
+        # A path that begins with "-" would be read as an option.
+        is_like_option = isinstance(word, Path) and str(word).startswith("-")
+        texts.append(f"./{word}" if is_like_option else str(word))
     return shlex.join(["python", "run_search.py", *texts])
 
 
 def shown(value: object) -> str:
-    """Returns the value as a message shows it: quoted when a string, shortened when long."""
+    """Returns the value as a message shows it: a string in quotes, a long value shortened."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-NOTICED = 0.01  # the share from which on something is worth a warning
+NOTICED = 0.01  # the least share of a corpus that is worth a warning
 
 
 @dataclass(frozen=True)
 class InputWarning:
-    """What is accepted of a user's input, though hardly anyone wants it.
+    """A warning about input that is accepted, though hardly any user means it.
 
-    place: the keys of a search space that it is about · sentence: what holds, and its values · values: the same as
-    numbers · hint: what would mend it · file, line: of a corpus · side: 0 is the file of sources, 1 that of targets ·
-    at: the line in the search-space file. Lines count from 1; 0 is the whole file.
+    Attributes:
+        place: the keys that lead to the value in the search-space file.
+        sentence: what was found, with numbers.
+        values: the same numbers by name.
+        hint: what the user can do about it.
+        file: the file of a corpus, where the warning is about one.
+        line: the line in `file`, from 1; 0 stands for the whole file.
+        side: 0 for the file of sources, 1 for the file of targets.
+        at: the line in the search-space file, from 1; 0 stands for the whole file.
     """
 
     place: tuple[str, ...]
@@ -124,6 +164,7 @@ class InputWarning:
 
     @property
     def key(self) -> str:
+        """Returns the dotted name of the hyperparameter or of the key of a section."""
         return ".".join(self.place).removeprefix("parameters.")
 
     def __str__(self) -> str:
@@ -131,15 +172,12 @@ class InputWarning:
         return ": ".join(part for part in parts if part) + (f"; {self.hint}" if self.hint else "")
 
     def row(self) -> dict[str, object]:
-        """Returns the warning as --json prints it; null where it has no such place."""
-        places = {
+        """Returns the warning as --json prints it, with null for a place that it does not have."""
+        return {
             "line": self.at or None,
             "key": self.key,
             "file": self.file or None,
             "file_line": self.line or None,
-        }
-        return {
-            **places,
             "warning": self.sentence,
             "values": dict(self.values),
             "hint": self.hint or None,
@@ -147,9 +185,10 @@ class InputWarning:
 
 
 def noticed(count: int, total: int) -> bool:
+    """Returns whether `count` of `total` is worth a warning."""
     return count > 0 and count >= NOTICED * total
 
 
 def percent(count: float, total: float) -> str:
-    """Returns "44 %"."""
+    """Returns a share such as "44 %", or "all"."""
     return f"{100 * count / total:.2g} %" if count < total else "all"

@@ -12,14 +12,16 @@ SIGNALS = tuple(
 
 
 class Interrupt:
-    """Makes of Ctrl-C, a SIGTERM or a SIGHUP a wish that `check` grants at a good moment, and of a second an order.
+    """Turns Ctrl-C, SIGTERM and SIGHUP into one KeyboardInterrupt at a moment when nothing is lost.
 
-    Either raises KeyboardInterrupt, once: from then on, or after `hold`, what is being written is not disturbed. A
-    SIGHUP that is ignored, as under nohup, stays so.
+    A first signal is noted, and the next `check` raises KeyboardInterrupt. A second signal raises
+    it at once. After that, or after `hold`, no signal raises anything, so that files are written to
+    their end. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
     def __init__(self) -> None:
-        self.wanted = self.held = False
+        self.wanted = False  # a signal has come
+        self.held = False  # nothing is to be raised any more
 
     def __enter__(self) -> None:
         self._signals: list[signal.Signals] = []
@@ -28,7 +30,10 @@ class Interrupt:
         self._before = self.listen()
 
     def listen(self) -> dict[signal.Signals, Any]:
-        """Takes the signals over, also from Ray, which takes SIGTERM when it starts; gives their handlers."""
+        """Takes over the signals and returns their handlers until now.
+
+        It is called again after Ray has started, because Ray sets a handler of its own for SIGTERM.
+        """
         return {number: signal.signal(number, self._on_signal) for number in self._signals}
 
     def __exit__(self, *_: object) -> None:
@@ -36,19 +41,22 @@ class Interrupt:
             signal.signal(number, handler or signal.SIG_DFL)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        again, self.wanted = self.wanted, True
-        if again:
+        is_second = self.wanted
+        self.wanted = True
+        if is_second:
             self.check()
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt when there was a signal."""
+        """Raises KeyboardInterrupt once, when a signal has come."""
         if self.wanted and not self.held:
             self.hold()
             raise KeyboardInterrupt
 
     def hold(self) -> None:
+        """Makes all signals from now on raise nothing."""
         self.held = True
 
 
 def _is_nohup(number: signal.Signals) -> bool:
+    """Returns whether the signal is a SIGHUP that the process was told to ignore."""
     return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN

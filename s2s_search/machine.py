@@ -1,4 +1,4 @@
-"""What this process may use of the machine: its cores and its memory, and how busy the cores are."""
+"""The cores and the memory of the machine that this process may use, and how busy the cores are."""
 
 import math
 import os
@@ -15,8 +15,9 @@ CORE_TIMES = Path("/proc/stat")
 def usable_cores() -> int:
     """Returns the number of cores that this process may compute on, at least 1.
 
-    Its CPU affinity (taskset, Slurm) and the CPU quota of its cgroups (containers, systemd) limit it. Of a quota of 1.5
-    cores only one counts: two threads would wait for each other.
+    The limits are the CPU affinity (taskset, Slurm) and the CPU quota of the cgroups (containers,
+    systemd). A quota of 1.5 cores counts as one core, because two threads would wait for each
+    other.
     """
     cores: float = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -27,9 +28,10 @@ def usable_cores() -> int:
 
 
 def usable_memory(processes: int = 1) -> float:
-    """Returns the bytes of memory that so many processes like this one may take; infinite where that is not known.
+    """Returns the bytes of memory that a number of processes like this one may take together.
 
-    They share the memory of the machine and of its cgroups; the limit of address space (ulimit -v) holds for each.
+    The processes share the memory of the machine and of the cgroups. The limit of the address space
+    (ulimit -v) holds for each process. The result is infinite where no limit is known.
     """
     memory = math.inf
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -41,61 +43,74 @@ def usable_memory(processes: int = 1) -> float:
 
 
 def busy_cores(seconds: float = 0.5) -> float | None:
-    """Returns how many of the cores that this process may use others keep busy now; None where that is not known."""
+    """Returns how many of the usable cores are busy now; None where that is not known.
+
+    The number is a mean over `seconds`, in which this process sleeps. It is a sum of shares: two
+    cores that are half busy count as 1.0.
+    """
     before = _core_times()
     time.sleep(seconds)
     after = _core_times()
     busy = 0.0
     for core, (worked, passed) in after.items():
         worked_before, passed_before = before.get(core, (worked, passed))
-        if passed > passed_before:
+        if passed > passed_before:  # no tick may have passed
             busy += (worked - worked_before) / (passed - passed_before)
     return busy if after else None
 
 
 def _core_times() -> dict[int, tuple[int, int]]:
-    """The ticks that each usable core has worked, and all that have passed, since the machine started."""
+    """Returns, for each usable core, the ticks of work and all ticks since the machine started."""
     found: dict[int, tuple[int, int]] = {}
     with suppress(OSError, ValueError, AttributeError):
         usable = os.sched_getaffinity(0)
         for line in CORE_TIMES.read_text().splitlines():
             name, *words = line.split()
             if name.startswith("cpu") and name != "cpu" and int(name[3:]) in usable:
-                _, _, _, idle, waiting, *_ = ticks = [
-                    int(word) for word in words[:8]
-                ]  # what follows is counted twice
+                # The columns after the eighth are the time of guests, which "user" and "nice"
+                # contain.
+                ticks = [int(word) for word in words[:8]]
+                idle, waiting = ticks[3:5]
                 found[int(name[3:])] = (sum(ticks) - idle - waiting, sum(ticks))
     return found
 
 
 def _cgroup_folders(controller: str) -> Iterator[Path]:
-    """The folders whose limits hold for this process: of its cgroup and of all above it, of versions 1 and 2.
+    """Yields the folders of this process's cgroup and of all cgroups above it.
 
-    Inside a container the path can be the one that the host sees; then only the topmost folder exists.
+    The limits of all of them hold. Both versions of cgroups are read. Some of the folders may not
+    exist: inside a container the path can be the one that the host sees, and then only the topmost
+    folder is there.
     """
     with suppress(OSError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             inner = PurePosixPath(path.lstrip("/"))
-            mounts = [CGROUPS] if not controllers else []
-            if controller in controllers.split(","):
+            mounts: list[Path] = []
+            if not controllers:  # version 2 has one tree for all controllers
+                mounts = [CGROUPS]
+            elif controller in controllers.split(","):
                 mounts = [CGROUPS / controller, CGROUPS / controllers]
             for mount in dict.fromkeys(mounts):
-                yield from (mount / part for part in (inner, *inner.parents))
+                for part in (inner, *inner.parents):
+                    yield mount / part
 
 
 def _quota(folder: Path) -> float:
-    """The cores that a cgroup grants; infinite without a limit."""
-    numbers = _numbers(folder / "cpu.max")  # version 2: quota and period
+    """Returns the number of cores that a cgroup grants; infinite without a limit."""
+    numbers = _numbers(folder / "cpu.max")  # version 2 has quota and period in one file
     if not numbers:
         numbers = [*_numbers(folder / "cpu.cfs_quota_us"), *_numbers(folder / "cpu.cfs_period_us")]
-    if len(numbers) < 2 or numbers[0] <= 0 or numbers[1] <= 0:  # a quota of -1 is none
+    if len(numbers) < 2:
         return math.inf
-    return numbers[0] / numbers[1]
+    quota, period = numbers[:2]
+    if quota <= 0 or period <= 0:  # a quota of -1 means that there is no limit
+        return math.inf
+    return quota / period
 
 
 def _numbers(file: Path) -> list[float]:
-    """The numbers in a file of a cgroup, where "max" is infinite; none where there is no such file."""
+    """Returns the numbers in a file of a cgroup, "max" as infinity; none where it is missing."""
     try:
         return [math.inf if word == "max" else float(word) for word in file.read_text().split()]
     except (OSError, ValueError):
@@ -103,9 +118,10 @@ def _numbers(file: Path) -> list[float]:
 
 
 def _address_space() -> float:
+    """Returns the limit of the address space in bytes (ulimit -v); infinite without a limit."""
     if os.name != "posix":
         return math.inf
-    import resource
+    import resource  # late, because Windows has no such module
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return math.inf if limit == resource.RLIM_INFINITY else limit

@@ -1,8 +1,8 @@
 """The metrics that a trial reports: the registry of them, error rates, and BLEU.
 
-Every other list of metrics in the package is derived from the registry. Predictions and references are sequences of
-tokens, ids or strings, without special tokens. rapidfuzz and sacrebleu are imported late, because commands that compute
-no metric read the registry too.
+Every other list of metrics in the package is derived from the registry. Predictions and references
+are sequences of tokens, ids or strings, without special tokens. rapidfuzz and sacrebleu are
+imported late, because commands that compute no metric read the registry too.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -20,8 +20,9 @@ class Metric:
     Attributes:
         name: the key of the number in a report.
         goal: "minimize" or "maximize".
-        worst: what a diverged trial reports: a finite number that is worse than any that a model can earn, so that a
-            scheduler ranks the trial behind all others. None where divergence changes nothing.
+        worst: what a diverged trial reports: a finite number that is worse than any that a model
+            can earn, so that a scheduler ranks the trial behind all others. None where divergence
+            changes nothing.
     """
 
     name: str
@@ -55,18 +56,18 @@ LINES_AT_ONCE = 512
 
 
 class Edits(NamedTuple):
-    """The edits between each of N predictions and its nearest reference, and the length of that reference.
+    """The edits between each of N predictions and its nearest reference.
 
-    An edit is an insertion, a deletion or a substitution. The nearest reference is the one that takes the fewest edits,
-    and among several such the longest.
+    An edit is an insertion, a deletion or a substitution. The nearest reference is the one that
+    takes the fewest edits, and among several such the longest.
     """
 
-    errors: list[int]
-    lengths: list[int]
+    errors: list[int]  # the number of edits of each prediction
+    lengths: list[int]  # the number of tokens of the nearest reference
 
     @property
     def error_rate(self) -> float:
-        """Returns edits per reference token; where the references hold no token at all, the edits are divided by 1."""
+        """Returns edits per reference token; edits in all where the references hold no token."""
         return sum(self.errors) / max(sum(self.lengths), 1)
 
     @property
@@ -90,7 +91,7 @@ def nearest_edits(predictions: Sequence[Tokens], references: Sequence[Sequence[T
 
 
 def error_rate(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
-    """Returns edits to the nearest reference per token of it; with phones, the phoneme error rate."""
+    """Returns edits per token of the nearest reference; for phones, the phoneme error rate."""
     return nearest_edits(predictions, references).error_rate
 
 
@@ -107,7 +108,8 @@ def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
     The tokens are counted as they are given.
     """
-    # sacrebleu splits text at spaces, which a token may hold. BLEU only asks which tokens are equal.
+    # Tokens get numbers as names, because sacrebleu splits text at spaces and a token may hold one.
+    # BLEU does not depend on the names.
     names: dict[Hashable, str] = {}
 
     def line(tokens: Tokens) -> str:

@@ -17,7 +17,7 @@ from s2s_search.cli.arguments import (
     print_json,
     print_warnings,
 )
-from s2s_search.errors import ConfigError
+from s2s_search.errors import ConfigError, collecting
 from s2s_search.runs.folder import trial_name
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
@@ -156,12 +156,11 @@ def settings(config: Mapping[str, object]) -> str:
 
 def plan(args: argparse.Namespace) -> int:
     from s2s_search.corpus.load import load_corpus
-    from s2s_search.corpus.text import collecting
     from s2s_search.whatif.plan import make_plan
 
     space = load_space(args.file)
     problems: list[str] = []
-    with collecting(problems):
+    with collecting(problems, where=str(args.file)):
         trials = space.trials(args.trials, args.seed, overrides(args))
     with collecting(problems):
         corpus = load_corpus(space.corpus)

@@ -12,7 +12,6 @@ from s2s_search.corpus.built_in import BUILT_IN
 from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
 from s2s_search.corpus.text import (
     check_two_sides,
-    collecting,
     paired,
     read_texts,
     tokenize,
@@ -20,7 +19,7 @@ from s2s_search.corpus.text import (
 )
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
 from s2s_search.corpus.warnings import text_warnings
-from s2s_search.errors import ConfigError, shown
+from s2s_search.errors import ConfigError, collecting, shown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,10 +3,9 @@
 import codecs
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-from s2s_search.errors import ConfigError, unreadable
+from s2s_search.errors import ConfigError, collecting, unreadable
 
 GZIP = b"\x1f\x8b"  # how a compressed file begins
 BYTES_AT_ONCE = 65_536  # the capacity of a pipe
@@ -28,15 +27,6 @@ def why_unreadable(path: Path) -> list[str]:
             return []
     except (OSError, ValueError) as error:
         return [f"{path}: {unreadable(path, error)}"]
-
-
-@contextmanager
-def collecting(problems: list[str], where: str = "") -> Iterator[None]:
-    """Adds the problems of a ConfigError to the others, instead of stopping at it."""
-    try:
-        yield
-    except ConfigError as error:
-        problems.extend(where + problem for problem in error.problems)
 
 
 def shortened(problems: Iterable[tuple[int, str]], path: str | Path, most: int = 5) -> list[str]:

@@ -7,11 +7,10 @@ Ray places the trials and runs them. The run folder (docs/results.md) is written
 from what Ray keeps: a search goes on from its own log and its own checkpoints.
 """
 
-import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from s2s_search.corpus.load import load_corpus
 from s2s_search.display.progress import Progress
-from s2s_search.errors import ConfigError, InputWarning, shown
+from s2s_search.errors import ConfigError, InputWarning, collecting, shown
 from s2s_search.results.results import load
 from s2s_search.runs.environment import environment
 from s2s_search.runs.failures import AGAIN
@@ -106,26 +105,26 @@ def run_search(
     ).absolute()
     storage = os.path.abspath(storage) if storage is not None and "://" not in storage else storage
     problems: list[str] = []
-    with _collected(problems):
+    with collecting(problems, where=str(space.path)):
         sampler = make_sampler(space, trials, seed, overrides, configs)
-    with _collected(problems):
+    with collecting(problems):
         corpus = load_corpus(space.corpus)
     problems += cluster.ray_problems(space.resources, address)
     problems += _storage_problems(storage)
-    with _collected(problems):
+    with collecting(problems):
         check_loggers(log)
-    with _collected(problems):
+    with collecting(problems):
         if out is not None:
             check_new(folder)
     past = None
-    with _collected(problems):
+    with collecting(problems):
         if warm_start is not None:
             past = load_history(Path(warm_start))
             if space.search.method != "tpe":
                 law = f"only search.method tpe learns from an earlier run, but method = {space.search.method}"
                 raise ConfigError(f"--warm-start: {law}")
     if not problems:
-        with _collected(problems):
+        with collecting(problems):
             if out is None:
                 folder = new_folder_of_its_own(folder)
             else:
@@ -194,7 +193,7 @@ def resume_search(
     space = _with_budgets(space_of(history, folder, corpus), search, hours, gpu_hours)
     problems: list[str] = []
     drawn = (trials or search.get("draws"), search.get("seed"), search.get("overrides") or {})
-    with _collected(problems):
+    with collecting(problems):
         sampler = make_sampler(space, *drawn, search.get("configs"))
         if trials is not None and "configs" in search:
             raise ConfigError(
@@ -203,10 +202,10 @@ def resume_search(
         if len(sampler) < search["trials"]:
             law = f"the search has {search['trials']} already; a search can only be extended"
             raise ConfigError(f"--trials: {len(sampler)} trials, but {law}", str(folder))
-    with _collected(problems):
+    with collecting(problems):
         data = corpus_of(space, history.fingerprint, folder)
     log = search.get("log", ()) if log is None else log
-    with _collected(problems):
+    with collecting(problems):
         check_loggers(log)
     problems += cluster.ray_problems(space.resources, address)
     if problems:
@@ -275,12 +274,12 @@ def replicate_search(
     ranked = run.best(None)
     names = ranked["trial"][ranked[f"best.{space.metric.name}"].notna()]
     configs: list[Flat] = []
-    with _collected(problems):
+    with collecting(problems):
         everything = [trial.config for trial in history.trials.values()]
         configs = replicated(
             [history.trials[name].config for name in names], everything, top, seeds
         )
-    with _collected(problems):
+    with collecting(problems):
         corpus_of(space, history.fingerprint, folder)
     if problems:
         raise ConfigError(problems)
@@ -360,16 +359,6 @@ def _secrets(parts: SplitResult) -> list[str]:
             if any(word.lower() in SECRETS for word in words):
                 found.append(f"the key {shown(name)}")
     return found
-
-
-@contextlib.contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        problems += [
-            f"{error.where}: {problem}" if error.where else problem for problem in error.problems
-        ]
 
 
 def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:
