@@ -1,4 +1,4 @@
-"""The hyperparameters: the table that declares them, their values, and a model's complete configuration.
+"""The hyperparameters: the table that declares them, and a model's complete configuration.
 
 May import: errors and metrics; the standard library only.
 """

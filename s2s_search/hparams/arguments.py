@@ -1,4 +1,4 @@
-"""What an argument is: its kind, its default and the values that it may have."""
+"""An argument of a cell or bridge, or a hyperparameter: its kind, default and allowed values."""
 
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Kind(Enum):
-    """What a value is; the value of the member is what a message calls it."""
+    """The kind of a value. The value of the member is its name in messages."""
 
     INT = "a whole number"
     FLOAT = "a number"
@@ -17,12 +17,12 @@ class Kind(Enum):
 
 INT, FLOAT, BOOL, NAME, SPEC = Kind
 REQUIRED = ...  # the default of an argument that must be given
-WIDEST = 65536  # units: a width beyond it is a slip of the pen
+WIDEST = 65536  # the largest number of units; a larger one is taken for a typing error
 
 
 @dataclass(frozen=True)
 class Argument:
-    """Declares an argument of a cell or bridge, or a hyperparameter. A default of None allows None."""
+    """The declaration of an argument or hyperparameter; a default of None allows None."""
 
     name: str
     kind: Kind
@@ -31,23 +31,24 @@ class Argument:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    above: float | None = None  # a minimum that is itself excluded
+    above: float | None = None  # the lower bound, when the bound itself is not allowed
 
     @property
     def law(self) -> str:
-        """What a value must be, in words: "a number above 0 and at most 1"."""
+        """Returns what a value must be, in words: "a number above 0 and at most 1"."""
         if self.choices:
             return "one of " + ", ".join(choice or '""' for choice in self.choices)
         ends = (("at least", self.minimum), ("above", self.above), ("at most", self.maximum))
         bounds = " and ".join(f"{word} {end:.12g}" for word, end in ends if end is not None)
-        return f"{self.kind.value} {bounds}".strip() + (" or null" if self.default is None else "")
+        law = f"{self.kind.value} {bounds}".strip()
+        return f"{law} or null" if self.default is None else law
 
 
 def width(name: str, default: object = REQUIRED) -> Argument:
-    """Declares a number of units."""
+    """Returns the declaration of a number of units."""
     return Argument(name, INT, default, minimum=1, maximum=WIDEST)
 
 
 def positive(name: str, default: object) -> Argument:
-    """Declares a number above zero."""
+    """Returns the declaration of a number above zero."""
     return Argument(name, FLOAT, default, above=0)

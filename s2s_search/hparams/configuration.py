@@ -1,6 +1,7 @@
-"""Makes overrides into a complete configuration.
+"""Configurations: a model's defaults with overrides laid over them.
 
-`resolve` is the one way to a configuration; it reports all problems at once. table.py declares what there is.
+`resolve` is the one way to a complete configuration, and it reports all problems at once. table.py
+declares the hyperparameters.
 """
 
 import json
@@ -30,9 +31,10 @@ __all__ = ["ConfigError", "Hparams", "defaults", "parse_hparams", "resolve"]
 
 
 def check_spec(name: str, spec: Spec, entries: Iterable[str] = ()) -> tuple[Spec, list[Problem]]:
-    """Returns the spec with its arguments in their kinds, and the problems of its class and arguments.
+    """Returns the spec with its arguments converted to their kinds, and the problems in it.
 
-    A problem of an argument among `entries` is about the key name.argument, one of another is about the spec.
+    A problem names the key that the user wrote: name.argument for an argument among `entries`, and
+    the name of the whole spec for the others.
     """
     class_name, classes = spec.get("class"), spec_classes(name)
     if not isinstance(class_name, str) or class_name not in classes:
@@ -45,19 +47,25 @@ def check_spec(name: str, spec: Spec, entries: Iterable[str] = ()) -> tuple[Spec
         try:
             checked[key] = convert(_argument(class_name, arguments, key), checked[key])
         except ValueError as problem:
-            problems.append(
-                (f"{name}.{key}" if key in entries else name, f"{name}.{key}: {problem}")
-            )
+            written = f"{name}.{key}" if key in entries else name
+            problems.append((written, f"{name}.{key}: {problem}"))
     return checked, sorted(problems)
 
 
 def complete_spec(
     name: str, spec: Spec, entries: Mapping[str, object], whole: bool
 ) -> tuple[Spec, list[Problem]]:
-    """Lays single entries over a spec (given whole, or the default); returns it, checked, and the problems.
+    """Returns a spec with single entries laid over it, checked, and the problems that were found.
 
-    Entries of the default that another class does not know are dropped; its `num_units` becomes the `cell_size`
-    of GRUBlockCell. An entry that was given and that the class does not know is a problem.
+    An entry that the user gave and that the class does not have is a problem. An entry of the
+    default is dropped where the user's class does not have it, and the default's `num_units`
+    becomes the `cell_size` of GRUBlockCell.
+
+    Args:
+        name: the hyperparameter.
+        spec: the spec that the user gave, or the default.
+        entries: the entries that the user gave one by one.
+        whole: whether the user gave `spec`.
     """
     spec = {**spec, **entries}
     arguments = {
@@ -66,21 +74,21 @@ def complete_spec(
     if not whole:
         if "cell_size" in arguments:
             spec.setdefault("cell_size", spec.get("num_units"))
-        spec = {
-            key: value
-            for key, value in spec.items()
-            if key in arguments or key in entries or key == "class"
-        }
+        known = {"class", *arguments, *entries}
+        spec = {key: value for key, value in spec.items() if key in known}
     missing = [
         key
         for key, argument in arguments.items()
         if argument.default is REQUIRED and key not in spec
     ]
     spec, problems = check_spec(name, spec, entries)
-    return spec, [*problems, *((name, f"{name}: {spec['class']} needs {key}") for key in missing)]
+    for key in missing:
+        problems.append((name, f"{name}: {spec['class']} needs {key}"))
+    return spec, problems
 
 
 def _argument(class_name: str, arguments: Mapping[str, Argument], key: str) -> Argument:
+    """Returns the class's argument. Raises ValueError when it has none of that name."""
     if key in arguments:
         return arguments[key]
     if key in REFUSED:
@@ -90,7 +98,10 @@ def _argument(class_name: str, arguments: Mapping[str, Argument], key: str) -> A
 
 @dataclass(frozen=True)
 class Hparams(Mapping[str, Any]):
-    """A complete configuration: the model's name and a value for each hyperparameter. Never changes."""
+    """A complete configuration: the model's name and a value for each hyperparameter.
+
+    A configuration never changes. A spec is returned as a copy.
+    """
 
     model: str
     _values: Mapping[str, object]
@@ -112,18 +123,25 @@ class Hparams(Mapping[str, Any]):
         return f"Hparams({self.flat()})"
 
     def flat(self) -> dict[str, object]:
-        """Returns everything as a flat JSON-able dict, "model" first."""
+        """Returns the flat configuration, a dict of JSON's types with "model" as its first key."""
         return {"model": self.model, **self}
 
 
 def defaults(model: str) -> dict[str, Any]:
-    """Returns the default of each hyperparameter of the model. Raises ConfigError for an unknown model."""
+    """Returns the default of each hyperparameter of a model.
+
+    Raises:
+        ConfigError: the model is unknown.
+    """
     name = canonical_model(model)
     return {row.name: row.default_for(name) for row in HPARAMS if name in row.models}
 
 
 def overlay(model: str, overrides: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
-    """Lays overrides over the model's defaults: returns all values and the problems, those of rules aside."""
+    """Returns the model's defaults with overrides laid over them, and the problems in these.
+
+    Each value is checked by itself; the rules between hyperparameters are not checked.
+    """
     values, problems = defaults(model), list[Problem]()
     specs, entries = dict[str, Any](), dict[str, Spec]()
     for key, value in overrides.items():
@@ -140,8 +158,10 @@ def overlay(model: str, overrides: Mapping[str, object]) -> tuple[dict[str, Any]
             row, _, entry = key.rpartition(".")
             if key in ENTRIES:
                 entries.setdefault(row, {})[entry] = value
+            elif key in SPECS:
+                specs[key] = typed(key, value)
             else:
-                (specs if key in SPECS else values)[key] = typed(key, value)
+                values[key] = typed(key, value)
         except ValueError as problem:
             problems.append((str(key), str(problem)))
     for name in [row for row in SPECS if row in specs or row in entries]:
@@ -152,12 +172,21 @@ def overlay(model: str, overrides: Mapping[str, object]) -> tuple[dict[str, Any]
 
 
 def resolve(model: str, overrides: Mapping[str, object]) -> Hparams:
-    """Returns the complete configuration. Raises ConfigError with all problems of names, values and rules."""
+    """Returns the complete configuration of a model.
+
+    Args:
+        model: the model's name.
+        overrides: dotted keys and their values. All other hyperparameters have their defaults.
+
+    Raises:
+        ConfigError: with all problems of names and values; without any, with all rules that are
+            broken.
+    """
     name = canonical_model(model)
     values, problems = overlay(name, overrides)
-    sentences = [sentence for _, sentence in problems] or [
-        text for rule in RULES for text in rule(values)
-    ]
+    sentences = [sentence for _, sentence in problems]
+    if not sentences:  # a rule reads values that are known to be of their kinds
+        sentences = [text for rule in RULES for text in rule(values)]
     if sentences:
         raise ConfigError(sentences)
     return Hparams(name, values)
@@ -168,9 +197,13 @@ COMMA_OR_END = re.compile(r"\s*(,|$)")
 
 
 def parse_hparams(text: str) -> dict[str, object]:
-    """Returns the overrides written as "a.b=1,c.d={...JSON...}" (the original's form) or as one JSON object.
+    """Returns the overrides that a text holds: "a.b=1,c.d={...JSON...}" or one JSON object.
 
-    Values stay text where they are not JSON; the table decides their kinds. Raises ConfigError.
+    The first form is the original's. Values that are not JSON stay text, because only the table
+    knows their kinds.
+
+    Raises:
+        ConfigError: the text has neither form, or names a key twice.
     """
     try:
         if text.strip().startswith("{"):
@@ -183,11 +216,12 @@ def parse_hparams(text: str) -> dict[str, object]:
 
 
 def _whole(digits: str) -> int | str:
-    """Returns a whole number; one of hundreds of digits as text, which the table refuses in its own words."""
+    """Returns a whole number; hundreds of digits stay text, which the table refuses."""
     return int(digits) if len(digits) < 100 else digits
 
 
 def _without_duplicates(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Returns a dict of the pairs. Raises ValueError when a name is given twice."""
     values: dict[str, object] = {}
     for name, value in pairs:
         if name in values:
@@ -197,7 +231,9 @@ def _without_duplicates(pairs: Iterable[tuple[str, object]]) -> dict[str, object
 
 
 def _assignments(text: str) -> Iterator[tuple[str, object]]:
-    decoder, position = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_int=_whole), 0
+    """Yields the names and values of "a.b=1,c.d={...}". Raises ValueError at the first mistake."""
+    decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_int=_whole)
+    position = 0
     while text[position:].strip():
         match = NAME_AND_EQUALS.match(text, position)
         if not match:

@@ -1,4 +1,4 @@
-"""Makes docs/hparams.md from the table: python -m s2s_search.hparams.reference > docs/hparams.md."""
+"""Makes docs/hparams.md: python -m s2s_search.hparams.reference > docs/hparams.md."""
 
 import json
 import sys
@@ -8,17 +8,24 @@ from s2s_search.hparams.arguments import REQUIRED, Argument
 from s2s_search.hparams.rules import RULES
 from s2s_search.hparams.table import BRIDGES, CELLS, HPARAMS, MODELS, REFUSED, TABLE, Hparam
 
+COMMAND = "python -m s2s_search.hparams.reference"
+
 
 def _code(value: object) -> str:
-    if value is REQUIRED or value == "":
-        return "" if value == "" else "must be given"
+    """Returns a default as a cell of a Markdown table."""
+    if value is REQUIRED:
+        return "must be given"
+    if value == "":
+        return ""
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 def _row(row: Hparam) -> str:
     values = {model: _code(row.default_for(model)) for model in row.models}
-    each = "; ".join(f"{model}: {value}" for model, value in values.items())
-    default = each if len(set(values.values())) > 1 else next(iter(values.values()))
+    if len(set(values.values())) == 1:
+        default = next(iter(values.values()))
+    else:
+        default = "; ".join(f"{model}: {value}" for model, value in values.items())
     return f"| `{row.name}` | {default} | {row.law} | {row.description} |"
 
 
@@ -34,8 +41,11 @@ def _classes(title: str, classes: Mapping[str, tuple[Argument, ...]]) -> list[st
         "| --- | --- | --- | --- |",
     ]
     for name, arguments in classes.items():
-        lines += [f"| `{name}` | `{a.name}` | {_code(a.default)} | {a.law} |" for a in arguments]
-        lines += [] if arguments else [f"| `{name}` | none | | |"]
+        for argument in arguments:
+            default = _code(argument.default)
+            lines.append(f"| `{name}` | `{argument.name}` | {default} | {argument.law} |")
+        if not arguments:
+            lines.append(f"| `{name}` | none | | |")
     return lines
 
 
@@ -43,15 +53,15 @@ def reference() -> str:
     """Returns docs/hparams.md, made from the table."""
     common = HPARAMS[: HPARAMS.index(TABLE["bridge_spec"])]
     models = [row for row in HPARAMS if not row.ours and row not in common]
+    models_in_code = ", ".join(f"`{model}`" for model in MODELS)
     lines = [
-        "<!-- Written by `python -m s2s_search.hparams.reference > docs/hparams.md`; do not edit. -->",
+        f"<!-- Written by `{COMMAND} > docs/hparams.md`; do not edit. -->",
         "# Hyperparameters\n",
-        "Models: "
-        + ", ".join(f"`{model}`" for model in MODELS)
-        + " (`AttentionSeq2seq` is understood).",
-        "One entry of a spec is set by one more dot: `encoder.rnn_cell.cell_spec.num_units=256`. A spec given",
-        "whole replaces the default whole. Where an entry sets another class, entries of the default that it does",
-        "not know are dropped, and `num_units` becomes the `cell_size` of `GRUBlockCell`.",
+        f"Models: {models_in_code}. The spelling `AttentionSeq2seq` is understood, too.",
+        "One more dot names an entry of a spec: `encoder.rnn_cell.cell_spec.num_units=256`.",
+        "A spec that is given as a whole replaces the whole default. Where an entry sets another",
+        "class, the entries of the default that this class does not have are dropped, and the",
+        "default's `num_units` becomes the `cell_size` of `GRUBlockCell`.",
         *_section("Common", common),
         *_section("Both models", (row for row in models if row.models == MODELS)),
         *_section("AttentionSeq2Seq only", (row for row in models if row.models != MODELS)),

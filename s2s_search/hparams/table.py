@@ -1,6 +1,7 @@
 """The table: every hyperparameter, cell and bridge, declared once, as data.
 
-Defaults, kinds, ranges, docs/hparams.md, the checks of search spaces and the tests' generators are derived from it.
+Defaults, kinds, ranges, docs/hparams.md, the checks of search spaces and the generators of tests
+are derived from it.
 """
 
 from collections.abc import Iterator
@@ -21,23 +22,26 @@ from s2s_search.hparams.arguments import (
 )
 
 MODELS = ("BasicSeq2Seq", "AttentionSeq2Seq")
-MODEL_ALIASES = {"AttentionSeq2seq": "AttentionSeq2Seq"}  # the hyperparameter page's spelling
+MODEL_ALIASES = {"AttentionSeq2seq": "AttentionSeq2Seq"}  # the original documentation has both
 
-Problem = tuple[str, str]  # the key that it is about ("" when several), and the sentence
+Problem = tuple[str, str]  # the key with the problem ("" when several keys have it), and a sentence
 Spec = dict[str, object]  # {"class": ..., argument: value, ...}
 
 
 @dataclass(frozen=True)
 class Hparam(Argument):
-    """Declares a hyperparameter. A default that depends on the model is a mapping from model to default."""
+    """The declaration of a hyperparameter.
+
+    A default that depends on the model is a mapping from model to default.
+    """
 
     description: str
     _: KW_ONLY
     models: tuple[str, ...] = MODELS
-    ours: bool = False  # not on the original's hyperparameter page
+    ours: bool = False  # True for a hyperparameter that the original does not have
 
     def default_for(self, model: str) -> object:
-        """Returns the default of this hyperparameter in the model; a spec as a fresh copy."""
+        """Returns the default in a model; a spec is returned as a new copy."""
         default = self.default
         if isinstance(default, dict) and model in default:
             default = default[model]
@@ -60,13 +64,13 @@ LAYER_NORM = (
 
 CELLS: dict[str, tuple[Argument, ...]] = {
     "BasicLSTMCell": (width("num_units"), FORGET_BIAS, TUPLE, ACTIVATION),
-    "LSTMCell": (width("num_units"), PEEPHOLES, positive("cell_clip", None), *PROJECTION, FORGET_BIAS, TUPLE,
-                 ACTIVATION),
+    "LSTMCell": (width("num_units"), PEEPHOLES, positive("cell_clip", None), *PROJECTION,
+                 FORGET_BIAS, TUPLE, ACTIVATION),
     "GRUCell": (width("num_units"), ACTIVATION),
     "BasicRNNCell": (width("num_units"), ACTIVATION),
     "LayerNormBasicLSTMCell": (width("num_units"), FORGET_BIAS, ACTIVATION, *LAYER_NORM),
-    "CoupledInputForgetGateLSTMCell": (width("num_units"), PEEPHOLES, *PROJECTION, FORGET_BIAS, ONE_TENSOR,
-                                       ACTIVATION),
+    "CoupledInputForgetGateLSTMCell": (width("num_units"), PEEPHOLES, *PROJECTION, FORGET_BIAS,
+                                       ONE_TENSOR, ACTIVATION),
     "LSTMBlockCell": (width("num_units"), FORGET_BIAS, Argument("use_peephole", BOOL, False)),
     "GRUBlockCell": (width("cell_size"),),
 }  # fmt: skip
@@ -93,14 +97,18 @@ REFUSED = {
 
 OPTIMIZERS = ("Adam", "SGD", "Momentum", "Adagrad", "RMSProp", "Ftrl")
 DECAYS = (
-    "", "exponential_decay", "natural_exp_decay", "inverse_time_decay", "polynomial_decay", "cosine_decay",
+    "", "exponential_decay", "natural_exp_decay", "inverse_time_decay", "polynomial_decay",
+    "cosine_decay",
 )  # fmt: skip
 ENCODERS = ("UnidirectionalRNNEncoder", "BidirectionalRNNEncoder", "StackBidirectionalRNNEncoder")
 
 
 def _rnn(side: str) -> tuple[Hparam, ...]:
-    """The rows of a stack of RNN layers: the encoder's or the decoder's."""
-    dropout = "Keep probability of the dropout on the (non-recurrent) {} of each RNN layer; 1.0 disables dropout."
+    """Returns the hyperparameters of a stack of RNN layers: of the encoder or of the decoder."""
+    dropout = (
+        "Keep probability of the dropout on the (non-recurrent) {} of each RNN layer; "
+        "1.0 disables dropout."
+    )
     return (
         Hparam(f"{side}.rnn_cell.cell_spec", SPEC, {"class": "BasicLSTMCell", "num_units": 128},
                "The cell's class and the arguments of its constructor."),
@@ -108,7 +116,8 @@ def _rnn(side: str) -> tuple[Hparam, ...]:
                above=0, maximum=1),
         Hparam(f"{side}.rnn_cell.dropout_output_keep_prob", FLOAT, 1.0, dropout.format("outputs"),
                above=0, maximum=1),
-        Hparam(f"{side}.rnn_cell.num_layers", INT, 1, "Number of RNN layers.", minimum=1, maximum=1000),
+        Hparam(f"{side}.rnn_cell.num_layers", INT, 1, "Number of RNN layers.", minimum=1,
+               maximum=1000),
         Hparam(f"{side}.rnn_cell.residual_connections", BOOL, False,
                "Whether each RNN layer's input is added to its output (with two layers or more)."),
     )  # fmt: skip
@@ -118,45 +127,58 @@ HPARAMS: tuple[Hparam, ...] = (
     Hparam("source.max_seq_len", INT, 40,
            "Maximum length of source sequences in training, END included; longer ones are sliced.",
            minimum=1),
-    Hparam("source.reverse", BOOL, True, "Whether the source is reversed before it enters the encoder."),
+    Hparam("source.reverse", BOOL, True,
+           "Whether the source is reversed before it enters the encoder."),
     Hparam("target.max_seq_len", INT, 40,
-           "Maximum length of target sequences in training, START and END included; longer ones are sliced.",
+           "Maximum length of target sequences in training, START and END included; "
+           "longer ones are sliced.",
            minimum=2),
-    Hparam("embedding.dim", INT, 100, "Dimensionality of the embedding layer.", minimum=1, maximum=WIDEST),
+    Hparam("embedding.dim", INT, 100, "Dimensionality of the embedding layer.", minimum=1,
+           maximum=WIDEST),
     Hparam("inference.max_decode_length", INT, 100,
-           "In inference, decode up to this length or until SEQUENCE_END, whichever comes first.", minimum=1),
+           "In inference, decode up to this length or until SEQUENCE_END, whichever comes first.",
+           minimum=1),
     Hparam("optimizer.name", NAME, "Adam", "The optimizer.", choices=OPTIMIZERS),
     Hparam("optimizer.learning_rate", FLOAT, 1e-4, "Initial learning rate.", above=0),
     Hparam("optimizer.lr_decay_type", NAME, "",
            "The learning-rate decay; empty for none. polynomial_decay (which ends at "
            "optimizer.lr_min_learning_rate) and cosine_decay are ours.", choices=DECAYS),
-    Hparam("optimizer.lr_decay_steps", INT, 100, "How often decay is applied, in steps.", minimum=1),
+    Hparam("optimizer.lr_decay_steps", INT, 100, "How often decay is applied, in steps.",
+           minimum=1),
     Hparam("optimizer.lr_decay_rate", FLOAT, 0.99, "The decay rate.", above=0),
     Hparam("optimizer.lr_start_decay_at", INT, 0, "The step at which decay starts.", minimum=0),
-    Hparam("optimizer.lr_stop_decay_at", INT, 1_000_000_000, "The step at which decay stops.", minimum=0),
-    Hparam("optimizer.lr_min_learning_rate", FLOAT, 1e-12, "Decay never goes below this rate.", minimum=0),
+    Hparam("optimizer.lr_stop_decay_at", INT, 1_000_000_000, "The step at which decay stops.",
+           minimum=0),
+    Hparam("optimizer.lr_min_learning_rate", FLOAT, 1e-12, "Decay never goes below this rate.",
+           minimum=0),
     Hparam("optimizer.lr_staircase", BOOL, False, "Whether the rate decays at discrete intervals."),
     Hparam("optimizer.clip_gradients", FLOAT, 5.0,
            "Largest global norm of the gradients; a negative one never clips."),
     Hparam("bridge_spec", SPEC,
-           {"BasicSeq2Seq": {"class": "InitialStateBridge"}, "AttentionSeq2Seq": {"class": "ZeroBridge"}},
+           {"BasicSeq2Seq": {"class": "InitialStateBridge"},
+            "AttentionSeq2Seq": {"class": "ZeroBridge"}},
            "The class of the bridge that passes state from encoder to decoder, and its arguments."),
     Hparam("encoder.type", NAME, "UnidirectionalRNNEncoder", "The encoder.", choices=ENCODERS),
     *_rnn("encoder"),
     *_rnn("decoder"),
-    Hparam("attention.dim", INT, 128, "Number of units in the attention layer.", minimum=1, maximum=WIDEST,
-           models=("AttentionSeq2Seq",)),
+    Hparam("attention.dim", INT, 128, "Number of units in the attention layer.", minimum=1,
+           maximum=WIDEST, models=("AttentionSeq2Seq",)),
     Hparam("attention.score_type", NAME, "dot", "The formula of the attention scores.",
            choices=("bahdanau", "dot"), models=("AttentionSeq2Seq",)),
     Hparam("train.batch_size", INT, 32, "Examples in a training batch.", minimum=1, ours=True),
-    Hparam("train.max_steps", INT, 1000, "Steps (updates) after which training ends.", minimum=1, ours=True),
-    Hparam("train.eval_every_steps", INT, 100, "Steps from one report to the next.", minimum=1, ours=True),
+    Hparam("train.max_steps", INT, 1000, "Steps (updates) after which training ends.", minimum=1,
+           ours=True),
+    Hparam("train.eval_every_steps", INT, 100, "Steps from one report to the next.", minimum=1,
+           ours=True),
     Hparam("train.eval_examples", INT, 0,
-           "Evaluate on a fixed part of the dev set with this many sources; 0 for all.", minimum=0, ours=True),
-    Hparam("train.eval_batch_size", INT, 128, "Examples in an evaluation batch.", minimum=1, ours=True),
+           "Evaluate on a fixed part of the dev set with this many sources; 0 for all.", minimum=0,
+           ours=True),
+    Hparam("train.eval_batch_size", INT, 128, "Examples in an evaluation batch.", minimum=1,
+           ours=True),
     Hparam("train.seed", INT, 0, "Seeds the initial weights, the order of the data and dropout.",
            minimum=0, ours=True),
-    Hparam("inference.beam_search.beam_width", INT, 1, "Hypotheses that are kept; 1 decodes greedily.",
+    Hparam("inference.beam_search.beam_width", INT, 1,
+           "Hypotheses that are kept; 1 decodes greedily.",
            minimum=1, maximum=WIDEST, ours=True),
     Hparam("inference.beam_search.length_penalty_weight", FLOAT, 0.0,
            "Weight of the length penalty in beam search; 0 for none.", minimum=0, ours=True),
@@ -166,16 +188,20 @@ TABLE = {row.name: row for row in HPARAMS}
 
 
 def spec_classes(name: str) -> dict[str, tuple[Argument, ...]]:
-    """Returns the classes that the spec-valued hyperparameter `name` may name, with their arguments."""
+    """Returns the classes that a spec may name, with their arguments: bridges or cells."""
     return BRIDGES if name == "bridge_spec" else CELLS
 
 
 def _entries(name: str) -> Iterator[tuple[str, Argument]]:
+    """Yields the dotted keys of a spec's entries with their declarations.
+
+    Several classes may have an argument of the same name. Its kind and range are the same in all of
+    them, so that a later declaration may replace an earlier one.
+    """
     classes = spec_classes(name)
-    for (
-        arguments
-    ) in classes.values():  # an argument's kind and range are the same in all classes that have it
-        yield from ((f"{name}.{argument.name}", argument) for argument in arguments)
+    for arguments in classes.values():
+        for argument in arguments:
+            yield f"{name}.{argument.name}", argument
     yield f"{name}.class", Argument("class", NAME, REQUIRED, choices=tuple(classes))
 
 
@@ -184,7 +210,11 @@ ENTRIES = {key: entry for name in SPECS for key, entry in _entries(name)}
 
 
 def declared(key: str) -> Argument:
-    """Returns the declaration of a hyperparameter or of a spec's entry. Raises ValueError for another key."""
+    """Returns the declaration of a hyperparameter or of an entry of a spec.
+
+    Raises:
+        ValueError: the key is unknown, or refused.
+    """
     found = TABLE.get(key) or ENTRIES.get(key)
     if found:
         return found
@@ -203,7 +233,11 @@ def owners(key: str) -> tuple[str, ...]:
 
 
 def canonical_model(model: object) -> str:
-    """Returns the model's name, the page's spelling understood. Raises ConfigError when it is unknown."""
+    """Returns the name of a model, of which the original has a second spelling.
+
+    Raises:
+        ConfigError: the model is unknown.
+    """
     name = MODEL_ALIASES.get(model, model) if isinstance(model, str) else model
     if name not in MODELS:
         raise ConfigError(f"unknown model {shown(model)}{nearest(model, MODELS)}")

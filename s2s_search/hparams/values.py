@@ -10,19 +10,22 @@ from s2s_search.hparams.table import REFUSED, declared
 
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-LARGEST_INT = 2**53
-LARGEST_FLOAT = 3.4e38  # of float32, in which models compute
+LARGEST_INT = 2**53  # the largest whole number up to which a float is exact
+LARGEST_FLOAT = 3.4e38  # the largest number in float32, in which models compute
 
 
 def convert(argument: Argument, value: object) -> object:
-    """Returns the value in the argument's kind, text ("1e-4") included. Raises ValueError with the law."""
+    """Returns a value converted to the argument's kind, also from text such as "1e-4".
+
+    Raises:
+        ValueError: the value breaks the law of the argument, which the message states.
+    """
     if argument.default is None and (value is None or value in ("null", "None")):
         return None
     if argument.choices and isinstance(value, str) and value not in argument.choices:
-        refused = f"{value} is refused: {REFUSED[value]}" if value in REFUSED else ""
-        raise ValueError(
-            refused or f"unknown name {shown(value)}{nearest(value, argument.choices)}"
-        )
+        if value in REFUSED:
+            raise ValueError(f"{value} is refused: {REFUSED[value]}")
+        raise ValueError(f"unknown name {shown(value)}{nearest(value, argument.choices)}")
     converted = _of_kind(argument.kind, value)
     if converted is None or not _within(argument, converted):
         raise ValueError(f"must be {argument.law}, but got {shown(value)}")
@@ -30,25 +33,34 @@ def convert(argument: Argument, value: object) -> object:
 
 
 def _of_kind(kind: Kind, value: object) -> object:
-    """Returns the value in the kind, or None when it cannot be."""
-    if kind is SPEC:  # its arguments wait for check_spec
-        return (
-            {str(name): entry for name, entry in value.items()}
-            if isinstance(value, Mapping)
-            else None
-        )
+    """Returns the value converted to the kind, or None when that is impossible."""
+    if kind is SPEC:
+        return _as_spec(value)
     if kind is NAME:
         return value if isinstance(value, str) else None
     if kind is BOOL:
-        return (
-            WORDS.get(value.lower())
-            if isinstance(value, str)
-            else value
-            if isinstance(value, bool)
-            else None
-        )
+        return _as_bool(value)
+    return _as_number(kind, value)
+
+
+def _as_spec(value: object) -> object:
+    """Returns a copy of a mapping. Its arguments are converted later, by `check_spec`."""
+    if not isinstance(value, Mapping):
+        return None
+    return {str(name): entry for name, entry in value.items()}
+
+
+def _as_bool(value: object) -> object:
     if isinstance(value, str):
-        value = float(value) if len(value) < 100 and NUMBER.fullmatch(value.strip()) else None
+        return WORDS.get(value.lower())
+    return value if isinstance(value, bool) else None
+
+
+def _as_number(kind: Kind, value: object) -> object:
+    if isinstance(value, str):
+        if len(value) >= 100 or not NUMBER.fullmatch(value.strip()):
+            return None
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     try:
@@ -61,6 +73,7 @@ def _of_kind(kind: Kind, value: object) -> object:
 
 
 def _within(argument: Argument, value: object) -> bool:
+    """Returns whether a value lies in the argument's range; True for what is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return True
     least, most, above = argument.minimum, argument.maximum, argument.above
@@ -72,7 +85,11 @@ def _within(argument: Argument, value: object) -> bool:
 
 
 def typed(key: str, value: object) -> object:
-    """Returns a declared key's value in its kind. Raises ValueError with a whole sentence."""
+    """Returns the value of a declared key, converted to its kind.
+
+    Raises:
+        ValueError: the key is not declared, or the value breaks its law; the message names the key.
+    """
     try:
         return convert(declared(key), value)
     except ValueError as problem:
