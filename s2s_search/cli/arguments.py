@@ -1,4 +1,4 @@
-"""What the arguments of several verbs have in common."""
+"""Arguments that several verbs have, their types, and how results are printed."""
 
 import argparse
 import json
@@ -17,48 +17,57 @@ from s2s_search.spaces.yaml_file import parse_corpus
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGEST = 2**32 - 1  # also the largest seed
+LARGEST = 2**32 - 1  # the largest number that an argument may be; numpy takes no larger seed
 POSITIVE = Argument("", FLOAT, REQUIRED, above=0)
-AddVerb = Callable[
-    [str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser
-]  # name, function, help
+
+# A function that adds a verb to the command line, from its name, its function and its help.
+AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add_cluster_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="A",
-        help='join the Ray cluster at A, such as "auto" on one of its nodes',
+        help='join the Ray cluster at address A; "auto" on one of its nodes',
     )
 
 
 def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seed", type=counted(0), metavar="S", help="draw with another seed than the file's"
+        "--seed", type=counted(0), metavar="S", help="draw with this seed, not the file's"
     )
     parser.add_argument(
         "--hparams",
         metavar="H",
-        help='hyperparameters that win over all others: "optimizer.name=SGD,..." or a JSON object',
+        help="hyperparameters that override the file and the defaults: "
+        '"optimizer.name=SGD,..." or a JSON object',
     )
 
 
 def add_corpus_argument(parser: argparse.ArgumentParser) -> None:
-    text = "where the search's corpus lies now: {train: [A, B], dev: [C, D], ...}, or the file of a search space"
-    parser.add_argument("--corpus", metavar="C", help=text)
+    parser.add_argument(
+        "--corpus",
+        metavar="C",
+        help="the new place of the search's corpus, if it was moved: "
+        "{train: [A, B], dev: [C, D], ...}, or a search-space file that names it",
+    )
 
 
 def add_fetch_argument(parser: argparse.ArgumentParser) -> None:
-    text = "read what lies at the URL that the run's log names (--storage), with your credentials"
-    parser.add_argument("--fetch", action="store_true", help=text)
+    parser.add_argument(
+        "--fetch",
+        action="store_true",
+        help="also read what the search saved at a URL (its --storage), with your credentials",
+    )
 
 
 def moved_corpus(args: argparse.Namespace) -> dict[str, object] | None:
-    """The place that --corpus names; None where it is as the search had it."""
+    """Returns the corpus that --corpus names; None without --corpus."""
     return None if args.corpus is None else parse_corpus(args.corpus)
 
 
 def overrides(args: argparse.Namespace) -> dict[str, object]:
+    """Returns the hyperparameters that --hparams gives."""
     if args.hparams is None:
         return {}
     try:
@@ -74,17 +83,17 @@ class counted:
         self.minimum = minimum
 
     def __call__(self, text: str) -> int:
-        is_short = (
-            text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST))
-        )  # Python reads no number of thousands of digits
-        if not is_short or not self.minimum <= int(text) <= LARGEST:
-            law = f"must be a whole number of at least {self.minimum} and at most {LARGEST}"
-            raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
-        return int(text)
+        # The length is checked first: int() raises an error of its own for thousands of digits.
+        if text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST)):
+            number = int(text)
+            if self.minimum <= number <= LARGEST:
+                return number
+        law = f"must be a whole number of at least {self.minimum} and at most {LARGEST}"
+        raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
 
 
 def trial(text: str) -> int:
-    """An argument that names a trial: trial-00005, 00005 or 5."""
+    """Returns the number of the trial that an argument names: trial-00005, 00005 or 5."""
     number = trial_number(text)
     if number is None or number > LARGEST:
         law = "must be a trial's name or its number from 0, such as trial-00005 or 5"
@@ -93,7 +102,7 @@ def trial(text: str) -> int:
 
 
 def positive(text: str) -> float:
-    """An argument that is a number above zero."""
+    """Returns an argument as a number above zero."""
     try:
         return float(str(convert(POSITIVE, text)))
     except ValueError as error:
@@ -101,17 +110,19 @@ def positive(text: str) -> float:
 
 
 def listed(text: str) -> list[str]:
-    """An argument that is names with commas between them; of empty text none."""
-    names = [name.strip() for name in text.split(",")] if text.strip() else []
+    """Returns the names in an argument, which are separated by commas. Empty text has no names."""
+    if not text.strip():
+        return []
+    names = [name.strip() for name in text.split(",")]
     if "" in names:
         raise argparse.ArgumentTypeError(
-            f"must be names with commas between them, but got {shown(text)}"
+            f"must be names separated by commas, but got {shown(text)}"
         )
     return list(dict.fromkeys(names))
 
 
 def print_warnings(warnings: Iterable[InputWarning], where: object) -> None:
-    """Prints a line on standard error for each warning: of a search-space file, or of an argument."""
+    """Prints warnings on standard error, one per line; `where` is a file or an option."""
     for warning in warnings:
         print(f"{where}: {place_of([warning.at])}warning: {warning}", file=sys.stderr)
 
@@ -121,6 +132,6 @@ def print_json(row: Mapping[str, object]) -> None:
 
 
 def print_rows(table: "pd.DataFrame") -> None:
-    """Prints a JSON object a row, with null where a value is missing."""
+    """Prints one JSON object per row, with null for a missing value."""
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
         print_json({str(column): value for column, value in row.items()})

@@ -1,8 +1,9 @@
-"""The command line: run_search.py VERB ...; the verbs themselves are in the modules beside this one.
+"""The command line: run_search.py VERB ...; the verbs are in the modules beside this one.
 
-Imports stand inside the verbs, so that each waits only for what it needs.
-Exit status: 0; 1 when a search failed, or a trial that was run again gave other numbers; 2 for what the user can mend;
-130 after Ctrl-C; a search also after a SIGTERM or a SIGHUP.
+Each verb imports what it needs inside its function, so that no verb waits for another's libraries.
+
+Exit status: 0: success. 1: a search failed, or `rerun --check` found other numbers.
+2: the user can correct the error. 130: Ctrl-C; for a search also SIGTERM and SIGHUP.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+    except BrokenPipeError:  # the reader of the pipe, such as `head`, has closed it
         discard_output()
         return 0
     except OSError as error:
@@ -44,7 +45,7 @@ def run_verb(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Returns the exit status of the verb that the arguments name."""
     try:
         args = parser.parse_args(argv)
-    except SystemExit as end:  # after --help, or a message about the arguments
+    except SystemExit as end:  # argparse has printed the help, or what is wrong
         return int(end.code or 0)
     if args.verb is None:
         parser.print_help()
@@ -54,7 +55,10 @@ def run_verb(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
 
 
 def takes_output() -> bool:
-    """Returns whether standard output can be written. It tries a line break: a failed write does not name its file."""
+    """Returns whether standard output can be written.
+
+    An OSError of a failed write does not name the file, so a line break is written as a test.
+    """
     try:
         print(flush=True)
     except OSError:
@@ -63,15 +67,16 @@ def takes_output() -> bool:
 
 
 def discard_output() -> None:
-    """Sends standard output to nowhere, so that Python's flush at the exit does not fail."""
+    """Redirects standard output to the null device, so that the flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def prepare_streams() -> None:
-    """Makes standard output and standard error take any text.
+    """Makes standard output and standard error accept any text.
 
-    Pipes and files get UTF-8, whatever the locale. A terminal keeps its encoding, and characters that this lacks are
-    escaped. What is written to a closed stream is lost; `print` would write it to the other one.
+    Pipes and files get UTF-8, whatever the locale. A terminal keeps its encoding; characters
+    outside this encoding are escaped. A stream that was closed before the start is replaced by the
+    null device: the next file that is opened would take its number and receive its text.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -86,7 +91,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_search.py",
         description="Searches the hyperparameters of recurrent sequence-to-sequence models.",
-        epilog="Without a file, search runs search_spaces/quickstart.yaml: both models, on how English is pronounced.",
+        epilog="Without a file, `search` runs search_spaces/quickstart.yaml: both models learn to "
+        "pronounce English words.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
 

@@ -1,4 +1,4 @@
-"""Verbs that read run folders, with neither Ray nor torch: results · compare · report · watch."""
+"""Verbs that read run folders, without Ray and torch: results · compare · report · watch."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def add_verbs(verb: AddVerb) -> None:
     sub = verb(
-        "results", show_results, "rank the trials of a run folder, also while its search runs"
+        "results", show_results, "rank the trials of a run folder; also while the search runs"
     )
     sub.add_argument(
         "folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run"
@@ -38,15 +38,19 @@ def add_verbs(verb: AddVerb) -> None:
         "--sort", metavar="COLUMN", help="rank by another column, such as dev.bleu or seconds"
     )
     form = sub.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line")
-    form.add_argument("--csv", action="store_true", help="all columns as CSV")
-    text = "the complete configuration of the best trial, or of --trial, as a search space of one trial"
-    form.add_argument("--yaml", action="store_true", help=text)
+    form.add_argument("--json", action="store_true", help="print one JSON object per trial")
+    form.add_argument("--csv", action="store_true", help="print all columns as CSV")
+    form.add_argument(
+        "--yaml",
+        action="store_true",
+        help="print the complete configuration of the best trial, or of --trial, as a search space "
+        "with this one trial",
+    )
 
     sub = verb(
         "compare",
         compare,
-        "say whether one configuration or setting is better than another, and how sure it is",
+        "say whether one configuration or setting is better than another, and how certain that is",
     )
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
@@ -54,21 +58,21 @@ def add_verbs(verb: AddVerb) -> None:
         metavar="A",
         help="a trial's name or number, or a setting such as attention.score_type=dot",
     )
-    sub.add_argument("b", metavar="B", help="another")
+    sub.add_argument("b", metavar="B", help="the trial or setting to compare A with")
     sub.add_argument(
         "others",
         nargs="*",
         default=[],
         type=Path,
         metavar="DIR2",
-        help="further runs, such as its replicates",
+        help="more run folders whose trials count too, such as the replicates of DIR",
     )
     add_fetch_argument(sub)
 
     sub = verb(
         "watch",
         watch,
-        "follow a search that runs in another process, or elsewhere on shared storage",
+        "follow a search that runs in another process, or on another machine with shared storage",
     )
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
@@ -76,32 +80,29 @@ def add_verbs(verb: AddVerb) -> None:
         type=positive,
         default=1.0,
         metavar="S",
-        help="seconds between looks (default: 1)",
+        help="read the log every S seconds (default: 1)",
     )
 
     sub = verb(
         "report",
         write_report,
-        "write what searches found as a page: report.html, and report.md beside it",
+        "write a report of one or several searches: report.html, and report.md beside it",
     )
     sub.add_argument(
         "folders",
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="run folders; several are set side by side",
+        help="run folders; several are shown side by side",
     )
     sub.add_argument(
-        "--out", metavar="PATH", help="a file, or a folder for report.html (default: DIR)"
+        "--out", metavar="PATH", help="the file to write, or a folder for it (default: DIR)"
     )
     add_fetch_argument(sub)
 
 
 def show_results(args: argparse.Namespace) -> int:
     from s2s_search.results import results
-    from s2s_search.runs.folder import holder_elsewhere
-    from s2s_search.runs.log import first_event
-    from s2s_search.runs.storage import is_far, place_of, shown_place
     from s2s_search.runs.tables import for_csv
 
     table = results.load(args.folder)
@@ -117,40 +118,48 @@ def show_results(args: argparse.Namespace) -> int:
     if args.yaml:
         print(trial_yaml(table, args), end="")
         return 0
-    if not args.json and not args.csv:
-        from s2s_search.display import tables
-
-        tables.print_ranking(table, args.top, args.sort)
-        if args.trial is not None:
-            return 0  # what follows is about all trials
-        tables.print_pareto(table)
-        tables.print_replicates(table)
-        tables.print_failures(table, args.folder)
-        if table.log is not None:  # a debug run has no workers, and keeps its checkpoints
-            tables.print_times(table)
-            place = place_of(first_event(args.folder), args.folder)
-            if is_far(place):
-                where = shown_place(place)
-                print(
-                    f"checkpoints and answers lie at {where}; --fetch lets report, compare and decode read them"
-                )
-        if table.status == "running" and (holder := holder_elsewhere(args.folder)):
-            print(
-                f"driven on another machine, by {holder}: it counts as killed ten minutes after its newest event"
-            )
-        if table.status == "killed":
-            print(f"its driver was killed; to go on: {command('resume', args.folder)}")
-        return 0
-    ranked = table.best(args.top, args.sort)
     if args.csv:
-        print(for_csv(ranked).to_csv(index=False), end="")
+        print(for_csv(table.best(args.top, args.sort)).to_csv(index=False), end="")
+    elif args.json:
+        print_rows(table.best(args.top, args.sort))
     else:
-        print_rows(ranked)
+        print_tables(table, args)
     return 0
 
 
+def print_tables(table: "Results", args: argparse.Namespace) -> None:
+    """Prints the ranking; without --trial also what there is to say of the search as a whole."""
+    from s2s_search.display import tables
+    from s2s_search.runs.folder import holder_elsewhere
+    from s2s_search.runs.log import first_event
+    from s2s_search.runs.storage import is_far, place_of, shown_place
+
+    tables.print_ranking(table, args.top, args.sort)
+    if args.trial is not None:
+        return
+    tables.print_pareto(table)
+    tables.print_replicates(table)
+    tables.print_failures(table, args.folder)
+    if table.log is not None:  # a debug run has no workers, and its checkpoints are in its folder
+        tables.print_times(table)
+        place = place_of(first_event(args.folder), args.folder)
+        if is_far(place):
+            where = shown_place(place)
+            print(
+                f"checkpoints and answers are at {where}; "
+                "report, compare and decode read them with --fetch"
+            )
+    if table.status == "running" and (holder := holder_elsewhere(args.folder)):
+        print(
+            f"the search runs on another machine, in {holder}; "
+            "ten minutes after its newest event it counts as killed"
+        )
+    if table.status == "killed":
+        print(f"the driver was killed; to resume: {command('resume', args.folder)}")
+
+
 def trial_yaml(table: "Results", args: argparse.Namespace) -> str:
-    """Returns the first trial of a ranking as a search space, with a line that says which it is."""
+    """Returns the first trial of the ranking as a search space; a comment names the trial."""
     import pandas as pd
 
     from s2s_search.runs.debug_runs import SPACE, is_debug_run
@@ -158,25 +167,26 @@ def trial_yaml(table: "Results", args: argparse.Namespace) -> str:
 
     if (args.top or 1) > 1:
         raise ConfigError(
-            f"--yaml gives one configuration, but --top {args.top}; name a trial with --trial"
+            f"--yaml prints one configuration, but got --top {args.top}; "
+            "name one trial with --trial K"
         )
     ranked = table.best(1, args.sort)
     if ranked.empty or (args.trial is None and ranked[f"best.{table.metric}"].isna()[0]):
         raise ConfigError("no trial has a result yet", str(args.folder))
     row = ranked.iloc[0]
     if table.log is None and is_debug_run(args.folder):
+        path = args.folder / SPACE
         try:
-            text = (args.folder / SPACE).read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise ConfigError(
-                unreadable(args.folder / SPACE, error), str(args.folder / SPACE)
-            ) from None
+            raise ConfigError(unreadable(path, error), str(path)) from None
     else:
         text = load_manifest(args.folder, int(row["trial"].removeprefix("trial-"))).file()
     value = row[f"best.{table.metric}"]
-    result = (
-        "no report" if pd.isna(value) else f"{table.metric} {value:.4g} at step {row['best.step']}"
-    )
+    if pd.isna(value):
+        result = "no report"
+    else:
+        result = f"{table.metric} {value:.4g} at step {row['best.step']}"
     return f"# {row['trial']} of {shown(str(args.folder))}: {result}\n{text}"
 
 
@@ -197,15 +207,14 @@ def watch(args: argparse.Namespace) -> int:
     try:
         status = watch(args.folder, Progress(Console()), args.interval)
     except KeyboardInterrupt:
-        print(
-            f"the search goes on; to look again: {command('watch', args.folder)}", file=sys.stderr
-        )
+        again = command("watch", args.folder)
+        print(f"the search still runs; to watch it again: {again}", file=sys.stderr)
         return 130
     print(f"the ranking: {command('results', args.folder)}")
     if status == "finished":
         return 0
-    what = "its driver was killed" if status == "killed" else status
-    print(f"{what}; to go on: {command('resume', args.folder)}", file=sys.stderr)
+    what = "the driver was killed" if status == "killed" else status
+    print(f"{what}; to resume: {command('resume', args.folder)}", file=sys.stderr)
     return {"interrupted": 130, "failed": 1, "killed": 1}.get(status, 0)
 
 

@@ -41,16 +41,17 @@ def add_verbs(verb: AddVerb) -> None:
         "--trials",
         type=counted(1),
         metavar="N",
-        help="draw N configurations, not the file's number; grids and replicates multiply them",
+        help="draw N configurations, not the number in the file; a grid and replicates multiply N",
     )
     sub.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/SPACE-TIME)"
     )
+    add_storage_argument(sub)
     sub.add_argument(
-        "--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder"
-    )
-    sub.add_argument(
-        "--warm-start", type=Path, metavar="DIR", help="a tpe sampler learns from this run first"
+        "--warm-start",
+        type=Path,
+        metavar="DIR",
+        help="a tpe sampler first learns from the trials of this run folder",
     )
     add_cluster_argument(sub)
     add_log_argument(sub)
@@ -59,31 +60,42 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb(
         "resume",
         resume,
-        "go on with a search that was killed, interrupted or out of budget, or extend it",
+        "resume a search that was killed, interrupted or out of budget, or add trials to a search",
     )
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
-        "--trials", type=counted(1), metavar="N", help="extend it: draw N configurations in all"
+        "--trials",
+        type=counted(1),
+        metavar="N",
+        help="draw N configurations in total; those drawn before count",
     )
     sub.add_argument(
-        "--hours", type=positive, metavar="H", help="a new search.hours for all of the search"
+        "--hours",
+        type=positive,
+        metavar="H",
+        help="a new value of search.hours; hours already spent count",
     )
-    sub.add_argument("--gpu-hours", type=positive, metavar="H", help="a new search.gpu_hours")
+    sub.add_argument(
+        "--gpu-hours",
+        type=positive,
+        metavar="H",
+        help="a new value of search.gpu_hours; hours already spent count",
+    )
     add_cluster_argument(sub)
-    add_log_argument(sub, goes_on=True)
+    add_log_argument(sub, resumes=True)
     add_corpus_argument(sub)
 
-    sub = verb("retry", retry, "run trials of a search again that failed")
+    sub = verb("retry", retry, "run the failed trials of a search again")
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
         "--status",
         type=listed,
         default="failed",
         metavar="S",
-        help="which: failed (default), out_of_memory, lost, or several with commas",
+        help="which trials: failed (default), out_of_memory or lost; separate several with commas",
     )
     add_cluster_argument(sub)
-    add_log_argument(sub, goes_on=True)
+    add_log_argument(sub, resumes=True)
     add_corpus_argument(sub)
 
     sub = verb(
@@ -95,14 +107,14 @@ def add_verbs(verb: AddVerb) -> None:
         type=counted(1),
         default=3,
         metavar="K",
-        help="how many configurations (default: 3)",
+        help="the number of configurations (default: 3)",
     )
     sub.add_argument(
         "--seeds",
         type=counted(1),
         default=5,
         metavar="N",
-        help="how many other seeds each (default: 5)",
+        help="the number of new seeds for each configuration (default: 5)",
     )
     sub.add_argument(
         "--out",
@@ -110,30 +122,35 @@ def add_verbs(verb: AddVerb) -> None:
         metavar="DIR2",
         help="the new run folder (default: runs/NAME-replicates-TIME)",
     )
-    sub.add_argument(
-        "--storage", metavar="URL", help="keep checkpoints there (s3://...), not in the run folder"
-    )
+    add_storage_argument(sub)
     add_cluster_argument(sub)
     add_log_argument(sub)
     add_corpus_argument(sub)
 
 
-def add_log_argument(parser: argparse.ArgumentParser, goes_on: bool = False) -> None:
-    help = "tell tensorboard, mlflow or wandb, or several with commas, of all trials"
+def add_storage_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--log",
-        type=listed,
-        default=None if goes_on else [],
-        metavar="TOOLS",
-        help=f"{help} (default: those that heard so far)" if goes_on else help,
+        "--storage",
+        metavar="URL",
+        help="save checkpoints at this URL (s3://...), not in the run folder",
     )
+
+
+def add_log_argument(parser: argparse.ArgumentParser, resumes: bool = False) -> None:
+    default: list[str] | None = []
+    text = "send all trials to tensorboard, mlflow or wandb; separate several with commas"
+    if resumes:
+        default = None
+        text += " (default: the tools used so far)"
+    parser.add_argument("--log", type=listed, default=default, metavar="TOOLS", help=text)
 
 
 def search(args: argparse.Namespace) -> int:
     file = args.file or QUICKSTART
     if args.file is None and not file.exists():
         raise ConfigError(
-            "name a search-space file; the quickstart is part of the repository, not of the installed package"
+            "name a search-space file; the quickstart is part of the repository, "
+            "not of the installed package"
         )
     space = load_space(file)
     given = overrides(args)
@@ -178,10 +195,8 @@ def resume(args: argparse.Namespace) -> int:
 def retry(args: argparse.Namespace) -> int:
     from s2s_search.statuses import FAILURES
 
-    law, unknown = (
-        f"must be among {', '.join(FAILURES)}",
-        [name for name in args.status if name not in FAILURES],
-    )
+    law = f"must be among {', '.join(FAILURES)}"
+    unknown = [name for name in args.status if name not in FAILURES]
     if unknown:
         problems = [f"{law}, but got {shown(name)}{nearest(name, FAILURES)}" for name in unknown]
         raise ConfigError(problems, "--status")
@@ -222,7 +237,10 @@ def replicate(args: argparse.Namespace) -> int:
 
 
 def conclude(outcome: "Outcome", folder: Path | None) -> int:
-    """Prints what a search came to, in the folder as the user named it, and returns its exit status."""
+    """Prints the results of a search and returns its exit status.
+
+    folder: the run folder as the user named it; None where the search chose its name.
+    """
     from s2s_search.tuning.start import RUNS
 
     try:
@@ -231,7 +249,8 @@ def conclude(outcome: "Outcome", folder: Path | None) -> int:
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        for stream in (sys.stdout, sys.stderr):  # the terminal has closed
+        # The terminal was closed, and what is printed to it is lost.
+        for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if outcome.status == "finished":
         return 0
@@ -248,13 +267,12 @@ def _print_outcome(outcome: "Outcome", folder: Path) -> None:
     tables.print_replicates(table)
     tables.print_failures(table, folder)
     tables.print_times(table)
-    print(
-        f"\nrun folder: {folder}\nmore: {command('results', folder)} · {command('decode', folder)}"
-    )
+    print(f"\nrun folder: {folder}")
+    print(f"more: {command('results', folder)} · {command('decode', folder)}")
     if outcome.status == "finished":
         return
     what = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
     print(
-        f"{what}; the tables hold what was done until then; to go on: {command('resume', folder)}",
+        f"{what}; the tables show all results until then; to resume: {command('resume', folder)}",
         file=sys.stderr,
     )

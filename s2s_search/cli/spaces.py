@@ -31,11 +31,13 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb(
         "check",
         check,
-        "report every problem of search-space files, with file and line, and what they are warned of",
+        "check search-space files: print every problem and warning with its file and line",
     )
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    sub.add_argument("--strict", action="store_true", help="exit with 2 for warnings, too")
-    sub.add_argument("--json", action="store_true", help="one JSON object a line for each file")
+    sub.add_argument(
+        "--strict", action="store_true", help="exit with status 2 also if there is a warning"
+    )
+    sub.add_argument("--json", action="store_true", help="print one JSON object per file")
 
     sub = verb("sample", sample, "print the configurations that a search would try")
     sub.add_argument("file", type=Path, metavar="FILE")
@@ -44,12 +46,12 @@ def add_verbs(verb: AddVerb) -> None:
         dest="trials",
         type=counted(1),
         metavar="N",
-        help="how many (default: all that a search runs)",
+        help="print N configurations (default: all that a search runs)",
     )
     add_draw_arguments(sub)
-    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    sub.add_argument("--json", action="store_true", help="print one JSON object per configuration")
 
-    sub = verb("plan", plan, "say what a search will cost: steps, hours, memory, disk")
+    sub = verb("plan", plan, "estimate what a search will cost: steps, hours, memory, disk")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument(
         "--gpus",
@@ -61,13 +63,15 @@ def add_verbs(verb: AddVerb) -> None:
         "--trials",
         type=counted(1),
         metavar="N",
-        help="draw N configurations, not the file's number",
+        help="draw N configurations, not the number in the file",
     )
     add_draw_arguments(sub)
     sub.add_argument(
-        "--no-probe", action="store_true", help="train nothing, and leave out hours and memory"
+        "--no-probe",
+        action="store_true",
+        help="train nothing; hours and measured memory are then left out",
     )
-    sub.add_argument("--json", action="store_true", help="one JSON object")
+    sub.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def check(args: argparse.Namespace) -> int:
@@ -81,14 +85,8 @@ def check(args: argparse.Namespace) -> int:
             print(error, file=sys.stderr)
             status = 2
             if args.json:
-                print_json(
-                    {
-                        "file": str(path),
-                        "ok": False,
-                        "problems": list(error.problems),
-                        "warnings": [],
-                    }
-                )
+                problems = list(error.problems)
+                print_json({"file": str(path), "ok": False, "problems": problems, "warnings": []})
             continue
         print_warnings(warnings, path)
         if warnings and args.strict:
@@ -104,17 +102,16 @@ def check(args: argparse.Namespace) -> int:
 
 
 def corpus_to_check(space: Space) -> "Corpus | None":
-    """Loads the corpus, in which unequal line counts and the like are problems, too.
+    """Loads the corpus, so that `check` also finds problems such as unequal numbers of lines.
 
-    None where there is nothing to look for: no word of cmudict is long enough to be cut by default, and to read it
-    takes numpy, longer than all else.
+    Returns None for cmudict where the space sets neither lengths nor BLEU: then nothing in it can
+    be wrong, and without numpy, which reading it imports, `check` is several times as fast.
     """
     from s2s_search.corpus.load import load_corpus
 
     measured = {"source.max_seq_len", "target.max_seq_len", BLEU}
-    named = {dimension.key for dimension in space.dimensions} | {
-        objective.name for objective in space.objectives
-    }
+    named = {dimension.key for dimension in space.dimensions}
+    named |= {objective.name for objective in space.objectives}
     if space.corpus.get("name") == "cmudict" and not measured & named:
         return None
     try:
@@ -130,28 +127,25 @@ def sample(args: argparse.Namespace) -> int:
         for config in trials:
             print_json(config)
         return 0
-    constant = {
-        key: value
-        for key, value in trials[0].items()
-        if all(trial.get(key) == value for trial in trials)
-    }
-    if len(trials) > 1 and constant:
+    constant: dict[str, object] = {}
+    if len(trials) > 1:
+        for key, value in trials[0].items():
+            if all(trial.get(key) == value for trial in trials):
+                constant[key] = value
+    if constant:
         print("in every trial:", settings(constant))
     for k, config in enumerate(trials):
-        differing = (
-            config
-            if len(trials) == 1
-            else {key: value for key, value in config.items() if key not in constant}
-        )
+        differing = {key: value for key, value in config.items() if key not in constant}
         print(f"{trial_name(k)}:", settings(differing))
     return 0
 
 
 def settings(config: Mapping[str, object]) -> str:
-    return " ".join(
-        f"{key}={json.dumps(value) if isinstance(value, dict) else value}"
-        for key, value in config.items()
-    )
+    words = []
+    for key, value in config.items():
+        text = json.dumps(value) if isinstance(value, dict) else value
+        words.append(f"{key}={text}")
+    return " ".join(words)
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -172,9 +166,8 @@ def plan(args: argparse.Namespace) -> int:
     made = make_plan(space, corpus, trials, gpus=args.gpus, probed=not args.no_probe)
     command = search_command(args, "auto" if args.gpus and made.resources.gpu else None)
     if args.json:
-        print_json(
-            asdict(made) | {"command": command, "warnings": [warning.row() for warning in warnings]}
-        )
+        rows = [warning.row() for warning in warnings]
+        print_json(asdict(made) | {"command": command, "warnings": rows})
     else:
         for heading, text in made.lines():
             print(f"{heading:<13}{text}")
@@ -185,14 +178,15 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def search_command(args: argparse.Namespace, address: str | None) -> str:
-    """The command that starts the search which `plan` was asked about."""
+    """Returns the command that starts the search that `plan` was asked about."""
     given = {
         "--trials": args.trials,
         "--seed": args.seed,
         "--hparams": args.hparams,
         "--address": address,
     }
-    words = [
-        word for key, value in given.items() if value is not None for word in (key, str(value))
-    ]
-    return shlex.join(["python", "run_search.py", "search", str(args.file), *words])
+    words = ["python", "run_search.py", "search", str(args.file)]
+    for option, value in given.items():
+        if value is not None:
+            words += [option, str(value)]
+    return shlex.join(words)

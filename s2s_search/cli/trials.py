@@ -47,75 +47,87 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument(
         "--corpus",
         metavar="C",
-        help="cmudict (default), copy, reverse, {train: [A, B], dev: [C, D], ...}, or the file of a search space; "
-        "with --run, where its corpus lies now",
+        help="cmudict (default), copy, reverse, {train: [A, B], dev: [C, D], ...}, or a "
+        "search-space file that names it; with --run: the new place of its corpus, if it was moved",
     )
     sub.add_argument(
         "--steps", type=counted(1), metavar="N", help="train for N steps (train.max_steps)"
     )
+    sub.add_argument("--space", type=Path, metavar="FILE", help="run a trial of this search space")
     sub.add_argument(
-        "--space", type=Path, metavar="FILE", help="take the configuration from a search space ..."
+        "--trial",
+        type=trial,
+        metavar="K",
+        help="the trial of --space or --run: its name or number (default with --space: 0)",
     )
     sub.add_argument(
-        "--trial", type=trial, metavar="K", help="... the one that a search runs as trial K, from 0"
-    )
-    sub.add_argument(
-        "--trials", type=counted(1), metavar="N", help="... when that search drew N configurations"
+        "--trials",
+        type=counted(1),
+        metavar="N",
+        help="with --space: draw N configurations, as `search --trials N` does",
     )
     sub.add_argument(
         "--run",
         dest="of",
         type=Path,
         metavar="DIR",
-        help="take configuration and corpus of --trial K from a run",
+        help="run --trial K of this run folder, on its corpus",
     )
     sub.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="keep configuration, reports and checkpoints in a new folder",
+        help="save configuration, reports and checkpoints in this new folder",
     )
     add_draw_arguments(sub)
     sub.add_argument(
-        "--json",
-        action="store_true",
-        help="one JSON object a line for each report, and nothing else",
+        "--json", action="store_true", help="print one JSON object per report, and nothing else"
     )
 
     sub = verb(
         "rerun",
         rerun,
-        "run a trial of a search again in this process, from what its folder says of it",
+        "run a trial of a search again in this process, as its run folder records it",
     )
     sub.add_argument("folder", type=Path, metavar="DIR")
+    add_trial_argument(sub)
     sub.add_argument(
-        "trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5"
-    )
-    sub.add_argument(
-        "--check", action="store_true", help="up to its last report: are all numbers the same?"
+        "--check",
+        action="store_true",
+        help="run up to the last recorded report, and compare all numbers",
     )
     add_corpus_argument(sub)
 
     sub = verb("explain", explain, "say what happened to a trial, and why it was stopped")
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument(
-        "trial", type=trial, metavar="TRIAL", help="its name or number, such as trial-00005 or 5"
-    )
+    add_trial_argument(sub)
 
-    sub = verb("decode", decode, "let the best model of a search answer, from its checkpoint")
+    sub = verb("decode", decode, "decode lines of text with the best model of a search")
     sub.add_argument(
         "folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run"
     )
     sub.add_argument(
-        "--trial", type=trial, metavar="K", help="another trial's model: its name or number"
+        "--trial",
+        type=trial,
+        metavar="K",
+        help="use the model of this trial: its name or number (default: the best trial)",
     )
     sub.add_argument(
-        "--input", type=Path, metavar="FILE", help="source lines (default: standard input)"
+        "--input", type=Path, metavar="FILE", help="read source lines from FILE, not standard input"
     )
     sub.add_argument(
         "--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)"
     )
     add_fetch_argument(sub)
+
+
+def add_trial_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "trial",
+        type=trial,
+        metavar="TRIAL",
+        help="the trial's name or number, such as trial-00005 or 5",
+    )
 
 
 def debug(args: argparse.Namespace) -> int:
@@ -126,16 +138,15 @@ def debug(args: argparse.Namespace) -> int:
     if args.corpus and not args.of:
         where = "--corpus"
     try:
-        corpus = (
-            load_corpus(corpus_spec)
-            if args.of is None or space is None
-            else run_corpus(args, space)
-        )
+        if args.of is None or space is None:
+            corpus = load_corpus(corpus_spec)
+        else:
+            corpus = run_corpus(args, space)
     except ConfigError as error:
         raise ConfigError(error.problems, error.where or str(where)) from None
     of_file = space if args.space and not args.corpus else None
     print_warnings(trial_warnings(corpus, corpus_spec, hparams.flat(), of_file), where)
-    import torch  # late: a corpus is encoded sooner without, and its problems are said at once
+    import torch  # late, so that a user sees problems of the corpus without waiting for torch
 
     from s2s_search.training.footprint import check_memory
     from s2s_search.training.trial import train
@@ -154,45 +165,49 @@ def debug(args: argparse.Namespace) -> int:
         from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
 
         (args.out / CONFIG).write_text(json.dumps(hparams.flat(), indent=1) + "\n")
-        metric, resources = (
-            (space.metric, space.resources) if space else (METRICS["dev.loss"], Resources())
-        )
-        (args.out / SPACE).write_text(
-            trial_file(hparams, corpus_spec, metric, resources), encoding="utf-8"
-        )
+        metric = space.metric if space else METRICS["dev.loss"]
+        resources = space.resources if space else Resources()
+        text = trial_file(hparams, corpus_spec, metric, resources)
+        (args.out / SPACE).write_text(text, encoding="utf-8")
         reports = keep_snapshots(reports, Checkpoints(args.out), metric.name, metric.goal)
     if not args.json:
-        print(
-            f"{hparams.model} on {corpus_spec.get('name', 'your corpus')}, {hparams['train.max_steps']} steps"
-        )
+        name = corpus_spec.get("name", "your corpus")
+        print(f"{hparams.model} on {name}, {hparams['train.max_steps']} steps")
     status = ""
     for report in reports:
         status = str(report.metrics["status"])
-        print_json(report.metrics) if args.json else print(report_line(report.metrics), flush=True)
+        if args.json:
+            print_json(report.metrics)
+        else:
+            print(report_line(report.metrics), flush=True)
         if args.out is not None:
             with (args.out / DEBUG_REPORTS).open("a") as file:
                 file.write(json.dumps(report.metrics) + "\n")
     if status == "diverged" and not args.json:
         print(
-            "diverged: the loss is no longer finite; the values above stand for the worst",
+            "diverged: the loss is no longer finite; the last values are those of the worst model",
             file=sys.stderr,
         )
     return 0
 
 
 def usable_threads(space: Space | None) -> int:
-    """Returns as many threads as a trial of the search has, but no more than this process has cores."""
-    threads, cores = space.resources.threads if space else 1, usable_cores()
+    """Returns the number of threads of a trial of the search, at most one for each usable core."""
+    threads = space.resources.threads if space else 1
+    cores = usable_cores()
     if threads > cores:
-        said = f"a trial of the search has {threads} threads, this run has {cores}, one for each core that it may use"
-        print(f"{said}: numbers can differ in the last digits", file=sys.stderr)
+        print(
+            f"a trial of the search has {threads} threads, but this process may use only {cores} "
+            "cores, and takes one thread for each: numbers can differ in the last digits",
+            file=sys.stderr,
+        )
     return min(threads, cores)
 
 
 def debug_configuration(
     args: argparse.Namespace,
 ) -> tuple[Hparams, dict[str, object], Space | None]:
-    """The configuration, the corpus and the search space of a debug run."""
+    """Returns the configuration, the corpus and the search space of a debug run."""
     given = overrides(args)
     if args.steps is not None:
         given["train.max_steps"] = args.steps
@@ -204,42 +219,50 @@ def debug_configuration(
     if args.space is not None:
         if args.model is not None:
             raise ConfigError(
-                "--model: a search space names the model itself; leave one of the two out"
+                "--model: cannot be combined with --space, whose file names the model; "
+                "leave one of the two out"
             )
         space = load_space(args.space)
         corpus = space.corpus
         number = args.trial or 0
         trials = space.trials(args.trials, args.seed, given)
         if number >= len(trials):
-            law = f"{no_trial(number, map(trial_name, range(len(trials))))}; --trials N draws more, as it does for search"
-            raise ConfigError(f"--trial {number}: {law}", str(args.space))
+            law = no_trial(number, map(trial_name, range(len(trials))))
+            raise ConfigError(
+                f"--trial {number}: {law}; --trials N draws more, as in `search`", str(args.space)
+            )
         given = trials[number]
         model = str(given["model"])
     elif not (args.trial is args.trials is args.seed is None):
         raise ConfigError(
-            "--trial, --trials and --seed choose from a search space: name one with --space FILE"
+            "--trial, --trials and --seed choose from a search space; name one with --space FILE"
         )
     if args.corpus is not None:
         corpus = parse_corpus(args.corpus)
     try:
         hparams = resolve(model, given)
     except ConfigError as error:
-        raise ConfigError(
-            error.problems, where=None if space else "--hparams" if args.hparams else "debug"
-        ) from None
+        if space is not None:
+            where = None
+        elif args.hparams:
+            where = "--hparams"
+        else:
+            where = "debug"
+        raise ConfigError(error.problems, where) from None
     return hparams, corpus, space
 
 
 def run_configuration(
     args: argparse.Namespace, given: dict[str, object]
 ) -> tuple[Hparams, dict[str, object], Space | None]:
-    """The configuration of a trial of a run folder, with the corpus and the space of its search."""
+    """Returns the configuration of a trial of a run folder, and the search's corpus and space."""
     from s2s_search.runs.state import load_history, space_of
 
     others = [args.space, args.model, args.seed, args.trials]
     if args.trial is None or any(other is not None for other in others):
         raise ConfigError(
-            "--run DIR needs --trial K, and none of --space, --model, --seed and --trials"
+            "--run DIR needs --trial K, and cannot be combined with "
+            "--space, --model, --seed or --trials"
         )
     past = load_history(args.of)
     begun = past.trial(args.trial, str(args.of))
@@ -252,7 +275,10 @@ def run_configuration(
 
 
 def run_corpus(args: argparse.Namespace, space: Space) -> "Corpus":
-    """The corpus of the run: the same, where --corpus names its new place; else as it is now, which may be changed."""
+    """Loads the corpus of a run, and says so when it has changed since.
+
+    Under --corpus, which names a new place, a changed corpus is an error.
+    """
     from s2s_search.runs.log import first_event
     from s2s_search.runs.state import corpus_of
 
@@ -260,7 +286,7 @@ def run_corpus(args: argparse.Namespace, space: Space) -> "Corpus":
     corpus = corpus_of(space, None if args.corpus is None else before, args.of)
     if corpus.fingerprint != before:
         print(
-            "the corpus has changed since the search began: its numbers will not come again",
+            "the corpus has changed since the search began: the numbers will not be the same",
             file=sys.stderr,
         )
     return corpus
@@ -279,7 +305,7 @@ def make_new_folder(folder: Path) -> None:
 
 
 def report_line(metrics: Mapping[str, Any]) -> str:
-    """A report in a line: step 200 · train.loss 2.1 · dev.loss 2.0 · ..."""
+    """Returns a report as one line: step 200 · train.loss 2.1 · dev.loss 2.0 · ..."""
     shown = [
         "train.loss",
         "dev.loss",
@@ -300,11 +326,10 @@ def rerun(args: argparse.Namespace) -> int:
     manifest = load_manifest(args.folder, args.trial, moved_corpus(args))
     if args.check and not manifest.reports:
         raise ConfigError(
-            f"{manifest.trial} has no report that another could equal", str(args.folder)
+            f"{manifest.trial} has no recorded report to compare with", str(args.folder)
         )
-    fingerprint = (
-        None if args.corpus is None else manifest.fingerprint
-    )  # what changed in place is listed below
+    # A corpus that has changed in its place is no error here: `changes` lists it below.
+    fingerprint = None if args.corpus is None else manifest.fingerprint
     corpus = corpus_of(manifest.space, fingerprint, args.folder)
 
     def shown() -> Iterator[Mapping[str, Any]]:
@@ -318,9 +343,10 @@ def rerun(args: argparse.Namespace) -> int:
         return 0
     found = check(manifest.reports, shown())
     print(f"{manifest.trial}: {found.sentence()}")
-    for line in changes(manifest, corpus) or [
-        "nothing that was written down has changed since: configuration, corpus, code, versions"
-    ]:
+    changed = changes(manifest, corpus)
+    if not changed:
+        print("  nothing recorded has changed since: configuration, corpus, code, versions")
+    for line in changed:
         print(f"  {line}")
     return 0 if found.difference is None else 1
 
@@ -343,17 +369,18 @@ def decode(args: argparse.Namespace) -> int:
         from s2s_search.runs.storage import shown_place
         from s2s_search.training.trained_model import LINES_AT_ONCE, SourceNotes, load_trained
 
-        trained = load_trained(
-            path, {"inference.beam_search.beam_width": args.beam} if args.beam else None
-        )
+        settings = {"inference.beam_search.beam_width": args.beam} if args.beam else None
+        trained = load_trained(path, settings)
         metric, value = trained.score
         delimiter = trained.delimiters[0]
         form = f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
         end = ", until Ctrl-D" if file.isatty() else ""
-        about = (
-            f"step {trained.step:,}, {metric} {value:.4g}; it takes one source a line, {form}{end}"
+        print(
+            f"model: {shown_place(path)}, step {trained.step:,}, {metric} {value:.4g}; "
+            f"input: one source per line, {form}{end}",
+            file=sys.stderr,
+            flush=True,
         )
-        print(f"the model that answers: {shown_place(path)}, {about}", file=sys.stderr, flush=True)
         notes = SourceNotes(trained)
         try:
             for lines in ready_lines(file, place, LINES_AT_ONCE):
@@ -370,7 +397,7 @@ def decode(args: argparse.Namespace) -> int:
 
 
 def checkpoint_path(folder: Path, number: int | None, fetch: bool = False) -> str:
-    """The best checkpoint of a run folder or of one of its trials, or the one of a debug run: a path or URL."""
+    """Returns the path or URL of a checkpoint: that of trial `number`, or of the best trial."""
     from s2s_search.runs.checkpoints import BEST
 
     if (folder / BEST).exists() and number is None:
@@ -388,12 +415,15 @@ def checkpoint_path(folder: Path, number: int | None, fetch: bool = False) -> st
         raise ConfigError(no_trial(number, map(str, run.trials.trial)), where=str(folder))
     for _, path in kept_checkpoints(run, [name], fetch):
         return path
-    law = "it never reported, or it is not among the checkpoints.best trials whose weights are kept"
-    raise ConfigError(f"{name} has no checkpoint: {law}", where=str(folder))
+    raise ConfigError(
+        f"{name} has no checkpoint: it made no report, or it is not among the best trials whose "
+        "weights are kept (checkpoints.best)",
+        where=str(folder),
+    )
 
 
 def open_input(path: Path | None) -> AbstractContextManager[io.BufferedIOBase]:
-    """Opens a file to be closed after use, or takes standard input."""
+    """Opens a file, to be used in a `with`; None: standard input, which stays open after it."""
     if path is not None:
         try:
             return path.open("rb")
@@ -402,8 +432,8 @@ def open_input(path: Path | None) -> AbstractContextManager[io.BufferedIOBase]:
     if sys.stdin is None:
         raise ConfigError("standard input is closed; name a file with --input FILE")
     file = cast(io.BufferedIOBase, sys.stdin.buffer)
-    with suppress(OSError, AttributeError):  # no file of the system, or Windows
-        os.set_blocking(
-            file.fileno(), True
-        )  # another process that has the same pipe may have changed that
+    # OSError: it has no file descriptor, as in a test. AttributeError: Windows lacks set_blocking.
+    with suppress(OSError, AttributeError):
+        # Another process with the same pipe may have made it non-blocking.
+        os.set_blocking(file.fileno(), True)
     return nullcontext(file)

@@ -1,4 +1,4 @@
-"""Verbs that ask what other settings would have given, without training again: replay · tune-decoding."""
+"""Verbs that try other settings without training again: replay · tune-decoding."""
 
 import argparse
 import shlex
@@ -33,12 +33,13 @@ DECODED = (
     ("--penalties", PENALTY, "0,0.5,1", "length penalties"),
 )
 DECODING = "decoding.csv"
-AT_LEAST = ("worker_seconds", "share", "wall_seconds", "steps")  # so much, where trials are cut
+# Columns that are lower bounds where a trial would have trained beyond its recorded curve.
+AT_LEAST = ("worker_seconds", "share", "wall_seconds", "steps")
 REPLAYED = (
-    ("--scheduler", "name", "asha, median, hyperband, none"),
-    ("--reduction-factor", "reduction_factor", "of asha and hyperband"),
-    ("--grace-steps", "grace_steps", "of asha and median"),
-    ("--max-steps", "max_steps", "that a trial may make"),
+    ("--scheduler", "name", "asha, median, hyperband or none"),
+    ("--reduction-factor", "reduction_factor", "scheduler.reduction_factor of asha and hyperband"),
+    ("--grace-steps", "grace_steps", "scheduler.grace_steps of asha and median"),
+    ("--max-steps", "max_steps", "the most steps that a trial may make"),
 )
 
 
@@ -46,7 +47,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb(
         "replay",
         replay,
-        "say what a search would have come to under another scheduler, from its curves",
+        "estimate what a search costs and finds under another scheduler, from its recorded curves",
     )
     sub.add_argument("folder", type=Path, metavar="DIR")
     known = {argument.name: argument for argument in SECTIONS["scheduler"]}
@@ -54,44 +55,58 @@ def add_verbs(verb: AddVerb) -> None:
         sub.add_argument(
             flag, dest=key, type=several(known[key]), metavar=flag[2].upper(), help=what
         )
-    sub.add_argument("--grid", action="store_true", help="what is not given takes several values")
+    sub.add_argument(
+        "--grid", action="store_true", help="try several values of the settings that are not given"
+    )
     sub.add_argument(
         "--workers",
         type=counted(1),
         metavar="W",
-        help="trials at once (default: as many as there were)",
+        help="the number of trials that run at once (default: as in the search)",
     )
     sub.add_argument(
-        "--orders", type=counted(1), default=1, metavar="N", help="mean over N orders of the trials"
+        "--orders",
+        type=counted(1),
+        default=1,
+        metavar="N",
+        help="start the trials in N random orders, and print means over them",
     )
-    sub.add_argument("--json", action="store_true", help="one JSON object a line")
-    sub.epilog = "Each may be several values with commas: all combinations are replayed."
+    sub.add_argument("--json", action="store_true", help="print one JSON object per row")
+    flags = [flag for flag, _, _ in REPLAYED]
+    sub.epilog = (
+        f"{', '.join(flags[:-1])} and {flags[-1]} take several values, separated by commas. "
+        "All combinations are replayed."
+    )
 
     sub = verb(
         "tune-decoding",
         tune_decoding,
-        "compare beam widths and length penalties on the best checkpoints",
+        "compare beam widths and length penalties with the best checkpoints",
     )
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
-        "--top", type=counted(1), default=1, metavar="K", help="of the K best trials (default: 1)"
+        "--top",
+        type=counted(1),
+        default=1,
+        metavar="K",
+        help="use the checkpoints of the K best trials (default: 1)",
     )
     for flag, key, default, what in DECODED:
-        text = f"{what} with commas (default: {default})"
+        text = f"{what}, separated by commas (default: {default})"
         sub.add_argument(
             flag, type=several(TABLE[key]), default=default, metavar=flag[2].upper(), help=text
         )
     sub.add_argument(
         "--examples", type=counted(2), default=0, metavar="N", help="decode N dev sources, not all"
     )
-    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    sub.add_argument("--json", action="store_true", help="print one JSON object per row")
     add_cluster_argument(sub)
     add_corpus_argument(sub)
     add_fetch_argument(sub)
 
 
 class several:
-    """An argument of the command line that is one or more values with commas between them."""
+    """An argument that is one or more values of `declared`, separated by commas."""
 
     def __init__(self, declared: Argument) -> None:
         self.declared = declared
@@ -108,7 +123,11 @@ def replay(args: argparse.Namespace) -> int:
     from s2s_search.whatif.curves import load_record
 
     record = load_record(args.folder)
-    asked = {key: values for _, key, _ in REPLAYED if (values := getattr(args, key))}
+    asked = {}
+    for _, key, _ in REPLAYED:
+        values = getattr(args, key)
+        if values:
+            asked[key] = values
     schedulers = replay.settings(record, asked, args.grid)
     table = replay.table(record, schedulers, args.workers or record.workers, args.orders)
     if args.json:
@@ -125,49 +144,64 @@ def print_replays(record: "Record", table: "pd.DataFrame", orders: int) -> None:
 
     idle = [column for column in ("max_steps", "workers") if table[column].nunique() == 1]
     shown = table.drop(columns=["best", "front", *idle])
-    rows = [
-        [
-            "*" if front else "",
-            *(replay_cell(str(key), value, row["unknown"] == 0) for key, value in row.items()),
-        ]
-        for front, (_, row) in zip(table["front"], shown.iterrows(), strict=True)
-    ]
-    mean = f", means over {orders} orders" if orders > 1 else ""
-    title = f"{record.space.name}: {len(record.curves)} trials replayed on {table['workers'][0]} workers{mean}"
+    rows = []
+    for front, (_, row) in zip(table["front"], shown.iterrows(), strict=True):
+        is_known = row["unknown"] == 0
+        cells = [replay_cell(str(key), value, is_known) for key, value in row.items()]
+        rows.append(["*" if front else "", *cells])
+    trials, workers = len(record.curves), table["workers"][0]
+    title = f"{record.space.name}: {trials} trials replayed on {workers} workers"
+    if orders > 1:
+        title += f", means over {orders} orders"
     Console(width=1000).print(grid(title, ["", *map(str, shown)], rows))
     print("\n".join(remarks(record, table)))
 
 
 def replay_cell(column: str, value: Any, is_known: bool) -> str:
+    """Returns a cell of the table; `is_known`: no trial of the row trained beyond its curve."""
     from s2s_search.display.tables import cell
 
     if column in ("share", "found"):
         text = f"{value:.0%}"
+    elif isinstance(value, float) and value >= 1000:
+        text = f"{value:,.0f}"
     else:
-        text = f"{value:,.0f}" if isinstance(value, float) and value >= 1000 else cell(value)
-    if not is_known and column in AT_LEAST:
+        text = cell(value)
+    if is_known:
+        return text
+    if column in AT_LEAST:
         return f"≥ {text}"
-    return text if is_known or column not in ("regret", "found") else "?"
+    if column in ("regret", "found"):
+        return "?"
+    return text
 
 
 def remarks(record: "Record", table: "pd.DataFrame") -> Iterator[str]:
-    """What it takes to read the table."""
+    """Yields the notes that a reader of the table needs."""
     from s2s_search.whatif.replay import made_again
 
     value, winner = record.best
-    yield f"the record: {record.seconds:.0f} worker seconds; best {record.space.metric.name} {value:.4g}, of {winner}"
+    metric = record.space.metric.name
+    yield (
+        f"the recorded search: {record.seconds:.0f} worker seconds; "
+        f"best {metric} {value:.4g}, from {winner}"
+    )
     if table["front"].any():
-        yield "* no other row is as cheap with as little regret"
+        yield "* on the Pareto front of worker_seconds and regret"
     same, of = made_again(record)
     if of:
-        yield f"check: {same} of {of} decisions of the search come out the same when its own log is replayed in order"
+        yield (
+            f"check: {same} of {of} decisions of the search are recomputed alike "
+            "when its log is replayed in its own order"
+        )
     if (table["unknown"] > 0).any():
         yield (
-            "≥ and ?: so many unknown trials would have gone on beyond their record, which the search itself had cut, "
-            "and what they would have found nobody knows; a search with scheduler none leaves nothing unknown"
+            "≥ and ?: trials counted in `unknown` would have trained longer than in the search, "
+            "so what they would have reached is not known; "
+            "a search with scheduler none leaves nothing unknown"
         )
     if record.space.search.method == "tpe":
-        yield "tpe learned from these results: under another scheduler it would have proposed other trials"
+        yield "tpe learned from these results: with another scheduler it would propose other trials"
 
 
 def tune_decoding(args: argparse.Namespace) -> int:
@@ -193,14 +227,14 @@ def tune_decoding(args: argparse.Namespace) -> int:
         print_rows(table)
     else:
         print_decoding(args.folder, table, len(decoded[0].edits.errors))
-    try:  # last: a disk that has become full takes no number from the reader
+    try:  # written last, so that the numbers are printed even if the disk is full
         replace(args.folder / DECODING, lambda path: table.to_csv(path, index=False))
     except OSError as error:
         raise ConfigError(
             f"cannot be written: {error.strerror}", str(args.folder / DECODING)
         ) from None
     if not args.json:
-        print(f"all: {args.folder / DECODING}")
+        print(f"all columns: {args.folder / DECODING}")
     return 0
 
 
@@ -217,21 +251,19 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
         "dev.word_error_rate",
         "dev.bleu",
     ]
-    rows = [
-        [
-            "*" if row["front"] else "",
-            *(cell(row[column]) for column in columns),
-            f"{1000 * row['seconds_per_source']:.3g}",
-            f"{row['behind']:.4f} ({row['behind.low']:.4f} to {row['behind.high']:.4f})",
-        ]
-        for row in table.astype({"behind.low": float, "behind.high": float}).to_dict("records")
-    ]
-    headings = ["", *columns, "ms a source", "behind the best (95 %)"]
+    rows = []
+    for row in table.astype({"behind.low": float, "behind.high": float}).to_dict("records"):
+        cells = [cell(row[column]) for column in columns]
+        milliseconds = f"{1000 * row['seconds_per_source']:.3g}"
+        behind = f"{row['behind']:.4f} ({row['behind.low']:.4f} to {row['behind.high']:.4f})"
+        rows.append(["*" if row["front"] else "", *cells, milliseconds, behind])
+    headings = ["", *columns, "ms per source", "behind the best (95 %)"]
     Console(width=1000).print(grid(f"{folder}: {sources} dev sources decoded", headings, rows))
-    print("* no other row is as good and as fast")
+    print("* on the Pareto front of error rate and time")
     chosen = table[table["recommended"]].to_dict("records")[0]
     print(
-        f"recommended, the fastest that is not distinguishably worse than the best: {chosen['trial']} with"
+        "recommended (the fastest that is not distinguishably worse than the best): "
+        f"{chosen['trial']} with"
     )
     for key, value in recommended(chosen).items():
         print(f"  {key}: {value}")
@@ -240,6 +272,8 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
 
 
 def recommended(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A setting of the table as hyperparameters."""
+    """Returns the hyperparameters of a row; a beam of width 1 has no length penalty."""
     values = {WIDTH: row["beam_width"]}
-    return values if row["beam_width"] == 1 else values | {PENALTY: row["length_penalty_weight"]}
+    if row["beam_width"] > 1:
+        values[PENALTY] = row["length_penalty_weight"]
+    return values

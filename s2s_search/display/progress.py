@@ -1,7 +1,7 @@
-"""The terminal of a running search: its display, and Ctrl-C.
+"""The display of a search, made from its events.
 
-The display is a reader of the search's events. On a terminal it is a live view; elsewhere, and where TERM is dumb or
-NO_COLOR is set, plain lines: one for each trial's end and now and then one for the whole.
+On a terminal the display is a live view. Elsewhere, and where TERM is dumb or NO_COLOR is set, it
+prints plain lines: one at the end of each trial, and one for the whole search every half minute.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from s2s_search.display.standing import Standing
 from s2s_search.display.view import (
     TO_ASCII,
     about,
+    counts_text,
     cut,
     duration,
     settings_text,
@@ -34,13 +35,15 @@ SECONDS_BETWEEN_LINES = 30.0
 class Progress:
     """Shows a search from its events on a console, by default that of standard error.
 
-    `show` takes every event as it is logged; `tick` is called often and redraws the live view when it is time;
-    `close` leaves the last view standing.
+    `show` takes each event when it is logged. `tick` is called often, and redraws the view when it
+    is due. `close` draws the last view and leaves it on the terminal. All calls come from one
+    thread: in a search the main thread of the driver.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = now) -> None:
         self.console = console or Console(stderr=True)
-        self._own_clock, self._ahead = clock, 0.0
+        self._own_clock = clock
+        self._ahead = 0.0  # how far the clock of the events is ahead of ours, in seconds
         self.standing: Standing | None = None
         self.is_live = (
             self.console.is_terminal
@@ -51,15 +54,20 @@ class Progress:
         self._live: Live | None = None
         self._frame: list[Text] = []
         self._size = (0, 0)
-        self._note = self._line = ""
-        self._drawn = self._said = 0.0
+        self._note = ""
+        self._line = ""  # the newest line about the whole search
+        self._drawn = 0.0  # when the view was last drawn
+        self._said = 0.0  # when a line about the whole search was last printed
 
     def clock(self) -> float:
-        """Returns the seconds since 1970 by the clock of the events, which may be ahead: ours was set back since."""
+        """Returns the seconds since 1970 by the clock of the events.
+
+        That clock is ahead of ours if ours was set back since.
+        """
         return self._own_clock() + self._ahead
 
     def note(self, text: str) -> None:
-        """Shows what is going on until a trial starts or reports."""
+        """Shows a text until the next trial starts or reports."""
         self._note = text
         if self.is_live:
             self._draw()
@@ -67,7 +75,7 @@ class Progress:
             self._print(text)
 
     def show(self, event: Event) -> None:
-        """Takes in an event."""
+        """Takes an event and shows it."""
         if event["event"] == "search":
             self.standing = Standing(event)
             self._said = self._own_clock()
@@ -79,7 +87,7 @@ class Progress:
         self.tick()
 
     def recall(self, events: Iterable[Event]) -> None:
-        """Takes in the events of a search that goes on, without showing each."""
+        """Takes the earlier events of a resumed or watched search, and prints none of them."""
         for event in events:
             if event["event"] == "search":
                 self.standing = Standing(event)
@@ -90,7 +98,7 @@ class Progress:
         self._said = 0.0
 
     def tick(self) -> None:
-        """Redraws the view, or prints a line, when that has not been done for a while."""
+        """Redraws the view or prints a line, if that is due."""
         time = self._own_clock()
         if self.is_live and time - self._drawn >= SECONDS_BETWEEN_FRAMES:
             self._draw()
@@ -98,7 +106,7 @@ class Progress:
             self._print_standing(self.standing)
 
     def close(self) -> None:
-        """Draws the view a last time and lets go of the terminal."""
+        """Draws the view a last time, and releases the terminal."""
         if self._live is not None:
             self._note = ""
             self._draw(last=True)
@@ -111,15 +119,13 @@ class Progress:
 
     @contextlib.contextmanager
     def _terminal(self) -> Iterator[None]:
-        """Lets a search go on when its terminal is gone: from then on nothing is shown."""
+        """Lets the search run on when its terminal is gone; from then on nothing is shown."""
         try:
             yield
         except OSError:
-            self.console, self.is_live, self._live = (
-                Console(file=io.StringIO(), quiet=True),
-                False,
-                None,
-            )
+            self.console = Console(file=io.StringIO(), quiet=True)
+            self.is_live = False
+            self._live = None
 
     # --- lines ---
 
@@ -129,32 +135,34 @@ class Progress:
             self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _print_event(self, standing: Standing, event: Event) -> None:
-        kind, elapsed = event["event"], duration(event.get("time", self.clock()) - standing.began)
+        kind = event["event"]
+        elapsed = duration(event.get("time", self.clock()) - standing.began)
         if kind == "status" and "trial" in event:
             self._print_end(standing, event)
         elif kind == "restart" and event["cause"] == LOST:
-            self._print(
-                f"[{elapsed}] {event['trial']} lost its worker and goes on: {event.get('message') or ''}"
-            )
+            message = event.get("message") or ""
+            self._print(f"[{elapsed}] {event['trial']} lost its worker and restarts: {message}")
         elif kind in ("note", "wait"):
             self._print(f"[{elapsed}] {event['message']}")
 
     def _print_end(self, standing: Standing, event: Event) -> None:
-        trial, elapsed = event["trial"], duration(event["time"] - standing.began)
+        trial = event["trial"]
+        elapsed = duration(event["time"] - standing.began)
         reached = value_text(standing.metric, standing.newest.get(trial, {}))
         what = event.get("message") or settings_text(standing.settings(trial))
         self._print(f"[{elapsed}] {trial} {event['status']}{reached}: {what}")
 
     def _print_standing(self, standing: Standing) -> None:
-        self._said, time = self._own_clock(), self.clock()
-        parts = [f"{standing.trials:,} trials: {standing.counts()}"]
+        self._said = self._own_clock()
+        time = self.clock()
+        parts = [counts_text(standing)]
         if standing.status != "running":
             parts.insert(0, standing.status)
         if standing.best is not None:
-            parts.append(
-                f"best{value_text(standing.metric, standing.best)} ({standing.best['trial']})"
-            )
-        if left := standing.seconds_left(time):
+            value = value_text(standing.metric, standing.best)
+            parts.append(f"best{value} ({standing.best['trial']})")
+        left = standing.seconds_left(time)
+        if left:
             parts.append(f"{about(left)} left")
         line = f"[{duration(standing.elapsed(time))}] " + " · ".join(parts)
         if line != self._line:
@@ -164,9 +172,12 @@ class Progress:
     # --- the live view ---
 
     def frame(self, width: int, height: int) -> list[Text]:
-        """The lines of the live view, each of at most `width` cells, and at most `height` of them."""
-        lines, waits = list[Text](), self.standing is not None and self.standing.waiting
-        note = [] if waits or not self._note else [cut(Text(self._note, style="dim"), width)]
+        """Returns at most `height` lines of the live view, of at most `width` cells each."""
+        note: list[Text] = []
+        waits = self.standing is not None and self.standing.waiting
+        if self._note and not waits:
+            note.append(cut(Text(self._note, style="dim"), width))
+        lines: list[Text] = []
         if self.standing is not None:
             lines = view(self.standing, width, height - len(note), self.clock())
         lines += note
@@ -175,7 +186,10 @@ class Progress:
         return lines
 
     def _draw(self, last: bool = False) -> None:
-        """Draws a frame that differs from the one before; until the last it is never lower, so that nothing jumps."""
+        """Draws a frame, if it differs from the one before.
+
+        A frame other than the last gets no fewer lines than the one before, so that nothing jumps.
+        """
         self._drawn = self._own_clock()
         width, height = self.console.size
         lines = self.frame(width - 1, height - 1)
@@ -189,7 +203,10 @@ class Progress:
         self._frame = lines
 
     def _begin(self, size: tuple[int, int]) -> None:
-        """Takes the terminal, or takes it anew where its size has changed: lines have been broken that were drawn."""
+        """Starts the live view, for the first time or because the terminal's size has changed.
+
+        A new size breaks the lines that were drawn, so the terminal is cleared.
+        """
         if self._live is not None:
             self._live.stop()
             self.console.clear()
@@ -199,7 +216,7 @@ class Progress:
 
 
 def _can_show(console: Console) -> bool:
-    """Says whether the encoding of a console has the characters of the view."""
+    """Returns whether the encoding of a console has the characters of the view."""
     try:
         "".join(map(chr, TO_ASCII)).encode(console.encoding)
     except (UnicodeEncodeError, LookupError):

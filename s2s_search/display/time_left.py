@@ -5,31 +5,40 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from s2s_search.runs.events import Event
 
-IDEAL = 50.0  # trials
+IDEAL = 50.0  # the number of trials as which ASHA's ideal shares count
 
 
 class Survival:
-    """How many more steps trials make: what Kaplan and Meier (1958) estimate from some that ended and some that run.
+    """The expected number of further steps of a trial, by the estimator of Kaplan and Meier (1958).
 
-    ended: the number of trials that ended, by step · running: the steps of those that have not · limit: where all end
+    Args:
+        ended: the number of trials that ended at each step.
+        running: the steps that the running trials have made.
+        limit: the step at which every trial ends.
     """
 
     def __init__(self, ended: Mapping[int, float], running: Iterable[int], limit: int) -> None:
-        upwards, later = sorted(running), 0.0
-        steps, beyond = (
-            [limit],
-            [0.0],
-        )  # where some end, and how many steps are made beyond by one that comes there
+        made = sorted(running)
+        # Steps at which trials end, and the expected further steps of a trial that reaches each of
+        # them. Both are built from the last step to the first.
+        steps = [limit]
+        beyond = [0.0]
+        ended_later = 0.0
         for step in sorted(ended, reverse=True):
-            later += ended[step]
+            ended_later += ended[step]
             if ended[step] > 0 and step < limit:
-                came = later + len(upwards) - bisect_left(upwards, step)
-                beyond.append((1 - ended[step] / came) * (steps[-1] - step + beyond[-1]))
+                at_risk = ended_later + len(made) - bisect_left(made, step)
+                survives = 1 - ended[step] / at_risk
+                beyond.append(survives * (steps[-1] - step + beyond[-1]))
                 steps.append(step)
-        self._steps, self._beyond = steps[::-1], beyond[::-1]
+        self._steps = steps[::-1]
+        self._beyond = beyond[::-1]
 
     def left(self, step: int) -> float:
-        """The steps that a trial makes on average after so many; one of none may still fail before its first report."""
+        """Returns the expected number of further steps of a trial that has made `step` steps.
+
+        At step 0, trials that fail before their first report count too.
+        """
         following = bisect_right(self._steps, step) if step > 0 else 0
         if following == len(self._steps):
             return 0.0
@@ -37,16 +46,15 @@ class Survival:
 
 
 def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
-    """Where trials end ideally, as numbers of trials by step: what is known before any has.
+    """Yields steps and how many trials ideally end there: the prior before any trial has ended.
 
-    ASHA passes on a fixed share in the long run, and more of the first trials, for it compares them with few: so this
-    counts as much as IDEAL trials. With others all trials come to the end; that counts as one.
+    In the long run ASHA lets a fixed share of the trials pass a rung. Of the first ones more pass,
+    as ASHA compares them with few others. To outweigh these, the prior counts as IDEAL trials. With
+    other schedulers every trial reaches the end, and the prior counts as one trial.
     """
-    number, step, factor = (
-        1.0,
-        amount(scheduler.get("grace_steps")),
-        amount(scheduler.get("reduction_factor")),
-    )
+    number = 1.0
+    step = amount(scheduler.get("grace_steps"))
+    factor = amount(scheduler.get("reduction_factor"))
     if scheduler.get("name") == "asha" and step >= 1 and factor > 1:
         number = IDEAL
         while step < limit:
@@ -56,5 +64,7 @@ def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
 
 
 def amount(value: object) -> float:
-    """A value of a log that may be damaged, where it is a number of steps; 0 where not."""
-    return float(value) if type(value) in (int, float) and 0 <= value < 2**53 else 0.0  # type: ignore[operator, arg-type]
+    """Returns a value of the log as a number of steps; 0 if a damaged log holds something else."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53:
+        return float(value)
+    return 0.0

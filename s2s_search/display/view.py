@@ -1,4 +1,4 @@
-"""The live view of a search: from where it stands to lines of text, for a terminal of some width and height."""
+"""The live view of a search: its standing as lines of text, for a terminal of a given size."""
 
 import json
 import math
@@ -12,22 +12,22 @@ from s2s_search.display.standing import Curve, Standing
 from s2s_search.runs.events import Event
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-TO_ASCII = str.maketrans(BLOCKS + "·…", "__..--''-.")  # for a terminal whose encoding has no blocks
+# For a terminal whose encoding has no blocks.
+TO_ASCII = str.maketrans(BLOCKS + "·…", "__..--''-.")
 STYLES = {"finished": "green", "stopped": "yellow", "diverged": "magenta", "running": "cyan"}
 STYLES |= dict.fromkeys(("failed", "out of memory", "lost"), "bold red")
 CAUSES_SHOWN = 3
-WIDEST_CURVE = 72  # cells
-LONGEST = 10**9  # seconds
-MARGIN = len(
-    "trial-00000    starting   of   ahead"
-)  # what else a line of a trial holds, without its steps
+WIDEST_CURVE = 72  # the most cells that a curve takes
+LONGEST = 10**9  # the longest duration that is shown, in seconds
+# Cells of a trial's line besides its curve and its numbers of steps.
+MARGIN = len("trial-00000    starting   of   ahead")
 
 
 def view(standing: Standing, width: int, height: int, now: float) -> list[Text]:
-    """The lines of the view, each of at most `width` cells, and at most `height` of them.
+    """Returns at most `height` lines of at most `width` cells each.
 
-    The search and its numbers; the best trial; failures by cause; why nothing runs; the newest note; then a line for
-    each place where a trial runs, as long as the search does.
+    The lines show, in this order: the search and its counts; the best trial; failures by cause; why
+    nothing runs; the newest note; and while the search runs, each place where a trial runs.
     """
     lines = [
         _headline(standing, now),
@@ -35,21 +35,20 @@ def view(standing: Standing, width: int, height: int, now: float) -> list[Text]:
         *_best(standing, now),
         *_failures(standing),
     ]
-    for name, text in (
-        ("waiting", standing.waiting),
-        ("note", standing.note and f"note: {standing.note}"),
-    ):
+    note = f"note: {standing.note}" if standing.note else ""
+    for name, text in (("waiting", standing.waiting), ("note", note)):
         for part in textwrap.wrap(text, width, max_lines=2, placeholder="…"):
             lines.append(Text(part))
             lines[-1].highlight_regex(f"^{name}", STYLES["stopped"])
-    lines = [cut(line, width) for line in lines[:height]]
-    if standing.status == "running" and standing.places and (room := height - len(lines) - 3) > 0:
-        lines += [Text(), *(cut(line, width) for line in _trials(standing, width, room))]
-    return lines
+    lines = lines[:height]
+    room = height - len(lines) - 3  # besides a blank line, the heading and a line for hidden trials
+    if standing.status == "running" and standing.places and room > 0:
+        lines += [Text(), *_trials(standing, width, room)]
+    return [cut(line, width) for line in lines]
 
 
 def cut(line: Text, width: int) -> Text:
-    """Makes a text one line of at most `width` cells."""
+    """Cuts a text, in place, to one line of at most `width` cells, and returns it."""
     line.plain = line.plain.replace("\n", " ")
     line.truncate(width, overflow="ellipsis")
     return line
@@ -65,7 +64,7 @@ def _headline(standing: Standing, now: float) -> Text:
 
 
 def _counts(standing: Standing) -> Text:
-    line = Text(f"{standing.trials:,} trials: {standing.counts()}")
+    line = Text(counts_text(standing))
     for status, style in STYLES.items():
         line.highlight_regex(rf"[\d,]*\d {status}", style)
     return line
@@ -79,9 +78,8 @@ def _best(standing: Standing, now: float) -> Iterator[Text]:
     )
     if standing.status == "running" and "time" in standing.best:
         line.append(f", {duration(now - standing.best['time'])} ago")
-    line.append(" · ").append(standing.best["trial"], "bold").append(
-        f" at step {standing.best['step']:,}"
-    )
+    line.append(" · ").append(standing.best["trial"], "bold")
+    line.append(f" at step {standing.best['step']:,}")
     yield line
     yield Text("     ").append(settings_text(standing.best_settings), "dim")
 
@@ -90,11 +88,11 @@ def _failures(standing: Standing) -> Iterator[Text]:
     causes = standing.causes()
     for status, trials, message in causes[:CAUSES_SHOWN]:
         what = status.replace("_", " ")
-        which = trials[0] + (f" and {len(trials) - 1:,} more" if len(trials) > 1 else "")
-        yield Text.assemble(
-            (f"{len(trials):,} {what}", STYLES[what]),
-            f" ({which}): {message or 'without a message'}",
-        )
+        which = trials[0]
+        if len(trials) > 1:
+            which += f" and {len(trials) - 1:,} more"
+        count = (f"{len(trials):,} {what}", STYLES[what])
+        yield Text.assemble(count, f" ({which}): {message or 'without a message'}")
     if len(causes) > CAUSES_SHOWN:
         yield Text(f"and {len(causes) - CAUSES_SHOWN} other causes", style="dim")
 
@@ -103,11 +101,13 @@ def _failures(standing: Standing) -> Iterator[Text]:
 
 
 def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
-    """A heading and at most `room` trials, each in its place from its start to the start of the next one there."""
+    """Yields a heading and at most `room` trials.
+
+    A trial keeps its line after its end, until another trial starts in its place.
+    """
     places = standing.places
-    if (
-        len(places) > room and len(standing.started) >= standing.trials
-    ):  # nobody takes the place of one that has ended
+    if len(places) > room and len(standing.started) >= standing.trials:
+        # No trial is left to start, so lines of trials that ended would stay for good.
         places = [trial for trial in places if trial in standing.running]
     shown = places[:room]
     compared = shown if standing.best is None else [*shown, standing.best["trial"]]
@@ -115,13 +115,14 @@ def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
     steps = max(map(standing.max_steps, shown), default=0)
     count = len(f"{steps:,}")
     cells = max(min(width - MARGIN - 2 * count, WIDEST_CURVE), 1)
-    legend = (
-        f"{BLOCKS[0]} {scale[0]:.4g} to {BLOCKS[-1]} {scale[1]:.4g}" if scale else "not known yet"
-    )
+    legend = "not known yet"
+    if scale is not None:
+        legend = f"{BLOCKS[0]} {scale[0]:.4g} to {BLOCKS[-1]} {scale[1]:.4g}"
     yield Text(f"{'trial':<13}{standing.metric} by steps, {legend}", style="dim")
     for trial in shown:
         yield _trial(standing, trial, scale, steps, cells, count)
-    if hidden := sum(trial in standing.running for trial in places[room:]):
+    hidden = sum(trial in standing.running for trial in places[room:])
+    if hidden > 0:
         yield Text(f"and {hidden:,} more running", style="dim")
 
 
@@ -133,18 +134,29 @@ def _trial(
     cells: int,
     count: int,
 ) -> Text:
-    curve, step, ended = (
-        standing.curves[trial],
-        standing.steps.get(trial, 0),
-        trial not in standing.running,
-    )
+    """Returns the line of a trial.
+
+    Args:
+        scale: the values of the lowest and the highest block; None before the first report.
+        steps: the most steps that a shown trial may make, to which the curve's width corresponds.
+        cells: the width of the curve.
+        count: the width of a number of steps.
+    """
+    curve = standing.curves[trial]
+    step = standing.steps.get(trial, 0)
+    ended = trial not in standing.running
     style, word = "cyan", ""
     if standing.best is not None and standing.best["trial"] == trial:
         style, word = "bold green", "best"
     elif not ended and standing.is_ahead(trial):
         style, word = "green", "ahead"
     drawn = sparkline(curve, steps, cells, scale) if scale else ""
-    value = f"{curve[-1][1]:.4g}" if curve else "" if ended else "starting"
+    if curve:
+        value = f"{curve[-1][1]:.4g}"
+    elif ended:
+        value = ""
+    else:
+        value = "starting"
     line = Text(f"{trial:<11}  ").append(f"{drawn:<{cells}}", style).append(f"  {value:>8}  ")
     if ended:
         line.append(f"{standing.ends.get(trial, 'paused').replace('_', ' ')} at {step:,}")
@@ -155,24 +167,30 @@ def _trial(
 
 
 def bounds(curves: Iterable[Curve]) -> tuple[float, float] | None:
-    """The least and the greatest value of some curves; None where there is none."""
+    """Returns the least and the greatest value of the curves; None if they have no value."""
     values = [value for curve in curves for _, value in curve]
     return (min(values), max(values)) if values else None
 
 
 def sparkline(curve: Curve, steps: int, cells: int, scale: tuple[float, float]) -> str:
-    """A curve in blocks, as far as it has come of `cells` cells for `steps` steps, so that it is a bar of progress too.
+    """Returns a curve in blocks, which is also a progress bar: `cells` cells for `steps` steps.
 
-    The lowest block is the first value of the scale, the highest the second; where both are positive it is logarithmic.
-    A cell shows the newest value at its end, before the first report that report's.
+    A cell shows the newest value at its end; cells before the first report show the first value.
+
+    Args:
+        scale: the values of the lowest and of the highest block. Where both are positive, the scale
+            is logarithmic.
     """
     if not curve:
         return ""
-    steps = max(steps, curve[-1][0], 1)
-    reached = max(math.ceil(curve[-1][0] / steps * cells), 1)
-    ends = (steps * (cell + 1) / cells for cell in range(reached))
-    newest = (bisect_right(curve, end, key=lambda point: point[0]) - 1 for end in ends)
-    return "".join(_block(curve[max(k, 0)][1], *scale) for k in newest)
+    last = curve[-1][0]
+    steps = max(steps, last, 1)
+    blocks = ""
+    for cell in range(max(math.ceil(last / steps * cells), 1)):
+        end = steps * (cell + 1) / cells
+        newest = bisect_right(curve, end, key=lambda point: point[0]) - 1
+        blocks += _block(curve[max(newest, 0)][1], *scale)
+    return blocks
 
 
 def _block(value: float, low: float, high: float) -> str:
@@ -185,11 +203,19 @@ def _block(value: float, low: float, high: float) -> str:
 # --- words ---
 
 
+def counts_text(standing: Standing) -> str:
+    """Returns the number of trials and how many have each status."""
+    return f"{standing.trials:,} trials: {standing.counts()}"
+
+
 def value_text(metric: str, report: Event) -> str:
-    """ " dev.loss 1.23 at step 4,000", or as much of it as a report has."""
-    value, step = report.get(metric), report.get("step")
-    at = "" if step is None else f" at step {step:,}"
-    return f" {metric} {value:.4g}{at}" if value is not None else at
+    """Returns " dev.loss 1.23 at step 4,000", or those parts of it that the report has."""
+    text = ""
+    if report.get(metric) is not None:
+        text += f" {metric} {report[metric]:.4g}"
+    if report.get("step") is not None:
+        text += f" at step {report['step']:,}"
+    return text
 
 
 def settings_text(settings: Mapping[str, object]) -> str:
@@ -203,22 +229,31 @@ def _shown(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 4:05, or 1:02:03."""
-    whole = (
-        round(max(seconds, 0)) if seconds < LONGEST else LONGEST
-    )  # also where a damaged log gives no number
+    """Returns seconds as 4:05, or 1:02:03."""
+    whole = LONGEST
+    if seconds < LONGEST:  # not so for infinity and NaN, which a damaged log can lead to
+        whole = round(max(seconds, 0))
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def about(seconds: float) -> str:
-    """An estimate as "about 4:10": above a minute to ten seconds, above ten minutes to minutes."""
-    unit = 60 if seconds > 600 else 10 if seconds > 60 else 1
-    return f"about {duration(unit * round(seconds / unit) if seconds < LONGEST else LONGEST)}"
+    """Returns an estimate as "about 4:10", rounded.
+
+    Above one minute it is rounded to ten seconds, above ten minutes to minutes.
+    """
+    if not seconds < LONGEST:
+        return f"about {duration(LONGEST)}"
+    unit = 1
+    if seconds > 600:
+        unit = 60
+    elif seconds > 60:
+        unit = 10
+    return f"about {duration(unit * round(seconds / unit))}"
 
 
 def to_ascii(lines: Sequence[Text]) -> None:
-    """Writes lines without characters that are not ASCII, as far as they are the view's own."""
+    """Replaces, in place, the view's own characters that are not ASCII."""
     for line in lines:
         line.plain = line.plain.translate(TO_ASCII)

@@ -1,6 +1,6 @@
-"""A search that runs in another process, or on another machine that has its folder, followed by its event log alone.
+"""Follows a search that runs in another process, or on another machine that shares the run folder.
 
-Nothing is written, and the search is not disturbed.
+The event log is all that is read. Nothing is written, and the search is not disturbed.
 """
 
 import time
@@ -10,35 +10,34 @@ from s2s_search.display.progress import SECONDS_BETWEEN_FRAMES, Progress
 from s2s_search.interrupts import Interrupt
 from s2s_search.runs.log import first_event, is_driven, log_size, new_events
 
-SECONDS_OF_SILENCE = (
-    5.0  # without a driver, before a search counts as killed: it may be about to begin, or to go on
-)
+# A search without a driver counts as killed only after this time: it may be about to start.
+SECONDS_OF_SILENCE = 5.0
 
 
 class Follower:
-    """Reads the log of a run folder as it grows, and passes its events on to a display.
+    """Reads the log of a run folder as it grows, and passes its events to a display.
 
     Raises:
-        ConfigError: the folder is none of a search.
+        ConfigError: the folder is no run folder.
     """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
-        log_size(folder)  # or it is none of a search
-        self.folder, self.progress = folder, progress
-        self._read = 0  # bytes
-        self._heard = time.monotonic()
+        log_size(folder)  # raises ConfigError where there is no log
+        self.folder = folder
+        self.progress = progress
+        self._read = 0  # bytes of the log that have been read
+        self._heard = time.monotonic()  # when there was last a driver or a new event
 
     def read(self) -> str:
-        """Takes in what is new, and gives the status of the search: as it says itself, or killed.
+        """Shows the new events, and returns the status of the search: the logged one, or "killed".
 
         Raises:
-            ConfigError: the folder is none of a search.
+            ConfigError: the folder is no run folder.
         """
-        driven = is_driven(
-            self.folder
-        )  # before the log is read: the last event is written under the lock
+        # The lock is tried before the log is read: the driver writes its last event under the lock.
+        driven = is_driven(self.folder)
         if log_size(self.folder) < self._read:
-            self._read = 0  # another log
+            self._read = 0  # another log has taken the place of this one
         events, end = new_events(self.folder, self._read)
         if self._read == 0:
             self.progress.recall(events)
@@ -54,22 +53,22 @@ class Follower:
         if driven or time.monotonic() - self._heard < SECONDS_OF_SILENCE:
             return "running"
         if standing is None:
-            first_event(self.folder)  # there is none, which is said
+            first_event(self.folder)  # raises ConfigError, as the log has no first event
         self.progress.show({"event": "status", "status": "killed"})
         return "killed"
 
 
 def watch(folder: Path, progress: Progress, interval: float) -> str:
-    """Shows a search until it ends, reading its log every `interval` seconds; gives its status.
+    """Shows a search until it ends, reading its log every `interval` seconds; returns its status.
 
     Raises:
-        ConfigError: the folder is none of a search.
-        KeyboardInterrupt: Ctrl-C, a SIGTERM or a SIGHUP; the search goes on.
+        ConfigError: the folder is no run folder.
+        KeyboardInterrupt: Ctrl-C, a SIGTERM or a SIGHUP; the search still runs.
     """
     follower, interrupt = Follower(folder, progress), Interrupt()
     with interrupt:
         try:
-            progress.note(f"watching {folder}; Ctrl-C leaves the search alone")
+            progress.note(f"watching {folder}; Ctrl-C stops the watching, not the search")
             while (status := follower.read()) == "running":
                 due = time.monotonic() + interval
                 while time.monotonic() < due:

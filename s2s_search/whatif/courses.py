@@ -1,4 +1,4 @@
-"""How far trials go: the steps at which each may end, and how likely it gets there."""
+"""Courses: the steps at which a trial may end, and how likely it ideally reaches each of them."""
 
 import math
 from collections import defaultdict
@@ -12,7 +12,11 @@ from s2s_search.spaces.settings import Scheduler
 
 @dataclass(frozen=True)
 class Range:
-    """From the least, if only the best survived each comparison, to the most, if all trials ran to their end."""
+    """An amount, from the least to the most.
+
+    least: the amount if only the best trials pass each comparison
+    most: the amount if all trials run to their end
+    """
 
     least: float
     most: float
@@ -22,16 +26,22 @@ class Range:
 
 
 def total(ranges: Iterable[Range]) -> Range:
-    least, most = zip(*((one.least, one.most) for one in ranges), strict=True)
-    return Range(sum(least), sum(most))
+    """Returns the sum of ranges."""
+    every = list(ranges)
+    return Range(sum(one.least for one in every), sum(one.most for one in every))
 
 
-# Steps
+# --- steps ---
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a trial may go: the steps at which it may end, and how likely it ideally gets to each; steps per report."""
+    """How far a trial may get.
+
+    ends: the steps at which it may end
+    shares: the probability that it ideally reaches each of them
+    every: the number of steps between two reports
+    """
 
     ends: tuple[int, ...]
     shares: tuple[float, ...]
@@ -46,56 +56,66 @@ class Course:
         return self._total([math.ceil(end / self.every) for end in self.ends])
 
     def _total(self, amounts: Sequence[int]) -> Range:
-        """The expected amount, where amounts[k] is that of a trial that ends at ends[k]."""
-        grown = [after - before for before, after in zip((0, *amounts), amounts, strict=False)]
-        return Range(
-            sum(share * more for share, more in zip(self.shares, grown, strict=True)), amounts[-1]
-        )
+        """Returns the expected amount, where a trial that ends at `ends[k]` takes `amounts[k]`."""
+        expected = 0.0
+        before = 0
+        for share, amount in zip(self.shares, amounts, strict=True):
+            expected += share * (amount - before)
+            before = amount
+        return Range(expected, amounts[-1])
 
 
 def make_courses(hparams: Sequence[Hparams], scheduler: Scheduler) -> list[Course]:
-    """The courses of all trials, in the order in which they start."""
-    if scheduler.name == "hyperband":
-        shared = [
-            bracket
-            for bracket in brackets(scheduler, len(hparams))
-            for _ in range(round(bracket[0].trials))
-        ]
-        return [bracket_course(own, bracket) for own, bracket in zip(hparams, shared, strict=True)]
-    return [course(own, scheduler, len(hparams)) for own in hparams]
+    """Returns the courses of all trials, in the order in which the trials start."""
+    if scheduler.name != "hyperband":
+        return [course(own, scheduler, len(hparams)) for own in hparams]
+    shared: list[Sequence[Rung]] = []  # the bracket of each trial
+    for bracket in brackets(scheduler, len(hparams)):
+        shared += [bracket] * round(bracket[0].trials)
+    return [bracket_course(own, bracket) for own, bracket in zip(hparams, shared, strict=True)]
 
 
 def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
-    """The course of one of so many trials. One at least reaches the end; a rung counts at the next report."""
+    """Returns the course of one of `trials` trials.
+
+    Ideally at least one trial reaches the end. A rung takes effect at the next report.
+    """
     every, end = hparams["train.eval_every_steps"], hparams["train.max_steps"]
-    stops, factor = list[float](), scheduler.reduction_factor
+    stops: list[float] = []
+    factor: float = scheduler.reduction_factor
     if scheduler.name == "asha":
         stops = list(milestones(scheduler))
     elif scheduler.name == "median":
-        stops, factor = [scheduler.grace_steps], math.inf
+        stops = [scheduler.grace_steps]
+        factor = math.inf
     reports = sorted({math.ceil(stop / every) * every for stop in stops})
     if stops:
         end = min(end, math.ceil(scheduler.max_steps / every) * every)
-    ends = (*(step for step in reports if step < end), end)
-    return Course(ends, tuple(max(factor**-k, 1 / trials) for k in range(len(ends))), every)
+    ends = [step for step in reports if step < end]
+    ends.append(end)
+    shares = [max(factor**-k, 1 / trials) for k in range(len(ends))]
+    return Course(tuple(ends), tuple(shares), every)
 
 
 def bracket_course(hparams: Hparams, bracket: Sequence[Rung]) -> Course:
-    """The course of a trial in a bracket, which halves for each rung that a report passes."""
+    """Returns the course of a trial in a bracket.
+
+    Several rungs can take effect at the same report; the share of the first of them counts.
+    """
     every, end = hparams["train.eval_every_steps"], hparams["train.max_steps"]
     shares: dict[int, float] = {}
     for rung in bracket:
-        shares.setdefault(
-            min(math.ceil(rung.step / every) * every, end), rung.trials / bracket[0].trials
-        )
+        report = min(math.ceil(rung.step / every) * every, end)
+        shares.setdefault(report, rung.trials / bracket[0].trials)
     return Course(tuple(shares), tuple(shares.values()), every)
 
 
 def rungs(courses: Sequence[Course]) -> tuple[Rung, ...]:
-    """The rungs of the courses by step, and last the end, at the step of the longest."""
+    """Returns the rungs of the courses by step; the last one is the end of the longest course."""
     reached: dict[int, float] = defaultdict(float)
     for one in courses:
         for step, share in zip(one.ends[:-1], one.shares, strict=False):
             reached[step] += share
-    end = Rung(max(one.ends[-1] for one in courses), sum(one.shares[-1] for one in courses))
-    return (*(Rung(step, reached[step]) for step in sorted(reached)), end)
+    found = [Rung(step, reached[step]) for step in sorted(reached)]
+    found.append(Rung(max(one.ends[-1] for one in courses), sum(one.shares[-1] for one in courses)))
+    return tuple(found)

@@ -1,10 +1,10 @@
-"""What a search will cost, said before it starts: steps, parameters, hours, memory and the disk of its checkpoints.
+"""Estimates what a search will cost: steps, parameters, hours, memory and disk space.
 
     trials -> courses -> rungs, steps
            -> parameters -> probes of a few models -> memory, hours
                          -> checkpoints -> disk
 
-torch is imported where GPUs are counted, so that the rest does not wait for it.
+torch is imported in the functions that need it, so that the others do not wait for it.
 """
 
 import math
@@ -28,25 +28,33 @@ from s2s_search.whatif.courses import Course, Range, make_courses, rungs, total
 from s2s_search.whatif.probes import Probe, run_probes
 
 VARIANTS = {
-    "asha": "the stopping variant: asynchronous, without the promotion that Li et al. (2020) describe",
-    "hyperband": "brackets of halving, whose trials wait for each other (Li et al., 2018)",
-    "median": "from grace_steps on, trials worse than the median of the others stop (Golovin et al., 2017)",
-    "pbt": "all run to their end, the worse from the weights of the better (Jaderberg et al., 2017)",
-    "none": "all run to their end",
+    "asha": "the stopping variant: asynchronous, without the promotions of Li et al. (2020)",
+    "hyperband": "successive halving in brackets, whose trials wait for each other "
+    "(Li et al., 2018)",
+    "median": "from grace_steps on, a trial worse than the median of the others is stopped "
+    "(Golovin et al., 2017)",
+    "pbt": "all trials run to their end; the worse copy the weights of the better "
+    "(Jaderberg et al., 2017)",
+    "none": "all trials run to their end",
 }
 HALVING = ("asha", "hyperband")
-BUSY = 0.3  # cores that are busy with other work, from which on a plan says so
-RUNGS_SHOWN = 8  # they are many where train.eval_every_steps is searched; and brackets
+BUSY = 0.3  # the number of cores with other work from which on a plan mentions them
+RUNGS_SHOWN = 8  # also of brackets; rungs are many where train.eval_every_steps is searched
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search will cost. A trial is named by its number; None is what was not measured, or cannot be.
+    """What a search will cost. Trials are named by their numbers; None: not measured, or unknown.
 
-    models: how many trials of each · steps: updates of all trials · parameters: of each trial that was counted ·
-    worker_hours: of all trials · wall_hours: from the first step to the last · checkpoint_bytes: of the largest
-    snapshot · disk_bytes: of all that are kept at a time · busy_cores: with other work, before the probes ·
-    problems: why the search would be refused, or fail
+    models: the number of trials of each model
+    steps: training steps of all trials
+    parameters: the number of parameters of each trial that was counted
+    worker_hours: the hours of all workers together
+    wall_hours: the hours from the first step to the last
+    checkpoint_bytes: the size of the largest checkpoint
+    disk_bytes: the size of all checkpoints that are kept at one time
+    busy_cores: the number of cores with other work before the probes
+    problems: why the search would be refused, or would fail
     """
 
     trials: int
@@ -70,7 +78,7 @@ class Plan:
     problems: tuple[str, ...]
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The plan in words: headings and texts."""
+        """Yields the plan in words, as headings and texts."""
         models = ", ".join(f"{n} {model}" for model, n in self.models.items())
         yield "trials", f"{self.trials} by {self.method} search: {models}"
         yield "scheduler", f"{self.scheduler.name}: {VARIANTS[self.scheduler.name]}"
@@ -78,85 +86,94 @@ class Plan:
         yield "steps", span(self.steps, "{:,.0f}".format)
         yield "parameters", self._sizes()
         for one in self.probes:
-            times = f"{1000 * one.step_seconds:.3g} ms a step, {duration(one.evaluation_seconds)} an evaluation"
-            together = f", {one.at_once} at once" if one.at_once > 1 else ""
-            yield (
-                "probe",
-                f"{trial_name(one.trial)}: {times}, on the {one.device.upper()} here{together}",
-            )
+            yield "probe", _probe_text(one)
         if self.busy_cores is not None and self.busy_cores >= BUSY:
-            law = "were busy with other work when the probes began: on idle cores steps take less time"
-            yield "", f"{self.busy_cores:.1f} of {usable_cores()} cores {law}"
+            yield (
+                "",
+                f"{self.busy_cores:.1f} of {usable_cores()} cores were busy with other work when "
+                "the probes began: on idle cores steps take less time",
+            )
         yield "at once", self._room()
         for heading, hours in (("worker time", self.worker_hours), ("wall time", self.wall_hours)):
             if hours is not None:
                 yield heading, span(hours.times(3600), duration) + self._pace()
-        if memory := max((one.memory_bytes or 0 for one in self.probes), default=0):
-            yield "memory", f"{size_text(memory)} a trial at most, besides Ray"
-        limit = (
-            "" if self.checkpoints.disk_gb is None else f", {self.checkpoints.disk_gb:g} GB allowed"
+        memory = max((one.memory_bytes or 0 for one in self.probes), default=0)
+        if memory > 0:
+            yield "memory", f"at most {size_text(memory)} per trial, and Ray's own"
+        kept = self.disk_bytes // self.checkpoint_bytes
+        disk = (
+            f"{size_text(self.disk_bytes)} for {kept} checkpoints of up to "
+            f"{size_text(self.checkpoint_bytes)}; {size_text(self.free_bytes)} free"
         )
-        kept = f"checkpoints of up to {size_text(self.checkpoint_bytes)}; {size_text(self.free_bytes)} free{limit}"
-        yield (
-            "disk",
-            f"{size_text(self.disk_bytes)} for {self.disk_bytes // self.checkpoint_bytes} {kept}",
-        )
+        if self.checkpoints.disk_gb is not None:
+            disk += f", {self.checkpoints.disk_gb:g} GB allowed"
+        yield "disk", disk
 
     def _rung_lines(self) -> Iterator[tuple[str, str]]:
-        if self.rungs:
-            *compared, end = self.rungs
-            shown = [f"step {rung.step:,} by {rung.trials:.3g}" for rung in compared[:RUNGS_SHOWN]]
-            dots = ["..."] if len(compared) > RUNGS_SHOWN else []
-            reached = ", ".join(
-                [*shown, *dots, f"the end (at most step {end.step:,}) by {end.trials:.3g}"]
+        if not self.rungs:
+            return
+        *compared, end = self.rungs
+        reached = [f"step {rung.step:,} by {rung.trials:.3g}" for rung in compared[:RUNGS_SHOWN]]
+        if len(compared) > RUNGS_SHOWN:
+            reached.append("...")
+        reached.append(f"the end (at most step {end.step:,}) by {end.trials:.3g} trials")
+        yield "rungs", f"ideally reached: {', '.join(reached)}"
+        if self.scheduler.name == "asha":
+            yield (
+                "",
+                "more pass in practice: a trial is compared only with earlier ones, "
+                "and the first at a rung always passes",
             )
-            yield "rungs", f"reached ideally: {reached}"
-            if self.scheduler.name == "asha":
-                yield (
-                    "",
-                    "more pass, as trials are compared when they come: the first at a rung always pass",
-                )
-            else:
-                yield "brackets", self._brackets()
+        else:
+            yield "brackets", self._brackets()
 
     def _brackets(self) -> str:
-        """The brackets of hyperband, in the order in which trials fill them."""
+        """Returns hyperband's brackets in words, in the order in which trials fill them."""
         firsts = [bracket[0] for bracket in brackets(self.scheduler, self.trials)]
         shown = [f"{first.trials:.0f} from step {first.step:,}" for first in firsts[:RUNGS_SHOWN]]
-        return ", ".join([*shown, "..."] if len(firsts) > RUNGS_SHOWN else shown)
+        if len(firsts) > RUNGS_SHOWN:
+            shown.append("...")
+        return ", ".join(shown)
 
     def _sizes(self) -> str:
-        smallest, largest = (
-            choose(self.parameters, key=self.parameters.__getitem__) for choose in (min, max)
-        )
-        sizes = [
-            f"{self.parameters[k]:,} ({trial_name(k)})" for k in dict.fromkeys((smallest, largest))
-        ]
-        some = (
-            ""
-            if len(self.parameters) == self.trials
-            else f", of {len(self.parameters)} trials drawn as a sample"
-        )
-        return " to ".join(sizes) + some
+        smallest = min(self.parameters, key=self.parameters.__getitem__)
+        largest = max(self.parameters, key=self.parameters.__getitem__)
+        text = f"{self.parameters[smallest]:,} ({trial_name(smallest)})"
+        if largest != smallest:
+            text += f" to {self.parameters[largest]:,} ({trial_name(largest)})"
+        if len(self.parameters) < self.trials:
+            text += f", in a sample of {len(self.parameters)} trials"
+        return text
 
     def _pace(self) -> str:
+        """Returns under which condition the hours are right."""
         if not self.resources.gpu:
             return ""
         if any(one.device == "cpu" for one in self.probes):
-            return ", at the pace of the CPU here, not of a GPU"
-        return (
-            ", if those that share a GPU do not wait for each other"
-            if self.resources.gpu < 1
-            else ""
-        )
+            return ", measured on the CPU here, not on a GPU"
+        if self.resources.gpu < 1:
+            return ", if trials that share a GPU do not wait for each other"
+        return ""
 
     def _room(self) -> str:
         needed = f"each takes {self.resources.cpu:g} CPU and {self.resources.gpu:g} GPU"
         if self.gpus is None:
             return f"{self.trials_at_once} on this machine; {needed}"
         if self.resources.gpu:
-            return f"{self.trials_at_once} on {self.gpus} GPUs with CPUs enough; {needed}"
-        return f"{self.trials_at_once} on this machine's CPUs; {needed}, so that --gpus changes nothing"
+            return f"{self.trials_at_once} on {self.gpus} GPUs with enough CPUs; {needed}"
+        return (
+            f"{self.trials_at_once} on this machine's CPUs; {needed}, so --gpus makes no difference"
+        )
+
+
+def _probe_text(one: Probe) -> str:
+    text = (
+        f"{trial_name(one.trial)}: {1000 * one.step_seconds:.3g} ms per step, "
+        f"{duration(one.evaluation_seconds)} per evaluation, on the {one.device.upper()} here"
+    )
+    if one.at_once > 1:
+        text += f", {one.at_once} at once"
+    return text
 
 
 def make_plan(
@@ -167,10 +184,19 @@ def make_plan(
     gpus: int | None = None,
     probed: bool = True,
 ) -> Plan:
-    """Plans the search of a space's trials, on this machine or on `gpus` GPUs; its run folder would be on this disk.
+    """Plans the search of a space's trials; its run folder would be on this disk.
 
-    Of more than COUNTED trials a sample is counted and stands for all. `probed`: also trains a few of the models for a
-    moment, with one evaluation each. Raises ConfigError when a model is too large for that.
+    With many trials, the models of a sample are counted and stand for all.
+
+    Args:
+        space: the search space.
+        corpus: its corpus.
+        trials: the configurations that the search would run.
+        gpus: the number of GPUs of a cluster; None: plan for this machine.
+        probed: also train a few of the models for a moment, with one evaluation each.
+
+    Raises:
+        ConfigError: a model is too large to be probed.
     """
     hparams = [resolve(str(flat["model"]), flat) for flat in trials]
     courses = make_courses(hparams, space.scheduler)
@@ -178,8 +204,9 @@ def make_plan(
     parameters = {k: count_parameters(hparams[k], corpus) for k in counted}
     at_once = min(trials_at_once(space.resources, gpus), len(trials))
     checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
-    disk, free = disk_needed(checkpoint, at_once, len(trials), space), shutil.disk_usage(".").free
-    usable = free if gpus is None else disk  # a cluster has a storage of its own
+    disk = disk_needed(checkpoint, at_once, len(trials), space)
+    free = shutil.disk_usage(".").free
+    usable = free if gpus is None else disk  # a cluster has its own storage, of unknown size
     probes: tuple[Probe, ...] = ()
     worker = wall = busy_before = None
     if probed:
@@ -193,10 +220,11 @@ def make_plan(
         seconds = [trial_seconds(courses[k], *between(probes, work, k)) for k in counted]
         worker = total(seconds).times(len(trials) / len(counted) / 3600)
         longest = max(one.most for one in seconds) / 3600
-        busy = (
-            at_once if space.resources.gpu else min(at_once, usable_cores())
-        )  # others wait for a processor
-        wall = wall_hours(worker, busy, longest) if at_once else None
+        busy = at_once
+        if not space.resources.gpu:
+            busy = min(at_once, usable_cores())  # more trials than cores wait for each other
+        if at_once > 0:
+            wall = wall_hours(worker, busy, longest)
     return Plan(
         trials=len(trials),
         models=dict(Counter(own.model for own in hparams)),
@@ -232,7 +260,7 @@ def make_plan(
 
 
 def spread(work: Mapping[int, int]) -> list[int]:
-    """The trials with the least, the middle and the most work, one of each amount."""
+    """Returns the trials with the least, the median and the most work, without repetition."""
     first: dict[int, int] = {}
     for trial, amount in work.items():
         first.setdefault(amount, trial)
@@ -244,7 +272,10 @@ def spread(work: Mapping[int, int]) -> list[int]:
 
 
 def between(probes: Sequence[Probe], work: Mapping[int, int], trial: int) -> tuple[float, float]:
-    """The seconds of a step and of an evaluation of any trial, interpolated by work between the probes."""
+    """Returns the seconds of a step and of an evaluation of a trial.
+
+    They are interpolated between the probes, linearly in the work of a step.
+    """
     import numpy as np
 
     known = [work[one.trial] for one in probes]
@@ -254,28 +285,37 @@ def between(probes: Sequence[Probe], work: Mapping[int, int], trial: int) -> tup
 
 
 def trial_seconds(course: Course, step_seconds: float, evaluation_seconds: float) -> Range:
+    """Returns the seconds that a trial takes."""
     return total([course.steps.times(step_seconds), course.evaluations.times(evaluation_seconds)])
 
 
 def wall_hours(worker: Range, busy: int, longest: float) -> Range:
-    """The hours of a search of these worker hours, `busy` trials at a time; one of them takes `longest` hours."""
+    """Returns the hours from the first step to the last.
+
+    `busy` trials run at a time, and the longest trial takes `longest` hours.
+    """
     return Range(max(worker.least / busy, longest), max(worker.most / busy, longest))
 
 
 def trials_at_once(resources: Resources, gpus: int | None) -> int:
-    """How many trials run at once: on this machine, or where they take GPUs, on so many with CPUs enough."""
+    """Returns the number of trials that run at once on this machine.
+
+    Where trials take GPUs and `gpus` is given: on that number of GPUs, with enough CPUs.
+    """
     if gpus is not None and resources.gpu:
         return resources.fitting(math.inf, gpus)
     return resources.fitting(usable_cores(), local_gpus() if resources.gpu else 0)
 
 
 def trials_here(resources: Resources) -> int:
-    """How many processes probe a trial at once: as many as a search runs on this machine, but one for each core."""
-    here = (
-        trials_at_once(resources, None)
-        if resources.gpu and local_gpus()
-        else int(usable_cores() / resources.cpu)
-    )
+    """Returns the number of processes that probe a trial at once.
+
+    It is the number of trials that a search runs at once on this machine, but at most one per core.
+    """
+    if resources.gpu and local_gpus():
+        here = trials_at_once(resources, None)
+    else:
+        here = int(usable_cores() / resources.cpu)
     return min(max(1, here), usable_cores())
 
 
@@ -287,7 +327,17 @@ def memory_problems(
     corpus: Corpus,
     probes: Sequence[Probe],
 ) -> list[str]:
-    """Says which trial does not fit into memory alone, or so many at once. It knows no memory of GPUs elsewhere."""
+    """Returns which trial does not fit into memory, alone or with others; empty if all fit.
+
+    Args:
+        resources: what a trial takes. Where that is a GPU and this machine has none, nothing is
+            known, and the list is empty.
+        at_once: the number of trials that run at once.
+        hparams: the configurations of the counted trials.
+        parameters: their numbers of parameters.
+        corpus: the corpus, whose longest pairs need the most memory.
+        probes: what was measured.
+    """
     import torch
 
     if resources.gpu and not local_gpus():
@@ -301,9 +351,10 @@ def memory_problems(
     measured, trial = max(((one.memory_bytes or 0, one.trial) for one in probes), default=(0, 0))
     if sharing * measured <= memory:
         return []
-    takes = f"{trial_name(trial)} takes {size_text(measured)}, {sharing} like it at once {size_text(sharing * measured)}"
     return [
-        f"memory: {takes}, and there are {size_text(memory)}; a larger resources.cpu runs fewer at once"
+        f"memory: {trial_name(trial)} takes {size_text(measured)}, and {sharing} such trials at "
+        f"once take {size_text(sharing * measured)}, but only {size_text(memory)} are usable; "
+        "with a larger resources.cpu fewer run at once"
     ]
 
 
@@ -314,15 +365,14 @@ def local_gpus() -> int:
 
 
 def room_problems(resources: Resources, gpus: int | None) -> list[str]:
-    """Says what is wrong when not even one trial has room."""
+    """Returns why not even one trial can run; empty if one can."""
     if trials_at_once(resources, gpus) > 0:
         return []
     needed = f"a trial needs {resources.cpu:g} CPU and {resources.gpu:g} GPU"
     if gpus is not None and resources.gpu:
         return [f"resources.gpu: {needed}, but --gpus = {gpus}"]
-    there = (
-        f"this process may use {usable_cores()} CPU and {local_gpus() if resources.gpu else 0} GPU"
-    )
+    here = local_gpus() if resources.gpu else 0
+    there = f"this process may use {usable_cores()} CPU and {here} GPU"
     return [f"resources: {needed}, but {there}; --gpus N plans for a cluster"]
 
 
@@ -330,17 +380,21 @@ def room_problems(resources: Resources, gpus: int | None) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 2.5 min."""
-    unit, length = next(
-        ((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= 2 * n), ("s", 1)
-    )
-    return (
-        f"{seconds / length:,.3g} {unit}"
-        if seconds / length < 1000
-        else f"{seconds / length:,.0f} {unit}"
-    )
+    """Returns seconds in words, such as 2.5 min."""
+    unit, length = "s", 1
+    if seconds >= 2 * 3600:
+        unit, length = "h", 3600
+    elif seconds >= 2 * 60:
+        unit, length = "min", 60
+    amount = seconds / length
+    if amount < 1000:
+        return f"{amount:,.3g} {unit}"
+    return f"{amount:,.0f} {unit}"
 
 
 def span(amount: Range, words: Callable[[float], str]) -> str:
+    """Returns both ends of an amount in words, or one of them if they read the same."""
     least, most = words(amount.least), words(amount.most)
-    return least if least == most else f"{least} if only the best go on, {most} if all do"
+    if least == most:
+        return least
+    return f"{least} if only the best continue, {most} if all do"

@@ -1,6 +1,6 @@
-"""What a model costs here: its parameters, the bytes of its checkpoint, and what a few steps of it take.
+"""Probes: the seconds and the memory of a few steps of a model, measured on this machine.
 
-torch is imported inside the functions that make models, so that the rest does not wait for it.
+torch is imported in the functions that need it, so that the others do not wait for it.
 """
 
 import multiprocessing
@@ -33,17 +33,19 @@ if TYPE_CHECKING:
     from s2s_search.training.trial import Trial
 
 
-PROBE_SECONDS = 30.0  # of all probes together
-WARM_UP, TIMED = 3, 100  # steps of a probe, the latter at most
-TRIED = 200  # sources that an evaluation is first tried on
+PROBE_SECONDS = 30.0  # total over all probes
+WARM_UP = 3  # the number of steps before the timed ones
+TIMED = 100  # the most steps that are timed
+TRIED = 200  # the number of sources in the first, short evaluation
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a few steps of a trial took on a device here, on average over the processes that made them.
+    """What a few steps of a trial took on a device of this machine, as means over the processes.
 
-    at_once: the number of processes that did this at the same time, as a search does · memory_bytes: at the peak, with
-    the largest batches of training and evaluation; on the CPU of the whole process; None: not known
+    memory_bytes: the peak, with the largest batches of training and of evaluation. On the CPU it is
+        the memory of the whole process. None: not known.
+    at_once: the number of processes that ran at the same time, as in a search.
     """
 
     trial: int
@@ -62,12 +64,18 @@ def run_probes(
     resources: Resources,
     at_once: int,
 ) -> Iterator[Probe]:
-    """Probes trials one after the other, each in `at_once` processes that share this machine as in a search.
+    """Probes trials one after the other, each in several processes that share this machine.
 
-    spec: what names the corpus, which each process loads for itself.
+    Args:
+        chosen: the configurations to probe, by trial number.
+        parameters: the numbers of parameters of the trials.
+        corpus: the corpus of the search.
+        spec: the corpus as the search space names it; each process loads it again.
+        resources: what a trial takes.
+        at_once: the number of processes.
 
     Raises:
-        ConfigError: memory is too small; before the first is trained, where that is certain.
+        ConfigError: memory is too small. Where that is certain, nothing is trained before.
     """
     import torch
 
@@ -75,7 +83,8 @@ def run_probes(
     problems = []
     for trial, hparams in chosen.items():
         sharing = resources.sharing if device.type == "cuda" else at_once
-        if problem := memory_problem(hparams, corpus, parameters[trial], device, sharing):
+        problem = memory_problem(hparams, corpus, parameters[trial], device, sharing)
+        if problem:
             problems.append(f"{trial_name(trial)}: {problem}; --no-probe plans without training it")
     if problems:
         raise ConfigError(problems)
@@ -91,25 +100,33 @@ def probe(
     at_once: int,
     seconds: float,
 ) -> Probe:
-    """Measures a trial in so many new processes at the same time, and returns their mean and the most memory.
+    """Measures a trial in new processes, and returns their mean times and their largest memory.
 
-    In a new process no memory of another probe counts.
+    The processes are new because a process also counts the peak memory of earlier probes.
+
+    Args:
+        trial: its number.
+        hparams: its configuration.
+        spec: the corpus as the search space names it.
+        resources: what a trial takes.
+        at_once: the number of processes that run at the same time.
+        seconds: about how long the probe may take.
     """
     spawn = multiprocessing.get_context("spawn")
     arguments = (hparams.model, hparams.flat(), dict(spec), resources, seconds)
     with ProcessPoolExecutor(at_once, spawn, _meet_at, (spawn.Barrier(at_once),)) as pool:
         running = [pool.submit(measured, *arguments, place) for place in range(at_once)]
-        errors = [error for each in running if (error := each.exception()) is not None]
+        errors = [each.exception() for each in running]
     for error in errors:
         if isinstance(error, BrokenExecutor):
-            raise ConfigError(
-                _too_much(trial, at_once, "a process was killed, as the system does without memory")
-            )
-        if not isinstance(error, BrokenBarrierError):
-            text = f"{type(error).__name__}: {error}"
-            if status_of(text) == OUT_OF_MEMORY:
-                raise ConfigError(_too_much(trial, at_once, text.splitlines()[0]))
-            raise error
+            reason = "the system killed a process, as it does when memory runs out"
+            raise ConfigError(_too_much(trial, at_once, reason))
+        if error is None or isinstance(error, BrokenBarrierError):
+            continue  # a broken barrier only says that another process failed
+        text = f"{type(error).__name__}: {error}"
+        if status_of(text) == OUT_OF_MEMORY:
+            raise ConfigError(_too_much(trial, at_once, text.splitlines()[0]))
+        raise error
     found = [each.result() for each in running]
     memory = [one.memory_bytes for one in found if one.memory_bytes is not None]
     return Probe(
@@ -123,14 +140,17 @@ def probe(
 
 
 def _too_much(trial: int, at_once: int, reason: str) -> str:
-    return f"{trial_name(trial)}: out of memory when probed, {at_once} at once: {reason}; --no-probe plans without it"
+    return (
+        f"{trial_name(trial)}: out of memory when probed, {at_once} at once: {reason}; "
+        "--no-probe plans without training it"
+    )
 
 
-# In the processes
+# --- in the processes ---
 
 
 class Measured(NamedTuple):
-    """What one process found."""
+    """What one process measured."""
 
     device: str
     step_seconds: float
@@ -139,7 +159,7 @@ class Measured(NamedTuple):
 
 
 class Meeting:
-    """Where the processes of a probe wait for each other; none waits for one that has failed."""
+    """Where the processes of a probe wait for each other. After `leave` of one, no other waits."""
 
     barrier: Barrier | None = None
 
@@ -152,7 +172,7 @@ class Meeting:
             self.barrier.abort()
 
 
-MEETING = Meeting()  # of this process, set when it starts
+MEETING = Meeting()  # one in each process; its barrier is set when the process starts
 
 
 def _meet_at(barrier: Barrier) -> None:
@@ -167,26 +187,35 @@ def measured(
     seconds: float,
     place: int,
 ) -> Measured:
-    """Trains a trial for about half of the seconds, or less, and evaluates for about the other half.
+    """Trains a trial for at most about half of the seconds, and evaluates it for the other half.
 
-    place: the number of this process among those of the probe, from 0, which decides its GPU.
+    Args:
+        model: the model's name.
+        flat: its hyperparameters.
+        spec: the corpus as the search space names it.
+        resources: what a trial takes.
+        seconds: about how long this may take.
+        place: the number of this process among those of the probe, from 0; it decides the GPU.
     """
     try:
         import torch
 
         from s2s_search.training.trial import STEPS_BETWEEN_LOOKS, Trial
 
-        torch.set_num_threads(resources.threads)  # as many as a trial of the search has
-        device, before = torch.device("cpu"), 0
+        torch.set_num_threads(resources.threads)  # as in a trial of the search
+        device = torch.device("cpu")
+        before = 0  # bytes of GPU memory that torch does not count
         steps = 1
         if resources.gpu and torch.cuda.is_available():
             sharing = resources.sharing
             device = torch.device("cuda", place // sharing)
             torch.cuda.set_device(device)
             torch.zeros((), device=device)
-            MEETING.wait()  # all contexts are made: what they take is no memory of torch's
+            # Until every process has its CUDA context, whose memory torch does not count.
+            MEETING.wait()
             free, total = torch.cuda.mem_get_info(device)
-            before, steps = (total - free) // sharing, STEPS_BETWEEN_LOOKS
+            before = (total - free) // sharing
+            steps = STEPS_BETWEEN_LOOKS
         state = Trial(resolve(model, flat), load_corpus(spec), device)
         for _ in range(WARM_UP):
             state.train_steps(steps)
@@ -199,16 +228,16 @@ def measured(
         evaluation = evaluation_seconds(state, seconds / 2)
         take_largest_batches(state)
         memory = peak_memory(device)
-        return Measured(
-            device.type, median(took), evaluation, None if memory is None else before + memory
-        )
+        if memory is not None:
+            memory += before
+        return Measured(device.type, median(took), evaluation, memory)
     except BaseException:
         MEETING.leave()
         raise
 
 
 def take_largest_batches(trial: "Trial") -> None:
-    """Makes a step on the largest training pairs, and evaluates the largest dev pairs: what takes the most memory."""
+    """Trains on the largest training pairs and evaluates the largest dev batch: the memory peak."""
     import numpy as np
 
     from s2s_search.corpus.batches import evaluation_batches, make_batch
@@ -218,9 +247,9 @@ def take_largest_batches(trial: "Trial") -> None:
     corpus, hparams = trial.corpus, trial.hparams
     limits = hparams["source.max_seq_len"], hparams["target.max_seq_len"]
     vocabularies = corpus.source_vocab, corpus.target_vocab
-    sources, targets = (
-        np.minimum(each, limit) for each, limit in zip(lengths(corpus.train), limits, strict=True)
-    )
+    sources, targets = lengths(corpus.train)
+    sources = np.minimum(sources, limits[0])
+    targets = np.minimum(targets, limits[1])
     longest = np.argsort(-(sources * targets), kind="stable")[: hparams["train.batch_size"]]
     batch = make_batch(corpus.train, longest[np.argsort(-targets[longest])], *vocabularies, *limits)
     trial.model.train()
@@ -233,16 +262,16 @@ def take_largest_batches(trial: "Trial") -> None:
         batches, key=lambda pair: pair[0].source_ids.numel() * pair[0].target_ids.shape[1]
     )
     rows = range(len(largest.source_ids))
-    evaluate_batch(
-        trial.model.eval(), largest.to(trial.device), decoded_as_long_as_dev(trial), rows
-    )
+    trial.model.eval()
+    evaluate_batch(trial.model, largest.to(trial.device), decoded_as_long_as_dev(trial), rows)
 
 
 def evaluation_seconds(trial: "Trial", limit: float) -> float:
-    """The seconds of an evaluation, or where that might take longer than the limit, a part's in proportion.
+    """Returns the seconds of an evaluation.
 
-    A model that has learnt little ends no answer; those of one that has are about as long as the references. None is
-    decoded any further here.
+    Where a short evaluation shows that a whole one would take longer than `limit`, the seconds are
+    extrapolated. Answers are decoded no further than the longest dev target: those of a trained
+    model are about as long as the references, but a model after a few steps never ends an answer.
     """
     from s2s_search.training.evaluation import evaluate
 
@@ -259,30 +288,30 @@ def evaluation_seconds(trial: "Trial", limit: float) -> float:
 
 
 def decoded_as_long_as_dev(trial: "Trial") -> Hparams:
-    """The hyperparameters of a trial, but with answers no longer than the longest dev target and its END."""
+    """Returns a trial's hyperparameters, with answers at most as long as the longest dev target."""
     longest = int(lengths(trial.corpus.dev)[1].max()) - 1
     limit = min(longest, trial.hparams["inference.max_decode_length"])
     return resolve(trial.hparams.model, {**trial.hparams, "inference.max_decode_length": limit})
 
 
 def elapsed(run: Callable[..., object], *arguments: object) -> float:
-    """The seconds that a call takes."""
+    """Returns the seconds that a call takes."""
     began = time.perf_counter()
     run(*arguments)
     return time.perf_counter() - began
 
 
 def peak_memory(device: "torch.device") -> int | None:
-    """The most bytes that this process has taken so far, on a GPU those that torch has taken."""
+    """Returns the most bytes that this process has used so far; on a GPU, that torch reserved."""
     if device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_reserved(device)
-    with suppress(
-        OSError, StopIteration
-    ):  # ru_maxrss would count what the process had that started this one
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    # VmHWM comes first: on Linux, ru_maxrss also counts the memory of the parent before the exec.
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
     if os.name != "posix":
         return None
     import resource

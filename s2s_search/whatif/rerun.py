@@ -1,4 +1,4 @@
-"""A trial run again from what its run folder says of it, and whether it gives the same numbers, bit for bit."""
+"""Runs a trial again as its run folder records it, and compares the numbers bit for bit."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from s2s_search.runs.manifest import Manifest, Metrics
 
 
 def run(manifest: Manifest, corpus: Corpus) -> Iterator[Metrics]:
-    """Trains the trial in this process, with as many threads as in its search, and yields its metrics."""
-    import torch  # late: what is wrong with a folder is said at once
+    """Trains the trial in this process, with the threads of its search, and yields its metrics."""
+    import torch  # late, so that a user sees problems of the folder without waiting for torch
 
     from s2s_search.training.trial import train
 
@@ -23,61 +23,64 @@ def run(manifest: Manifest, corpus: Corpus) -> Iterator[Metrics]:
 
 
 def changes(manifest: Manifest, corpus: Corpus) -> list[str]:
-    """What is not as it was when the search began, as far as it was written down: a line each."""
-    fingerprints = ({"corpus": manifest.fingerprint}, {"corpus": corpus.fingerprint})
+    """Returns one line for each recorded thing that has changed since the search began."""
     gpu = manifest.space.resources.gpu
     now: dict[str, Any] = software(gpu) | {"threads": manifest.space.resources.threads}
-    found = [
-        *_apart(manifest.logged.flat(), manifest.hparams.flat(), "in the log", "in config.json")
-    ]
-    found += _apart(*fingerprints)
+    logged, configured = manifest.logged.flat(), manifest.hparams.flat()
+    found = [*_apart(logged, configured, "in the log", "in config.json")]
+    found += _apart({"corpus": manifest.fingerprint}, {"corpus": corpus.fingerprint})
     if not manifest.environment:
-        return [*found, f"{ENVIRONMENT} cannot be read: what it ran with is not known"]
-    then = {"device": "a GPU", **manifest.environment} if gpu else manifest.environment
+        found.append(f"{ENVIRONMENT} cannot be read: the versions and the machine are not known")
+        return found
+    then = dict(manifest.environment)
+    if gpu:
+        then.setdefault("device", "a GPU")
     found += _apart({key: then[key] for key in now if key in then and key != "versions"}, now)
-    versions = manifest.environment.get("versions")
-    found += _apart(versions if isinstance(versions, dict) else {}, now["versions"])
-    commit = manifest.environment.get("commit")
+    versions = then.get("versions")
+    if isinstance(versions, dict):
+        found += _apart(versions, now["versions"])
+    commit = then.get("commit")
     if commit == now["commit"] and str(commit).endswith("-dirty"):
-        found.append("commit: it had changes then and has some now, which nobody wrote down")
+        found.append("commit: uncommitted changes then and now, which are not recorded")
     return found
 
 
 @dataclass(frozen=True)
 class Check:
-    """How reports made again compare with those of the log: how many were equal, and where they first differ."""
+    """How new reports compare with those of the log."""
 
-    reports: int  # that are equal
-    numbers: int  # in them
-    difference: str | None
+    reports: int  # the number of equal reports
+    numbers: int  # the number of metrics in them
+    difference: str | None  # the first difference
 
     def sentence(self) -> str:
         counted = f"{self.reports} report{'s' if self.reports != 1 else ''}, {self.numbers} numbers"
         if self.difference is None:
             return f"identical ({counted})"
-        return f"not identical: {self.difference}; before it all is equal ({counted})"
+        return f"not identical: {self.difference}; everything before is equal ({counted})"
 
 
 def check(logged: Sequence[Metrics], made: Iterable[Metrics]) -> Check:
-    """Compares reports bit for bit, seconds aside, up to the first difference or to the end of the log."""
-    equal, numbers, again = 0, 0, iter(made)
+    """Compares reports bit for bit, except times, up to the first difference or the log's end."""
+    equal, numbers = 0, 0
+    again = iter(made)
     for report in logged:
         other = next(again, None)
         if other is None:
-            return Check(equal, numbers, f"it ends before step {report['step']}, which the log has")
-        if difference := _difference(report, other):
+            difference = f"it ends before step {report['step']}, which the log has"
             return Check(equal, numbers, difference)
-        equal, numbers = (
-            equal + 1,
-            numbers + sum(isinstance(report[name], int | float) for name in metrics_of(report)),
-        )
+        different = _difference(report, other)
+        if different:
+            return Check(equal, numbers, different)
+        equal += 1
+        numbers += sum(isinstance(report[name], int | float) for name in metrics_of(report))
     return Check(equal, numbers, None)
 
 
 def _difference(logged: Metrics, made: Metrics) -> str | None:
     for name in metrics_of(logged):
         if name not in made:
-            return f"step {logged['step']}: {name} is not reported any more"
+            return f"step {logged['step']}: {name} is no longer reported"
         if made[name] != logged[name]:
             return f"step {logged['step']}: {name} was {logged[name]!r} and is {made[name]!r}"
     return None
@@ -92,7 +95,10 @@ def _apart(
 
 
 def metrics_of(report: Metrics) -> list[str]:
-    """Returns the names of what a report measured. What a diverged trial reports was not measured but stands in."""
+    """Returns the names of the numbers that a report measured.
+
+    The metrics of a diverged report are stand-ins for the worst model, and were not measured.
+    """
     names = []
     for name in report:
         is_own = name in ("event", "time", "trial", "node") or name.endswith("seconds")

@@ -1,6 +1,7 @@
-"""Beam widths and length penalties on trained models: what quality they buy, and for how much time.
+"""Beam widths and length penalties of trained models: their error rates and their times.
 
-The best checkpoints of a search decode its dev set under each setting, at once on Ray. Nothing is trained.
+The best checkpoints of a search decode its dev set with each setting, in parallel on Ray. Nothing
+is trained.
 """
 
 import statistics
@@ -55,7 +56,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A checkpoint, and how it decodes; a penalty of None where there is no beam to penalize."""
+    """A checkpoint and how it decodes. A width of 1, greedy decoding, has no penalty (None)."""
 
     trial: str
     checkpoint: str
@@ -64,16 +65,23 @@ class Setting:
 
     @property
     def hparams(self) -> dict[str, object]:
-        return {WIDTH: self.width} | ({} if self.penalty is None else {PENALTY: self.penalty})
+        values: dict[str, object] = {WIDTH: self.width}
+        if self.penalty is not None:
+            values[PENALTY] = self.penalty
+        return values
 
     def __str__(self) -> str:
-        return f"{self.trial}, beam {self.width}" + (
-            "" if self.penalty is None else f", penalty {self.penalty:g}"
-        )
+        text = f"{self.trial}, beam {self.width}"
+        if self.penalty is not None:
+            text += f", penalty {self.penalty:g}"
+        return text
 
 
 class Decoded(NamedTuple):
-    """How good a setting's answers are, source by source, and the median of a batch's seconds for each source."""
+    """The errors of a setting's answers by source, their BLEU, and the seconds per source.
+
+    The seconds are the median over batches.
+    """
 
     edits: Edits
     bleu: float
@@ -81,7 +89,7 @@ class Decoded(NamedTuple):
 
 
 class Dev(NamedTuple):
-    """What every setting decodes, and what with: so many sources of the dev set (0: all)."""
+    """What every setting decodes, with which resources; examples: the number of sources, 0: all."""
 
     corpus: Corpus
     examples: int
@@ -89,67 +97,80 @@ class Dev(NamedTuple):
 
 
 def load_dev(folder: Path, examples: int, corpus: Mapping[str, object] | None = None) -> Dev:
-    """The dev set of a search, for one thread each, and the share of a GPU that its trials had.
+    """Returns the dev set of a search. A setting takes one core, and as much of a GPU as a trial.
 
-    `corpus` says where the corpus lies now.
+    corpus: the new place of the corpus; None: where the search had it.
 
     Raises:
-        ConfigError: no run folder, or the corpus is not the same.
+        ConfigError: the folder is no run folder, or the corpus has changed.
     """
     history = load_history(folder)
     space = space_of(history, folder, corpus)
-    return Dev(
-        corpus_of(space, history.fingerprint, folder),
-        examples,
-        Resources(min(space.resources.cpu, 1.0), space.resources.gpu),
-    )
+    resources = Resources(min(space.resources.cpu, 1.0), space.resources.gpu)
+    return Dev(corpus_of(space, history.fingerprint, folder), examples, resources)
 
 
 def best_checkpoints(folder: Path, top: int, fetch: bool = False) -> dict[str, str]:
-    """The best checkpoints of the `top` best trials that still have one, by trial, the best trial first.
+    """Returns the checkpoints of the `top` best trials that still have one, the best trial first.
 
-    With `fetch` also where they lie at a URL.
+    fetch: also look at the URL where the search saved its checkpoints.
 
     Raises:
-        ConfigError: no run folder, they lie at a URL and are not to be fetched, or no trial has a checkpoint.
+        ConfigError: the folder is no run folder; the checkpoints are at a URL and `fetch` is not
+            set; or no trial has a checkpoint.
     """
     found = dict(islice(kept_checkpoints(load(folder), fetch=fetch), top))
     if not found:
-        raise ConfigError("no trial has a checkpoint to decode with", str(folder))
+        raise ConfigError("no trial has a checkpoint, which decoding needs", str(folder))
     return found
 
 
 def grid(
     checkpoints: dict[str, str], widths: Sequence[int], penalties: Sequence[float]
 ) -> list[Setting]:
-    """Every checkpoint with every width and penalty, the widest first, as they take longest."""
-    pairs = [(width, penalty if width > 1 else None) for width in widths for penalty in penalties]
-    return [
-        Setting(trial, checkpoint, width, penalty)
-        for width, penalty in sorted(dict.fromkeys(pairs), key=lambda pair: -pair[0])
-        for trial, checkpoint in checkpoints.items()
-    ]
+    """Returns every combination of checkpoint, width and penalty.
+
+    Wide beams come first: they take longest, and should not be the last to start.
+    """
+    pairs: dict[tuple[int, float | None], None] = {}  # without repetition, in order
+    for width in sorted(widths, reverse=True):
+        for penalty in penalties:
+            pairs[(width, penalty if width > 1 else None)] = None
+    settings = []
+    for width, chosen in pairs:
+        for trial, checkpoint in checkpoints.items():
+            settings.append(Setting(trial, checkpoint, width, chosen))
+    return settings
 
 
 def decode(dev: Dev, setting: Setting) -> Decoded:
-    """Decodes the dev set. Seconds are processor time of this thread alone; on a GPU they pass on the wall."""
-    import torch  # the process that asks for it needs none
+    """Decodes the dev set with a setting.
+
+    On the CPU the seconds are the processor time of this thread, which other processes do not
+    affect. On a GPU they are wall time.
+    """
+    import torch  # late, as the driver does not need it
 
     from s2s_search import metrics
     from s2s_search.training.evaluation import answers, comparable_targets
     from s2s_search.training.trained_model import load_trained
 
     torch.set_num_threads(1)
-    device, clock = ("cuda", time.perf_counter) if dev.resources.gpu else ("cpu", time.thread_time)
+    if dev.resources.gpu:
+        device, clock = "cuda", time.perf_counter
+    else:
+        device, clock = "cpu", time.thread_time
     trained = load_trained(setting.checkpoint, setting.hparams)
     model = trained.model.to(device)
-    predictions, references, seconds = list[list[int]](), list[list[list[int]]](), list[float]()
-    for groups, ids, lengths in batches(dev, row_cells(trained.hparams, len(trained.target_vocab))):
+    predictions: list[list[int]] = []
+    references: list[list[list[int]]] = []
+    seconds: list[float] = []
+    cells = row_cells(trained.hparams, len(trained.target_vocab))
+    for groups, ids, lengths in batches(dev, cells):
         began = clock()
         with torch.no_grad():
-            predictions += answers(
-                model, model.encode(ids.to(device), lengths.to(device)), trained.hparams
-            )
+            encoded = model.encode(ids.to(device), lengths.to(device))
+            predictions += answers(model, encoded, trained.hparams)
         seconds.append((clock() - began) / len(groups))
         unk = dev.corpus.target_vocab.unk
         references += [comparable_targets(dev.corpus.dev, group, unk) for group in groups]
@@ -160,32 +181,31 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
 def batches(
     dev: Dev, cells: Cells | None = None
 ) -> Iterator[tuple[list[int], "torch.Tensor", "torch.Tensor"]]:
-    """The dev sources, each once, in batches of like lengths: their groups, ids [B, S] and lengths [B]."""
+    """Yields the dev sources in batches of similar lengths: their groups, ids [B, S], lengths [B].
+
+    A group is a source with all its references, so that each source is decoded once.
+    """
     from s2s_search.corpus.batches import evaluation_batches
 
     split, vocabularies = dev.corpus.dev, (dev.corpus.source_vocab, dev.corpus.target_vocab)
-    group_of = {
-        int(pair): group for group, pair in enumerate(split.groups[:-1])
-    }  # by its first pair
+    group_of = {int(pair): group for group, pair in enumerate(split.groups[:-1])}  # by first pair
     for batch, pairs in evaluation_batches(
         split, *vocabularies, SOURCES_AT_ONCE, dev.examples, cells
     ):
         rows = [row for row, pair in enumerate(pairs) if int(pair) in group_of]
         if rows:
-            yield (
-                [group_of[int(pairs[row])] for row in rows],
-                batch.source_ids[rows],
-                batch.source_lengths[rows],
-            )
+            groups = [group_of[int(pairs[row])] for row in rows]
+            yield groups, batch.source_ids[rows], batch.source_lengths[rows]
 
 
 def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFrame:
-    """A row for each setting, the least error rate first.
+    """Returns a table with one row per setting, the least error rate first.
 
-    `behind` is how much more errors a setting makes than the best one, per reference token of the best one's, with its
-    95 % interval by the bootstrap over the dev sources, on which the two are paired. `front`: no other setting is as
-    good and as fast. `recommended` is the fastest of which no interval says that it is worse than the best; of one
-    source there is none, and its ends are NA.
+    behind: how many more errors a setting makes than the best one, per reference token
+    behind.low, behind.high: the 95 % interval of `behind`, by the bootstrap over the dev sources,
+        on which the two settings are paired; NA for one source
+    front: the setting is on the Pareto front of error rate and time
+    recommended: the fastest setting whose interval does not say that it is worse than the best
     """
     order = sorted(
         range(len(settings)), key=lambda i: (decoded[i].edits.error_rate, decoded[i].seconds)
@@ -201,12 +221,12 @@ def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFra
 
 
 def _row(setting: Setting, decoded: Decoded, best: Edits) -> dict[str, object]:
-    more = (
-        (np.array(decoded.edits.errors) - np.array(best.errors))
-        * len(best.errors)
-        / max(sum(best.lengths), 1)
-    )
-    low, high = interval(more) if more.any() else (0.0, 0.0)
+    # Scaled so that the mean over sources is the difference of the error rates.
+    more = np.array(decoded.edits.errors) - np.array(best.errors)
+    more = more * len(best.errors) / max(sum(best.lengths), 1)
+    low, high = 0.0, 0.0
+    if more.any():
+        low, high = interval(more)
     return {
         "trial": setting.trial,
         "beam_width": setting.width,

@@ -170,5 +170,5 @@ def test_a_trial_of_another_learning_rate_does_not(
     assert (
         "not identical: step 30: learning_rate was " in printed
     )  # the reports at 10 and 20 are as they were
-    assert "before it all is equal (2 reports, 20 numbers)" in printed
+    assert "everything before is equal (2 reports, 20 numbers)" in printed
     assert "optimizer.lr_decay_type:  in the log, exponential_decay in config.json" in printed

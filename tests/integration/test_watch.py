@@ -185,7 +185,7 @@ def test_a_search_that_is_killed_is_said_and_how_it_goes_on(tmp_path: Path) -> N
         assert follower.wait() == 1
     assert follower.screen[0].endswith(", killed")
     assert (
-        f"its driver was killed; to go on: python run_search.py resume {tmp_path}"
+        f"the driver was killed; to resume: python run_search.py resume {tmp_path}"
         in follower.last_words
     )
 
@@ -204,7 +204,7 @@ def test_ctrl_c_leaves_the_search_alone(tmp_path: Path) -> None:
         assert (tmp_path / "run" / "events.jsonl").stat().st_size > size
         program.press(b"\x03")
         assert program.wait() == 130
-    assert "the search goes on" in follower.last_words
+    assert "the search still runs" in follower.last_words
 
 
 # --- logs without a search ---
@@ -264,7 +264,7 @@ def test_a_lock_that_may_not_be_seen_is_given_more_time(
         assert main(["watch", str(tmp_path), "--interval", "0.05"]) == 1
         took.append(time.monotonic() - began)
     assert took[0] < 0.9 < 1.0 <= took[1]
-    assert "its driver was killed" in capsys.readouterr().err
+    assert "the driver was killed" in capsys.readouterr().err
 
 
 def test_a_log_that_is_shorter_than_it_was_is_read_anew(tmp_path: Path) -> None:

@@ -281,8 +281,8 @@ def test_another_process_asks_and_waits_for_each_answer(folder: Path) -> None:
     assert out.count(b"\n") == 4
     assert process.returncode == 0
     first, *others = err.decode().splitlines()
-    assert first.startswith(f"the model that answers: {folder / BEST}, step ")
-    assert first.endswith("dev.error_rate 0; it takes one source a line, split into characters")
+    assert first.startswith(f"model: {folder / BEST}, step ")
+    assert first.endswith("dev.error_rate 0; input: one source per line, split into characters")
     assert [line.partition(":")[0] for line in others] == [
         "standard input, line 3",
         "standard input, line 5",

@@ -171,4 +171,4 @@ def test_threads_of_a_debug_run(
         space.write_text(SPACE.replace("CPU", str(cpu)))
         assert command_line.main(["debug", "--space", str(space), "--json"]) == 0
         assert seen.pop() == threads
-        assert ("this run has 2, one for each core" in capsys.readouterr().err) == (cpu > cores)
+        assert ("may use only 2 cores" in capsys.readouterr().err) == (cpu > cores)

@@ -181,10 +181,10 @@ def test_a_search_that_another_machine_drives(
     assert load_history(tmp_path).is_running == (status == "running")
     assert main(["results", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert ("driven on another machine, by process 7 on a-machine-elsewhere" in shown) == (
+    assert ("runs on another machine, in process 7 on a-machine-elsewhere" in shown) == (
         status == "running"
     )
-    assert ("its driver was killed" in shown) == (status == "killed")
+    assert ("the driver was killed" in shown) == (status == "killed")
 
 
 def test_a_line_that_is_no_event_is_no_sign_of_life(tmp_path: Path) -> None:

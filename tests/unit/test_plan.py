@@ -191,7 +191,7 @@ def test_the_plan_of_hyperband_is_by_brackets(path: Path) -> None:
     assert lines["brackets"] == "7 from step 900, 11 from step 300, 12 from step 100"
     assert (
         lines["rungs"]
-        == "reached ideally: step 100 by 12, step 300 by 18, the end (at most step 900) by 14"
+        == "ideally reached: step 100 by 12, step 300 by 18, the end (at most step 900) by 14 trials"
     )
     assert lines["steps"].startswith("16,400 ")
     assert "always pass" not in " ".join(lines.values())
@@ -330,7 +330,7 @@ def test_trials_that_share_a_cpu_take_turns(path: Path, monkeypatch: pytest.Monk
     "gpu, device, words",
     [
         (0, "cpu", "if all do"),
-        (1, "cpu", "not of a GPU"),
+        (1, "cpu", "not on a GPU"),
         (0.5, "cuda", "share a GPU"),
         (1, "cuda", "if all do"),
     ],
@@ -447,7 +447,8 @@ def test_trials_that_fit_alone_must_fit_at_once(
     assert made.trials_at_once == at_once
     assert (made.problems == ()) == fits
     if not fits:
-        assert "takes 300 MB, 4 like it at once 1.2 GB, and there are 1 GB" in made.problems[0]
+        law = "takes 300 MB, and 4 such trials at once take 1.2 GB, but only 1 GB are usable"
+        assert law in made.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -497,7 +498,7 @@ def broken(*arguments: object) -> None:
         (
             killed,
             ConfigError,
-            "trial-00003: out of memory when probed, 2 at once: a process was killed",
+            "trial-00003: out of memory when probed, 2 at once: the system killed a process",
         ),
         (
             without_memory,

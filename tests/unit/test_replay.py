@@ -483,7 +483,7 @@ def test_the_verb_prints_a_row_for_each_setting(
         ("none", None),
     ]
     assert command_line.main(["replay", str(tmp_path), "--grid"]) == 0
-    assert "what they would have found nobody knows" in capsys.readouterr().out
+    assert "what they would have reached is not known" in capsys.readouterr().out
     assert (
         command_line.main(
             ["replay", str(tmp_path), "--scheduler", "median", "--reduction-factor", "3"]

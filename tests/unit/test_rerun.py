@@ -55,7 +55,7 @@ def test_the_first_number_that_differs_in_its_last_bit() -> None:
     again = check(LOGGED, [report(10), report(20, **{"dev.loss": 20.1 + 2**-48})])
     assert again.difference is not None
     assert again.difference.startswith("step 20: dev.loss was 20.1 and is 20.10000000000000")
-    assert again.sentence().endswith("; before it all is equal (1 report, 2 numbers)")
+    assert again.sentence().endswith("; everything before is equal (1 report, 2 numbers)")
 
 
 def test_other_statuses_missing_metrics_and_early_ends_are_differences() -> None:
@@ -65,7 +65,7 @@ def test_other_statuses_missing_metrics_and_early_ends_are_differences() -> None
     )
     assert (
         check(LOGGED, [{"step": 10, "status": "running"}]).difference
-        == "step 10: dev.loss is not reported any more"
+        == "step 10: dev.loss is no longer reported"
     )
     assert check(LOGGED, [report(10)]).difference == "it ends before step 20, which the log has"
 
@@ -126,7 +126,7 @@ def test_nothing_has_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert changes(run) == []
     monkeypatch.setattr("s2s_search.runs.environment._commit", lambda: "abc-dirty")
     environment(run, commit="abc-dirty")
-    assert changes(run) == ["commit: it had changes then and has some now, which nobody wrote down"]
+    assert changes(run) == ["commit: uncommitted changes then and now, which are not recorded"]
 
 
 GPU = {"device": "NVIDIA H200", "cuda": "12.8", "driver": "570.86.15", "tf32": False}
@@ -209,7 +209,9 @@ def test_files_that_are_damaged_are_done_without(run: Path, damage: str) -> None
     (run / "trial-00000" / "config.json").write_text(damage)
     (run / "environment.json").write_text(damage)
     assert load_manifest(run, 0).hparams["embedding.dim"] == 4
-    assert changes(run) == ["environment.json cannot be read: what it ran with is not known"]
+    assert changes(run) == [
+        "environment.json cannot be read: the versions and the machine are not known"
+    ]
 
 
 @pytest.mark.parametrize("versions", [None, [1], "x", {"torch": [3]}])

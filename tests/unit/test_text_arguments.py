@@ -64,7 +64,7 @@ def test_an_argument_that_is_a_list_of_names(text: str, names: list[str]) -> Non
 
 @pytest.mark.parametrize("text", [",", "a,", ",a", "a,,b", " , "])
 def test_a_list_with_a_name_that_is_none(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="names with commas between them"):
+    with pytest.raises(argparse.ArgumentTypeError, match="names separated by commas"):
         listed(text)
 
 

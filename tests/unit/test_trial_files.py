@@ -106,7 +106,7 @@ def test_the_file_of_a_searchs_trial_is_its_configuration(
 
 def test_what_gives_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run", trials=2)
-    for arguments, law in ((["--top", 2], "--yaml gives one configuration, but --top 2"),
+    for arguments, law in ((["--top", 2], "--yaml prints one configuration, but got --top 2"),
                            (["--trial", 7], "there is no trial-00007; there are trial-00000 to trial-00001"),
                            (["--trial", 0, "--best"], "not allowed with"),
                            (["--json"], "not allowed with")):  # fmt: skip
