@@ -1,8 +1,9 @@
-"""Decoding: processor time of greedy search and of a beam, and how many times as long it takes by plain steps.
+"""Measures decoding, greedy and with a beam: the processor time, and the ratio to plain steps.
 
-Plain steps are those of `stepping.PlainStepper`, in the same search. W1 and W2 are of the sizes of the comparison with
-other toolkits; their models are untrained, and no sequence ends before STEPS steps. The test set of CMUdict is decoded
-by a model of W2's sizes that was trained for `--train-steps` steps, so that words end. One thread.
+Plain steps are those of `stepping.PlainStepper`, in the same search. W1 and W2 have the sizes of
+the comparison with other toolkits. Their models are untrained, and no sequence ends before STEPS
+steps. The test set of CMUdict is decoded with a model of W2's sizes. It is trained for
+`--train-steps` steps, so that words end. All run on one thread.
 """
 
 import statistics
@@ -41,20 +42,24 @@ Sources = Sequence[tuple[Tensor, Tensor]]  # ids [B, S] and lengths [B] of each 
 def main() -> None:
     made = parser("decoding", __doc__, rounds=7)
     made.add_argument(
-        "--train-steps", type=int, default=500, metavar="N", help="(default: %(default)s)"
+        "--train-steps",
+        type=int,
+        default=500,
+        metavar="N",
+        help="steps of training (default: %(default)s)",
     )
     made.add_argument("--test-set", action="store_true", help="only the test set")
     made.add_argument(
         "--spaces",
         action="store_true",
-        help="instead, what of a trial of each search space is evaluation",
+        help="measure the share of evaluation in trials of each search space instead",
     )
     made.add_argument(
         "--trials",
         type=int,
         default=2,
         metavar="N",
-        help="trials of each space (default: %(default)s)",
+        help="number of trials of each space (default: %(default)s)",
     )
     args = made.parse_args()
     torch.set_num_threads(1)
@@ -74,7 +79,7 @@ def main() -> None:
 
 
 def forced(name: str, beam: int, rounds: int) -> dict[str, object]:
-    """Decodes STEPS steps of BATCHES batches."""
+    """Measures STEPS steps of BATCHES batches."""
     made = trial(WORKS[name])
     corpus, model = made.corpus, made.model.eval()
     model.end_id = -1
@@ -108,7 +113,7 @@ def plainly(run: Callable[[], None]) -> None:
 
 
 def test_set(train_steps: int, rounds: int) -> dict[str, object]:
-    """Decodes each word of CMUdict's test set greedily, up to END."""
+    """Measures greedy decoding of each word in CMUdict's test set, up to END."""
     made = trial(
         replace(WORKS["W2"], overrides={**WORKS["W2"].overrides, "optimizer.learning_rate": 0.003})
     )
@@ -137,9 +142,9 @@ def test_set(train_steps: int, rounds: int) -> dict[str, object]:
 
 
 def evaluations(path: Path, trials: int, train_steps: int) -> list[dict[str, object]]:
-    """What of a trial is evaluation, by the time of an update and of the evaluation after the first `train_steps`.
+    """Measures the share of evaluation in a trial, by one evaluation after `train_steps` updates.
 
-    A model decodes the longer the less it was trained, so over the whole trial it is less.
+    A less trained model decodes longer sequences, so the share of the whole trial is smaller.
     """
     space = load_space(path)
     drawn = space.trials()

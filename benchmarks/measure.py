@@ -1,6 +1,7 @@
-"""How the benchmarks measure: the things that are compared take turns, in processor time, and the median ratio counts.
+"""How the benchmarks measure: contestants take turns, and the median ratio counts.
 
-A machine that does other work, or changes its clock, then slows all of them alike.
+The ratio is that of processor times. Other work on the machine, or a change of its clock rate, then
+slows all contestants alike.
 """
 
 import argparse
@@ -19,7 +20,7 @@ PACKAGES = ("torch", "ray", "numpy", "pandas")
 
 
 class Ratio(NamedTuple):
-    """How many times as long one thing takes as another: the median over the rounds, and the quartiles."""
+    """How many times as long one contestant takes as another: median and quartiles."""
 
     median: float
     low: float
@@ -34,7 +35,10 @@ def take_turns(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """Runs each contestant once a round, in an order that turns around every round; gives seconds a run by name."""
+    """Runs each contestant once a round, and returns the seconds of its runs by name.
+
+    The order is reversed in every other round.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():
         run()  # the first run warms up
@@ -47,14 +51,14 @@ def take_turns(
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
-    """How many times as long `slow` takes as `fast`, round by round."""
+    """Returns how many times as long `slow` takes as `fast`, round by round."""
     each = sorted(a / b for a, b in zip(slow, fast, strict=True))
     low, median, high = statistics.quantiles(each, n=4) if len(each) > 1 else each * 3
     return Ratio(median, low, high)
 
 
 def machine() -> dict[str, object]:
-    """Where the figures come from."""
+    """Returns a description of the machine and the versions."""
     versions = {package: metadata.version(package) for package in PACKAGES}
     return {
         "processor": processor(),
@@ -74,20 +78,23 @@ def processor() -> str:
 def parser(
     name: str, description: str | None, rounds: int | None = None
 ) -> argparse.ArgumentParser:
-    """The arguments that all benchmarks share; `rounds` is the default of those that take turns."""
+    """Returns a parser with the arguments of all benchmarks.
+
+    `rounds` is the default number of rounds; None for a benchmark without turns.
+    """
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     if rounds is not None:
         made.add_argument(
             "--rounds",
             type=int,
             default=rounds,
-            help=f"turns of each contestant (default: {rounds})",
+            help=f"number of turns of each contestant (default: {rounds})",
         )
     made.add_argument(
         "--json",
         type=Path,
         default=Path("runs") / "benchmarks" / f"{name}.json",
-        help="where rows go",
+        help="the file for the rows (default: %(default)s)",
     )
     return made
 

@@ -1,7 +1,8 @@
-"""Loading a search: its two tables by results.load, against ExperimentAnalysis(folder).dataframe() of Ray Tune.
+"""Measures how long a search takes to load, with results.load and with Ray Tune's class.
 
-The run folder and Tune's folder hold the same trials and reports; the one is written by the Recorder, the other by
-Tune's own classes, in this process. A search that has ended has stored tables; a killed one may have its log alone.
+The latter is ExperimentAnalysis(folder).dataframe(). The run folder and Tune's folder hold the same
+trials and reports. The Recorder writes the one, and Tune's own classes write the other, in this
+process. An ended search has stored tables. A killed search may have only its log.
 """
 
 import json
@@ -23,6 +24,7 @@ from ray.tune.utils.serialization import TuneFunctionEncoder
 
 from benchmarks.measure import parser, ratio, show, take_turns
 from s2s_search import results
+from s2s_search.runs.folder import EVENTS, new_folder
 from s2s_search.runs.recorder import KEPT, Recorder
 from s2s_search.spaces import Space, load_space
 
@@ -30,13 +32,15 @@ SPACE = Path(__file__).parents[1] / "search_spaces" / "quickstart.yaml"
 
 THEIRS = "ExperimentAnalysis.dataframe"
 
-Reports = list[list[dict[str, Any]]]  # of each trial
+Reports = list[list[dict[str, Any]]]  # one list per trial
 
 
 def main() -> None:
     made = parser("results", __doc__, rounds=3)
-    made.add_argument("--trials", type=int, default=5000)
-    made.add_argument("--reports", type=int, default=20, help="of each trial")
+    made.add_argument("--trials", type=int, default=5000, help="(default: %(default)s)")
+    made.add_argument(
+        "--reports", type=int, default=20, help="reports of each trial (default: %(default)s)"
+    )
     args = made.parse_args()
     space = load_space(SPACE)
     configs = space.draw(args.trials)
@@ -45,7 +49,7 @@ def main() -> None:
         log, tables, ray_folder = (Path(place) / name for name in ("log", "tables", "ray"))
         write_run(tables, space, configs, reports)
         log.mkdir()
-        shutil.copy(tables / log.EVENTS, log)
+        shutil.copy(tables / EVENTS, log)
         write_experiment(ray_folder, configs, reports)
         check_equal(
             results.load(log), results.load(tables), ExperimentAnalysis(ray_folder).dataframe()
@@ -69,7 +73,7 @@ def main() -> None:
 
 
 def reports_of(k: int, number: int) -> Iterator[dict[str, Any]]:
-    """What a trial reports, in the shape of training.train's reports."""
+    """Yields the reports of a trial, with the keys of training.train's reports."""
     for i in range(1, number + 1):
         loss = 3.0 / (i + k % 7) + k / 1e6
         yield {
@@ -94,8 +98,8 @@ def name_of(k: int) -> str:
 
 
 def write_run(folder: Path, space: Space, configs: list[dict[str, Any]], reports: Reports) -> None:
-    """Writes a run folder as a search does, the trials side by side."""
-    folder.new_folder(folder)
+    """Writes a run folder as a search does, with all trials side by side."""
+    new_folder(folder)
     recorder = Recorder(space, folder)
     recorder.begin(len(configs), dict.fromkeys(KEPT) | {"corpus": {}})
     for k, config in enumerate(configs):
@@ -110,7 +114,7 @@ def write_run(folder: Path, space: Space, configs: list[dict[str, Any]], reports
 
 
 def write_experiment(folder: Path, configs: list[dict[str, Any]], reports: Reports) -> None:
-    """Writes what of Tune's folder ExperimentAnalysis reads: the state of all trials, and the results of each."""
+    """Writes the files that ExperimentAnalysis reads: the states and the results of all trials."""
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     folder.mkdir()
     storage = StorageContext(folder.parent, folder.name)
@@ -136,7 +140,7 @@ def write_experiment(folder: Path, configs: list[dict[str, Any]], reports: Repor
 
 
 class Reporting(tune.Trainable):
-    """Gives recorded reports; Tune adds its own keys to each."""
+    """Returns recorded reports; Tune adds its own keys to each."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.reports = config["reports"]
@@ -146,7 +150,7 @@ class Reporting(tune.Trainable):
 
 
 def check_equal(log: results.Results, tables: results.Results, frame: Any) -> None:
-    """Sees to it that all three were made of the same numbers."""
+    """Asserts that all three hold the same numbers."""
     for found in (log, tables):
         assert found.trials["last.dev.loss"].tolist() == frame["dev.loss"].tolist()
         assert len(found.reports) == len(frame) * frame["training_iteration"].max()

@@ -1,13 +1,15 @@
-"""Whether the costs of a sweep stay flat: the driver's over 2,000 trials, a worker's memory over 1,000, the tables'.
+"""Measures whether the costs of a sweep grow with the number of trials. All are single runs.
 
-The cluster is of this machine: a head without processors and four nodes that say that they have 16 GPUs each, 64 in
-all. A trial asks for 8 of them, so that 8 run at once: each is a process of 100 MB. Its stand-in for training only
-reports, so that nearly all that happens is the driver's work: on tiny trials of at most 4 reports that ASHA stops
-early, and on long ones of 20.
+The driver: the cluster is on this machine, with a head without processors and four nodes that claim
+to have 16 GPUs each. A trial asks for 8 GPUs, so that 8 trials run at once, each in a process of
+100 MB. A stand-in for training only reports, and nearly all work is therefore the driver's. Tiny
+trials have at most 4 reports, and ASHA stops them early. Long trials have 20 reports.
 
-The worker is one process that trains 1,000 models of different shapes for a few steps each, one after the other. The
-tables are written by a recorder to which a report comes every two thirds of a second, by a clock of its own that only
-the writing moves by itself. Single runs.
+The worker: one process trains 1,000 models of different shapes for a few steps each, one after the
+other.
+
+The tables: a recorder gets a report every two thirds of a second. The time between reports is
+simulated, and only the time of writing is real.
 """
 
 import contextlib
@@ -35,7 +37,7 @@ from s2s_search.tuning import run_search
 from s2s_search.tuning.cluster import RAY_ENVIRONMENT
 
 NODES, GPUS, GPUS_OF_A_TRIAL = 4, 16, 8
-COUNTS = (1000, 5000, 10000, 20000)  # of reports
+COUNTS = (1000, 5000, 10000, 20000)  # numbers of reports
 PARTS = 10
 SHAPES = """\
 model: [BasicSeq2Seq, AttentionSeq2Seq]
@@ -58,7 +60,7 @@ CELLS = ("BasicLSTMCell", "LSTMCell", "GRUCell", "LayerNormBasicLSTMCell", "LSTM
 WIDTHS = (32, 64, 128, 200, 256)
 RESOURCES = f"{{cpu: 1, gpu: {GPUS_OF_A_TRIAL}}}"
 
-for module in (sweep.__name__, __name__):  # the stand-ins reach the nodes with their code
+for module in (sweep.__name__, __name__):  # Ray sends the stand-ins to the nodes with their code
     ray.cloudpickle.register_pickle_by_value(sys.modules[module])
 
 
@@ -66,7 +68,7 @@ for module in (sweep.__name__, __name__):  # the stand-ins reach the nodes with 
 def fake_cluster(
     nodes: int = NODES, cpus: int = GPUS // GPUS_OF_A_TRIAL, gpus: int = GPUS
 ) -> Iterator[str]:
-    """Starts the cluster and gives its address."""
+    """Starts the cluster and yields its address."""
     os.environ.update(RAY_ENVIRONMENT | os.environ)
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
@@ -81,7 +83,7 @@ def fake_cluster(
 
 
 def run(folder: Path, address: str, scheduler: str, trials: int) -> sweep.Meter:
-    """Runs a sweep of trials that only report in a folder of its own."""
+    """Runs a sweep of trials that only report, in the new folder `folder`."""
     folder.mkdir()
     text = sweep.SPACE.replace("{scheduler}", scheduler).replace("{cpu: 1}", RESOURCES)
     (folder / "space.yaml").write_text(text)
@@ -99,7 +101,7 @@ def run(folder: Path, address: str, scheduler: str, trials: int) -> sweep.Meter:
 
 
 def on_disk(run: Path, trials: int, reports: int) -> dict[str, float]:
-    """What a run folder holds for each trial and each report: bytes of the log, and files."""
+    """Returns the bytes of the log and the number of files for each trial and each report."""
     lines = (run / EVENTS).read_bytes().splitlines(keepends=True)
     of_reports = sum(len(line) for line in lines if line.startswith(b'{"event": "report"'))
     files = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
@@ -115,7 +117,7 @@ def on_disk(run: Path, trials: int, reports: int) -> dict[str, float]:
 def measured(
     name: str, folder: Path, address: str, scheduler: str, trials: int
 ) -> tuple[list[Mapping[str, object]], Mapping[str, object]]:
-    """The driver's cost in each tenth of a sweep; and its whole, with what it left on disk."""
+    """Returns the driver's cost in each tenth of a sweep, and the total with the disk space."""
     meter = run(folder, address, scheduler, trials)
     tenths = sweep.parts(name, meter, PARTS)
     whole = sweep.parts(name, meter, 1)[0]
@@ -129,7 +131,7 @@ def measured(
 
 
 def weighed(*arguments: Any) -> Iterator[Any]:
-    """Trains, and adds to each report the memory of its process before the trial began."""
+    """Trains, and adds to each report the memory of the process before the trial began."""
     from s2s_search.training import train
 
     before = sweep.megabytes()
@@ -139,7 +141,7 @@ def weighed(*arguments: Any) -> Iterator[Any]:
 
 
 def worker_memory(folder: Path, address: str, trials: int) -> Iterator[Mapping[str, object]]:
-    """The memory of the one worker of a cluster after each tenth of its trials, and from the tenth trial on."""
+    """Yields the memory of the only worker after 0, 1 and 10 trials, and after each tenth."""
     folder.mkdir()
     cells = ", ".join(
         f"{{class: {cell}, num_units: {width}}}" for cell in CELLS for width in WIDTHS
@@ -153,7 +155,7 @@ def worker_memory(folder: Path, address: str, trials: int) -> Iterator[Mapping[s
 
 
 class Clock:
-    """The clock of a driver to which a report comes every two thirds of a second, and its own work besides."""
+    """A clock that advances by two thirds of a second per report, and by this process' work."""
 
     strftime, process_time = time.strftime, time.process_time
 
@@ -165,7 +167,7 @@ class Clock:
 
 
 def recording(folder: Path) -> Iterator[Mapping[str, object]]:
-    """What the log and the tables cost a driver for each report, between so many reports and so many."""
+    """Yields the cost of log and tables for each report, between each two of COUNTS."""
     folder.mkdir()
     (folder / "space.yaml").write_text(sweep.SPACE.replace("{scheduler}", sweep.LONG))
     space, clock = load_space(folder / "space.yaml"), Clock()
@@ -201,13 +203,13 @@ def recording(folder: Path) -> Iterator[Mapping[str, object]]:
 def main() -> None:
     arguments = parser("scale", __doc__)
     arguments.add_argument(
-        "--tiny", type=int, default=2000, help="trials of 1 to 4 reports (default: 2000)"
+        "--tiny", type=int, default=2000, help="number of trials of 1 to 4 reports (default: 2000)"
     )
     arguments.add_argument(
-        "--long", type=int, default=2000, help="trials of 20 reports (default: 2000)"
+        "--long", type=int, default=2000, help="number of trials of 20 reports (default: 2000)"
     )
     arguments.add_argument(
-        "--shapes", type=int, default=1000, help="trials of one worker (default: 1000)"
+        "--shapes", type=int, default=1000, help="number of trials of the worker (default: 1000)"
     )
     args = arguments.parse_args()
     sweeps = {

@@ -1,7 +1,8 @@
-"""This project's place in a comparison with other toolkits: the training step and the decoding that a trial runs.
+"""The training step and the decoding of a trial, for a comparison with other toolkits.
 
-A `work` names sizes (see `model_of`). Its batches are dictionaries of numpy int64 arrays, right padded: src [B, S] with
-src_len, and tgt_in, tgt_out [B, T] with tgt_len, where tgt_in starts with BEGIN and tgt_out ends with an end.
+A `work` has the sizes of a model (see `model_of`). A batch is a dictionary of numpy int64 arrays,
+padded on the right: src [B, S] with src_len, and tgt_in, tgt_out [B, T] with tgt_len. tgt_in starts
+with BEGIN, and tgt_out ends with an end symbol.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ BEGIN = 0
 
 
 def model_of(work: Any) -> tuple[Seq2Seq, Hparams]:
-    """The model that a work describes, on this project's defaults for all that it leaves open."""
+    """Returns the model and the hyperparameters of a work, with defaults for what it leaves open."""
     more: dict[str, Any] = {}
     if work.attention != "none":
         more = {"attention.dim": work.att_dim, "attention.score_type": work.attention}
@@ -56,15 +57,15 @@ def sources(arrays: Arrays) -> tuple[Tensor, Tensor]:
 
 
 def batch_of(arrays: Arrays) -> Batch:
-    """The batch of one dictionary of arrays."""
+    """Returns the batch of a dictionary of arrays."""
     target_ids = np.concatenate([arrays["tgt_in"][:, :1], arrays["tgt_out"]], axis=1)
-    falling = np.argsort(-arrays["tgt_len"], kind="stable")  # as the batches of a trial are
+    falling = np.argsort(-arrays["tgt_len"], kind="stable")  # as in the batches of a trial
     columns = arrays["src"], arrays["src_len"], target_ids, arrays["tgt_len"] + 1
     return Batch(*(torch.from_numpy(column[falling]) for column in columns))
 
 
 def build(work: Any) -> tuple[Callable[[Arrays], float], int]:
-    """Returns a step, which trains once on a batch and returns its summed loss, and the number of parameters."""
+    """Returns a function that trains on a batch and returns its loss; and the model's size."""
     keep_freed_memory()
     model, hparams = model_of(work)
     optimizer = make_optimizer(model.parameters(), hparams)
@@ -80,7 +81,10 @@ def build(work: Any) -> tuple[Callable[[Arrays], float], int]:
 
 
 def decoder(work: Any, beam: int, length: int) -> Callable[[Arrays], Tensor]:
-    """Returns what decodes a batch to ids [B, length], by a beam if it is wider than 1; no sequence ends before."""
+    """Returns a function that decodes a batch to ids [B, length], with a beam if `beam` is above 1.
+
+    No sequence ends before `length`.
+    """
     model, hparams = model_of(work)
     model.eval()
     model.start_id, model.end_id = BEGIN, -1

@@ -1,7 +1,7 @@
-"""How soon things start and what a trial takes: commands against the imports they wait for, a corpus, trials on Ray.
+"""Measures the start of commands, of a corpus and of trials on Ray, and the memory of a trial.
 
-Commands run in fresh processes, in processor time; trials in the processes of real searches, in the time that passes
-and in processor time.
+Commands run in new processes, and are compared with the imports that they need, in processor time.
+Trials run in the processes of real searches, in elapsed time and in processor time.
 """
 
 import ctypes
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """The median and the quartiles."""
+    """Returns the median and the quartiles as text."""
     low, median, high = statistics.quantiles(values, n=4)
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
@@ -73,7 +73,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 def search(
     out: Path, run: Any, steps: int, cpu: int, trials: int, examples: int
 ) -> results.Results:
-    """Runs so many trials with a stand-in for training.train."""
+    """Runs a search of `trials` trials, with `run` in place of training.train."""
     from s2s_search.tuning import run_search  # late: the processes of `two_against_one` need no Ray
 
     space = out.with_suffix(".yaml")
@@ -87,7 +87,7 @@ def search(
 
 
 def commands(run: Path, rounds: int) -> Iterator[Row]:
-    """What each takes, and beyond the import that it cannot do without; `run` is the folder of a search."""
+    """Measures each command, and what it takes beyond its import; `run` is a run folder."""
 
     def python(*arguments: str, cache: str = os.environ["XDG_CACHE_HOME"]) -> Any:
         command, environment = [sys.executable, *arguments], {**os.environ, "XDG_CACHE_HOME": cache}
@@ -106,7 +106,7 @@ def commands(run: Path, rounds: int) -> Iterator[Row]:
             "debug, nothing kept": python("run_search.py", "debug", *ONE_STEP, cache=FORGETFUL),
         },
         rounds,
-        clock=lambda: sum(os.times()[2:4]),  # of the processes that have ended
+        clock=lambda: sum(os.times()[2:4]),  # processor time of all ended child processes
     )
     for name, times in seconds.items():
         row: Row = {"what": name, "seconds": spread(times)}
@@ -144,7 +144,7 @@ def corpora(rounds: int) -> Iterator[Row]:
 
 
 def trial_starts(folder: Path) -> Iterator[Row]:
-    """From the report that ends a trial to the first step of the next in the same process."""
+    """Measures from the last report of a trial to the first step of the next in its process."""
     rows = search(folder / "starts", first_step, steps=1, cpu=1, trials=40, examples=1).reports
     passed, used, left = [], [], []
     for _, trials in rows.sort_values("stepped").groupby("process"):
@@ -181,7 +181,7 @@ def first_step(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report
 
 
 def trial_memory(folder: Path) -> Iterator[Row]:
-    """Of two trials side by side, beyond what the process of each took with the same model after a step on one pair."""
+    """Measures the memory of two trials, beyond that of the same model after a step on one pair."""
     rows = search(folder / "memory", weighed, steps=400, cpu=1, trials=2, examples=0).reports
     for name in WEIGHED:
         kinds = {"own": "MB", "held": "MB, held between steps", "shared": "MB, part of shared"}
@@ -201,7 +201,7 @@ def weighed(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report]:
     longest = np.argsort(np.diff(corpus.dev.source_offsets))[::-1]
 
     def step(pairs: int) -> dict[str, float]:
-        """The memory after steps of a model on so many pairs."""
+        """Returns the memory after steps of a model on `pairs` pairs."""
         model = build_model(hparams, *map(len, vocabs))
         optimizer = make_optimizer(model.parameters(), hparams)
         for number in range(3):
@@ -222,9 +222,11 @@ def weighed(hparams: Hparams, corpus: Corpus, device: str) -> Iterator[Report]:
 
 
 def memory() -> dict[str, float]:
-    """The MB of this process alone, without libraries, and its part of the memory that Ray shares between processes.
+    """Returns the memory of this process in MB.
 
-    A trial keeps freed memory for the buffers of its next step; `held` is without it.
+    `own` is its own memory without libraries. `held` is the same without the freed memory that a
+    trial keeps for its next step. `shared` is its part of the memory that Ray shares between
+    processes.
     """
 
     def mb() -> dict[str, float]:
@@ -242,9 +244,10 @@ def memory() -> dict[str, float]:
 
 
 def two_against_one(rounds: int) -> Iterator[Row]:
-    """The time that passes while two trials go on, side by side with a thread each, and in turn with two threads.
+    """Compares two trials side by side, with one thread each, with two in turn, with two threads.
 
-    In short turns: where other work shares the cores, two threads wait for each other.
+    It measures elapsed time. The turns are short: if other work shares the cores, two threads wait
+    for each other.
     """
     spawn = multiprocessing.get_context("spawn")
     with (

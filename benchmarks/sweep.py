@@ -1,9 +1,10 @@
-"""Where the time of a sweep goes: the workers' seconds of real trials, and what the driver does for each report.
+"""Measures how the workers of real trials spend their time, and the driver's time per report.
 
-Shares are of the workers' seconds from the first step to the end; the tail, in which no trial is left to start, is
-listed apart. The driver's cost is measured on trials whose stand-in for training only reports: on tiny ones of at most
-4 reports that ASHA stops early, in tenths of the sweep (equal tenths mean that the cost does not grow with the number
-of trials), and on long ones of 20 reports. Single runs.
+Shares are those of the workers' seconds from the first step to the end. The tail, in which no trial
+is left to start, is listed separately. The driver's cost is measured on trials that only report, in
+place of training. Tiny trials have at most 4 reports, and ASHA stops them early; long trials have
+20 reports. The tiny ones are measured in tenths of the sweep: equal tenths mean that the cost does
+not grow with the number of trials. All measurements are single runs.
 """
 
 import tempfile
@@ -32,7 +33,7 @@ LONG = "{name: none, max_steps: 20}"
 
 
 class Meter:
-    """In the place of the progress display: reads the driver's clock and its memory at the end of every trial."""
+    """Replaces the progress display: reads the driver's clock and memory at each trial's end."""
 
     def __init__(self) -> None:
         self.reports = 0
@@ -52,13 +53,13 @@ class Meter:
 
 
 def megabytes() -> float:
-    """The resident memory of this process."""
+    """Returns the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
 
 def only_reports(hparams: Any, corpus: Any, device: Any) -> Iterator[Any]:
-    """A trial of no work, with a report a step: its loss is its learning rate."""
+    """Yields one report per step without any work. The loss is the learning rate over the step."""
     numbers = {"seconds": 0.0, "evaluation_seconds": 0.0, "parameters": 1}
     steps = hparams["train.max_steps"]
     for step in range(1, steps + 1):
@@ -70,7 +71,7 @@ def only_reports(hparams: Any, corpus: Any, device: Any) -> Iterator[Any]:
 
 
 def shares(name: str, folder: Path, **how: Any) -> dict[str, object]:
-    """Runs a search of real trials on the quickstart's space, and says where its workers' seconds went."""
+    """Runs trials of the quickstart's space, and returns the shares of the workers' seconds."""
     run_search(load_space(QUICKSTART), out=folder, **how)
     found = results.load(folder)
     parts = found.worker_seconds()
@@ -93,7 +94,7 @@ def shares(name: str, folder: Path, **how: Any) -> dict[str, object]:
 def driver(
     name: str, folder: Path, scheduler: str, trials: int, count: int
 ) -> list[dict[str, object]]:
-    """Runs a sweep of trials that only report, and says what the driver does for each of equal parts of them."""
+    """Runs trials that only report, and returns the driver's cost in `count` equal parts."""
     folder.mkdir()
     (folder / "space.yaml").write_text(SPACE.replace("{scheduler}", scheduler))
     meter = Meter()
@@ -110,7 +111,7 @@ def driver(
 
 
 def parts(name: str, meter: Meter, count: int) -> list[dict[str, object]]:
-    """What the driver did in each of `count` equal parts of a sweep, by the trials that ended."""
+    """Returns the driver's cost in `count` equal parts of a sweep, counted by ended trials."""
     rows: list[dict[str, object]] = []
     trials = len(meter.readings) - 1
     for k in range(count):
@@ -129,13 +130,16 @@ def parts(name: str, meter: Meter, count: int) -> list[dict[str, object]]:
 def main() -> None:
     arguments = parser("sweep", __doc__)
     arguments.add_argument(
-        "--tiny", type=int, default=200, help="tiny trials for the driver's cost (default: 200)"
+        "--tiny",
+        type=int,
+        default=200,
+        help="number of tiny trials for the driver's cost (default: 200)",
     )
     arguments.add_argument(
-        "--short", type=int, default=20, help="real trials of a few seconds (default: 20)"
+        "--short", type=int, default=20, help="number of real trials of a few seconds (default: 20)"
     )
     arguments.add_argument(
-        "--quickstart", action="store_true", help="run the quickstart too: minutes"
+        "--quickstart", action="store_true", help="also run the quickstart, which takes minutes"
     )
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:

@@ -1,9 +1,11 @@
-"""A trial's training step, batch and all: its processor time, and how many times as long it takes by simpler code.
+"""Measures a training step, including its batch: the processor time, and the ratio to simpler code.
 
-The plain loops are `stacks.plain_unroll` and `AttentionDecoder.attend_all`, over the positions one by one, and the loss
-is `training.token_losses`, all with torch's own backward; otherwise it is the same trial. Torch's loops are those with
-a written-out backward where nothing was compiled. One thread. W1, W1n, W2 and W3 are of the sizes of the comparison
-with other toolkits; the rest says what a configuration costs beside its neighbours.
+"Plain loops" compute one position after the other: `stacks.plain_unroll` and
+`AttentionDecoder.attend_all`, with the loss of `training.loss.token_losses` and torch's own
+backward. Everything else is the same trial. "torch's loops" have the written-out backward of
+nn/fast without compiled code. All run on one thread. W1, W1n, W2 and W3 have the sizes of the
+comparison with other toolkits. The other rows show what a configuration costs, compared with
+similar ones.
 """
 
 import statistics
@@ -32,19 +34,17 @@ BATCHES_FOR_PADDING = 200
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained on what; `steps` are those of one turn."""
+    """A model and its data; `steps` is the number of steps in one turn."""
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
     model: str = "AttentionSeq2Seq"
-    tokens: int | None = (
-        None  # of random sources of one length, and their reverses; None: words of CMUdict
-    )
-    length: int = 0  # END included
+    tokens: int | None = None  # size of the vocabulary of the toy task reverse; None: CMUdict
+    length: int = 0  # of all sequences of the toy task, END included
     steps: int = 10
 
 
 def both(**values: object) -> dict[str, object]:
-    """Sets hyperparameters of both stacked cells."""
+    """Returns hyperparameters for the cells of both encoder and decoder."""
     return {
         f"{side}.rnn_cell.{name}": value
         for side in ("encoder", "decoder")
@@ -82,7 +82,7 @@ DROPOUT = both(dropout_input_keep_prob=0.8, dropout_output_keep_prob=0.8)
 PEEPHOLES = cell("LSTMCell", use_peepholes=True)
 BASIC = "BasicSeq2Seq"
 
-# The page's defaults, where nothing else is said.
+# What a work does not set has its default.
 WORKS = {
     "W1": Work(tokens=97, length=20),
     "W1n": Work(model=BASIC, tokens=97, length=20),
@@ -155,7 +155,7 @@ def row(name: str, work: Work, rounds: int) -> dict[str, object]:
 
 
 def trial(work: Work) -> Trial:
-    """A trial at its beginning: two of one work see the same batches."""
+    """Returns a trial at its beginning. Two trials of the same work get the same batches."""
     return Trial(
         resolve(work.model, work.overrides), corpus(work.tokens, work.length), torch.device("cpu")
     )
@@ -188,7 +188,7 @@ def train_plainly(trial: Trial, steps: int) -> None:
 
 @contextmanager
 def plain_loops() -> Iterator[None]:
-    """Hides from all loops what they know of the cells' equations, and takes the loss by its definition."""
+    """Makes all cells run in plain loops, and computes the loss by its definition."""
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(Seq2Seq, "loss", plain_loss))
         for cell in CELLS.values():
@@ -201,7 +201,7 @@ def plain_loss(model: Seq2Seq, batch: Batch) -> torch.Tensor:
 
 
 def padding(batches: TrainingBatches) -> float:
-    """The share of padding in source and target positions."""
+    """Returns the share of padding in source and target positions."""
     drawn = list(islice(batches, BATCHES_FOR_PADDING))
     real = sum(int(batch.source_lengths.sum() + batch.target_lengths.sum()) for batch in drawn)
     return 1 - real / sum(batch.source_ids.numel() + batch.target_ids.numel() for batch in drawn)

@@ -1,9 +1,10 @@
-"""The error of a search's best model on the test part of its corpus, which no trial has seen.
+"""Prints the error of a search's best model on the test part, which no trial has seen.
 
     python examples/error_on_test.py runs/words
     python examples/error_on_test.py runs/words --trial trial-00003
 
-Choose the trial by dev, and read the test part once: a trial that is chosen by its error on test has seen test.
+Choose the trial by its error on dev, and read the test part only once. If you choose a trial by its
+error on test, that error is too good.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("folder", metavar="DIR", help="the run folder of a search")
     parser.add_argument(
-        "--trial", metavar="NAME", help="another trial than the best, such as trial-00003"
+        "--trial", metavar="NAME", help="a trial in place of the best one, such as trial-00003"
     )
     args = parser.parse_args()
     try:

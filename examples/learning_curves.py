@@ -1,9 +1,10 @@
-"""The learning curves of one or several searches, as a page that opens offline or as CSV.
+"""Writes the learning curves of one or several searches, as a page that opens offline or as CSV.
 
     python examples/learning_curves.py runs/attention --out curves.html
     python examples/learning_curves.py runs/attention --metric train.loss --out curves.csv
 
-On the page the best trials are in colour, the others grey; hovering over a curve names its trial and its settings.
+On the page the best trials are in colour, and the others are grey. Hovering over a curve shows the
+name and the settings of its trial.
 """
 
 import argparse
@@ -20,7 +21,7 @@ GREY = "rgba(128, 128, 128, 0.35)"
 
 
 def figure(run: results.Results, metric: str, coloured: int = 5) -> go.Figure:
-    """A line for each trial that has reported, the best ones drawn last and in colour."""
+    """Returns a figure with a line for each trial that has reported; the best are in colour."""
     curves, ranked = run.curves(metric), run.best(None).set_index(["run", "trial"])
     places = {trial: place for place, trial in enumerate(ranked.index)}
     drawn = go.Figure()
@@ -32,8 +33,15 @@ def figure(run: results.Results, metric: str, coloured: int = 5) -> go.Figure:
         )
         line = {"color": GREY, "width": 1} if places[trial] >= coloured else {"width": 2.5}
         hover = text + "<br>step %{x}: %{y:.4g}<extra></extra>"
-        drawn.add_scatter(x=curve.index.tolist(), y=curve.tolist(), name=" ".join(trial), mode="lines+markers",
-                          line=line, hovertemplate=hover, showlegend=places[trial] < coloured)  # fmt: skip
+        drawn.add_scatter(
+            x=curve.index.tolist(),
+            y=curve.tolist(),
+            name=" ".join(trial),
+            mode="lines+markers",
+            line=line,
+            hovertemplate=hover,
+            showlegend=places[trial] < coloured,
+        )
     return drawn.update_layout(title=run.name, xaxis_title="step", yaxis_title=metric)
 
 
@@ -43,7 +51,7 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", metavar="DIR")
     parser.add_argument(
-        "--metric", help="a column of the reports; by default what the searches optimize"
+        "--metric", help="a column of the reports (default: the metric that the searches optimize)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".html or .csv")
     args = parser.parse_args()

@@ -1,11 +1,12 @@
-"""Which attention score? For each value of a hyperparameter its best configuration, and the mean of its best few.
+"""Compares the values of a hyperparameter: the best of each, and the mean of the best few.
 
     python examples/which_attention.py runs/attention
     python examples/which_attention.py runs/monday runs/tuesday --key encoder.type --top 5
 
-The mean of the best few says more than the best: one lucky trial does not decide. A value with more configurations
-had more chances, so of every value the same share is averaged. The conclusion comes from a permutation test: how often
-equal values would come to lie as far apart. Trials that a scheduler stopped early count with what they reached.
+The mean of the best few says more than the best, as one lucky trial does not decide it. A value
+with more configurations had more chances, and therefore the same share of every value is averaged.
+The conclusion comes from a permutation test, which says how often equal values would differ as
+much. Trials that a scheduler stopped early count with the value that they had reached.
 """
 
 import argparse
@@ -27,7 +28,10 @@ def main() -> None:
         "--key", default="attention.score_type", help="a searched hyperparameter, or `run`"
     )
     parser.add_argument(
-        "--top", type=int, default=3, help="how many are averaged of the value that has fewest"
+        "--top",
+        type=int,
+        default=3,
+        help="configurations averaged, for the value with the fewest (default: %(default)s)",
     )
     args = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""README and docs: every command is one that the program takes, every example works, every file is named."""
+"""README and docs: every command is valid, every example works, every file is named."""
 
 import re
 import shlex
@@ -115,3 +115,12 @@ def test_every_benchmark_is_a_command(name: str) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert f"benchmarks.{name}" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_results_runs(tmp_path: Path) -> None:
+    small = ["--trials", "3", "--reports", "2", "--rounds", "1", "--json", str(tmp_path / "rows")]
+    command = [sys.executable, "-m", "benchmarks.results", *small]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "results.load, stored tables" in result.stdout
