@@ -102,20 +102,22 @@ def _guess(word: str, names: Sequence[str]) -> str | None:
     return longer[0] if len(longer) == 1 else None
 
 
-def unreadable(path: Path, error: OSError | ValueError, folder: str | None = None) -> str:
+def unreadable(path: Path, error: OSError | ValueError, known: Iterable[str] = ()) -> str:
     """Returns why a file cannot be read.
 
-    For a missing file, the sentence also names the file of the most similar name beside it or below
-    `folder`.
+    For a missing file, the sentence also names the most similar file beside it or of the known ones.
     """
     hint = ""
     if isinstance(error, FileNotFoundError):
-        others = list(Path(folder).rglob("*")) if folder else []
-        others += path.parent.glob("*")
-        by_name = {other.stem: other for other in others if other.is_file()}
-        close = difflib.get_close_matches(path.stem, by_name, n=1)
+        beside = [str(other) for other in path.parent.glob("*") if other.is_file()]
+        names: dict[str, str] = {}
+        for name in [*beside, *known]:
+            names.setdefault(name, name)
+            names.setdefault(Path(name).stem, name)
+        close = difflib.get_close_matches(str(path), names, n=1)
+        close = close or difflib.get_close_matches(path.stem, names, n=1)
         if close:
-            hint = f"; did you mean '{by_name[close[0]]}'?"
+            hint = f"; did you mean '{names[close[0]]}'?"
     return f"cannot be read: {getattr(error, 'strerror', None) or error}{hint}"
 
 

@@ -21,11 +21,12 @@ from s2s_search.cli.arguments import (
 )
 from s2s_search.errors import ConfigError, command, nearest, shown
 from s2s_search.spaces.load import load_space
+from s2s_search.spaces.packaged import packaged_spaces
 
 if TYPE_CHECKING:
     from s2s_search.tuning.search import Outcome
 
-QUICKSTART = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"
+QUICKSTART = "quickstart"  # the name of a packaged space
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -146,12 +147,7 @@ def add_log_argument(parser: argparse.ArgumentParser, resumes: bool = False) -> 
 
 
 def search(args: argparse.Namespace) -> int:
-    file = args.file or QUICKSTART
-    if args.file is None and not file.exists():
-        raise ConfigError(
-            "name a search-space file; the quickstart is part of the repository, "
-            "not of the installed package"
-        )
+    file = args.file or packaged_spaces()[QUICKSTART]
     space = load_space(file)
     given = overrides(args)
     from s2s_search.display.progress import Progress

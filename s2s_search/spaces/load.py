@@ -9,6 +9,7 @@ from s2s_search.errors import nearest, shown
 from s2s_search.hparams.table import TABLE
 from s2s_search.metrics import METRICS, OBJECTIVES, Metric
 from s2s_search.spaces.dimensions import Choice, Dimension, Range, read_dimensions
+from s2s_search.spaces.packaged import space_file
 from s2s_search.spaces.settings import Checkpoints, Resources, Scheduler, Search
 from s2s_search.spaces.space import Space, draw_problems, grid_problems
 from s2s_search.spaces.yaml_file import (
@@ -26,10 +27,11 @@ from s2s_search.spaces.yaml_file import (
 def load_space(path: str | Path, folder: str | Path | None = None, files: bool = True) -> Space:
     """Returns the space that a YAML file describes. Raises ConfigError with all its problems and their lines.
 
+    Where there is no such file, the path can be the name of a packaged space, such as britz_2017/attention.
     The paths of its corpus start from `folder`, without one from the file's own. With `files` False the file is of a
     run folder: the files of the corpus need not be there, and what earlier versions accepted is accepted.
     """
-    path, report = Path(path), Report(str(path))
+    path, report = space_file(Path(path)), Report(str(path))
     text, parts = read_parts(path, report)
     home = Path(folder or path.absolute().parent)
     models, corpus = read_models(parts, report), read_corpus(parts, home, report, files)

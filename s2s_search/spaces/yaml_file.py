@@ -22,6 +22,7 @@ from s2s_search.hparams.arguments import FLOAT, INT, NAME, Argument
 from s2s_search.hparams.table import ENTRIES, MODELS, TABLE, canonical_model
 from s2s_search.hparams.values import convert
 from s2s_search.metrics import GOALS, METRICS
+from s2s_search.spaces.packaged import packaged_spaces
 
 LEAST_SHARE = 0.0001  # of a processor: Ray counts them in ten thousandths
 SECTIONS: dict[str, tuple[Argument, ...]] = {
@@ -118,7 +119,8 @@ def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
-        raise ConfigError(unreadable(path, error, "search_spaces"), report.where) from None
+        known = [*map(str, Path("search_spaces").rglob("*.yaml")), *packaged_spaces()]
+        raise ConfigError(unreadable(path, error, known), report.where) from None
     if len(data) > LARGEST_FILE:
         raise ConfigError(
             f"is larger than {LARGEST_FILE} bytes; that is no search space", report.where
