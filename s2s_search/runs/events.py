@@ -1,48 +1,196 @@
-"""The events of a log: their kinds, and what each must hold."""
+"""The events of a log: their kinds, and what each must hold.
 
-import functools
-import json
-import logging
-import math
+An event is a JSON object with its kind as `event`. It is checked once, where it is read, by msgspec;
+an object that does not fit its kind is no event. Keys that are not declared here may hold anything.
+"""
+
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from s2s_search.errors import printable
 from s2s_search.hparams.table import ENTRIES, TABLE
 from s2s_search.metrics import GOALS
-from s2s_search.runs.folder import is_trial_name
-from s2s_search.statuses import ENDS, REPORTED, RUNNING, SEARCH_ENDS
+from s2s_search.runs.folder import TRIAL_NAME
 
-# The kinds of events, with what the readers need of each.
-NEEDED = {
-    "search": {"name", "metric", "goal", "searched", "time"},
-    "queued": {"trial"},
-    "trial": {"trial", "settings", "config"},
-    "report": {"trial", "time", "step"},
-    "decision": {"trial", "action", "step", "value"},
-    "restart": {"trial", "cause"},
-    "exploit": {"trial", "source", "settings", "config"},
-    "pause": {"trial"},
-    "start": {"trial"},
-    "status": {"status"},
-    "resume": {"trials", "time"},
-    "note": {"message"},
-    "wait": {"message"},
-}
-
-Event = Mapping[str, Any]
+Event = Mapping[str, Any]  # one that was checked
 Row = dict[str, Any]
 
 DTYPES = ("Int64", "Float64", "boolean", "string")
+# A column of the trials table is a hyperparameter; any other name could be that of our own columns.
+COLUMNS = ("model", *TABLE, *ENTRIES)
 # How control characters stand in a line of JSON, which cannot hold the others as they are.
 SUSPECT = re.compile(rb"\\[bfnrtu]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
-HALVES = (b"\\ud", b"\\uD")  # how the escape of half a surrogate pair begins
-NUMBERS = re.compile(
-    r"dev\.|train\.|.*seconds$|step$|value$|cutoff$|rung$|rank$|of$|parameters$|learning_rate$"
-)
 
-logger = logging.getLogger(__name__)
+
+def one_of(texts: Iterable[str]) -> Meta:
+    return Meta(pattern=rf"\A({'|'.join(map(re.escape, texts))})\Z")
+
+
+# Numbers that pandas can hold. JSON says 10 or 10.0 for a step; both are whole.
+Number = Annotated[int, Meta(ge=-(2**62), le=2**62)] | float
+Whole = Annotated[int, Meta(ge=0, lt=2**53)] | Annotated[float, Meta(ge=0, lt=2**53, multiple_of=1)]
+Count = Annotated[int, Meta(ge=0, lt=10**9)]
+TrialName = Annotated[str, Meta(pattern=rf"\A{TRIAL_NAME}\Z")]
+Goal = Annotated[str, one_of(GOALS)]
+Objective = tuple[str, Goal]
+
+
+class Configuration(Struct):
+    """A flat configuration: dotted keys, with the model among them."""
+
+    model: str
+
+
+EarlierTrial = tuple[Configuration, list[Number | None] | None, Annotated[str, one_of(ENDS)]]
+
+
+class Timed(Struct, kw_only=True):
+    """What every event holds: its kind, and its time in seconds since 1970."""
+
+    event: str
+    time: Number
+
+
+class AnyEvent(Timed, kw_only=True):
+    trial: TrialName | UnsetType = UNSET
+    message: str | None = None
+
+
+class OfTrial(Timed, kw_only=True):
+    trial: TrialName
+    message: str | None = None
+
+
+class About(AnyEvent, kw_only=True):
+    """What is known of a search; a resumed search may change some of it."""
+
+    objectives: list[Objective] | UnsetType = UNSET
+    scheduler: dict[str, Any] | UnsetType = UNSET
+    corpus: dict[str, Any] | UnsetType = UNSET
+    overrides: dict[str, Any] | None = None
+    hours: Number | None = None
+    gpu_hours: Number | None = None
+    seed: Whole | None = None
+    draws: Whole | None = None
+    space: str | None = None
+    storage: str | None = None
+    log: list[str] | UnsetType = UNSET
+    configs: list[Configuration] | UnsetType = UNSET
+    replicates_of: str | None = None
+    warm_start: list[EarlierTrial] | UnsetType = UNSET
+
+
+class SearchEvent(About, kw_only=True):
+    """The first event: what is searched for. `searched` gives the dtypes of the table's columns."""
+
+    trials: Count | UnsetType = UNSET
+    name: Annotated[str, Meta(pattern=r"\A[^/]*\Z")]  # a folder of replicates is named after it
+    metric: Annotated[str, Meta(pattern=r"^(dev|train)\.")]
+    goal: Goal
+    searched: dict[Annotated[str, one_of(COLUMNS)], Annotated[str, one_of(DTYPES)]]
+
+
+class ResumeEvent(About, kw_only=True):
+    trials: Count
+
+
+class TrialEvent(OfTrial, kw_only=True):
+    """A trial begins: its searched hyperparameters by their labels, and its configuration."""
+
+    settings: dict[str, Any]
+    config: dict[str, Any]
+
+
+class ExploitEvent(TrialEvent, kw_only=True):
+    """pbt gives the trial the weights of another one, and a new configuration."""
+
+    source: str
+
+
+class ReportEvent(OfTrial, kw_only=True):
+    """A report of a trial; each of its other numbers is a metric or a time."""
+
+    step: Whole
+    status: Annotated[str, one_of(REPORTED)] | UnsetType = UNSET
+    parameters: Whole | None = None
+
+
+class DecisionEvent(OfTrial, kw_only=True):
+    """The scheduler let a trial run on or stopped it. `value` was compared with `cutoff`."""
+
+    action: Any
+    step: Whole
+    value: Number
+    cutoff: Number | None = None
+    rung: Number | None = None
+    rank: Number | None = None
+    of: Number | None = None
+
+
+class RestartEvent(OfTrial, kw_only=True):
+    cause: str
+    step: Whole | None = None
+
+
+class TrialStatusEvent(OfTrial, kw_only=True):
+    status: Annotated[str, one_of(ENDS)]
+
+
+class SearchStatusEvent(AnyEvent, kw_only=True):
+    status: Annotated[str, one_of(SEARCH_ENDS)]
+    driver: dict[str, Number] | UnsetType = UNSET
+
+
+class MessageEvent(Timed, kw_only=True):
+    trial: TrialName | UnsetType = UNSET
+    message: str | None
+
+
+KINDS: dict[str, Any] = {
+    "search": SearchEvent,
+    "queued": OfTrial,  # hyperband has put the trial into a bracket
+    "trial": TrialEvent,
+    "report": ReportEvent,
+    "decision": DecisionEvent,
+    "restart": RestartEvent,  # the trial will go on from its newest checkpoint
+    "exploit": ExploitEvent,
+    "pause": OfTrial,  # the trial has given up its place
+    "start": OfTrial,  # the trial has got a place again
+    "resume": ResumeEvent,
+    "note": MessageEvent,
+    "wait": MessageEvent,  # why nothing runs
+}
+# Of a search, and not changed when it is resumed.
+LASTING = ("event", "name", "metric", "goal", "searched", "time")
+NUMBERS = re.compile(r"(dev|train)\.|learning_rate$|.*seconds$")  # keys of a report
+
+
+def is_event(row: object) -> bool:
+    """Says whether a JSON value is an event that its kind allows."""
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+        return False
+    kind = KINDS.get(row["event"], AnyEvent)
+    if row["event"] == "status":
+        kind = TrialStatusEvent if "trial" in row else SearchStatusEvent
+    try:
+        msgspec.convert(row, kind)
+        if kind is ReportEvent:
+            numbers = [row[key] for key in _numbers(tuple(row))]
+            msgspec.convert(numbers, list[Number | None])
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+@lru_cache(1000)
+def _numbers(keys: tuple[str, ...]) -> list[str]:
+    """The keys of a report that hold numbers; the reports of a search mostly have the same keys."""
+    return [key for key in keys if NUMBERS.match(key)]
 
 
 def cleaned(value: Any) -> Any:
@@ -56,113 +204,25 @@ def cleaned(value: Any) -> Any:
     return value
 
 
-def parse_line(line: bytes) -> object:
+def decoded(lines: Iterable[bytes]) -> list[Row | None]:
+    """Returns the events in lines of a log, with printable text; None for a line that is none."""
+    lines = list(lines)
+    decoder = msgspec.json.Decoder()
     try:
-        row = json.loads(line.decode())
-        json.dumps(
-            row, ensure_ascii=False
-        ).encode()  # half a surrogate pair can be neither stored nor shown
-        row = cleaned(row)
-    except (ValueError, RecursionError):
+        values: list[Any] = decoder.decode_lines(b"\n".join(lines))  # faster than line by line
+    except (msgspec.DecodeError, RecursionError):
+        values = [_decoded_line(decoder, line) for line in lines]
+    if len(values) != len(lines):  # decode_lines passes over empty lines
+        values = [_decoded_line(decoder, line) for line in lines]
+    rows: list[Row | None] = []
+    for line, value in zip(lines, values, strict=True):
+        row = cleaned(value) if SUSPECT.search(line) else value
+        rows.append(row if is_event(row) else None)
+    return rows
+
+
+def _decoded_line(decoder: "msgspec.json.Decoder[Any]", line: bytes) -> object:
+    try:
+        return decoder.decode(line)
+    except (msgspec.DecodeError, RecursionError):
         return None
-    return row
-
-
-def is_event(row: object) -> bool:
-    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
-        return False
-    if not NEEDED.get(row["event"], set()) | {"time"} <= row.keys():
-        return False
-    if row["event"] == "status" and row["status"] not in (ENDS if "trial" in row else SEARCH_ENDS):
-        return False
-    if row["event"] == "report" and row.get("status", RUNNING) not in REPORTED:
-        return False
-    sure = {"decision": ("value", "step"), "report": ("step",)}.get(row["event"], ())
-    if not all(is_number(row[key]) for key in sure):
-        return False
-    return all(_check(key)(value) for key, value in row.items())
-
-
-@functools.lru_cache(1000)
-def _check(key: str) -> Callable[[Any], bool]:
-    """What says whether a value is of the kind that its key stands for."""
-    return _HOLDS.get(key) or (_is_number_or_null if NUMBERS.match(key) else _is_anything)
-
-
-def _is_objective(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and value[1] in GOALS
-    )
-
-
-def _is_column(key: str, dtype: object) -> bool:
-    """Says whether a column of the trials table is of a hyperparameter; another could bear the name of one we make."""
-    return (key == "model" or key in TABLE or key in ENTRIES) and dtype in DTYPES
-
-
-def _is_configuration(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("model"), str)
-
-
-def _is_earlier_trial(value: object) -> bool:
-    if not isinstance(value, list) or len(value) != 3:
-        return False
-    config, values, status = value
-    known = values is None or (isinstance(values, list) and all(map(_is_number_or_null, values)))
-    return _is_configuration(config) and known and status in ENDS
-
-
-def is_number(value: object) -> bool:
-    if type(value) is float:
-        return math.isfinite(value)
-    return type(value) is int and abs(value) < 2**62
-
-
-def _is_count(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value < 2**53 and value == int(value)  # type: ignore[call-overload, operator]
-
-
-def _is_number_or_null(value: object) -> bool:
-    return value is None or is_number(value)
-
-
-def _is_anything(value: object) -> bool:
-    return True
-
-
-_HOLDS: dict[str, Callable[[Any], bool]] = {
-    "time": is_number,
-    **dict.fromkeys(
-        ("step", "parameters", "seed", "draws"), lambda value: value is None or _is_count(value)
-    ),
-    "trial": is_trial_name,
-    "source": lambda value: isinstance(value, str),
-    "warm_start": lambda value: isinstance(value, list) and all(map(_is_earlier_trial, value)),
-    "log": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
-    "configs": lambda value: isinstance(value, list) and all(map(_is_configuration, value)),
-    **dict.fromkeys(
-        ("message", "space", "storage", "replicates_of"),
-        lambda value: value is None or isinstance(value, str),
-    ),
-    "cause": lambda value: isinstance(value, str),
-    "trials": lambda value: type(value) is int and 0 <= value < 10**9,
-    "driver": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
-    "objectives": lambda value: isinstance(value, list) and all(map(_is_objective, value)),
-    "status": lambda value: isinstance(value, str),
-    "metric": lambda value: isinstance(value, str) and value.startswith(("dev.", "train.")),
-    "name": lambda value: (
-        isinstance(value, str) and "/" not in value
-    ),  # a folder of replicates is named after it
-    "goal": lambda value: value in GOALS,
-    "searched": lambda value: (
-        isinstance(value, dict) and all(map(_is_column, value, value.values()))
-    ),
-    **dict.fromkeys(
-        ("settings", "config", "scheduler", "corpus"), lambda value: isinstance(value, dict)
-    ),
-    "overrides": lambda value: value is None or isinstance(value, dict),
-    **dict.fromkeys(("hours", "gpu_hours"), _is_number_or_null),
-}

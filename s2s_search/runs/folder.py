@@ -126,6 +126,9 @@ def run_folders(folder: Path) -> list[str]:
     ]
 
 
+TRIAL_NAME = "trial-([0-9]{5}|[1-9][0-9]{5,8})"  # a pattern: names become folders
+
+
 def trial_name(number: int) -> str:
     """Names the K-th configuration trial-0000K."""
     return f"trial-{number:05d}"
@@ -156,11 +159,8 @@ def no_trial(number: int, known: Iterable[str]) -> str:
 
 
 def is_trial_name(name: object) -> bool:
-    """Says whether a name is one of our own: names become folders."""
-    return (
-        isinstance(name, str)
-        and re.fullmatch(r"trial-([0-9]{5}|[1-9][0-9]{5,8})", name) is not None
-    )
+    """Says whether a name is one of our own."""
+    return isinstance(name, str) and re.fullmatch(TRIAL_NAME, name) is not None
 
 
 # --- the folder ---

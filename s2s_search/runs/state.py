@@ -11,7 +11,7 @@ from typing import Any
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
-from s2s_search.runs.events import NEEDED, Event
+from s2s_search.runs.events import LASTING, Event
 from s2s_search.runs.folder import no_trial, trial_name
 from s2s_search.runs.log import Log, open_log
 from s2s_search.spaces.load import load_space
@@ -85,11 +85,7 @@ class History:
         elif kind == "resume":
             self._halt(*self._since)
             self.status, self.message = "running", None
-            self.search |= {
-                key: value
-                for key, value in event.items()
-                if key not in ("event", *NEEDED["search"])
-            }
+            self.search |= {key: value for key, value in event.items() if key not in LASTING}
         elif name in self.trials:
             self._follow(self.trials[name], event)
 
