@@ -94,7 +94,7 @@ class Progress:
             elif self.standing is not None:
                 self.standing.add(event)
         if self.standing is not None:
-            self._ahead = max(self.standing.now - self._own_clock(), 0.0)
+            self._ahead = max(self.standing.history.now - self._own_clock(), 0.0)
         self._said = 0.0
 
     def tick(self) -> None:
@@ -136,7 +136,7 @@ class Progress:
 
     def _print_event(self, standing: Standing, event: Event) -> None:
         kind = event["event"]
-        elapsed = duration(event.get("time", self.clock()) - standing.began)
+        elapsed = self._elapsed(standing, event)
         if kind == "status" and "trial" in event:
             self._print_end(standing, event)
         elif kind == "restart" and event["cause"] == LOST:
@@ -145,10 +145,15 @@ class Progress:
         elif kind in ("note", "wait"):
             self._print(f"[{elapsed}] {event['message']}")
 
+    def _elapsed(self, standing: Standing, event: Event) -> str:
+        return duration(event.get("time", self.clock()) - standing.history.began)
+
     def _print_end(self, standing: Standing, event: Event) -> None:
         trial = event["trial"]
-        elapsed = duration(event["time"] - standing.began)
-        reached = value_text(standing.metric, standing.newest.get(trial, {}))
+        elapsed = self._elapsed(standing, event)
+        past = standing.history.trials.get(trial)
+        last = None if past is None else past.last
+        reached = value_text(standing.metric, last or {})
         what = event.get("message") or settings_text(standing.settings(trial))
         self._print(f"[{elapsed}] {trial} {event['status']}{reached}: {what}")
 

@@ -106,7 +106,7 @@ def _trials(standing: Standing, width: int, room: int) -> Iterator[Text]:
     A trial keeps its line after its end, until another trial starts in its place.
     """
     places = standing.places
-    if len(places) > room and len(standing.started) >= standing.trials:
+    if len(places) > room and len(standing.history.trials) >= standing.trials:
         # No trial is left to start, so lines of trials that ended would stay for good.
         places = [trial for trial in places if trial in standing.running]
     shown = places[:room]

@@ -162,22 +162,16 @@ def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
 
 def _runs(folder: Path, history: History) -> Iterator[Run]:
     metric, place = history.search["metric"], place_of(history.search, folder)
-    curves: dict[str, dict[int, float]] = {name: {} for name in history.trials}
-    for event in history.events:
-        if (
-            event["event"] == "report"
-            and event["trial"] in curves
-            and event.get(metric) is not None
-        ):
-            curves[event["trial"]].setdefault(event["step"], float(event[metric]))
     for trial in history.trials.values():
         seedless = {**trial.config, SEED: 0}
         configuration = completed(seedless) or json.dumps(seedless, sort_keys=True)
         value = float("nan") if trial.best is None else float(trial.best[metric])
+        curve: dict[int, float] = {}
+        for event, _ in trial.news:
+            if event.get(metric) is not None:
+                curve.setdefault(event["step"], float(event[metric]))
         is_replicate = "configs" in history.search
-        yield Run(
-            trial, below(place, trial.name), value, curves[trial.name], configuration, is_replicate
-        )
+        yield Run(trial, below(place, trial.name), value, curve, configuration, is_replicate)
 
 
 def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list[str]) -> Side:

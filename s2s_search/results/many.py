@@ -85,12 +85,7 @@ def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
     missing = [key for key in searched if key not in run.searched]
     if not missing:
         return run.trials
-    events = run.history().events
-    configs = {
-        event["trial"]: event["config"]
-        for event in events
-        if event["event"] in ("trial", "exploit")
-    }
+    configs = {name: trial.config for name, trial in run.history().trials.items()}
     columns: dict[str, pd.Series] = {}
     for other in dict.fromkeys(searched[key] for key in missing):
         space = other.space()

@@ -72,11 +72,13 @@ def _trials(results: Ranked) -> Iterator[FrozenTrial]:
 
 def _times(run: Ranked) -> dict[str, tuple[float, float]]:
     """When each trial began and ended, in seconds since 1970: the log's, as the tables' times leave downtime out."""
-    events = run.history().events
-    began = dict.fromkeys(run.trials["trial"], float(events[0]["time"]))
-    began |= {event["trial"]: event["time"] for event in events if event["event"] == "trial"}
-    ended = {event.get("trial"): event["time"] for event in events if event["event"] == "status"}
-    return {trial: (time, max(ended.get(trial, time), time)) for trial, time in began.items()}
+    history = run.history()
+    start = float(history.search["time"])
+    times = dict.fromkeys(run.trials["trial"], (start, start))
+    for name, trial in history.trials.items():
+        ended = trial.began_at if trial.ended_at is None else trial.ended_at
+        times[name] = trial.began_at, max(trial.began_at, ended)
+    return times
 
 
 def _trial(

@@ -209,13 +209,9 @@ class Ranked:
             return known
         found = []
         for run in self.runs or (self,):
-            events = run.history().events
-            settings = {
-                event["trial"]: event["settings"]
-                for event in events
-                if event["event"] in ("trial", "exploit")
-            }
-            found += [key in settings.get(trial, {}) for trial in run.trials["trial"]]
+            trials = run.history().trials
+            for name in run.trials["trial"]:
+                found.append(name in trials and key in trials[name].settings)
         return known | pd.Series(found, index=known.index)
 
     def worker_seconds(self) -> dict[str, float]:

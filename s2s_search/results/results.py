@@ -14,6 +14,7 @@ from s2s_search.results.ranked import Ranked
 from s2s_search.runs.debug_runs import debug_events, is_debug_run
 from s2s_search.runs.folder import EVENTS
 from s2s_search.runs.log import open_log
+from s2s_search.runs.state import History
 from s2s_search.runs.tables import read_tables, tables_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def load(folder: str | os.PathLike[str]) -> Results:
     """
     path = Path(folder)
     if not (path / EVENTS).exists() and is_debug_run(path):
-        tables = tables_of(*debug_events(path))
+        events, damaged = debug_events(path)
+        tables = tables_of(History(events), damaged)
         log, status = None, tables.status
     else:
         log = open_log(path)

@@ -77,15 +77,10 @@ def _not_judged(event: Event, trial: TrialHistory, history: History) -> Iterator
     metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
     if event["action"] != "stop" or event.get("rung") is None:
         return
-    reports = [
-        other
-        for other in history.events
-        if other["event"] == "report" and other.get("trial") == trial.name
-    ]
     measured = [
-        other
-        for other in reports
-        if other.get(metric) is not None and other.get("status") != "diverged"
+        report
+        for report, _ in trial.news
+        if report.get(metric) is not None and report.get("status") != "diverged"
     ]
     before = [other for other in measured if (other.get("step") or 0) < event["step"]]
     if not before:

@@ -45,19 +45,12 @@ def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = 
     """
     history = load_history(folder)
     trial = history.trial(number, str(folder))
-    if any(event["event"] == "exploit" for event in trial.events):
+    if trial.exploits:
         raise ConfigError(
             f"{trial.name} took over weights of others (pbt): it cannot run again alone",
             str(folder),
         )
-    reports: list[Metrics] = []
-    for event in (
-        event
-        for event in history.events
-        if event["event"] == "report" and event["trial"] == trial.name
-    ):
-        if not reports or event["step"] > reports[-1]["step"]:  # else it was said again
-            reports.append(event)
+    reports: list[Metrics] = [event for event, _ in trial.news]
     logged, complete = (
         _resolved(config, trial, folder) for config in (trial.config, _config(folder, trial))
     )

@@ -22,7 +22,7 @@ from s2s_search.runs.events import Event
 from s2s_search.runs.failures import ALIKE, cause, error_message
 from s2s_search.runs.folder import write_json
 from s2s_search.runs.log import EventLog
-from s2s_search.runs.state import History
+from s2s_search.runs.state import History, TrialHistory
 from s2s_search.runs.tables import write_tables
 from s2s_search.runs.trackers import Loggers
 from s2s_search.spaces.space import Space
@@ -78,9 +78,7 @@ class Recorder:
         self.log = EventLog(folder)
         self.status = "running"  # of the search
         self.message: str | None = None
-        self.steps: dict[str, float] = {}  # of the newest reports, by trial
-        self.best: dict[str, dict[str, Any]] = {}  # the best reports, by trial
-        self.begun: set[str] = set()
+        self.history: History | None = None  # of all events so far
         self._said: set[tuple[str | None, str]] = set()
         self._full = ""
         self._waiting = ""
@@ -116,14 +114,26 @@ class Recorder:
             self.progress.recall(history.events)
         if self.loggers is not None:
             self.loggers.recall(history.events)
-        for name, trial in history.trials.items():
-            self.begun.add(name)
-            if trial.reports:
-                self.steps[name] = trial.step
-            if trial.best is not None:
-                self.best[name] = dict(trial.best)
+        self.history = history
         self._first_ends = [(FAILED, "")] * ALIKE  # it did not end for these before
         self._log({"event": "resume", "trials": trials} | changes)
+
+    def trial(self, name: str) -> TrialHistory | None:
+        """What has happened to a trial so far; None where it has not begun."""
+        return None if self.history is None else self.history.trials.get(name)
+
+    def has_begun(self, name: str) -> bool:
+        return self.trial(name) is not None
+
+    def step(self, name: str) -> int:
+        """The step of a trial's newest report; 0 where it has none."""
+        trial = self.trial(name)
+        return 0 if trial is None else trial.step
+
+    def best(self, name: str) -> Event | None:
+        """The best report of a trial."""
+        trial = self.trial(name)
+        return None if trial is None else trial.best
 
     def queue(self, trial: str) -> None:
         """Notes that hyperband has put a trial into a bracket."""
@@ -132,10 +142,9 @@ class Recorder:
     def begin_trial(self, trial: str, config: Config) -> None:
         """Writes that a trial has got a worker: at first with its configuration, then that it runs again."""
         self._waiting = ""
-        if trial in self.begun:
+        if self.has_begun(trial):
             self._log({"event": "start", "trial": trial})
             return
-        self.begun.add(trial)
         complete = config
         with contextlib.suppress(ConfigError):  # the trial will say so
             complete = resolved(config).flat()
@@ -148,17 +157,10 @@ class Recorder:
 
     def report(self, trial: str, metrics: Mapping[str, Any]) -> bool:
         """Writes a report; says whether it is news. A trial that went on from a checkpoint may say things again."""
-        if metrics["step"] <= self.steps.get(trial, -1):
+        if self.history is not None and not self.history.is_news(trial, metrics["step"]):
             return False
-        self.steps[trial] = metrics["step"]
         self._reports += 1
-        row = self._log({"event": "report", "trial": trial} | dict(metrics))
-        value = row.get(self.space.metric.name)
-        if value is not None and metrics.get("status") != "diverged":
-            best = self.best.get(trial, {}).get(self.space.metric.name)
-            minimize = self.space.metric.goal == "minimize"
-            if best is None or (value < best if minimize else value > best):
-                self.best[trial] = row
+        self._log({"event": "report", "trial": trial} | dict(metrics))
         return True
 
     def decision(self, trial: str, reason: Mapping[str, Any]) -> None:
@@ -167,7 +169,7 @@ class Recorder:
 
     def restart(self, trial: str, reason: str, message: str | None = None) -> None:
         """Writes that a trial will go on from its newest checkpoint, or from the start where it has none."""
-        step = self.steps.get(trial, 0)
+        step = self.step(trial)
         self._log(
             {"event": "restart", "trial": trial, "step": step, "cause": reason}
             | _unless_none(message)
@@ -179,7 +181,6 @@ class Recorder:
 
     def exploit(self, trial: str, source: str, config: Config) -> None:
         """Writes that a trial goes on with another's weights and a new configuration."""
-        self.steps.pop(trial, None)
         settings = self._settings(config)
         self._log(
             {
@@ -216,7 +217,7 @@ class Recorder:
 
     def end_trial(self, trial: str, status: str, message: str | None = None) -> None:
         if len(self._first_ends) < ALIKE:
-            self._first_ends.append((status, "" if trial in self.steps else cause(message or "")))
+            self._first_ends.append((status, "" if self.step(trial) else cause(message or "")))
             self._first_message = message
         self._log({"event": "status", "trial": trial, "status": status} | _unless_none(message))
 
@@ -277,6 +278,10 @@ class Recorder:
 
     def _log(self, event: Mapping[str, object]) -> dict[str, Any]:
         row = self.log.append(event)
+        if self.history is None:
+            self.history = History([row])
+        else:
+            self.history.add(row)
         if self.progress is not None:
             self.progress.show(row)
         if self.loggers is not None:

@@ -3,10 +3,10 @@
 From this a search goes on after a kill, and `explain` answers. Needs nothing but the log.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.corpus.load import load_corpus
@@ -24,21 +24,36 @@ REPLICATES = "-replicates"  # how the names of replicates end
 ENDS_ITSELF = ("finished", "diverged")
 
 
+class Reported(NamedTuple):
+    """A report that was news, and the seconds of the search's work until it came."""
+
+    event: Event
+    elapsed: float
+
+
 @dataclass
 class TrialHistory:
-    """One trial: its configuration, its newest status and step, its best value, and what was decided about it."""
+    """One trial of a search, as the log has it so far."""
 
     name: str
     config: dict[str, Any]
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # its searched hyperparameters, by their labels
+    began: float  # seconds of the search's work
+    began_at: float  # seconds since 1970
+    seed: Any = None
     status: str = "running"
     message: str | None = None
+    ended: float | None = None
+    ended_at: float | None = None
     step: int = 0  # of the newest report
-    said: str = "running"  # what the newest report said of itself
+    reports: int = 0  # with these settings: since the newest exploit
+    said: str = "running"  # the status that the newest report gave of the trial
     best: Event | None = None  # the report with the best value of the metric
     last: Event | None = None  # the newest report
-    reports: int = 0
-    losses: int = 0  # of its worker
+    news: list[Reported] = field(default_factory=list)  # all reports that were news
+    restarts: int = 0
+    losses: int = 0  # restarts because its worker was lost
+    exploits: int = 0
     decisions: list[Event] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)  # restarts, exploits, notes
 
@@ -48,90 +63,172 @@ class TrialHistory:
 
 
 class History:
-    """The past of a search.
+    """What the events of a search say: THE fold. Whatever asks what an event means asks here.
 
-    `search` is its first event, changed by what it was resumed with; `trials` are those that began, by name, in order.
+    - A report is news when its step is beyond the steps that the trial has reported. A trial that
+      goes on from a checkpoint says some reports again; those are no news. An exploit begins anew.
+    - The best report has the best value of the metric, the earliest of equals. The report of a
+      divergence is never best.
+    - Seconds are seconds of the search's work: the time between a kill and `resume` is left out.
+    - A trial has a worker from its start until it ends, pauses, or is lost.
+
+    `search` is the first event, changed by what it was resumed with. `trials` are those that began,
+    by name, in order.
     """
 
     def __init__(self, events: Sequence[Event]) -> None:
-        self.events = events
+        self.events: list[Event] = [events[0]]
         self.search: dict[str, Any] = {"trials": 0, **events[0]}
         self.trials: dict[str, TrialHistory] = {}
+        self.queued: list[str] = []  # in the order in which hyperband took them into brackets
+        self.news: list[Reported] = []  # the reports of all trials that were news
+        self.best: Event | None = None  # of all trials
         self.status = "running"  # as the log has it
         self.is_killed = False  # the log says that it runs, and nobody drives it
         self.message: str | None = None
-        self.elapsed = 0.0  # seconds in which a driver was at work
-        self.spans: list[
-            tuple[str, float, float]
-        ] = []  # which trial ran, from when to when, by those seconds
-        self._now = self.search["time"]
-        self._since: dict[str, float] = {}  # of those that run
+        self.driver: dict[str, float] = {}  # what the search cost its driver, once it has ended
+        self.workers = 1  # trials that ran at once, at the most
+        # Worker seconds without a trial, since the last start of one.
+        self.tail = 0.0
+        self._spans: list[tuple[str, float, float]] = []  # that have ended
+        # The time of the first event, moved by the times in which no driver was at work.
+        self.began: float = self.search["time"]
+        self.now: float = self.search["time"]  # of the newest event
+        self._since: dict[str, float] = {}  # when the trials that have a worker got it
+        self._counted = 0.0  # the seconds up to which `tail` is counted
         for event in events[1:]:
-            self._add(event)
-        self._halt(*self._since)
+            self.add(event)
 
-    def _add(self, event: Event) -> None:
+    @property
+    def elapsed(self) -> float:
+        """The seconds in which a driver was at work."""
+        return self.now - self.began
+
+    @property
+    def spans(self) -> list[tuple[str, float, float]]:
+        """Which trial had a worker, from when to when, in seconds of the search's work."""
+        return self._spans + [(name, since, self.elapsed) for name, since in self._since.items()]
+
+    @property
+    def busy(self) -> float:
+        """The worker seconds of all trials so far."""
+        return sum(end - begin for _, begin, end in self.spans)
+
+    @property
+    def minimizes(self) -> bool:
+        return bool(self.search["goal"] == "minimize")
+
+    def beats(self, value: float, other: float) -> bool:
+        """Says whether a value of the metric is better than another."""
+        return value < other if self.minimizes else value > other
+
+    def add(self, event: Event) -> bool:
+        """Takes in an event that follows the others. Returns whether it is a report that is news."""
+        self.events.append(event)
         kind, name = event["event"], event.get("trial", "")
-        now = event.get("time", self._now)
-        if kind != "resume":
-            self.elapsed += max(now - self._now, 0.0)
-        self._now = now
+        now = event.get("time", self.now)
+        if kind == "resume" or now < self.now:  # nothing ran, or the clock was set back
+            self.began += now - self.now
+        self.now = now
+        if name:
+            self._count_tail()
         if kind == "trial" and name not in self.trials:
-            self.trials[name] = TrialHistory(name, event["config"], event["settings"])
-            self._since[name] = self.elapsed
+            self._begin(name, event)
+        elif kind == "queued":
+            self.queued.append(name)
+        elif kind == "resume":
+            self._resume(event)
         elif kind == "status" and not name:
             self.status, self.message = event["status"], event.get("message")
-            self._halt(*self._since)
-        elif kind == "resume":
-            self._halt(*self._since)
-            self.status, self.message = "running", None
-            self.search |= {key: value for key, value in event.items() if key not in LASTING}
+            self.driver = event.get("driver", {})
+            self._leave(*self._since)
         elif name in self.trials:
-            self._follow(self.trials[name], event)
+            return self._follow(self.trials[name], event)
+        return False
 
-    def _follow(self, trial: TrialHistory, event: Event) -> None:
+    def _count_tail(self) -> None:
+        elapsed = round(self.elapsed, 3)
+        self.tail += max(self.workers - len(self._since), 0) * (elapsed - self._counted)
+        self._counted = elapsed
+
+    def _begin(self, name: str, event: Event) -> None:
+        self.trials[name] = TrialHistory(
+            name,
+            event["config"],
+            event["settings"],
+            began=round(self.elapsed, 3),
+            began_at=self.now,
+            seed=event["config"].get("train.seed"),
+        )
+        self._get_worker(name)
+
+    def _resume(self, event: Event) -> None:
+        self._leave(*self._since)
+        self.status, self.message, self.driver = "running", None, {}
+        for key, value in event.items():
+            if key not in LASTING:
+                self.search[key] = value
+
+    def _follow(self, trial: TrialHistory, event: Event) -> bool:
         kind = event["event"]
         if kind == "report":
-            self._report(trial, event)
-        elif kind == "status":
+            return self._report(trial, event)
+        if kind == "status":
             trial.status, trial.message = event["status"], event.get("message")
-            self._halt(trial.name)
+            trial.ended, trial.ended_at = round(self.elapsed, 3), self.now
+            self._leave(trial.name)
         elif kind == "decision":
             trial.decisions.append(event)
         elif kind == "pause":
-            self._halt(trial.name)
+            self._leave(trial.name)
         elif kind == "start":
-            self._since.setdefault(trial.name, self.elapsed)
-        else:
+            self._get_worker(trial.name)
+        elif kind in ("restart", "exploit", "note"):
             trial.events.append(event)
         if kind == "restart":
-            trial.status, trial.message = "running", None
+            trial.status, trial.message, trial.ended = "running", None, None
+            trial.restarts += 1
             trial.losses += event["cause"] == LOST
-            self._halt(trial.name)
+            self._leave(trial.name)
         elif kind == "exploit":
-            trial.config, trial.settings, trial.step, trial.reports = (
-                event["config"],
-                event["settings"],
-                0,
-                0,
-            )
+            trial.config, trial.settings = event["config"], event["settings"]
+            trial.step, trial.reports = 0, 0
+            trial.exploits += 1
+        return False
 
-    def _halt(self, *names: str) -> None:
-        self.spans += [
-            (name, self._since.pop(name), self.elapsed) for name in names if name in self._since
-        ]
+    def _get_worker(self, name: str) -> None:
+        if name not in self._since:
+            self._since[name] = self.elapsed
+            self.workers = max(self.workers, len(self._since))
+            self.tail = 0.0  # until now some trial was left to start
 
-    def _report(self, trial: TrialHistory, event: Event) -> None:
+    def _leave(self, *names: str) -> None:
+        """Ends the time with a worker of those trials that have one."""
+        for name in names:
+            if name in self._since:
+                self._spans.append((name, self._since.pop(name), self.elapsed))
+
+    def is_news(self, trial: str, step: float) -> bool:
+        """Says whether a report of a trial at a step would be news."""
+        past = self.trials.get(trial)
+        return past is None or past.reports == 0 or step > past.step
+
+    def _report(self, trial: TrialHistory, event: Event) -> bool:
         step, value = event.get("step") or 0, event.get(self.search["metric"])
-        if step <= trial.step and trial.reports:
-            return
+        if not self.is_news(trial.name, step):
+            return False
+        reported = Reported(event, round(self.elapsed, 3))
+        self.news.append(reported)
+        trial.news.append(reported)
         trial.step, trial.said, trial.last = step, event.get("status") or "running", event
         trial.reports += 1
         if value is not None and trial.said != "diverged":
-            best = None if trial.best is None else trial.best[self.search["metric"]]
-            minimize = self.search["goal"] == "minimize"
-            if best is None or (value < best if minimize else value > best):
+            metric = self.search["metric"]
+            if trial.best is None or self.beats(value, trial.best[metric]):
                 trial.best = event
+            if self.best is None or self.beats(value, self.best[metric]):
+                self.best = event
+        return True
 
     @property
     def is_running(self) -> bool:
@@ -149,11 +246,6 @@ class History:
         if name not in self.trials:
             raise ConfigError(no_trial(number, self.trials), where)
         return self.trials[name]
-
-    @property
-    def busy(self) -> float:
-        """The seconds of all trials."""
-        return sum(end - begin for _, begin, end in self.spans)
 
     def of(self, *statuses: str) -> list[TrialHistory]:
         return [trial for trial in self.trials.values() if trial.status in statuses]
@@ -207,18 +299,3 @@ def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:
         law = "the corpus is not the one that the search was made with, so that numbers would not compare"
         raise ConfigError(f"{law}: {now}", str(folder))
     return corpus
-
-
-def most_at_once(events: Iterable[Event]) -> int:
-    """How many trials of a log ran at once, at the most."""
-    running: set[str] = set()
-    most = 1
-    for event in events:
-        if event["event"] in ("trial", "start"):
-            running.add(event["trial"])
-        elif event["event"] in ("status", "pause", "restart"):
-            running.discard(event.get("trial", ""))
-        elif event["event"] == "resume":
-            running.clear()
-        most = max(most, len(running))
-    return most

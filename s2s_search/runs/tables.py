@@ -24,7 +24,7 @@ from s2s_search.metrics import COLUMNS
 from s2s_search.runs.events import Event, Row, cleaned
 from s2s_search.runs.folder import is_trial_name, replace
 from s2s_search.runs.log import first_event, log_size, read_events
-from s2s_search.runs.state import most_at_once
+from s2s_search.runs.state import History, TrialHistory
 from s2s_search.statuses import ENDS, RUNNING, SEARCH_ENDS
 
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
@@ -180,84 +180,40 @@ def _dtypes(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _fold(folder: Path, size: int) -> Tables:
-    return tables_of(*read_events(folder, size))
+    events, damaged = read_events(folder, size)
+    return tables_of(History(events), damaged)
 
 
-def tables_of(events: Sequence[Row], damaged: Sequence[str]) -> Tables:
-    """Returns the tables of events, the search event first; `damaged` names lines that were left out."""
-    search, status = events[0], "running"
-    driver: dict[str, float] = {}
-    trials: dict[str, Row] = {}
-    reports: list[Row] = []
-    steps: dict[str, float] = {}  # of the newest reports
-    workers, at_work, tail = most_at_once(events), set[str](), 0.0
-    start, before, last = search["time"], search["time"], 0.0
-    for event in events:
-        kind, trial, now = event["event"], event.get("trial", ""), event.get("time", before)
-        if kind == "resume" or now < before:
-            start += now - before  # nothing ran in the meantime, or the clock was set back
-        if kind == "resume":
-            status, driver = "running", {}
-            at_work.clear()
-        before = now
-        elapsed = round(now - start, 3)
-        if trial:
-            tail += max(workers - len(at_work), 0) * (elapsed - last)
-            last = elapsed
-            if kind in ("trial", "start") and trial not in at_work:
-                at_work.add(trial)
-                tail = 0.0  # so far some trial was left to start
-            elif kind in ("status", "pause", "restart"):
-                at_work.discard(trial)
-        if kind == "report" and trial in trials:
-            step = event.get("step") or 0
-            if step > steps.get(
-                trial, -1
-            ):  # else it was made again, by a trial that went on from before it
-                steps[trial] = step
-                reports.append(event | {"elapsed": elapsed})
-        elif kind == "trial":
-            trials.setdefault(trial, _trial_row(event, search, elapsed))
-        elif kind == "status" and not trial:
-            status, driver = event["status"], event.get("driver", {})
-        elif trial in trials:
-            _follow(trials[trial], event, elapsed)
-            if kind == "exploit":  # its steps and settings are others from here on
-                steps.pop(trial, None)
-                trials[trial] |= {
-                    key: stored(event["settings"].get(key)) for key in search["searched"]
-                }
-    table = _reports_table(reports, search["metric"])
-    trials_table = _trials_table(trials.values(), table, search)
-    return Tables(search, status, trials_table, table, workers, tail, driver, tuple(damaged))
+def tables_of(history: History, damaged: Sequence[str]) -> Tables:
+    """Returns the tables of a search; `damaged` names lines of its log that were left out."""
+    search = history.events[0]
+    reports = [{**event, "elapsed": elapsed} for event, elapsed in history.news]
+    rows = [_trial_row(trial, search["searched"]) for trial in history.trials.values()]
+    reports_table = _reports_table(reports, search["metric"])
+    trials_table = _trials_table(rows, reports_table, search)
+    return Tables(
+        search,
+        history.status,
+        trials_table,
+        reports_table,
+        history.workers,
+        history.tail,
+        history.driver,
+        tuple(damaged),
+    )
 
 
-def _follow(row: Row, event: Event, elapsed: float) -> None:
-    """Takes into a trial's row what happened to it."""
-    kind = event["event"]
-    if kind == "status":
-        row |= {"status": event["status"], "message": event.get("message"), "ended": elapsed}
-    elif kind == "restart":
-        row |= {
-            "status": "running",
-            "message": None,
-            "ended": None,
-            "restarts": row["restarts"] + 1,
-        }
-
-
-def _trial_row(event: Event, search: Event, began: float) -> Row:
-    settings, seed = event["settings"], event["config"].get("train.seed")
-    row = {
-        "trial": event["trial"],
-        "status": "running",
-        "began": began,
-        "ended": None,
-        "restarts": 0,
-        "seed": seed,
+def _trial_row(trial: TrialHistory, searched: Iterable[str]) -> Row:
+    row: Row = {
+        "trial": trial.name,
+        "status": trial.status,
+        "began": trial.began,
+        "ended": trial.ended,
+        "restarts": trial.restarts,
+        "seed": trial.seed,
+        "message": trial.message,
     }
-    row["message"] = None
-    return row | {key: stored(settings.get(key)) for key in search["searched"]}
+    return row | {key: stored(trial.settings.get(key)) for key in searched}
 
 
 def stored(value: object) -> object:

@@ -29,7 +29,7 @@ class BestKept:
 
     def _consider(self, name: str) -> None:
         metric = self._search.space.metric
-        best = self._search.recorder.best.get(name)
+        best = self._search.recorder.best(name)
         if best is None:
             return
         self._kept.append(

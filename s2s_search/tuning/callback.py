@@ -109,7 +109,7 @@ class Listener(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         self._stop_clock(trial.trial_id)
         hparams = json.loads(trial.config[HPARAMS])
-        if trial.trial_id not in self.recorder.begun:  # it never started
+        if not self.recorder.has_begun(trial.trial_id):  # it never started
             self.recorder.begin_trial(trial.trial_id, hparams)
         if trial.should_recover():
             self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))
@@ -120,7 +120,7 @@ class Listener(tune.Callback):
         self._tell(trial, trial.failure)
 
     def _tell(self, trial: Any, status: str) -> None:
-        values = objective_values(self.recorder.best.get(trial.trial_id), self.search.space)
+        values = objective_values(self.recorder.best(trial.trial_id), self.search.space)
         self.search.sampler.tell(trial.number, json.loads(trial.config[HPARAMS]), values, status)
         self._kept.ended(trial.trial_id, status)
 

@@ -122,7 +122,7 @@ class Search:
         self.new = [number for number in range(len(self.sampler)) if number not in begun]
         self.closed, self.before = closed, history.status
         self.spent, self.busy = history.elapsed, history.busy
-        exploits = sum(event["event"] == "exploit" for event in history.events)
+        exploits = sum(trial.exploits for trial in history.trials.values())
         self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
         going_on = {trial.name: trial.step for trial in self.going_on}
         ended = len(history.trials) - len(going_on) - len(closed)

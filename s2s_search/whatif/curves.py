@@ -1,6 +1,5 @@
 """The recorded curves of a search: what each trial reported, and what that took."""
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 from s2s_search.errors import ConfigError
 from s2s_search.runs.events import Event
-from s2s_search.runs.state import History, load_history, most_at_once, space_of
+from s2s_search.runs.state import History, load_history, space_of
 from s2s_search.spaces.space import Space
 
 # What a worker spends on a trial, as its reports say it: each so far.
@@ -96,35 +95,24 @@ def load_record(folder: Path) -> Record:
         problems.append(f"scheduler.name = pbt cannot be replayed: {WEIGHTS_MOVE}")
     if problems:
         raise ConfigError(problems, str(folder))
-    return Record(space, history, curves, most_at_once(history.events))
+    return Record(space, history, curves, history.workers)
 
 
 def _curves(history: History, metric: str) -> Iterator[Curve]:
-    reports: dict[str, list[Event]] = {name: [{"step": 0}] for name in history.trials}
-    for event in history.events:
-        before = reports.get(event.get("trial", ""))
-        if (
-            event["event"] == "report"
-            and before is not None
-            and (event.get("step") or 0) > before[-1]["step"]
-        ):
-            before.append(event)
-    queued = {
-        event["trial"]: -i
-        for i, event in enumerate(reversed(history.events))
-        if event["event"] == "queued"
-    }
-    for name in sorted(history.trials, key=lambda name: queued.get(name, 1)):
-        rows = [
-            Report(
-                after["step"],
-                after.get(metric),
-                _seconds(before, after),
-                after.get("status") or "running",
-            )
-            for before, after in itertools.pairwise(reports[name])
-        ]
-        yield Curve(name, tuple(rows), history.trials[name].status in ("stopped", "running"))
+    """The curves, in the order of hyperband's queue where there is one; else as the trials began."""
+    places = {name: place for place, name in enumerate(reversed(history.queued))}
+    for name in sorted(history.trials, key=lambda name: -places.get(name, -1)):
+        reports: list[Report] = []
+        before: Event = {}
+        for event, _ in history.trials[name].news:
+            if not event["step"]:
+                continue
+            status = event.get("status") or "running"
+            seconds = _seconds(before, event)
+            reports.append(Report(event["step"], event.get(metric), seconds, status))
+            before = event
+        is_cut = history.trials[name].status in ("stopped", "running")
+        yield Curve(name, tuple(reports), is_cut)
 
 
 def _seconds(before: Event, after: Event) -> float:

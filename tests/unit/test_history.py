@@ -9,7 +9,7 @@ from s2s_search.errors import ConfigError
 from s2s_search.runs.explain import explain
 from s2s_search.runs.folder import no_trial
 from s2s_search.runs.log import EventLog
-from s2s_search.runs.state import History, load_history, most_at_once
+from s2s_search.runs.state import History, load_history
 
 Said = dict[str, object]
 
@@ -173,7 +173,7 @@ def test_a_paused_trial_takes_no_seconds_and_no_worker() -> None:
     history = past(*events)
     assert history.busy == 10 + 10 + 5
     assert [name for name, *_ in history.spans] == ["trial-00000", "trial-00001", "trial-00000"]
-    assert most_at_once(history.events) == 1
+    assert history.workers == 1
 
 
 def test_trials_that_are_run_again_take_seconds_when_their_turn_comes() -> None:
@@ -191,7 +191,7 @@ def test_trials_that_are_run_again_take_seconds_when_their_turn_comes() -> None:
         ]
     history = past(*failed, *turns)
     assert history.busy == 80
-    assert most_at_once(history.events) == 1
+    assert history.workers == 1
 
 
 def test_a_resumed_search_has_new_budgets_and_its_old_metric() -> None:

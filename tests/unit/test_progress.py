@@ -405,7 +405,7 @@ def test_what_goes_on_is_said_until_a_trial_starts_or_reports() -> None:
     screen.progress.note("starting Ray")
     screen.show(
         {"event": "resume", "time": 200.0, "trials": 4},
-        {"event": "restart", "time": 200.0, "trial": "trial-00000"},
+        {"event": "restart", "time": 200.0, "trial": "trial-00000", "cause": "lost"},
     )
     assert screen.view[-1] == "starting Ray"
     screen.show(report(0, 20, 1.0))

@@ -149,7 +149,7 @@ def test_failed_trials_keep_their_weights_when_a_search_goes_on(
     resume_search(tmp_path)
     (search,) = resumed
     assert search.ended_before == ["trial-00001", "trial-00002"]
-    search.recorder = SimpleNamespace(best={"trial-00001": report})  # type: ignore[assignment]
+    search.recorder = SimpleNamespace(best={"trial-00001": report}.get)  # type: ignore[assignment]
     BestKept(search)
     assert sorted(path.name for path in (tmp_path / "trial-00000").iterdir()) == [
         "best.pt",
