@@ -256,7 +256,8 @@ def run_configuration(
     args: argparse.Namespace, given: dict[str, object]
 ) -> tuple[Hparams, dict[str, object], Space | None]:
     """Returns the configuration of a trial of a run folder, and the search's corpus and space."""
-    from s2s_search.runs.state import load_history, space_of
+    from s2s_search.runs.inputs import space_of
+    from s2s_search.runs.state import load_history
 
     others = [args.space, args.model, args.seed, args.trials]
     if args.trial is None or any(other is not None for other in others):
@@ -280,7 +281,6 @@ def run_corpus(args: argparse.Namespace, space: Space) -> "Corpus":
     Under --corpus, which names a new place, a changed corpus is an error.
     """
     from s2s_search.runs.log import first_event
-    from s2s_search.runs.state import corpus_of
 
     before = str(first_event(args.of).get("corpus", {}).get("fingerprint", ""))
     corpus = corpus_of(space, None if args.corpus is None else before, args.of)
@@ -319,8 +319,8 @@ def report_line(metrics: Mapping[str, Any]) -> str:
 
 
 def rerun(args: argparse.Namespace) -> int:
+    from s2s_search.runs.inputs import corpus_of
     from s2s_search.runs.manifest import load_manifest
-    from s2s_search.runs.state import corpus_of
     from s2s_search.whatif.rerun import changes, check, run
 
     manifest = load_manifest(args.folder, args.trial, moved_corpus(args))

@@ -11,8 +11,9 @@ import pandas as pd
 from s2s_search.errors import ConfigError, nearest
 from s2s_search.metrics import MINIMIZE, REGISTRY
 from s2s_search.results.pareto import pareto
+from s2s_search.runs.inputs import space_of
 from s2s_search.runs.log import Log, first_event
-from s2s_search.runs.state import History, history_of, space_of
+from s2s_search.runs.state import History, history_of
 from s2s_search.spaces.space import Space
 
 if TYPE_CHECKING:

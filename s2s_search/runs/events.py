@@ -16,13 +16,14 @@ from s2s_search.errors import printable
 from s2s_search.hparams.table import ENTRIES, TABLE
 from s2s_search.metrics import GOALS
 from s2s_search.runs.folder import TRIAL_NAME
+from s2s_search.statuses import ENDS, REPORTED, SEARCH_ENDS
 
 Event = Mapping[str, Any]  # one that was checked
 Row = dict[str, Any]
 
 DTYPES = ("Int64", "Float64", "boolean", "string")
 # A column of the trials table is a hyperparameter; any other name could be that of our own columns.
-COLUMNS = ("model", *TABLE, *ENTRIES)
+SEARCHABLE = ("model", *TABLE, *ENTRIES)
 # How control characters stand in a line of JSON, which cannot hold the others as they are.
 SUSPECT = re.compile(rb"\\[bfnrtu]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 
@@ -92,7 +93,7 @@ class SearchEvent(About, kw_only=True):
     name: Annotated[str, Meta(pattern=r"\A[^/]*\Z")]  # a folder of replicates is named after it
     metric: Annotated[str, Meta(pattern=r"^(dev|train)\.")]
     goal: Goal
-    searched: dict[Annotated[str, one_of(COLUMNS)], Annotated[str, one_of(DTYPES)]]
+    searched: dict[Annotated[str, one_of(SEARCHABLE)], Annotated[str, one_of(DTYPES)]]
 
 
 class ResumeEvent(About, kw_only=True):

@@ -10,8 +10,9 @@ from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.runs.environment import ENVIRONMENT
 from s2s_search.runs.events import cleaned
+from s2s_search.runs.inputs import space_of
 from s2s_search.runs.recorder import resolved
-from s2s_search.runs.state import TrialHistory, load_history, space_of
+from s2s_search.runs.state import TrialHistory, load_history
 from s2s_search.spaces.space import Space
 from s2s_search.spaces.trial_file import trial_file
 

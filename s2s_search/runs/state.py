@@ -1,21 +1,17 @@
-"""What the log says of each trial of a search: where it stands, what was decided about it, and why.
+"""The state of a search, computed from the events of its log and from nothing else.
 
-From this a search goes on after a kill, and `explain` answers. Needs nothing but the log.
+`resume`, `explain`, the tables, the display and the comparisons read this state.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s2s_search.corpus.corpus import Corpus
-from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
 from s2s_search.runs.events import LASTING, Event
 from s2s_search.runs.folder import no_trial, trial_name
 from s2s_search.runs.log import Log, open_log
-from s2s_search.spaces.load import load_space
-from s2s_search.spaces.space import Space
 from s2s_search.statuses import KILLED, LOST
 
 REPLICATES = "-replicates"  # how the names of replicates end
@@ -261,41 +257,3 @@ def history_of(log: Log) -> History:
     history = History(log.read()[0])
     history.is_killed = log.status(history.status) == KILLED
     return history
-
-
-def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None = None) -> Space:
-    """Returns the search space of a run folder; the paths of its corpus start from where its file was.
-
-    The files of the corpus need not be there. `corpus` says where they lie now; what it leaves out, such as delimiters,
-    is as the search had it. Replicates have the space of the search that they are of, without its scheduler: who is
-    stopped early tells less.
-    """
-    home = Path(history.search.get("space") or folder / "space.yaml").parent
-    space = replace(
-        load_space(folder / "space.yaml", home, files=False), name=history.search["name"]
-    )
-    if corpus is not None:
-        is_same_kind = "name" not in corpus and "name" not in space.corpus
-        space = replace(space, corpus={**space.corpus, **corpus} if is_same_kind else dict(corpus))
-    if "configs" in history.search:
-        return replace(space, scheduler=replace(space.scheduler, name="none", interval_steps=None))
-    return space
-
-
-def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:
-    """Returns the corpus of a past search, which has this fingerprint; None: whatever it is now.
-
-    Raises:
-        ConfigError: it cannot be read where the space says, or it is another.
-    """
-    moved = "where it lies now is said by --corpus, as a mapping {train: ..., dev: ...} or the file of a search space"
-    try:
-        corpus = load_corpus(space.corpus)
-    except ConfigError as error:
-        hint = [] if "name" in space.corpus else [moved]
-        raise ConfigError([*error.problems, *hint], str(folder)) from None
-    if fingerprint is not None and corpus.fingerprint != fingerprint:
-        now = f"its fingerprint was {fingerprint[:12] or 'not recorded'} and is {corpus.fingerprint[:12]}"
-        law = "the corpus is not the one that the search was made with, so that numbers would not compare"
-        raise ConfigError(f"{law}: {now}", str(folder))
-    return corpus

@@ -23,8 +23,9 @@ from s2s_search.results.results import load
 from s2s_search.runs.environment import environment
 from s2s_search.runs.failures import AGAIN
 from s2s_search.runs.folder import check_new, is_locked, new_folder, new_folder_of_its_own
+from s2s_search.runs.inputs import corpus_of, space_of
 from s2s_search.runs.recorder import Recorder
-from s2s_search.runs.state import REPLICATES, History, corpus_of, load_history, space_of
+from s2s_search.runs.state import REPLICATES, History, load_history
 from s2s_search.runs.storage import file_system
 from s2s_search.runs.trackers import check_loggers
 from s2s_search.spaces.dimensions import Flat

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from s2s_search.errors import ConfigError
 from s2s_search.runs.events import Event
-from s2s_search.runs.state import History, load_history, space_of
+from s2s_search.runs.inputs import space_of
+from s2s_search.runs.state import History, load_history
 from s2s_search.spaces.space import Space
 
 # What a worker spends on a trial, as its reports say it: each so far.

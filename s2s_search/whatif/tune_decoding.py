@@ -23,7 +23,8 @@ from s2s_search.results.kept import kept_checkpoints
 from s2s_search.results.pareto import pareto
 from s2s_search.results.results import load
 from s2s_search.results.statistics import interval
-from s2s_search.runs.state import corpus_of, load_history, space_of
+from s2s_search.runs.inputs import corpus_of, space_of
+from s2s_search.runs.state import load_history
 from s2s_search.spaces.settings import Resources
 from s2s_search.training.footprint import row_cells
 

@@ -18,7 +18,7 @@ from s2s_search.display.progress import Progress
 from s2s_search.errors import CONTROL, ConfigError
 from s2s_search.report.contents import write_report
 from s2s_search.results import results
-from s2s_search.runs import explain, state, tables
+from s2s_search.runs import explain, inputs, state, tables
 from s2s_search.spaces.load import load_space
 from s2s_search.tuning.schedulers import make_scheduler
 from s2s_search.whatif.curves import load_record
@@ -325,7 +325,7 @@ def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
 def decide_again(folder: Path) -> None:
     """Makes the decisions of a log again, as a resumed search and a replay do, with every scheduler."""
     past = state.load_history(folder)
-    space = state.space_of(past, folder)
+    space = inputs.space_of(past, folder)
     queued = [event | {"event": "queued"} for event in past.events if event["event"] == "trial"]
     for name in ("asha", "hyperband", "median", "pbt", "none"):
         scheduler = make_scheduler(
