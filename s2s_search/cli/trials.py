@@ -280,6 +280,7 @@ def run_corpus(args: argparse.Namespace, space: Space) -> "Corpus":
 
     Under --corpus, which names a new place, a changed corpus is an error.
     """
+    from s2s_search.runs.inputs import corpus_of
     from s2s_search.runs.log import first_event
 
     before = str(first_event(args.of).get("corpus", {}).get("fingerprint", ""))
