@@ -1,4 +1,4 @@
-"""The corpora: text files and built-in data, read into token ids, and the batches made of them.
+"""The corpora: text files and built-in data, encoded as token ids, and the batches made of them.
 
 May import: the ground floor. numpy is imported late, and torch in `batches` alone.
 """

@@ -1,12 +1,14 @@
-"""Batches: pairs of a split as padded tensors, in the seeded order of training or sorted for evaluation.
+"""Batches: pairs of a split as padded tensors.
 
-B batch · S source positions · T target positions
+Training takes them in a seeded order, and evaluation sorts them by length.
+B is the number of pairs in a batch, S the number of source positions and T the number of target
+positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +19,17 @@ from s2s_search.corpus.corpus import Split
 from s2s_search.corpus.cuts import Cells, cut_at_cells
 from s2s_search.corpus.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Lengths = npt.NDArray[np.int64]
-
 Indices = npt.NDArray[np.int64]
-BATCHES_PER_POOL = 100  # more: less padding; fewer: batches whose pairs have less in common
+# Larger pools mean less padding. Smaller pools mean batches that mix more.
+BATCHES_PER_POOL = 100
 
 
 class Batch(NamedTuple):
-    """Padded ids: source tokens END, and START target tokens END. Lengths count these; padding is UNK."""
+    """Padded ids of B pairs.
+
+    A source is its tokens and END, a target is START, its tokens and END. Lengths count START and
+    END. The ids after the end of a sequence are UNK.
+    """
 
     source_ids: Tensor  # [B, S] int64
     source_lengths: Tensor  # [B] int64
@@ -36,24 +37,30 @@ class Batch(NamedTuple):
     target_lengths: Tensor  # [B] int64
 
     def to(self, device: torch.device | str) -> Batch:
+        """Returns the batch on a device."""
         if torch.device(device).type == "cpu":
             return Batch(*(tensor.to(device) for tensor in self))
-        together = moved(
-            torch.cat([tensor.flatten() for tensor in self]), device
-        )  # each copy costs the host time
+        # One copy instead of four, because each copy costs the host time.
+        together = moved(torch.cat([tensor.flatten() for tensor in self]), device)
         parts = torch.split(together, [tensor.numel() for tensor in self])
         return Batch(*(part.view(tensor.shape) for part, tensor in zip(parts, self, strict=True)))
 
 
 def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Returns a tensor of the host on a device; to a GPU from pinned memory, so that the host does not wait."""
+    """Returns a tensor of the host on a device.
+
+    The copy to a GPU starts from pinned memory, so that the host does not wait for it.
+    """
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def slice_batch(batch: Batch, source_max: int | None, target_max: int | None) -> Batch:
-    """Cuts sequences to a maximal length that counts START and END, as the original does in training: END can go."""
+    """Returns a batch whose sequences are cut to maximal lengths, as the original does in training.
+
+    The lengths count START and END, so that END is lost where a sequence is cut.
+    """
     source = _sliced(batch.source_ids, batch.source_lengths, source_max)
     return Batch(*source, *_sliced(batch.target_ids, batch.target_lengths, target_max))
 
@@ -71,7 +78,16 @@ def make_batch(
     source_max: int | None = None,
     target_max: int | None = None,
 ) -> Batch:
-    """Makes the batch of the pairs with these indices, in their order, sliced to the maximal lengths if given."""
+    """Returns the batch of some pairs, in their order.
+
+    Args:
+        split: all pairs.
+        indices: the pairs of the batch, [B].
+        source_vocab: the vocabulary of the sources.
+        target_vocab: the vocabulary of the targets.
+        source_max: the length to which sources are cut, END included; None cuts nothing.
+        target_max: the length to which targets are cut, START and END included; None cuts nothing.
+    """
     source = _padded(split.source_tokens, split.source_offsets, indices, source_vocab, first=[])
     target = _padded(
         split.target_tokens, split.target_offsets, indices, target_vocab, first=[target_vocab.start]
@@ -86,14 +102,24 @@ def _padded(
     vocab: Vocabulary,
     first: list[int],
 ) -> tuple[Tensor, Tensor]:
-    """Ids [B, longest] and lengths [B] of the chosen sequences between the `first` ids and END."""
+    """Returns padded ids and lengths of some sequences, each between the `first` ids and END.
+
+    Args:
+        tokens: the ids of all sequences, one after the other.
+        offsets: the places in `tokens` where sequences begin and end, [N + 1].
+        indices: the chosen sequences, [B].
+        vocab: the vocabulary with the special ids.
+        first: the ids before the tokens of a sequence: START, or none.
+
+    Returns:
+        Ids [B, longest length] and lengths [B], both int64.
+    """
     begin, end = offsets[indices], offsets[indices + 1]
     lengths = len(first) + end - begin + 1
     ids = np.full((len(indices), lengths.max()), vocab.unk, np.int64)
     ids[:, : len(first)] = first
-    places = begin[:, None] + np.arange(
-        ids.shape[1] - len(first)
-    )  # where each position's token lies
+    positions = np.arange(ids.shape[1] - len(first))
+    places = begin[:, None] + positions  # the place in `tokens` of each position of each row
     inside = places < end[:, None]
     ids[:, len(first) :][inside] = tokens[places[inside]]
     ids[np.arange(len(indices)), lengths - 1] = vocab.end
@@ -101,11 +127,14 @@ def _padded(
 
 
 class TrainingBatches(Iterator[Batch]):
-    """Batches of like lengths without end: every pair once an epoch, in an order that (seed, epoch) alone decide.
+    """Endless batches of pairs with similar lengths: every pair once per epoch.
 
-    `position`, the number of batches given so far, is the whole state; it may be set. An epoch is shuffled and cut into
-    pools, each pool sorted by source and target length and cut into batches, and all batches are shuffled again. Within
-    a batch target lengths fall: a decoder's steps then need the first rows only.
+    The order of an epoch follows from the seed and the number of the epoch alone. The pairs of an
+    epoch are shuffled and cut into pools. Each pool is sorted by source and target length and cut
+    into batches, and then all batches are shuffled. Within a batch target lengths fall, so that
+    late steps of a decoder need the first rows only.
+
+    `position`, the number of batches given so far, is the whole state, and it may be set.
     """
 
     def __init__(
@@ -141,7 +170,7 @@ class TrainingBatches(Iterator[Batch]):
         )
 
     def next_indices(self) -> Indices:
-        """Goes one batch ahead and returns the indices of its pairs."""
+        """Returns the indices of the pairs of the next batch, and moves on by one batch."""
         epoch, k = divmod(self.position, self.batches_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
@@ -149,16 +178,19 @@ class TrainingBatches(Iterator[Batch]):
         return self._order[k]
 
     def _shuffled(self, epoch: int) -> list[Indices]:
-        """The indices of each batch of an epoch."""
+        """Returns the indices of the pairs of each batch of an epoch."""
         random = np.random.default_rng([self.seed, epoch])
         pairs = random.permutation(len(self.split))
         sources = _clipped_lengths(self.split.source_offsets, 1, self.source_max)
         targets = _clipped_lengths(self.split.target_offsets, 2, self.target_max)
-        up_and_down = np.where(sources % 2, targets, -targets)  # in turn: neighbours stay alike
+        # Targets are sorted up and down in turn, so that neighbours are alike where the source
+        # length changes.
+        up_and_down = np.where(sources % 2, targets, -targets)
         batches: list[Indices] = []
         for pool in _cut(pairs, self.batch_size * BATCHES_PER_POOL):
-            alike = _cut(pool[np.lexsort((up_and_down[pool], sources[pool]))], self.batch_size)
-            batches += [batch[np.argsort(-targets[batch], kind="stable")] for batch in alike]
+            order = np.lexsort((up_and_down[pool], sources[pool]))
+            for batch in _cut(pool[order], self.batch_size):
+                batches.append(batch[np.argsort(-targets[batch], kind="stable")])
         return [batches[k] for k in random.permutation(len(batches))]
 
 
@@ -179,10 +211,17 @@ def evaluation_batches(
     examples: int = 0,
     cells: Cells | None = None,
 ) -> Iterator[tuple[Batch, Indices]]:
-    """Batches of the whole split, sorted by length and not sliced, each with the indices of its pairs.
+    """Yields the batches of a split by length, not sliced, each with the indices of its pairs.
 
-    With `examples` above 0, of that many groups only, chosen once and for all: a smaller part lies in a larger one.
-    With `cells` a batch is cut where its largest tensor would have more than CELLS numbers.
+    Args:
+        split: the pairs.
+        source_vocab: the vocabulary of the sources.
+        target_vocab: the vocabulary of the targets.
+        batch_size: the number of pairs in a batch.
+        examples: the number of groups that are taken; 0 takes all. The choice is always the same,
+            and a smaller choice is a part of a larger one.
+        cells: gives the size of a row's largest tensor. With it, a batch is cut where its largest
+            tensor would have more than CELLS numbers.
     """
     groups = np.random.default_rng(0).permutation(len(split.groups) - 1)[: examples or None]
     chosen = np.zeros(len(split), bool)
@@ -196,7 +235,7 @@ def evaluation_batches(
 
 
 def _bounded(split: Split, indices: Indices, cells: Cells | None) -> Iterator[Indices]:
-    """Cuts the indices of a batch into parts of at most CELLS numbers."""
+    """Yields the indices of a batch in parts whose largest tensor has at most CELLS numbers."""
     if cells is None:
         yield indices
         return

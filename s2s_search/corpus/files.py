@@ -1,4 +1,4 @@
-"""A corpus read from the user's files: parallel text files or TSV, for each of train, dev and test."""
+"""A corpus from the user's files: parallel text or TSV for each of train, dev and test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s2s_search.corpus.built_in import BUILT_IN
 from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
@@ -21,16 +21,6 @@ from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
 from s2s_search.corpus.warnings import text_warnings
 from s2s_search.errors import ConfigError, collecting, shown
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Ids = npt.NDArray[np.int32]
-    Offsets = npt.NDArray[np.int64]
-
-
-# The user's files
-
 VOCABS = tuple(f"{side}_vocab" for side in SIDES)
 FILE_KEYS = (
     *PARTS,
@@ -39,30 +29,44 @@ FILE_KEYS = (
 )
 
 
-def file_problems(spec: Mapping[str, Any], look: bool) -> list[tuple[str, str]]:
-    missing = f"is missing; give train: and dev:, or name: {' | '.join(BUILT_IN)}"
-    problems = [(part, missing) for part in ("train", "dev") if part not in spec]
-    for part in (part for part in PARTS if part in spec):
+def file_problems(spec: Mapping[str, Any], look: bool) -> Iterator[tuple[str, str]]:
+    """Yields the problems of a specification of files as pairs of a key and a sentence.
+
+    With `look` False the files need not be there.
+    """
+    for part in ("train", "dev"):
+        if part not in spec:
+            yield part, f"is missing; give train: and dev:, or name: {' | '.join(BUILT_IN)}"
+    for part in PARTS:
+        if part not in spec:
+            continue
         files = files_of(spec[part])
         if not files:
-            problems.append(
-                (part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}")
-            )
+            yield part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}"
         if look:
-            problems += [(part, problem) for file in files for problem in why_unreadable(file)]
-    return [*problems, *(problem for side in SIDES for problem in _side_problems(spec, side, look))]
+            yield from _unreadable(part, files)
+    for side in SIDES:
+        yield from _side_problems(spec, side, look)
+
+
+def _unreadable(key: str, files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        for problem in why_unreadable(file):
+            yield key, problem
 
 
 def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[tuple[str, str]]:
+    """Yields the problems of the vocabulary and the delimiter of one side."""
     vocab, maximum, delimiter = f"{side}_vocab", f"{side}_max_vocab", f"{side}_delimiter"
     if vocab in spec:
         files = files_of(spec[vocab])
         if len(files) != 1:
             yield vocab, f"must be a file, but is {shown(spec[vocab])}"
         if look:
-            yield from ((vocab, problem) for file in files for problem in why_unreadable(file))
+            yield from _unreadable(vocab, files)
     if maximum in spec:
-        yield from ((maximum, problem) for problem in not_whole(spec[maximum], 1))
+        for problem in not_whole(spec[maximum], 1):
+            yield maximum, problem
         if vocab in spec:
             yield maximum, f"limits a vocabulary built from train, but {vocab} gives one"
     text = spec.get(delimiter, " ")
@@ -74,21 +78,27 @@ def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[t
 
 
 def files_of(value: object) -> tuple[Path, ...]:
-    """Returns one path for a TSV file, two for source and target, none when the value is neither."""
+    """Returns the path of a TSV file or those of source and target; none for another value."""
     paths = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
-    return (
-        tuple(map(Path, paths))
-        if all(isinstance(path, str | Path) and str(path) for path in paths)
-        else ()
-    )
+    if all(isinstance(path, str | Path) and str(path) for path in paths):
+        return tuple(map(Path, paths))
+    return ()
 
 
 def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
-    """Reads every file before it complains about any."""
+    """Returns the corpus of a specification of files, encoded and with its warnings.
+
+    Raises:
+        ConfigError: with the problems of all files, of which every one is read.
+    """
     delimiters = spec.get("source_delimiter", " "), spec.get("target_delimiter", " ")
     problems: list[str] = []
-    texts, lines, vocabs = {}, {}, []
-    for part in (part for part in PARTS if part in spec):
+    texts: dict[str, list[tuple[str, str]]] = {}  # the pairs of each part
+    lines: dict[str, list[list[str]]] = {}  # the lines of each file, for the warnings
+    vocabs = []
+    for part in PARTS:
+        if part not in spec:
+            continue
         files = files_of(spec[part])
         with collecting(problems, f"corpus.{part}: "):
             lines[part] = read_texts(files)
@@ -106,9 +116,8 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
                 lines[f"{side}_vocab"] = [list(vocabs[-1].tokens)]
             elif "train" in texts:
                 if not counts.keys() - SPECIALS:
-                    raise ConfigError(
-                        f"{_side_file(spec['train'], k)}: {_no_token(side, counts, delimiter)}"
-                    )
+                    place = _side_file(spec["train"], k)
+                    raise ConfigError(f"{place}: {_no_token(side, counts, delimiter)}")
                 vocabs.append(Vocabulary.from_counts(counts, spec.get(f"{side}_max_vocab")))
             if file and counts and counts.keys().isdisjoint(vocabs[-1].tokens):
                 raise ConfigError(
@@ -142,6 +151,8 @@ def _side_file(value: object, k: int) -> Path:
 
 
 def _no_token(side: str, counts: Mapping[str, int], delimiter: str) -> str:
+    """Returns why a vocabulary cannot be built from train."""
     if not counts:
         return f"train has no {side} token; is {side}_delimiter right: {delimiter!r}?"
-    return f"train has no {side} token but {', '.join(sorted(counts))}, the name of a special token"
+    names = ", ".join(sorted(counts))
+    return f"train has no {side} token but {names}, the name of a special token"

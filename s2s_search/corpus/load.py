@@ -1,4 +1,4 @@
-"""Loads a corpus: a built-in one or one from files, kept encoded in the cache."""
+"""Loads any corpus, built-in or from files; what takes long is kept encoded in the cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s2s_search.corpus import cache
 from s2s_search.corpus.built_in import BUILT_IN, cmudict_file, load_cmudict, load_toy, toy_problems
@@ -24,69 +24,62 @@ from s2s_search.corpus.files import (
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError, InputWarning, nearest, shown
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Ids = npt.NDArray[np.int32]
-    Offsets = npt.NDArray[np.int64]
-
 
 def load_corpus(spec: Mapping[str, object]) -> Corpus:
-    """Loads what the specification names; raises ConfigError with all problems of it, or else of all its files.
+    """Returns the corpus that a specification names.
 
-    What comes from files is encoded once, and kept in the user's cache folder for as long as their content is the same.
+    A corpus from files is encoded once. The user's cache folder keeps it until the content of the
+    files changes.
+
+    Raises:
+        ConfigError: with all problems of the specification, or else with those of all files.
     """
-    if found := check_corpus(spec):
-        raise ConfigError(
-            [f"corpus.{key}: {problem}" if key else f"corpus: {problem}" for key, problem in found]
-        )
+    problems = []
+    for part, problem in check_corpus(spec):
+        problems.append(f"corpus.{part}: {problem}" if part else f"corpus: {problem}")
+    if problems:
+        raise ConfigError(problems)
     if "name" in spec and spec["name"] != "cmudict":
-        return load_toy(spec)  # a tenth of a second's work leaves no file behind
+        return load_toy(spec)  # made in a tenth of a second, which is not worth a file
     key = _key(spec)
     name = str(spec.get("name") or files_of(spec["train"])[0].stem)
     if key and (kept := _kept(key, name)):
         return with_files(kept, spec)
     corpus = load_cmudict() if "name" in spec else load_files(spec, name)
-    if key and key == _key(spec):  # no file has changed while it was read
+    if key and key == _key(spec):  # otherwise a file has changed while it was read
         _keep(key, corpus)
     return with_files(corpus, spec)
 
 
 def check_corpus(spec: object, files: bool = True) -> list[tuple[str, str]]:
-    """Returns the problems of a specification as (key, problem), without reading the corpus; key "" is the whole.
+    """Returns the problems of a specification as pairs of a key and a sentence.
 
-    With `files` False it does not matter whether its files are there.
+    The corpus is not read. The key "" stands for the whole specification. With `files` False the
+    files need not be there.
     """
     if not isinstance(spec, Mapping):
-        return [
-            (
-                "",
-                "must be a mapping such as {name: cmudict} or {train: [SOURCE, TARGET], dev: [SOURCE, TARGET]}",
-            )
-        ]
+        files_form = "{train: [SOURCE, TARGET], dev: [SOURCE, TARGET]}"
+        return [("", f"must be a mapping such as {{name: cmudict}} or {files_form}")]
     name = spec.get("name")
     if "name" in spec and not (isinstance(name, str) and name in BUILT_IN):
         return [("name", f"unknown corpus {shown(name)}{nearest(name, BUILT_IN)}")]
     known = ("name", *BUILT_IN[name]) if name else FILE_KEYS
     problems = [(str(key), f"unknown key{nearest(key, known)}") for key in spec if key not in known]
-    return problems + (
-        toy_problems({**BUILT_IN[name], **spec}) if name else file_problems(spec, files)
-    )
+    if name:
+        return [*problems, *toy_problems({**BUILT_IN[name], **spec})]
+    return [*problems, *file_problems(spec, files)]
 
 
-# Kept between runs (cache.py)
-
-FORMAT = (
-    4  # of what is kept: another number when the same files are to give other arrays or warnings
-)
+# A new number makes all entries of the cache useless. It is needed whenever the same files give
+# other arrays or other warnings than before, in their words, too.
+FORMAT = 5
 
 
 def _key(spec: Mapping[str, Any]) -> str | None:
-    """Names a specification by its files' content; None where a file cannot be read twice."""
-    files = {key: files_of(spec[key]) for key in (*PARTS, *VOCABS) if key in spec} or {
-        "name": (cmudict_file(),)
-    }
+    """Returns a key made of the content of all files; None where a file is a pipe or missing."""
+    files = {key: files_of(spec[key]) for key in (*PARTS, *VOCABS) if key in spec}
+    if not files:
+        files = {"name": (cmudict_file(),)}
     content: dict[str, object] = {**spec, "format": [FORMAT, sys.byteorder]}
     try:
         for key, paths in files.items():
@@ -104,6 +97,7 @@ def _sha256(path: Path) -> str:
 
 
 def _keep(key: str, corpus: Corpus) -> None:
+    """Saves a corpus in the cache."""
     splits = {part: split for part in PARTS if (split := getattr(corpus, part)) is not None}
     head = {
         "tokens": [corpus.source_vocab.tokens, corpus.target_vocab.tokens],
@@ -116,23 +110,24 @@ def _keep(key: str, corpus: Corpus) -> None:
 
 
 def _kept(key: str, name: str) -> Corpus | None:
-    if (entry := cache.load(key)) is None:
+    """Returns the corpus that the cache has under a key, or None."""
+    entry = cache.load(key)
+    if entry is None:
         return None
     head, arrays = entry
     source, target = (Vocabulary(tuple(tokens)) for tokens in head["tokens"])
     splits = {part: Split(*arrays[5 * k : 5 * k + 5]) for k, part in enumerate(head["parts"])}
-    train, dev, test = splits["train"], splits["dev"], splits.get("test")
-    warnings = tuple(
-        InputWarning(**found | {"place": tuple(found["place"])}) for found in head["warnings"]
-    )
+    warnings = []
+    for row in head["warnings"]:
+        warnings.append(InputWarning(**row | {"place": tuple(row["place"])}))
     return Corpus(
-        name,
-        source,
-        target,
-        train,
-        dev,
-        test,
-        tuple(head["delimiters"]),
-        head["fingerprint"],
-        warnings,
+        name=name,
+        source_vocab=source,
+        target_vocab=target,
+        train=splits["train"],
+        dev=splits["dev"],
+        test=splits.get("test"),
+        delimiters=tuple(head["delimiters"]),
+        fingerprint=head["fingerprint"],
+        warnings=tuple(warnings),
     )

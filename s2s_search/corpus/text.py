@@ -1,4 +1,7 @@
-"""Parallel text files: lines of UTF-8, pairs of lines or TSV, and tokens; what is wrong with them, by file and line."""
+"""Parallel text: lines of UTF-8 files, pairs of lines, tokens, and what is wrong with a file.
+
+A problem names its file and line.
+"""
 
 import codecs
 import io
@@ -7,21 +10,29 @@ from pathlib import Path
 
 from s2s_search.errors import ConfigError, collecting, unreadable
 
-GZIP = b"\x1f\x8b"  # how a compressed file begins
+GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
 BYTES_AT_ONCE = 65_536  # the capacity of a pipe
-LONGEST_LINE = 1 << 20  # bytes of a line that comes through a pipe
+LONGEST_LINE = 1 << 20  # the limit of a line that comes through a pipe, in bytes
 FROM_UTF16 = "is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"
-AS_TSV = 'pandas writes plain TSV with to_csv(..., sep="\\t", header=False, index=False, quoting=csv.QUOTE_NONE)'
-CONVERT_CR = "lines must end in LF or CRLF; tr '\\r' '\\n' converts those that end in CR alone"
+AS_TSV = (
+    'pandas writes plain TSV with to_csv(..., sep="\\t", header=False, index=False, '
+    "quoting=csv.QUOTE_NONE)"
+)
+CONVERT_CR = "lines must end in LF or CRLF; tr '\\r' '\\n' converts lines that end in CR alone"
 
 
 def tokenize(line: str, delimiter: str) -> list[str]:
-    """Splits a line at the delimiter, leaving out empty tokens; an empty delimiter splits it into characters."""
-    return [token for token in line.split(delimiter) if token] if delimiter else list(line)
+    """Returns the tokens of a line: its parts between delimiters without empty ones.
+
+    An empty delimiter stands for a split into characters.
+    """
+    if not delimiter:
+        return list(line)
+    return [token for token in line.split(delimiter) if token]
 
 
 def why_unreadable(path: Path) -> list[str]:
-    """Returns why a file cannot be opened, in no or one sentence."""
+    """Returns why a file cannot be opened, as a list of one sentence; of none when it can."""
     try:
         with path.open("rb"):
             return []
@@ -30,25 +41,26 @@ def why_unreadable(path: Path) -> list[str]:
 
 
 def shortened(problems: Iterable[tuple[int, str]], path: str | Path, most: int = 5) -> list[str]:
-    """Returns sentences about a file from pairs of a line and what is wrong with it.
+    """Returns the sentences about a file, of which there are few even if a thousand lines are bad.
 
-    Equal sentences become one that names the first lines and counts the others; line 0 is the whole file. Of different
-    sentences the first `most` are kept: a thousand bad lines are one mistake.
+    Args:
+        problems: pairs of a line and a sentence; line 0 stands for the whole file. Equal sentences
+            become one that names the first lines and counts the others.
+        path: the file.
+        most: the number of different sentences that are kept.
     """
     lines: dict[str, list[int]] = {}
     for line, sentence in problems:
         lines.setdefault(sentence, []).append(line)
     texts = [f"{path}: {place_of(found)}{sentence}" for sentence, found in lines.items()]
     left_out = sum(map(len, list(lines.values())[most:]))
-    return (
-        texts
-        if left_out == 0
-        else [*texts[:most], f"{path}: ... and {left_out:,} more lines like these"]
-    )
+    if left_out == 0:
+        return texts
+    return [*texts[:most], f"{path}: ... and {left_out:,} more lines like these"]
 
 
 def place_of(lines: Sequence[int], most: int = 5) -> str:
-    """Returns "line 3: ", "lines 3, 4: " or "lines 3, 4, 5, 6, 7 and 993 more: "; nothing for line 0."""
+    """Returns "line 3: ", "lines 3, 4: " or "lines 3, 4, 5, 6, 7 and 993 more: "; "" for line 0."""
     if lines[0] == 0:
         return ""
     named = ", ".join(str(line) for line in lines[:most])
@@ -58,7 +70,13 @@ def place_of(lines: Sequence[int], most: int = 5) -> str:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Reads the lines of a UTF-8 file, ending in LF or CRLF and in nothing else, without a byte order mark."""
+    """Returns the lines of a UTF-8 file, without their ends and without a byte order mark.
+
+    A line ends in LF or CRLF. Other characters that str.splitlines knows belong to the text.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not UTF-8.
+    """
     if problems := why_unreadable(Path(path)):
         raise ConfigError(problems)
     data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -71,12 +89,11 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def not_utf8(data: bytes, at: int) -> str:
-    """Returns a sentence about the byte at a place of some text, with what the text may be."""
+    """Returns a sentence about the byte at a place of some text, with a guess of the encoding."""
+    has_utf16_mark = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if data.startswith(GZIP):
         hint = "is it compressed? gunzip unpacks it"
-    elif (
-        data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:BYTES_AT_ONCE]
-    ):
+    elif has_utf16_mark or b"\0" in data[:BYTES_AT_ONCE]:
         hint = FROM_UTF16
     else:
         hint = "is it Windows-1252? iconv -f WINDOWS-1252 -t UTF-8 converts it"
@@ -84,12 +101,16 @@ def not_utf8(data: bytes, at: int) -> str:
 
 
 def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list[str]]:
-    """Yields the lines of a file or pipe as they come, up to `most` at once: waits for a line, never for a second one.
+    """Yields the lines of a file or pipe as they come, up to `most` at once.
 
-    Lines are those of `read_lines`. Raises ConfigError where there is no such line, after the lines before it.
+    It waits for the first line of a list, and never for a second one, so that a user who types
+    lines gets answers. The lines are as `read_lines` returns them.
+
+    Raises:
+        ConfigError: after all lines before a line that cannot be read.
     """
-    number = 0  # of lines so far
-    begun = b""  # a line whose end has not come yet
+    number = 0  # the number of lines so far
+    begun = b""  # the line whose end has not come yet
     at_end = False
     while not at_end:
         try:
@@ -99,7 +120,7 @@ def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list
         at_end = not data
         *ended, begun = (begun + data).split(b"\n")
         ended = [line.removesuffix(b"\r") for line in ended]
-        is_mark = number == 0 and begun == codecs.BOM_UTF8  # of a file without lines
+        is_mark = number == 0 and begun == codecs.BOM_UTF8  # of a file that holds nothing else
         if at_end and begun and not is_mark:
             ended.append(begun)
         ready: list[str] = []
@@ -122,7 +143,11 @@ def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list
 
 
 def read_texts(files: tuple[Path, ...]) -> list[list[str]]:
-    """Reads the lines of each file. Raises ConfigError with the problems of all."""
+    """Returns the lines of each file.
+
+    Raises:
+        ConfigError: with the problems of all files.
+    """
     problems: list[str] = []
     texts: list[list[str]] = []
     for file in files:
@@ -134,9 +159,12 @@ def read_texts(files: tuple[Path, ...]) -> list[list[str]]:
 
 
 def paired(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:
-    """Pairs the source and target lines of two files or one TSV file, leaving out what is blank on both sides.
+    """Returns the pairs of source and target of two files or one TSV file.
 
-    Raises ConfigError where the files do not go together, or one side holds nothing at all.
+    Lines that are blank on both sides are left out.
+
+    Raises:
+        ConfigError: the files do not go together, or one side is blank in all lines.
     """
     pairs = _columns(files[0], texts[0]) if len(files) == 1 else _aligned(files, texts)
     if not pairs:
@@ -150,33 +178,48 @@ def paired(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, s
 
 
 def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
-    tabs = [(n, line.count("\t")) for n, line in enumerate(lines, start=1) if line.strip()]
-    bad = [(n, count) for n, count in tabs if count != 1]
+    """Returns the two columns of a TSV file.
+
+    Raises:
+        ConfigError: with all lines that do not have exactly one tab.
+    """
+    pairs = []
+    bad: list[tuple[int, int]] = []  # number of the line, number of tabs
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        source, _, target = line.partition("\t")
+        pairs.append((source, target))
+        tabs = line.count("\t")
+        if tabs != 1:
+            bad.append((number, tabs))
     if bad:
-        law = "must be a source, one tab and a target, but the tabs number"
-        has_commas = all("," in lines[n - 1] or ";" in lines[n - 1] for n, _ in bad) and len(
-            bad
-        ) == len(tabs)
-        commas = f"; is it CSV? {AS_TSV}"
-        hints = {0: commas if has_commas else ""}
-        columns = "; a file of more columns needs two of them, as cut -f1,2 gives"
-        for character, hint in (("\r", CONVERT_CR), ("\0", FROM_UTF16)):
-            if any(character in line for line in lines):
-                columns = f"; {hint}"
-                hints = {0: columns}
-        problems = [(n, f"{law} {count}{hints.get(count, columns)}") for n, count in bad]
+        without_tab, more_tabs = _hints_of_columns(lines, [number for number, _ in bad], len(pairs))
+        problems = []
+        for number, tabs in bad:
+            law = f"must be a source, one tab and a target, but the tabs number {tabs}"
+            problems.append((number, law + (without_tab if tabs == 0 else more_tabs)))
         raise ConfigError(shortened(problems, path))
-    return [
-        (source, target)
-        for source, _, target in (line.partition("\t") for line in lines if line.strip())
-    ]
+    return pairs
+
+
+def _hints_of_columns(lines: list[str], bad: list[int], examples: int) -> tuple[str, str]:
+    """Returns what to do about lines without a tab, and about lines with several tabs."""
+    if any("\0" in line for line in lines):
+        return f"; {FROM_UTF16}", f"; {FROM_UTF16}"
+    if any("\r" in line for line in lines):
+        return f"; {CONVERT_CR}", f"; {CONVERT_CR}"
+    has_commas = all("," in lines[number - 1] or ";" in lines[number - 1] for number in bad)
+    is_csv = has_commas and len(bad) == examples
+    without_tab = f"; is it CSV? {AS_TSV}" if is_csv else ""
+    return without_tab, "; a file of more columns needs two of them, as cut -f1,2 gives"
 
 
 def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:
+    """Returns the pairs of lines of two files. Raises ConfigError where one file is longer."""
     counts = [len(text) for text in texts]
-    if any(
-        line.strip() for text in texts for line in text[min(counts) :]
-    ):  # blank lines at the end do not count
+    # Blank lines at the end of the longer file do not count.
+    if any(line.strip() for text in texts for line in text[min(counts) :]):
         facts = f"{files[0]} has {counts[0]} and {files[1]} has {counts[1]}"
         hint = f"; {CONVERT_CR}" if any("\r" in line for text in texts for line in text) else ""
         raise ConfigError(f"both sides must have the same number of lines, but {facts}{hint}")
@@ -188,14 +231,12 @@ def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str,
 
 
 def check_two_sides(files: tuple[Path, ...], texts: list[list[str]]) -> None:
-    """Raises ConfigError for two TSV files in place of a source and a target file."""
+    """Raises ConfigError when two TSV files stand in the place of a source and a target file."""
     rows = [[line for line in text if line.strip()] for text in texts]
-    if (
-        len(files) == 2
-        and all(rows)
-        and all(line.count("\t") == 1 for text in rows for line in text)
-    ):
-        law = "a list is [SOURCE, TARGET], but every line of both files is a source, one tab and a target"
-        raise ConfigError(
-            f"{law}: {files[0]} and {files[1]}; join them into one TSV file, as cat does, and name that"
-        )
+    if len(files) != 2 or not all(rows):
+        return
+    if all(line.count("\t") == 1 for text in rows for line in text):
+        law = "a list is [SOURCE, TARGET]"
+        fact = "every line of both files is a source, one tab and a target"
+        hint = "join them into one TSV file, as cat does, and name that file"
+        raise ConfigError(f"{law}, but {fact}: {files[0]} and {files[1]}; {hint}")

@@ -1,4 +1,4 @@
-"""Vocabularies: the numbers of tokens, from a file or by counting."""
+"""Vocabularies: the ids of tokens, from a file or by counting."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pathlib import Path
 from s2s_search.corpus.text import place_of, read_lines, shortened, tokenize
 from s2s_search.errors import ConfigError, shown
 
-SPECIALS = (
-    "UNK",
-    "SEQUENCE_START",
-    "SEQUENCE_END",
-)  # their ids follow the vocabulary's, in this order
-COUNTED = re.compile(
-    r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL
-)  # a token, a tab and a number
-SPACED_COUNT = re.compile(r"\S+ +[0-9]+")  # as other toolkits write a token and its count
+# The special tokens. Their ids follow those of the vocabulary, in this order.
+SPECIALS = ("UNK", "SEQUENCE_START", "SEQUENCE_END")
+# A token, a tab and a number.
+COUNTED = re.compile(r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL)
+SPACED_COUNT = re.compile(r"\S+ +[0-9]+")  # a token and its count as other toolkits write them
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Numbers V tokens 0 .. V-1; UNK = V, SEQUENCE_START = V+1 and SEQUENCE_END = V+2 follow, and count in `len`.
+    """V tokens with the ids 0 .. V-1.
 
-    Raises ConfigError for blank, repeated and special tokens and for none at all; the first token is line 1.
+    UNK = V, SEQUENCE_START = V+1 and SEQUENCE_END = V+2 follow. `len` counts the special tokens,
+    too.
+
+    Raises:
+        ConfigError: there is no token, or a token is blank, repeated or special. The first token is
+            line 1.
     """
 
     tokens: tuple[str, ...]
@@ -40,9 +41,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {
-            self.tokens[i]: i for i in reversed(range(len(self.tokens)))
-        }  # the first of two duplicates wins
+        return {token: i for i, token in enumerate(self.tokens)}
 
     @property
     def unk(self) -> int:
@@ -57,12 +56,12 @@ class Vocabulary:
         return len(self.tokens) + 2
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Returns the ids of the tokens: UNK for an unknown one, no START and no END."""
+        """Returns the ids of the tokens: UNK for an unknown token, without START and END."""
         ids, unk = self._ids, self.unk
         return [ids.get(token, unk) for token in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Returns the tokens of the ids up to the first SEQUENCE_END; special ids appear by their names."""
+        """Returns the tokens of the ids up to the first SEQUENCE_END, special ones by name."""
         tokens = []
         for i in ids:
             if i == self.end:
@@ -72,28 +71,32 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path, delimiter: str = " ") -> Vocabulary:
-        """Reads one token a line; its id is the number of the line, from 0. A tab and a count may follow a token.
+        """Returns the vocabulary of a file with one token per line.
 
-        `delimiter` is the text's: a token that it could never split off raises ConfigError.
+        The id of a token is the number of its line, from 0. A tab and a count may follow a token.
+
+        Args:
+            path: the file.
+            delimiter: the delimiter of the text, by which a token of the file could never be split
+                off.
+
+        Raises:
+            ConfigError: with all problems of the file.
         """
-        never = "would never be a token of text " + (
-            f"split at {delimiter!r}" if delimiter else "split into characters"
-        )
+        split = f"split at {delimiter!r}" if delimiter else "split into characters"
         tokens, problems = list[str](), list[tuple[int, str]]()
         for number, line in enumerate(read_lines(path), start=1):
             counted = COUNTED.fullmatch(line)
             token = counted[1] if counted else line
             tokens.append(token)
             if "\t" in token and len(token) > 1:
-                problems.append(
-                    (
-                        number,
-                        f"must be a token, or a token, a tab and a count, but is {shown(line)}",
-                    )
-                )
+                law = "must be a token, or a token, a tab and a count"
+                problems.append((number, f"{law}, but is {shown(line)}"))
             elif token and tokenize(token, delimiter) != [token]:
-                hint = "; a count follows a tab" if SPACED_COUNT.fullmatch(token) else ""
-                problems.append((number, f"{shown(token)} {never}{hint}"))
+                problem = f"{shown(token)} would never be a token of text {split}"
+                if SPACED_COUNT.fullmatch(token):
+                    problem += "; a count follows a tab"
+                problems.append((number, problem))
         problems += token_problems(tokens)
         if problems:
             raise ConfigError(shortened(problems, path))
@@ -101,23 +104,27 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], maximum: int | None = None) -> Vocabulary:
-        """Ranks tokens by frequency, then by alphabet, and keeps the first `maximum`, or all."""
+        """Returns the vocabulary of the `maximum` most frequent tokens; None keeps all tokens.
+
+        Tokens of equal frequency are in the order of the alphabet.
+        """
         ranked = sorted(counts.keys() - SPECIALS, key=lambda token: (-counts[token], token))
         return cls(tuple(ranked[:maximum]))
 
 
 def token_problems(tokens: Sequence[str]) -> list[tuple[int, str]]:
-    """Returns what is wrong with a vocabulary's tokens, each with its line from 1, or line 0 for the whole."""
-    problems = [] if tokens else [(0, "there is no token")]
+    """Returns pairs of a line, from 1, and what is wrong there; line 0 is the whole file."""
+    if not tokens:
+        return [(0, "there is no token")]
+    problems = []
     first: dict[str, int] = {}
     for line, token in enumerate(tokens, start=1):
         first.setdefault(token, line)
         if not token:
             problems.append((line, "blank token"))
         elif token in SPECIALS:
-            problems.append(
-                (line, f"{token} is a special token; these follow the others by themselves")
-            )
+            problem = f"{token} is a special token; the special tokens are added automatically"
+            problems.append((line, problem))
         elif first[token] != line:
             problems.append((line, f"{shown(token)} is in line {first[token]} already"))
     return problems

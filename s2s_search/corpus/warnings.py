@@ -1,7 +1,8 @@
-"""What the text of a corpus is warned of: accepted, though hardly anyone wants it.
+"""Warnings about the text of a corpus: what is accepted, though it is probably a mistake.
 
-A warning names a part or a key of the corpus section and the file of one side. The files' paths are added when a corpus
-is loaded (corpus.py), because an encoded corpus is kept by its content.
+A warning names a part or a key of the corpus section, and the file of one side. The paths of files
+are added when a corpus is loaded (files.py), because the cache keeps a corpus by its content,
+whatever its files are called.
 """
 
 import unicodedata
@@ -19,6 +20,7 @@ Lines = Sequence[str]
 Pairs = Sequence[tuple[str, str]]
 
 SIDES = ("source", "target")
+# Characters that hardly any text is meant to hold: what they are, and a hint.
 ODD_CHARACTERS = {
     "\ufeff": (
         "a byte order mark",
@@ -29,36 +31,16 @@ ODD_CHARACTERS = {
     "\ufffd": ("a replacement character (U+FFFD)", "an earlier conversion lost what stood there"),
     "\t": ("a tab inside a token", "is it TSV? name one file alone, or give {side}_delimiter"),
 }
+# Names of columns, in small letters.
 HEADERS = (
-    *(
-        "source",
-        "target",
-        "src",
-        "tgt",
-        "trg",
-        "input",
-        "output",
-        "text",
-        "label",
-        "sentence",
-        "translation",
-    ),
-    *(
-        "word",
-        "words",
-        "grapheme",
-        "graphemes",
-        "spelling",
-        "phone",
-        "phones",
-        "phoneme",
-        "phonemes",
-        "ipa",
-    ),
-    *("pronunciation", "question", "answer", "original", "corrected", "summary"),
-)
-MANY_SPACES = 0.3  # of all characters; in English text they are a fifth at most
+    "source", "target", "src", "tgt", "trg", "input", "output", "text", "label", "sentence",
+    "translation", "word", "words", "grapheme", "graphemes", "spelling", "phone", "phones",
+    "phoneme", "phonemes", "ipa", "pronunciation", "question", "answer", "original", "corrected",
+    "summary",
+)  # fmt: skip
+MANY_SPACES = 0.3  # a share of all characters; in English text spaces are a fifth at most
 NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+# Changes of a text that may make its tokens known.
 CHANGES: dict[str, Callable[[str], str]] = {
     "lower case": str.lower,
     "upper case": str.upper,
@@ -72,34 +54,42 @@ def text_warnings(
     vocabs: tuple[Vocabulary, Vocabulary],
     delimiters: tuple[str, str],
 ) -> Iterator[InputWarning]:
-    """Yields the warnings of a corpus: of the lines of its files, vocabularies too, and of the pairs of each part."""
+    """Yields the warnings of a corpus.
+
+    Args:
+        lines: the lines of the files of each part, and the tokens of each vocabulary file.
+        pairs: the pairs of each part.
+        vocabs: the vocabularies of sources and targets.
+        delimiters: the delimiters between tokens of source and target text.
+    """
     for part, files in lines.items():
         yield from odd_characters(part, files, delimiters)
         yield from equal_files(part, files)
     found = list(headers(pairs))
     yield from found
-    begun = {warning.place[1] for warning in found}
-    pairs = {
-        part: rows[1:] if part in begun else rows for part, rows in pairs.items()
-    }  # a header is said once
+    # A header would cause other warnings below, so it is left out.
+    with_header = {warning.place[1] for warning in found}
+    pairs = {part: rows[1:] if part in with_header else rows for part, rows in pairs.items()}
     for part, rows in pairs.items():
         for k in range(2):
             yield from blank_cells(part, k, [row[k] for row in rows])
             yield from quoted_cells(part, k, [row[k] for row in rows])
     for k in range(2):
         yield from spaces_as_tokens(k, [row[k] for row in pairs["train"]], delimiters[k])
-        for part in [part for part in pairs if part != "train"]:
-            yield from unknown_tokens(
-                part, k, [row[k] for row in pairs[part]], vocabs[k], delimiters[k]
-            )
+        for part in pairs:
+            if part != "train":
+                cells = [row[k] for row in pairs[part]]
+                yield from unknown_tokens(part, k, cells, vocabs[k], delimiters[k])
     yield from shared_sources(pairs, delimiters[0])
 
 
 def odd_characters(
     part: str, files: Sequence[Lines], delimiters: tuple[str, str]
 ) -> Iterator[InputWarning]:
+    """Warns of characters that hardly any text is meant to hold, by their first line."""
     for k, lines in enumerate(files):
         for character, (what, hint) in ODD_CHARACTERS.items():
+            # A tab separates the columns of a TSV file, or the tokens.
             if character == "\t" and (len(files) == 1 or "\t" in delimiters[k]):
                 continue
             found = [number for number, line in enumerate(lines, start=1) if character in line]
@@ -111,70 +101,83 @@ def odd_characters(
 
 
 def headers(pairs: Mapping[str, Pairs]) -> Iterator[InputWarning]:
-    """A first row of column names: known ones, or the same in all parts whose second rows differ."""
+    """Warns of a first row that is probably a header.
+
+    It holds known names of columns, or it is the same in all parts while the second rows differ.
+    """
     firsts = {rows[0] for rows in pairs.values()}
     seconds = [rows[1] if len(rows) > 1 else None for rows in pairs.values()]
     is_repeated = len(firsts) == 1 and len(set(seconds)) == len(seconds) > 1
     for part, rows in pairs.items():
         cells = [cell.strip().strip('"').lower() for cell in rows[0]]
         if is_repeated or all(cell in HEADERS for cell in cells):
-            sentence = f"the first example looks like a header: {shown(rows[0][0])} and {shown(rows[0][1])}"
+            source, target = map(shown, rows[0])
+            sentence = f"the first example looks like a header: {source} and {target}"
             yield InputWarning(("corpus", part), sentence, {"header": list(rows[0])}, AS_TSV)
 
 
 def equal_files(part: str, files: Sequence[Lines]) -> Iterator[InputWarning]:
-    """A file that was named for both sides, or copied over the other one."""
+    """Warns of equal files: one file named for both sides, or copied over the other."""
     if len(files) == 2 and files[0] == files[1]:
         sentence = f"the files of sources and targets are equal, in all {len(files[0]):,} lines"
-        yield InputWarning(
-            ("corpus", part),
-            sentence,
-            {"lines": len(files[0])},
-            "is one file named for both sides?",
-        )
+        values = {"lines": len(files[0])}
+        yield InputWarning(("corpus", part), sentence, values, "is one file named for both sides?")
 
 
 def blank_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
-    """Empty sequences on one side."""
+    """Warns of many empty sequences on one side."""
     blank = [cell for cell in cells if not cell.strip()]
     if noticed(len(blank), len(cells)):
         share = percent(len(blank), len(cells))
         sentence = f"{len(blank):,} of {len(cells):,} {SIDES[k]}s are blank ({share})"
+        values = {"blank": len(blank), "of": len(cells)}
         hint = "each is read as an empty sequence; leave such lines out"
-        yield InputWarning(
-            ("corpus", part), sentence, {"blank": len(blank), "of": len(cells)}, hint, side=k
-        )
+        yield InputWarning(("corpus", part), sentence, values, hint, side=k)
 
 
 def quoted_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
-    """Quotes that CSV puts around a cell: most cells have them, or those inside a cell are doubled."""
+    """Warns of the quotes that CSV puts around a cell.
+
+    Most cells have them, or quotes inside a quoted cell are doubled.
+    """
     quoted = [cell for cell in cells if len(cell) > 1 and cell[0] == cell[-1] == '"']
     doubled = [cell for cell in quoted if '""' in cell[1:-1]]
     if doubled or (quoted and len(quoted) >= len(cells) / 2):
         example = shown((doubled or quoted)[0])
-        sentence = f"{len(quoted):,} of {len(cells):,} {SIDES[k]}s stand in quotes, which are read as text: {example}"
-        yield InputWarning(
-            ("corpus", part), sentence, {"quoted": len(quoted), "of": len(cells)}, AS_TSV, side=k
-        )
+        count = f"{len(quoted):,} of {len(cells):,} {SIDES[k]}s"
+        sentence = f"{count} are in quotes, which are read as text: {example}"
+        values = {"quoted": len(quoted), "of": len(cells)}
+        yield InputWarning(("corpus", part), sentence, values, AS_TSV, side=k)
 
 
 def spaces_as_tokens(k: int, lines: Lines, delimiter: str) -> Iterator[InputWarning]:
-    characters, spaces = sum(map(len, lines)), sum(line.count(" ") for line in lines)
+    """Warns of text that is split into characters, although spaces seem to separate its tokens."""
+    characters = sum(map(len, lines))
+    spaces = sum(line.count(" ") for line in lines)
     if not delimiter and spaces >= MANY_SPACES * characters > 0:
         key = f"{SIDES[k]}_delimiter"
         sentence = f"{percent(spaces, characters)} of the {SIDES[k]} tokens of train are spaces"
         values = {"spaces": spaces, "of": characters}
-        yield InputWarning(
-            ("corpus", key), sentence, values, f'{key}: " " splits there instead', side=k
-        )
+        hint = f'{key}: " " splits the text at spaces instead'
+        yield InputWarning(("corpus", key), sentence, values, hint, side=k)
 
 
 def unknown_tokens(
     part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter: str
 ) -> Iterator[InputWarning]:
-    """The share of unknown tokens, and what would make most of them known."""
-    known, unknown = set(vocab.tokens), Counter[str]()
-    total, single, affected = 0, 0, list[str]()
+    """Warns of unknown tokens, with the change that would make most of them known.
+
+    Args:
+        part: the part of the corpus.
+        k: the side, 0 for sources and 1 for targets.
+        lines: the text of that side.
+        vocab: the vocabulary of that side.
+        delimiter: the delimiter between tokens.
+    """
+    known = set(vocab.tokens)
+    unknown = Counter[str]()
+    affected = list[str]()  # the lines with unknown tokens
+    total = single = 0  # the number of tokens, and of lines with one token at most
     for line in lines:
         tokens = tokenize(line, delimiter)
         missing = [token for token in tokens if token not in known]
@@ -185,67 +188,78 @@ def unknown_tokens(
             affected.append(line)
     count = unknown.total()
 
-    def left(lines: Lines) -> int:
-        return sum(token not in known for line in lines for token in tokenize(line, delimiter))
+    def still_unknown(change: Callable[[str], str]) -> int:
+        changed = Counter[str]()
+        for line in affected:
+            changed.update(tokenize(change(line), delimiter))
+        return sum(number for token, number in changed.items() if token not in known)
 
     remedies: list[tuple[float, str]] = []  # the share that stays unknown, and what to do
     for form in NORMAL_FORMS:
-        stay = left([unicodedata.normalize(form, line) for line in affected])
-        if stay < count:
-            hint = (
-                f"in Unicode's normal form {form} {stay:,} would be; bring all files into one form"
-            )
-            remedies.append((stay / total, hint))
+        left = still_unknown(partial(unicodedata.normalize, form))
+        if left < count:
+            hint = f"in Unicode's normal form {form} {left:,} would be"
+            remedies.append((left / total, f"{hint}; bring all files into one form"))
     if not noticed(count, total) and not remedies:
         return
     for name, change in CHANGES.items():
-        stay = left([change(line) for line in affected])
-        if stay <= count / 2:
-            remedies.append((stay / total, f"in {name} {stay:,} would be; write all files alike"))
+        left = still_unknown(change)
+        if left <= count / 2:
+            remedies.append((left / total, f"in {name} {left:,} would be; write all files alike"))
     if delimiter and single >= 0.9 * len(lines):
-        letters = set("".join(vocab.tokens))
-        characters = "".join(lines)
-        share = sum(character not in letters for character in characters) / len(characters)
+        share = _unknown_characters(lines, vocab)
         if share <= count / total / 2:
-            key = f"{SIDES[k]}_delimiter"
-            hint = f'almost every {SIDES[k]} is one token; {key}: "" reads characters'
-            rest = (
-                f", of which {percent(share, 1)} would be unknown"
-                if share
-                else ", all of them known"
+            hint = (
+                f'almost every {SIDES[k]} is one token; {SIDES[k]}_delimiter: "" reads characters'
             )
-            remedies.append((share, hint + rest))
+            rest = (
+                f"of which {percent(share, 1)} would be unknown" if share else "all of them known"
+            )
+            remedies.append((share, f"{hint}, {rest}"))
     most = ", ".join(shown_token(token) for token, _ in unknown.most_common(3))
-    sentence = f"{count:,} of {total:,} {SIDES[k]} tokens are unknown ({percent(count, total)}), such as {most}"
+    share_unknown = percent(count, total)
+    sentence = (
+        f"{count:,} of {total:,} {SIDES[k]} tokens are unknown ({share_unknown}), such as {most}"
+    )
     hint = min(remedies, key=itemgetter(0))[1] if remedies else ""
     named = [name for name in SPECIALS if name in unknown]
     if named and not hint:
         hint = f"text cannot hold the name of a special token: {', '.join(named)}"
-    yield InputWarning(("corpus", part), sentence, {"unknown": count, "of": total}, hint, side=k)
+    values = {"unknown": count, "of": total}
+    yield InputWarning(("corpus", part), sentence, values, hint, side=k)
+
+
+def _unknown_characters(lines: Lines, vocab: Vocabulary) -> float:
+    """Returns the share of the characters of a text that no token of the vocabulary has."""
+    letters = set("".join(vocab.tokens))
+    characters = "".join(lines)
+    return sum(character not in letters for character in characters) / len(characters)
 
 
 def shown_token(token: str) -> str:
-    """Returns a token in quotes; a mark that would stand on the quote by its code."""
-    return (
-        f"U+{ord(token[0]):04X}"
-        if len(token) == 1 and unicodedata.combining(token)
-        else shown(token)
-    )
+    """Returns a token in quotes, or the code of a combining mark, which would join the quote."""
+    if len(token) == 1 and unicodedata.combining(token):
+        return f"U+{ord(token):04X}"
+    return shown(token)
 
 
 def shared_sources(pairs: Mapping[str, Pairs], delimiter: str) -> Iterator[InputWarning]:
-    """Sources of dev that are in train, and those of test that are in train or dev: the same tokens."""
-    sources = {
-        part: [delimiter.join(tokenize(source, delimiter)) for source, _ in rows if source.strip()]
-        for part, rows in pairs.items()
-    }
+    """Warns of sources of dev that are also in train, and of sources of test in train or dev.
+
+    Sources are equal when they have the same tokens.
+    """
+    sources: dict[str, list[str]] = {}
+    for part, rows in pairs.items():
+        texts = [source for source, _ in rows if source.strip()]
+        sources[part] = [delimiter.join(tokenize(text, delimiter)) for text in texts]
     for part, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
         if part not in sources:
             continue
         known, total = set(sources[other]), len(pairs[part])
         shared = [source for source in sources[part] if source in known]
         if noticed(len(shared), total):
-            sentence = f"{len(shared):,} of {total:,} sources are in {other}, too ({percent(len(shared), total)})"
+            share = percent(len(shared), total)
+            sentence = f"{len(shared):,} of {total:,} sources are in {other}, too ({share})"
             sentence += f", such as {shown(shared[0])}"
             hint = f"a model can answer them from memory; leave them out of {other}"
             values = {"shared": len(shared), "of": total, "other": other}

@@ -76,7 +76,7 @@ def test_vocabulary_names_every_bad_token() -> None:
     assert caught.value.problems == (
         "line 2: blank token",
         "line 4: 'a' is in line 1 already",
-        "line 5: UNK is a special token; these follow the others by themselves",
+        "line 5: UNK is a special token; the special tokens are added automatically",
         "line 6: 'a' is in line 1 already",
     )
 
@@ -199,7 +199,9 @@ def test_two_tsv_files_are_no_source_and_target(write: Folder, good: list[str]) 
     law = (
         "a list is [SOURCE, TARGET], but every line of both files is a source, one tab and a target"
     )
-    end = f"{shards[0]} and {shards[1]}; join them into one TSV file, as cat does, and name that"
+    end = (
+        f"{shards[0]} and {shards[1]}; join them into one TSV file, as cat does, and name that file"
+    )
     assert problem == f"corpus.train: {law}: {end}"
     for part in ("dev", "test"):
         (problem,) = problems_of({"train": good, "dev": good, part: shards})

@@ -222,7 +222,7 @@ def test_files_of_carriage_returns_alone(files: Files) -> None:
     part = [files.write("s", "a b\rb a\rb b\r"), files.write("t", "x\ry\rx\r")]
     found = load_corpus({"train": part, "dev": part}).warnings
     returns = [(w.place[1], w.file, w.hint) for w in found if "carriage" in w.sentence]
-    hint = "lines must end in LF or CRLF; tr '\\r' '\\n' converts those that end in CR alone"
+    hint = "lines must end in LF or CRLF; tr '\\r' '\\n' converts lines that end in CR alone"
     assert returns == [(name, file, hint) for name in ("train", "dev") for file in part]
 
 
