@@ -1,7 +1,7 @@
-"""The report of a search, or of several side by side, from their run folders: report.html and report.md.
+"""Writes the report of one search, or of several side by side: report.html and report.md.
 
-It says in words what the search found and how sure that is, and shows what this is based on. To write it takes neither
-Ray nor torch, to read it no network.
+A report says in words what the search found and how certain that is, and shows the numbers behind
+it. Writing a report needs neither Ray nor torch. Reading it needs no network.
 """
 
 import json
@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from s2s_search.display.tables import cell, failures, over_seeds, replicate_rows
+from s2s_search.display.tables import (
+    cell,
+    cells,
+    failures,
+    over_seeds,
+    replicate_rows,
+    trial_list,
+)
 from s2s_search.errors import ConfigError, printable
 from s2s_search.report import conclusions, figures
 from s2s_search.report.axes import Axis
@@ -42,76 +49,88 @@ from s2s_search.runs.manifest import load_manifest
 from s2s_search.runs.storage import below, is_far, place_of, shown_place
 
 REPORT = "report.html"
-LOOKED_AT = 10  # best trials among whose answers attention is looked for
-MAPS = 4  # of attention
+LOOKED_AT = 10  # the number of best trials among which one with attention is looked for
+MAPS = 4  # the number of attention maps
+TABLE_BELOW = "The same as a table"  # the title of a folded table below a figure
 
 AXIS_PLOTS = (
-    "Each mark is a trial at its best report: filled when it finished, open when it was stopped early and "
-    "so had fewer steps to become good; a star is the best. All other hyperparameters differ too: a slope is a hint, "
-    "no effect."
+    "Each mark is a trial at its best report. A filled mark is a finished trial. An open mark is a "
+    "trial that was stopped early, and so had fewer steps to improve. The star is the best trial. "
+    "The other hyperparameters differ between trials too: a slope is a hint, not evidence of an "
+    "effect."
 )
 ISOLATION = (
-    "What each value reached when the other hyperparameters suited it: the best of n configurations, and the mean of "
-    f"the best {TOP} where n is smallest, elsewhere of the same share. The interval (95 %, bootstrap) says how far "
-    "these spread, and p how often equal values would come to lie as far apart."
+    "What each value reached when the other hyperparameters suited it: the best of n "
+    "configurations, and the mean of the best ones. This mean is taken over the same share of "
+    f"configurations for every value: {TOP} where n is smallest. The interval (95 %, bootstrap) "
+    "says how far the averaged configurations spread. p is the probability of a difference this "
+    "large if both values were equally good."
 )
 NOT_SCIENTIFIC = (
-    "No searched hyperparameter has `role: scientific` in the file of the search space. Write it beside those whose "
-    "values the search is to compare, as in `encoder.type: {choices: [...], role: scientific}`."
+    "No searched hyperparameter has `role: scientific` in the search-space file. Add it to those "
+    "whose values the search should compare, as in "
+    "`encoder.type: {choices: [...], role: scientific}`."
 )
 BOUNDARIES = (
-    "Where the best configuration, or most of the best tenth, lies in the outermost twentieth of a range, or most of "
-    "the best tenth at the last of a few numbers to choose from, better values may lie beyond."
+    "Better values may lie beyond the end of a range if the best configuration, or most of the "
+    "best tenth, lies in the outermost twentieth of the range. The same holds for a few numbers to "
+    "choose from, if most of the best tenth have the first or the last of them."
 )
 IMPORTANCE = (
-    "How differently the best tenth (at least 5 configurations) and all of them are spread over the values of each "
-    "hyperparameter (PED-ANOVA), as shares of 1. It says what mattered within what was searched."
+    "How differently the best tenth (at least 5 configurations) and all configurations are "
+    "distributed over the values of each hyperparameter (PED-ANOVA), as shares of 1. It says what "
+    "mattered within the searched ranges, and nothing about values outside them."
 )
 NODES = (
-    "Of each node: how many trials it ran, and at most at once; the hours of all of them from start to end, and these "
-    "times a trial's share of a GPU; idle is the share of the search's time, for as many workers as it ran at once, in "
-    "which it had no trial. A trial counts where it made its newest report."
+    "For each node: the number of trials that it ran, and the most at once; the hours of all its "
+    "trials, and these hours times a trial's share of a GPU. Idle is the share of its workers' "
+    "time without a trial, with as many workers as it ran trials at once. A trial counts for the "
+    "node of its newest report."
 )
 
 
 def write_report(
     folders: Sequence[Path], out: str | Path | None = None, fetch: bool = False
 ) -> tuple[Path, Path]:
-    """Writes the report of run folders as HTML and as Markdown; gives where: in the first folder, or as `out` says.
+    """Writes the report of run folders as HTML and as Markdown, and returns both paths.
 
-    out: a folder for report.html, when it ends in a slash or is one, or the file's name; without its suffix .html or
-    .md it gets one.
-    fetch: also read answers that lie at a URL, which takes the reader's credentials there.
+    Args:
+        folders: the run folders.
+        out: a folder, for report.html in it, or the name of the file, to which .html is added if it
+            ends neither in .html nor in .md. A name that ends in a slash is a folder. None: the
+            first run folder.
+        fetch: also read answers that the search saved at a URL, with the reader's credentials.
 
     Raises:
-        ConfigError: a folder is none of a search, the searches are judged by different metrics, or there is no writing.
+        ConfigError: a folder is no run folder, the searches have different metrics, or the files
+            cannot be written.
     """
     runs = read_runs(folders, fetch)
     page = _page(folders[0] if out is None else out)
     for path in (page, page.with_suffix(".md")):
         check_writable(path)
-    title, about, parts = " · ".join(run.name for run in runs), _about(runs), sections(runs)
-    html = as_html(title, about, parts, [list(_labels(run)) for run in runs], figures.DARK)
-    _write(page, html)
+    title = " · ".join(run.name for run in runs)
+    about = _about(runs)
+    parts = sections(runs)
+    labels = [list(_labels(run)) for run in runs]
+    _write(page, as_html(title, about, parts, labels, figures.DARK))
     _write(page.with_suffix(".md"), as_markdown(title, about, parts))
     return page, page.with_suffix(".md")
 
 
 def _page(place: str | Path) -> Path:
-    """Where the HTML is written: in a folder, or at a name with or without its suffix. Makes a folder that is named."""
+    """Returns the path of the HTML file. Makes the folder that a trailing slash names."""
     out = Path(place)
     if str(place).endswith("/"):
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot be made: {error.strerror}", str(place)) from None
-    if os.path.isdir(out):  # unlike Path.is_dir, False for a name that is too long
+    if os.path.isdir(out):  # Path.is_dir raises OSError for a name that is too long
         return out / REPORT
-    return (
-        out.with_suffix(".html")
-        if out.suffix in (".html", ".md")
-        else out.with_name(f"{out.name}.html")
-    )
+    if out.suffix in (".html", ".md"):
+        return out.with_suffix(".html")
+    return out.with_name(f"{out.name}.html")
 
 
 def _write(path: Path, text: str) -> None:
@@ -122,18 +141,17 @@ def _write(path: Path, text: str) -> None:
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
-    """What is in the report, in the order in which a reader needs it."""
+    """Returns the sections of the report, in the order in which a reader needs them."""
     names = [run.name for run in runs] if len(runs) > 1 else []
     better = "lower" if runs[0].minimizes else "higher"
+    ranked_by = f"By the best report of each trial; {better} is better."
 
     def each(title: str, blocks: Callable[[Run], Iterable[Block]], how: str = "") -> Section:
         return Section(title, how, [list(blocks(run)) for run in runs], names)
 
     return [
         each("In short", _in_short),
-        Section(
-            "Ranking", f"By the best report of each trial; {better} is better.", [[_ranking(runs)]]
-        ),
+        Section("Ranking", ranked_by, [[_ranking(runs)]]),
         Section("Best so far", "", [list(_best_so_far(runs))]),
         each("Learning curves", _learning_curves),
         each("Parallel coordinates", _parallel_coordinates),
@@ -148,15 +166,17 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     ]
 
 
-# --- what it comes to ---
+# --- the results in short ---
 
 
 def _about(runs: Sequence[Run]) -> str:
-    first, several = runs[0], len(runs) > 1
     counts = ", ".join(f"{len(run.ranked):,} trials of {code(run.name)}" for run in runs)
-    what = f"What {len(runs)} searches found" if several else "What a search found"
-    said = f"{what}: {counts}; judged by {code(first.metric)}, the {'lower' if first.minimizes else 'higher'} the better."
-    return f"{said} {conclusions.best_of(runs)}" if several else said
+    better = "lower" if runs[0].minimizes else "higher"
+    judged = f"judged by {code(runs[0].metric)}, the {better} the better"
+    if len(runs) == 1:
+        return f"What a search found: {counts}; {judged}."
+    best = conclusions.best_of(runs)
+    return f"What {len(runs)} searches found: {counts}; {judged}. {best}"
 
 
 def _in_short(run: Run) -> Iterator[Block]:
@@ -166,10 +186,8 @@ def _in_short(run: Run) -> Iterator[Block]:
     else:
         yield Text(conclusions.winner(run))
         settings = run.settings(run.scored.iloc[0])
-        yield Code(
-            "\n".join(f"{key}: {value}" for key, value in settings.items())
-            or "nothing was searched"
-        )
+        lines = [f"{key}: {value}" for key, value in settings.items()]
+        yield Code("\n".join(lines or ["nothing was searched"]))
         yield from _complete_settings(run)
         yield Heading("How sure is that?")
         yield List(list(conclusions.sureness(run)))
@@ -177,7 +195,8 @@ def _in_short(run: Run) -> Iterator[Block]:
             columns, rows = replicate_rows(run.seeds, run.replicates)
             yield Text(f"{over_seeds(code(run.metric))}:", "note")
             yield Table(columns, rows, columns[: columns.index("trial")])
-        if found := list(conclusions.influences(run)):
+        found = list(conclusions.influences(run))
+        if found:
             yield Heading("What mattered?")
             yield List(found)
         yield Heading("What to search next?")
@@ -189,15 +208,13 @@ def _in_short(run: Run) -> Iterator[Block]:
 
 
 def _complete_settings(run: Run) -> Iterator[Block]:
-    """The whole configuration of the best trial, to run it elsewhere; nothing where it cannot run again alone."""
+    """Yields the complete configuration of the best trial, if the trial can run again alone."""
     name = str(run.scored.iloc[0]["trial"])
     try:
         manifest = load_manifest(run.results.folder, run.history.trials[name].number)
     except ConfigError:
         return
-    title = (
-        f"All settings of {name}, as a search space of one trial that check and debug --space take"
-    )
+    title = f"All settings of {name}, as a search space for check and debug --space"
     yield Code(manifest.file().rstrip(), title)
 
 
@@ -213,24 +230,12 @@ def _ranking(runs: Sequence[Run]) -> Block:
     )
     objectives = [f"best.{name}" for run in runs for name, _ in run.results.objectives]
     searched = [key for run in runs for key in run.results.searched]
-    names = [
-        *["run"] * (len(runs) > 1),
-        "trial",
-        "status",
-        *objectives,
-        "best.step",
-        f"last.{first.metric}",
-        "step",
-    ]
-    names = [
-        name
-        for name in dict.fromkeys([*names, "seconds", "parameters", *searched])
-        if name in table
-    ]
-    rows = [
-        [str(rank), *map(cell, row)]
-        for rank, row in enumerate(table[names].itertuples(index=False), 1)
-    ]
+    wanted = ["trial", "status", *objectives, "best.step", f"last.{first.metric}", "step"]
+    wanted += ["seconds", "parameters", *searched]
+    if len(runs) > 1:
+        wanted.insert(0, "run")
+    names = [name for name in dict.fromkeys(wanted) if name in table]
+    rows = [[str(rank), *row] for rank, row in enumerate(cells(table, names), 1)]
     numbers = [name for name in names if all(_is_numeric(part, name) for part in tables)]
     return Ranking(["rank", *names], rows, ["rank", *numbers])
 
@@ -240,27 +245,25 @@ def _is_numeric(table: pd.DataFrame, name: str) -> bool:
 
 
 def _labels(run: Run) -> Iterator[str]:
-    """What is said of each trial where the pointer is on it."""
+    """Yields the text that the pointer shows for each trial."""
     for _, row in run.results.trials.iterrows():
-        settings = [
-            f"{figures.plain(key)} {figures.plain(value)}"
-            for key, value in run.settings(row).items()
-        ]
-        yield "<br>".join([f"<b>{row['trial']}</b> {figures.plain(row['status'])}", *settings])
+        lines = [f"<b>{row['trial']}</b> {figures.plain(row['status'])}"]
+        for key, value in run.settings(row).items():
+            lines.append(f"{figures.plain(key)} {figures.plain(value)}")
+        yield "<br>".join(lines)
 
 
 def _best_so_far(runs: Sequence[Run]) -> Iterator[Block]:
     on_gpus = all(run.space.resources.gpu for run in runs)
-    cost, lines = (
-        "GPU hours" if on_gpus else "worker seconds",
-        [(run.name, run.leads(on_gpus)) for run in runs],
-    )
+    cost = "GPU hours" if on_gpus else "worker seconds"
+    lines = [(run.name, run.leads(on_gpus)) for run in runs]
     if all(table.empty for _, table in lines):
         yield Text("There is no report yet.")
         return
     how = (
-        f"The best {code(runs[0].metric)} that any trial had reported by then, over the time since the search began "
-        f"(left) and over the {cost} that training had taken (right). Each mark is an improvement, the last is the end."
+        f"The best {code(runs[0].metric)} that any trial had reported so far, over the time since "
+        f"the search began (left) and over the {cost} of training (right). Each mark is an "
+        "improvement; the last mark is the end."
     )
     yield Figure(figures.best_so_far(lines, runs[0].metric, cost), how)
     rows = []
@@ -269,7 +272,7 @@ def _best_so_far(runs: Sequence[Run]) -> Iterator[Block]:
         for number, elapsed, spent, best in table.itertuples(index=False):
             rows.append([name, trials[number], f"{elapsed:,.1f}", f"{spent:,.4g}", f"{best:.4g}"])
     columns = ["run", "trial", "seconds since the search began", cost, runs[0].metric]
-    yield Table(columns, rows, columns[2:], "The same as a table")
+    yield Table(columns, rows, columns[2:], TABLE_BELOW)
 
 
 def _learning_curves(run: Run) -> Iterator[Block]:
@@ -279,26 +282,22 @@ def _learning_curves(run: Run) -> Iterator[Block]:
         return
     rungs = run.rungs()
     best = run.numbers[run.scored.iloc[0]["trial"]] if len(run.scored) else None
-    lines = [
-        (step, f"rung {step:g}: {came - stopped} of {came} went on")
-        for step, came, stopped in rungs
-    ]
     how = (
-        f"{code(run.metric)} at each report, n = {len(trials):,} trials: those that were stopped are faint, the best "
-        "is thick. The pointer names a trial and lifts its curve."
-    )
-    how += " Dotted: the rungs at which the scheduler compared trials." if rungs else ""
-    yield Figure(
-        figures.learning_curves(curves, trials["status"].tolist(), best, lines, run.metric),
-        how,
-        run.number,
+        f"{code(run.metric)} at each report, n = {len(trials):,} trials. Stopped trials are faint, "
+        "the best trial is thick. The pointer names a trial and highlights its curve."
     )
     if rungs:
-        rows = [
-            [f"{step:g}", *map(str, (came, came - stopped, stopped))]
-            for step, came, stopped in rungs
-        ]
-        columns = ["rung (step)", "trials that came", "went on", "stopped"]
+        how += " Dotted lines are the rungs at which the scheduler compared trials."
+    lines, rows = [], []
+    for step, came, stopped in rungs:
+        passed = came - stopped
+        lines.append((step, f"rung {step:g}: {passed} of {came} passed"))
+        rows.append([f"{step:g}", str(came), str(passed), str(stopped)])
+    statuses = trials["status"].tolist()
+    figure = figures.learning_curves(curves, statuses, best, lines, run.metric)
+    yield Figure(figure, how, run.number)
+    if rungs:
+        columns = ["rung (step)", "trials compared", "passed", "stopped"]
         yield Table(columns, rows, columns, "The rungs as a table")
 
 
@@ -307,38 +306,38 @@ def _learning_curves(run: Run) -> Iterator[Block]:
 
 def _parallel_coordinates(run: Run) -> Iterator[Block]:
     if run.scored.empty or not run.axes:
-        yield Text("There is nothing to draw: no trial has a result, or nothing was searched.")
+        yield Text("Nothing to draw: no trial has a result, or nothing was searched.")
         return
     scores = run.scored[run.score].astype(float)
-    trials = [
-        (run.numbers[trial], score)
-        for trial, score in zip(run.scored["trial"], scores, strict=True)
-    ]
+    trials = []
+    for trial, score in zip(run.scored["trial"], scores, strict=True):
+        trials.append((run.numbers[trial], score))
     how = (
-        f"A line is a trial (n = {len(trials):,}), from setting to setting to its best {code(run.metric)}; the better "
-        "its rank, the stronger its colour. Dragging along an axis keeps the lines that pass there, a click lets them "
-        "go."
+        f"Each line is a trial (n = {len(trials):,}): its settings, and at the end its best "
+        f"{code(run.metric)}. The better its rank, the stronger its colour. Drag along an axis to "
+        "keep only the lines that pass there; click the axis to see all lines again."
     )
     figure = figures.parallel_coordinates(run.axes, trials, run.metric)
     yield Figure(figure, how, run.number, width=120 * (len(run.axes) + 1))
 
 
 def _axis_plots(run: Run) -> Iterator[Block]:
-    yield Grid(
-        [
-            [_axis_plot(run, axis), _isolation_table(axis, f"{axis.key} as a table")]
-            for axis in run.axes
-        ]
-    )
+    parts: list[list[Block]] = []
+    for axis in run.axes:
+        table = _isolation_table(axis, f"{axis.key} as a table")
+        parts.append([_axis_plot(run, axis), table])
+    yield Grid(parts)
 
 
 def _axis_plot(run: Run, axis: Axis) -> Figure:
-    how = f"n = {len(axis.points):,}" + (
-        f"; it takes no part in {axis.without:,} others" if axis.without else ""
-    )
+    how = f"n = {len(axis.points):,}"
+    if axis.without:
+        how += f"; it takes no part in {axis.without:,} other trials"
     if axis.range is not None and axis.range.log:
         how += "; logarithmic, as it was searched"
-    how += "; within a value the marks are spread out." if axis.names else "."
+    if axis.names:
+        how += "; the marks of a value are spread out sideways"
+    how += "."
     return Figure(figures.axis_plot(axis, run.metric), how, run.number, axis.key)
 
 
@@ -349,18 +348,14 @@ def _isolation_table(axis: Axis, title: str = "") -> Table:
         "best",
         "mean of the best",
         "95 % interval",
-        "of so many",
+        "averaged",
         "best trial",
     ]
     rows = []
     for _, row in axis.isolation().iterrows():
-        means = [
-            cell(row["best"]),
-            cell(row["mean"]),
-            conclusions.interval_text(row),
-            str(row["top"]),
-        ]
-        rows.append([row["value"], f"{row['n']:,}", *means, cell(row["trial"])])
+        counts = [row["value"], f"{row['n']:,}"]
+        means = [cell(row["best"]), cell(row["mean"]), conclusions.interval_text(row)]
+        rows.append([*counts, *means, str(row["top"]), cell(row["trial"])])
     return Table(columns, rows, columns[1:6], title)
 
 
@@ -377,10 +372,10 @@ def _isolation(run: Run) -> Iterator[Block]:
 def _importance(run: Run) -> Iterator[Block]:
     scored, every = run.configurations
     if scored < LEAST or run.importance.empty:
-        law = (
-            f"Importance needs something searched and at least {LEAST} configurations with a result"
+        yield Text(
+            "Importance needs a searched hyperparameter and at least "
+            f"{LEAST} configurations with a result; {scored} of {every} have one."
         )
-        yield Text(f"{law}; {scored} of {every} have one.")
         return
     table = run.importance
     yield Figure(figures.importance_plot(table), IMPORTANCE, run.number)
@@ -388,38 +383,32 @@ def _importance(run: Run) -> Iterator[Block]:
     counts = [f"{count:,}" for count in table["trials"]]
     rows = [list(row) for row in zip(table["hyperparameter"].map(str), shares, counts, strict=True)]
     columns = ["hyperparameter", "importance", "n (trials where it takes part)"]
-    yield Table(columns, rows, columns[1:], "The same as a table")
+    yield Table(columns, rows, columns[1:], TABLE_BELOW)
 
 
 def _boundaries(run: Run) -> Iterator[Block]:
     if not run.boundaries or run.configurations[0] < LEAST:
         yield Text(conclusions.outlook(run))
     for found in run.boundaries:
-        yield Text(f"{code(found.key)}: {found.why}. To try next:", "warning")
+        yield Text(f"{code(found.key)}: {found.why}. Try next:", "warning")
         yield Code(found.next)
 
 
-# --- the search, and what its best model answers ---
+# --- the search, and the answers of its best model ---
 
 
 def _failures(run: Run) -> Iterator[Block]:
     rows = []
     for failure in failures(run.results):
-        trials = ", ".join(failure.trials[:6]) + (", ..." if len(failure.trials) > 6 else "")
+        status, count = failure.status.replace("_", " "), str(len(failure.trials))
         shared = ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
-        rows.append(
-            [
-                failure.status.replace("_", " "),
-                str(len(failure.trials)),
-                failure.message,
-                shared or "-",
-                trials,
-            ]
-        )
-    if diverged := int((run.ranked["status"] == "diverged").sum()):
-        yield Text(f"{diverged} of {len(run.ranked):,} trials diverged: a result, and no failure.")
+        rows.append([status, count, failure.message, shared or "-", trial_list(failure)])
+    diverged = int((run.ranked["status"] == "diverged").sum())
+    if diverged > 0:
+        yield Text(f"{diverged} of {len(run.ranked):,} trials diverged: a result, not a failure.")
     if rows:
-        yield Table(["status", "n", "message", "only they have", "trials"], rows, ["n"])
+        columns = ["status", "n", "message", "what only these trials have", "trials"]
+        yield Table(columns, rows, ["n"])
     else:
         yield Text(f"None of {len(run.ranked):,} trials failed.")
 
@@ -431,70 +420,65 @@ def _time(run: Run) -> Iterator[Block]:
         yield Text("There is no report yet.")
         return
     how = (
-        f"Where {total:,.0f} worker seconds went: training steps, evaluation, checkpoints (snapshots), waiting until a "
-        "report was taken, starting; and idle, between trials and at the end, when none was left to start (tail)."
+        f"Where {total:,.0f} worker seconds went: training steps, evaluation, saving checkpoints "
+        "(snapshots), waiting for the driver to take a report, and starting. Workers were idle "
+        "between trials, and at the end when no trial was left to start (tail)."
     )
     yield Figure(figures.time_plot(parts), how, run.number)
     rows = [[part, f"{seconds:,.1f}", f"{seconds / total:.1%}"] for part, seconds in parts.items()]
-    yield Table(["part", "seconds", "share"], rows, ["seconds", "share"], "The same as a table")
+    yield Table(["part", "seconds", "share"], rows, ["seconds", "share"], TABLE_BELOW)
     columns = ["node", "trials", "at once", "busy hours", "GPU hours", "idle"]
     nodes = []
     for name, row in run.nodes().iterrows():
+        counts = [f"{row['trials']:,.0f}", f"{row['at_once']:.0f}"]
         hours = [f"{row['busy']:.3g}", f"{row['gpu']:.3g}"]
-        nodes.append(
-            [
-                str(name),
-                f"{row['trials']:,.0f}",
-                f"{row['at_once']:.0f}",
-                *hours,
-                f"{row['idle']:.1%}",
-            ]
-        )
+        nodes.append([str(name), *counts, *hours, f"{row['idle']:.1%}"])
     yield Table(columns, nodes, columns[1:])
     yield Text(NODES, "note")
 
 
 def _answers(run: Run) -> Iterator[Block]:
-    """Examples that the best model decoded, and where the best model with attention looked."""
+    """Yields answers of the best model, and attention maps of the best model with attention."""
     place = place_of(run.history.search, run.results.folder)
     if is_far(place) and not run.fetch:
         where = code(shown_place(place))
         yield Text(
-            f"Checkpoints and answers lie at {where}; `report --fetch` reads the answers there."
+            f"Checkpoints and answers are at {where}; `report --fetch` reads the answers there."
         )
         return
-    looked = (
-        (trial, load_answers(below(place, trial))) for trial in run.scored["trial"].head(LOOKED_AT)
-    )
-    found = [
-        (trial, answers) for trial, answers in looked if answers is not None and answers.examples
-    ]
+    found: list[tuple[str, Answers]] = []
+    for trial in run.scored["trial"].head(LOOKED_AT):
+        loaded = load_answers(below(place, trial))
+        if loaded is not None and loaded.examples:
+            found.append((trial, loaded))
     if not found:
-        yield Text("None of the best trials has written its answers.")
+        yield Text("None of the best trials has recorded its answers.")
         return
     best, answers = found[0]
     right = sum(example.answer in example.references for example in answers.examples)
-    n = len(answers.examples)
     yield Text(
-        f"What {code(best)} answers at step {answers.step:,}: of {n} sources of the dev set, {right} rightly."
+        f"Answers of {code(best)} at step {answers.step:,} to {len(answers.examples)} sources of "
+        f"the dev set: {right} right."
     )
-    rows = [
-        [" ".join(e.source), " ".join(e.answer), _nearest(e), _is_right(e)]
-        for e in answers.examples
-    ]
+    rows = []
+    for example in answers.examples:
+        source, answer = " ".join(example.source), " ".join(example.answer)
+        rows.append([source, answer, _nearest(example), _is_right(example)])
     yield Table(["source", "answer", "reference", "right"], rows)
-    with_maps = [
-        pair for pair in found if any(example.attention is not None for example in pair[1].examples)
-    ]
-    for trial, answers in with_maps[:1]:
-        other = "" if trial == best else ", the best trial that has attention,"
-        yield from _attention_maps(run, f"{code(trial)}{other}", answers)
+    for trial, answers in found:
+        if any(example.attention is not None for example in answers.examples):
+            whose = code(trial)
+            if trial != best:
+                whose += ", the best trial with attention"
+            yield from _attention_maps(run, whose, answers)
+            return
 
 
 def _attention_maps(run: Run, whose: str, answers: Answers) -> Iterator[Block]:
     yield Text(
-        f"Where {whose} looked. A row is a token that it wrote, from top to bottom; the stronger the colour of a cell, "
-        "the more of its attention was on the source token above. Each row sums to 1.",
+        f"Attention weights of {whose}. A row is a token of the answer, from top to bottom; a "
+        "column is a token of the source. The stronger the colour, the larger the weight. The "
+        "weights of a row sum to 1.",
         "note",
     )
     maps = [example for example in answers.examples if example.attention is not None][:MAPS]
@@ -502,10 +486,10 @@ def _attention_maps(run: Run, whose: str, answers: Answers) -> Iterator[Block]:
 
 
 def _attention_map(run: Run, example: Example) -> Figure:
-    reference = (
-        f", and the reference is {code(_nearest(example))}" if _is_right(example) == "no" else ""
-    )
-    how = f"Down: the answer, {code(' '.join(example.answer))}{reference}. Across: the source."
+    how = f"Down: the answer, {code(' '.join(example.answer))}"
+    if _is_right(example) == "no":
+        how += f" (the reference is {code(_nearest(example))})"
+    how += ". Across: the source."
     return Figure(figures.attention_map(example), how, run.number, " ".join(example.source))
 
 
@@ -514,19 +498,17 @@ def _is_right(example: Example) -> str:
 
 
 def _nearest(example: Example) -> str:
-    """The reference that the answer equals, else the first."""
-    shown = (
-        example.answer
-        if example.answer in example.references
-        else next(iter(example.references), [])
-    )
-    return " ".join(shown)
+    """Returns the reference that equals the answer; if none does, the first reference."""
+    if example.answer in example.references:
+        return " ".join(example.answer)
+    return " ".join(next(iter(example.references), []))
 
 
 def _software(run: Run) -> Iterator[Block]:
     yield Text(
-        f"Best: of all reports of a trial the one with the best {code(run.metric)}, the earliest of equals; never that "
-        "of a divergence. n counts trials with such a report. Intervals are bootstrap intervals of a mean."
+        f"The best report of a trial is the one with the best {code(run.metric)}, and the earliest "
+        "of several equal ones. The report of a divergence is never the best. n counts trials that "
+        "have a best report. Intervals are bootstrap intervals of a mean."
     )
     try:
         made = cleaned(
@@ -535,15 +517,11 @@ def _software(run: Run) -> Iterator[Block]:
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
         corpus = f"{made['corpus']['name']}, fingerprint {made['corpus']['fingerprint'][:12]}"
         command = shlex.join(map(str, made["command"]))
-        commit = code(made["commit"])
-        yield List(
-            [
-                f"command {code(command)}",
-                f"corpus {code(corpus)}",
-                f"commit {commit}",
-                code(versions),
-            ]
-        )
+        lines = [f"command {code(command)}", f"corpus {code(corpus)}"]
+        lines += [f"commit {code(made['commit'])}", code(versions)]
+        yield List(lines)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        yield Text("The run folder has no environment.json that says with what it was made.")
+        yield Text(
+            "Versions and commit are not known: the run folder has no valid environment.json."
+        )
     yield Code("\n".join(map(printable, run.space.text.strip().splitlines())))

@@ -1,7 +1,8 @@
 """The figures of a report, made with plotly from tables.
 
-Colours are Okabe and Ito's (2008), which colour-blind readers tell apart; each has a twin for a dark page. A mark that
-stands for a trial carries its row of the trials table as `customdata`; the page writes the hover text from that.
+The colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart. Each has a
+twin for a dark page. A mark that stands for a trial has the trial's row number in the trials table
+as `customdata`, from which the page makes the hover text.
 """
 
 import math
@@ -16,17 +17,18 @@ import plotly.graph_objects as go
 from s2s_search.report.axes import Axis
 from s2s_search.runs.answers import Example
 
-# On a light and on a dark page.
-INK, FAINT, LINE, SURFACE = "#1f2328", "#87919b", "#dde2e7", "#fdfdfc"
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
-    "#0072b2",
-    "#b87500",
-    "#00805e",
-    "#c44e00",
-    "#a8477e",
-    "#2b8cc4",
-)
-WEAK = "#e6eaee"  # where a scale begins
+# The colours of a light page, and below those that take their places on a dark page.
+INK = "#1f2328"
+FAINT = "#87919b"
+LINE = "#dde2e7"
+SURFACE = "#fdfdfc"
+BLUE = "#0072b2"
+ORANGE = "#b87500"
+GREEN = "#00805e"
+RED = "#c44e00"
+PURPLE = "#a8477e"
+SKY = "#2b8cc4"
+WEAK = "#e6eaee"  # the low end of a colour scale
 DARK = {
     INK: "#e4e7ea",
     FAINT: "#7d8790",
@@ -44,32 +46,32 @@ RUNS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SCALE = [[0.0, WEAK], [1.0, BLUE]]
 
-STATUS = {  # the classes of trials, the faintest first: colour, symbol
+# The classes of trials with their colours and symbols, in the order in which they are drawn.
+STATUS = {
     "stopped": (FAINT, "circle-open"),
     "ended without finishing": (RED, "x"),
     "running": (GREEN, "triangle-up"),
     "finished": (BLUE, "circle"),
 }
-FEW_CURVES, MANY_MARKS = 50, 300
-MANY_POINTS = 5_000  # from here on WebGL draws what SVG would take seconds for
+FEW_CURVES = 50  # up to this number of curves, the marks are large
+MANY_POINTS = 5_000  # from this number on WebGL draws the curves, as SVG would take seconds
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
-WIDE = 10  # times the smallest value: from there on an axis is logarithmic
-BETWEEN_AXES, BELOW_AN_AXIS, LINES = (
-    14,
-    45,
-    3,
-)  # letters for which there is room, and how often below each other
-JITTER = 0.28  # of the distance between two values
+WIDE = 10  # an axis is logarithmic if the largest value is more than WIDE times the smallest
+BETWEEN_AXES = 14  # the number of letters that fit between two parallel axes
+BELOW_AN_AXIS = 45  # the number of letters that fit in a line below an axis
+LINES = 3  # the number of such lines
+JITTER = 0.28  # how far marks are spread, as a share of the distance between two values
 
 Numbers = Sequence[float | None]
 
 
 def status_class(status: str) -> str:
+    """Returns the class of trials, a key of STATUS, to which a status belongs."""
     return status if status in STATUS else "ended without finishing"
 
 
 def plain(text: object) -> str:
-    """Text that plotly shows as it is: it takes some tags for markup."""
+    """Returns text escaped for plotly, which takes some tags for markup."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -110,13 +112,13 @@ def _figure(height: int, **layout: Any) -> go.Figure:
 
 
 def is_wide(values: Iterable[float]) -> bool:
-    """Says whether values spread so far that a logarithmic axis shows more."""
+    """Returns whether values spread so far that a logarithmic axis shows more."""
     known = [value for value in values if not pd.isna(value)]
     return bool(known) and min(known) > 0 and max(known) > WIDE * min(known)
 
 
 def _short(values: Iterable[Any]) -> list[float | None]:
-    """Numbers with five digits, which is more than a figure shows; missing ones as None, a gap in a line."""
+    """Returns numbers with five digits, more than a figure shows; None, a gap, for missing ones."""
     return [None if pd.isna(value) else float(f"{value:.5g}") for value in values]
 
 
@@ -125,17 +127,15 @@ def _title(text: str) -> dict[str, str]:
 
 
 def _scale(values: Iterable[float]) -> dict[str, Any]:
-    """The type and the ticks of an axis for values."""
+    """Returns the type and the ticks of an axis for these values."""
     known = [float(value) for value in values if not pd.isna(value)]
-    return (
-        {"type": "log", **_ticks(log_ticks(min(known), max(known)))}
-        if is_wide(known)
-        else {"type": "linear"}
-    )
+    if not is_wide(known):
+        return {"type": "linear"}
+    return {"type": "log", **_ticks(log_ticks(min(known), max(known)))}
 
 
 def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Round numbers from low to high for a logarithmic axis, about eight at most; the ends where none is between."""
+    """Returns ticks of a logarithmic axis: about eight round numbers, or both ends if few fit."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     inside: list[float] = []
     for digits in ((1, 2, 5), (1, 3), (1,)):
@@ -151,10 +151,9 @@ def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str) -> go.Figure:
-    """The best value of the metric so far, over wall time and over compute; a line a run.
+    """Draws the best value so far over wall time and over the cost, one line per run.
 
-    runs: names, and tables with the columns number, elapsed (seconds), cost, best: a row whenever the best changed, and
-    one for the end.
+    runs: the runs' names, and their tables as `Run.leads` returns them.
     """
     end = max((table["elapsed"].max() for _, table in runs if len(table)), default=0.0)
     seconds, unit = next(pair for pair in UNITS if end >= 2 * pair[0] or pair[0] == 1)
@@ -203,9 +202,14 @@ def learning_curves(
     rungs: Sequence[tuple[float, str]],
     metric: str,
 ) -> go.Figure:
-    """The learning curves of all trials: a trace a class of trials, with gaps between the curves.
+    """Draws the learning curves of all trials: one trace per class of trials, with gaps in it.
 
-    curves: `Results.curves`; statuses: of its columns; best: the column of the best trial; rungs: steps and labels.
+    Args:
+        curves: the curves, as `Results.curves` returns them.
+        statuses: the status of each column.
+        best: the number of the best trial's column; None: no trial has a result.
+        rungs: the steps of the rungs, and their labels.
+        metric: the name of the metric.
     """
     scale = _scale(curves.to_numpy(float, na_value=math.nan).ravel())
     figure = _figure(460, xaxis={"title": _title("step"), "rangemode": "tozero"})
@@ -218,13 +222,14 @@ def learning_curves(
         others = [k for k in members if k != best]
         if members:
             style = {"color": colour, "width": 1.2}
-            faint, label = opacity * (0.7 if name == "stopped" else 1), f"{name} ({len(members)})"
+            label = f"{name} ({len(members)})"
             group: dict[str, Any] = {"name": label, "legendgroup": name, "line": style}
             if others:
-                figure.add_trace(
-                    draw(**_joined(lines, others), **group, opacity=faint, showlegend=False)
-                )
-            figure.add_scatter(x=[None], y=[None], **group)  # the legend's, which is not faint
+                faint = opacity * (0.7 if name == "stopped" else 1)
+                trace = draw(**_joined(lines, others), **group, opacity=faint, showlegend=False)
+                figure.add_trace(trace)
+            # An empty trace for the legend, whose line should not be faint.
+            figure.add_scatter(x=[None], y=[None], **group)
     if best is not None:
         style = {"color": ORANGE, "width": 3}
         figure.add_trace(draw(**_joined(lines, [best]), line=style, name="the best trial"))
@@ -246,7 +251,7 @@ def learning_curves(
 
 
 def _joined(lines: dict[int, Any], numbers: Iterable[int]) -> dict[str, list[Any]]:
-    """Curves after one another, with a gap behind each."""
+    """Returns curves as one trace, with a gap after each of them."""
     x: list[Any] = []
     y: list[Any] = []
     customdata: list[int] = []
@@ -264,9 +269,12 @@ def _joined(lines: dict[int, Any], numbers: Iterable[int]) -> dict[str, list[Any
 def parallel_coordinates(
     axes: Sequence[Axis], trials: Sequence[tuple[int, float]], metric: str
 ) -> go.Figure:
-    """A line a trial through its searched hyperparameters to its best value; the better, the stronger.
+    """Draws a line per trial through its hyperparameters to its best value.
 
-    trials: numbers and best values, best first.
+    The better a trial's rank, the stronger its colour. By value instead, a few bad values would
+    leave all others the same colour.
+
+    trials: the trials' numbers and best values, best first.
     """
     scores = [score for _, score in trials]
     dimensions = [_coordinate(axis, [number for number, _ in trials]) for axis in axes]
@@ -274,13 +282,10 @@ def parallel_coordinates(
     shown = [math.log10(score) for score in scores] if log else scores
     last: dict[str, Any] = {"label": plain(metric), "values": _short(shown)}
     if log:
-        last |= _ticks(
-            [(math.log10(x), f"{x:.3g}") for x in np.geomspace(min(scores), max(scores), 6)]
-        )
-    rank = (
-        np.linspace(1, 0, len(scores)).round(4).tolist()
-    )  # by rank: a few bad values take no colour from the others
-    order = range(len(rank) - 1, -1, -1)  # the best are drawn last, on top
+        places = np.geomspace(min(scores), max(scores), 6)
+        last |= _ticks([(math.log10(x), f"{x:.3g}") for x in places])
+    rank = np.linspace(1, 0, len(scores)).round(4).tolist()
+    order = range(len(rank) - 1, -1, -1)  # the best trials are drawn last, on top of the others
     for dimension in (*dimensions, last):
         dimension["values"] = [dimension["values"][k] for k in order]
     longest = max(len(text) for text in dimensions[0]["ticktext"])
@@ -297,7 +302,10 @@ def parallel_coordinates(
 
 
 def _coordinate(axis: Axis, numbers: Sequence[int]) -> dict[str, Any]:
-    """An axis as plotly's parallel coordinates need it: numbers alone, one of them for "takes no part"."""
+    """Returns an axis for plotly's parallel coordinates, which take numbers only.
+
+    The number below all others stands for trials in which the hyperparameter takes no part.
+    """
     values = dict(zip(axis.points["number"], axis.points["value"], strict=True))
     names = dict(zip(axis.points["number"], axis.points["name"], strict=True))
     ticks: list[tuple[float, str]]
@@ -311,32 +319,35 @@ def _coordinate(axis: Axis, numbers: Sequence[int]) -> dict[str, Any]:
     low = -1.0 if axis.names else -0.15
     if axis.without:
         ticks = [(low, "takes no part"), *ticks]
+    least = min(place for place, _ in ticks)
+    most = max(place for place, _ in ticks) or 1
     return {
         "label": plain(axis.key),
         "values": [float(f"{at.get(number, low):.5g}") for number in numbers],
-        "range": [
-            low if axis.without else min(place for place, _ in ticks),
-            max(place for place, _ in ticks) or 1,
-        ],
+        "range": [least, most],
         **_ticks(ticks),
     }
 
 
 def _cut(names: Sequence[str], longest: int) -> list[str]:
-    """Names of so many letters at most, where they still differ."""
+    """Returns names of at most `longest` letters; uncut if two names would become the same."""
     cut = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
-    return cut if len({*cut}) == len(cut) else list(names)
+    if len(set(cut)) < len(cut):
+        return list(names)
+    return cut
 
 
 def _wrapped(name: str, width: int) -> str:
-    """A name in lines of so many letters at most, where its words allow it: "Bidirectional<br>RNNEncoder"."""
+    """Breaks a name between its words into lines: "Bidirectional<br>RNNEncoder".
+
+    A line has at most `width` letters, unless a single word is longer.
+    """
     lines = [""]
     for word in filter(None, re.findall(r"[A-Z]*[a-z0-9]*[^A-Za-z0-9]*", name)):
-        lines[-1:] = (
-            [lines[-1] + word]
-            if len(lines[-1] + word) <= width or not lines[-1]
-            else [lines[-1], word]
-        )
+        if not lines[-1] or len(lines[-1] + word) <= width:
+            lines[-1] += word
+        else:
+            lines.append(word)
     return "<br>".join(map(plain, lines))
 
 
@@ -345,7 +356,10 @@ def _ticks(ticks: Sequence[tuple[float, str]]) -> dict[str, Any]:
 
 
 def axis_plot(axis: Axis, metric: str) -> go.Figure:
-    """The best value of each trial over a hyperparameter; values to choose from side by side, trials spread in each."""
+    """Draws the best value of each trial over the values of a hyperparameter.
+
+    Choices stand side by side, and the trials of a choice are spread sideways.
+    """
     figure = _figure(
         300, xaxis={"zeroline": False}, yaxis={"title": _title(metric)}, showlegend=False
     )
@@ -365,9 +379,8 @@ def axis_plot(axis: Axis, metric: str) -> go.Figure:
     for name, (colour, symbol) in STATUS.items():
         rows = axis.points[axis.points["status"].map(status_class) == name]
         if len(rows):
-            figure.add_scatter(
-                **_marks(x, rows), marker={"color": colour, "symbol": symbol, "size": 7}, name=name
-            )
+            marker: dict[str, Any] = {"color": colour, "symbol": symbol, "size": 7}
+            figure.add_scatter(**_marks(x, rows), marker=marker, name=name)
     if len(axis.points):
         marker = {"color": ORANGE, "symbol": "star", "size": 15, "line": {"color": INK, "width": 1}}
         figure.add_scatter(**_marks(x, axis.points.head(1)), marker=marker, name="the best trial")
@@ -376,7 +389,7 @@ def axis_plot(axis: Axis, metric: str) -> go.Figure:
 
 
 def _places(axis: Axis) -> "pd.Series[float]":
-    """Where the points of an axis are drawn: at their values, or beside one another where there is a choice."""
+    """Returns where the points of an axis are drawn; those of a choice are spread sideways."""
     if not axis.names:
         return axis.points["value"].astype(float)
     spread = np.random.default_rng(0).uniform(-JITTER, JITTER, len(axis.points))
@@ -393,10 +406,9 @@ def _marks(x: "pd.Series[float]", rows: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
-    """What each value of a hyperparameter reached: the best, and the mean of the best few with its interval."""
-    names = [
-        plain(f"{value} (n = {n})") for value, n in zip(table["value"], table["n"], strict=True)
-    ]
+    """Draws, for each value of a hyperparameter, the best result and the mean of the best few."""
+    counted = zip(table["value"], table["n"], strict=True)
+    names = [plain(f"{value} (n = {n})") for value, n in counted]
     figure = _figure(
         90 + 46 * len(table), xaxis={"title": _title(metric)}, yaxis={"autorange": "reversed"}
     )
@@ -420,6 +432,7 @@ def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
 
 
 def importance_plot(table: pd.DataFrame) -> go.Figure:
+    """Draws the importance of each hyperparameter as a bar."""
     names = [plain(name) for name in table["hyperparameter"]]
     figure = _figure(
         80 + 28 * len(table),
@@ -435,7 +448,7 @@ def importance_plot(table: pd.DataFrame) -> go.Figure:
 
 
 def time_plot(parts: dict[str, float]) -> go.Figure:
-    """Where the workers' seconds went: one bar, a piece a part."""
+    """Draws where the workers' seconds went: one bar, with a piece for each part."""
     figure = _figure(
         150, barmode="stack", xaxis={"title": _title("worker seconds")}, yaxis={"visible": False}
     )
@@ -453,9 +466,10 @@ def time_plot(parts: dict[str, float]) -> go.Figure:
 
 
 def attention_map(example: Example) -> go.Figure:
-    """Where the model looked (across: the source) for each token that it wrote (down: its answer)."""
+    """Draws the attention weights of an answer: answer tokens downwards, source tokens across."""
     assert example.attention is not None
-    source, answer = ([*map(plain, tokens), "END"] for tokens in (example.source, example.answer))
+    source = [*map(plain, example.source), "END"]
+    answer = [*map(plain, example.answer), "END"]
     figure = _figure(120 + 22 * len(answer), margin={"l": 60, "r": 10, "t": 40, "b": 10})
     figure.add_heatmap(
         z=example.attention, colorscale=SCALE, zmin=0, zmax=1, xgap=1, ygap=1, showscale=False

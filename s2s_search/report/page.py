@@ -1,7 +1,7 @@
-"""What a report is set from: text, tables and figures, each as HTML and as Markdown.
+"""The blocks of a report: text, tables and figures, each as HTML and as Markdown.
 
-In a text `code` is between backticks, the one markup there is. Whatever comes from a search goes through `code` or
-stands in a table, so that no label, message or setting is taken for markup.
+The only markup of a text is `code` between backticks. Whatever comes from a search goes through
+`code` or stands in a table, so that no label, message or setting is taken for markup.
 """
 
 import html
@@ -18,8 +18,8 @@ from plotly.offline import get_plotlyjs
 from s2s_search.errors import printable
 
 TEMPLATE = Path(__file__).with_name("template.html")
-MARKDOWN_ROWS = 25  # of a ranking: as many as a reader of plain text wants
-SHORT = 24  # letters that a cell keeps in one line
+MARKDOWN_ROWS = 25  # the most rows of a ranking in Markdown
+SHORT = 24  # a cell with fewer characters is not broken into lines
 
 Rows = Sequence[Sequence[str]]
 
@@ -33,10 +33,10 @@ class Block(Protocol):
 
 
 def code(text: object) -> str:
-    """Foreign text as a part of a Text."""
-    return (
-        "`" + (printable(str(text)).replace("`", "'") or '""') + "`"
-    )  # two backticks would begin other code
+    """Returns text that comes from a search as code, to be put into a Text."""
+    # Two backticks without anything between them would begin other code, so empty text is quoted.
+    inside = printable(str(text)).replace("`", "'") or '""'
+    return f"`{inside}`"
 
 
 @dataclass(frozen=True)
@@ -75,29 +75,29 @@ class List:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to copy; with a title they are folded until they are asked for."""
+    """Lines to copy. With a title, the lines are folded until a reader opens them."""
 
     text: str
     title: str = ""
 
     def html(self) -> str:
         lines = f'<pre tabindex="0"><code>{html.escape(self.text)}</code></pre>'
-        return (
-            f"<details><summary>{html.escape(self.title)}</summary>{lines}</details>"
-            if self.title
-            else lines
-        )
+        return _folded(self.title, lines)
 
     def markdown(self) -> str:
+        # A fence, because indented lines would belong to a list before them.
         longest = max(map(len, re.findall("`+", self.text)), default=0)
-        fence = "`" * max(3, longest + 1)  # indented lines would belong to a list before them
+        fence = "`" * max(3, longest + 1)
         title = f"{self.title}:\n\n" if self.title else ""
         return f"{title}{fence}\n{self.text}\n{fence}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, `numbers` its columns that are set to the right; with a title it is folded until it is asked for."""
+    """A table. With a title, the table is folded until a reader opens it.
+
+    numbers: the columns that are aligned to the right.
+    """
 
     columns: Sequence[str]
     rows: Rows
@@ -105,45 +105,36 @@ class Table:
     title: str = ""
 
     def html(self) -> str:
-        head = "".join(
-            f'<th scope="col"{self._kind(k)}>{_breakable(name)}</th>'
-            for k, name in enumerate(self.columns)
-        )
+        head = ""
+        for k, name in enumerate(self.columns):
+            head += f'<th scope="col"{self._kind(k)}>{_breakable(name)}</th>'
         body = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         table = f'<div class="scroll" tabindex="0" role="region" aria-label="table">{table}</div>'
-        return (
-            f"<details><summary>{html.escape(self.title)}</summary>{table}</details>"
-            if self.title
-            else table
-        )
+        return _folded(self.title, table)
 
     def _cells(self, row: Sequence[str]) -> str:
-        return "".join(
-            f"<td{self._kind(k, text)}>{html.escape(text)}</td>" for k, text in enumerate(row)
-        )
+        cells = ""
+        for k, text in enumerate(row):
+            cells += f"<td{self._kind(k, text)}>{html.escape(text)}</td>"
+        return cells
 
     def _kind(self, column: int, text: str = " " * SHORT) -> str:
-        return _class(
-            "number"
-            if self.columns[column] in self.numbers
-            else "short"
-            if len(text) < SHORT
-            else ""
-        )
+        if self.columns[column] in self.numbers:
+            return _class("number")
+        if len(text) < SHORT:
+            return _class("short")
+        return ""
 
     def markdown(self) -> str:
-        lines = [
-            self.columns,
-            ["---:" if column in self.numbers else "---" for column in self.columns],
-            *self.rows,
-        ]
+        rule = ["---:" if column in self.numbers else "---" for column in self.columns]
+        lines = [self.columns, rule, *self.rows]
         return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
 @dataclass(frozen=True)
 class Ranking(Table):
-    """A table that the page sorts, filters and shows by the page, however many rows it has."""
+    """A table that a reader of the page can sort and filter, and that shows its rows in parts."""
 
     label: str = "ranking"
 
@@ -156,16 +147,19 @@ class Ranking(Table):
         return f'<div class="ranking" data-label="{html.escape(self.label)}">{_json(data)}</div>'
 
     def markdown(self) -> str:
-        first = Table(self.columns, self.rows[:MARKDOWN_ROWS], self.numbers).markdown()
+        text = Table(self.columns, self.rows[:MARKDOWN_ROWS], self.numbers).markdown()
         left_out = len(self.rows) - MARKDOWN_ROWS
-        return first + (f"\n\n{left_out:,} more in trials.csv" if left_out > 0 else "")
+        if left_out > 0:
+            text += f"\n\n{left_out:,} more in trials.csv"
+        return text
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with a sentence that says how to read it; `run` is the number of the run whose trials it shows.
+    """A figure with a caption that says how to read it.
 
-    width: pixels that it needs at least; where there are fewer, it is moved sideways.
+    run: the number of the run whose trials the figure shows
+    width: the least width in pixels; on a narrower page the figure can be scrolled sideways
     """
 
     figure: go.Figure
@@ -179,38 +173,43 @@ class Figure:
         label = html.escape(f"{self.title} {self.caption}".replace("`", "").strip())
         heading = f"<h3>{_breakable(self.title)}</h3>" if self.title else ""
         data = _json(json.loads(self.figure.to_json()))
-        plot = f'<div class="plot" data-run="{self.run}" style="{size}" role="img" aria-label="{label}">{data}</div>'
+        plot = (
+            f'<div class="plot" data-run="{self.run}" style="{size}" role="img" '
+            f'aria-label="{label}">{data}</div>'
+        )
         if self.width:
-            plot = (
-                f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{plot}</div>'
-            )
+            region = f'class="scroll" tabindex="0" role="region" aria-label="{label}"'
+            plot = f"<div {region}>{plot}</div>"
         return f"<figure>{heading}{plot}<figcaption>{_inline(self.caption)}</figcaption></figure>"
 
     def markdown(self) -> str:
-        return "\n\n".join(
-            filter(None, (f"### {code(self.title)}" if self.title else "", self.caption))
-        )
+        heading = f"### {code(self.title)}" if self.title else ""
+        return _paragraphs([heading, self.caption])
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Small parts that stand beside one another where there is room."""
+    """Small parts, side by side where the page is wide enough."""
 
     parts: Sequence[Sequence[Block]]
 
     def html(self) -> str:
-        parts = ("".join(block.html() for block in part) for part in self.parts)
-        return '<div class="grid">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
+        cells = ""
+        for part in self.parts:
+            cells += f"<div>{''.join(block.html() for block in part)}</div>"
+        return f'<div class="grid">{cells}</div>'
 
     def markdown(self) -> str:
-        return "\n\n".join(
-            filter(None, (block.markdown() for part in self.parts for block in part))
-        )
+        return _paragraphs(block.markdown() for part in self.parts for block in part)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence on how to read what follows, and blocks: in a column a run, each under the run's name."""
+    """A heading, a sentence on how to read the section, and its blocks.
+
+    columns: the blocks of each run, side by side
+    names: the names of the runs, as headings of the columns; none if there is one run
+    """
 
     title: str
     how: str
@@ -227,19 +226,20 @@ class Section:
         for name, blocks in zip(self.names or [""] * len(self.columns), self.columns, strict=True):
             heading = f'<p class="run">{html.escape(name)}</p>' if name else ""
             parts.append(f"<div>{heading}{''.join(block.html() for block in blocks)}</div>")
-        columns = (
-            f'<div class="columns">{"".join(parts)}</div>' if len(parts) > 1 else "".join(parts)
-        )
-        heading = (
-            f'<h2 id="{self.anchor}"><a href="#{self.anchor}">{html.escape(self.title)}</a></h2>'
-        )
+        columns = "".join(parts)
+        if len(parts) > 1:
+            columns = f'<div class="columns">{columns}</div>'
+        link = f'<a href="#{self.anchor}">{html.escape(self.title)}</a>'
+        heading = f'<h2 id="{self.anchor}">{link}</h2>'
         return f'<section aria-labelledby="{self.anchor}">{heading}{how}{columns}</section>'
 
     def markdown(self) -> str:
         parts = [f"## {self.title}", self.how]
         for name, blocks in zip(self.names or [""] * len(self.columns), self.columns, strict=True):
-            parts += [f"**{code(name)}**" if name else "", *(block.markdown() for block in blocks)]
-        return "\n\n".join(filter(None, parts))
+            if name:
+                parts.append(f"**{code(name)}**")
+            parts += [block.markdown() for block in blocks]
+        return _paragraphs(parts)
 
 
 def as_html(
@@ -249,14 +249,18 @@ def as_html(
     labels: Sequence[Sequence[str]],
     dark: Mapping[str, str],
 ) -> str:
-    """The page: one file that asks for nothing else.
+    """Returns the page as one file that loads nothing else.
 
-    labels: for each run what is said of each of its trials where the pointer is on it; dark: colours and their twins.
+    Args:
+        title: the title of the page.
+        about: the sentence below the title.
+        sections: the sections of the page.
+        labels: for each run, the text that the pointer shows for each of its trials.
+        dark: for each colour of a figure, the colour that a dark page shows instead.
     """
-    contents = "".join(
-        f'<li><a href="#{section.anchor}">{html.escape(section.title)}</a></li>'
-        for section in sections
-    )
+    contents = ""
+    for section in sections:
+        contents += f'<li><a href="#{section.anchor}">{html.escape(section.title)}</a></li>'
     parts = {
         "TITLE": html.escape(title),
         "ABOUT": Text(about).html(),
@@ -266,16 +270,27 @@ def as_html(
         "DARK": _json(dark, "dark"),
         "PLOTLY": get_plotlyjs(),
     }
-    return re.sub(
-        r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], TEMPLATE.read_text(encoding="utf-8")
-    )
+    template = TEMPLATE.read_text(encoding="utf-8")
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], template)
 
 
 def as_markdown(title: str, about: str, sections: Iterable[Section]) -> str:
-    return (
-        "\n\n".join([f"# {_cell(title)}", about, *(section.markdown() for section in sections)])
-        + "\n"
-    )
+    """Returns the report as Markdown."""
+    parts = [f"# {_cell(title)}", about]
+    parts += [section.markdown() for section in sections]
+    return "\n\n".join(parts) + "\n"
+
+
+def _paragraphs(texts: Iterable[str]) -> str:
+    """Returns the texts that are not empty, with a blank line between them."""
+    return "\n\n".join(text for text in texts if text)
+
+
+def _folded(title: str, content: str) -> str:
+    """Returns HTML that is folded under a title; as it is if there is no title."""
+    if not title:
+        return content
+    return f"<details><summary>{html.escape(title)}</summary>{content}</details>"
 
 
 def _inline(text: str) -> str:
@@ -287,21 +302,21 @@ def _class(name: str) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A dotted name that may break behind its dots."""
+    """Returns a dotted name that the browser may break after its dots."""
     return html.escape(name).replace(".", ".<wbr>")
 
 
 def _cell(text: str) -> str:
-    """Text of a Markdown table, in which nothing is markup: no tag, link or code, and no end of a cell."""
+    """Returns text for a cell of a Markdown table, escaped so that nothing in it is markup."""
     text = re.sub(r"([\\|<>`*\[\]~&]|(?<!\w)_|_(?!\w))", r"\\\1", printable(text))
-    return re.sub(
-        r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", r"\\", text
-    )  # else a bare address becomes a link
+    # Without these backslashes, Markdown turns a bare address into a link.
+    return re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", r"\\", text)
 
 
 def _json(data: Any, name: str = "") -> str:
-    """Data inside a page; no text in it can end the element."""
+    """Returns data as an element of a page. No text in the data can end the element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return f'<script type="application/json"{f" id={name}" if name else ""}>{text}</script>'
+    identity = f" id={name}" if name else ""
+    return f'<script type="application/json"{identity}>{text}</script>'

@@ -1,7 +1,4 @@
-"""Run folders as a report reads them: a search's tables with its space, and what follows from both.
-
-Needs neither Ray nor torch.
-"""
+"""Run folders as a report reads them: a search's tables, its space, and what follows from both."""
 
 import os
 from collections import Counter
@@ -27,7 +24,7 @@ from s2s_search.spaces.space import Space
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder; `number` is its place among those that were named together."""
+    """A run folder; `number` is its place among the run folders of the report."""
 
     number: int
     name: str
@@ -35,7 +32,7 @@ class Run:
     history: History
     space: Space
     beside: Results | None = None  # the search's replicates, from the run folders beside its own
-    fetch: bool = False  # also what lies at a URL that its log names
+    fetch: bool = False  # also read what the search saved at a URL
 
     @property
     def metric(self) -> str:
@@ -43,7 +40,7 @@ class Run:
 
     @property
     def score(self) -> str:
-        """The column that ranks the trials."""
+        """Returns the name of the column that ranks the trials."""
         return f"best.{self.metric}"
 
     @property
@@ -52,28 +49,31 @@ class Run:
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
-        """All trials, best first."""
+        """Returns all trials, best first."""
         return self.results.best(None)
 
     @cached_property
     def scored(self) -> pd.DataFrame:
-        """The trials that have a best report, best first."""
+        """Returns the trials that have a best report, best first."""
         return self.ranked[self.ranked[self.score].notna()]
 
     @cached_property
     def configurations(self) -> tuple[int, int]:
-        """How many configurations have a best report, and how many there are."""
+        """Returns the number of configurations with a best report, and the number of all."""
         every = configurations(self.results)
         return every[self.results.trials[self.score].notna()].nunique(), every.nunique()
 
     @property
     def seeds(self) -> Results:
-        """Where configurations have several seeds: in the replicates beside the search, else in the search itself."""
+        """Returns the run with several seeds per configuration.
+
+        That is the search's replicates, where there are any, else the search itself.
+        """
         return self.beside or self.results
 
     @cached_property
     def replicates(self) -> pd.DataFrame:
-        """The configurations over their seeds, best first; empty where each ran with one."""
+        """Returns the configurations over their seeds, best first; empty if none has several."""
         groups = replicates(self.seeds)
         return groups if (groups["trials"] > 1).any() else groups.head(0)
 
@@ -91,29 +91,31 @@ class Run:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The rows of the trials table, by the trials' names."""
+        """Returns the row number in the trials table of each trial, by its name."""
         return {trial: number for number, trial in enumerate(self.results.trials["trial"])}
 
     def settings(self, row: "pd.Series[Any]") -> dict[str, str]:
-        """The searched hyperparameters that take part in a trial, as tables print them."""
+        """Returns the searched hyperparameters that take part in a trial, as tables print them."""
         known = self.history.trials[row["trial"]].settings
-        cells = {
-            key: "null" if known.get(key, row[key]) is None else cell(row[key])
-            for key in self.results.searched
-        }
-        return {key: text for key, text in cells.items() if text == "null" or not pd.isna(row[key])}
+        found = {}
+        for key in self.results.searched:
+            if known.get(key, row[key]) is None:  # a null, which the tables do not tell from NA
+                found[key] = "null"
+            elif not pd.isna(row[key]):
+                found[key] = cell(row[key])
+        return found
 
     def leads(self, in_gpu_hours: bool = False) -> pd.DataFrame:
-        """A row whenever the best improved, be it by the trial that was best before, and one for the end.
+        """Returns a row for each improvement of the best value, and one for the end.
 
-        Columns: number (the trial's), elapsed (seconds), cost (of training so far: seconds of all workers, or GPU
-        hours), best.
+        Columns: number (the trial's), elapsed (seconds), cost (training of all workers so far, in
+        seconds or in GPU hours), best.
         """
         reports = self.results.reports
         spent = reports.groupby("trial")["seconds"].diff().fillna(reports["seconds"]).fillna(0.0)
-        cost = spent.clip(lower=0.0).cumsum() * (
-            self.space.resources.gpu / 3600 if in_gpu_hours else 1.0
-        )
+        cost = spent.clip(lower=0.0).cumsum()
+        if in_gpu_hours:
+            cost = cost * (self.space.resources.gpu / 3600)
         table = reports.assign(
             number=reports["trial"].map(self.numbers), cost=cost, best=reports[self.metric]
         )
@@ -126,7 +128,7 @@ class Run:
         return leads[["number", "elapsed", "cost", "best"]].astype(float).astype({"number": int})
 
     def rungs(self) -> list[tuple[float, int, int]]:
-        """The steps of the scheduler's rungs, how many trials were compared at each, and how many were stopped."""
+        """Returns each rung's step, the number of trials compared there, and of those stopped."""
         came, stopped = Counter[float](), Counter[float]()
         for trial in self.history.trials.values():
             for event in trial.decisions:
@@ -136,57 +138,47 @@ class Run:
         return [(rung, came[rung], stopped[rung]) for rung in sorted(came)]
 
     def nodes(self) -> pd.DataFrame:
-        """The time of each node, from the start of the first trial to the end of the last one, on whichever node.
+        """Returns how busy each node was, from the start of the first trial to the end of the last.
 
-        Index: node, or "not known" of trials without a report; a trial counts where it made its newest. Columns:
-        trials, at_once (the most), busy (hours of all its trials), gpu (GPU hours), idle (the share of its time,
-        at_once times over, in which it had no trial).
+        Index: the node of a trial's newest report, or "not known" for trials without a report.
+        Columns: trials; at_once (the most trials at once); busy (hours of all its trials); gpu (GPU
+        hours); idle (the share of its time, times at_once, in which it had no trial).
         """
-        reports, spans = (
-            self.results.reports,
-            pd.DataFrame(self.history.spans, columns=["trial", "began", "ended"]),
-        )
-        node = (
-            reports.dropna(subset="node")
-            .drop_duplicates("trial", keep="last")
-            .set_index("trial")["node"]
-        )
-        end, spans["node"] = (
-            spans["ended"].max(),
-            spans["trial"].map(node).astype("string").fillna("not known"),
-        )
+        spans = pd.DataFrame(self.history.spans, columns=["trial", "began", "ended"])
+        reports = self.results.reports.dropna(subset="node")
+        node = reports.drop_duplicates("trial", keep="last").set_index("trial")["node"]
+        spans["node"] = spans["trial"].map(node).astype("string").fillna("not known")
+        length = spans["ended"].max() - spans["began"].min()
         rows = {}
         for name, group in spans.groupby("node"):
-            at_once, hours = (
-                _most_at_once(group),
-                float((group["ended"] - group["began"]).sum()) / 3600,
-            )
-            room = at_once * (end - spans["began"].min()) / 3600
+            at_once = _most_at_once(group)
+            hours = float((group["ended"] - group["began"]).sum()) / 3600
+            room = at_once * length / 3600
             idle = max(1 - hours / room, 0.0) if room else 0.0
-            rows[str(name)] = (
-                group["trial"].nunique(),
-                at_once,
-                hours,
-                hours * self.space.resources.gpu,
-                idle,
-            )
-        return pd.DataFrame.from_dict(
-            rows, orient="index", columns=["trials", "at_once", "busy", "gpu", "idle"]
-        )
+            gpu = hours * self.space.resources.gpu
+            rows[str(name)] = (group["trial"].nunique(), at_once, hours, gpu, idle)
+        columns = ["trials", "at_once", "busy", "gpu", "idle"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def _most_at_once(spans: pd.DataFrame) -> int:
-    changes = sorted(
-        [*((time, 1) for time in spans["began"]), *((time, -1) for time in spans["ended"])]
-    )
-    return int(pd.Series([change for _, change in changes]).cumsum().max())
+    """Returns the largest number of spans that overlap. A span may begin where another ends."""
+    changes = [(time, 1) for time in spans["began"]]
+    changes += [(time, -1) for time in spans["ended"]]
+    running = most = 0
+    for _, change in sorted(changes):
+        running += change
+        most = max(most, running)
+    return most
 
 
 def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[Run]:
-    """Reads run folders that are judged by the same metric; with `fetch` also what lies at a URL.
+    """Reads run folders, whose searches must have the same metric.
+
+    fetch: also read what the searches saved at a URL.
 
     Raises:
-        ConfigError: with what is wrong with any of them.
+        ConfigError: all problems of all folders.
     """
     runs, problems = [], list[str]()
     try:
@@ -210,9 +202,11 @@ def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[Run]:
 
 
 def _names(folders: Sequence[Path]) -> Iterator[str]:
-    """The names of the folders; where these are not different, the paths."""
+    """Yields the names of the folders, or their paths if two names are the same."""
     names = [Path(os.path.abspath(folder)).name for folder in folders]
-    yield from map(printable, names if len({*names}) == len(names) else map(str, folders))
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    yield from map(printable, names)
 
 
 def _read_run(number: int, name: str, folder: Path, fetch: bool) -> Run:
@@ -222,9 +216,11 @@ def _read_run(number: int, name: str, folder: Path, fetch: bool) -> Run:
 
 
 def _beside(folder: Path, history: History) -> Results | None:
-    """The replicates of a search in the run folders beside its own: their log names it, or they bear its name.
+    """Returns the search's replicates from the run folders beside its own; None if there are none.
 
-    The second is for folders that were moved. Replicates by another metric or of another corpus are not the search's.
+    A folder holds replicates of the search if its log names the search's folder. As folders may
+    have been moved, a folder whose name begins with the search's name and REPLICATES counts too.
+    Replicates with another metric or another corpus are not those of this search.
     """
     found = []
     for log in sorted(folder.absolute().parent.glob(f"*/{EVENTS}")):
@@ -239,9 +235,11 @@ def _beside(folder: Path, history: History) -> Results | None:
         is_alike = is_alike and replicate.fingerprint == history.fingerprint
         if "replicates_of" in other and (is_of or is_named) and is_alike:
             found.append(log.parent)
-    if not found:
-        return None
     try:
-        return load(found[0]) if len(found) == 1 else load_many(found)
-    except ConfigError:  # a damaged neighbour is no problem of this run
-        return None
+        if len(found) > 1:
+            return load_many(found)
+        if found:
+            return load(found[0])
+    except ConfigError:
+        pass  # a damaged folder beside this one does not keep its report from being written
+    return None
