@@ -49,7 +49,7 @@ class Listener(tune.Callback):
         self._kept = BestKept(search)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """As for Trials."""
+        """As for Trials: Ray 2.60 pickles its callbacks too."""
         return tune.Callback, ()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:

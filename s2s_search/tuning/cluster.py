@@ -21,16 +21,17 @@ from s2s_search.interrupts import Interrupt
 from s2s_search.machine import usable_cores
 from s2s_search.spaces.settings import Resources
 
+# What Ray 2.60 reads from the environment. tests/contracts/test_ray.py looks for these names in it.
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means in a trial what it means here
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints even with verbose=0
+    "RAY_AIR_NEW_OUTPUT": "0",  # Ray 2.60: the new output prints even with verbose=0
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # a search goes on from its own log
-    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # the driver looks through all that wait
+    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # Ray 2.60: each step of the driver looks at all that wait
 }
 SECONDS_BETWEEN_LOOKS = 0.5  # at signals, while tasks run
 # Below Ray's folder its sockets have paths as long as this, and a Unix socket's may have only so many bytes.
@@ -41,8 +42,8 @@ Shared = TypeVar("Shared")
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-# Ray protects a cluster that it starts with a token, which it reads once in a process. Where one is given, it writes
-# none to the home folder.
+# Ray 2.60 protects a cluster that it starts with a token, which it reads once in a process. Where
+# one is given, it writes none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
 TOKEN = "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
 
@@ -81,7 +82,7 @@ def _address_problems(address: str) -> list[str]:
     try:
         socket.create_connection(
             (host.strip("[]"), int(port)), timeout=5
-        ).close()  # Ray would wait for minutes
+        ).close()  # Ray 2.60 would wait for minutes
     except (OSError, ValueError) as error:  # the second where the host is no name of one
         return [f"address {address!r}: no Ray cluster answers there: {error}"]
     return []
@@ -144,7 +145,7 @@ def join_ray(address: str | None, resources: Resources) -> None:
     """Starts a Ray of our own, or joins the one at an address; it must have a node that is large enough.
 
     A Ray of our own has the cores that this process may use, unless RAY_OVERRIDE_RESOURCES or
-    RAY_USE_MULTIPROCESSING_CPU_COUNT says otherwise. Ray itself looks at no affinity.
+    RAY_USE_MULTIPROCESSING_CPU_COUNT says otherwise. Ray 2.60 itself looks at no affinity.
     """
     counts_itself = address is not None or "RAY_USE_MULTIPROCESSING_CPU_COUNT" in os.environ
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

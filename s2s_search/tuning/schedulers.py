@@ -51,12 +51,12 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
             max_t=settings.max_steps,
             grace_period=settings.grace_steps,
             reduction_factor=settings.reduction_factor,
-            stop_last_trials=False,  # a trial ends by itself; else Tune compares late reports at rungs long passed
+            # A trial ends by itself. With True, Ray 2.60 compares late reports at rungs long passed.
+            stop_last_trials=False,
         )
     if settings.name == "median":
-        never: Any = (
-            math.inf
-        )  # else it pauses a trial once, where fewer than three have come as far and others wait
+        # Ray 2.60 else pauses a trial once, if fewer than three have come as far and others wait.
+        never: Any = math.inf
         return MedianStoppingRule(
             time_attr="step", grace_period=settings.grace_steps, min_time_slice=never
         )
@@ -135,7 +135,7 @@ class Watched(TrialScheduler):
         ] = []  # trials that hyperband has put into a bracket, not yet written down
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray pickles its scheduler into its own state: of this one nothing."""
+        """Ray 2.60 pickles its scheduler into its own state: of this one nothing."""
         return FIFOScheduler, ()
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:
@@ -176,7 +176,7 @@ class Watched(TrialScheduler):
         if self.name == "hyperband":
             self.stop_trial(trial)
         elif self.name == "median" and how not in FAILURES and trial.last_result:
-            self.inner.on_trial_complete(self, trial, trial.last_result)  # counts it twice
+            self.inner.on_trial_complete(self, trial, trial.last_result)  # Ray 2.60 counts it twice
 
     def _again(self, trial: "Past", result: dict[str, Any]) -> None:
         trial.last_result, trial.status = result, Trial.RUNNING
@@ -237,9 +237,8 @@ class Watched(TrialScheduler):
             return TrialScheduler.CONTINUE
         self._seen[trial.trial_id] = step
         if self.pauses and result.get("status") != "running":
-            return (
-                TrialScheduler.STOP
-            )  # it has ended: Tune would pause it, and wait for it for ever
+            # The trial has ended. Ray 2.60 would pause it, and wait for it for ever.
+            return TrialScheduler.STOP
         reason = self._reason(trial, step, value)
         action: str = self._settled(
             self.inner.on_trial_result, tune_controller, trial, dict(result)
@@ -345,8 +344,8 @@ class Watched(TrialScheduler):
     ) -> Any:
         """Makes a call, then halves the trial's bracket for as long as all that are in it have passed its step.
 
-        Tune's hyperband halves once a report, and not again when a trial is gone: the others would wait for ever. What
-        halving itself calls is passed on alone.
+        The hyperband of Ray 2.60 halves once a report, and not again when a trial is gone: the others
+        would wait for ever. What halving itself calls is passed on alone.
         """
         if self.name != "hyperband" or self._halving:
             return call(tune_controller, trial, *result)
@@ -362,7 +361,11 @@ class Watched(TrialScheduler):
         return action
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Where no trial pauses, the first that waits, as Tune's choice, but without a look at all that have ended."""
+        """Returns the next trial to start.
+
+        Where no trial pauses, it is the first that waits, as Ray 2.60 chooses it too. Ray looks at all
+        trials for that, also at those that have ended.
+        """
         if self.pauses:
             return self.inner.choose_trial_to_run(tune_controller)
         while self._waiting:

@@ -41,7 +41,7 @@ class Trials(SearchAlgorithm):
         self._slots, self._slots_due = 0, 0.0
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray pickles what it is given into its own state: of this nothing."""
+        """Ray 2.60 pickles what it is given into its own state: of this nothing."""
         return SearchAlgorithm, ()
 
     def add_configurations(self, experiments: Any) -> None:
@@ -61,7 +61,7 @@ class Trials(SearchAlgorithm):
         return self._trial(self._new.pop(), config)
 
     def again(self, number: int, config: Config, losses: int) -> None:
-        """Takes back a trial that was lost before it ran: such a one Tune gives up."""
+        """Takes back a trial that was lost before it ran: Ray 2.60 gives up such a trial."""
         self._going_on.append((number, dict(config), losses))
 
     def is_finished(self) -> bool:
@@ -77,9 +77,8 @@ class Trials(SearchAlgorithm):
     def _slots_now(self) -> int:
         if time.monotonic() > self._slots_due:
             self._slots_due = time.monotonic() + 10
-            self._slots = max(
-                1, cluster.slots(self._search.space.resources)
-            )  # else Tune would wait for it in vain
+            # At least 1: where no trial runs, Ray 2.60 asks for a trial until it gets one.
+            self._slots = max(1, cluster.slots(self._search.space.resources))
         return self._slots
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
@@ -89,8 +88,9 @@ class Trials(SearchAlgorithm):
 class SearchTrial(Trial):
     """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost.
 
-    It keeps of its reports the last, has no folder for Tune, and shares with the others what Tune would make anew for
-    each: the class of its workers, and the resources, which Tune compares all the time.
+    It keeps of its reports the last and has no folder for Tune. It shares with the others what Ray 2.60
+    would make anew for each: the class of its workers, and the resources, which Tune compares all the
+    time.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SearchTrial(Trial):
         self._trainable, self._resources = trainable, resources
         self.storage.trial_dir_name = name  # type: ignore[union-attr]
 
-    def __hash__(self) -> int:  # Tune keeps trials in sets, which give small numbers in their order
+    def __hash__(self) -> int:  # Ray 2.60 keeps trials in sets: small numbers come in their order
         return self.number
 
     def __eq__(self, other: object) -> bool:
@@ -147,7 +147,7 @@ class SearchTrial(Trial):
         return self.failure == LOST and self.losses <= self.retries
 
     def get_json_state(self) -> tuple[str, str]:
-        return "{}", "{}"  # Tune's own record of a trial is never read
+        return "{}", "{}"  # the record that Ray 2.60 keeps of a trial is never read
 
 
 def failure_of(error: Exception | None) -> tuple[str, str]:

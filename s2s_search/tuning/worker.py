@@ -84,7 +84,7 @@ def trainable(
     except Exception as error:
         text = traceback.format_exc()
         let_go(error)
-        raise RuntimeError(text) from None  # of a kind that Ray can copy
+        raise RuntimeError(text) from None  # of a kind that Ray 2.60 can pickle
     except SystemExit as stop:  # the scheduler's
         let_go(stop)
         raise
