@@ -1,6 +1,7 @@
-"""Bridges: what of the encoder reaches the decoder besides attention.
+"""Bridges: how the encoder's result reaches the decoder besides attention.
 
-B batch · S source positions · M encoder output units · X units of the vector appended to every decoder input
+B batch · S source positions · M encoder output units
+X units of the vector that is appended to every decoder input
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from s2s_search.nn.encoders import EncoderOutput
 
 
 class Bridge(nn.Module):
-    """Maps an encoder output to the decoder's initial state and a vector [B, X] for every decoder input, or None.
+    """Maps an encoder output to the decoder's initial state and an extra vector.
 
-    `decoder_state_sizes` are the widths of the decoder's state tensors.
+    The vector [B, X] is appended to every decoder input; it is None if X is 0.
+    `decoder_state_sizes` are the widths of the tensors of the decoder's state.
     """
 
     def __init__(self, decoder_state_sizes: Sequence[int], extra_size: int = 0) -> None:
@@ -24,6 +26,7 @@ class Bridge(nn.Module):
         self.decoder_state_sizes, self.extra_size = tuple(decoder_state_sizes), extra_size
 
     def zero_state(self, encoded: EncoderOutput) -> State:
+        """Returns a decoder state of zeros."""
         return tuple(
             encoded.outputs.new_zeros(len(encoded.outputs), size)
             for size in self.decoder_state_sizes
@@ -41,14 +44,14 @@ class ZeroBridge(Bridge):
 
 
 class PassThroughBridge(Bridge):
-    """Starts the decoder from the encoder's final state, which must have the same structure and sizes."""
+    """Starts the decoder from the encoder's final state, which must have the decoder's sizes."""
 
     def forward(self, encoded: EncoderOutput) -> tuple[State, Tensor | None]:
         return encoded.final_state, None
 
 
 class ReadingBridge(Bridge):
-    """A bridge of linear layers over what it reads: `input_width` values of the encoder's final state or outputs."""
+    """A bridge of linear layers over the encoder's final state or outputs, `input_width` values."""
 
     def __init__(
         self,
@@ -66,16 +69,17 @@ class ReadingBridge(Bridge):
         self.layers = nn.ModuleList(linear(input_width, size) for size in layer_sizes)
 
     def resize(self, input_width: int) -> None:
-        """Makes the layers anew for another number of values to read."""
+        """Replaces the layers by new ones that read another number of values."""
         like = next(self.parameters())
         self.input_width = input_width
         self.layers = nn.ModuleList(linear(input_width, size) for size in self.layer_sizes).to(like)
 
     def read(self, encoded: EncoderOutput) -> list[Tensor]:
-        """The layers' results [B, size] over the final state tensors side by side, or the outputs of all positions.
+        """Returns the result [B, size] of each layer, over the final state or over all outputs.
 
-        The outputs have as many positions as the layers are wide: a shorter source is filled up with zeros, as its
-        padding is, and of a longer one the first positions count.
+        The tensors of the final state stand side by side, and so do the outputs of all positions.
+        A source with fewer positions than the layers read is filled up with zeros. Of a source
+        with more, the first positions are read.
         """
         if self.bridge_input == "final_state":
             x = torch.cat(encoded.final_state, dim=-1)
@@ -86,7 +90,7 @@ class ReadingBridge(Bridge):
 
 
 class InitialStateBridge(ReadingBridge):
-    """Starts the decoder from one layer per state tensor over all that the bridge reads."""
+    """Starts the decoder from one layer for each tensor of its state."""
 
     def __init__(
         self,
@@ -104,7 +108,7 @@ class InitialStateBridge(ReadingBridge):
 
 
 class ConcatInputBridge(ReadingBridge):
-    """Starts the decoder from zeros and appends to every input a vector [B, num_units], a layer over what it reads."""
+    """Starts the decoder from zeros, and appends a layer's result [B, num_units] to each input."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Recurrent cells by the names that a `cell_spec` gives them.
+"""The recurrent cells, by the names that a `cell_spec` gives them.
 
-B batch · I input units · H cell units · O output units (H, or the projection)
-A state is a flat tuple of [B, ...] tensors: layer by layer, and within an LSTM c before h.
+B batch · I input units · H cell units · O output units (H, or those of the projection)
+A state is a flat tuple of [B, ...] tensors: layer by layer, and c before h in an LSTM.
 """
 
 import math
@@ -25,26 +25,31 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def glorot(*shape: int) -> nn.Parameter:
-    """A Glorot-uniform parameter (Glorot & Bengio, 2010); a vector's length is its fan-in and its fan-out."""
+    """Returns a Glorot-uniform parameter (Glorot & Bengio, 2010).
+
+    The length of a vector is both its fan-in and its fan-out.
+    """
     limit = math.sqrt(6.0 / (shape[0] + shape[-1]))
     return nn.Parameter(torch.empty(shape).uniform_(-limit, limit))
 
 
 def kernel(inputs: int, outputs: int, gates: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """A Glorot-uniform matrix [inputs + outputs, gates] in two: the rows that meet the input, and those of the state.
+    """Returns a Glorot-uniform matrix [inputs + outputs, gates] in two parts.
 
-    In two, because a loop that cut it at every step would add up gradients of the whole matrix at every step.
+    The first part has the rows that multiply the input, the second those that multiply the state.
+    A loop that cut one matrix at every step would sum gradients of the whole matrix at every step.
     """
     whole = glorot(inputs + outputs, gates).detach()
     return nn.Parameter(whole[:inputs].clone()), nn.Parameter(whole[inputs:].clone())
 
 
 def constant(value: float, size: int) -> nn.Parameter:
+    """Returns a parameter [size] of equal values."""
     return nn.Parameter(torch.full((size,), value))
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, x [..., I] -> [..., O], by the products of fast.matmul."""
+    """torch's linear layer, x [..., I] -> [..., O], with the products of fast.matmul."""
 
     def forward(self, x: Tensor) -> Tensor:
         return addmm(self.bias, x.flatten(0, -2), self.weight.t()).view(
@@ -53,7 +58,7 @@ class Linear(nn.Linear):
 
 
 def linear(inputs: int, outputs: int) -> Linear:
-    """A linear layer with Glorot-uniform weights and zero biases."""
+    """Returns a linear layer with Glorot-uniform weights and zero biases."""
     layer = Linear(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -61,15 +66,20 @@ def linear(inputs: int, outputs: int) -> Linear:
 
 
 def dropout(x: Tensor, keep_prob: float, training: bool) -> Tensor:
-    """Zeroes each value with probability 1 - keep_prob and divides the kept ones by keep_prob, in training only."""
-    return F.dropout(x, 1.0 - keep_prob, training) if keep_prob < 1.0 else x
+    """Returns x, in training with dropout.
+
+    Dropout zeroes each value with probability 1 - keep_prob and divides the others by keep_prob.
+    """
+    if keep_prob < 1.0:
+        return F.dropout(x, 1.0 - keep_prob, training)
+    return x
 
 
 class Cell(nn.Module):
     """Maps an input and a state to an output and the next state.
 
-    What depends on the input alone is apart, `project`, so that `unroll` computes it for all positions at once. In the
-    equations below [x, h] W is that x `input_weights` + h `recurrent_weights`.
+    `project` computes the part that depends on the input alone, so that `unroll` calls it once for
+    all positions. In the equations below [x, h] W means x `input_weights` + h `recurrent_weights`.
     """
 
     input_weights: nn.Parameter  # [I, gates]
@@ -79,27 +89,27 @@ class Cell(nn.Module):
         self.input_size, self.output_size, self.state_sizes = input_size, output_size, state_sizes
 
     def initial_state(self, batch_size: int, like: Tensor) -> State:
-        """Zeros [B, size] for each tensor of the state, of the type and on the device of `like`."""
+        """Returns a state of zeros, [B, size] each, of the type and on the device of `like`."""
         return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Projects inputs [..., I] to what `step` adds to the recurrent part [..., gates]."""
+        """Returns the inputs' part of the gates [..., gates], for inputs [..., I]."""
         raise NotImplementedError
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        """Computes the output [B, O] and the next state from a projected input [B, gates]."""
+        """Returns the output [B, O] and the next state, for a projected input [B, gates]."""
         raise NotImplementedError
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         return self.step(self.project(inputs), state)
 
     def recurrence(self) -> cell_loops.Recurrence | None:
-        """What the loops with a written-out backward need of this cell, or None if they do not know its equations."""
+        """Returns this cell in the form that the fast loops take; None if they do not know it."""
         return None
 
 
 class BasicRNNCell(Cell):
-    """h' = tanh([x, h] W + b)."""
+    """A simple recurrent cell: h' = tanh([x, h] W + b)."""
 
     def __init__(self, input_size: int, num_units: int, activation: str = "tanh") -> None:
         super().__init__(input_size, num_units, (num_units,))
@@ -116,9 +126,14 @@ class BasicRNNCell(Cell):
 
 
 class GRUCell(Cell):
-    """A gated recurrent unit (Cho et al., 2014); unlike torch's, it resets the state before the candidate's product.
+    """A gated recurrent unit (Cho et al., 2014).
 
-    r, u = sigmoid([x, h] W_gates + b_gates),  c = tanh([x, r * h] W_candidate + b_candidate),  h' = u * h + (1 - u) * c
+    r, u = sigmoid([x, h] W_gates + b_gates)
+    c = tanh([x, r * h] W_candidate + b_candidate)
+    h' = u * h + (1 - u) * c
+
+    torch's GRU multiplies by r after the candidate's product; this one does so before, as the
+    original does.
     """
 
     def __init__(self, input_size: int, num_units: int, activation: str = "tanh") -> None:
@@ -150,21 +165,22 @@ class GRUCell(Cell):
 
 
 class GRUBlockCell(GRUCell):
-    """The original's fused GRU: the same equations, its size given as `cell_size`."""
+    """The original's fused GRU: the equations of GRUCell, with the size called `cell_size`."""
 
     def __init__(self, input_size: int, cell_size: int) -> None:
         super().__init__(input_size, cell_size)
 
 
 class LSTMCell(Cell):
-    """A long short-term memory (Hochreiter & Schmidhuber, 1997; peepholes and projection as in Sak et al., 2014).
+    """A long short-term memory (Hochreiter & Schmidhuber, 1997).
 
     i, j, f, o = [x, h] W + b
     c' = clip(sigmoid(f + forget_bias + w_f * c) * c + sigmoid(i + w_i * c) * tanh(j))
     h' = clip((sigmoid(o + w_o * c') * tanh(c')) W_projection)
 
-    `use_peepholes` adds the w terms, `num_proj` the projection, `cell_clip` and `proj_clip` the clips.
-    With `state_is_tuple` false the state is one tensor [c, h].
+    `use_peepholes` adds the w terms and `num_proj` the projection (both as in Sak et al., 2014),
+    `cell_clip` and `proj_clip` add the clips. Without `state_is_tuple` the state is one tensor
+    [c, h].
     """
 
     def __init__(
@@ -183,17 +199,14 @@ class LSTMCell(Cell):
         super().__init__(
             input_size, output, (num_units, output) if state_is_tuple else (num_units + output,)
         )
-        self.num_units, self.forget_bias, self.cell_clip, self.proj_clip = (
-            num_units,
-            forget_bias,
-            cell_clip,
-            proj_clip,
-        )
+        self.num_units, self.forget_bias = num_units, forget_bias
+        self.cell_clip, self.proj_clip = cell_clip, proj_clip
         self.activation = ACTIVATIONS[activation]
         self.make_gates(use_peepholes)
         self.projection = glorot(num_units, num_proj) if num_proj else None
 
     def make_gates(self, use_peepholes: bool) -> None:
+        """Makes the parameters of the gates."""
         n = self.num_units
         self.input_weights, self.recurrent_weights = kernel(
             self.input_size, self.output_size, 4 * n
@@ -208,18 +221,19 @@ class LSTMCell(Cell):
         return projected if self.biases is None else projected + self.biases
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        c, h = (
-            state
-            if len(state) == 2
-            else torch.split(state[0], [self.num_units, self.output_size], dim=-1)
-        )
+        if len(state) == 2:
+            c, h = state
+        else:
+            c, h = torch.split(state[0], [self.num_units, self.output_size], dim=-1)
         c, o = self.remember(torch.addmm(projected, h, self.recurrent_weights), c)
         h = torch.sigmoid(o) * self.activation(c)
         if self.projection is not None:
             h = h @ self.projection
             if self.proj_clip is not None:
                 h = h.clamp(-self.proj_clip, self.proj_clip)
-        return h, ((c, h) if len(state) == 2 else (torch.cat([c, h], dim=-1),))
+        if len(state) == 2:
+            return h, (c, h)
+        return h, (torch.cat([c, h], dim=-1),)
 
     def remember(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the new c and the output gate before its sigmoid, both [B, H]."""
@@ -229,24 +243,22 @@ class LSTMCell(Cell):
         c = self.clip(
             torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * self.activation(j)
         )
-        return c, o if self.w_o_diag is None else o + self.w_o_diag * c
+        if self.w_o_diag is not None:
+            o = o + self.w_o_diag * c
+        return c, o
 
     def clip(self, c: Tensor) -> Tensor:
+        """Returns c within +-`cell_clip`, if there is one."""
         return c if self.cell_clip is None else c.clamp(-self.cell_clip, self.cell_clip)
 
     def recurrence(self) -> cell_loops.Recurrence | None:
-        more = (
-            self.w_i_diag,
-            self.cell_clip,
-            self.projection,
-        )  # the projection's clip comes with it
-        plain = type(self).remember is LSTMCell.remember and all(part is None for part in more)
-        if (
-            not plain
-            or self.activation is not torch.tanh
-            or self.biases is None
-            or len(self.state_sizes) != 2
-        ):
+        # The loops know the equations of this class with tanh: a subclass may have its own.
+        if type(self).remember is not LSTMCell.remember or self.activation is not torch.tanh:
+            return None
+        extras = (self.w_i_diag, self.cell_clip, self.projection)  # proj_clip needs a projection
+        if any(extra is not None for extra in extras):
+            return None
+        if self.biases is None or len(self.state_sizes) != 2:
             return None
         forget_bias = torch.zeros_like(self.biases)
         forget_bias[2 * self.num_units : 3 * self.num_units] = self.forget_bias
@@ -277,8 +289,8 @@ class BasicLSTMCell(LSTMCell):
 class LSTMBlockCell(LSTMCell):
     """The original's fused LSTM: c is always clipped to +-3.
 
-    Its backward pass has two peculiarities, kept here because they decide what a model learns: it does not see the
-    clip, and on the way to c it takes the peephole w_o for w_f and w_f for w_o.
+    Its gradient has two peculiarities, which are kept because they decide what a model learns. It
+    ignores the clip. In the gradient of c, the peepholes w_o and w_f are exchanged.
     """
 
     def __init__(
@@ -307,12 +319,15 @@ class LSTMBlockCell(LSTMCell):
 
 
 def peephole(w: Tensor, c: Tensor, w_backward: Tensor) -> Tensor:
-    """w * c, whose gradient with respect to c is w_backward."""
+    """Returns w * c, with w_backward as its derivative by c."""
     return w * c.detach() + w_backward.detach() * (c - c.detach())
 
 
 class CoupledInputForgetGateLSTMCell(LSTMCell):
-    """An LSTM whose input gate is one minus its forget gate (Greff et al., 2015): j, f, o = [x, h] W + b."""
+    """An LSTM whose input gate is one minus its forget gate (Greff et al., 2015).
+
+    j, f, o = [x, h] W + b
+    """
 
     def __init__(
         self,
@@ -350,14 +365,17 @@ class CoupledInputForgetGateLSTMCell(LSTMCell):
         if self.w_f_diag is not None:
             f = f + self.w_f_diag * c
         c = torch.lerp(self.activation(j), c, torch.sigmoid(f + self.forget_bias))
-        return c, o if self.w_o_diag is None else o + self.w_o_diag * c
+        if self.w_o_diag is not None:
+            o = o + self.w_o_diag * c
+        return c, o
 
 
 class LayerNormBasicLSTMCell(LSTMCell):
-    """An LSTM with layer normalisation of each gate and of the new c (Ba et al., 2016) and dropout of the candidate
-    (Semeniuta et al., 2016), the latter in training only.
+    """An LSTM with layer normalisation (Ba et al., 2016) and dropout of the candidate.
 
-    The normalised gates have no bias; `forget_bias` comes after the normalisation; the normalised c is the state.
+    Each gate and the new c are normalised. The normalised gates have no bias, `forget_bias` is
+    added after the normalisation, and the normalised c is the state. The dropout (Semeniuta et al.,
+    2016) works in training only.
     """
 
     GATES = ("input", "transform", "forget", "output", "state")
@@ -386,6 +404,7 @@ class LayerNormBasicLSTMCell(LSTMCell):
             )
 
     def norm(self, x: Tensor, gate: str) -> Tensor:
+        """Returns x [B, H] normalised, scaled and shifted, or x itself without `layer_norm`."""
         if self.gamma is None or self.beta is None:
             return x
         return F.layer_norm(x, x.shape[-1:], self.gamma[gate], self.beta[gate], eps=1e-12)
@@ -415,6 +434,9 @@ CELLS: dict[str, type[Cell]] = {
 
 
 def make_cell(spec: Mapping[str, object], input_size: int) -> Cell:
-    """Builds the cell that a spec such as {"class": "LSTMCell", "num_units": 128, "use_peepholes": True} describes."""
+    """Returns the cell that a spec describes.
+
+    Such a spec is {"class": "LSTMCell", "num_units": 128, "use_peepholes": True}.
+    """
     arguments = {name: value for name, value in spec.items() if name != "class"}
     return CELLS[str(spec["class"])](input_size, **arguments)  # type: ignore[arg-type]

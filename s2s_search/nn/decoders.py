@@ -1,6 +1,10 @@
 """Decoders: target embeddings in, logits out, with or without attention.
 
-B batch · S source positions · T target steps · X input units · H cell output units · M memory units · V vocabulary
+B batch · S source positions · T target steps · X input units · H cell output units
+M memory units · V target vocabulary
+
+The state of a decoder is a flat tuple: the cell's state, and with attention the last context
+[B, M] behind it. `stepping.PreparedStepper` has a state of the same type and another meaning.
 """
 
 from collections.abc import Sequence
@@ -17,12 +21,15 @@ from s2s_search.nn.fast.cell_loops import Recurrence
 from s2s_search.nn.fast.loss import cross_entropy
 from s2s_search.nn.stacks import Embedded, StackedCell, positions_within
 
-# Where more of the steps than this lie within their rows' lengths, to sort the rows costs more than it saves.
+# The share of real positions in a batch above which sorting its rows costs more than it saves.
 LIVE_ENOUGH = 0.95
 
 
 class DecoderOutput(NamedTuple):
-    """Logits [B, T, V]; with attention, its weights [B, T, S] and contexts [B, T, M]; all zero past a row's end."""
+    """Logits [B, T, V], and with attention its weights [B, T, S] and contexts [B, T, M].
+
+    All are zero past a row's end.
+    """
 
     logits: Tensor
     weights: Tensor | None = None
@@ -30,8 +37,10 @@ class DecoderOutput(NamedTuple):
 
 
 class Unrolled(NamedTuple):
-    """The recurrent part of all steps: the cell's outputs [B, T, H]; with attention, its contexts [B, T, M] and weights
-    [B, T, S]; not defined past a row's end."""
+    """The recurrent part of all steps, which is not defined past a row's end.
+
+    The cell's outputs are [B, T, H], the contexts of attention [B, T, M] and its weights [B, T, S].
+    """
 
     outputs: Tensor
     contexts: Tensor | None = None
@@ -39,38 +48,54 @@ class Unrolled(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Predicts target tokens step by step, from a state that a bridge made and a memory, None without attention."""
+    """Predicts target tokens step by step.
+
+    The first state comes from a bridge. The memory is what attention reads, None without.
+    """
 
     cell: StackedCell
     logits: nn.Linear
     mix: nn.Linear | None
 
     def remember(self, encoded: EncoderOutput) -> Memory | None:
-        """What of the encoder's output the steps look at."""
+        """Returns what the steps attend to, or None without attention."""
         raise NotImplementedError
 
     def start(self, state: State, memory: Memory | None) -> State:
-        """The decoder's state before the first step, from the cell's."""
+        """Returns the decoder's state before the first step, given the cell's."""
         raise NotImplementedError
 
     def step(
         self, x: Tensor, state: State, memory: Memory | None
     ) -> tuple[Tensor, State, Tensor | None]:
-        """Computes one step: input x [B, X] -> logits [B, V], the next state, attention weights [B, S] or None."""
+        """Returns the logits [B, V], the next state and the weights [B, S] or None of one step.
+
+        The input x is [B, X].
+        """
         raise NotImplementedError
 
     def recur(self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None) -> Unrolled:
-        """Computes the recurrent part of all steps for given inputs x [B, T, X] of which `lengths` [B] are real."""
+        """Returns the recurrent part of all steps, for given inputs.
+
+        Args:
+            x: The inputs [B, T, X].
+            lengths: The number of real steps of each row [B].
+            state: The cell's state before the first step.
+            memory: None without attention.
+        """
         raise NotImplementedError
 
     def predict(self, outputs: Tensor, contexts: Tensor | None) -> Tensor:
-        """The logits [..., V] of cell outputs [..., H] and contexts [..., M]."""
+        """Returns the logits [..., V] of cell outputs [..., H] and contexts [..., M]."""
         raise NotImplementedError
 
     def unroll(
         self, x: Embedded, lengths: Tensor, state: State, memory: Memory | None
     ) -> DecoderOutput:
-        """Computes all steps for given inputs x [B, T, X] (teacher forcing) of which `lengths` [B] are real."""
+        """Returns the predictions of all steps, for given inputs (teacher forcing).
+
+        The arguments are those of `recur`.
+        """
         outputs, contexts, weights = self.recur(x, lengths, state, memory)
         ended = ~positions_within(lengths, outputs.shape[1]).unsqueeze(-1)
         logits = self.predict(outputs, contexts).masked_fill(ended, 0.0)
@@ -81,14 +106,19 @@ class Decoder(nn.Module):
     def loss(
         self, x: Embedded, targets: Tensor, lengths: Tensor, state: State, memory: Memory | None
     ) -> Tensor:
-        """The cross-entropy in nats of target ids [B, T] for inputs x [B, T, X], summed over the real steps."""
+        """Returns the cross-entropy in nats of target ids [B, T], summed over the real steps.
+
+        The other arguments are those of `recur`.
+        """
         outputs, contexts, _ = self.recur(x, lengths, state, memory)
-        live, index = positions_within(lengths, targets.shape[1]), None
-        if (rows := live_rows(lengths, targets.shape[1])) is not None:
+        live = positions_within(lengths, targets.shape[1])
+        rows = live_rows(lengths, targets.shape[1])
+        index: Tensor | None = None  # of the real positions, where it pays to leave out the others
+        if rows is not None:
             index = live.t().flatten().argsort(descending=True, stable=True)[: sum(rows)]
 
         def column(tensor: Tensor) -> Tensor:
-            """Makes [N, ...] of [B, T, ...], time first, as it lies in memory."""
+            """Returns the positions [N, ...] of a tensor [B, T, ...], time first, as in memory."""
             tensor = tensor.transpose(0, 1).flatten(0, 1)
             return tensor if index is None else tensor.index_select(0, index)
 
@@ -126,12 +156,13 @@ class BasicDecoder(Decoder):
 
 
 class AttentionDecoder(Decoder):
-    """Predicts from the cell's output and the source positions that it attends to (Bahdanau et al., 2015).
+    """Predicts from the cell's output and the context of attention (Bahdanau et al., 2015).
 
-    y_t, s_t = cell([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t, memory),
+    y_t, s_t = cell([x_t, context_{t-1}], s_{t-1})
+    context_t = attention(y_t, memory)
     logits_t = W tanh(W_mix [y_t, context_t] + b_mix) + b
 
-    The first context is zero. The decoder's state is the cell's state and the last context.
+    The first context is zero. The decoder's state is the cell's state, then the last context.
     """
 
     mix: nn.Linear
@@ -154,12 +185,12 @@ class AttentionDecoder(Decoder):
     def attend(
         self, x: Tensor, state: State, memory: Memory | None
     ) -> tuple[Tensor, State, Tensor]:
-        """Computes the recurrent part of a step: the cell's output [B, H], the next state, the weights [B, S]."""
+        """Returns the cell's output [B, H], the next state and the weights [B, S] of one step."""
         assert memory is not None
-        *cell_state, context = state
-        y, cell_state_ = self.cell(torch.cat([x, context], dim=-1), tuple(cell_state))
+        cell_state, context = state[:-1], state[-1]
+        y, cell_state = self.cell(torch.cat([x, context], dim=-1), cell_state)
         context, weights = self.attention(y, memory)
-        return y, (*cell_state_, context), weights
+        return y, (*cell_state, context), weights
 
     def predict(self, outputs: Tensor, contexts: Tensor | None) -> Tensor:
         assert contexts is not None
@@ -178,7 +209,7 @@ class AttentionDecoder(Decoder):
         return self.attend_all_fused(recurrences, x, lengths, state, memory)
 
     def attend_all(self, x: Tensor, state: State, memory: Memory) -> Unrolled:
-        """The recurrent part of all steps, step by step."""
+        """Returns the recurrent part of all steps, for any cell, by a loop in torch."""
         state = self.start(state, memory)
         steps = []
         for x_t in x.unbind(1):
@@ -194,9 +225,15 @@ class AttentionDecoder(Decoder):
         state: State,
         memory: Memory,
     ) -> Unrolled:
-        """`attend_all` with a written-out backward; on a CPU it leaves out steps past the lengths, if they are many."""
-        lookup, (batch, time, _) = self.attention.lookup(memory), x.vectors.shape
-        rows, place = live_rows(lengths, time) or [batch] * time, None
+        """Returns what `attend_all` returns, by the fast loop.
+
+        On a CPU it leaves out the steps past the lengths, if they are many. The rows are then
+        sorted by falling length first, since each step computes the first rows of the batch.
+        """
+        lookup = self.attention.lookup(memory)
+        batch, time, _ = x.vectors.shape
+        rows = live_rows(lengths, time) or [batch] * time
+        place: Tensor | None = None  # of each row in the sorted batch
         if rows[-1] < batch and sorted(lengths.tolist(), reverse=True) != lengths.tolist():
             order = lengths.argsort(descending=True, stable=True)
             place, lookup = order.argsort(), lookup.reordered(order)
@@ -205,18 +242,19 @@ class AttentionDecoder(Decoder):
         vectors, layer_states = self.cell.dropped(x.vectors), self.cell.layer_states(state)
         tokens = x.tokens() if vectors is x.vectors else None
         masks = self.cell.masks(time, lookup.values[:, 0])
-        results = attend(
+        results: tuple[Tensor, ...] = attend(
             recurrences, lookup, vectors.transpose(0, 1), layer_states, rows, masks, tokens
         )
-        return Unrolled(
-            *(r.transpose(0, 1) if place is None else r[:, place].transpose(0, 1) for r in results)
-        )
+        if place is not None:
+            results = tuple(result[:, place] for result in results)
+        return Unrolled(*(result.transpose(0, 1) for result in results))
 
 
 def live_rows(lengths: Tensor, time: int) -> list[int] | None:
-    """How many rows of falling lengths each step computes, where leaving out the others pays.
+    """Returns the number of rows within their lengths at each step.
 
-    None where it does not, and on other devices than the CPU, where one would have to wait for the counts.
+    Returns None where it does not pay to leave out the others, and on other devices than the CPU,
+    where the host would wait for the counts.
     """
     if lengths.device.type != "cpu":
         return None

@@ -14,7 +14,7 @@ from s2s_search.nn.stacks import Embedded, StackedCell, positions_within
 
 
 class EncoderOutput(NamedTuple):
-    """Outputs [B, S, M], zero past a row's length; the flat final state; lengths [B]."""
+    """The outputs [B, S, M], zero past a row's length, the flat final state, the lengths [B]."""
 
     outputs: Tensor
     final_state: State
@@ -36,7 +36,10 @@ class UnidirectionalRNNEncoder(nn.Module):
 
 
 class BidirectionalRNNEncoder(nn.Module):
-    """Reads the source in both directions with two stacks; outputs side by side, final state (forward, backward)."""
+    """Reads the source in both directions with two stacks.
+
+    The outputs of both stand side by side. The final state is (forward, backward).
+    """
 
     def __init__(self, forward_cell: StackedCell, backward_cell: StackedCell) -> None:
         super().__init__()
@@ -53,19 +56,22 @@ class BidirectionalRNNEncoder(nn.Module):
 
 
 class StackBidirectionalRNNEncoder(nn.Module):
-    """Reads in both directions layer by layer: each layer sees both directions of the one below.
+    """Reads in both directions layer by layer: each layer reads both directions of the one below.
 
-    `layers` are bidirectional encoders of one layer each. The final state is (forward of all layers, backward of all).
+    `layers` are bidirectional encoders of one layer each. The final state is the forward states of
+    all layers, then the backward states of all layers.
     """
 
     def __init__(self, layers: Sequence[BidirectionalRNNEncoder]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.output_size = layers[-1].output_size
-        self.state_sizes = tuple(
-            size for cells in ([e.forward_cell for e in layers], [e.backward_cell for e in layers])
-            for cell in cells for size in cell.state_sizes
-        )  # fmt: skip
+        forward: tuple[int, ...] = ()
+        backward: tuple[int, ...] = ()
+        for layer in layers:
+            forward += layer.forward_cell.state_sizes
+            backward += layer.backward_cell.state_sizes
+        self.state_sizes = forward + backward
 
     def forward(self, embedded: Embedded, lengths: Tensor) -> EncoderOutput:
         """Encodes embedded [B, S, E] of lengths [B]."""
@@ -81,7 +87,7 @@ class StackBidirectionalRNNEncoder(nn.Module):
 
 
 def real(outputs: Tensor, lengths: Tensor) -> Tensor:
-    """The outputs [B, S, M] with zeros past each row's length."""
+    """Returns the outputs [B, S, M] with zeros past each row's length."""
     return outputs.masked_fill(~positions_within(lengths, outputs.shape[1]).unsqueeze(-1), 0.0)
 
 

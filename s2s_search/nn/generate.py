@@ -1,6 +1,6 @@
 """Decoding without a target: greedy and beam search over the step of any decoder.
 
-B batch · T steps taken · S source positions · K beam width · V vocabulary
+B batch · T decoded steps · S source positions · K beam width · V target vocabulary
 """
 
 from typing import NamedTuple
@@ -13,17 +13,20 @@ from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stacks import positions_within
 from s2s_search.nn.stepping import make_stepper
 
-# Sources that have ended leave the batch when at most this share of it is left: to copy the others takes time, too.
+# The share of live rows in the batch at which rows that have ended are removed. Copying the others
+# takes time too.
 SHARE_LEFT = 0.65
-# Off the CPU it is looked only every so many steps at what has ended: each look waits for the device.
+# The number of steps between two looks for ended rows on a GPU, where each look waits for the
+# device.
 STEPS_BETWEEN_LOOKS = 8
 
 
 class Generated(NamedTuple):
-    """Target ids [B, T], END included and 0 after it; lengths [B], END included; what greedy decoding saw on the way.
+    """The result of greedy decoding.
 
-    logits [B, T, V] and weights [B, T, S] (None unless asked for, weights also without attention) are zero after a
-    row's END. Weights are in the order of the given source.
+    The ids [B, T] include END and are 0 after it; the lengths [B] include END. The logits [B, T, V]
+    and the attention weights [B, T, S] are None unless asked for, and zero after a row's END. The
+    weights are in the order of the given source, and None without attention.
     """
 
     ids: Tensor
@@ -33,7 +36,11 @@ class Generated(NamedTuple):
 
 
 class Hypotheses(NamedTuple):
-    """The beam of each source, best first: ids [B, K, T], END included and 0 after it; lengths and scores [B, K]."""
+    """The hypotheses of each source, best first.
+
+    The ids [B, K, T] include END and are 0 after it; the lengths [B, K] include END. The scores
+    [B, K] are those of `beam_search`.
+    """
 
     ids: Tensor
     lengths: Tensor
@@ -48,9 +55,14 @@ def greedy(
     max_length: int,
     keep_logits: bool = False,
 ) -> Generated:
-    """Takes the likeliest token at every step, up to END or `max_length`, for source_ids [B, S] of lengths [B].
+    """Decodes with the most probable token at every step, up to END or `max_length` tokens.
 
-    With `keep_logits` the result has logits and attention weights.
+    Args:
+        model: The model.
+        source_ids: [B, S].
+        source_lengths: [B].
+        max_length: The largest number of tokens, END included.
+        keep_logits: True to return logits and attention weights too.
     """
     return greedy_from(model, model.encode(source_ids, source_lengths), max_length, keep_logits)
 
@@ -59,14 +71,16 @@ def greedy(
 def greedy_from(
     model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits: bool = False
 ) -> Generated:
-    """`greedy` for encoded sources."""
-    if not keep_logits and (all_ids := greedy_ids(model, encoding, max_length)) is not None:
-        return Generated(*cut_at_end(all_ids, model.end_id))
+    """Returns what `greedy` returns, for encoded sources."""
+    if not keep_logits:
+        compiled = greedy_ids(model, encoding, max_length)
+        if compiled is not None:
+            return Generated(*cut_at_end(compiled, model.end_id))
     source_lengths = encoding.encoder_output.lengths
     stepper = make_stepper(model, encoding, beams=1)
     state = stepper.start()
     ids = torch.full_like(source_lengths, model.start_id)
-    rows = torch.arange(len(ids), device=ids.device)  # those that are still decoded
+    rows = torch.arange(len(ids), device=ids.device)  # indices of the rows still in the batch
     ended = torch.zeros_like(ids, dtype=torch.bool)
     all_ids = ids.new_zeros(len(ids), max_length)
     seen: list[tuple[Tensor, ...]] = []
@@ -76,9 +90,8 @@ def greedy_from(
         ids = logits.argmax(dim=-1)
         all_ids[rows, t] = ids
         if keep_logits:
-            seen.append(
-                tuple(spread(x, rows, len(all_ids)) for x in (logits, weights) if x is not None)
-            )
+            found = [logits] if weights is None else [logits, weights]
+            seen.append(tuple(spread(x, rows, len(all_ids)) for x in found))
         ended |= ids == model.end_id
         if t in looks:
             left = len(rows) - int(ended.sum())
@@ -86,7 +99,8 @@ def greedy_from(
                 break
             if left <= SHARE_LEFT * len(rows):
                 stay = (~ended).nonzero().squeeze(1)
-                stepper, rows, ids, ended = stepper.select(stay), rows[stay], ids[stay], ended[stay]
+                stepper = stepper.select(stay)
+                rows, ids, ended = rows[stay], ids[stay], ended[stay]
                 state = tuple(tensor[stay] for tensor in state)
     all_ids, lengths = cut_at_end(all_ids, model.end_id)
     steps = all_ids.shape[1]
@@ -100,20 +114,23 @@ def greedy_from(
 
 
 def looked_at(steps: int, device: torch.device) -> range:
-    """The steps after which it is looked at what has ended."""
+    """Returns the steps after which decoding looks for rows that have ended."""
     every = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS
     return range(every - 1, steps, every)
 
 
 def spread(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Values [n, ...] of some of `count` rows, with zeros for the others."""
+    """Returns a tensor [count, ...] with values [n, ...] at the indices `rows` [n], else zeros."""
     if len(rows) == count:
         return values
     return values.new_zeros(count, *values.shape[1:]).index_copy(0, rows, values)
 
 
 def cut_at_end(ids: Tensor, end_id: int) -> tuple[Tensor, Tensor]:
-    """Ids [..., T] that are 0 after the first END and as short as the longest row, and lengths [...] with END."""
+    """Returns ids [..., T] that are 0 after the first END, and the lengths [...] with END.
+
+    T is the length of the longest row.
+    """
     is_end = ids == end_id
     within = is_end.cumsum(-1) - is_end.long() == 0
     lengths = within.sum(-1)
@@ -129,10 +146,18 @@ def beam_search(
     beam_width: int,
     length_penalty_weight: float = 0.0,
 ) -> Hypotheses:
-    """Keeps the `beam_width` best hypotheses at every step, for source_ids [B, S] of lengths [B].
+    """Decodes with the `beam_width` best hypotheses at every step.
 
-    score = log p / ((5 + length) / 6) ** length_penalty_weight, where the length does not count END (Wu et al., 2016;
-    the original's beam search). A finished hypothesis keeps its score.
+    score = log p / ((5 + length) / 6) ** length_penalty_weight (Wu et al., 2016). As in the
+    original, the length does not count END, and a finished hypothesis keeps its score.
+
+    Args:
+        model: The model.
+        source_ids: [B, S].
+        source_lengths: [B].
+        max_length: The largest number of tokens, END included.
+        beam_width: The number of hypotheses of each source.
+        length_penalty_weight: 0 for log p as the score.
     """
     encoding = model.encode(source_ids, source_lengths)
     return beam_search_from(model, encoding, max_length, beam_width, length_penalty_weight)
@@ -146,30 +171,28 @@ def beam_search_from(
     beam_width: int,
     length_penalty_weight: float = 0.0,
 ) -> Hypotheses:
-    """`beam_search` for encoded sources."""
+    """Returns what `beam_search` returns, for encoded sources."""
     source_lengths, k = encoding.encoder_output.lengths, beam_width
     batch, device = len(source_lengths), source_lengths.device
     stepper = make_stepper(model, encoding, beams=k)
     state = stepper.start()
     ids = source_lengths.new_full((batch * k,), model.start_id)
     is_end = torch.arange(model.target_embedding.num_embeddings, device=device) == model.end_id
-    only_end = torch.where(is_end, 0.0, -torch.inf)
+    only_end = torch.where(is_end, 0.0, -torch.inf)  # a finished hypothesis goes on with END, free
     beam = torch.arange(k, device=device)
     lengths = source_lengths.new_zeros(batch, k)
     finished = torch.zeros_like(lengths, dtype=torch.bool)
+    # All hypotheses begin alike, so the first step may continue one of them only.
     log_probs = torch.where(beam == 0, 0.0, -torch.inf).expand(batch, k)
-    sources = torch.arange(batch, device=device)  # those that are still decoded
+    sources = torch.arange(batch, device=device)  # indices of the sources still in the batch
     parents, tokens = beam.repeat(max_length, batch, 1), lengths.new_zeros(max_length, batch, k)
     scores = torch.zeros_like(lengths, dtype=state[0].dtype)
     looks = looked_at(max_length, device)
     for t in range(max_length):
         logits, state, _ = stepper.step(ids, state)
         step = torch.log_softmax(logits, dim=-1).view(len(sources), k, -1)
-        total = (
-            torch.where(finished.unsqueeze(-1), only_end, step)
-            .add_(log_probs.unsqueeze(-1))
-            .flatten(1)
-        )
+        step = torch.where(finished.unsqueeze(-1), only_end, step)
+        total = step.add_(log_probs.unsqueeze(-1)).flatten(1)
         if length_penalty_weight:
             penalty = ((5.0 + (lengths.unsqueeze(-1) + ~is_end)) / 6.0) ** length_penalty_weight
             scores[sources], best = (total / penalty.flatten(1)).topk(k)
@@ -189,23 +212,21 @@ def beam_search_from(
                 break
             if left <= SHARE_LEFT * len(live):
                 stay = live.nonzero().squeeze(1)
-                stepper, sources, rows, token = (
-                    stepper.select(stay),
-                    sources[stay],
-                    rows[stay],
-                    token[stay],
-                )
+                stepper = stepper.select(stay)
+                sources, rows, token = sources[stay], rows[stay], token[stay]
                 log_probs, finished, lengths = log_probs[stay], finished[stay], lengths[stay]
-        ids, state = (
-            token.flatten(),
-            tuple(tensor.index_select(0, rows.flatten()) for tensor in state),
-        )
+        ids = token.flatten()
+        state = tuple(tensor.index_select(0, rows.flatten()) for tensor in state)
     all_ids, all_lengths = cut_at_end(traced(parents[: t + 1], tokens[: t + 1]), model.end_id)
     return Hypotheses(all_ids, all_lengths, scores)
 
 
 def traced(parents: Tensor, tokens: Tensor) -> Tensor:
-    """The ids [B, K, T] of the last hypotheses, from the tokens [T, B, K] and the hypotheses that they continue."""
+    """Returns the ids [B, K, T] of the last hypotheses.
+
+    `tokens` [T, B, K] are the tokens of each step, and `parents` [T, B, K] the indices of the
+    hypotheses that they continue.
+    """
     at = torch.arange(tokens.shape[2], device=tokens.device).expand(tokens.shape[1:])
     ids = []
     for parent, token in zip(reversed(parents.unbind()), reversed(tokens.unbind()), strict=True):

@@ -1,6 +1,7 @@
-"""The two models, and how a set of hyperparameters becomes one of them.
+"""The two models, and how they are built from hyperparameters.
 
-B batch · S source positions · T target steps · E embedding · M memory units · V vocabulary, special ids included
+B batch · S source positions · T target steps · E embedding · M memory units
+V target vocabulary, special ids included
 """
 
 from collections.abc import Mapping
@@ -27,10 +28,10 @@ from s2s_search.nn.stacks import Embedded, StackedCell, reverse_sequence
 
 
 class Encoding(NamedTuple):
-    """All that decoding needs of the source.
+    """An encoded source, with all that decoding needs.
 
-    The encoder's output, the decoder's initial state, the vector [B, X] that the bridge appends to every decoder input,
-    or None, and the memory, None without attention.
+    `state` is the cell's first state. `extra` is the vector [B, X] that the bridge appends to every
+    decoder input, or None. `memory` is None without attention.
     """
 
     encoder_output: EncoderOutput
@@ -42,8 +43,9 @@ class Encoding(NamedTuple):
 class Seq2Seq(nn.Module):
     """Embeddings, an encoder, a bridge and a decoder.
 
-    `reverse_source` feeds the source to the encoder from its end to its beginning (Sutskever et al., 2014). The
-    embeddings' gradients are row-sparse, one row for each looked-up position, as the original's are.
+    With `reverse_source` the encoder reads the source from its end to its beginning (Sutskever et
+    al., 2014). The gradients of the embeddings are row-sparse, with one row for each looked-up
+    position, as in the original.
     """
 
     def __init__(
@@ -66,11 +68,14 @@ class Seq2Seq(nn.Module):
         self.start_id, self.end_id = target_size - 2, target_size - 1
 
     def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoding:
-        """Encodes source_ids [B, S] of lengths [B], integers of any type; END is part of both.
+        """Returns the encoding of source_ids [B, S] of lengths [B], integers of any type.
+
+        Ids and lengths include END.
 
         Raises:
-            TypeError: ids or lengths that are no integers.
-            ValueError: shapes that do not fit, no rows, no positions, or a length beyond them.
+            TypeError: the ids or the lengths are not integers.
+            ValueError: the shapes do not fit, there are no rows or no positions, or a length
+                exceeds the number of positions.
         """
         source_ids, source_lengths = sequences(source_ids, source_lengths, "source")
         if self.reverse_source:
@@ -80,28 +85,33 @@ class Seq2Seq(nn.Module):
         return Encoding(encoded, state, extra, self.decoder.remember(encoded))
 
     def decoder_input(self, ids: Tensor, extra: Tensor | None) -> Tensor:
-        """What the decoder reads for target ids [B] at one step: [B, X]."""
+        """Returns the decoder's input [B, X] at one step, for target ids [B]."""
         vectors: Tensor = self.target_embedding(ids)
-        return vectors if extra is None else torch.cat([vectors, extra], dim=-1)
+        if extra is None:
+            return vectors
+        return torch.cat([vectors, extra], dim=-1)
 
     def decoder_inputs(self, target_ids: Tensor, extra: Tensor | None) -> Embedded:
-        """What the decoder reads to predict target_ids[:, 1:] of target_ids [B, T + 1]: [B, T, X]."""
-        # The last column is looked up too, as in the original: a row-sparse update rule touches its rows.
+        """Returns the decoder's inputs [B, T, X] that predict target_ids[:, 1:] of [B, T + 1]."""
+        # The last column is looked up too, as in the original: row-sparse update rules change the
+        # embeddings of its ids.
         vectors, _, table = embedded(self.target_embedding, target_ids)
         vectors = vectors[:, :-1]
         if extra is None:
             return Embedded(vectors, target_ids[:, :-1], table)
-        return Embedded(
-            torch.cat([vectors, extra.unsqueeze(1).expand(-1, vectors.shape[1], -1)], dim=-1)
-        )
+        extra_at_each_step = extra.unsqueeze(1).expand(-1, vectors.shape[1], -1)
+        return Embedded(torch.cat([vectors, extra_at_each_step], dim=-1))
 
     def decode(
         self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor
     ) -> DecoderOutput:
-        """Predicts target_ids[:, 1:] from target_ids[:, :-1] (teacher forcing); ids are [B, T + 1], with START and END.
+        """Predicts target_ids[:, 1:] from target_ids[:, :-1] (teacher forcing).
 
-        Attention weights are in the order of the source as it was given, whether it was reversed or not. Integers of
-        any type are taken, and refused as `encode` does.
+        The ids are [B, T + 1], with START and END. Attention weights are in the order of the given
+        source, also when the encoder reads it in reverse.
+
+        Raises:
+            TypeError, ValueError: as `encode`.
         """
         target_ids, target_lengths = sequences(target_ids, target_lengths, "target")
         x = self.decoder_inputs(target_ids, encoding.extra)
@@ -113,18 +123,18 @@ class Seq2Seq(nn.Module):
         )
 
     def source_order(self, weights: Tensor, lengths: Tensor) -> Tensor:
-        """Attention weights [B, T, S] in the order of the given source."""
+        """Returns attention weights [B, T, S] in the order of the given source."""
         if not self.reverse_source:
             return weights
         return reverse_sequence(weights.transpose(1, 2), lengths).transpose(1, 2)
 
     def forward(self, batch: Batch) -> Tensor:
-        """The logits [B, T, V] that predict batch.target_ids[:, 1:]; zero past a row's end."""
+        """Returns the logits [B, T, V] for batch.target_ids[:, 1:], zero past the end of a row."""
         encoding = self.encode(batch.source_ids, batch.source_lengths)
         return self.decode(encoding, batch.target_ids, batch.target_lengths).logits
 
     def loss(self, batch: Batch) -> Tensor:
-        """The cross-entropy in nats of batch.target_ids[:, 1:], summed over all rows and steps: what training needs."""
+        """Returns the cross-entropy in nats of batch.target_ids[:, 1:], summed over all targets."""
         encoding = self.encode(batch.source_ids, batch.source_lengths)
         target_ids, target_lengths = sequences(batch.target_ids, batch.target_lengths, "target")
         x, targets = self.decoder_inputs(target_ids, encoding.extra), target_ids[:, 1:]
@@ -134,22 +144,19 @@ class Seq2Seq(nn.Module):
 def sequences(ids: Tensor, lengths: Tensor, side: str) -> tuple[Tensor, Tensor]:
     """Returns the ids [B, S] and the lengths [B] of a batch as int64.
 
-    Values of lengths are looked at on the CPU alone: the host would wait for those of a GPU.
+    The values of lengths are checked on the CPU only: the host would wait for a GPU's.
 
     Raises:
-        TypeError: they are no integers.
-        ValueError: their shapes do not fit, there are no rows or no positions, or a length is beyond them.
+        TypeError: the ids or the lengths are not integers.
+        ValueError: the shapes do not fit, there are no rows or no positions, or a length exceeds
+            the number of positions.
     """
     for name, tensor in (("ids", ids), ("lengths", lengths)):
         if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
             raise TypeError(f"{side}_{name} must be integers, but are {tensor.dtype}")
-    least = 1 if side == "source" else 2  # END, or START and one to predict
-    if (
-        ids.dim() != 2
-        or lengths.shape != ids.shape[:1]
-        or ids.shape[0] == 0
-        or ids.shape[1] < least
-    ):
+    least = 1 if side == "source" else 2  # END, or START and one token to predict
+    fit = ids.dim() == 2 and lengths.shape == ids.shape[:1]
+    if not fit or ids.shape[0] == 0 or ids.shape[1] < least:
         law = f"{side}_ids must be [B, S] and {side}_lengths [B], with B >= 1 and S >= {least}"
         raise ValueError(f"{law}, but they are {list(ids.shape)} and {list(lengths.shape)}")
     if lengths.device.type == "cpu":
@@ -161,32 +168,34 @@ def sequences(ids: Tensor, lengths: Tensor, side: str) -> tuple[Tensor, Tensor]:
 
 
 def embedded(embedding: nn.Embedding, ids: Tensor) -> Embedded:
-    """The embeddings of ids [B, S]; time comes first in memory, as the loops over it want."""
+    """Returns the embeddings of ids [B, S], time first in memory, as the fast loops read them."""
     return Embedded(embedding(ids.t()).transpose(0, 1), ids, embedding.weight)
 
 
 class BasicSeq2Seq(Seq2Seq):
-    """The decoder knows the source by its initial state alone (Sutskever et al., 2014)."""
+    """The decoder knows the source only through the bridge (Sutskever et al., 2014)."""
 
 
 class AttentionSeq2Seq(Seq2Seq):
-    """The decoder looks back at all source positions at every step (Bahdanau et al., 2015)."""
+    """The decoder attends to all source positions at every step (Bahdanau et al., 2015)."""
 
 
 def build_model(
     hparams: Hparams, source_size: int, target_size: int, source_length: int | None = None
 ) -> Seq2Seq:
-    """Builds a model from its hyperparameters, initialised from torch's global random numbers.
+    """Returns a model of given hyperparameters, initialised from torch's global random numbers.
 
-    Sizes count the vocabulary with its three special ids. `source_length` is the number of positions that a bridge with
-    `bridge_input` "outputs" reads; by default `source.max_seq_len`.
+    Args:
+        hparams: The hyperparameters.
+        source_size: The size of the source vocabulary, its three special ids included.
+        target_size: The size of the target vocabulary, its three special ids included.
+        source_length: The number of positions that a bridge with `bridge_input` "outputs" reads;
+            by default `source.max_seq_len`.
     """
     embedding_size = hparams["embedding.dim"]
     encoder = make_encoder(hparams, embedding_size)
-    decoder_state_sizes = (
-        cell_state_sizes(hparams["decoder.rnn_cell.cell_spec"])
-        * hparams["decoder.rnn_cell.num_layers"]
-    )
+    layer_state_sizes = cell_state_sizes(hparams["decoder.rnn_cell.cell_spec"])
+    decoder_state_sizes = layer_state_sizes * hparams["decoder.rnn_cell.num_layers"]
     width = sum(encoder.state_sizes)
     if hparams["bridge_spec"].get("bridge_input") == "outputs":
         width = (source_length or hparams["source.max_seq_len"]) * encoder.output_size
@@ -212,6 +221,14 @@ MODELS: dict[str, type[Seq2Seq]] = {
 
 
 def make_decoder(hparams: Hparams, input_size: int, memory_size: int, target_size: int) -> Decoder:
+    """Returns the decoder that the hyperparameters describe.
+
+    Args:
+        hparams: The hyperparameters.
+        input_size: The width of a decoder input, without the context.
+        memory_size: The width of the encoder's outputs.
+        target_size: The size of the target vocabulary.
+    """
     if hparams.model == "BasicSeq2Seq":
         return BasicDecoder(make_stack(hparams, "decoder", input_size), target_size)
     cell = make_stack(hparams, "decoder", input_size + memory_size)
@@ -222,6 +239,7 @@ def make_decoder(hparams: Hparams, input_size: int, memory_size: int, target_siz
 
 
 def make_encoder(hparams: Hparams, input_size: int) -> Encoder:
+    """Returns the encoder that the hyperparameters describe."""
     kind = hparams["encoder.type"]
     if kind == "UnidirectionalRNNEncoder":
         return UnidirectionalRNNEncoder(make_stack(hparams, "encoder", input_size))
@@ -245,7 +263,14 @@ def make_encoder(hparams: Hparams, input_size: int) -> Encoder:
 def make_stack(
     hparams: Hparams, side: str, input_size: int, num_layers: int | None = None
 ) -> StackedCell:
-    """Builds the stacked cell that the `encoder` or `decoder` hyperparameters describe."""
+    """Returns the stacked cell that the `encoder` or `decoder` hyperparameters describe.
+
+    Args:
+        hparams: The hyperparameters.
+        side: "encoder" or "decoder".
+        input_size: The width of the first layer's input.
+        num_layers: By default `rnn_cell.num_layers` of the side.
+    """
     return StackedCell(
         hparams[f"{side}.rnn_cell.cell_spec"],
         input_size,
@@ -259,12 +284,12 @@ def make_stack(
 def make_bridge(
     spec: Mapping[str, object], decoder_state_sizes: tuple[int, ...], width: int
 ) -> Bridge:
-    """Builds the bridge that a spec such as {"class": "InitialStateBridge", "activation_fn": "tanh"} describes."""
+    """Returns the bridge that a spec describes, for `width` values of the encoder to read.
+
+    Such a spec is {"class": "InitialStateBridge", "activation_fn": "tanh"}.
+    """
     arguments = {name: value for name, value in spec.items() if name != "class"}
     bridge = BRIDGES[str(spec["class"])]
-    sizes = (
-        (decoder_state_sizes, width)
-        if issubclass(bridge, ReadingBridge)
-        else (decoder_state_sizes,)
-    )
-    return bridge(*sizes, **arguments)  # type: ignore[arg-type]
+    if issubclass(bridge, ReadingBridge):
+        return bridge(decoder_state_sizes, width, **arguments)  # type: ignore[arg-type]
+    return bridge(decoder_state_sizes, **arguments)  # type: ignore[arg-type]

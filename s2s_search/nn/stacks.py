@@ -1,6 +1,6 @@
-"""Cells in layers, with dropout around and residual connections over each, and their unrolling over a sequence.
+"""Cells in layers with dropout and residual connections, and their unrolling over a sequence.
 
-B batch · S positions of the unrolled sequence · I input units · O output units
+B batch · S positions of the sequence · I input units · O output units
 A state is a flat tuple of [B, ...] tensors, layer by layer.
 """
 
@@ -15,31 +15,35 @@ from s2s_search.nn.fast import cell_loops
 
 
 def dropout_mask(like: Tensor, keep_prob: float) -> Tensor | None:
-    """Draws what `dropout` multiplies by in training: 1 / keep_prob with probability keep_prob, or else 0."""
-    return torch.empty_like(like).bernoulli_(keep_prob).div_(keep_prob) if keep_prob < 1.0 else None
+    """Returns random factors for a dropout: 1 / keep_prob with probability keep_prob, else 0.
+
+    Returns None when nothing is dropped.
+    """
+    if keep_prob < 1.0:
+        return torch.empty_like(like).bernoulli_(keep_prob).div_(keep_prob)
+    return None
 
 
 class Embedded(NamedTuple):
-    """Inputs [B, S, I]; where they were looked up as they are, the ids [B, S] and the table [V, I]."""
+    """Inputs [B, S, I]; if they are rows of a table [V, I], the table and their ids [B, S] too."""
 
     vectors: Tensor
     ids: Tensor | None = None
     table: Tensor | None = None
 
     def tokens(self) -> cell_loops.Tokens | None:
-        """What a loop over time can make of it."""
-        return (
-            None
-            if self.ids is None or self.table is None
-            else cell_loops.Tokens(self.ids.t(), self.table.detach())
-        )
+        """Returns the ids and the table in the form that the fast loops take, or None without."""
+        if self.ids is None or self.table is None:
+            return None
+        return cell_loops.Tokens(self.ids.t(), self.table.detach())
 
 
 class StackedCell(nn.Module):
-    """Layers of cells of one spec, with dropout around and residual connections over each layer.
+    """Layers of cells of one spec, with dropout before and after each layer.
 
-    A layer computes  y = dropout(cell(dropout(x)))  and with residual connections passes on  x + y. If then x of the
-    first layer has another width than y, one linear `input_transform` comes before. One layer never has residuals.
+    A layer computes y = dropout(cell(dropout(x))). With residual connections it passes on x + y.
+    If x of the first layer then has another width than y, a linear `input_transform` maps x first.
+    A single layer never has a residual connection, as in the original.
     """
 
     def __init__(
@@ -52,10 +56,8 @@ class StackedCell(nn.Module):
         residual_connections: bool = False,
     ) -> None:
         super().__init__()
-        self.input_keep_prob, self.output_keep_prob = (
-            dropout_input_keep_prob,
-            dropout_output_keep_prob,
-        )
+        self.input_keep_prob = dropout_input_keep_prob
+        self.output_keep_prob = dropout_output_keep_prob
         self.residual = residual_connections and num_layers > 1
         self.input_transform = None
         first = make_cell(spec, input_size)
@@ -68,6 +70,7 @@ class StackedCell(nn.Module):
 
     @property
     def cells(self) -> list[Cell]:
+        """The cells, one for each layer, from the bottom."""
         return list(self.layers)  # type: ignore[arg-type]
 
     @property
@@ -75,18 +78,20 @@ class StackedCell(nn.Module):
         return tuple(size for cell in self.cells for size in cell.state_sizes)
 
     def initial_state(self, batch_size: int, like: Tensor) -> State:
+        """Returns a flat state of zeros, of the type and on the device of `like`."""
         return tuple(
             tensor for cell in self.cells for tensor in cell.initial_state(batch_size, like)
         )
 
     def layer_states(self, state: State) -> list[State]:
-        """Cuts the flat state into one state a layer."""
+        """Returns the parts of a flat state, one for each layer."""
         tensors = iter(state)
         return [tuple(next(tensors) for _ in cell.state_sizes) for cell in self.cells]
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Computes one position: x [B, I] -> output [B, O]."""
-        x = x if self.input_transform is None else self.input_transform(x)
+        """Returns the output [B, O] and the next state of one position, for x [B, I]."""
+        if self.input_transform is not None:
+            x = self.input_transform(x)
         states: list[Tensor] = []
         for cell, layer_state in zip(self.cells, self.layer_states(state), strict=True):
             y, layer_state = cell(self.dropped(x), layer_state)
@@ -101,42 +106,56 @@ class StackedCell(nn.Module):
         state: State | None = None,
         reverse: bool = False,
     ) -> tuple[Tensor, State]:
-        """Computes all positions, layer by layer: inputs [B, S, I], lengths [B] -> outputs [B, S, O], the last state.
+        """Computes all positions, layer by layer.
 
-        In reverse it reads from the last position within a row's length to the first. Outputs past it are not defined.
+        Args:
+            inputs: [B, S, I].
+            lengths: The number of real positions of each row [B].
+            state: The flat state before the first position, or None for zeros.
+            reverse: True to read from the last position within a row's length to the first.
+
+        Returns:
+            The outputs [B, S, O], which are not defined past a row's length, and the last state.
         """
-        inputs = inputs if isinstance(inputs, Embedded) else Embedded(inputs)
-        x, tokens = inputs.vectors, inputs.tokens()
-        layer_states = self.layer_states(self.initial_state(len(x), x) if state is None else state)
-        x = x if self.input_transform is None else self.input_transform(x)
+        if not isinstance(inputs, Embedded):
+            inputs = Embedded(inputs)
+        x = inputs.vectors
+        if state is None:
+            state = self.initial_state(len(x), x)
+        if self.input_transform is not None:
+            x = self.input_transform(x)
         states: list[Tensor] = []
-        for cell, layer_state in zip(self.cells, layer_states, strict=True):
+        for cell, layer_state in zip(self.cells, self.layer_states(state), strict=True):
             dropped = self.dropped(x)
-            y, layer_state = unroll(
-                cell,
-                dropped,
-                lengths,
-                layer_state,
-                reverse,
-                tokens if dropped is inputs.vectors else None,
-            )
+            # A layer may look its input up in the table only where the input is the table's rows.
+            tokens = inputs.tokens() if dropped is inputs.vectors else None
+            y, layer_state = unroll(cell, dropped, lengths, layer_state, reverse, tokens)
             states += layer_state
             x = self.joined(x, y)
         return x, tuple(states)
 
     def recurrences(self) -> list[cell_loops.Recurrence] | None:
-        """The layers for a loop over all of them at every step; None if it does not know their equations."""
-        found = [recurrence for cell in self.cells if (recurrence := cell.recurrence()) is not None]
-        return found if len(found) == len(self.cells) and not self.residual else None
+        """Returns the layers in the form that the fast loops take; None if they do not know one."""
+        if self.residual:
+            return None
+        found: list[cell_loops.Recurrence] = []
+        for cell in self.cells:
+            recurrence = cell.recurrence()
+            if recurrence is None:
+                return None
+            found.append(recurrence)
+        return found
 
     def masks(self, time: int, below: Tensor) -> list[Tensor | None]:
-        """Draws the dropout of such a loop, whose first layer takes something like `below` [B, M] besides x.
+        """Returns dropout's masks [time, B, ...] for a loop over all layers at every step.
 
-        Masks [T, B, ...] for that, for the outputs of each layer that the next one takes, and for those of the last.
+        The first mask is for `below` [B, M], an input of the first layer besides x. Each of the
+        next is for the outputs of a layer. None stands for no dropout.
         """
         if not self.training:
             return [None] * (len(self.layers) + 1)
-        # Between two layers dropout comes twice; of two draws in a row both are kept with the product's probability.
+        # Two dropouts follow each other between two layers. A value passes both with the product of
+        # their probabilities.
         between = self.input_keep_prob * self.output_keep_prob
         keep_probs = [
             self.input_keep_prob,
@@ -150,20 +169,22 @@ class StackedCell(nn.Module):
         ]
 
     def dropped(self, x: Tensor) -> Tensor:
+        """Returns a layer's input after dropout: x itself where nothing is dropped."""
         return dropout(x, self.input_keep_prob, self.training)
 
     def joined(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns what a layer passes on, for its input x and its cell's output y."""
         y = dropout(y, self.output_keep_prob, self.training)
         return x + y if self.residual else y
 
 
 def positions_within(lengths: Tensor, positions: int) -> Tensor:
-    """The mask [B, positions] of real positions: True before a row's length."""
+    """Returns the mask [B, positions] of real positions: True before a row's length."""
     return torch.arange(positions, device=lengths.device) < lengths.unsqueeze(1)
 
 
 def reverse_sequence(x: Tensor, lengths: Tensor) -> Tensor:
-    """Reverses each row of x [B, S, ...] within its length; what stands behind stays where it is."""
+    """Returns x [B, S, ...] with each row reversed within its length; padding stays in place."""
     position = torch.arange(x.shape[1], device=x.device)
     last = lengths.unsqueeze(1) - 1
     index = torch.where(position <= last, last - position, position)
@@ -178,16 +199,25 @@ def unroll(
     reverse: bool = False,
     tokens: cell_loops.Tokens | None = None,
 ) -> tuple[Tensor, State]:
-    """Runs a cell over inputs [B, S, I]; past a row's length its state stays and its outputs are not defined.
-
-    Equals this loop, with the inputs' projection computed for all positions at once; `tokens` may say where the inputs
-    come from. In reverse the state must be zeros.
+    """Runs a cell over all positions. It equals this loop:
 
         for t in reversed(range(S)) if reverse else range(S):
             outputs[:, t], new = cell(inputs[:, t], state)
             state = where(t < lengths, new, state)
+
+    Args:
+        cell: The cell.
+        inputs: [B, S, I].
+        lengths: The number of real positions of each row [B].
+        state: The state before the first position, or None for zeros; zeros if `reverse`.
+        reverse: True to go from the last position to the first.
+        tokens: Where the inputs come from, if they are rows of a table.
+
+    Returns:
+        The outputs [B, S, O], which are not defined past a row's length, and the last state.
     """
-    state = cell.initial_state(len(inputs), inputs) if state is None else state
+    if state is None:
+        state = cell.initial_state(len(inputs), inputs)
     recurrence = cell.recurrence()
     if recurrence is not None:
         outputs, state = cell_loops.unroll(
@@ -200,7 +230,7 @@ def unroll(
 def plain_unroll(
     cell: Cell, inputs: Tensor, lengths: Tensor, state: State, reverse: bool = False
 ) -> tuple[Tensor, State]:
-    """`unroll` for any cell."""
+    """Returns what `unroll` returns, for any cell, by a loop in torch."""
     within = positions_within(lengths, inputs.shape[1]).unsqueeze(-1).unbind(1)
     outputs = []
     order = -1 if reverse else 1

@@ -1,7 +1,8 @@
-"""A decoder's step for many steps in a row, without gradients: what does not change from step to step is computed once.
+"""A decoder's step, prepared for many steps without gradients: constant parts are computed once.
 
-B sources · K hypotheses of each · S source positions · M memory units · H cell output units · A attention units ·
-V vocabulary. Rows are the B * K hypotheses, those of one source side by side.
+B sources · K hypotheses of each source · S source positions · M memory units
+H cell output units · A attention units · V target vocabulary
+The rows of a tensor [B * K, ...] are the hypotheses, those of one source side by side.
 """
 
 import copy
@@ -19,34 +20,42 @@ from s2s_search.nn.fast import cell_loops
 from s2s_search.nn.fast.matmul import addmm, mm
 from s2s_search.nn.models import Encoding, Seq2Seq
 
-# A table pays when the vocabulary is not much larger than the rows of a step: they look up a few tens of times.
+# The largest vocabulary for which a table of projected embeddings pays, in rows of a step: a batch
+# looks up its rows at a few tens of steps.
 ROWS_OF_A_TABLE = 10
-# A source's values are projected when a beam uses the results at every step, and they are few for their width.
+# The smallest width of the values, in source positions, for which projecting them pays.
 MEMORY_OVER_POSITIONS = 5
 
 
 class Stepper(Protocol):
-    """Decodes B sources with K hypotheses each, step by step."""
+    """Decodes B sources with K hypotheses each, step by step.
+
+    Only the stepper that made a state can read it: the steppers differ in what they keep of
+    attention (PlainStepper, PreparedStepper). A caller may select and reorder a state's rows.
+    """
 
     def start(self) -> State:
-        """The state [B * K, ...] before the first step."""
+        """Returns the state [B * K, ...] before the first step."""
 
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State, Tensor | None]:
-        """Computes logits [B * K, V], the next state and weights [B * K, S] or None from target ids [B * K]."""
+        """Returns the logits [B * K, V], the next state and the weights [B * K, S] or None.
+
+        The ids [B * K] are the target tokens of the step before.
+        """
 
     def select(self, sources: Tensor) -> "Stepper":
-        """A stepper for some of the sources, by their indices."""
+        """Returns a stepper for some of the sources, given their indices."""
 
 
 def make_stepper(model: Seq2Seq, encoding: Encoding, beams: int) -> Stepper:
-    """The fastest stepper that the decoder's configuration allows; all compute what PlainStepper does."""
+    """Returns the fastest stepper for the decoder; all compute what PlainStepper does."""
     if model.decoder.cell.residual:
         return PlainStepper(model, encoding, beams)
     return PreparedStepper(model, encoding, beams)
 
 
 class PlainStepper:
-    """Steps as the decoder defines it."""
+    """Calls the decoder's own step. The state is the decoder's: the cell's and the last context."""
 
     def __init__(self, model: Seq2Seq, encoding: Encoding, beams: int) -> None:
         self.model, self.encoding, self.beams = model, encoding, beams
@@ -64,14 +73,18 @@ class PlainStepper:
 
 
 class PreparedStepper:
-    """Steps with all that never changes prepared; not for residual connections.
+    """Computes the constant parts of a step once; not for residual connections.
 
-    The first layer's input is [embedding, bridge vector, context], so its projection is a sum of three: the first is
-    looked up in a table, the second is the same at every step. With attention and z = W_mix [y, context] + b_mix,
+    The first layer's input is [embedding, bridge vector, context], so its projection is a sum of
+    three. The first is looked up in a table, the second is the same at every step. With attention
+    and z = W_mix [y, context] + b_mix,
 
     logits = W tanh(z) + b = 2 W sigmoid(2 z) + b - W · 1
 
-    as on a CPU a tanh costs three sigmoids. The state is the layers' and then what PreparedAttention returns of it.
+    since on a CPU a tanh costs three sigmoids.
+
+    The state is the cell's state, and with attention one tensor more: the last context
+    [B * K, M], or the last weights [B * K, S] if PreparedAttention has projected the values.
     """
 
     def __init__(self, model: Seq2Seq, encoding: Encoding, beams: int) -> None:
@@ -80,19 +93,17 @@ class PreparedStepper:
         self.encoding, self.beams, self.cell = encoding, beams, decoder.cell
         self.layers = [prepared_layer(cell) for cell in decoder.cell.cells]
         first, self.embeddings = self.layers[0], model.target_embedding.weight
-        width, extra_width = (
-            self.embeddings.shape[1],
-            0 if encoding.extra is None else encoding.extra.shape[1],
-        )
+        width = self.embeddings.shape[1]
+        extra_width = 0 if encoding.extra is None else encoding.extra.shape[1]
         self.of_embedding, of_extra, of_context = first.input_weights.tensor_split(
             [width, width + extra_width]
         )
         self.table: Tensor | None = None
         if len(self.embeddings) <= ROWS_OF_A_TABLE * beams * len(encoding.encoder_output.outputs):
             self.table = addmm(first.biases, self.embeddings, self.of_embedding)
-        self.constant = (
-            None if encoding.extra is None else (encoding.extra @ of_extra).unsqueeze(1)
-        )  # [B, 1, gates]
+        self.constant: Tensor | None = None  # the bridge vector's part of the gates [B, 1, gates]
+        if encoding.extra is not None:
+            self.constant = (encoding.extra @ of_extra).unsqueeze(1)
         self.weights, self.biases = decoder.logits.weight.t(), decoder.logits.bias.detach()
         self.attention: PreparedAttention | None = None
         if encoding.memory is not None and isinstance(decoder, AttentionDecoder):
@@ -107,7 +118,9 @@ class PreparedStepper:
 
     def start(self) -> State:
         state = tuple(tensor.repeat_interleave(self.beams, dim=0) for tensor in self.encoding.state)
-        return state if self.attention is None else (*state, self.attention.start())
+        if self.attention is None:
+            return state
+        return (*state, self.attention.start())
 
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State, Tensor | None]:
         if self.table is not None:
@@ -120,12 +133,15 @@ class PreparedStepper:
         if self.attention is None:
             y, state = self.run_layers(projected, state)
             return addmm(self.biases, y, self.weights), state, None
-        y, state = self.run_layers(self.attention.add_context(0, projected, state[-1]), state[:-1])
-        seen, weights = self.attention(y)
-        mix = self.attention.add_context(1, addmm(self.mix_biases, y, self.mix_of_y), seen)
-        return addmm(self.biases, mix.sigmoid_(), self.weights), (*state, seen), weights
+        cell_state, last = state[:-1], state[-1]
+        projected = self.attention.add_context(0, projected, last)
+        y, cell_state = self.run_layers(projected, cell_state)
+        last, weights = self.attention(y)
+        mix = self.attention.add_context(1, addmm(self.mix_biases, y, self.mix_of_y), last)
+        return addmm(self.biases, mix.sigmoid_(), self.weights), (*cell_state, last), weights
 
     def run_layers(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        """Returns the top layer's output and the next state of the cell, for projected inputs."""
         states = self.cell.layer_states(state)
         y, new = self.layers[0].step(projected, states[0])
         for layer, layer_state in zip(self.layers[1:], states[1:], strict=True):
@@ -142,7 +158,7 @@ class PreparedStepper:
 
 
 class Layer:
-    """A layer of cells; its step takes x `input_weights` + `biases`, which it may overwrite."""
+    """A layer of cells. Its step reads x `input_weights` + `biases` and may overwrite it."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell, self.input_weights = cell, cell.input_weights.detach()
@@ -153,9 +169,12 @@ class Layer:
 
 
 class LSTMLayer(Layer):
-    """A layer of LSTM cells with one sigmoid for all gates: its candidate's weights are doubled, and
+    """A layer of LSTM cells with one sigmoid for all gates.
 
-    c' = sigmoid(f) c + sigmoid(i) (2 sigmoid(2 j) - 1),  h' = sigmoid(o) (2 sigmoid(2 c') - 1)
+    c' = sigmoid(f) c + sigmoid(i) (2 sigmoid(2 j) - 1)
+    h' = sigmoid(o) (2 sigmoid(2 c') - 1)
+
+    The weights of the candidate j are doubled beforehand.
     """
 
     def __init__(self, cell: Cell, recurrence: cell_loops.Recurrence) -> None:
@@ -164,23 +183,21 @@ class LSTMLayer(Layer):
         units = len(recurrent_weights)
         scale = torch.ones_like(biases)
         scale[units : 2 * units] = 2.0
-        self.input_weights, self.recurrent_weights = (
-            input_weights * scale,
-            recurrent_weights * scale,
-        )
+        self.input_weights = input_weights * scale
+        self.recurrent_weights = recurrent_weights * scale
         self.biases = biases * scale
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
         c, h = state
-        i, j, f, o = (
-            addmm(projected, h, self.recurrent_weights, out=projected).sigmoid_().chunk(4, dim=-1)
-        )
+        gates = addmm(projected, h, self.recurrent_weights, out=projected).sigmoid_()
+        i, j, f, o = gates.chunk(4, dim=-1)
         c = (f * c).addcmul_(i, j, value=2.0).sub_(i)
         h = (2.0 * c).sigmoid_().mul_(o).mul_(2.0).sub_(o)
         return h, (c, h)
 
 
 def prepared_layer(cell: Cell) -> Layer:
+    """Returns the fastest layer for a cell."""
     recurrence = cell.recurrence()
     if recurrence is not None and recurrence.steps is cell_loops.LSTMSteps:
         return LSTMLayer(cell, recurrence)
@@ -190,10 +207,12 @@ def prepared_layer(cell: Cell) -> Layer:
 class PreparedAttention:
     """Attention to a memory by the queries [B, K, H] of all hypotheses.
 
-    v · tanh(k + W q) = 2 v · sigmoid(2 k + 2 W q) - v · 1, of which the last cancels in the softmax.
+    Additive scores are v · tanh(k + W q) = 2 v · sigmoid(2 k + 2 W q) - v · 1. The last cancels
+    in the softmax.
 
-    Of the context only products with some matrices are wanted, context W = (weights values) W = weights (values W).
-    Where values W is worth making, the weights [B * K, S] are what attention returns, else the context [B * K, M].
+    A step needs the context only in products with two matrices W:
+    context W = (weights values) W = weights (values W). If it pays to compute values W once, a call
+    returns the weights [B * K, S] in place of the context [B * K, M].
     """
 
     def __init__(
@@ -211,14 +230,16 @@ class PreparedAttention:
             self.keys = (2.0 * memory.keys).unsqueeze(1)  # [B, 1, S, A]
 
     def start(self) -> Tensor:
-        """What `__call__` would return for a context of zeros."""
+        """Returns what `__call__` would return for a context of zeros."""
         batch, positions, memory = self.values.shape
-        return self.values.new_zeros(
-            batch * self.beams, memory if self.projected_values is None else positions
-        )
+        width = memory if self.projected_values is None else positions
+        return self.values.new_zeros(batch * self.beams, width)
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what `add_context` takes, and the weights [B * K, S], for queries [B * K, H]."""
+        """Returns the argument of `add_context` and the weights [B * K, S], for queries [B * K, H].
+
+        The first is the context [B * K, M], or the weights again if the values are projected.
+        """
         if self.v is None or self.weight is None:
             scores = torch.baddbmm(
                 self.biases, query.view(-1, self.beams, query.shape[1]), self.keys
@@ -227,40 +248,36 @@ class PreparedAttention:
             projected = mm(query, self.weight).view(-1, self.beams, 1, self.weight.shape[1])
             scores = (self.keys + projected).sigmoid_() @ self.v + self.biases
         weights = torch.softmax(scores, dim=-1)
-        seen = weights @ self.values if self.projected_values is None else weights
-        return seen.flatten(0, 1), weights.flatten(0, 1)
+        last = weights @ self.values if self.projected_values is None else weights
+        return last.flatten(0, 1), weights.flatten(0, 1)
 
-    def add_context(self, k: int, to: Tensor, seen: Tensor) -> Tensor:
-        """Adds context W to a tensor [B * K, ...], for W the matrix number k."""
+    def add_context(self, k: int, to: Tensor, last: Tensor) -> Tensor:
+        """Adds context W to a tensor [B * K, ...] in place, for W the matrix of index k."""
         if self.projected_values is None:
-            return addmm(to, seen, self.matrices[k], out=to)
+            return addmm(to, last, self.matrices[k], out=to)
         by_source = to.view(-1, self.beams, to.shape[1])
-        by_source.baddbmm_(seen.view(-1, self.beams, seen.shape[1]), self.projected_values[k])
+        by_source.baddbmm_(last.view(-1, self.beams, last.shape[1]), self.projected_values[k])
         return to
 
     def select(self, sources: Tensor) -> "PreparedAttention":
         fewer = copy.copy(self)
-        fewer.values, fewer.biases, fewer.keys = (
-            self.values[sources],
-            self.biases[sources],
-            self.keys[sources],
-        )
+        fewer.values = self.values[sources]
+        fewer.biases = self.biases[sources]
+        fewer.keys = self.keys[sources]
         if self.projected_values is not None:
             fewer.projected_values = [values[sources] for values in self.projected_values]
         return fewer
 
 
 def repeated(encoding: Encoding, times: int) -> Encoding:
-    """The encoding with each source `times` times in a row."""
-    count = len(encoding.encoder_output.outputs)
-    return selected(
-        encoding,
-        torch.arange(count, device=encoding.encoder_output.outputs.device).repeat_interleave(times),
-    )
+    """Returns the encoding with each source `times` times in a row."""
+    outputs = encoding.encoder_output.outputs
+    sources = torch.arange(len(outputs), device=outputs.device)
+    return selected(encoding, sources.repeat_interleave(times))
 
 
 def selected(encoding: Encoding, sources: Tensor) -> Encoding:
-    """The encoding of some sources, by their indices."""
+    """Returns the encoding of some sources, given their indices."""
 
     def each(tensor: Tensor) -> Tensor:
         return tensor.index_select(0, sources)

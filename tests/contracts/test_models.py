@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from s2s_search import errors
-from s2s_search.hparams import arguments, table
+from s2s_search.hparams import table
+from s2s_search.hparams.arguments import REQUIRED, Argument
 from s2s_search.hparams.rules import cell_output_size, cell_state_sizes
 from s2s_search.nn import bridges, cells
 from s2s_search.nn.generate import beam_search, greedy
@@ -76,10 +77,9 @@ def test_the_table_declares_what_a_bridge_takes(name: str) -> None:
         assert not arguments
 
 
-def declared(arguments: tuple[arguments.Argument, ...]) -> dict[str, object]:
+def declared(arguments: tuple[Argument, ...]) -> dict[str, object]:
     return {
-        a.name: inspect.Parameter.empty if a.default is arguments.REQUIRED else a.default
-        for a in arguments
+        a.name: inspect.Parameter.empty if a.default is REQUIRED else a.default for a in arguments
     }
 
 

@@ -1,8 +1,10 @@
-"""The loop of an attention decoder with a written-out backward, as `cell_loops` has it for cells alone.
+"""The loop of an attention decoder with a written-out gradient, as in `cell_loops`.
 
-B batch · S source positions · T steps of the loop · X input units · H cell units · M memory units · A attention units
+B batch · S source positions · T steps · X input units · H cell units · M memory units
+A attention units
 
-Time comes first here; of a buffer [T + 1, ...] the row t + 1 is what step t makes. d_ is the gradient of the loss.
+Time is the first dimension. Step t writes row t + 1 of a buffer [T + 1, ...]. The prefix d_ means
+the gradient of the loss. The order of the calls is in the docstring of nn/fast.
 """
 
 from collections.abc import Sequence
@@ -29,7 +31,11 @@ from s2s_search.nn.fast.matmul import mm
 
 
 class AttentionSteps:
-    """The steps of attention: the weights and the context of each query, for values [B, S, M]."""
+    """The steps of attention, with the buffers of one batch.
+
+    A step computes the weights [B, S] and the context [B, M] of its query, the output [B, H] of
+    the top layer.
+    """
 
     def __init__(
         self,
@@ -40,39 +46,51 @@ class AttentionSteps:
         *weights: Tensor,
         differentiable: bool = True,
     ) -> None:
-        """Makes the buffers; `weights` are the scores', if these have any.
+        """Makes the buffers of the forward loop.
 
-        Where nothing will be differentiated, only what `attend` returns is kept of each step.
+        Args:
+            rows: The number of rows that each step computes.
+            values: [B, S, M].
+            keys: [B, S, H] of dot scores, [B, S, A] of additive ones.
+            biases: [B, S], added to the scores; very low at padding.
+            weights: The parameters of the scores, if they have any.
+            differentiable: False when no gradient will be asked for. Only the contexts and the
+                weights are then kept of each step.
         """
         self.kept = differentiable
         batch, positions, memory = values.shape
         self.rows, self.values, self.keys = rows, values.contiguous(), keys.contiguous()
         self.biases = biases.contiguous()
-        self.sources: Tensor | None = (
-            None  # whose values and keys each row looks at; its own where None
-        )
+        # The row of values and keys that each row attends to [B]; None for its own. Greedy
+        # decoding sets it, since there rows move up when others end.
+        self.sources: Tensor | None = None
         self.context = buffer(values, len(rows) + 1, (batch, memory), rows)
         self.context[0] = 0.0
         self.weights = buffer(values, len(rows), (batch, positions), rows)
 
     def start(self) -> None:
-        """Makes ready for `forward`."""
+        """Prepares the torch loop: the views that each `forward` reads and writes."""
         parts = (self.weights, self.weights.unsqueeze(2), self.context[1:].unsqueeze(2))
         values = for_each_step(self.values, self.rows)
         self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
 
     def forward(self, t: int, query: Tensor) -> None:
-        """Computes weights[t] and context[t + 1] for a query [B, H]."""
+        """Computes weights[t] and context[t + 1] of a query [B, H]."""
         weights, row_weights, new_context, values = self.at[t]
         torch.softmax(self.scores(t, query), dim=-1, out=weights)
         torch.bmm(row_weights, values, out=new_context)
 
     def scores(self, t: int, query: Tensor) -> Tensor:
-        """The scores [B, S] of a query [B, H], very low at padding."""
+        """Returns the scores [B, S] of a query [B, H], very low at padding."""
         raise NotImplementedError
 
     def take_gradients(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
-        """Takes the gradients of all contexts [T, B, M] and of all weights."""
+        """Makes the buffers of the backward loop and fills in the gradients that are known.
+
+        Args:
+            d_context: The gradient of the contexts [T, B, M], or None for zeros.
+            d_weights: The gradient of the weights [T, B, S], or None for zeros.
+        """
         self.d_context = torch.zeros_like(self.context)
         if d_context is not None:
             self.d_context[1:] = d_context
@@ -80,7 +98,7 @@ class AttentionSteps:
         self.d_scores = buffer(self.weights, len(self.weights), self.weights.shape[1:], self.rows)
 
     def start_backward(self) -> None:
-        """Makes ready for `backward`."""
+        """Prepares the torch loop: the views that each `backward` reads and writes."""
         parts = (self.weights, self.d_scores, self.d_context[1:].unsqueeze(2))
         values = for_each_step(self.values.transpose(1, 2), self.rows)
         self.derivatives = list(
@@ -88,7 +106,7 @@ class AttentionSteps:
         )
 
     def backward(self, t: int, d_query: Tensor) -> None:
-        """Takes d_context[t + 1], and adds to d_query."""
+        """Reads d_context[t + 1] and adds the gradient of the query to d_query [B, H]."""
         weights, d_scores, d_context, values_t = self.derivatives[t]
         d_weights = torch.bmm(d_context, values_t).squeeze(1)
         if self.d_weights is not None:
@@ -99,16 +117,21 @@ class AttentionSteps:
         self.d_scores_backward(t, d_scores, d_query)
 
     def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
-        """Takes the gradient [B, S] of the scores, and adds to d_query."""
+        """Adds the gradient of the query to d_query [B, H], given that of the scores [B, S]."""
         raise NotImplementedError
 
     def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
-        """What the compiled loop takes: all queries [T, B, H], and in the backward where to add their gradients."""
+        """Returns the structure that the compiled loop reads.
+
+        `queries` [T, B, H] are the buffer of all queries. In the backward loop `d_queries` is the
+        buffer to which it adds their gradients.
+        """
         raise NotImplementedError
 
     def shared_arguments(
         self, queries: Tensor, d_queries: Tensor | None
     ) -> dict[str, Tensor | int | None]:
+        """Returns the fields of the structure that both kinds of attention have in common."""
         given: dict[str, Tensor | int | None] = {
             "batch": self.values.shape[0],
             "positions": self.values.shape[1],
@@ -123,25 +146,29 @@ class AttentionSteps:
             "weights": self.weights,
             "context": self.context,
         }
-        if d_queries is None:
-            return given
-        backward = {
-            "d_context": self.d_context,
-            "d_scores": self.d_scores,
-            "d_weights": self.d_weights,
-        }
-        return given | backward | {"d_query": d_queries}
+        if d_queries is not None:
+            given |= {
+                "d_context": self.d_context,
+                "d_scores": self.d_scores,
+                "d_weights": self.d_weights,
+                "d_query": d_queries,
+            }
+        return given
 
     def d_values(self) -> Tensor:
+        """Returns the gradient of the values [B, S, M]."""
         return torch.bmm(self.weights.permute(1, 2, 0), self.d_context[1:].transpose(0, 1))
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of all that the scores are made of besides the queries [T, B, H]."""
+        """Returns the gradients of keys, biases and the parameters of the scores.
+
+        `queries` are [T, B, H]. None stands for a tensor that needs no gradient.
+        """
         raise NotImplementedError
 
 
 class DotSteps(AttentionSteps):
-    """score = k · query + bias, for keys [B, S, H] and biases [B, S], very low at padding."""
+    """Dot scores: score = k · query + bias, for keys k [B, S, H] and biases [B, S]."""
 
     def start(self) -> None:
         super().start()
@@ -162,15 +189,15 @@ class DotSteps(AttentionSteps):
         return native.Attention(**self.shared_arguments(queries, d_queries))
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
-        return torch.bmm(
-            self.d_scores.permute(1, 2, 0), queries.transpose(0, 1)
-        ), self.d_scores.sum(0)
+        d_keys = torch.bmm(self.d_scores.permute(1, 2, 0), queries.transpose(0, 1))
+        return d_keys, self.d_scores.sum(0)
 
 
 class AdditiveSteps(AttentionSteps):
-    """score = 2 v · sigmoid(2 (k + query W)) + bias, which is v · tanh(k + query W) but for a constant that cancels.
+    """Additive scores: score = 2 v · sigmoid(2 (k + query W)) + bias.
 
-    For keys [B, S, A], biases [B, S], very low at padding and without gradient, W [H, A] and v [A].
+    That is v · tanh(k + query W) + bias plus a constant, which cancels in the softmax. The keys k
+    are [B, S, A], the biases [B, S] without gradient, W is [H, A] and v [A].
     """
 
     def __init__(
@@ -189,10 +216,8 @@ class AdditiveSteps(AttentionSteps):
 
     def start(self) -> None:
         super().start()
-        self.keys_at, self.biases_at = (
-            for_each_step(self.keys, self.rows),
-            for_each_step(self.biases, self.rows),
-        )
+        self.keys_at = for_each_step(self.keys, self.rows)
+        self.biases_at = for_each_step(self.biases, self.rows)
         self.hidden_at = at_each_step(self.hidden.expand(len(self.rows), -1, -1, -1), self.rows)
 
     def scores(self, t: int, query: Tensor) -> Tensor:
@@ -217,11 +242,16 @@ class AdditiveSteps(AttentionSteps):
 
     def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
         given = self.shared_arguments(queries, d_queries)
-        given |= {"additive": 1, "query_weights": self.twice_weights, "v": self.twice_v}
-        given |= {"hidden": self.hidden, "hidden_rows": len(self.hidden)}
+        given |= {
+            "additive": 1,
+            "query_weights": self.twice_weights,
+            "v": self.twice_v,
+            "hidden": self.hidden,
+            "hidden_rows": len(self.hidden),
+        }
         if d_queries is None:
-            self.projected_query = self.keys.new_empty(len(self.keys), self.keys.shape[-1])
-            return native.Attention(**given, scratch=self.projected_query)
+            projected_query = self.keys.new_empty(len(self.keys), self.keys.shape[-1])
+            return native.Attention(**given, scratch=projected_query)
         gradients = {"d_query_part": self.d_query_part, "d_keys": self.d_keys, "d_v": self.d_v}
         return native.Attention(**given, **gradients)
 
@@ -231,9 +261,10 @@ class AdditiveSteps(AttentionSteps):
 
 
 class Dropout:
-    """What a layer, or attention, takes of what lies below it: output[t] = mask[t] * below[t], for both [T, B, ...].
+    """A dropout between two layers: output[t] = mask[t] * below[t], for both [T, B, ...].
 
-    Without a mask it takes all as it is.
+    It stands before each layer and before attention. Without a mask, `output` is `below` itself
+    and `d_output` is `d_below`, so that its steps have nothing to do.
     """
 
     def __init__(self, rows: Rows, below: Tensor, mask: Tensor | None) -> None:
@@ -241,7 +272,7 @@ class Dropout:
         self.output = below if mask is None else buffer(below, len(rows), below.shape[1:], rows)
 
     def start(self) -> None:
-        """Makes ready for `forward`."""
+        """Prepares the torch loop: the views that each `forward` reads and writes."""
         if self.mask is not None:
             parts = (self.mask, self.below, self.output)
             self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
@@ -253,14 +284,18 @@ class Dropout:
             torch.mul(mask, below, out=output)
 
     def take_gradients(self, d_below: Tensor, d_output: Tensor | None = None) -> None:
-        """Takes where to add the gradient of `below`, and what the outputs' gradient starts from, or None for zeros."""
+        """Makes the gradient buffer of the output.
+
+        `d_below` is the buffer to which the loop adds the gradient of `below`. `d_output` is the
+        part of the output's gradient that is known before the loop, or None for zeros.
+        """
         self.d_below = d_below
         self.d_output = d_below if self.mask is None else torch.zeros_like(d_below)
         if d_output is not None:
             self.d_output.copy_(d_output)
 
     def start_backward(self) -> None:
-        """Makes ready for `backward`."""
+        """Prepares the torch loop: the views that each `backward` reads and writes."""
         if self.mask is not None:
             parts = (self.mask, self.d_below, self.d_output)
             self.derivatives = list(
@@ -268,13 +303,13 @@ class Dropout:
             )
 
     def backward(self, t: int) -> None:
-        """Takes d_output[t], and adds to d_below[t]."""
+        """Adds mask[t] * d_output[t] to d_below[t]."""
         if self.mask is not None:
             mask, d_below, d_output = self.derivatives[t]
             d_below.addcmul_(mask, d_output)
 
     def arguments(self, backward: bool) -> native.Dropout:
-        """What the compiled loop takes."""
+        """Returns the structure that the compiled loop reads."""
         _, batch, units = self.below.shape
         given = {"mask": self.mask, "below": self.below, "output": self.output}
         if backward:
@@ -284,7 +319,10 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Attention as the loop here runs it: the class of its steps, and what they take; `weights` are the scores'."""
+    """Attention as this loop runs it: the class of its steps, and their tensors.
+
+    values [B, S, M] · keys [B, S, H] or [B, S, A] · biases [B, S] · the parameters of the scores
+    """
 
     steps: type[AttentionSteps]
     values: Tensor
@@ -293,6 +331,7 @@ class Lookup:
     weights: tuple[Tensor, ...] = ()
 
     def reordered(self, rows: Tensor) -> "Lookup":
+        """Returns the same attention for the batch in the order of `rows` [B]."""
         return Lookup(
             self.steps, self.values[rows], self.keys[rows], self.biases[rows], self.weights
         )
@@ -307,19 +346,28 @@ def attend(
     masks: Sequence[Tensor | None],
     tokens: Tokens | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs layers of cells, each over the outputs of the one below, with the top one's output as attention's query.
+    """Runs all steps of a decoder with attention.
 
-    y_t, s_t = cells([x_t, context_{t-1}], s_{t-1}),  context_t = attention(y_t),  for x [T, B, X], which `tokens` may
-    explain. The masks, where there are any, multiply the contexts [T, B, M] that the first layer takes, and then the
-    outputs [T, B, H] of each layer.
-    Returns the outputs [T, B, H], the contexts [T, B, M] and the weights [T, B, S]. Step t computes the first rows[t]
-    rows only; the rest is zero.
+    y_t, s_t = cells([x_t, context_{t-1}], s_{t-1})
+    context_t = attention(y_t)
+
+    Args:
+        recurrences: The cells of the layers, each over the outputs of the one below.
+        lookup: Attention, whose query is the output of the top layer.
+        x: The inputs [T, B, X].
+        states: The state of each layer before the first step, [B, H] each.
+        rows: The number of rows that each step computes, the first ones of the batch.
+        masks: Dropout's masks, None for none: of the contexts [T, B, M] that the first layer
+            reads, then of the outputs [T, B, H] of each layer.
+        tokens: Where x comes from, if x is a row of a table.
+
+    Returns:
+        The outputs [T, B, H] after dropout, the contexts [T, B, M] and the weights [T, B, S]. Rows
+        that a step does not compute are zero.
     """
-    layers = [
-        tensor
-        for r, state in zip(recurrences, states, strict=True)
-        for tensor in (*r.weights, *state)
-    ]
+    layers: list[Tensor] = []
+    for recurrence, state in zip(recurrences, states, strict=True):
+        layers += [*recurrence.weights, *state]
     tensors = (*layers, lookup.values, lookup.keys, lookup.biases, *lookup.weights)
     outputs, contexts, weights = Attend.apply(  # type: ignore[no-untyped-call]
         recurrences, lookup.steps, rows, masks, tokens, torch.is_grad_enabled(), x, *tensors
@@ -349,17 +397,18 @@ class Attend(torch.autograd.Function):
         dropouts = [Dropout(rows, attention.context[:-1], masks[0])]
         for r, (weights, state), mask in zip(recurrences, of_layers, masks[1:], strict=True):
             below = dropouts[-1].output
-            if layers:
-                layers.append(
-                    r.steps(rows, None, below, weights, state, differentiable=differentiable)
-                )
-            else:
-                layers.append(
-                    r.steps(
-                        rows, x, below, weights, state, tokens=tokens, differentiable=differentiable
-                    )
-                )
-            dropouts.append(Dropout(rows, layers[-1].output[1:], mask))
+            is_first = not layers
+            layer = r.steps(
+                rows,
+                x if is_first else None,
+                below,
+                weights,
+                state,
+                tokens=tokens if is_first else None,
+                differentiable=differentiable,
+            )
+            layers.append(layer)
+            dropouts.append(Dropout(rows, layer.output[1:], mask))
         run(layers, dropouts, attention)
         keep(ctx, (layers, dropouts, attention), tensors)
         return dropouts[-1].output, attention.context[1:], attention.weights
@@ -381,14 +430,18 @@ class Attend(torch.autograd.Function):
         d_x, d_layers = None, []
         for layer in layers:
             d_layer_x, d_layer_weights = layer.d_x_and_weights()
-            d_x = d_layer_x if d_x is None else d_x
+            if d_x is None:  # only the first layer has an x
+                d_x = d_layer_x
             d_layers += [*d_layer_weights, *layer.d_first_state()]
         queries = dropouts[-1].output
         return *[None] * 6, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
 
 
 def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:
-    """Runs the steps of all layers, each after its dropout, and after the last dropout those of attention."""
+    """Runs the forward loop, compiled or in torch.
+
+    At each step every layer follows its dropout, from the bottom, and attention follows the last.
+    """
     last, rows = dropouts[-1], attention.rows
     if layers[0].compiled:
         cells = [layer.arguments(backward=False) for layer in layers]
@@ -412,6 +465,7 @@ def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: Attenti
 def run_backward(
     layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps
 ) -> None:
+    """Runs the backward loop, compiled or in torch: the steps of `run` in the opposite order."""
     last, rows = dropouts[-1], attention.rows
     if layers[0].compiled:
         cells = [layer.arguments(backward=True) for layer in layers]
@@ -434,6 +488,6 @@ def run_backward(
 
 
 def taken_off(tensors: list[Tensor], number: int) -> list[Tensor]:
-    """Removes the first tensors of a list and returns them."""
+    """Removes the first `number` tensors from a list and returns them."""
     first, tensors[:] = tensors[:number], tensors[number:]
     return first

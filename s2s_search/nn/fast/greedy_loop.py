@@ -1,4 +1,4 @@
-"""Greedy decoding as one compiled loop, for the decoders that `cell_loops` and `attention_loops` know.
+"""Greedy decoding as one compiled loop, for decoders of LSTM and GRU layers.
 
 B batch · H cell output units · M memory units · V vocabulary
 """
@@ -16,15 +16,16 @@ from s2s_search.nn.stepping import ROWS_OF_A_TABLE
 
 
 def greedy_ids(model: Seq2Seq, encoding: Encoding, max_length: int) -> Tensor | None:
-    """The likeliest token at every step, up to END: ids [B, max_length], 0 after it; None where no compiled loop knows
-    how. A row that has ended leaves the loop at once.
+    """Returns the most probable token at every step: ids [B, max_length], 0 after END.
+
+    Returns None when the compiled loop cannot decode this model or batch: there is no C library, a
+    cell or a bridge is unknown to it, or the vocabulary is large for the batch. A row that has
+    ended leaves the loop at once, and the rows below move up.
     """
     embeddings, batch = model.target_embedding.weight, len(encoding.encoder_output.outputs)
-    if (
-        not native.usable(embeddings)
-        or encoding.extra is not None
-        or len(embeddings) > ROWS_OF_A_TABLE * batch
-    ):
+    if not native.usable(embeddings) or encoding.extra is not None:
+        return None
+    if len(embeddings) > ROWS_OF_A_TABLE * batch:
         return None
     recurrences = model.decoder.cell.recurrences()
     if recurrences is None:
@@ -54,15 +55,16 @@ def greedy_ids(model: Seq2Seq, encoding: Encoding, max_length: int) -> Tensor | 
         prediction |= {
             "memory_units": attention.context.shape[-1],
             "mix": model.decoder.mix.weight.t().contiguous(),
+            "mix_biases": model.decoder.mix.bias,
+            "mixed": torch.empty_like(outputs[0]),
         }
-        prediction |= {"mix_biases": model.decoder.mix.bias, "mixed": torch.empty_like(outputs[0])}
     cells = [layer.arguments(backward=False) for layer in layers]
     native.greedy(outputs.dtype, cells, of_attention, native.Prediction(**prediction))
     return all_ids
 
 
 def one_step_of_attention(model: Seq2Seq, encoding: Encoding) -> AttentionSteps | None:
-    """The buffers of a step, its context zeros at first; None without attention."""
+    """Returns the buffers of one step, with a context of zeros; None without attention."""
     if encoding.memory is None or not isinstance(model.decoder, AttentionDecoder):
         return None
     lookup = model.decoder.attention.lookup(encoding.memory)
@@ -80,11 +82,20 @@ def one_step_of_layers(
     attention: AttentionSteps | None,
     ids: Tensor,
 ) -> list[Steps]:
-    """The buffers of a step of each layer. The first looks up its ids [B], the others' rows all look up the biases."""
-    embeddings, below = (
-        model.target_embedding.weight,
-        None if attention is None else attention.context[1:],
-    )
+    """Returns the buffers of one step of each layer, the first of which reads token ids.
+
+    Each layer looks up the inputs' part of its gates in a table. The first has a row for each
+    target token. The others have one row, their biases, which all rows of the batch look up.
+
+    Args:
+        model: The model.
+        encoding: Holds the state before the first step.
+        recurrences: The cells of the layers.
+        attention: Its context is an input of the first layer; None without attention.
+        ids: The ids [B] of the last step, which the compiled loop replaces at each step.
+    """
+    embeddings = model.target_embedding.weight
+    below = None if attention is None else attention.context[1:]
     layers: list[Steps] = []
     states = model.decoder.cell.layer_states(encoding.state)
     for recurrence, state in zip(recurrences, states, strict=True):
@@ -96,6 +107,7 @@ def one_step_of_layers(
         step = recurrence.steps(
             [len(ids)], None, below, (input_weights, *others), state, differentiable=False
         )
-        step.table, step.ids, below = table, looked_up, step.output[1:]
+        step.table, step.ids = table, looked_up
+        below = step.output[1:]
         layers.append(step)
     return layers

@@ -1,4 +1,6 @@
-"""The loss over a decoder's outputs, with a written-out backward that holds one tensor of the size of the logits.
+"""The loss over a decoder's outputs, with a written-out gradient.
+
+It keeps one tensor of the size of the logits, where autograd would keep several.
 
 N target positions · H cell output units · M memory units · V vocabulary
 """
@@ -20,24 +22,31 @@ def cross_entropy(
     mix: nn.Linear | None,
     logits: nn.Linear,
 ) -> Tensor:
-    """The cross-entropy in nats of target ids [N], summed over the live [N] positions, a scalar.
+    """Returns the cross-entropy in nats, summed over the live positions, a scalar.
 
-    -log softmax(logits(tanh(mix([y, context]))))[target], for outputs y [N, H] and contexts [N, M]; without contexts
+    With attention -log softmax(logits(tanh(mix([y, context]))))[target], without attention
     -log softmax(logits(y))[target].
+
+    Args:
+        targets: The target ids [N].
+        live: [N], 1 or True where a position counts.
+        outputs: The cell's outputs y [N, H].
+        contexts: The contexts [N, M] of attention, or None.
+        mix: The layer over outputs and contexts, or None without attention.
+        logits: The layer that makes the logits [N, V].
     """
-    of_mix = () if mix is None else (mix.weight, mix.bias)
+    of_attention: list[Tensor] = []
+    if contexts is not None and mix is not None:
+        of_attention = [contexts, mix.weight, mix.bias]
     result: Tensor = CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        targets,
-        live,
-        logits.weight,
-        logits.bias,
-        outputs,
-        *(() if contexts is None else (contexts, *of_mix)),
+        targets, live, logits.weight, logits.bias, outputs, *of_attention
     )
     return result
 
 
 class CrossEntropy(torch.autograd.Function):
+    """`cross_entropy` with its gradient. The forward computes d_logits already, in their place."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -57,7 +66,7 @@ class CrossEntropy(torch.autograd.Function):
             )
             hidden = addmm(mix_bias, outputs, of_output.t())
             addmm(hidden, contexts, of_context.t(), out=hidden)
-            hidden.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)  # on a CPU sooner than tanh
+            hidden.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)  # tanh, faster on a CPU
         logits = addmm(bias, hidden, weight.t())
         log_p = torch.log_softmax(logits, dim=-1, out=logits)
         targets = targets.unsqueeze(1)
