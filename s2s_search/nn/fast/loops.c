@@ -1,9 +1,13 @@
-/* The loops over time of cell_loops.py and attention_loops.py, step for step the same, without an interpreter between the steps.
+/* The loops over time of cell_loops.py and attention_loops.py, step for step the same, without an
+   interpreter between the steps.
 
-   B rows of the batch, of which step t computes the first rows[t] · S source positions · H cell units · M memory units ·
-   A attention units. All arrays lie in rows, time first: a state buffer is [T + 1, B, H], gates are [T, B, G].
+   B rows of the batch, of which step t computes the first rows[t] · S source positions
+   H cell units · M memory units · A attention units · G units of all gates · V vocabulary
 
-   The file is compiled for float and for double: it includes itself. */
+   All arrays are contiguous, row by row, with time first: a state buffer is [T + 1, B, H], gates
+   are [T, B, G]. The prefix d_ means the gradient of the loss. native.py has checked every tensor.
+
+   The file includes itself, once for float and once for double. */
 
 #ifndef REAL
 
@@ -13,7 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 8 /* of what both sides must agree on: native.py has the same number */
+/* native.py has the same number, which changes when a field or a function gets another meaning. */
+#define VERSION 8
 
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
@@ -21,7 +26,8 @@
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 
-/* One build serves every x86-64 processor: these functions exist once for each set of vector instructions. */
+/* One build serves every x86-64 processor: each VECTORISED function is compiled once for each set
+   of vector instructions. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -37,19 +43,20 @@
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define PANELS __attribute__((target("avx512f")))
 #define VECTOR_BYTES 64
-#define PANEL (2 * VECTOR_BYTES / (int64_t)sizeof(REAL)) /* columns */
-#define TILE 14                                         /* rows: 28 of the 32 registers hold sums */
+#define PANEL (2 * VECTOR_BYTES / (int64_t)sizeof(REAL)) /* columns of a panel: two vectors */
+#define TILE 14 /* rows of a tile: its sums take 28 of the 32 vector registers */
 #define COUNTS                                                     \
     COUNT(1) COUNT(2) COUNT(3) COUNT(4) COUNT(5) COUNT(6) COUNT(7) \
     COUNT(8) COUNT(9) COUNT(10) COUNT(11) COUNT(12) COUNT(13) COUNT(14)
-#define DEPTH 256                                       /* of a product at a time: its panel fits the cache of first level */
-#define HEIGHT (32 * TILE)                              /* likewise: its left factor fits the cache of second level */
-#define PAGE 4096                                       /* rows as far apart as this push each other out of the cache */
+#define DEPTH 256          /* inner size of a product at a time: its panel fits the L1 cache */
+#define HEIGHT (32 * TILE) /* rows of a product at a time: its left factor fits the L2 cache */
+#define PAGE 4096          /* bytes: rows that are a multiple apart evict each other */
 #endif
 
 EXPORTED int64_t version(void) { return VERSION; }
 
-/* Whether products of panels are sooner than BLAS over many rows too: for AMD, torch's has vectors of 256 bits at most. */
+/* Returns 1 when products of panels are faster than BLAS over many rows too. That is so on AMD,
+   where torch's BLAS uses vectors of 256 bits at most. */
 EXPORTED int64_t product_pays(void)
 {
 #ifdef PANELS
@@ -59,14 +66,15 @@ EXPORTED int64_t product_pays(void)
 #endif
 }
 
-/* exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, and exp(r) by its series; arithmetic without branches, so that it vectorises. */
+/* exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, and exp(r) by its Taylor series. It has no branches,
+   so that the compiler vectorises it. */
 INLINED float exponential_float(float x)
 {
-    const float to_whole = 12582912.0f; /* 1.5 * 2^23: added and taken away again, it rounds */
+    const float to_whole = 12582912.0f; /* 1.5 * 2^23: adding and subtracting it rounds */
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
     float n = (x * 1.44269504f + to_whole) - to_whole;
-    float r = (x - n * 0.693145752f) - n * 1.42860677e-6f; /* ln(2) in two parts */
+    float r = (x - n * 0.693145752f) - n * 1.42860677e-6f; /* ln(2) in two parts, for precision */
     float series = 1.0f / 5040;
     series = series * r + 1.0f / 720;
     series = series * r + 1.0f / 120;
@@ -112,51 +120,64 @@ INLINED double exponential_double(double x) { return exp(x); }
 #define inner NAME(inner)
 #define add_scaled NAME(add_scaled)
 
-/* A layer of cells (Steps of cell_loops.py). What is made by step t is row t + after of a state buffer, from row t + before.
-   Gates may hold fewer steps than there are, inside and half_tanh fewer rows: then the last ones, row t being t % rows. */
+/* A layer of cells (Steps of cell_loops.py). Step t reads row t + before of a state buffer and
+   writes row t + after. A null pointer stands for a tensor that is not used.
+
+   Some buffers may hold the newest rows only. Step t of the gates is then row t % gate_rows, and
+   row t of inside and half_tanh is row t % inside_rows. */
 typedef struct {
     int64_t gru, batch, units, below_units, before, after, gate_rows, inside_rows;
-    const int64_t *lengths;                              /* [B], at and after which a row's state stays; or none */
-    REAL *gates, *output, *inside, *half_tanh;           /* inside: of an LSTM 2 c [T + 1, B, H], of a GRU r * h [T, B, H] */
-    const int64_t *ids;                                  /* [T, B] */
-    const REAL *table;                                   /* [V, G], gates[t, b] = table[ids[t, b]] at first; or none */
-    const REAL *weights, *candidate_weights;             /* [H, 4 H] of an LSTM, [H, 2 H] and [H, H] of a GRU */
-    const REAL *below, *below_weights;                   /* [T, B, below_units], [below_units, G]; or none */
-    REAL *d_output, *d_c, *d_below, *scratch;            /* the last [B, H] */
+    const int64_t *lengths; /* [B]: at and after this step a row's state stays */
+    REAL *gates, *output;   /* [T, B, G], [T + 1, B, H] */
+    REAL *inside;           /* LSTM: 2 c [T + 1, B, H]; GRU: r * h [T, B, H] */
+    REAL *half_tanh;        /* LSTM: sigmoid(2 c) [T + 1, B, H] */
+    const int64_t *ids;     /* [T, B] */
+    const REAL *table;      /* [V, G]: gates[t, b] starts from table[ids[t, b]] */
+    const REAL *weights;    /* LSTM: [H, 4 H]; GRU: [H, 2 H] */
+    const REAL *candidate_weights; /* GRU: [H, H] */
+    const REAL *below, *below_weights; /* [T, B, below_units], [below_units, G] */
+    REAL *d_output, *d_c, *d_below;    /* [T + 1, B, H], [B, H], [T, B, below_units] */
+    REAL *scratch;                     /* GRU: [2, B, H] */
 } cell_t;
 
-/* What a layer, or attention, takes of what lies below it (Dropout of attention_loops.py). All are [T, B, units]. */
+/* A dropout below a layer or attention (Dropout of attention_loops.py). All are [T, B, units].
+   Without a mask, output is below itself and d_output is d_below. */
 typedef struct {
     int64_t batch, units;
-    const REAL *mask, *below;                            /* without a mask, output and below are one, and so are their d_ */
+    const REAL *mask, *below;
     REAL *output;
     const REAL *d_output;
     REAL *d_below;
 } dropout_t;
 
-/* Attention (AttentionSteps of attention_loops.py). Hidden may hold fewer steps than there are: step t is t % hidden_rows. */
+/* Attention (AttentionSteps of attention_loops.py). Hidden may hold the newest steps only: step t
+   is then t % hidden_rows. */
 typedef struct {
     int64_t additive, batch, positions, query_units, memory_units, units, hidden_rows;
-    const REAL *query, *values, *keys, *biases;          /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
-    const REAL *query_weights, *v;                       /* 2 W [H, A] and 2 v [A] */
-    const int64_t *sources;                              /* [B], whose values and keys a row looks at; or none: its own */
-    REAL *weights, *context, *hidden, *scratch;          /* [T, B, S], [T + 1, B, M], [T, B, S, A], the last [B, A] */
+    const REAL *query, *values, *keys, *biases; /* [T, B, H], [B, S, M], [B, S, units], [B, S] */
+    const REAL *query_weights, *v;              /* 2 W [H, A] and 2 v [A] of additive scores */
+    const int64_t *sources; /* [B]: the row of values and keys of each row; null: its own */
+    REAL *weights, *context, *hidden, *scratch; /* [T, B, S], [T + 1, B, M], [T, B, S, A], [B, A] */
     const REAL *d_weights;
     REAL *d_context, *d_scores, *d_query, *d_query_part, *d_keys, *d_v;
 } attention_t;
 
-/* What greedy decoding predicts (fused_greedy.py). Rows that have ended leave it, and the others move up. */
+/* The predictions of greedy decoding (greedy_loop.py). Rows that have ended leave the batch, and
+   the rows below move up. */
 typedef struct {
     int64_t batch, time, output_units, memory_units, vocabulary, end;
-    int64_t *ids, *sources, *all_ids;                    /* [B], of the last step; [B], whose they are; [B, T], 0 at first */
-    const REAL *mix, *mix_biases;                        /* [H + M, H] and [H]; or none, without attention */
-    const REAL *weights, *biases;                        /* [V, H] and [V] */
-    REAL *mixed, *logits;                                /* [B, H] and [B, V] */
+    int64_t *ids;     /* [B]: those of the last step */
+    int64_t *sources; /* [B]: the source of each row */
+    int64_t *all_ids; /* [B, T] by source, zeros before the loop */
+    const REAL *mix, *mix_biases; /* [H + M, H] and [H] of attention, or null */
+    const REAL *weights, *biases; /* [V, H] and [V] */
+    REAL *mixed, *logits;         /* [B, H] and [B, V] */
 } prediction_t;
 
 #include "products.h"
 
-/* Where a field of a structure lies, and for "" the structure's size: native.py compares them with its own. */
+/* Returns the offset of a structure's field in bytes, or the structure's size for "". native.py
+   compares them with its own. */
 EXPORTED int64_t NAME(offset)(const char *structure, const char *field)
 {
     typedef struct {
@@ -166,38 +187,42 @@ EXPORTED int64_t NAME(offset)(const char *structure, const char *field)
 #define SIZE(name) {#name, "", sizeof(name##_t)}
 #define AT(name, field) {#name, #field, offsetof(name##_t, field)}
     static const place_t places[] = {
-        SIZE(blas), AT(blas, gemm), AT(blas, threads),
+SIZE(blas), AT(blas, gemm), AT(blas, threads),
 
-        SIZE(product), AT(product, n), AT(product, k), AT(product, m), AT(product, a_row), AT(product, a_column),
-        AT(product, b_row), AT(product, b_column), AT(product, start_row), AT(product, c_row), AT(product, a),
-        AT(product, b), AT(product, start), AT(product, c),
+        SIZE(product), AT(product, n), AT(product, k), AT(product, m), AT(product, a_row),
+        AT(product, a_column), AT(product, b_row), AT(product, b_column), AT(product, start_row),
+        AT(product, c_row), AT(product, a), AT(product, b), AT(product, start), AT(product, c),
 
-        SIZE(cell), AT(cell, gru), AT(cell, batch), AT(cell, units), AT(cell, below_units), AT(cell, before),
-        AT(cell, after), AT(cell, gate_rows), AT(cell, inside_rows), AT(cell, lengths), AT(cell, gates), AT(cell, output),
-        AT(cell, inside), AT(cell, half_tanh), AT(cell, ids), AT(cell, table), AT(cell, weights),
-        AT(cell, candidate_weights), AT(cell, below), AT(cell, below_weights), AT(cell, d_output), AT(cell, d_c),
+        SIZE(cell), AT(cell, gru), AT(cell, batch), AT(cell, units), AT(cell, below_units),
+        AT(cell, before), AT(cell, after), AT(cell, gate_rows), AT(cell, inside_rows),
+        AT(cell, lengths), AT(cell, gates), AT(cell, output), AT(cell, inside), AT(cell, half_tanh),
+        AT(cell, ids), AT(cell, table), AT(cell, weights), AT(cell, candidate_weights),
+        AT(cell, below), AT(cell, below_weights), AT(cell, d_output), AT(cell, d_c),
         AT(cell, d_below), AT(cell, scratch),
 
-        SIZE(dropout), AT(dropout, batch), AT(dropout, units), AT(dropout, mask), AT(dropout, below),
-        AT(dropout, output), AT(dropout, d_output), AT(dropout, d_below),
+        SIZE(dropout), AT(dropout, batch), AT(dropout, units), AT(dropout, mask),
+        AT(dropout, below), AT(dropout, output), AT(dropout, d_output), AT(dropout, d_below),
 
         SIZE(attention), AT(attention, additive), AT(attention, batch), AT(attention, positions),
-        AT(attention, query_units), AT(attention, memory_units), AT(attention, units), AT(attention, hidden_rows),
-        AT(attention, query), AT(attention, values), AT(attention, keys), AT(attention, biases),
-        AT(attention, query_weights), AT(attention, v), AT(attention, sources), AT(attention, weights),
-        AT(attention, context), AT(attention, hidden), AT(attention, scratch), AT(attention, d_weights),
-        AT(attention, d_context), AT(attention, d_scores), AT(attention, d_query), AT(attention, d_query_part),
-        AT(attention, d_keys), AT(attention, d_v),
+        AT(attention, query_units), AT(attention, memory_units), AT(attention, units),
+        AT(attention, hidden_rows), AT(attention, query), AT(attention, values),
+        AT(attention, keys), AT(attention, biases), AT(attention, query_weights), AT(attention, v),
+        AT(attention, sources), AT(attention, weights), AT(attention, context),
+        AT(attention, hidden), AT(attention, scratch), AT(attention, d_weights),
+        AT(attention, d_context), AT(attention, d_scores), AT(attention, d_query),
+        AT(attention, d_query_part), AT(attention, d_keys), AT(attention, d_v),
 
-        SIZE(prediction), AT(prediction, batch), AT(prediction, time), AT(prediction, output_units),
-        AT(prediction, memory_units), AT(prediction, vocabulary), AT(prediction, end), AT(prediction, ids),
-        AT(prediction, sources), AT(prediction, all_ids), AT(prediction, mix), AT(prediction, mix_biases),
-        AT(prediction, weights), AT(prediction, biases), AT(prediction, mixed), AT(prediction, logits),
+        SIZE(prediction), AT(prediction, batch), AT(prediction, time),
+        AT(prediction, output_units), AT(prediction, memory_units), AT(prediction, vocabulary),
+        AT(prediction, end), AT(prediction, ids), AT(prediction, sources), AT(prediction, all_ids),
+        AT(prediction, mix), AT(prediction, mix_biases), AT(prediction, weights),
+        AT(prediction, biases), AT(prediction, mixed), AT(prediction, logits),
     };
 #undef SIZE
 #undef AT
     for (size_t k = 0; k < sizeof(places) / sizeof(*places); k++)
-        if (!strcmp(places[k].structure, structure) && !strcmp(places[k].field, field)) return (int64_t)places[k].offset;
+        if (!strcmp(places[k].structure, structure) && !strcmp(places[k].field, field))
+            return (int64_t)places[k].offset;
     return -1;
 }
 
@@ -233,13 +258,17 @@ INLINED void softmax(int64_t size, REAL *restrict x)
 
 /* --- LSTM --- */
 
-VECTORISED static void NAME(lstm_forward)(int64_t rows, int64_t units, const int64_t *lengths, int64_t t, REAL *restrict gates,
-                                         const REAL *restrict c, REAL *restrict new_c, REAL *restrict half_tanh,
-                                         REAL *restrict new_h)
+VECTORISED static void NAME(lstm_forward)(int64_t rows, int64_t units, const int64_t *lengths,
+                                          int64_t t, REAL *restrict gates, const REAL *restrict c,
+                                          REAL *restrict new_c, REAL *restrict half_tanh,
+                                          REAL *restrict new_h)
 {
-    for (int64_t b = 0; b < rows; b++, c += units, new_c += units, half_tanh += units, new_h += units, gates += 4 * units) {
-        REAL *restrict i = gates, *restrict j = i + units, *restrict f = j + units, *restrict o = f + units;
-        if (lengths && t >= lengths[b]) { /* gates whose derivatives are 0, but for f = 1, and an output that nobody reads */
+    for (int64_t b = 0; b < rows;
+         b++, c += units, new_c += units, half_tanh += units, new_h += units, gates += 4 * units) {
+        REAL *restrict i = gates, *restrict j = i + units;
+        REAL *restrict f = j + units, *restrict o = f + units;
+        if (lengths && t >= lengths[b]) {
+            /* c stays: f is 1, and the derivatives of all gates are 0. Nobody reads the output. */
             for (int64_t k = 0; k < units; k++) {
                 i[k] = o[k] = new_h[k] = 0;
                 j[k] = half_tanh[k] = (REAL)0.5;
@@ -250,7 +279,8 @@ VECTORISED static void NAME(lstm_forward)(int64_t rows, int64_t units, const int
         }
 #pragma omp simd
         for (int64_t k = 0; k < units; k++) {
-            i[k] = sigmoid(i[k]), j[k] = sigmoid(2 * j[k]), f[k] = sigmoid(f[k]), o[k] = sigmoid(o[k]);
+            i[k] = sigmoid(i[k]), j[k] = sigmoid(2 * j[k]);
+            f[k] = sigmoid(f[k]), o[k] = sigmoid(o[k]);
             new_c[k] = f[k] * c[k] + 4 * i[k] * j[k] - 2 * i[k];
             half_tanh[k] = sigmoid(new_c[k]);
             new_h[k] = 2 * o[k] * half_tanh[k] - o[k];
@@ -258,14 +288,18 @@ VECTORISED static void NAME(lstm_forward)(int64_t rows, int64_t units, const int
     }
 }
 
-VECTORISED static void NAME(lstm_backward)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict c,
-                                          const REAL *restrict half_tanh, const REAL *restrict d_h, REAL *restrict d_c)
+VECTORISED static void NAME(lstm_backward)(int64_t rows, int64_t units, REAL *restrict gates,
+                                           const REAL *restrict c, const REAL *restrict half_tanh,
+                                           const REAL *restrict d_h, REAL *restrict d_c)
 {
-    for (int64_t b = 0; b < rows; b++, c += units, half_tanh += units, d_h += units, d_c += units, gates += 4 * units) {
-        REAL *restrict i = gates, *restrict j = i + units, *restrict f = j + units, *restrict o = f + units;
+    for (int64_t b = 0; b < rows;
+         b++, c += units, half_tanh += units, d_h += units, d_c += units, gates += 4 * units) {
+        REAL *restrict i = gates, *restrict j = i + units;
+        REAL *restrict f = j + units, *restrict o = f + units;
 #pragma omp simd
         for (int64_t k = 0; k < units; k++) {
-            REAL input = i[k], twice_candidate = j[k], forget = f[k], out = o[k], half = half_tanh[k];
+            REAL input = i[k], twice_candidate = j[k], forget = f[k], out = o[k];
+            REAL half = half_tanh[k];
             REAL d = d_c[k] + d_h[k] * 4 * out * half * (1 - half);
             i[k] = d * input * (1 - input) * (2 * twice_candidate - 1);
             j[k] = d * 4 * input * twice_candidate * (1 - twice_candidate);
@@ -278,8 +312,8 @@ VECTORISED static void NAME(lstm_backward)(int64_t rows, int64_t units, REAL *re
 
 /* --- GRU --- */
 
-VECTORISED static void NAME(gru_reset)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict h,
-                                      REAL *restrict reset_h)
+VECTORISED static void NAME(gru_reset)(int64_t rows, int64_t units, REAL *restrict gates,
+                                       const REAL *restrict h, REAL *restrict reset_h)
 {
     for (int64_t b = 0; b < rows; b++, gates += 3 * units, h += units, reset_h += units) {
         REAL *restrict r = gates, *restrict u = r + units;
@@ -291,8 +325,9 @@ VECTORISED static void NAME(gru_reset)(int64_t rows, int64_t units, REAL *restri
     }
 }
 
-VECTORISED static void NAME(gru_forward)(int64_t rows, int64_t units, const int64_t *lengths, int64_t t, REAL *restrict gates,
-                                        const REAL *restrict h, REAL *restrict new_h)
+VECTORISED static void NAME(gru_forward)(int64_t rows, int64_t units, const int64_t *lengths,
+                                         int64_t t, REAL *restrict gates, const REAL *restrict h,
+                                         REAL *restrict new_h)
 {
     for (int64_t b = 0; b < rows; b++, gates += 3 * units, h += units, new_h += units) {
         REAL *restrict r = gates, *restrict u = r + units, *restrict c = u + units;
@@ -312,23 +347,25 @@ VECTORISED static void NAME(gru_forward)(int64_t rows, int64_t units, const int6
     }
 }
 
-/* Leaves r and u as they are: the gradient of c comes first, for d_reset_h. */
-VECTORISED static void NAME(gru_candidate)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict d_h,
-                                          REAL *restrict d_candidate)
+/* Computes the gradient of c, from which d_reset_h follows. r and u stay, for gru_backward. */
+VECTORISED static void NAME(gru_candidate)(int64_t rows, int64_t units, REAL *restrict gates,
+                                           const REAL *restrict d_h, REAL *restrict d_candidate)
 {
     for (int64_t b = 0; b < rows; b++, gates += 3 * units, d_h += units, d_candidate += units) {
         REAL *restrict u = gates + units, *restrict c = u + units;
 #pragma omp simd
-        for (int64_t k = 0; k < units; k++) d_candidate[k] = d_h[k] * (1 - u[k]) * (1 - c[k] * c[k]);
+        for (int64_t k = 0; k < units; k++)
+            d_candidate[k] = d_h[k] * (1 - u[k]) * (1 - c[k] * c[k]);
     }
 }
 
-VECTORISED static void NAME(gru_backward)(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict h,
-                                         const REAL *restrict d_reset_h, const REAL *restrict d_candidate,
-                                         const REAL *restrict d_h, REAL *restrict d_previous)
+VECTORISED static void NAME(gru_backward)(int64_t rows, int64_t units, REAL *restrict gates,
+                                          const REAL *restrict h, const REAL *restrict d_reset_h,
+                                          const REAL *restrict d_candidate,
+                                          const REAL *restrict d_h, REAL *restrict d_previous)
 {
-    for (int64_t b = 0; b < rows; b++, gates += 3 * units, h += units, d_reset_h += units, d_candidate += units,
-                 d_h += units, d_previous += units) {
+    for (int64_t b = 0; b < rows; b++, gates += 3 * units, h += units, d_reset_h += units,
+                 d_candidate += units, d_h += units, d_previous += units) {
         REAL *restrict r = gates, *restrict u = r + units, *restrict c = u + units;
 #pragma omp simd
         for (int64_t k = 0; k < units; k++) {
@@ -343,12 +380,13 @@ VECTORISED static void NAME(gru_backward)(int64_t rows, int64_t units, REAL *res
 
 /* --- a step of any cell --- */
 
-/* The factors of a cell's products. */
+/* The right factors of a cell's products. */
 typedef struct {
     factor_t weights, candidate_weights, below_weights;
 } factors_t;
 
-static factors_t *NAME(factors)(const blas_t *blas, const char *transpose, const cell_t *cells, int64_t count)
+static factors_t *NAME(factors)(const blas_t *blas, const char *transpose, const cell_t *cells,
+                                int64_t count)
 {
     const int forward = *transpose == 'N';
     factors_t *made = malloc((size_t)count * sizeof(factors_t));
@@ -358,9 +396,11 @@ static factors_t *NAME(factors)(const blas_t *blas, const char *transpose, const
         const int64_t of_state = cell->gru ? 2 * units : width;
         const REAL *below = forward || cell->d_below ? cell->below_weights : 0;
         made[cell - cells] = (factors_t){
-            factor(blas, transpose, n, forward ? units : of_state, forward ? of_state : units, cell->weights),
+            factor(blas, transpose, n, forward ? units : of_state, forward ? of_state : units,
+                   cell->weights),
             factor(blas, transpose, n, units, units, cell->candidate_weights),
-            factor(blas, transpose, n, forward ? cell->below_units : width, forward ? width : cell->below_units, below),
+            factor(blas, transpose, n, forward ? cell->below_units : width,
+                   forward ? width : cell->below_units, below),
         };
     }
     return made;
@@ -376,9 +416,11 @@ static void NAME(free_factors)(factors_t *factors, int64_t count)
     free(factors);
 }
 
-static void NAME(cell_forward)(const cell_t *cell, const factors_t *factors, int64_t t, int64_t rows)
+static void NAME(cell_forward)(const cell_t *cell, const factors_t *factors, int64_t t,
+                               int64_t rows)
 {
-    const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units, state = cell->batch * units;
+    const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units;
+    const int64_t state = cell->batch * units;
     const int64_t before = (t + cell->before) % cell->inside_rows * state;
     const int64_t after = (t + cell->after) % cell->inside_rows * state;
     REAL *gates = cell->gates + t % cell->gate_rows * cell->batch * width;
@@ -386,10 +428,11 @@ static void NAME(cell_forward)(const cell_t *cell, const factors_t *factors, int
     REAL *new_h = cell->output + (t + cell->after) * state;
     if (cell->table)
         for (int64_t b = 0; b < rows; b++)
-            memcpy(gates + b * width, cell->table + cell->ids[t * cell->batch + b] * width, (size_t)width * sizeof(REAL));
+            memcpy(gates + b * width, cell->table + cell->ids[t * cell->batch + b] * width,
+                   (size_t)width * sizeof(REAL));
     if (cell->below)
-        multiply(&factors->below_weights, rows, cell->below + t * cell->batch * cell->below_units, cell->below_units, gates,
-                 width);
+        multiply(&factors->below_weights, rows, cell->below + t * cell->batch * cell->below_units,
+                 cell->below_units, gates, width);
     if (cell->gru) {
         REAL *reset_h = cell->inside + t % cell->inside_rows * state;
         multiply(&factors->weights, rows, h, units, gates, width);
@@ -398,14 +441,16 @@ static void NAME(cell_forward)(const cell_t *cell, const factors_t *factors, int
         NAME(gru_forward)(rows, units, cell->lengths, t, gates, h, new_h);
     } else {
         multiply(&factors->weights, rows, h, units, gates, width);
-        NAME(lstm_forward)(rows, units, cell->lengths, t, gates, cell->inside + before, cell->inside + after,
-                           cell->half_tanh + after, new_h);
+        NAME(lstm_forward)(rows, units, cell->lengths, t, gates, cell->inside + before,
+                           cell->inside + after, cell->half_tanh + after, new_h);
     }
 }
 
-static void NAME(cell_backward)(const cell_t *cell, const factors_t *factors, int64_t t, int64_t rows)
+static void NAME(cell_backward)(const cell_t *cell, const factors_t *factors, int64_t t,
+                                int64_t rows)
 {
-    const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units, state = cell->batch * units;
+    const int64_t units = cell->units, width = (cell->gru ? 3 : 4) * units;
+    const int64_t state = cell->batch * units;
     REAL *gates = cell->gates + t * cell->batch * width;
     const REAL *h = cell->output + (t + cell->before) * state;
     const REAL *d_h = cell->d_output + (t + cell->after) * state;
@@ -423,8 +468,8 @@ static void NAME(cell_backward)(const cell_t *cell, const factors_t *factors, in
         multiply(&factors->weights, rows, gates, width, d_previous, units);
     }
     if (cell->d_below)
-        multiply(&factors->below_weights, rows, gates, width, cell->d_below + t * cell->batch * cell->below_units,
-                 cell->below_units);
+        multiply(&factors->below_weights, rows, gates, width,
+                 cell->d_below + t * cell->batch * cell->below_units, cell->below_units);
 }
 
 /* --- dropout --- */
@@ -443,7 +488,8 @@ VECTORISED static void NAME(dropout_backward)(const dropout_t *dropout, int64_t 
 {
     if (!dropout->mask) return;
     const int64_t first = t * dropout->batch * dropout->units;
-    const REAL *restrict mask = dropout->mask + first, *restrict d_output = dropout->d_output + first;
+    const REAL *restrict mask = dropout->mask + first;
+    const REAL *restrict d_output = dropout->d_output + first;
     REAL *restrict d_below = dropout->d_below + first;
 #pragma omp simd
     for (int64_t k = 0; k < rows * dropout->units; k++) d_below[k] += mask[k] * d_output[k];
@@ -457,7 +503,8 @@ VECTORISED static void NAME(attend)(const attention_t *a, int64_t t, int64_t row
     for (int64_t b = 0; b < rows; b++) {
         const REAL *query = a->query + (t * a->batch + b) * a->query_units;
         const int64_t source = a->sources ? a->sources[b] : b;
-        const REAL *keys = a->keys + source * positions * units, *values = a->values + source * positions * memory;
+        const REAL *keys = a->keys + source * positions * units;
+        const REAL *values = a->values + source * positions * memory;
         REAL *weights = a->weights + (t * a->batch + b) * positions;
         REAL *context = a->context + ((t + 1) * a->batch + b) * memory;
         if (a->additive) {
@@ -471,12 +518,14 @@ VECTORISED static void NAME(attend)(const attention_t *a, int64_t t, int64_t row
                 weights[s] = inner(units, hidden, a->v);
             }
         } else {
-            for (int64_t s = 0; s < positions; s++) weights[s] = inner(units, keys + s * units, query);
+            for (int64_t s = 0; s < positions; s++)
+                weights[s] = inner(units, keys + s * units, query);
         }
         for (int64_t s = 0; s < positions; s++) weights[s] += a->biases[source * positions + s];
         softmax(positions, weights);
         memset(context, 0, (size_t)memory * sizeof(REAL));
-        for (int64_t s = 0; s < positions; s++) add_scaled(memory, weights[s], values + s * memory, context);
+        for (int64_t s = 0; s < positions; s++)
+            add_scaled(memory, weights[s], values + s * memory, context);
     }
 }
 
@@ -484,7 +533,8 @@ VECTORISED static void NAME(attend_backward)(const attention_t *a, int64_t t, in
 {
     const int64_t positions = a->positions, memory = a->memory_units, units = a->units;
     for (int64_t b = 0; b < rows; b++) {
-        const REAL *keys = a->keys + b * positions * units, *values = a->values + b * positions * memory;
+        const REAL *keys = a->keys + b * positions * units;
+        const REAL *values = a->values + b * positions * memory;
         const REAL *weights = a->weights + (t * a->batch + b) * positions;
         const REAL *d_context = a->d_context + ((t + 1) * a->batch + b) * memory;
         REAL *d_scores = a->d_scores + (t * a->batch + b) * positions;
@@ -498,10 +548,12 @@ VECTORISED static void NAME(attend_backward)(const attention_t *a, int64_t t, in
         }
         for (int64_t s = 0; s < positions; s++) d_scores[s] = weights[s] * (d_scores[s] - mean);
         if (!a->additive) {
-            for (int64_t s = 0; s < positions; s++) add_scaled(units, d_scores[s], keys + s * units, d_query);
+            for (int64_t s = 0; s < positions; s++)
+                add_scaled(units, d_scores[s], keys + s * units, d_query);
             continue;
         }
-        REAL *restrict d_part = a->d_query_part + (t * a->batch + b) * units, *restrict d_v = a->d_v;
+        REAL *restrict d_part = a->d_query_part + (t * a->batch + b) * units;
+        REAL *restrict d_v = a->d_v;
         memset(d_part, 0, (size_t)units * sizeof(REAL));
         for (int64_t s = 0; s < positions; s++) {
             const REAL *restrict hidden = a->hidden + ((t * a->batch + b) * positions + s) * units;
@@ -520,25 +572,29 @@ VECTORISED static void NAME(attend_backward)(const attention_t *a, int64_t t, in
     }
 }
 
-/* The factor of additive attention's queries, or of the gradients of their projections. */
+/* Returns the right factor of the queries of additive attention, or, for "T", of the gradients of
+   the projected queries. */
 static factor_t NAME(query_factor)(const blas_t *blas, const char *transpose, const attention_t *a)
 {
     if (!a || !a->additive) return factor(blas, transpose, 0, 0, 0, 0);
     const int forward = *transpose == 'N';
-    return factor(blas, transpose, a->batch, forward ? a->query_units : a->units, forward ? a->units : a->query_units,
-                  a->query_weights);
+    return factor(blas, transpose, a->batch, forward ? a->query_units : a->units,
+                  forward ? a->units : a->query_units, a->query_weights);
 }
 
-static void NAME(attention_forward)(const attention_t *a, const factor_t *of_query, int64_t t, int64_t rows)
+static void NAME(attention_forward)(const attention_t *a, const factor_t *of_query, int64_t t,
+                                    int64_t rows)
 {
     if (a->additive) {
         memset(a->scratch, 0, (size_t)(rows * a->units) * sizeof(REAL));
-        multiply(of_query, rows, a->query + t * a->batch * a->query_units, a->query_units, a->scratch, a->units);
+        multiply(of_query, rows, a->query + t * a->batch * a->query_units, a->query_units,
+                 a->scratch, a->units);
     }
     NAME(attend)(a, t, rows);
 }
 
-static void NAME(attention_backward)(const attention_t *a, const factor_t *of_query, int64_t t, int64_t rows)
+static void NAME(attention_backward)(const attention_t *a, const factor_t *of_query, int64_t t,
+                                     int64_t rows)
 {
     NAME(attend_backward)(a, t, rows);
     if (a->additive)
@@ -548,10 +604,12 @@ static void NAME(attention_backward)(const attention_t *a, const factor_t *of_qu
 
 /* --- the loops --- */
 
-/* Runs `count` layers, each over the outputs of the one below, and attention over the last one's, if there is any; then each
-   of them takes the output of a dropout. Time goes backwards where a layer's `before` is 1: that is for a layer alone. */
-EXPORTED void NAME(forward)(const blas_t *blas, const cell_t *cells, int64_t count, const dropout_t *dropouts,
-                            const attention_t *attention, int64_t time, const int64_t *rows)
+/* Runs `count` layers, each over the outputs of the one below, and attention over those of the
+   last, if there is any. With attention, a dropout stands before each layer and before attention.
+   A layer alone may go backwards in time: its `before` is then 1. */
+EXPORTED void NAME(forward)(const blas_t *blas, const cell_t *cells, int64_t count,
+                            const dropout_t *dropouts, const attention_t *attention, int64_t time,
+                            const int64_t *rows)
 {
     factors_t *factors = NAME(factors)(blas, "N", cells, count);
     factor_t of_query = NAME(query_factor)(blas, "N", attention);
@@ -569,8 +627,9 @@ EXPORTED void NAME(forward)(const blas_t *blas, const cell_t *cells, int64_t cou
     NAME(free_factors)(factors, count);
 }
 
-EXPORTED void NAME(backward)(const blas_t *blas, const cell_t *cells, int64_t count, const dropout_t *dropouts,
-                             const attention_t *attention, int64_t time, const int64_t *rows)
+EXPORTED void NAME(backward)(const blas_t *blas, const cell_t *cells, int64_t count,
+                             const dropout_t *dropouts, const attention_t *attention, int64_t time,
+                             const int64_t *rows)
 {
     factors_t *factors = NAME(factors)(blas, "T", cells, count);
     factor_t of_query = NAME(query_factor)(blas, "T", attention);
@@ -597,7 +656,7 @@ VECTORISED static void NAME(hyperbolic_tangent)(int64_t size, REAL *restrict x)
     for (int64_t k = 0; k < size; k++) x[k] = 2 * sigmoid(2 * x[k]) - 1;
 }
 
-/* The first of the largest numbers. */
+/* Returns the first index of the largest number. */
 VECTORISED static int64_t NAME(likeliest)(int64_t size, const REAL *restrict x)
 {
     REAL most = x[0];
@@ -608,24 +667,26 @@ VECTORISED static int64_t NAME(likeliest)(int64_t size, const REAL *restrict x)
     return 0;
 }
 
-/* The factors of a prediction's products. */
+/* The right factors of a prediction's products. */
 typedef struct {
     factor_t of_output, of_context, to_logits;
 } NAME(predictor_t);
 
-/* Makes the next ids of the outputs [B, H] and the contexts [B, M]. */
-static void NAME(predict)(const prediction_t *p, const NAME(predictor_t) *factors, const REAL *output, const REAL *context,
-                          int64_t t, int64_t rows)
+/* Predicts the next ids from outputs [B, H] and contexts [B, M]. */
+static void NAME(predict)(const prediction_t *p, const NAME(predictor_t) *factors,
+                          const REAL *output, const REAL *context, int64_t t, int64_t rows)
 {
     const int64_t units = p->output_units, vocabulary = p->vocabulary;
     if (p->mix) {
-        for (int64_t b = 0; b < rows; b++) memcpy(p->mixed + b * units, p->mix_biases, (size_t)units * sizeof(REAL));
+        for (int64_t b = 0; b < rows; b++)
+            memcpy(p->mixed + b * units, p->mix_biases, (size_t)units * sizeof(REAL));
         multiply(&factors->of_output, rows, output, units, p->mixed, units);
         multiply(&factors->of_context, rows, context, p->memory_units, p->mixed, units);
         NAME(hyperbolic_tangent)(rows * units, p->mixed);
         output = p->mixed;
     }
-    for (int64_t b = 0; b < rows; b++) memcpy(p->logits + b * vocabulary, p->biases, (size_t)vocabulary * sizeof(REAL));
+    for (int64_t b = 0; b < rows; b++)
+        memcpy(p->logits + b * vocabulary, p->biases, (size_t)vocabulary * sizeof(REAL));
     multiply(&factors->to_logits, rows, output, units, p->logits, vocabulary);
     for (int64_t b = 0; b < rows; b++) {
         p->ids[b] = NAME(likeliest)(vocabulary, p->logits + b * vocabulary);
@@ -633,14 +694,15 @@ static void NAME(predict)(const prediction_t *p, const NAME(predictor_t) *factor
     }
 }
 
-/* Moves the row b of a tensor [B, size] to an earlier place. */
+/* Copies row b of a tensor [B, size] to an earlier row. */
 INLINED void NAME(move)(REAL *rows, int64_t size, int64_t b, int64_t to)
 {
     memcpy(rows + to * size, rows + b * size, (size_t)size * sizeof(REAL));
 }
 
-/* Moves the rows that go on to the beginning, and returns how many they are. */
-static int64_t NAME(leave_out_ended)(const prediction_t *p, const cell_t *cells, int64_t count, REAL *context, int64_t rows)
+/* Moves the rows that have not ended to the beginning, and returns their number. */
+static int64_t NAME(leave_out_ended)(const prediction_t *p, const cell_t *cells, int64_t count,
+                                     REAL *context, int64_t rows)
 {
     int64_t live = 0;
     for (int64_t b = 0; b < rows; b++) {
@@ -659,8 +721,10 @@ static int64_t NAME(leave_out_ended)(const prediction_t *p, const cell_t *cells,
     return live;
 }
 
-/* The loop of `forward` on what it predicts itself: of the states it keeps the last two, and t is 0 for all but all_ids. */
-EXPORTED void NAME(greedy)(const blas_t *blas, cell_t *cells, int64_t count, attention_t *attention, const prediction_t *p)
+/* Runs the steps of `forward` on the ids that it predicts. The buffers hold one step, so that t is
+   0 for all of them but all_ids; the two rows of a state buffer take turns. */
+EXPORTED void NAME(greedy)(const blas_t *blas, cell_t *cells, int64_t count, attention_t *attention,
+                           const prediction_t *p)
 {
     const int64_t units = p->output_units, memory = p->memory_units;
     factors_t *factors = NAME(factors)(blas, "N", cells, count);

@@ -1,19 +1,23 @@
-/* Matrix products, for the REAL of loops.c: BLAS, or on one thread of a processor with vectors of 512 bits those of panels.
+/* Matrix products of loops.c's REAL: by BLAS, or by panels on one thread of a processor with
+   vectors of 512 bits.
 
-   A panel holds some columns of the right factor side by side; a tile of the result, as high as registers allow, is the sum
-   of a column of the left factor times a row of the panel, over all of them. */
+   A panel holds some columns of the right factor, row by row. A tile of the result is some rows of
+   these columns, as many as the registers hold. It is the sum, over all q, of column q of the left
+   factor times row q of the panel. */
 
-typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *, const REAL *, const REAL *,
-                       const int *, const REAL *, const int *, const REAL *, REAL *, const int *);
+typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *,
+                       const REAL *, const REAL *, const int *, const REAL *, const int *,
+                       const REAL *, REAL *, const int *);
 
-/* BLAS, and how many threads it uses: panels are for one. */
+/* BLAS, and its number of threads: panels are used with one only. */
 typedef struct {
     gemm_t gemm;
     int64_t threads;
 } blas_t;
 
-/* The right factor of many products: b [k, m] or with "T" the transpose of b [m, k]. Where it is made of panels, these are
-   [m / PANEL, k, PANEL], zero past the last column, and `copy` has room for a left factor. */
+/* The right factor of many products: b [k, m], or with "T" the transpose of b [m, k]. Its panels,
+   if there are any, are [m / PANEL, k, PANEL], zero past the last column, and `copy` has room for a
+   left factor. */
 typedef struct {
     const blas_t *blas;
     const char *transpose;
@@ -22,8 +26,9 @@ typedef struct {
     REAL *panels, *copy;
 } factor_t;
 
-/* A product c [n, m] = start + a b: of a [n, k] the number (i, q) is a[i * a_row + q * a_column], likewise of b, and one of
-   the two steps is 1. It starts from start [n, m], with a start_row of 0 from start [m], or from zeros. */
+/* A product c [n, m] = start + a b. Element (i, q) of a [n, k] is a[i * a_row + q * a_column], and
+   b [k, m] is read likewise. One of the two strides of each is 1. The start is [n, m], [m] with a
+   start_row of 0, or null for zeros. */
 typedef struct {
     int64_t n, k, m, a_row, a_column, b_row, b_column, start_row, c_row;
     const REAL *a, *b, *start;
@@ -34,10 +39,10 @@ typedef struct {
 
 typedef REAL vector_t __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-/* Lays the columns of `count` rows of a left factor, or the rows of `count` columns of a right one, one below the other:
-   to [depth, width], zero past the count. */
-INLINED void NAME(pack)(int64_t count, int64_t depth, int64_t width, const REAL *from, int64_t row, int64_t column,
-                        REAL *restrict to)
+/* Copies `count` rows of a left factor column by column, or `count` columns of a right factor row
+   by row: to [depth, width], zero past the count. */
+INLINED void NAME(pack)(int64_t count, int64_t depth, int64_t width, const REAL *from, int64_t row,
+                        int64_t column, REAL *restrict to)
 {
     const int64_t line = VECTOR_BYTES / (int64_t)sizeof(REAL);
     if (count < width) memset(to, 0, (size_t)(depth * width) * sizeof(REAL));
@@ -48,20 +53,23 @@ INLINED void NAME(pack)(int64_t count, int64_t depth, int64_t width, const REAL 
     }
     for (int64_t first = 0; first < depth; first += line) /* a cache line at a time */
         for (int64_t i = 0; i < count; i++)
-            for (int64_t q = first; q < first + line && q < depth; q++) to[q * width + i] = from[i * row + q * column];
+            for (int64_t q = first; q < first + line && q < depth; q++)
+                to[q * width + i] = from[i * row + q * column];
 }
 
-PANELS static void NAME(pack_panel)(int64_t columns, int64_t depth, const REAL *b, int64_t b_row, int64_t b_column, REAL *to)
+PANELS static void NAME(pack_panel)(int64_t columns, int64_t depth, const REAL *b, int64_t b_row,
+                                    int64_t b_column, REAL *to)
 {
-    if (columns == PANEL) /* whose width the compiler knows */
+    if (columns == PANEL) /* a width that the compiler knows */
         NAME(pack)(PANEL, depth, PANEL, b, b_column, b_row, to);
     else
         NAME(pack)(columns, depth, PANEL, b, b_column, b_row, to);
 }
 
 /* c [rows, PANEL] = start + a [rows, depth] panel. */
-INLINED void NAME(tile)(int64_t rows, int64_t depth, const REAL *a, int64_t a_row, int64_t a_column, const REAL *panel,
-                        const REAL *start, int64_t start_row, REAL *c, int64_t c_row)
+INLINED void NAME(tile)(int64_t rows, int64_t depth, const REAL *a, int64_t a_row, int64_t a_column,
+                        const REAL *panel, const REAL *start, int64_t start_row, REAL *c,
+                        int64_t c_row)
 {
     const int64_t half = PANEL / 2;
     vector_t left[TILE], right[TILE];
@@ -70,7 +78,8 @@ INLINED void NAME(tile)(int64_t rows, int64_t depth, const REAL *a, int64_t a_ro
         right[i] = *(const vector_t *)(start + i * start_row + half);
     }
     for (int64_t q = 0; q < depth; q++, panel += PANEL) {
-        const vector_t panel_left = *(const vector_t *)panel, panel_right = *(const vector_t *)(panel + half);
+        const vector_t panel_left = *(const vector_t *)panel;
+        const vector_t panel_right = *(const vector_t *)(panel + half);
         for (int64_t i = 0; i < rows; i++) {
             left[i] += a[i * a_row + q * a_column] * panel_left;
             right[i] += a[i * a_row + q * a_column] * panel_right;
@@ -82,9 +91,11 @@ INLINED void NAME(tile)(int64_t rows, int64_t depth, const REAL *a, int64_t a_ro
     }
 }
 
-/* `tile` for each count of rows on its own, so that all sums are in registers: of a as it is, or of a packed tile. */
-PANELS static void NAME(tiles)(int64_t packed, int64_t rows, int64_t depth, const REAL *a, int64_t a_row, const REAL *panel,
-                               const REAL *start, int64_t start_row, REAL *c, int64_t c_row)
+/* Calls `tile` with a constant number of rows, so that all sums are in registers. A packed tile of
+   a lies column by column. */
+PANELS static void NAME(tiles)(int64_t packed, int64_t rows, int64_t depth, const REAL *a,
+                               int64_t a_row, const REAL *panel, const REAL *start,
+                               int64_t start_row, REAL *c, int64_t c_row)
 {
 #define COUNT(n)                                                                          \
     case n:                                                                               \
@@ -97,8 +108,9 @@ PANELS static void NAME(tiles)(int64_t packed, int64_t rows, int64_t depth, cons
 #undef COUNT
 }
 
-/* `pack` of a tile of a left factor, whose height the compiler knows. */
-PANELS static void NAME(pack_tile)(int64_t rows, int64_t depth, const REAL *a, int64_t a_row, int64_t a_column, REAL *to)
+/* Calls `pack` for a tile of a left factor with a constant number of rows. */
+PANELS static void NAME(pack_tile)(int64_t rows, int64_t depth, const REAL *a, int64_t a_row,
+                                   int64_t a_column, REAL *to)
 {
 #define COUNT(n)                                          \
     case n:                                               \
@@ -108,59 +120,72 @@ PANELS static void NAME(pack_tile)(int64_t rows, int64_t depth, const REAL *a, i
 #undef COUNT
 }
 
-/* How many of `rows` rows the next tile has, where all of them shall be about as high. */
+/* Returns the height of the next tile of `rows` rows, such that all tiles are about equally
+   high. */
 static int64_t NAME(next_tile)(int64_t rows)
 {
     const int64_t tiles = (rows + TILE - 1) / TILE;
     return (rows + tiles - 1) / tiles;
 }
 
-/* The first columns of c [n, PANEL] = start + a [n, depth] panel; a packed a lies in tiles, one below the other. */
-static void NAME(multiply_panel)(int64_t packed, int64_t n, int64_t depth, int64_t columns, const REAL *a, int64_t a_row,
-                                 const REAL *panel, const REAL *start, int64_t start_row, REAL *c, int64_t c_row)
+/* Computes the first columns of c [n, PANEL] = start + a [n, depth] panel. A packed a consists of
+   tiles, one below the other. */
+static void NAME(multiply_panel)(int64_t packed, int64_t n, int64_t depth, int64_t columns,
+                                 const REAL *a, int64_t a_row, const REAL *panel, const REAL *start,
+                                 int64_t start_row, REAL *c, int64_t c_row)
 {
     int64_t rows;
-    for (int64_t i = 0; i < n; i += rows, a += rows * a_row, start += rows * start_row, c += rows * c_row) {
+    for (int64_t i = 0; i < n;
+         i += rows, a += rows * a_row, start += rows * start_row, c += rows * c_row) {
         rows = NAME(next_tile)(n - i);
         if (columns == PANEL) {
             NAME(tiles)(packed, rows, depth, a, a_row, panel, start, start_row, c, c_row);
             continue;
         }
         REAL sums[TILE * PANEL] = {0};
-        for (int64_t r = 0; r < rows; r++) memcpy(sums + r * PANEL, start + r * start_row, (size_t)columns * sizeof(REAL));
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(sums + r * PANEL, start + r * start_row, (size_t)columns * sizeof(REAL));
         NAME(tiles)(packed, rows, depth, a, a_row, panel, sums, PANEL, sums, PANEL);
-        for (int64_t r = 0; r < rows; r++) memcpy(c + r * c_row, sums + r * PANEL, (size_t)columns * sizeof(REAL));
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(c + r * c_row, sums + r * PANEL, (size_t)columns * sizeof(REAL));
     }
 }
 
-/* The panels of a factor of products with up to n rows; none where the processor or the memory does not suffice. */
+/* Makes the panels of a factor, for products with up to n rows. It makes none if there are more
+   threads, no vectors of 512 bits, or too little memory. */
 static void NAME(make_panels)(factor_t *factor, int64_t n)
 {
-    const int64_t k = factor->k, m = factor->m, panels = (m + PANEL - 1) / PANEL, line = VECTOR_BYTES / (int64_t)sizeof(REAL);
-    const int64_t row = *factor->transpose == 'N' ? m : 1, column = *factor->transpose == 'N' ? 1 : k;
+    const int64_t k = factor->k, m = factor->m, panels = (m + PANEL - 1) / PANEL;
+    const int64_t line = VECTOR_BYTES / (int64_t)sizeof(REAL);
+    const int64_t row = *factor->transpose == 'N' ? m : 1;
+    const int64_t column = *factor->transpose == 'N' ? 1 : k;
     const size_t size = (size_t)(panels * k * PANEL + n * (k + line)) * sizeof(REAL);
     if (factor->blas->threads == 1 && __builtin_cpu_supports("avx512f"))
         factor->panels = aligned_alloc(VECTOR_BYTES, size + -size % VECTOR_BYTES);
     if (!factor->panels) return;
     factor->copy = factor->panels + panels * k * PANEL;
     for (int64_t j = 0; j < m; j += PANEL)
-        NAME(pack_panel)(m - j < PANEL ? m - j : PANEL, k, factor->b + j * column, row, column, factor->panels + j * k);
+        NAME(pack_panel)(m - j < PANEL ? m - j : PANEL, k, factor->b + j * column, row, column,
+                         factor->panels + j * k);
 }
 
-static void NAME(multiply_panels)(const factor_t *factor, int64_t n, const REAL *a, int64_t a_row, REAL *c, int64_t c_row)
+static void NAME(multiply_panels)(const factor_t *factor, int64_t n, const REAL *a, int64_t a_row,
+                                  REAL *c, int64_t c_row)
 {
     const int64_t k = factor->k, m = factor->m, copy_row = k + VECTOR_BYTES / (int64_t)sizeof(REAL);
     if (a_row * (int64_t)sizeof(REAL) % PAGE == 0) {
-        for (int64_t i = 0; i < n; i++) memcpy(factor->copy + i * copy_row, a + i * a_row, (size_t)k * sizeof(REAL));
+        for (int64_t i = 0; i < n; i++)
+            memcpy(factor->copy + i * copy_row, a + i * a_row, (size_t)k * sizeof(REAL));
         a = factor->copy, a_row = copy_row;
     }
     for (int64_t j = 0; j < m; j += PANEL) {
         const int64_t columns = m - j < PANEL ? m - j : PANEL;
-        NAME(multiply_panel)(0, n, k, columns, a, a_row, factor->panels + j * k, c + j, c_row, c + j, c_row);
+        NAME(multiply_panel)(0, n, k, columns, a, a_row, factor->panels + j * k, c + j, c_row,
+                             c + j, c_row);
     }
 }
 
-/* A product of any two factors, DEPTH of them and HEIGHT rows at a time. */
+/* Computes a product, DEPTH of the inner size and HEIGHT rows at a time. */
 EXPORTED PANELS void NAME(product)(const product_t *p)
 {
     static const REAL zeros[PANEL] = {0};
@@ -178,14 +203,17 @@ EXPORTED PANELS void NAME(product)(const product_t *p)
             int64_t rows;
             for (int64_t i = 0; packed && i < height; i += rows) {
                 rows = NAME(next_tile)(height - i);
-                NAME(pack_tile)(rows, depth, a + i * p->a_row, p->a_row, p->a_column, tiles + i * depth);
+                NAME(pack_tile)(rows, depth, a + i * p->a_row, p->a_row, p->a_column,
+                                tiles + i * depth);
             }
             for (int64_t j = 0; j < p->m; j += PANEL) {
                 const int64_t columns = p->m - j < PANEL ? p->m - j : PANEL;
-                NAME(pack_panel)(columns, depth, p->b + q * p->b_row + j * p->b_column, p->b_row, p->b_column, panel);
-                NAME(multiply_panel)(packed, height, depth, columns, packed ? tiles : a, packed ? depth : p->a_row, panel,
-                                     start ? start + top * start_row + j : zeros, start ? start_row : 0,
-                                     p->c + top * p->c_row + j, p->c_row);
+                NAME(pack_panel)(columns, depth, p->b + q * p->b_row + j * p->b_column, p->b_row,
+                                 p->b_column, panel);
+                NAME(multiply_panel)(packed, height, depth, columns, packed ? tiles : a,
+                                     packed ? depth : p->a_row, panel,
+                                     start ? start + top * start_row + j : zeros,
+                                     start ? start_row : 0, p->c + top * p->c_row + j, p->c_row);
             }
         }
     }
@@ -194,8 +222,9 @@ EXPORTED PANELS void NAME(product)(const product_t *p)
 
 #endif
 
-/* A factor of products with up to n rows. */
-static factor_t factor(const blas_t *blas, const char *transpose, int64_t n, int64_t k, int64_t m, const REAL *b)
+/* Returns a right factor for products with up to n rows. */
+static factor_t factor(const blas_t *blas, const char *transpose, int64_t n, int64_t k, int64_t m,
+                       const REAL *b)
 {
     factor_t made = {blas, transpose, k, m, b, 0, 0};
 #ifdef PANELS
@@ -204,8 +233,9 @@ static factor_t factor(const blas_t *blas, const char *transpose, int64_t n, int
     return made;
 }
 
-/* c [n, m] += a [n, k] b, where a row of a and of c is `a_row` and `c_row` numbers long. */
-static void multiply(const factor_t *b, int64_t n, const REAL *a, int64_t a_row, REAL *c, int64_t c_row)
+/* Computes c [n, m] += a [n, k] b. Rows of a are `a_row` numbers apart, and rows of c `c_row`. */
+static void multiply(const factor_t *b, int64_t n, const REAL *a, int64_t a_row, REAL *c,
+                     int64_t c_row)
 {
 #ifdef PANELS
     if (b->panels) {
@@ -213,8 +243,9 @@ static void multiply(const factor_t *b, int64_t n, const REAL *a, int64_t a_row,
         return;
     }
 #endif
-    /* BLAS counts columns first, hence the order of a and b. */
-    const int rows = (int)n, inner_size = (int)b->k, columns = (int)b->m, a_step = (int)a_row, c_step = (int)c_row;
+    /* BLAS stores matrices column by column, hence the order of a and b. */
+    const int rows = (int)n, inner_size = (int)b->k, columns = (int)b->m;
+    const int a_step = (int)a_row, c_step = (int)c_row;
     const REAL one = 1;
     b->blas->gemm(b->transpose, "N", &columns, &rows, &inner_size, &one, b->b,
                   *b->transpose == 'T' ? &inner_size : &columns, a, &a_step, &one, c, &c_step);
