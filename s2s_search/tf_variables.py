@@ -1,6 +1,8 @@
-"""Weights by the original's variable names: a trained model of the original comes in, one of ours goes out.
+"""Weights by the variable names of Google's seq2seq: its trained models are read, ours are written.
 
-A variable has the shape that the original gave it: matrices are [in, out], used as x W + b.
+A variable has the shape that it has there: matrices are [inputs, outputs], used as x W + b. The
+functions `_model` to `_cell` list the variables of a part of a model below a scope, as the original
+nests its scopes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,51 +33,52 @@ from s2s_search.nn.encoders import (
 from s2s_search.nn.models import BasicSeq2Seq, Seq2Seq
 from s2s_search.nn.stacks import StackedCell
 
-Blocks = tuple[
-    Tensor, ...
-]  # views of parameters that the original keeps in one variable, one below the other
+# Views of the parameters that the original keeps in one variable, one below the other.
+Blocks = tuple[Tensor, ...]
 Variables = Iterator[tuple[str, Blocks]]
 
 
 def variables(model: Seq2Seq) -> dict[str, Blocks]:
-    """The model's parameters by the original's names, as views in the original's orientation."""
+    """Returns the model's parameters by the original's names, as views of the original's shape."""
     prefix = "model/basic_seq2seq/" if isinstance(model, BasicSeq2Seq) else "model/att_seq2seq/"
     return {prefix + name: blocks for name, blocks in _model(model)}
 
 
 def export_variables(model: Seq2Seq) -> dict[str, NDArray[np.float32]]:
-    """The model's weights as {name: array}, copies that no longer change with the model."""
-    return {
-        name: torch.cat(blocks).detach().cpu().numpy() for name, blocks in variables(model).items()
-    }
+    """Returns copies of the model's weights as {name: array}."""
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for name, blocks in variables(model).items():
+        arrays[name] = torch.cat(blocks).detach().cpu().numpy()
+    return arrays
 
 
 @torch.no_grad()
 def load_variables(model: Seq2Seq, arrays: Mapping[str, ArrayLike]) -> None:
     """Sets all weights of a model from {name: array}.
 
-    A bridge over the encoder's outputs becomes as long as the given one, before an optimizer sees its parameters.
-    Raises ConfigError that lists every name missing, unknown or of another shape; the model is then unchanged.
+    A bridge that reads the encoder's outputs gets the length of the given bridge. Its parameters
+    are then new ones, so the optimizer must be made afterwards.
+
+    Raises:
+        ConfigError: names are missing or unknown, or arrays have another shape. It lists all of
+            them, and the model is unchanged.
     """
     given = {name: np.asarray(array) for name, array in arrays.items()}
     width = _bridge_width(model, given)
     own = variables(model)
     shapes = {name: (sum(map(len, blocks)), *blocks[0].shape[1:]) for name, blocks in own.items()}
     if width is not None:
-        shapes |= {
-            name: (width, shapes[name][1])
-            for name in own
-            if "_bridge/" in name and len(shapes[name]) == 2
-        }
+        for name, shape in shapes.items():
+            if "_bridge/" in name and len(shape) == 2:
+                shapes[name] = (width, shape[1])
     problems = [f"no value for variable {name!r}" for name in own if name not in given]
-    problems += [
-        f"unknown variable {name!r}{nearest(name, own)}" for name in given if name not in own
-    ]
-    problems += [
-        f"{name}: shape is {shape}, but the given array has {given[name].shape}"
-        for name, shape in shapes.items()
-        if name in given and given[name].shape != shape
-    ]
+    for name in given:
+        if name not in own:
+            problems.append(f"unknown variable {name!r}{nearest(name, own)}")
+    for name, shape in shapes.items():
+        if name in given and given[name].shape != shape:
+            found = given[name].shape
+            problems.append(f"{name}: shape is {shape}, but the given array has {found}")
     if problems:
         raise ConfigError(problems, where="load_variables")
     if width is not None and isinstance(model.bridge, ReadingBridge):
@@ -87,11 +90,18 @@ def load_variables(model: Seq2Seq, arrays: Mapping[str, ArrayLike]) -> None:
 
 
 def _bridge_width(model: Seq2Seq, given: Mapping[str, NDArray[np.float32]]) -> int | None:
-    """How many values the given bridge reads of the encoder's outputs: whole positions. None when it reads none."""
+    """Returns the number of values that the given bridge reads of the encoder's outputs.
+
+    Returns None when the model's bridge does not read them, or when the number is not a whole
+    number of positions.
+    """
     if not isinstance(model.bridge, ReadingBridge) or model.bridge.bridge_input != "outputs":
         return None
-    widths = [len(array) for name, array in given.items() if "_bridge/" in name and array.ndim == 2]
-    return widths[0] if widths and widths[0] % model.encoder.output_size == 0 else None
+    for name, array in given.items():
+        if "_bridge/" in name and array.ndim == 2:
+            width = len(array)
+            return width if width % model.encoder.output_size == 0 else None
+    return None
 
 
 def _model(model: Seq2Seq) -> Variables:
@@ -99,13 +109,12 @@ def _model(model: Seq2Seq) -> Variables:
     yield "target_embedding", (model.target_embedding.weight,)
     yield from _encoder(model.encoder)
     if isinstance(model.bridge, ReadingBridge):
-        scope = (
-            "initial_state_bridge"
-            if isinstance(model.bridge, InitialStateBridge)
-            else "concat_input_bridge"
-        )
+        scope = "concat_input_bridge"
+        if isinstance(model.bridge, InitialStateBridge):
+            scope = "initial_state_bridge"
         for i, layer in enumerate(model.bridge.layers):
-            yield from _linear(f"{scope}/fully_connected{f'_{i}' if i else ''}", layer)
+            name = f"fully_connected_{i}" if i else "fully_connected"
+            yield from _linear(f"{scope}/{name}", layer)
     decoder = model.decoder
     if isinstance(decoder, AttentionDecoder):
         yield from _linear("attention/att_keys", decoder.attention.keys)
@@ -126,11 +135,9 @@ def _encoder(encoder: nn.Module) -> Variables:
     elif isinstance(encoder, BidirectionalRNNEncoder):
         yield from _directions("bidi_rnn_encoder/bidirectional_rnn", encoder)
     elif isinstance(encoder, StackBidirectionalRNNEncoder):
+        scope = "stacked_bidi_rnn_encoder/stack_bidirectional_rnn"
         for i, layer in enumerate(encoder.layers):
-            yield from _directions(
-                f"stacked_bidi_rnn_encoder/stack_bidirectional_rnn/cell_{i}/bidirectional_rnn",
-                layer,
-            )
+            yield from _directions(f"{scope}/cell_{i}/bidirectional_rnn", layer)
 
 
 def _directions(scope: str, encoder: nn.Module) -> Variables:
@@ -158,19 +165,11 @@ def _linear(scope: str, layer: nn.Module) -> Variables:
 
 def _cell(scope: str, cell: Cell) -> Variables:
     if isinstance(cell, GRUCell):
-        names: tuple[str, ...] = (
-            "gru_cell/gates/weights",
-            "gru_cell/gates/biases",
-            "gru_cell/candidate/weights",
-            "gru_cell/candidate/biases",
-        )
+        kind = "gru_cell"
+        names = ("gates/weights", "gates/biases", "candidate/weights", "candidate/biases")
         if isinstance(cell, GRUBlockCell):
-            names = (
-                "GRUBlockCell/w_ru",
-                "GRUBlockCell/b_ru",
-                "GRUBlockCell/w_c",
-                "GRUBlockCell/b_c",
-            )
+            kind, names = "GRUBlockCell", ("w_ru", "b_ru", "w_c", "b_c")
+        scope += f"/{kind}"
         gates = 2 * cell.output_size
         yield f"{scope}/{names[0]}", (cell.input_weights[:, :gates], cell.gate_weights)
         yield f"{scope}/{names[1]}", (cell.biases[:gates],)
@@ -180,38 +179,32 @@ def _cell(scope: str, cell: Cell) -> Variables:
         yield f"{scope}/basic_rnn_cell/weights", (cell.input_weights, cell.recurrent_weights)
         yield f"{scope}/basic_rnn_cell/biases", (cell.biases,)
     elif isinstance(cell, LSTMCell):
-        kind, names = _lstm_names(cell)
-        yield f"{scope}/{kind}/{names[0]}", (cell.input_weights, cell.recurrent_weights)
+        kind, lstm_names = _lstm_names(cell)
+        scope += f"/{kind}"
+        yield f"{scope}/{lstm_names[0]}", (cell.input_weights, cell.recurrent_weights)
         rest = (cell.biases, cell.w_f_diag, cell.w_i_diag, cell.w_o_diag, cell.projection)
-        yield from (
-            (f"{scope}/{kind}/{n}", (t,))
-            for n, t in zip(names[1:], rest, strict=True)
-            if t is not None
-        )
-        if (
-            isinstance(cell, LayerNormBasicLSTMCell)
-            and cell.gamma is not None
-            and cell.beta is not None
-        ):
+        for name, parameter in zip(lstm_names[1:], rest, strict=True):
+            if parameter is not None:
+                yield f"{scope}/{name}", (parameter,)
+        if isinstance(cell, LayerNormBasicLSTMCell):
+            if cell.gamma is None or cell.beta is None:
+                return
             for gate in cell.GATES:
-                yield f"{scope}/{kind}/{gate}/gamma", (cell.gamma[gate],)
-                yield f"{scope}/{kind}/{gate}/beta", (cell.beta[gate],)
+                yield f"{scope}/{gate}/gamma", (cell.gamma[gate],)
+                yield f"{scope}/{gate}/beta", (cell.beta[gate],)
 
 
 def _lstm_names(cell: LSTMCell) -> tuple[str, tuple[str, ...]]:
-    """The scope of an LSTM, and its names for kernel, biases, the peepholes of f, i and o, and projection."""
+    """Returns the scope of an LSTM and the names of its variables.
+
+    They are those of the kernel, the biases, the peepholes of f, i and o, and the projection.
+    """
     names = ("weights", "biases", "w_f_diag", "w_i_diag", "w_o_diag", "projection/weights")
     if isinstance(cell, CoupledInputForgetGateLSTMCell):
-        return "coupled_input_forget_gate_lstm_cell", (
-            "W_0",
-            "B",
-            "W_F_diag",
-            "W_I_diag",
-            "W_O_diag",
-            "W_P_0",
-        )
+        coupled = ("W_0", "B", "W_F_diag", "W_I_diag", "W_O_diag", "W_P_0")
+        return "coupled_input_forget_gate_lstm_cell", coupled
     if isinstance(cell, LayerNormBasicLSTMCell):
         return "layer_norm_basic_lstm_cell", names
-    return "basic_lstm_cell" if isinstance(
-        cell, BasicLSTMCell
-    ) else "lstm_cell", names  # LSTMBlockCell's is lstm_cell, too
+    if isinstance(cell, BasicLSTMCell):
+        return "basic_lstm_cell", names
+    return "lstm_cell", names  # of LSTMCell and of LSTMBlockCell

@@ -1,7 +1,7 @@
 """Training and evaluation of one trial, without Ray, and the trained model that answers.
 
-May import: runs, nn, spaces, corpus, hparams and the ground floor. torch is imported when a name of this door is first
-asked for, since the size of a model and its memory are computed without it.
+May import: runs, nn, spaces, corpus, hparams and the ground floor. torch is imported when a name of
+this door is first used, since `size` and `footprint` work without it.
 """
 
 from importlib import import_module
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from s2s_search.training.trial import train
 
 __all__ = ["SourceNotes", "TrainedModel", "evaluate", "load_trained", "train"]
-PLACES = {"train": "trial", "evaluate": "evaluation"}  # the others are in trained_model
+PLACES = {"train": "trial", "evaluate": "evaluation"}  # the other names are in trained_model
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{PLACES.get(name, 'trained_model')}"), name)
+    module = import_module(f"{__name__}.{PLACES.get(name, 'trained_model')}")
+    return getattr(module, name)

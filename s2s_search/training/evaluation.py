@@ -1,4 +1,4 @@
-"""Evaluation: the metrics of a model on a split, and what it answers."""
+"""Evaluation: the metrics of a model on a split, and its answers."""
 
 import math
 from collections.abc import Sequence
@@ -21,15 +21,17 @@ from s2s_search.training.footprint import row_cells
 from s2s_search.training.loss import target_mask
 
 UNMATCHED = -1  # an id that no model answers
-EXAMPLES = 8  # dev sources whose answers are kept whole
-MAP_CELLS = 2**16  # numbers of an attention map that is kept: a larger one cannot be read
+EXAMPLES = 8  # number of dev sources whose answers are kept in full
+MAP_CELLS = 2**16  # numbers in the largest attention map that is kept; nobody can read a larger one
 
 
 def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> dict[str, float]:
-    """The dev.* metrics on all of a split, or on the fixed part of `train.eval_examples` sources.
+    """Returns the dev.* metrics of a split, or of a sample of `train.eval_examples` sources.
 
-    Loss, perplexity and accuracy count every target. Error rates and BLEU decode every source once and take the best
-    of its references.
+    The sample is the same for every trial.
+
+    Loss, perplexity and accuracy count every target. For error rates and BLEU every source is
+    decoded once and compared with the best of its references.
     """
     return evaluation(model, split, corpus, hparams)[0]
 
@@ -38,11 +40,11 @@ def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
 def evaluation(
     model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams
 ) -> tuple[dict[str, float], metrics.Edits]:
-    """What `evaluate` returns, and the edits of each decoded source, in the split's order."""
+    """Returns the metrics, and the edits of each decoded source in the split's order."""
     model.eval()
     device = next(model.parameters()).device
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct tokens, tokens
-    decoded: dict[int, list[int]] = {}  # by group
+    decoded: dict[int, list[int]] = {}  # group of pairs with the same source -> answer
     first_pairs = {int(pair): group for group, pair in enumerate(split.groups[:-1])}
     batches = evaluation_batches(
         split,
@@ -77,7 +79,7 @@ def evaluation(
 def evaluate_batch(
     model: Seq2Seq, batch: Batch, hparams: Hparams, rows: Sequence[int]
 ) -> tuple[Tensor, list[list[int]]]:
-    """Returns the sums of `target_sums` over a batch, and the answers to the sources of these rows."""
+    """Returns the `target_sums` of a batch, and the answers to the sources of `rows`."""
     encoding = model.encode(batch.source_ids, batch.source_lengths)
     sums = target_sums(model, encoding, batch)
     if not rows:
@@ -87,9 +89,10 @@ def evaluate_batch(
 
 
 def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
-    """Returns the summed loss in nats, the number of correct tokens and the number of all, float64 [3].
+    """Returns three sums over the targets, float64 [3].
 
-    Logits are computed for so many steps at a time that they have at most CELLS numbers.
+    They are the loss in nats, the number of correct tokens and the number of tokens. Logits are
+    computed for a slice of steps at a time, with at most CELLS numbers.
     """
     x = model.decoder_inputs(batch.target_ids, encoding.extra)
     lengths = batch.target_lengths - 1
@@ -111,7 +114,7 @@ def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
 
 
 def group_targets(split: Split, group: int) -> list[list[int]]:
-    """All references of one source, as lists of target ids."""
+    """Returns all references of one source, as lists of target ids."""
     return [
         split.target(pair).tolist()
         for pair in range(int(split.groups[group]), int(split.groups[group + 1]))
@@ -119,17 +122,21 @@ def group_targets(split: Split, group: int) -> list[list[int]]:
 
 
 def comparable_targets(split: Split, group: int, unk: int) -> list[list[int]]:
-    """The references of one source as error rates and BLEU see them: nothing equals an unknown token, not even UNK."""
+    """Returns the references of one source as error rates and BLEU compare them.
+
+    An unknown token becomes UNMATCHED, which no answer equals: an answered UNK is an error.
+    """
     targets = group_targets(split, group)
     return [[UNMATCHED if token == unk else token for token in target] for target in targets]
 
 
 @torch.no_grad()
 def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> list[Example]:
-    """What a model answers to EXAMPLES sources of a split, spread evenly over it, whatever the hyperparameters.
+    """Returns a model's answers to EXAMPLES sources of a split, with attention.
 
-    The answer is the one that `decode` gives, by a beam where that is wider than 1. Attention is that of the decoder
-    when it reads this answer: for a greedy one what it saw on its way, for a hypothesis of a beam what led to it.
+    The sources are spread evenly over the split and are the same for all hyperparameters. The
+    answers are those of `decode`. The attention is that of the decoder when it reads the answer:
+    for greedy decoding as well as for a beam, these are the weights that led to it.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -159,10 +166,11 @@ def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
 def attention_maps(
     model: Seq2Seq, encoding: Encoding, target_rows: list[list[int]]
 ) -> Sequence[list[list[float]] | None]:
-    """The attention weights when each encoded source has these target ids, which lack START and END.
+    """Returns the attention weights of each encoded source with given target ids.
 
-    Of each source a row for each target id and END, a column for each source id and END, rounded to four decimals.
-    None without attention, and where a map would have more than MAP_CELLS numbers.
+    The target ids are without START and END. A map has a row for each target id and END, and a
+    column for each source id and END; its numbers are rounded to four decimals. It is None without
+    attention, and where it would have more than MAP_CELLS numbers.
     """
     ids = [torch.tensor([model.start_id, *row, model.end_id]) for row in target_rows]
     source_lengths = encoding.encoder_output.lengths
@@ -177,8 +185,10 @@ def attention_maps(
     for each, rows, columns in zip(
         weights, (target_lengths - 1).tolist(), source_lengths.tolist(), strict=True
     ):
-        is_shown = rows * columns <= MAP_CELLS
-        maps.append(each[:rows, :columns].double().round(decimals=4).tolist() if is_shown else None)
+        if rows * columns > MAP_CELLS:
+            maps.append(None)
+        else:
+            maps.append(each[:rows, :columns].double().round(decimals=4).tolist())
     return maps
 
 
@@ -186,12 +196,15 @@ def attention_maps(
 def decode(
     model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams
 ) -> list[list[int]]:
-    """The best target ids of each source, without END: greedy, or by a beam if `inference.*` makes it wider than 1."""
+    """Returns the best target ids of each source, without END.
+
+    Decoding is greedy, or by beam search if `inference.beam_search.beam_width` exceeds 1.
+    """
     return answers(model, model.encode(source_ids, source_lengths), hparams)
 
 
 def answers(model: Seq2Seq, encoding: Encoding, hparams: Hparams) -> list[list[int]]:
-    """`decode` for encoded sources."""
+    """Returns what `decode` returns, for encoded sources."""
     max_length = hparams["inference.max_decode_length"]
     width = hparams["inference.beam_search.beam_width"]
     if width > 1:

@@ -1,6 +1,6 @@
 """How much memory a trial takes: the sizes of the largest tensors that its model makes of a batch.
 
-numpy is imported where lengths are counted, so that the rest does not wait for it.
+numpy is imported late, by the functions that count lengths, since importing it takes time.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ if TYPE_CHECKING:
 
 
 def row_cells(hparams: Hparams, target_size: int) -> Cells:
-    """Returns the function that counts the numbers in the largest tensor that evaluation makes of one row.
+    """Returns the function that counts the numbers in the largest tensor that evaluation makes.
 
-    Logits of all steps are not among them: evaluation computes them for some steps at a time.
+    The function takes the source and the target length of one row. The logits of all steps do not
+    count, since evaluation computes them for some steps at a time.
     """
     units = max(_units(hparams[f"{side}.rnn_cell.cell_spec"]) for side in ("encoder", "decoder"))
-    width: int = max(4 * units, hparams["embedding.dim"])  # of a position: the gates of an LSTM
+    # The numbers of one position: the gates of an LSTM are the most that a cell has.
+    width: int = max(4 * units, hparams["embedding.dim"])
     beams: int = hparams["inference.beam_search.beam_width"]
     one_step: int = beams * target_size  # logits
     answers: int = beams * hparams["inference.max_decode_length"]
     has_attention = hparams.model == "AttentionSeq2Seq"
-    scored: int = (
-        beams * hparams["attention.dim"] if has_attention else 0
-    )  # of a source position, with additive scores
+    scored: int = 0  # numbers of one source position in additive scores
+    if has_attention:
+        scored = beams * hparams["attention.dim"]
 
     def cells(source: int, target: int) -> int:
         weights = source * target if has_attention else 0
@@ -48,34 +50,38 @@ def row_cells(hparams: Hparams, target_size: int) -> Cells:
 
 
 def _units(cell: Mapping[str, Any]) -> int:
-    """Returns the number of units of a cell, which only GRUBlockCell calls by another name."""
-    units: int = cell["cell_size"] if cell["class"] == "GRUBlockCell" else cell["num_units"]
+    """Returns the number of units of a cell; GRUBlockCell alone has another name for it."""
+    name = "cell_size" if cell["class"] == "GRUBlockCell" else "num_units"
+    units: int = cell[name]
     return units
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that are certainly needed at one moment, and what for."""
+    """The bytes that are certainly needed at one moment, and their purpose in words."""
 
     bytes: int
     what: str
 
 
 def largest_batch(hparams: Hparams, corpus: Corpus) -> Need:
-    """Returns what the largest batch of training or evaluation takes at least, besides the weights.
+    """Returns a lower bound of the memory for the largest batch, besides the weights.
 
-    It counts the tensors that every such model makes at once; what is really taken is up to three times as much.
+    It counts the tensors that every such model has at the same time. The process takes up to three
+    times as much.
     """
-    return max(
-        _training(hparams, corpus), _evaluation(hparams, corpus), key=lambda need: need.bytes
-    )
+    needs = (_training(hparams, corpus), _evaluation(hparams, corpus))
+    return max(needs, key=lambda need: need.bytes)
 
 
 def _training(hparams: Hparams, corpus: Corpus) -> Need:
-    """A training batch with the largest pair: the others are padded to its lengths. Or the logits of an average one."""
+    """Returns the need of the training batch with the largest pair, or of average logits if larger.
+
+    All pairs of a batch are padded to the lengths of its largest.
+    """
     import numpy as np
 
-    from s2s_search.corpus.batches import BATCHES_PER_POOL  # late: it needs torch
+    from s2s_search.corpus.batches import BATCHES_PER_POOL  # late: it imports torch
 
     sources, targets = lengths(corpus.train)
     sources = np.minimum(sources, hparams["source.max_seq_len"])
@@ -83,44 +89,40 @@ def _training(hparams: Hparams, corpus: Corpus) -> Need:
     numbers = _kept_numbers(hparams)(sources, targets)
     largest = int(numbers.argmax())
     rows = min(hparams["train.batch_size"], len(sources))
-    if (
-        len(sources) <= hparams["train.batch_size"] * BATCHES_PER_POOL
-    ):  # the longest are in the last, smaller batch
+    if len(sources) <= hparams["train.batch_size"] * BATCHES_PER_POOL:
+        # One pool holds all pairs, sorted by length: the longest are in the last, smaller batch.
         rows = len(sources) % hparams["train.batch_size"] or rows
     logits = int(hparams["train.batch_size"] * targets.mean() * len(corpus.target_vocab))
     if logits > rows * numbers[largest]:
-        what = f"the logits of {hparams['train.batch_size']} pairs over {len(corpus.target_vocab):,} target tokens"
-        return Need(FLOAT_BYTES * logits, f"{what} in training")
+        pairs = f"{hparams['train.batch_size']} pairs"
+        tokens = f"{len(corpus.target_vocab):,} target tokens"
+        return Need(FLOAT_BYTES * logits, f"the logits of {pairs} over {tokens} in training")
     pair = f"{sources[largest]:,} source and {targets[largest]:,} target tokens"
-    return Need(
-        FLOAT_BYTES * rows * int(numbers[largest]),
-        f"a training batch of {rows} pairs, one of them {pair}",
-    )
+    what = f"a training batch of {rows} pairs, one of them {pair}"
+    return Need(FLOAT_BYTES * rows * int(numbers[largest]), what)
 
 
 def _evaluation(hparams: Hparams, corpus: Corpus) -> Need:
-    """The largest dev pair alone: batches are cut to it."""
+    """Returns the need of the largest dev pair alone: evaluation cuts its batches to that size."""
     sources, targets = lengths(corpus.dev)
     cells = row_cells(hparams, len(corpus.target_vocab))
     candidates = {int(each.argmax()) for each in (sources, targets, sources * targets)}
     size, source, target = max(
         (cells(sources[k], targets[k]), sources[k], targets[k]) for k in candidates
     )
-    return Need(
-        FLOAT_BYTES * int(size),
-        f"the evaluation of a dev pair of {source:,} source and {target:,} target tokens",
-    )
+    what = f"the evaluation of a dev pair of {source:,} source and {target:,} target tokens"
+    return Need(FLOAT_BYTES * int(size), what)
 
 
 def lengths(split: Split) -> tuple[Lengths, Lengths]:
-    """The lengths of all sources with END, and of all targets with START and END."""
+    """Returns the lengths of all sources with END, and of all targets with START and END."""
     sources = split.source_offsets[1:] - split.source_offsets[:-1]
     targets = split.target_offsets[1:] - split.target_offsets[:-1]
     return sources + 1, targets + 2
 
 
 def _kept_numbers(hparams: Hparams) -> Callable[[Lengths, Lengths], Lengths]:
-    """Returns the function that counts the numbers that training keeps of a row for the backward pass."""
+    """Returns the function that counts the numbers that training keeps of one row."""
     embedding = hparams["embedding.dim"]
     of_source = embedding + _kept_units(hparams, "encoder")
     if hparams["encoder.type"] != "UnidirectionalRNNEncoder":
@@ -140,7 +142,7 @@ def _kept_numbers(hparams: Hparams) -> Callable[[Lengths, Lengths], Lengths]:
 
 
 def _kept_units(hparams: Hparams, side: str) -> int:
-    """The numbers that all layers of one direction keep of a position: gates and outputs."""
+    """Returns the number of gates and outputs of a position in all layers of one direction."""
     spec = hparams[f"{side}.rnn_cell.cell_spec"]
     gates = 1
     if "LSTM" in spec["class"]:
@@ -154,27 +156,41 @@ def _kept_units(hparams: Hparams, side: str) -> int:
 def memory_problem(
     hparams: Hparams, corpus: Corpus, parameters: int, device: torch.device, at_once: int = 1
 ) -> str | None:
-    """Says that a trial, or so many at once, cannot fit into memory; None where they may."""
+    """Returns a sentence, without its subject, when trials certainly do not fit into memory.
+
+    Args:
+        hparams: The hyperparameters of each trial.
+        corpus: The corpus.
+        parameters: The number of the model's parameters.
+        device: The device that the trials share.
+        at_once: The number of trials that run at the same time.
+    """
     batch = largest_batch(hparams, corpus)
     weights = checkpoint_bytes(parameters, hparams["optimizer.name"]) + FLOAT_BYTES * parameters
-    needed, memory = at_once * (weights + batch.bytes), device_memory(device, at_once)
+    needed = at_once * (weights + batch.bytes)
+    memory = device_memory(device, at_once)
     if needed <= memory:
         return None
     who = "takes" if at_once == 1 else f"and {at_once - 1} more like it at once take"
-    parts = f"{size_text(weights)} for weights, gradients and slots, {size_text(batch.bytes)} for {batch.what}"
     return (
-        f"{who} at least {size_text(needed)} of memory, and there are {size_text(memory)} ({parts})"
+        f"{who} at least {size_text(needed)} of memory, and there are {size_text(memory)} "
+        f"({size_text(weights)} for weights, gradients and slots, "
+        f"{size_text(batch.bytes)} for {batch.what})"
     )
 
 
 def check_memory(hparams: Hparams, corpus: Corpus, device: torch.device) -> None:
     """Raises MemoryError, with a sentence, when a trial certainly does not fit into memory."""
-    if problem := memory_problem(hparams, corpus, count_parameters(hparams, corpus), device):
+    problem = memory_problem(hparams, corpus, count_parameters(hparams, corpus), device)
+    if problem is not None:
         raise MemoryError(f"a trial of this configuration {problem}")
 
 
 def device_memory(device: torch.device, processes: int = 1) -> float:
-    """The bytes of memory that a GPU has, or that so many processes may take here; infinite where that is not known."""
+    """Returns the bytes of memory of a GPU, or those that `processes` processes may take here.
+
+    Returns infinity when that is not known.
+    """
     if device.type == "cuda":
         import torch
 

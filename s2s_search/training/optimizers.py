@@ -14,7 +14,7 @@ from s2s_search.nn.fast.matmul import sum_rows
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], hparams: Hparams) -> "Optimizer":
-    """Builds the optimizer that the `optimizer.*` hyperparameters describe."""
+    """Returns the optimizer that the `optimizer.*` hyperparameters describe."""
 
     def schedule(step: int) -> float:
         return decayed_learning_rate(
@@ -45,19 +45,33 @@ def decayed_learning_rate(
     minimum: float = 1e-12,
     staircase: bool = False,
 ) -> float:
-    """The learning rate of the update at `step`, where 0 is the first update.
+    """Returns the learning rate of the update at `step`, counted from 0.
 
-    Up to `start_at` it is `initial`, then a function of p = (min(step, stop_at) - start_at) / decay_steps, which
-    `staircase` floors. It never falls below `minimum`, and is raised to it even before `start_at`, as in the original.
+    Args:
+        step: The update.
+        initial: The rate up to `start_at`.
+        decay_type: A name of DECAYS, or "" for a constant rate.
+        decay_steps: The steps in which the progress p grows by 1.
+        decay_rate: The factor of the decay.
+        start_at: The last step with the initial rate. After it the rate is a function of
+            p = (min(step, stop_at) - start_at) / decay_steps.
+        stop_at: The step after which the rate stays.
+        minimum: The smallest rate, 0 for none. As in the original, it holds before `start_at` too.
+        staircase: True to round p down to a whole number.
     """
     rate = initial
     if decay_type and step > start_at:
         p = (min(step, stop_at) - start_at) / decay_steps
-        rate = DECAYS[decay_type](initial, decay_rate, math.floor(p) if staircase else p, minimum)
-    return max(rate, minimum) if minimum else rate
+        if staircase:
+            p = math.floor(p)
+        rate = DECAYS[decay_type](initial, decay_rate, p, minimum)
+    if minimum:
+        rate = max(rate, minimum)
+    return rate
 
 
-# (initial rate, decay rate, progress p, least rate) -> rate. The last two are extensions: the original raises on them.
+# (initial rate, decay rate, progress p, smallest rate) -> rate. The last two are extensions, on
+# which the original raises.
 DECAYS: dict[str, Callable[[float, float, float, float], float]] = {
     "exponential_decay": lambda initial, rate, p, least: initial * rate**p,
     "natural_exp_decay": lambda initial, rate, p, least: initial * math.exp(-rate * p),
@@ -72,10 +86,11 @@ DECAYS: dict[str, Callable[[float, float, float, float], float]] = {
 
 
 class Optimizer:
-    """Clips the gradients by their global norm and updates the parameters at the learning rate of the step.
+    """Clips the gradients by their global norm, then updates the parameters.
 
-    The norm counts an embedding's gradient by looked-up position, not by row. A negative `clip` never clips, and 0
-    zeroes all.
+    As in the original, the norm counts the gradient of an embedding once for each looked-up
+    position, not for each row. A negative `clip` never clips, and a `clip` of 0 zeroes all
+    gradients.
     """
 
     def __init__(
@@ -90,7 +105,10 @@ class Optimizer:
         self.schedule, self.clip = schedule, clip
 
     def step(self, step: int) -> Tensor:
-        """Updates all parameters with a gradient, frees the gradients, returns their norm before clipping, a scalar."""
+        """Updates all parameters that have a gradient, and frees the gradients.
+
+        Returns the norm of the gradients before clipping, a scalar.
+        """
         norm = global_norm([p.grad for p in self.parameters if p.grad is not None])
         self.rule.step(step, self.schedule(step), clip_factor(norm, self.clip))
         for p in self.parameters:
@@ -98,10 +116,11 @@ class Optimizer:
         return norm
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """The slots of the update rule, one tensor a parameter each."""
+        """Returns the slots of the update rule by name, each with one tensor for each parameter."""
         return self.rule.slots
 
     def load_state_dict(self, state: Mapping[str, list[Tensor]]) -> None:
+        """Copies the values of saved slots."""
         for name, slot in self.rule.slots.items():
             for tensor, saved in zip(slot, state[name], strict=True):
                 tensor.copy_(saved)
@@ -109,27 +128,36 @@ class Optimizer:
 
 @torch.no_grad()
 def global_norm(gradients: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together, a scalar; of a row-sparse one its looked-up positions count, not its rows."""
+    """Returns the norm of all gradients together, a scalar.
+
+    A row-sparse gradient counts once for each looked-up position, not for each row.
+    """
     values = [g._values() if g.is_sparse else g for g in gradients]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
     return norm
 
 
 def clip_factor(norm: Tensor, clip: float) -> Tensor | None:
-    """What clipping multiplies all gradients by, clip * min(1 / norm, 1 / clip), a scalar; None: it never does."""
-    if clip <= 0:
-        return None if clip < 0 else torch.zeros_like(norm)
+    """Returns the factor that clips all gradients, clip * min(1 / norm, 1 / clip), a scalar.
+
+    Returns None for a negative `clip`, which never clips.
+    """
+    if clip < 0:
+        return None
+    if clip == 0:
+        return torch.zeros_like(norm)
     return clip * torch.clamp(1 / norm, max=1 / clip)
 
 
 class Rule:
-    """An update rule, with a slot of each name for each parameter.
+    """An update rule, with the slots that it keeps for each parameter.
 
-    Of a row-sparse gradient, duplicates summed, it updates the looked-up rows and their slots, and no others.
-    (No torch.optim.Optimizer: one costs a second of imports when it is made, and the original's rules are otherwise.)
+    A row-sparse gradient updates the looked-up rows and their slots only. Gradients of the same row
+    are summed first. torch.optim is not used: its rules differ from the original's, and to make an
+    optimizer costs a second of imports.
     """
 
-    SLOTS: ClassVar[Mapping[str, float]] = {}  # name -> initial value
+    SLOTS: ClassVar[Mapping[str, float]] = {}  # name of a slot -> initial value
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters
@@ -140,14 +168,20 @@ class Rule:
 
     @torch.no_grad()
     def step(self, step: int, lr: float, factor: Tensor | None = None) -> None:
-        """Updates every parameter that has a gradient, multiplied by the scalar `factor`; `step` counts from 0."""
+        """Updates every parameter that has a gradient.
+
+        Args:
+            step: The number of updates before this one.
+            lr: The learning rate.
+            factor: A scalar that multiplies all gradients, or None.
+        """
         if factor is not None:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             torch._foreach_mul_([g._values() if g.is_sparse else g for g in gradients], factor)
         for i, p in enumerate(self.parameters):
-            slots = {name: slot[i] for name, slot in self.slots.items()}
             if p.grad is None:
                 continue
+            slots = {name: slot[i] for name, slot in self.slots.items()}
             if not p.grad.is_sparse:
                 self.update(p, p.grad, lr, slots)
             elif p.is_cpu:
@@ -158,10 +192,18 @@ class Rule:
     def update_rows(
         self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]
     ) -> None:
-        """Updates the looked-up rows of p and of its slots."""
+        """Updates the looked-up rows of p and of its slots.
+
+        Args:
+            p: The parameter [V, E].
+            gradient: Its row-sparse gradient.
+            lr: The learning rate.
+            slots: The slots of the parameter [V, E], by name.
+        """
         gradient = gradient.coalesce()
         (rows,) = gradient.indices()
-        p_rows, slot_rows = p[rows], {name: slot[rows] for name, slot in slots.items()}
+        p_rows = p[rows]
+        slot_rows = {name: slot[rows] for name, slot in slots.items()}
         self.update(p_rows, gradient.values(), lr, slot_rows)
         p[rows] = p_rows
         for name, slot in slots.items():
@@ -170,49 +212,58 @@ class Rule:
     def update_all_rows(
         self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]
     ) -> None:
-        """`update_rows` for a GPU, where the host would wait for the number of the rows: leaves out none of them.
+        """Does what `update_rows` does, on a GPU.
 
-        The rows that were not looked up get their values back.
+        There the host would wait for the number of looked-up rows. All rows are updated, and the
+        others get their values back.
         """
         (ids,), values = gradient._indices(), gradient._values()
         looked_up = torch.zeros_like(p[:, :1], dtype=torch.bool).index_fill_(0, ids, True)
-        new_p, new_slots = p.clone(), {name: slot.clone() for name, slot in slots.items()}
+        new_p = p.clone()
+        new_slots = {name: slot.clone() for name, slot in slots.items()}
         self.update(new_p, sum_rows(values, ids, len(p)), lr, new_slots)
         p.copy_(torch.where(looked_up, new_p, p))
         for name, slot in slots.items():
             slot.copy_(torch.where(looked_up, new_slots[name], slot))
 
     def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
-        """Updates p and its slots in place."""
+        """Updates p and its slots in place. The arguments are tensors of one shape."""
         raise NotImplementedError
 
 
 def dense(gradient: Tensor) -> Tensor:
-    """A gradient with a row for every row of its parameter."""
+    """Returns a gradient as a tensor of its parameter's shape."""
     if not gradient.is_sparse:
         return gradient
     return sum_rows(gradient._values(), gradient._indices()[0], len(gradient))
 
 
 class Adam(Rule):
-    """Adam (Kingma & Ba, 2015) with epsilon on the uncorrected second moment; every row of an embedding moves.
+    """Adam (Kingma & Ba, 2015) with epsilon on the uncorrected second moment.
 
-    m = 0.9 m + 0.1 g,  v = 0.999 v + 0.001 g²,  p -= lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-8)
+    m = 0.9 m + 0.1 g
+    v = 0.999 v + 0.001 g²
+    p -= lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-8)
 
-    The coefficients are float32, and so is each product in the powers of 0.9 and 0.999, as in the original.
-    With exact powers 1 - 0.999^t is up to 1.5e-5 away from it in the first steps.
+    As in the original, every row of an embedding is updated, also those that were not looked up.
+    The coefficients are float32, and so is each product in the powers of 0.9 and 0.999. With exact
+    powers, 1 - 0.999^t would differ from the original's by up to 1.5e-5 in the first steps.
     """
 
     SLOTS: ClassVar[Mapping[str, float]] = {"m": 0.0, "v": 0.0}
     BETA1, BETA2 = np.float32(0.9), np.float32(0.999)
-    ENDLESS = 1e9  # a step of which torch's own correction is 1: it takes exact powers
+    # The step that torch is told: its own bias correction, with exact powers, is 1 there.
+    ENDLESS = 1e9
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         super().__init__(parameters)
         self.steps, self.power1, self.power2 = 0, np.float32(1.0), np.float32(1.0)
 
     def corrected(self, lr: float, step: int) -> float:
-        """Returns lr sqrt(1 - 0.999^t) / (1 - 0.9^t) for t = step + 1. Any step may follow any other."""
+        """Returns lr sqrt(1 - 0.999^t) / (1 - 0.9^t) for t = step + 1.
+
+        Any step may follow any other: after a smaller one the powers are computed from 1 again.
+        """
         if step < self.steps:
             self.steps, self.power1, self.power2 = 0, np.float32(1.0), np.float32(1.0)
         while self.steps <= step:
@@ -224,10 +275,11 @@ class Adam(Rule):
     @torch.no_grad()
     def step(self, step: int, lr: float, factor: Tensor | None = None) -> None:
         used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         steps = torch.full((len(used),), self.ENDLESS, device=self.parameters[0].device)
         adam(
             [self.parameters[i] for i in used],
-            [dense(g) for i in used if (g := self.parameters[i].grad) is not None],
+            [dense(g) for g in gradients],
             [self.slots["m"][i] for i in used],
             [self.slots["v"][i] for i in used],
             max_exp_avg_sqs=[],
@@ -240,19 +292,19 @@ class Adam(Rule):
             weight_decay=0.0,
             eps=1e-8,
             maximize=False,
-            grad_scale=None if factor is None else (1 / factor).float(),  # it divides
+            grad_scale=None if factor is None else (1 / factor).float(),  # torch divides by it
         )
 
 
 class SGD(Rule):
-    """p -= lr g."""
+    """Stochastic gradient descent: p -= lr g."""
 
     def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
         p.sub_(gradient, alpha=lr)
 
 
 class Momentum(Rule):
-    """a = 0.9 a + g,  p -= lr a."""
+    """Momentum: a = 0.9 a + g,  p -= lr a."""
 
     SLOTS: ClassVar[Mapping[str, float]] = {"a": 0.0}
 
@@ -261,7 +313,7 @@ class Momentum(Rule):
 
 
 class Adagrad(Rule):
-    """n = n + g²,  p -= lr g / sqrt(n), where n starts at 0.1 (Duchi et al., 2011)."""
+    """Adagrad (Duchi et al., 2011): n += g²,  p -= lr g / sqrt(n), where n starts at 0.1."""
 
     SLOTS: ClassVar[Mapping[str, float]] = {"n": 0.1}
 
@@ -270,7 +322,7 @@ class Adagrad(Rule):
 
 
 class RMSProp(Rule):
-    """s = 0.9 s + 0.1 g²,  p -= lr g / sqrt(s + 1e-10), where s starts at 1."""
+    """RMSProp: s = 0.9 s + 0.1 g²,  p -= lr g / sqrt(s + 1e-10), where s starts at 1."""
 
     SLOTS: ClassVar[Mapping[str, float]] = {"s": 1.0}
 
@@ -280,10 +332,13 @@ class RMSProp(Rule):
 
 
 class Ftrl(Rule):
-    """Follows the regularised leader (McMahan et al., 2013) without regularisation.
+    """FTRL (McMahan et al., 2013) without regularisation.
 
-    n' = n + g²,  z += g - (sqrt(n') - sqrt(n)) / lr p,  p = -lr z / sqrt(n'), where n starts at 0.1.
-    The first update forgets p.
+    n' = n + g²
+    z += g - (sqrt(n') - sqrt(n)) / lr p
+    p = -lr z / sqrt(n')
+
+    n starts at 0.1. As in the original, the first update replaces the initial value of p.
     """
 
     SLOTS: ClassVar[Mapping[str, float]] = {"n": 0.1, "z": 0.0}

@@ -1,28 +1,27 @@
-"""The size of a model: its parameters, and the bytes of its snapshot."""
+"""The size of a model: its number of parameters, and the bytes of its snapshot."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.hparams.configuration import Hparams
 
-if TYPE_CHECKING:
-    pass
-
-STATE_BYTES, TENSOR_BYTES = (
-    10_000,
-    5_000,
-)  # random numbers and names; what describes the tensors of weights, of a slot
+FLOAT_BYTES = 4  # of a float32
+STATE_BYTES = 10_000  # of the random states and the names in a snapshot
+TENSOR_BYTES = 5_000  # of the description of all weights, or of all tensors of a slot
 
 
 def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
-    """The number of a model's parameters; the model takes no memory."""
+    """Returns the number of a model's parameters, without the memory that they would take."""
     import torch
     from torch.overrides import TorchFunctionMode
 
     from s2s_search.nn.models import build_model
 
     class Uninitialized(TorchFunctionMode):
-        """Draws no initial weights: on the meta device torch 2.13 would import its compiler for that, for a second."""
+        """Skips the random initial weights.
+
+        To draw them on the meta device, torch 2.13 imports its compiler, which takes a second.
+        """
 
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -37,9 +36,9 @@ def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
 
 
 def checkpoint_bytes(parameters: int, optimizer_name: str) -> int:
-    """The bytes of a snapshot: weights and the optimizer's slots, float32, and what describes them.
+    """Returns the bytes of a snapshot: float32 weights and optimizer slots, and their description.
 
-    A corpus with a large vocabulary adds its tokens, which are little beside their embeddings.
+    The tokens of the vocabularies are left out: their embeddings take far more.
     """
     from s2s_search.training.optimizers import RULES
 
@@ -48,14 +47,9 @@ def checkpoint_bytes(parameters: int, optimizer_name: str) -> int:
 
 
 def size_text(size: float) -> str:
-    """Bytes in words: 1.5 MB."""
+    """Returns a number of bytes as text, such as 1.5 MB."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if size < 1000 or unit == "TB":
             break
         size /= 1000
     return f"{size:.3g} {unit}"
-
-
-# What a trial takes at least
-
-FLOAT_BYTES = 4  # of a float32

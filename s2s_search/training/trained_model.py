@@ -22,10 +22,10 @@ from s2s_search.runs.storage import shown_place
 from s2s_search.training.evaluation import decode
 from s2s_search.training.footprint import row_cells
 
-LINES_AT_ONCE = 128
-NAMED = 20  # unknown tokens that are named; further ones are only counted
+LINES_AT_ONCE = 128  # number of lines that are read before the first is answered
+NAMED = 20  # number of unknown tokens that are named; all are counted
 
-# Other ways to write a line, under which a model may know more of its tokens.
+# Other ways to write a line, in which a model may know more of its tokens.
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "in lower case": str.lower,
     "in upper case": str.upper,
@@ -36,7 +36,10 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with all that it takes to use it. Delimiters are the source's and the target's; "" splits characters."""
+    """A model with everything that decoding text needs.
+
+    The delimiters are those of the source and the target; "" splits text into characters.
+    """
 
     model: Seq2Seq
     hparams: Hparams
@@ -47,10 +50,10 @@ class TrainedModel:
     score: tuple[str, float]  # the metric that chose this step of the trial, and its value
 
     def answers(self, lines: Iterable[str]) -> Iterator[str]:
-        """Decodes source lines, tokens separated as in the corpus, into target lines, by the `inference.*` settings.
+        """Yields the target line for each source line, decoded with the `inference.*` settings.
 
-        LINES_AT_ONCE lines are read before the first of them is answered. Unknown tokens are read as UNK;
-        `SourceNotes` names them.
+        The tokens of a line are separated as in the corpus. Unknown tokens are read as UNK;
+        `SourceNotes` names them. LINES_AT_ONCE lines are read before the first is answered.
         """
         cells = row_cells(self.hparams, len(self.target_vocab))
         longest = self.hparams["inference.max_decode_length"] + 1
@@ -70,11 +73,15 @@ class TrainedModel:
             batch_first=True,
             padding_value=self.source_vocab.unk,
         )
-        for row in decode(self.model, ids, torch.tensor([len(row) for row in rows]), self.hparams):
+        lengths = torch.tensor([len(row) for row in rows])
+        for row in decode(self.model, ids, lengths, self.hparams):
             yield self.delimiters[1].join(self.target_vocab.decode(row))
 
     def source_tokens(self, line: str) -> list[str]:
-        """Returns the tokens of a source line, which ends at a tab as in a TSV, unless the sources have tabs."""
+        """Returns the tokens of a source line.
+
+        The source ends at a tab, as in a TSV file, unless the corpus has tabs in its sources.
+        """
         if not self.has_tabs:
             line = line.partition("\t")[0]
         return tokenize(line, self.delimiters[0])
@@ -82,13 +89,16 @@ class TrainedModel:
     @cached_property
     def has_tabs(self) -> bool:
         """True when a tab is part of source text: in a token, or between tokens."""
-        return "\t" in self.delimiters[0] or any(
-            "\t" in token for token in self.source_vocab.tokens
-        )
+        if "\t" in self.delimiters[0]:
+            return True
+        return any("\t" in token for token in self.source_vocab.tokens)
 
 
 class SourceNotes:
-    """What a model cannot read of source lines as they are, in sentences; the lines are given one by one."""
+    """Collects what a model cannot read of source lines, in sentences.
+
+    The lines are passed to `of` one by one; `total` then sums up all of them.
+    """
 
     def __init__(self, trained: TrainedModel) -> None:
         self.trained = trained
@@ -105,26 +115,36 @@ class SourceNotes:
         self.known_by_spelling: Counter[str] = Counter()
 
     def of(self, line: str) -> list[str]:
-        """Returns what is new in the next line: tokens not named before, the first tab, the first long line."""
+        """Returns sentences about the next line that were not said before.
+
+        They name new unknown tokens, the first tab and the first line that is too long.
+        """
         self.lines += 1
         said = []
         if "\t" in line and not self.trained.has_tabs:
             self.cut_at_tab += 1
             if self.cut_at_tab == 1:
-                said.append("read up to its tab, as no source has a tab; what follows is left out")
+                said.append("read up to its tab only, since no source of the corpus has a tab")
         tokens = self.trained.source_tokens(line)
         self.tokens += len(tokens)
         most = self.trained.hparams["source.max_seq_len"]
         if len(tokens) >= most:
             self.too_long += 1
             if self.too_long == 1:
-                law = f"training read the first {most} of a source, its end included (source.max_seq_len)"
-                said.append(f"{len(tokens):,} {self.unit}s, but {law}")
-        if unknown := self._unknown(tokens):
+                said.append(
+                    f"{len(tokens):,} {self.unit}s, but training read the first {most} "
+                    "of a source, its end included (source.max_seq_len)"
+                )
+        unknown = self._unknown(tokens)
+        if unknown:
             said += self._about(line, tokens, unknown)
         return [f"line {self.lines}: {sentence}" for sentence in said]
 
     def _about(self, line: str, tokens: list[str], unknown: list[int]) -> list[str]:
+        """Counts the unknown tokens of a line, given their positions.
+
+        Returns a sentence about those that are new, or none.
+        """
         self.unknown += len(unknown)
         self.lines_with_unknown += 1
         hints = []
@@ -132,9 +152,7 @@ class SourceNotes:
             left = len(self._unknown(self.trained.source_tokens(rewrite(line))))
             if left < len(unknown):
                 self.known_by_spelling[spelling] += len(unknown) - left
-                hints.append(
-                    f"; {spelling} {left} of this line would be unknown, not {len(unknown)}"
-                )
+                hints.append(f"; {spelling}, {left} instead of {len(unknown)} would be unknown")
         new = []
         for position in unknown:
             token = tokens[position]
@@ -146,13 +164,13 @@ class SourceNotes:
         return [f"not in the source vocabulary and read as UNK: {', '.join(new)}{''.join(hints)}"]
 
     def total(self) -> list[str]:
-        """Returns what all lines together had: sentences with numbers, none where nothing was noted."""
+        """Returns sentences with numbers about all lines together, or none if all was readable."""
         said = []
         if self.unknown:
             lines = f"in {self.lines_with_unknown:,} of {self.lines:,} lines"
             said.append(f"unknown: {self.unknown:,} of {self.tokens:,} {self.unit}s, {lines}")
         said += [
-            f"{spelling} {number:,} of them would be known"
+            f"{spelling}, {number:,} of them would be known"
             for spelling, number in self.known_by_spelling.items()
         ]
         if self.cut_at_tab:
@@ -170,16 +188,22 @@ class SourceNotes:
 
 
 def _spelt(token: str) -> str:
-    """Returns a token as a message shows it; a single character outside ASCII with its number and name."""
+    """Returns a token as a message shows it.
+
+    A single character outside ASCII comes with its Unicode number and name.
+    """
     if len(token) > 1 or token.isascii():
         return shown(token)
     return f"{token!r} (U+{ord(token):04X} {unicodedata.name(token, 'without a name')})"
 
 
 def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -> TrainedModel:
-    """Reads a checkpoint written by a search or a debug run; `overrides` may change `inference.*`.
+    """Returns the trained model of a checkpoint that a search or a debug run wrote.
 
-    Raises ConfigError when the file is missing or no checkpoint. Nothing in the file is executed.
+    Nothing in the file is executed. `overrides` may change `inference.*`.
+
+    Raises:
+        ConfigError: the file is missing or not a checkpoint.
     """
     try:
         snapshot = read_snapshot(str(path))
@@ -191,13 +215,13 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
         model = build_model(hparams, *map(len, vocabularies))
         model.load_state_dict(snapshot["model"])
         first, second = snapshot["delimiters"]
-        metric = snapshot.get("metric", "dev.loss")  # checkpoints written before do not name theirs
+        metric = snapshot.get("metric", "dev.loss")  # old checkpoints do not name their metric
         score = metric, float(snapshot["report"][metric])
     except ConfigError:
         raise
     except FileNotFoundError:
         raise ConfigError("there is no such file", where=shown_place(path)) from None
-    except Exception as error:  # whatever bytes a damaged file holds
+    except Exception as error:  # a damaged file may hold any bytes, and torch may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"this is no checkpoint of a trial: {reason}", where=shown_place(path)

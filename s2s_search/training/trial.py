@@ -1,6 +1,7 @@
-"""A trial: trains a model on a corpus and reports as it goes.
+"""A trial: trains a model on a corpus and yields reports.
 
-The same generator runs under Ray, in a debug run and in a test; seeds come from the hyperparameters alone.
+The same generator runs under Ray, in a debug run and in a test. Its seeds come from the
+hyperparameters alone. It has run on CPUs only: nothing here has run on a GPU yet.
 """
 
 import math
@@ -22,17 +23,25 @@ from s2s_search.training.evaluation import evaluation, examples
 from s2s_search.training.optimizers import Optimizer, make_optimizer
 from s2s_search.training.process_memory import keep_freed_memory
 
-# A loss is looked at every so many steps: on a GPU each look waits for the device.
+# The number of steps between two looks at the loss. On a GPU each look waits for the device.
 STEPS_BETWEEN_LOOKS = 10
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial says at a report: metrics by name, and on demand its snapshot and answers, until the trial goes on.
+    """A report of a trial: metrics by name, and on demand its snapshot and its answers.
 
-    metrics: step · status (running, finished, diverged) · seconds (of this trial so far, evaluation included) ·
-    evaluation_seconds · learning_rate (of the last update) · parameters · train.loss (nats per target token since the
-    last report) · dev.* (see `evaluate`)
+    `snapshot` and `answers` read the trial's own tensors, which the next step changes. Both are
+    valid only until the next report is asked for: call them, and save what they return, before.
+
+    step                number of updates so far
+    status              running, finished or diverged
+    seconds             time of this trial so far, evaluation included
+    evaluation_seconds  the part of `seconds` that evaluation took
+    learning_rate       that of the last update
+    parameters          number of the model's parameters
+    train.loss          nats per target token since the last report
+    dev.*               see `evaluate`
     """
 
     metrics: dict[str, Any]
@@ -48,9 +57,15 @@ def train(
 ) -> Iterator[Report]:
     """Trains a model and yields a report every `train.eval_every_steps` steps and at the end.
 
-    With a `snapshot` it goes on from there, on the CPU bit for bit as if it had never stopped. A loss that is not
-    finite ends it with status `diverged` and the values of `metrics.WORST`. What the caller does between two reports
-    changes no number.
+    A loss that is not finite ends the trial with status `diverged` and the values of
+    `metrics.WORST`. Random numbers that the caller draws between two reports change no number.
+
+    Args:
+        hparams: The hyperparameters.
+        corpus: The corpus.
+        device: The device of the model.
+        snapshot: The snapshot of a report from which training resumes. On the CPU the numbers are
+            then the same, bit for bit, as without the interruption.
     """
     trial = Trial(hparams, corpus, torch.device(device))
     if snapshot is not None:
@@ -63,7 +78,7 @@ def train(
 
 
 class Trial:
-    """A model in training, and all that its snapshot holds."""
+    """A model in training, with everything that a snapshot holds."""
 
     def __init__(self, hparams: Hparams, corpus: Corpus, device: torch.device) -> None:
         keep_freed_memory()
@@ -91,13 +106,11 @@ class Trial:
         self.edits: metrics.Edits | None = None
 
     def advance(self) -> None:
-        """Trains up to the next report and evaluates."""
+        """Trains up to the next report, and evaluates unless the loss has diverged."""
         began = time.perf_counter()
         steps = self.steps_between_reports - self.step % self.steps_between_reports
-        self.measured, self.edits = (
-            {"train.loss": self.train_steps(min(steps, self.max_steps - self.step))},
-            None,
-        )
+        loss = self.train_steps(min(steps, self.max_steps - self.step))
+        self.measured, self.edits = {"train.loss": loss}, None
         trained = time.perf_counter()
         if math.isfinite(self.measured["train.loss"]):
             measured, self.edits = evaluation(
@@ -112,12 +125,14 @@ class Trial:
         self.seconds += time.perf_counter() - began
 
     def train_steps(self, steps: int) -> float:
-        """Makes up to `steps` updates and returns their mean loss in nats per target token."""
+        """Makes `steps` updates, or fewer when the loss is not finite.
+
+        Returns their mean loss in nats per target token.
+        """
         self.model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        tokens = torch.zeros(
-            (), dtype=torch.int64, device=self.device
-        )  # float32 counts to 2^24, a few thousand steps
+        # A float32 counts to 2^24 only, which is the number of tokens in a few thousand steps.
+        tokens = torch.zeros((), dtype=torch.int64, device=self.device)
         for _ in range(steps):
             batch = next(self.batches).to(self.device)
             loss, count = training_step(self.model, self.optimizer, batch, self.step)
@@ -128,6 +143,7 @@ class Trial:
         return float(total / tokens.clamp(min=1)) if steps else 0.0
 
     def report(self) -> dict[str, Any]:
+        """Returns the metrics of a `Report`."""
         return {
             "step": self.step,
             "status": self.status,
@@ -139,9 +155,11 @@ class Trial:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """All that the trial needs to go on, and what decoding needs; made of tensors and plain values only.
+        """Returns everything that resuming and decoding need, as tensors and plain values only.
 
-        The tensors are those of the trial: save them before it goes on.
+        The tensors are the trial's own: they are valid until its next step. A saved snapshot has
+        three entries more, which `runs.checkpoints.keep_snapshots` adds: `report` (the metrics),
+        `metric` (the name of the one that chooses the best step) and `best` (its best value).
         """
         return {
             "hparams": self.hparams.flat(),
@@ -159,14 +177,18 @@ class Trial:
         }
 
     def answers(self) -> Answers | None:
-        """What the model answers to the dev set at this report; None where a diverged trial has decoded nothing."""
+        """Returns the model's answers to the dev set; None if a diverged trial decoded nothing."""
         if self.edits is None:
             return None
-        return Answers(
-            self.step, *self.edits, examples(self.model, self.corpus.dev, self.corpus, self.hparams)
-        )
+        shown = examples(self.model, self.corpus.dev, self.corpus, self.hparams)
+        return Answers(self.step, *self.edits, shown)
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Sets the trial to the state of a snapshot.
+
+        Raises:
+            ValueError: the snapshot was made on another corpus.
+        """
         if snapshot["corpus"] != self.corpus.fingerprint:
             raise ValueError("the snapshot was made on another corpus")
         self.step, self.seconds = snapshot["step"], snapshot["seconds"]
@@ -181,7 +203,10 @@ class Trial:
 def training_step(
     model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int
 ) -> tuple[Tensor, Tensor]:
-    """Makes one update and returns the summed loss and the number of target tokens, both scalars on the device."""
+    """Makes one update and returns the summed loss in nats and the number of target tokens.
+
+    Both are scalars on the device, so that the host need not wait for them.
+    """
     loss, tokens = model.loss(batch), (batch.target_lengths.long() - 1).sum()
     torch.autograd.backward(loss / tokens.clamp(min=1))
     optimizer.step(step)
@@ -189,7 +214,7 @@ def training_step(
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
-    """The state of every random number generator that training draws from."""
+    """Returns the state of every random number generator that training draws from."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -197,6 +222,7 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Sets the states that `random_states` returned."""
     torch.set_rng_state(states["cpu"].cpu())
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)

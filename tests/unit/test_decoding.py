@@ -1,4 +1,4 @@
-"""A trained model and lines of text: which tokens it reads, what it says of the others, and when it answers."""
+"""A trained model and lines of text: known and unknown tokens, and when an answer comes."""
 
 import io
 import os
@@ -9,6 +9,7 @@ import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,13 +28,9 @@ from s2s_search.training.trial import train
 from tests.models import small
 
 CALL = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
-WORDS = [
-    ("añol", "a n o l"),
-    ("bel", "b e l"),
-    ("cañ", "k a n"),
-    ("le", "l e"),
-] * 3  # in Unicode form NFC
-PATIENCE = 100  # seconds until a process that does not answer is given up
+# In Unicode form NFC.
+WORDS = [("añol", "a n o l"), ("bel", "b e l"), ("cañ", "k a n"), ("le", "l e")] * 3
+PATIENCE = 100  # seconds to wait for the answer of a process
 
 
 def model_of(source: Sequence[str], delimiter: str = "", **overrides: object) -> TrainedModel:
@@ -89,7 +86,7 @@ def test_a_source_ends_at_its_tab() -> None:
     ]
     assert list(trained.answers(["ab\tx y"])) == list(trained.answers(["ab"]))
     first, total = said(trained, "a", "ab\tx", "b\ty")
-    assert first == "line 2: read up to its tab, as no source has a tab; what follows is left out"
+    assert first == "line 2: read up to its tab only, since no source of the corpus has a tab"
     assert total == "read up to a tab: 2 of 3 lines"
 
 
@@ -146,31 +143,28 @@ def test_unknown_characters_are_named_once_by_line_and_place() -> None:
 def test_what_would_mend_a_line_is_said() -> None:
     case, *total = said(model_of("abc"), "Abx")
     assert (
-        "'A' (character 1), 'x' (character 3); in lower case 1 of this line would be unknown, not 2"
+        "'A' (character 1), 'x' (character 3); in lower case, 1 instead of 2 would be unknown"
         in case
     )
-    assert total[-1] == "in lower case 1 of them would be known"
+    assert total[-1] == "in lower case, 1 of them would be known"
     composed, apart = model_of("cañ"), model_of(unicodedata.normalize("NFD", "cañ"))
-    mark = "(U+0303 COMBINING TILDE) (character 4); in Unicode form NFC 0 of this line would be unknown, not 2"
+    mark = "(U+0303 COMBINING TILDE) (character 4); in Unicode form NFC, 0 instead of 2 would be"
     assert mark in said(composed, unicodedata.normalize("NFD", "cañ"))[0].replace(
         "'n' (character 3), ", ""
     )
-    assert "in Unicode form NFD 0 of this line would be unknown, not 1" in said(apart, "cañ")[0]
-    assert (
-        "with ' ' between its characters 0 of this line would be unknown"
-        in said(model_of("abc", " "), "cab")[0]
-    )
-    assert (
-        "without its spaces 0 of this line would be unknown, not 2"
-        in said(model_of("abc"), "c a b")[0]
-    )
+    assert "in Unicode form NFD, 0 instead of 1 would be unknown" in said(apart, "cañ")[0]
+    spaced = said(model_of("abc", " "), "cab")[0]
+    assert "with ' ' between its characters, 0 instead of 1 would be unknown" in spaced
+    joined = said(model_of("abc"), "c a b")[0]
+    assert "without its spaces, 0 instead of 2 would be unknown" in joined
 
 
 def test_sources_that_are_longer_than_training_read_are_said() -> None:
     trained = model_of("ab", source__max_seq_len=4)  # three tokens and the end
     first, total = said(trained, "aba", "abab", "ababa")
     assert first == (
-        "line 2: 4 characters, but training read the first 4 of a source, its end included (source.max_seq_len)"
+        "line 2: 4 characters, but training read the first 4 of a source, its end included "
+        "(source.max_seq_len)"
     )
     assert total == "longer than source.max_seq_len: 2 of 3 lines"
 
@@ -189,7 +183,7 @@ def test_what_is_said_is_bounded() -> None:
 
 
 class Arriving(io.BufferedIOBase):
-    """A pipe into which another process writes piece by piece, each when all before it has been read."""
+    """A pipe into which another process writes each piece when all before it has been read."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self.pieces = list(pieces)
@@ -252,8 +246,8 @@ def test_a_line_without_end_is_refused() -> None:
 
 def start(folder: Path, *argv: str, **streams: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", CALL, "decode", str(folder), *argv]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, **{**pipes, **streams})  # type: ignore[call-overload, no-any-return]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, **(pipes | streams))
 
 
 def answer(process: subprocess.Popen[bytes]) -> str:
