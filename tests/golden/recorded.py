@@ -47,7 +47,10 @@ class Recorded:
         return model
 
     def batch(self, prefix: str = "", row: int | None = None) -> Batch:
-        """The batch as recorded, neither sliced nor reversed; of a trajectory, the batch of update `row`."""
+        """Returns a batch as recorded, neither sliced nor reversed.
+
+        Of a trajectory it is the batch of update `row`.
+        """
         names = ("source_ids", "source_len", "target_ids", "target_len")
         arrays = [
             self[prefix + name] if row is None else self[prefix + name][row] for name in names

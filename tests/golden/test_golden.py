@@ -1,4 +1,4 @@
-"""Both models against the numbers recorded from the original implementation (data/README.md tells how)."""
+"""Both models equal the numbers recorded from the original, as data/README.md describes them."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,7 +76,11 @@ def test_greedy_decoding(case: Recorded) -> None:
 def updates(
     case: Recorded,
 ) -> Iterator[tuple[int, float, float, Tensor, Mapping[str, Tensor | None], Seq2Seq]]:
-    """Trains as the original did; gives update, loss before it, rate, norm, unclipped gradients, model after it."""
+    """Trains as the original did.
+
+    Yields the update, the loss before it, the learning rate, the norm of the gradients, the
+    gradients before clipping, and the model after the update.
+    """
     model = case.model().train()
     optimizer = make_optimizer(model.parameters(), case.hparams)
     for update in range(3):
@@ -133,7 +137,8 @@ def test_updates(case: Recorded) -> None:
         after = export_variables(model)
         for name, expected in case.group(f"after{update + 1}/").items():
             if name not in case.facts["noise_gradient"]:
-                # A tiny gradient's rounding shows in Adam's first update already, which divides it by itself.
+                # Adam's first update divides a gradient by its own size, so that the rounding of a
+                # tiny gradient shows.
                 atol = max(ATOL, 20 * case.facts["after3_sensitivity"].get(name, 0.0))
                 close(
                     torch.from_numpy(after[name]),
@@ -165,13 +170,14 @@ def test_learning_rate(schedule: Mapping[str, Any]) -> None:
     np.testing.assert_allclose(rates, schedule["lr"], rtol=1e-5)
 
 
-CALM = 1e-4  # as far as the twin of a trajectory may be away from it while losses are compared
+CALM = 1e-4  # largest distance of a trajectory's twin at which losses are compared
 
 
 def test_trajectory(trajectory: Recorded) -> None:
-    """The updates follow the original's losses as closely as its perturbed twin does, up to a factor of five.
+    """The losses are at most five times as far from the original's as its perturbed twin.
 
-    The twin started 1e-7 apart, about a rounding error. Once it is 1e-4 away, only the level is compared.
+    The twin started 1e-7 apart, about a rounding error. Once it is 1e-4 away, only the level is
+    compared.
     """
     model = trajectory.model().train()
     optimizer = make_optimizer(model.parameters(), trajectory.hparams)
@@ -186,9 +192,8 @@ def test_trajectory(trajectory: Recorded) -> None:
     chaos = distance_so_far(recorded, twin)
     still = chaos < CALM / 10
     np.testing.assert_allclose(np.array(norms)[still], trajectory["global_norm"][still], rtol=1e-4)
-    assert (
-        1 / 3 < np.mean(losses[-50:]) / recorded[-50:].mean() < 3
-    )  # of 2.7 at the start, 0.10 (twin 0.12) are left
+    # The loss falls from 2.7 to 0.10, that of the twin to 0.12.
+    assert 1 / 3 < np.mean(losses[-50:]) / recorded[-50:].mean() < 3
     if chaos[-1] < CALM:
         heldout = trajectory.batch("heldout/")
         model.eval()
@@ -207,9 +212,10 @@ def distance_so_far(losses: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def strays(losses: Sequence[float], recorded: np.ndarray, twin: np.ndarray) -> list[int]:
-    """Returns the steps at which losses are further from the recorded ones than five times the twin has been so far.
+    """Returns the steps at which losses are too far from the recorded ones.
 
-    Four float32 roundings of a loss are forgiven. No step counts once the twin is CALM away, however early that is.
+    Allowed are five times the twin's largest distance so far, and four float32 roundings of a loss.
+    No step counts once the twin is CALM away, however early that is.
     """
     chaos = distance_so_far(recorded, twin)
     allowed = 4 * np.spacing(np.float32(recorded.max())) + 5 * chaos

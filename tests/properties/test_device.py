@@ -1,6 +1,6 @@
-"""A training step leaves the device alone: the host waits for no value, and no tensor comes from or goes elsewhere.
+"""In a training step the host waits for no value, and no tensor moves between devices.
 
-On the meta device tensors have no values, so that whatever looks at one raises.
+On the meta device tensors have no values, so that code that reads a value raises.
 """
 
 from collections.abc import Callable
@@ -117,7 +117,7 @@ def test_an_update_waits_for_nothing(model: str, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "Adam"])
 def test_an_update_of_all_rows_is_that_of_the_looked_up_ones(rule: str) -> None:
-    """What a GPU does, done here: the same values and slots, and bit for bit the same rows that stay as they are."""
+    """The update of a GPU, on the CPU: the same values and slots; other rows stay bit for bit."""
     torch.manual_seed(0)
     embeddings = [nn.Embedding(6, 3, sparse=True).double() for _ in range(2)]
     embeddings[1].load_state_dict(embeddings[0].state_dict())
@@ -178,7 +178,7 @@ def test_a_batch_goes_to_a_device_in_one_copy(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_A_GPU)])
 @pytest.mark.parametrize("columns", [53, 1024, 1025, 8001])
 def test_a_softmax_in_place_is_that_of_a_copy(columns: int, device: str) -> None:
-    """As loss.py has it. torch does not promise it, and chooses its kernel by the number of columns."""
+    """loss.py relies on it. torch does not promise it, and its kernel depends on the columns."""
     torch.manual_seed(0)
     logits = torch.randn(640, columns, device=device) * 5
     expected = torch.log_softmax(logits.double(), dim=-1)

@@ -1,4 +1,4 @@
-"""The loops with a written-out backward, compiled or not, are the plain loops: values, gradients, for any lengths."""
+"""The loops with a written-out gradient, compiled or not, equal the plain loops for any lengths."""
 
 import copy
 import shutil
@@ -204,7 +204,7 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
 
 
 class Drawn:
-    """The dropout that a stacked cell draws for a loop over all layers, and the same in the plain loop."""
+    """Records the dropout of a loop over all layers at every step, for use in the plain loop."""
 
     def __init__(self, cell: StackedCell) -> None:
         self.cell, self.steps = cell, (divmod(n, len(cell.layers)) for n in count())
@@ -296,7 +296,7 @@ def test_an_installation_with_a_compiler_has_the_compiled_loops() -> None:
 
 
 def test_sigmoids_of_the_compiled_loops_are_exact_and_never_overflow() -> None:
-    """A GRU of one unit and one step that starts from h = 1 with a candidate of 0: its output is sigmoid(u)."""
+    """A GRU of one unit with h = 1 and a candidate of 0: its output after a step is sigmoid(u)."""
     u = torch.cat(
         [torch.linspace(-120, 120, 100_001), torch.tensor([-1e30, 1e30, torch.nan])]
     ).unsqueeze(1)

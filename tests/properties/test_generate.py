@@ -1,4 +1,7 @@
-"""Greedy and beam search, held to searches over lists, a source at a time, with the teacher-forced model's numbers."""
+"""Greedy and beam search equal searches over lists, one source at a time.
+
+The searches over lists take their numbers from the teacher-forced model.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -170,7 +173,7 @@ def test_a_source_leaves_the_batch_when_all_of_it_has_ended(
 @settings(max_examples=30, deadline=None)
 @given(configurations(), st.integers(1, STEPS + 1))
 def test_to_look_seldom_changes_nothing(hparams: Hparams, every: int) -> None:
-    """On a GPU it is looked every so many steps at what has ended; each look and the last one wait for the device."""
+    """On a GPU decoding looks for ended rows at some steps only; each look waits for the device."""
     model, sources = model_of(hparams, forced=False), (MANY.source_ids, MANY.source_lengths)
     expected = (
         greedy(model, *sources, STEPS, keep_logits=True),

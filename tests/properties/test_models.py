@@ -111,7 +111,7 @@ def test_teacher_forcing_equals_stepping(hparams: Hparams) -> None:
 def test_prepared_steps_equal_plain_steps(
     hparams: Hparams, beams: int, table: bool, project_values: bool
 ) -> None:
-    """In logits, states and weights, for some sources of a batch too, with the embeddings in a table or not."""
+    """Logits, states and weights are equal, for all sources of a batch and for some of them."""
     model = make(hparams).eval()
     if model.decoder.cell.residual:
         assert isinstance(

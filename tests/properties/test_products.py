@@ -28,7 +28,7 @@ def _panels():
 
 
 def factor(rows: int, columns: int, way: str, dtype: torch.dtype) -> Tensor:
-    """A random matrix that lies in memory by rows, by columns, or as a part of a larger one by rows."""
+    """Returns a random matrix, stored by rows, by columns, or as a part of a larger one by rows."""
     if way == "columns":
         return torch.randn(columns, rows, dtype=dtype).t()
     if way == "part":

@@ -1,4 +1,4 @@
-"""What a trial takes at least, held to what real processes took, and what is said when it cannot fit."""
+"""The lower bound of a trial's memory, held to real processes, and its message."""
 
 import json
 import subprocess

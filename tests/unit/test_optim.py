@@ -1,4 +1,4 @@
-"""Update rules against plain loops over rows; the original's recorded numbers are in tests/golden."""
+"""Update rules equal plain loops over rows; the original's recorded numbers are in tests/golden."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Rows = list[list[float]]
 
 
 def plain_adam(p: float, g: float, lr: float, slots: dict[str, float], t: int) -> float:
-    """As TensorFlow 1.0 has it: float32 coefficients, whose powers are made by a float32 product for each step."""
+    """Adam of TensorFlow 1.0: float32 coefficients, and powers by a float32 product each step."""
     one, beta1, beta2 = np.float32(1.0), np.float32(0.9), np.float32(0.999)
     power1, power2 = beta1, beta2
     for _ in range(t - 1):
@@ -70,7 +70,10 @@ PLAIN: dict[str, Callable[[float, float, float, dict[str, float], int], float]] 
 
 @pytest.mark.parametrize("name", RULES)
 def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
-    """Five updates of a matrix and of an embedding whose looked-up rows change and repeat; Adam moves all rows."""
+    """Five updates of a matrix, and of an embedding whose looked-up rows change and repeat.
+
+    Adam updates all rows, the other rules those that were looked up.
+    """
     torch.manual_seed(0)
     dense, embedding = (
         nn.Parameter(torch.randn(2, 3).double()),

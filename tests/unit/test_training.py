@@ -220,7 +220,7 @@ def test_a_model_learns_to_reverse() -> None:
 
 
 def test_evaluation_equals_a_plain_loop(corpus: Corpus) -> None:
-    """Whatever the batch size: sums over single examples, a dynamic-programming edit distance, exact matches."""
+    """The loop sums over single examples, with its own edit distance and exact matches."""
     hparams = settings(train__eval_batch_size=7)
     torch.manual_seed(0)
     model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
@@ -305,7 +305,7 @@ def test_evaluation_encodes_a_batch_once(corpus: Corpus) -> None:
 def test_batches_cut_at_any_size_give_the_same_metrics(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch, model: str, more: dict[str, object]
 ) -> None:
-    """A limit that cuts nothing, one that cuts batches and the steps of logits, and one that leaves single rows."""
+    """One limit cuts nothing, one cuts batches and steps of logits, one leaves single rows."""
     sizes = {
         "encoder.rnn_cell.cell_spec.num_units": 8,
         "decoder.rnn_cell.cell_spec.num_units": 8,
@@ -352,7 +352,8 @@ from s2s_search.whatif.probes import peak_memory
 from s2s_search.training.evaluation import evaluation, examples
 torch.set_num_threads(1)
 corpus = load_corpus({"train": ["train", "train"], "dev": ["dev", "dev"]})
-hparams = resolve("AttentionSeq2Seq", {"attention.score_type": sys.argv[1], "inference.max_decode_length": 10})
+overrides = {"attention.score_type": sys.argv[1], "inference.max_decode_length": 10}
+hparams = resolve("AttentionSeq2Seq", overrides)
 if sys.argv[2] == "torch":
     native.LIBRARY = None
 model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
@@ -374,7 +375,10 @@ print((peak_memory(cpu) - before) // 2**20)
 def test_one_long_line_takes_no_more_memory_than_alone(
     tmp_path: Path, score: str, loops: str
 ) -> None:
-    """A line of 1,500 tokens among 127 short ones: together they took 2 GB, and the scores of torch's loop 1 GB."""
+    """A line of 1,500 tokens among 127 short ones.
+
+    In one batch they took 2 GB, and the scores of torch's loop 1 GB.
+    """
     short = " ".join("abcdefgh"[:6])
     (tmp_path / "train").write_text(f"{short}\n" * 20)
     (tmp_path / "dev").write_text(f"{short}\n" * 127 + " ".join("ab" * 750) + "\n")
@@ -421,7 +425,7 @@ def test_freed_memory_is_kept_until_it_is_released() -> None:
     platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like"
 )
 def test_freed_memory_is_released_by_each_thread_that_a_trial_ran_in() -> None:
-    """glibc gives a thread an arena that no other has, and of such arenas `malloc_trim` keeps the free end."""
+    """Each thread has an arena of its own in glibc, whose free end `malloc_trim` keeps."""
     libc = ctypes.CDLL(None)
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     libc.free.argtypes = [ctypes.c_void_p]
