@@ -1,4 +1,4 @@
-"""Numbers in the unit cube, one for each dimension: random or quasi-random."""
+"""Points of the unit cube, random or quasi-random, with one coordinate per dimension."""
 
 import math
 import random
@@ -7,23 +7,36 @@ from itertools import count
 
 
 def uniform(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
-    """Yields points of the unit cube. Each key has its own stream: fixing one leaves the others as they were."""
+    """Yields random points.
+
+    Each key has a random stream of its own, so that fixing one key does not change the others.
+    """
     streams = [random.Random(f"{seed} {key}") for key in keys]
     while True:
         yield [stream.random() for stream in streams]
 
 
 def halton(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
-    """Yields the points of Halton's sequence, the digits of each coordinate permuted at random (Owen, 2017)."""
+    """Yields the points of Halton's sequence.
+
+    The digits of each coordinate are permuted at random (Owen, 2017).
+    """
     primes = (n for n in count(2) if all(n % divisor for divisor in range(2, math.isqrt(n) + 1)))
     axes = []
     for key, base in zip(keys, primes, strict=False):
-        digits = range(math.ceil(30 / math.log2(base)))
-        axes.append(
-            (base, [random.Random(f"{seed} {key} {d}").sample(range(base), base) for d in digits])
-        )
+        permutations = []
+        for place in range(math.ceil(30 / math.log2(base))):  # the digits of 30 bits
+            rng = random.Random(f"{seed} {key} {place}")
+            permutations.append(rng.sample(range(base), base))
+        axes.append((base, permutations))
     for index in count():
-        yield [
-            sum(digit[index // b**d % b] / b ** (d + 1) for d, digit in enumerate(digits))
-            for b, digits in axes
-        ]
+        yield [_radical_inverse(index, base, permutations) for base, permutations in axes]
+
+
+def _radical_inverse(index: int, base: int, permutations: Sequence[Sequence[int]]) -> float:
+    """Returns a number in [0, 1) whose digits are those of the index, permuted and mirrored."""
+    mirrored: float = sum(
+        permutation[index // base**place % base] / base ** (place + 1)
+        for place, permutation in enumerate(permutations)
+    )
+    return mirrored

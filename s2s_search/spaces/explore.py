@@ -1,4 +1,4 @@
-"""How population-based training changes the hyperparameters of a trial that copies another's weights."""
+"""How population-based training changes the hyperparameters of a trial that copies weights."""
 
 import random
 from collections.abc import Mapping
@@ -9,11 +9,17 @@ from s2s_search.spaces.space import Space, completed, survives
 
 
 def explore(space: Space, config: Mapping[str, object], rng: random.Random) -> Flat:
-    """Returns the configuration that a trial goes on with after it took over another's (Jaderberg et al., 2017).
+    """Returns a changed copy of a better trial's configuration (Jaderberg et al., 2017).
 
-    Each key of `space.mutable` that takes part is drawn anew with probability 0.25, else times 0.8 or 1.2; a choice
-    moves to a neighbour. Conditions and ties follow. What would be invalid, or what a checkpoint would not survive,
-    is left as it was. With overrides, the space must be `space.fixed(overrides)`.
+    Each key of `space.mutable` that takes part is drawn anew with probability 0.25. Otherwise a
+    number is multiplied by 0.8 or 1.2, and a choice moves to a neighbour. Conditions and ties are
+    applied to the new values. A change that makes the configuration invalid, or its checkpoint
+    useless, is left out.
+
+    Args:
+        space: the space; with overrides, `space.fixed(overrides)`.
+        config: the configuration of the better trial.
+        rng: decides the changes.
     """
     explored = dict(config)
     for dimension in space.varying:
@@ -23,18 +29,22 @@ def explore(space: Space, config: Mapping[str, object], rng: random.Random) -> F
 
 
 def _mutated(space: Space, config: Flat, mutated: Dimension, rng: random.Random) -> Flat:
+    """Returns the configuration with one dimension changed, or unchanged if that is impossible."""
     domain = mutated.domain
     assert isinstance(domain, Choice | Range)
-    is_drawn, u, factor = rng.random() < 0.25, rng.random(), rng.choice((0.8, 1.2))
+    # All three numbers are always drawn, so that later ones do not depend on what is done here.
+    is_drawn = rng.random() < 0.25
+    u = rng.random()
+    factor = rng.choice((0.8, 1.2))
     value = domain.at(u) if is_drawn else domain.perturbed(config[mutated.key], factor)
 
     def choose(dimension: Dimension) -> object:
         if dimension.key == mutated.key:
             return value
+        if dimension.key in config:
+            return config[dimension.key]
         assert isinstance(dimension.domain, Choice | Range)
-        return (
-            config[dimension.key] if dimension.key in config else dimension.domain.at(rng.random())
-        )
+        return dimension.domain.at(rng.random())  # its condition holds for the new value only
 
     flat = {key: config[key] for key in BUDGET if key in config} | space.configuration(choose)
     changed = [key for key in {**config, **flat} if config.get(key) != flat.get(key)]

@@ -10,14 +10,14 @@ from s2s_search.spaces.settings import Scheduler
 
 @dataclass(frozen=True)
 class Rung:
-    """A step at which trials are compared, or end, and how many get there in the ideal case."""
+    """A step at which trials are compared, or end."""
 
     step: int
-    trials: float
+    trials: float  # the number of trials that reach the step, when none fails
 
 
 def milestones(scheduler: Scheduler) -> Iterator[float]:
-    """The steps grace_steps * reduction_factor^k below max_steps."""
+    """Yields the steps grace_steps * reduction_factor^k below max_steps."""
     step = float(scheduler.grace_steps)
     while step < scheduler.max_steps:
         yield step
@@ -25,18 +25,17 @@ def milestones(scheduler: Scheduler) -> Iterator[float]:
 
 
 def brackets(scheduler: Scheduler, trials: int) -> Iterator[tuple[Rung, ...]]:
-    """The brackets of Tune's hyperband, in the order in which trials fill them: their rungs, the last their end.
+    """Yields the brackets of Ray Tune's HyperBand in the order in which trials fill them.
 
-    The bracket of s halvings begins at max_steps / reduction_factor^s. How many it keeps follows from its size, also
-    where the last trials do not fill it.
+    A bracket is its rungs, of which the last one is the end of its trials. The bracket of s
+    halvings begins at max_steps / reduction_factor^s. The number of trials that a halving keeps
+    follows from the size of the bracket, also when the last trials do not fill it.
     """
     last, factor = scheduler.max_steps, scheduler.reduction_factor
     count = round(math.log(last) / math.log(factor)) + 1
     for halvings in cycle(range(count)):
-        step, size = (
-            int(last * factor**-halvings),
-            math.ceil(count / (halvings + 1) * factor**halvings),
-        )
+        step = int(last * factor**-halvings)
+        size = math.ceil(count / (halvings + 1) * factor**halvings)
         if step == 0:
             continue
         if trials <= 0:
@@ -44,6 +43,7 @@ def brackets(scheduler: Scheduler, trials: int) -> Iterator[tuple[Rung, ...]]:
         reached = [Rung(step, min(size, trials))]
         trials -= size
         for _ in range(halvings):
-            step, size = int(min(step * factor, last)), math.ceil(size / factor)
+            step = int(min(step * factor, last))
+            size = math.ceil(size / factor)
             reached.append(Rung(step, min(size, reached[-1].trials)))
         yield tuple(reached)

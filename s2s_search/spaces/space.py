@@ -1,8 +1,22 @@
-"""Search spaces: a YAML file becomes a function from the unit cube to configurations.
+"""A search space: a function from the unit cube to configurations.
 
-`load_space` reads and checks the file; docs/search_spaces.md is its grammar. `Space.at(u)` is the function. Random,
-quasi-random and grid search are three ways to choose `u`; `Space.trials()` is what they run, in order. Where results
-decide what is tried next, samplers.py does.
+docs/search_spaces.md describes the file, and `load_space` reads and checks it. These are the ways
+through a space:
+
+    space.yaml ── load_space ──> Space ── fixed(overrides) ──> Space with constants
+                                   │
+                                   ├── at(u)                  one point of the unit cube
+                                   ├── configuration(choose)  one point, value by value
+                                   ├── draw(n, seed)          n random points, no two alike
+                                   ├── grid()                 all points
+                                   └── trials(n, seed)        what a search runs
+
+`trials` takes draws or the grid, as the file says, and adds replicates, budgets and seeds. Invalid
+points are left out, except by `at` and `configuration`.
+
+All of them call `configuration`, which leaves out keys whose conditions do not hold, and copies
+tied values. The result is a partial configuration: `hparams.resolve` adds the defaults. samplers.py
+decides where results matter (tpe).
 """
 
 import math
@@ -20,18 +34,15 @@ from s2s_search.metrics import Metric
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Tie, checked, value_of
 from s2s_search.spaces.draws import halton, uniform
 from s2s_search.spaces.settings import BUDGET, Checkpoints, Resources, Scheduler, Search
-from s2s_search.spaces.yaml_file import (
-    Place,
-    Report,
-)
+from s2s_search.spaces.yaml_file import Place, Report
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched, and how. Each dimension comes after those that it depends on."""
+    """What is searched, and how. Each dimension comes after the dimensions that it depends on."""
 
     path: Path
-    text: str
+    text: str  # the content of the file
     name: str
     models: tuple[str, ...]
     corpus: dict[str, object]
@@ -42,59 +53,65 @@ class Space:
     dimensions: tuple[Dimension, ...]
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     further: tuple[Metric, ...] = ()  # objectives beside the metric
-    is_fixed: bool = False  # by overrides: it may hold fewer configurations than the file asks for
-    lines: Mapping[Place, int] = field(
-        default_factory=dict, compare=False, repr=False
-    )  # of the file, by place
+    # True after `fixed`: the space may hold fewer configurations than the file asks for.
+    is_fixed: bool = False
+    # The line of each place of the file, for messages.
+    lines: Mapping[Place, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def objectives(self) -> tuple[Metric, ...]:
-        """What a trial is judged by: the metric, and what tpe minimizes or maximizes beside it."""
+        """Returns what tpe optimizes: the metric and the further objectives."""
         return (self.metric, *self.further)
 
     def line(self, place: Place) -> int:
-        """Returns the line of the file in which a place stands, or the nearest place around it; 0 for neither."""
+        """Returns the line of a place in the file, or of a place around it; 0 for neither."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 0) if place else 0
 
     @cached_property
     def varying(self) -> tuple[Dimension, ...]:
+        """Returns the dimensions with more than one value."""
         return tuple(dimension for dimension in self.dimensions if dimension.varies)
 
     @property
     def searched(self) -> tuple[str, ...]:
-        """The keys that vary, "model" included when there are several. Tied keys add nothing and are not there."""
+        """Returns the keys of the varying dimensions, with "model" when there are several models.
+
+        Tied keys are not among them, because they follow from others.
+        """
         return tuple(dimension.key for dimension in self.varying)
 
     @property
     def mutable(self) -> tuple[str, ...]:
-        """The searched keys that pbt mutates: those that may change while a trial goes on."""
+        """Returns the searched keys that pbt changes: those that a checkpoint survives."""
         return tuple(key for key in self.searched if survives(key))
 
     @property
     def size(self) -> int:
-        """How many numbers `at` takes."""
+        """Returns the number of coordinates that `at` takes."""
         return len(self.varying)
 
     def label(self, key: str, value: object) -> object:
-        """Returns the name that the file gives a value, or the value."""
-        domains = [
-            d.domain for d in self.dimensions if d.key == key and isinstance(d.domain, Choice)
-        ]
-        named = [pair for domain in domains for pair in domain.named.items()]
-        return next((label for label, other in named if other == value), value)
+        """Returns the label that the file gives to a value of a key, or the value itself."""
+        for dimension in self.dimensions:
+            if dimension.key == key and isinstance(dimension.domain, Choice):
+                for label, labelled in dimension.domain.named.items():
+                    if labelled == value:
+                        return label
+        return value
 
     def at(self, u: Sequence[float]) -> Flat:
-        """Returns the configuration at a point of the unit cube, one coordinate for each of `searched`."""
+        """Returns the configuration at a point, with one coordinate for each of `searched`."""
         if len(u) != self.size or not all(0 <= x <= 1 for x in u):
             raise ValueError(f"at needs {self.size} numbers from 0 to 1, but got {shown(u)}")
         return self._flat(_values_at(self.varying, u))
 
     def configuration(self, choose: Callable[[Dimension], object]) -> Flat:
-        """Returns the partial configuration of the values that `choose` gives.
+        """Returns the partial configuration of the values that `choose` returns.
 
-        It is asked for the varying dimensions that take part, one after the other, each after those it depends on.
+        `choose` is called for the varying dimensions that take part, each after the dimensions that
+        it depends on.
         """
         flat: Flat = {}
         keys = {dimension.key for dimension in self.dimensions}
@@ -103,29 +120,37 @@ class Space:
             if not _active(dimension, flat):
                 continue
             if isinstance(domain, Tie):
-                flat |= {
-                    name: value
-                    for name, value in _tied(key, domain.key, flat)
-                    if name == key or name not in keys
-                }
+                for name, value in _tied(key, domain.key, flat).items():
+                    if name == key or name not in keys:  # an entry of its own wins over a tied spec
+                        flat[name] = value
+            elif dimension.varies:
+                flat[key] = choose(dimension)
             else:
-                flat[key] = choose(dimension) if dimension.varies else domain.at(0.0)
+                flat[key] = domain.at(0.0)
         return _copy(flat)
 
     def budgeted(self, flat: Flat, seed: int) -> Flat:
-        """Returns the configuration with a trial's budget and seed, where the space does not set them itself."""
+        """Returns a configuration with the budget and seed that the space does not set itself."""
         own = {dimension.key for dimension in self.dimensions}
         budget: Flat = dict(zip(BUDGET, (self.scheduler.max_steps, seed), strict=True))
         return _copy(flat) | {key: value for key, value in budget.items() if key not in own}
 
     def draw(self, n: int, seed: int | None = None) -> list[Flat]:
-        """Returns n valid configurations that differ when resolved. Raises ConfigError when there are fewer."""
+        """Returns n valid configurations, no two of which are equal when resolved.
+
+        Raises:
+            ConfigError: there are fewer.
+        """
         drawn = list(islice(chain.from_iterable(self._blocks(seed)), n))
         self._check_count(len(drawn), n)
         return drawn
 
     def grid(self) -> list[Flat]:
-        """Returns all valid configurations. Raises ConfigError when a range has no steps or there are too many."""
+        """Returns all valid configurations.
+
+        Raises:
+            ConfigError: a range has no steps, or there are too many points.
+        """
         problems = [sentence for _, sentence in grid_problems(self.varying)]
         if problems:
             raise ConfigError(problems, str(self.path))
@@ -138,11 +163,19 @@ class Space:
         seed: int | None = None,
         overrides: Mapping[str, object] | None = None,
     ) -> list[Flat]:
-        """Returns what a search runs, in order: draws, each with all points of the grids, each with its replicates.
+        """Returns the configurations that a search runs, in order, each with its budget and seed.
 
-        For tpe, which chooses as results come, these are random draws: what it begins with, and what the space holds.
-        Overrides win over the file, conditions and ties included; where they leave fewer configurations than the file
-        asks for, these are all. Raises ConfigError.
+        They are draws, each with all points of the grids, each with its replicates. For tpe, which
+        chooses when results are known, they are the random draws with which it begins.
+
+        Args:
+            trials: the number of draws; None takes the number of the file.
+            seed: the seed of the draws; None takes the seed of the file.
+            overrides: values that win over the file, with its conditions and ties. With overrides
+                there may be fewer configurations than the file asks for.
+
+        Raises:
+            ConfigError: an override is wrong, or there are fewer configurations than wanted.
         """
         space = self.fixed(overrides) if overrides else self
         wanted = self.search.trials if trials is None else trials
@@ -159,25 +192,29 @@ class Space:
         return [space.budgeted(flat, seed + replicate) for flat, replicate in each]
 
     def fixed(self, overrides: Mapping[str, object]) -> "Space":
-        """Returns the space with some keys fixed; the others are drawn as before. Raises ConfigError."""
-        report, values = Report("--hparams"), dict[str, object]()
+        """Returns the space with some keys fixed to values; the other keys are drawn as before.
+
+        Raises:
+            ConfigError: with all wrong keys and values, or when no configuration is valid.
+        """
+        report = Report("--hparams")
+        values: dict[str, object] = {}
         for key, value in overrides.items():
             with report.at():
                 values[key] = checked(key, value, self.models)
         if "train.seed" in values and self.search.replicates > 1:
             report.add((), "train.seed: cannot be fixed, because replicates differ by it")
-        kept = [
-            d
-            for d in self.dimensions
-            if d.key not in values and d.key.rpartition(".")[0] not in values
-        ]
-        constants = [
-            Dimension(key, Choice((value,))) for key, value in values.items()
-        ]  # they depend on nothing
-        order = sorted([*constants, *kept], key=lambda dimension: dimension.key != "model")
-        space = replace(self, dimensions=tuple(order), is_fixed=True)
-        for sentence in {} if report.problems else draw_problems(space).values():
-            report.add((), sentence)
+        # Constants depend on nothing, so they come first, and the model before them.
+        dimensions = [Dimension(key, Choice((value,))) for key, value in values.items()]
+        for dimension in self.dimensions:
+            spec = dimension.key.rpartition(".")[0]
+            if dimension.key not in values and spec not in values:
+                dimensions.append(dimension)
+        dimensions.sort(key=lambda dimension: dimension.key != "model")
+        space = replace(self, dimensions=tuple(dimensions), is_fixed=True)
+        if not report.problems:
+            for sentence in draw_problems(space).values():
+                report.add((), sentence)
         report.fail()
         return space
 
@@ -185,23 +222,29 @@ class Space:
         return self.configuration(lambda dimension: chosen[dimension.key])
 
     def _points(self, seed: int) -> Iterator[Flat]:
-        """Yields choices for the varying keys outside grids, without end; for a grid search, all choices."""
+        """Yields values of the varying keys outside grids, without end.
+
+        For a grid search it yields all values of all varying keys.
+        """
         if self.search.method == "grid":
             yield from _enumerated(self.varying)
             return
         free = [dimension for dimension in self.varying if not dimension.grid]
         cube = halton if self.search.method == "halton" else uniform
-        yield from (_values_at(free, u) for u in cube([dimension.key for dimension in free], seed))
+        for u in cube([dimension.key for dimension in free], seed):
+            yield _values_at(free, u)
 
     def _blocks(self, seed: int | None) -> Iterator[list[Flat]]:
-        """Yields for each point its valid configurations, one or a grid, that were not met before, if it has any.
+        """Yields the new valid configurations of each point, where it has any.
 
-        Ends when nothing new was found for long.
+        A point has one configuration, or with grids one for each point of the grids. The blocks end
+        when many points in a row had nothing new.
         """
-        is_grid, seen, misses = self.search.method == "grid", set[Hparams](), 0
-        size = math.prod(
-            dimension.domain.size for dimension in self.varying if self._can_take_part(dimension)
-        )
+        is_grid = self.search.method == "grid"
+        seen = set[Hparams]()
+        misses = 0
+        sizes = [d.domain.size for d in self.varying if self._can_take_part(d)]
+        size = math.prod(sizes)
         patience = math.inf if is_grid else 1000 + 20 * min(size, 2000)
         grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
         for point in self._points(self.search.seed if seed is None else seed):
@@ -219,7 +262,7 @@ class Space:
                 return
 
     def _can_take_part(self, dimension: Dimension) -> bool:
-        """Says whether the keys that never vary leave a dimension's conditions room."""
+        """Returns False when a key that never varies breaks a condition of the dimension."""
         constants = {
             d.key: d.domain.values[0]
             for d in self.dimensions
@@ -233,11 +276,13 @@ class Space:
 
     def _check_count(self, found: int, wanted: int) -> None:
         if found < wanted:
-            law = f"{wanted} different configurations were asked for, but only {found} valid ones were found"
-            raise ConfigError(f"search.trials: {law}", str(self.path))
+            law = f"{wanted} different configurations were asked for"
+            fact = f"only {found} valid ones were found"
+            raise ConfigError(f"search.trials: {law}, but {fact}", str(self.path))
 
 
 def _values_at(dimensions: Sequence[Dimension], u: Sequence[float]) -> Flat:
+    """Returns the value of each dimension at its coordinate."""
     return {
         d.key: d.domain.at(x)
         for d, x in zip(dimensions, u, strict=True)
@@ -246,14 +291,15 @@ def _values_at(dimensions: Sequence[Dimension], u: Sequence[float]) -> Flat:
 
 
 def _enumerated(dimensions: Sequence[Dimension]) -> Iterator[Flat]:
-    """Yields all choices for the dimensions' keys; one, of no key, when there are none."""
+    """Yields all combinations of values of the dimensions; of no dimension, one empty dict."""
     points = [d.domain.points() for d in dimensions if not isinstance(d.domain, Tie)]
-    yield from (
-        dict(zip([d.key for d in dimensions], values, strict=True)) for values in product(*points)
-    )
+    keys = [dimension.key for dimension in dimensions]
+    for values in product(*points):
+        yield dict(zip(keys, values, strict=True))
 
 
 def _copy(flat: Flat) -> Flat:
+    """Returns a copy that shares no spec with the original."""
     return {key: dict(value) if isinstance(value, dict) else value for key, value in flat.items()}
 
 
@@ -266,54 +312,70 @@ def completed(flat: Mapping[str, object]) -> Hparams | None:
 
 
 def survives(key: str) -> bool:
-    """Tells whether a checkpoint stays good when the hyperparameter changes: it sizes nothing, and no state is its."""
+    """Returns whether a checkpoint stays usable when the hyperparameter changes.
+
+    Such a key decides neither the size of a tensor nor which state an optimizer has.
+    """
     return (key.startswith("optimizer.") and key != "optimizer.name") or key.endswith("keep_prob")
 
 
 def _active(dimension: Dimension, flat: Mapping[str, object]) -> bool:
+    """Returns whether a dimension takes part: the model has the key, and its conditions hold."""
     if dimension.key != "model" and flat["model"] not in owners(dimension.key):
         return False
     return all(value_of(parent, flat) in values for parent, values in dimension.when.items())
 
 
-def _tied(key: str, source: str, flat: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _tied(key: str, source: str, flat: Mapping[str, object]) -> Flat:
+    """Returns the values of a tied key and of its entries, as the source has them."""
+    tied: Flat = {}
     row, _, entry = source.rpartition(".")
     spec = flat.get(row)
     if source not in flat and isinstance(spec, dict) and entry in spec:
-        yield key, spec[entry]
+        tied[key] = spec[entry]
     for name, value in flat.items():
         if name == source or name.startswith(source + "."):
-            yield key + name[len(source) :], value
+            tied[key + name[len(source) :]] = value
+    return tied
 
 
-LARGEST_GRID = 100_000
+LARGEST_GRID = 100_000  # the largest number of points
 
 
 def grid_problems(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
-    """Returns why the dimensions cannot be enumerated: keys and sentences."""
+    """Returns why the dimensions cannot be enumerated, as pairs of a key and a sentence."""
     sizes = {dimension.key: dimension.domain.size for dimension in dimensions}
-    if math.prod(sizes.values()) <= LARGEST_GRID:
+    points = math.prod(sizes.values())
+    if points <= LARGEST_GRID:
         return []
-    endless = [
-        (key, f"{key}: a grid needs steps; give step or choices")
-        for key in sizes
-        if sizes[key] == math.inf
-    ]
-    law = f"a grid may have at most {LARGEST_GRID} points, but this one has {math.prod(sizes.values()):.0f}"
-    return endless or [(max(sizes, key=lambda key: sizes[key]), f"search.method: {law}")]
+    endless = [key for key in sizes if sizes[key] == math.inf]
+    if endless:
+        return [(key, f"{key}: a grid needs steps; give step or choices") for key in endless]
+    largest = max(sizes, key=lambda key: sizes[key])
+    law = f"a grid may have at most {LARGEST_GRID} points, but this one has {points:.0f}"
+    return [(largest, f"search.method: {law}")]
 
 
 def draw_problems(space: Space) -> dict[str, str]:
-    """Tries the space out; returns, by key, problems that no rule between keys explains, or that all draws have."""
+    """Returns the problems of configurations that are drawn to try the space out, by key.
+
+    These are all problems of single values that a draw has. Rules between keys may fail for some
+    draws; when they fail for all draws, the key "" has the sentence of the last one.
+    """
     found: dict[str, str] = {}
-    is_valid, reasons = False, list[str]()
+    reasons: list[str] = []
+    is_valid = False
     for draws, u in enumerate(islice(uniform(space.searched, 0), 2000 if space.varying else 1)):
         if draws >= 200 and (is_valid or found):
             break
         flat = space.at(u)
         values, problems = overlay(str(flat["model"]), flat)
-        found = {**dict(problems), **found}
-        reasons = [] if problems else [sentence for rule in RULES for sentence in rule(values)]
-        is_valid = is_valid or not (problems or reasons)
+        if problems:
+            found = {**dict(problems), **found}
+            continue
+        reasons = [sentence for rule in RULES for sentence in rule(values)]
+        is_valid = is_valid or not reasons
+    if found or is_valid:
+        return found
     many = "no valid configuration among 2000 draws: " if space.varying else ""
-    return found if found or is_valid else {"": many + reasons[0]}
+    return {"": many + reasons[0]}

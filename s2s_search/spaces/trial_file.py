@@ -1,4 +1,7 @@
-"""A trial as a file: a search space that holds one trial, complete, so that no default can change it later."""
+"""A trial as a file: a search space of one trial that states all values.
+
+No later version can change such a trial by another default.
+"""
 
 import os
 from collections.abc import Mapping
@@ -16,9 +19,16 @@ WIDTH = 100
 def trial_file(
     hparams: Hparams, corpus: Mapping[str, object], metric: Metric, resources: Resources
 ) -> str:
-    """Returns the text of a search space of one trial, which `check` takes and `debug --space` runs.
+    """Returns the text of a search space of one trial.
 
-    The corpus has absolute paths there, so that the file may lie anywhere.
+    `check` accepts it, and `debug --space` runs it. Its corpus has absolute paths, so that the file
+    may be moved.
+
+    Args:
+        hparams: the trial's configuration.
+        corpus: the specification of its corpus.
+        metric: the metric by which its best checkpoint is chosen.
+        resources: what the trial takes.
     """
     parameters = hparams.flat()
     model = parameters.pop("model")
@@ -37,6 +47,7 @@ def trial_file(
 
 
 def _anywhere(corpus: Mapping[str, object]) -> dict[str, object]:
+    """Returns the specification with absolute paths."""
     if "name" in corpus:
         return dict(corpus)
     return {
