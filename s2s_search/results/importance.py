@@ -12,35 +12,29 @@ from s2s_search.results.optuna_study import Cells, distributions, quiet, rows_of
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.statistics import BEST, FEWEST_BEST, LEAST, alike
 
-FEWEST_ACTIVE = 2  # of the best, that a conditional key takes part in
+FEWEST_ACTIVE = 2  # a key is judged if it takes part in at least this number of the best trials
 
 
 def importance(results: Ranked, metric: str | None = None) -> pd.DataFrame:
-    """Results.importance, which says what it gives."""
-    minimize, score = (
-        results.minimizes(metric or results.metric),
-        results.measure(metric or results.metric),
-    )
-    worst, domains = (
-        results.trials[score].max() if minimize else results.trials[score].min(),
-        distributions(results),
-    )
-    judged = list(_judged(results, score, worst, domains))
-    trials = [trial for trial, _ in judged]
-    groups = alike(
-        results.trials, results.searched
-    )  # not train.seed, unless it was searched as any other
-    scored, every = groups[results.trials[score].notna()].nunique(), groups.nunique()
+    """Returns the importance of each hyperparameter, as `Results.importance` describes."""
+    metric = metric or results.metric
+    minimize, score = results.minimizes(metric), results.measure(metric)
+    values = results.trials[score]
+    worst = values.max() if minimize else values.min()
+    judged = list(_judged(results, score, worst, distributions(results)))
+    # `train.seed` tells configurations apart only if it was searched.
+    groups = alike(results.trials, results.searched)
+    scored, every = groups[values.notna()].nunique(), groups.nunique()
     keys = results.searched if scored >= LEAST else ()
     active = {key: sum(seeds for trial, seeds in judged if key in trial.params) for key in keys}
-    found = dict.fromkeys((key for key in keys if not active[key]), 0.0)  # of one value
-    found |= _ped_anova(trials, minimize, active) if any(active.values()) else {}
+    found = {key: 0.0 for key in keys if active[key] == 0}  # keys with a single value
+    if any(active.values()):
+        found |= _ped_anova([trial for trial, _ in judged], minimize, active)
     total = math.fsum(found.values()) or 1.0
+    shares = [found[key] / total if key in found else None for key in keys]
     columns = {
         "hyperparameter": pd.Series(keys, dtype="string"),
-        "importance": pd.Series(
-            [found[key] / total if key in found else None for key in keys], dtype="Float64"
-        ),
+        "importance": pd.Series(shares, dtype="Float64"),
         "trials": pd.Series(list(active.values()), dtype="Int64"),
     }
     table = pd.DataFrame(columns).sort_values(
@@ -55,14 +49,14 @@ def importance(results: Ranked, metric: str | None = None) -> pd.DataFrame:
 def _judged(
     results: Ranked, score: str, worst: float, domains: Mapping[str, BaseDistribution]
 ) -> Iterator[tuple[FrozenTrial, int]]:
-    """Yields the configurations that importance looks at, by the mean of their seeds, and how many these are.
+    """Yields the configurations that count, with the mean over their seeds, and how many seeds.
 
-    They have a value, or diverged without one: as bad as the worst.
+    A configuration counts if it has a value, or if it diverged without one: then its value is
+    `worst`.
     """
     groups: dict[int, list[tuple[Cells, float]]] = {}
-    for cells, group in zip(
-        rows_of(results, domains), alike(results.trials, results.searched), strict=True
-    ):
+    numbers = alike(results.trials, results.searched)
+    for cells, group in zip(rows_of(results, domains), numbers, strict=True):
         value = cells.get(score, worst if cells["status"] == "diverged" else None)
         if value is not None and not pd.isna(value):
             groups.setdefault(group, []).append((cells, float(value)))
@@ -74,7 +68,10 @@ def _judged(
 def _ped_anova(
     trials: Sequence[FrozenTrial], minimize: bool, keys: Iterable[str]
 ) -> dict[str, float]:
-    """The importance of those keys that enough of the best trials have; one such trial would decide by itself."""
+    """Returns the importance of those keys that at least FEWEST_ACTIVE of the best trials have.
+
+    With fewer, a single trial would decide.
+    """
     share = max(BEST, FEWEST_BEST / len(trials))
     ranked = sorted(trials, key=lambda trial: trial.value or 0.0, reverse=not minimize)
     best = ranked[: math.ceil(share * len(trials))]

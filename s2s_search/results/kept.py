@@ -12,20 +12,26 @@ from s2s_search.runs.storage import below, is_far, place_of, shown_place
 def kept_checkpoints(
     run: Results, trials: Iterable[str] | None = None, fetch: bool = False
 ) -> Iterator[tuple[str, str]]:
-    """Those of some trials, or of all with the best trial first, that have a best checkpoint, and its path or URL.
+    """Yields those trials that have a best checkpoint, each with the checkpoint's path or URL.
 
-    With `fetch` also those that lie elsewhere, at a URL that the log names.
+    Args:
+        run: the search.
+        trials: the trials to look at; None: all, the best trial first.
+        fetch: also look at the URL where the search saved its checkpoints.
 
     Raises:
-        ConfigError: they lie elsewhere, and are not to be fetched, or cannot be reached.
+        ConfigError: the checkpoints are at a URL, and `fetch` is not set or the URL is out of
+            reach.
     """
     place = place_of(first_event(run.folder), run.folder)
     if is_far(place) and not fetch:
         raise ConfigError(
-            f"its checkpoints lie at {shown_place(place)}, where --fetch reads them",
+            f"its checkpoints are at {shown_place(place)}; --fetch reads them there",
             str(run.folder),
         )
-    for trial in map(str, run.best(None)["trial"]) if trials is None else trials:
+    if trials is None:
+        trials = map(str, run.best(None)["trial"])
+    for trial in trials:
         folder = below(place, trial)
         try:
             is_there = Checkpoints(folder).has_best()

@@ -17,14 +17,17 @@ from s2s_search.spaces.space import Space
 
 
 def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
-    """Reads several searches as one, whose tables begin with a column `run`: the folder's name, or more of its path.
+    """Reads several searches as one table, and returns them as one result.
 
-    `searched` is what any of them searched. Where one held such a hyperparameter constant its trials have that value,
-    NA where it takes no part by the conditions of the run that searched it. All methods take trials of all runs; the
-    objectives are those that all have, and `status` names what there is.
+    The tables begin with the column `run`: the name of the folder, or as much of its path as tells
+    it from the others. `searched` has every hyperparameter that any run searched. If another run
+    held it constant, the trials of that run have the constant value, or NA where the hyperparameter
+    takes no part by the conditions of the run that searched it. The objectives are those that all
+    runs have, and `status` lists the different statuses.
 
     Raises:
-        ConfigError: a folder is no run folder, or named twice, or not all runs have one metric and goal.
+        ConfigError: a folder is no run folder, a folder is named twice, or the runs differ in their
+            metric or goal.
     """
     runs = [load(folder) for folder in folders]
     _check_together(runs)
@@ -32,27 +35,30 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
     searched = {key: run for run in reversed(runs) for key in reversed(run.searched)}
     keys = tuple(dict.fromkeys(key for run in runs for key in run.searched))
     trials = _stacked([_completed(run, searched) for run in runs], names, last=keys)
-    reports = _stacked([run.reports for run in runs], names)
     first = runs[0]
+    objectives = []
+    for objective in first.objectives:
+        if all(objective in run.objectives for run in runs):
+            objectives.append(objective)
+    driver: dict[str, float] = {}
+    for run in runs:
+        for key, value in run.driver.items():
+            driver[key] = driver.get(key, 0.0) + value
     return Results(
-        Path(os.path.commonpath([run.folder.absolute() for run in runs])),
-        " + ".join(names),
-        ", ".join(dict.fromkeys(run.status for run in runs)),
-        first.metric,
-        first.goal,
-        tuple(
-            objective
-            for objective in first.objectives
-            if all(objective in run.objectives for run in runs)
-        ),
-        keys,
-        trials,
-        reports,
-        sum(run.workers for run in runs),
-        sum(run.tail for run in runs),
-        {key: sum(run.driver.get(key, 0.0) for run in runs) for run in runs for key in run.driver},
-        tuple(line for run in runs for line in run.damaged),
-        tuple(runs),
+        folder=Path(os.path.commonpath([run.folder.absolute() for run in runs])),
+        name=" + ".join(names),
+        status=", ".join(dict.fromkeys(run.status for run in runs)),
+        metric=first.metric,
+        goal=first.goal,
+        objectives=tuple(objectives),
+        searched=keys,
+        trials=trials,
+        reports=_stacked([run.reports for run in runs], names),
+        workers=sum(run.workers for run in runs),
+        tail=sum(run.tail for run in runs),
+        driver=driver,
+        damaged=tuple(line for run in runs for line in run.damaged),
+        runs=tuple(runs),
     )
 
 
@@ -76,12 +82,15 @@ def _check_together(runs: Sequence[Results]) -> None:
     if len({(run.metric, run.goal) for run in runs}) > 1:
         different = ", ".join(f"{run.folder} by {run.metric} ({run.goal})" for run in runs)
         raise ConfigError(
-            f"runs that are compared need one metric and goal, but these are ranked: {different}"
+            f"runs in one table need the same metric and goal, but these are ranked: {different}"
         )
 
 
 def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
-    """The trials of a run with the keys that others searched, whose values come from the trials' configurations."""
+    """Returns the trials of a run with a column for each key that another run searched.
+
+    Its values come from the configurations of the trials.
+    """
     missing = [key for key in searched if key not in run.searched]
     if not missing:
         return run.trials
@@ -89,7 +98,9 @@ def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
     columns: dict[str, pd.Series] = {}
     for other in dict.fromkeys(searched[key] for key in missing):
         space = other.space()
-        for key in (key for key in missing if searched[key] is other):
+        for key in missing:
+            if searched[key] is not other:
+                continue
             values = [
                 _constant(space, key, configs.get(trial, {})) for trial in run.trials["trial"]
             ]
@@ -99,28 +110,34 @@ def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def _constant(space: Space, key: str, config: Mapping[str, object]) -> object:
-    """The value that a trial of another run has of a key, None where by the space's conditions it takes no part."""
-    whens = [dimension.when for dimension in space.dimensions if dimension.key == key]
+    """Returns a trial's value of a key that another run searched.
+
+    None: by the conditions of that run's space, the key takes no part in the trial.
+    """
     if "model" not in config:
         return None
-    if not all(
-        value_of(parent, config) in values for when in whens for parent, values in when.items()
-    ):
-        return None
+    for dimension in space.dimensions:
+        if dimension.key != key:
+            continue
+        for parent, values in dimension.when.items():
+            if value_of(parent, config) not in values:
+                return None
     return stored(space.label(key, value_of(key, config)))
 
 
 def _stacked(
     tables: Sequence[pd.DataFrame], names: Sequence[str], last: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The tables below each other after a column with the runs' names, with the columns of all, some of them last."""
+    """Returns the tables below each other, with the columns of all of them.
+
+    The first column has the runs' names. The columns `last` come last.
+    """
     dtypes = {str(name): str(dtype) for table in tables for name, dtype in table.dtypes.items()}
-    ordered = {name: dtypes[name] for name in dtypes if name not in last} | {
-        name: dtypes[name] for name in last
-    }
+    ordered = {name: dtypes[name] for name in dtypes if name not in last}
+    for name in last:
+        ordered[name] = dtypes[name]
     stacked = pd.concat([typed(table, ordered) for table in tables], ignore_index=True)
     lengths = [len(table) for table in tables]
-    stacked.insert(
-        0, "run", pd.Series(np.repeat(np.array(names, dtype=object), lengths), dtype="string")
-    )
+    repeated = np.repeat(np.array(names, dtype=object), lengths)
+    stacked.insert(0, "run", pd.Series(repeated, dtype="string"))
     return stacked

@@ -1,9 +1,8 @@
-"""Studies: a search as Optuna has it, and how much each hyperparameter mattered. Needs neither Ray nor torch."""
+"""A search as an Optuna study. Needs neither Ray nor torch."""
 
 import datetime
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import optuna
@@ -29,14 +28,14 @@ STATES = {
 }
 ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
 
-Cells = Mapping[str, Any]  # of a row of the trials table, those that are known
+Cells = Mapping[str, Any]  # a row of the trials table without its missing values
 
 
 # --- a search as a study ---
 
 
 def study(results: Ranked, storage: str | None = None) -> optuna.Study:
-    """Results.to_optuna, which says what it gives."""
+    """Returns a search as an Optuna study, as `Results.to_optuna` describes."""
     name = results.name if results.runs else results.folder.absolute().name
     trials = list(_trials(results))
     directions = [StudyDirection[goal.upper()] for _, goal in results.objectives]
@@ -47,9 +46,9 @@ def study(results: Ranked, storage: str | None = None) -> optuna.Study:
             made.add_trials(trials)
         except optuna.exceptions.DuplicatedStudyError:
             raise ConfigError(
-                f"has a study {name!r} already; take another storage, or delete it", storage
+                f"already has a study {name!r}; use another storage, or delete the study", storage
             ) from None
-        except Exception as error:  # SQLAlchemy's, and those of its databases
+        except Exception as error:  # the errors of SQLAlchemy and of any database
             raise ConfigError(
                 f"cannot be used as a storage: {str(error).splitlines()[0]}", storage
             ) from None
@@ -60,18 +59,21 @@ def _trials(results: Ranked) -> Iterator[FrozenTrial]:
     domains = distributions(results)
     objectives = [results.column(name) for name, _ in results.objectives]
     curves = results.curves()
+    runs = results.runs or (results,)
     names = run_names(results.runs) if results.runs else [""]
-    times = {name: _times(run) for name, run in zip(names, results.runs or (results,), strict=True)}
+    times = {name: _times(run) for name, run in zip(names, runs, strict=True)}
     for place, cells in enumerate(rows_of(results, domains)):
         curve = curves.iloc[:, place].dropna()
         by_step = dict(zip(curve.index.tolist(), curve.tolist(), strict=True))
-        yield _trial(
-            cells, objectives, by_step, domains, *times[cells.get("run", "")][cells["trial"]]
-        )
+        began, ended = times[cells.get("run", "")][cells["trial"]]
+        yield _trial(cells, objectives, by_step, domains, began, ended)
 
 
 def _times(run: Ranked) -> dict[str, tuple[float, float]]:
-    """When each trial began and ended, in seconds since 1970: the log's, as the tables' times leave downtime out."""
+    """Returns when each trial began and ended, in seconds since 1970.
+
+    The times are those of the log, as the times of the tables leave out downtime.
+    """
     history = run.history()
     start = float(history.search["time"])
     times = dict.fromkeys(run.trials["trial"], (start, start))
@@ -89,15 +91,26 @@ def _trial(
     began: float,
     ended: float,
 ) -> FrozenTrial:
-    """A trial that began and ended so many seconds after 1970; `curve` is the metric by step."""
-    values = [float(cells[name]) for name in objectives if name in cells]
-    has_values = len(values) == len(objectives)
+    """Returns a trial of the study.
+
+    Args:
+        cells: its row of the trials table.
+        objectives: the columns of the objectives.
+        curve: the search's metric by step.
+        domains: the distributions of the searched keys.
+        began: when it began, in seconds since 1970.
+        ended: when it ended.
+    """
+    values: list[float] | None = [float(cells[name]) for name in objectives if name in cells]
+    has_values = len(values or ()) == len(objectives)
     state = STATES.get(cells["status"], TrialState.FAIL)
     if state is TrialState.COMPLETE and not has_values:
         state = TrialState.FAIL
+    if not has_values or state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        values = None  # Optuna refuses values of trials in other states
     trial = create_trial(
         state=state,
-        values=values if has_values and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        values=values,
         intermediate_values=dict(curve),
         user_attrs={name: cells[name] for name in ATTRIBUTES if name in cells},
         **settings_of(cells, domains),
@@ -108,13 +121,14 @@ def _trial(
     return trial
 
 
-# --- what Optuna calls the values of a key ---
+# --- Optuna's distributions of the values of a key ---
 
 
 def distributions(results: Ranked) -> dict[str, BaseDistribution]:
-    """The distribution of each searched key: as the space has it, wide enough for all values that trials have.
+    """Returns the distribution of each searched key: that of the space, widened to all values.
 
-    Of several runs it holds what any of them could draw. A key with one value has none.
+    With several runs, a distribution has what any of them could draw. A key with one value has no
+    distribution.
 
     Raises:
         ConfigError: a run's space.yaml is missing or damaged.
@@ -133,7 +147,7 @@ def distributions(results: Ranked) -> dict[str, BaseDistribution]:
 
 
 def _domains(space: Space) -> dict[str, Choice | Range]:
-    """The domains of the varying keys, their values as the trials table writes them."""
+    """Returns the domains of the varying keys, with values as the trials table has them."""
     found: dict[str, Choice | Range] = {}
     for dimension in space.varying:
         key, domain = dimension.key, dimension.domain
@@ -147,24 +161,25 @@ def _domains(space: Space) -> dict[str, Choice | Range]:
 def _distribution(
     domains: Sequence[Choice | Range], values: Sequence[Any]
 ) -> BaseDistribution | None:
-    ranges = [domain for domain in domains if isinstance(domain, Range)]
-    choices = dict.fromkeys(
-        chain(*(domain.values for domain in domains if isinstance(domain, Choice)), values)
-    )
-    if not ranges or any(
-        value is None or isinstance(value, str) for value in choices
-    ):  # text: of a damaged log
-        return CategoricalDistribution(list(choices)) if choices else None
-    low, high = (
-        min([*(r.low for r in ranges), *choices]),
-        max([*(r.high for r in ranges), *choices]),
-    )
-    log = all(r.log for r in ranges) and low > 0
-    step = (
-        ranges[0].step
-        if len(domains) == 1 and not log and all(value in ranges[0] for value in values)
-        else None
-    )
+    """Returns a distribution that holds the domains of all runs and the values of all trials."""
+    ranges: list[Range] = []
+    chosen: list[Any] = []
+    for domain in domains:
+        if isinstance(domain, Range):
+            ranges.append(domain)
+        else:
+            chosen += domain.values
+    choices = list(dict.fromkeys([*chosen, *values]))
+    # Beside a range, a choice is a number, except in a damaged log.
+    is_numeric = not any(value is None or isinstance(value, str) for value in choices)
+    if not ranges or not is_numeric:
+        return CategoricalDistribution(choices) if choices else None
+    low = min([*(domain.low for domain in ranges), *choices])
+    high = max([*(domain.high for domain in ranges), *choices])
+    log = all(domain.log for domain in ranges) and low > 0
+    step = None
+    if len(domains) == 1 and not log and all(value in ranges[0] for value in values):
+        step = ranges[0].step
     if step is not None:
         high = ranges[0].points()[-1]
     if ranges[0].whole:
@@ -173,18 +188,23 @@ def _distribution(
 
 
 def settings_of(cells: Cells, domains: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Returns the parameters of a trial, and their distributions, as Optuna names them."""
     active = {key: domain for key, domain in domains.items() if key in cells}
     return {"params": {key: cells[key] for key in active}, "distributions": active}
 
 
 def rows_of(results: Ranked, domains: Mapping[str, BaseDistribution]) -> Iterator[Cells]:
-    """The rows of the trials table without what is NA, in Python's own types; a choice of null is None."""
+    """Yields the rows of the trials table without missing values, in Python's own types.
+
+    A choice of null, which the table does not tell from a missing value, is None.
+    """
     table = results.trials
-    columns = {
-        str(name): table[name].astype(object).where(table[name].notna(), None).tolist()
-        for name in table
-    }
-    known = {str(name): table[name].notna().tolist() for name in table}
+    columns: dict[str, list[Any]] = {}
+    known: dict[str, list[bool]] = {}
+    for name in table:
+        is_known = table[name].notna()
+        columns[str(name)] = table[name].astype(object).where(is_known, None).tolist()
+        known[str(name)] = is_known.tolist()
     for key, domain in domains.items():
         if isinstance(domain, CategoricalDistribution) and None in domain.choices:
             known[key] = results.takes_part(key).tolist()
@@ -193,6 +213,6 @@ def rows_of(results: Ranked, domains: Mapping[str, BaseDistribution]) -> Iterato
 
 
 def quiet() -> "warnings.catch_warnings[None]":
-    """Keeps Optuna's remarks about few trials, and about what is experimental in it, from the user's terminal."""
+    """Keeps Optuna's warnings, about few trials and experimental features, off the terminal."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return warnings.catch_warnings(action="ignore")

@@ -1,4 +1,4 @@
-"""The Pareto front: the results that no other beats in every metric."""
+"""The Pareto front: results such that no other is as good in all metrics and better in one."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,11 @@ from operator import le
 
 
 def pareto(values: Sequence[Sequence[float | None]], goals: Sequence[str]) -> list[bool]:
-    """Tells for each row whether it is on the Pareto front: no other is as good everywhere and better somewhere.
+    """Returns for each row whether it is on the Pareto front.
 
-    A row has a number for each of the goals, "minimize" or "maximize". One with None or NaN or an infinity is never on
-    the front.
+    A row has a number for each of the goals, "minimize" or "maximize". It is on the front if no
+    other row is as good in all of them and better in one. A row with None, NaN or an infinity is
+    never on the front.
     """
     signs = [1 if goal == "minimize" else -1 for goal in goals]
     costs: dict[int, tuple[float, ...]] = {}
@@ -18,7 +19,7 @@ def pareto(values: Sequence[Sequence[float | None]], goals: Sequence[str]) -> li
         if len(finite) == len(row):
             costs[index] = tuple(sign * value for sign, value in zip(signs, finite, strict=True))
     front: list[tuple[float, ...]] = []
-    for cost in sorted(set(costs.values())):  # what beats a row comes before it
+    for cost in sorted(set(costs.values())):  # rows that dominate a row come before it
         if not any(all(map(le, other, cost)) for other in front):
             front.append(cost)
     return [costs.get(index) in front for index in range(len(values))]

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,39 +15,44 @@ from s2s_search.runs.log import Log, first_event
 from s2s_search.runs.state import History, history_of
 from s2s_search.spaces.space import Space
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """The tables of one search, with the metric that ranks its trials ("dev.loss") and its goal ("minimize").
+    """The tables of one search, with the metric that ranks its trials.
 
-    A trial's best report is the one with the best value of the metric over all its reports, the earliest of equals;
-    the columns `best.*` are that report's, `last.*` those of its newest. The report of a divergence is never best.
+    A trial's best report is the one with the best value of the metric, and the earliest of several
+    equal ones. The report of a divergence is never the best. The columns `best.*` are those of the
+    best report, and `last.*` those of the newest report.
+
+    status: running, finished, interrupted, failed, out of budget, or killed
+    metric: such as "dev.loss"
+    goal: "minimize" or "maximize"
+    objectives: names and goals; the metric is the first
+    searched: the keys of the searched hyperparameters
+    workers: the most trials that ran at once
+    tail: worker seconds without a trial, after the last trial had started or resumed
+    driver: what the search took its driver (reports, seconds, processor_seconds); empty until the
+        end
+    damaged: lines of the log that are no events and were left out, with their places
+    runs: the runs that `load_many` put together; their names are in the column `run`
+    log: the log from which all this was read; None for a debug run and for several runs
     """
 
     folder: Path
     name: str
-    status: str  # of the search: running, finished, interrupted, failed, out of budget, or killed
+    status: str
     metric: str
     goal: str
-    objectives: tuple[tuple[str, str], ...]  # names and goals; the metric is the first
+    objectives: tuple[tuple[str, str], ...]
     searched: tuple[str, ...]
     trials: pd.DataFrame
     reports: pd.DataFrame
-    workers: int  # trials that ran at once, at the most
-    tail: float  # worker seconds without a trial, from when the last one started or went on to the end of all
-    driver: dict[
-        str, float
-    ]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
-    damaged: tuple[
-        str, ...
-    ]  # lines of the log that are no events and were left out, with their places
-    runs: tuple[
-        "Ranked", ...
-    ] = ()  # those that `load_many` put together, whose names are in the column `run`
-    log: Log | None = None  # what all this was read from; None of several runs
+    workers: int
+    tail: float
+    driver: dict[str, float]
+    damaged: tuple[str, ...]
+    runs: tuple["Ranked", ...] = ()
+    log: Log | None = None
 
     def history(self) -> History:
         """Returns what the log says of each trial, as of the moment when the tables were read.
@@ -63,47 +67,51 @@ class Ranked:
         return history_of(self.log)
 
     def space(self) -> Space:
-        """What was searched, with the overrides of the command line fixed.
+        """Returns the search space, with the overrides of the command line fixed.
 
         Raises:
             ConfigError: space.yaml is missing or damaged, or there are several runs.
         """
         if self.runs:
             raise ConfigError(
-                "several runs have no one space; each of `runs` has its own", str(self.folder)
+                "several runs have no common space; each of `runs` has its own", str(self.folder)
             )
         search = first_event(self.folder)
         space = space_of(History([search]), self.folder)
-        return space.fixed(search["overrides"]) if search.get("overrides") else space
+        if search.get("overrides"):
+            return space.fixed(search["overrides"])
+        return space
 
     def best(self, n: int | None = 10, sort: str | None = None) -> pd.DataFrame:
-        """Ranks the trials, best first: by the search's metric, or by a column (`dev.bleu` is `best.dev.bleu`).
+        """Returns the `n` best trials, best first; None: all trials.
 
-        Metrics sort towards their better side, other columns upwards; trials without a value come last. n None: all.
+        Trials are ranked by the search's metric, or by the column `sort` (`dev.bleu` means
+        `best.dev.bleu`). The better values of a metric come first; other columns are sorted
+        upwards. Trials without a value come last.
 
         Raises:
             ConfigError: there is no such column.
         """
         column = self.column(sort or self.metric)
-        upwards = self.minimizes(column)
-        ranked = self.trials.sort_values(
-            [column, *self._names], ascending=[upwards] + [True] * len(self._names)
-        )
-        return ranked.head(len(ranked) if n is None else n).reset_index(drop=True)
+        upwards = [self.minimizes(column)] + [True] * len(self._names)
+        ranked = self.trials.sort_values([column, *self._names], ascending=upwards)
+        if n is not None:
+            ranked = ranked.head(n)
+        return ranked.reset_index(drop=True)
 
     def by(self, key: str) -> pd.DataFrame:
-        """Compares the values of a column, best first; a row a value, NA where the hyperparameter is inactive or null.
+        """Returns one row per value of a column, best first.
 
-        Columns: trials, scored (how many of them have a best report), best, median, mean and std of those, and trial
-        (the name of the best one, of several runs also its run).
+        The value NA stands for trials in which the hyperparameter takes no part, or is null.
+        Columns: trials; scored (the number of trials with a best report); best, median, mean and
+        std of these; trial (the best one; with several runs also run).
 
         Raises:
             ConfigError: there is no such column.
         """
         column, score = self.column(key), f"best.{self.metric}"
-        groups = self.best(None).groupby(
-            column, dropna=False, sort=False
-        )  # the first of a group is its best
+        # The trials are ranked, so the first trial of a group is the best.
+        groups = self.best(None).groupby(column, dropna=False, sort=False)
         scores = groups[score]
         columns = {
             "trials": scores.size().astype("Int64"),
@@ -119,16 +127,23 @@ class Ranked:
     def pivot(
         self, rows: str, columns: str, metric: str | None = None, aggregate: str = "best"
     ) -> pd.DataFrame:
-        """Compares two columns against each other: a row a value of the one, a column a value of the other, in order.
+        """Returns a table with a row per value of one column, and a column per value of another.
 
-        A cell is the `best`, or the `mean`, of the trials' values of a metric at their best reports, Float64, or the
-        number of `trials` that have one, Int64. It is NA where no trial has both values; the last row or column is NA's
-        where the hyperparameter takes no part in some trials.
+        Values are in order. The last row or column is that of NA, if a hyperparameter takes no part
+        in some trials.
+
+        Args:
+            rows: the column of the trials table whose values are the rows.
+            columns: the column whose values are the columns.
+            metric: the metric at the trials' best reports; None: the search's metric.
+            aggregate: a cell is the "best" or the "mean" value of its trials (Float64), or the
+                number of "trials" that have a value (Int64). It is NA if no trial has both values.
 
         Raises:
             ConfigError: there is no such column or aggregate.
         """
-        score, keys = self.measure(metric or self.metric), [self.column(rows), self.column(columns)]
+        score = self.measure(metric or self.metric)
+        keys = [self.column(rows), self.column(columns)]
         best = "min" if self.minimizes(score) else "max"
         ways = {"best": best, "mean": "mean", "trials": "count"}
         if aggregate not in ways:
@@ -139,35 +154,26 @@ class Ranked:
             raise ConfigError(f"needs two columns, but got {keys[0]} twice", str(self.folder))
         scored = self.trials[self.trials[score].notna()]
         table = scored.groupby(keys, dropna=False)[score].agg(ways[aggregate]).unstack()
-        return (
-            table.sort_index(axis=0)
-            .sort_index(axis=1)
-            .astype("Int64" if aggregate == "trials" else "Float64")
-        )
+        table = table.sort_index(axis=0).sort_index(axis=1)
+        return table.astype("Int64" if aggregate == "trials" else "Float64")
 
     def pareto(self) -> pd.DataFrame:
-        """The trials that no other beats in one objective without losing in another, by the objectives at their best.
+        """Returns the trials on the Pareto front of the objectives at their best reports.
 
-        Without further objectives than the metric it is the best trial.
+        If the metric is the only objective, that is the best trial, and those equal to it.
         """
         names = [self.column(name) for name, _ in self.objectives]
-        values = (
-            self.trials[names]
-            .astype(object)
-            .where(self.trials[names].notna(), None)
-            .to_numpy()
-            .tolist()
-        )
-        return self.trials[pareto(values, [goal for _, goal in self.objectives])].reset_index(
-            drop=True
-        )
+        goals = [goal for _, goal in self.objectives]
+        table = self.trials[names]
+        values = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+        return self.trials[pareto(values, goals)].reset_index(drop=True)
 
     def curves(self, metric: str | None = None) -> pd.DataFrame:
-        """The learning curves of a metric, by default the search's: index `step`, a Float64 column a trial.
+        """Returns the learning curves of a metric, by default the search's metric.
 
-        A trial has its column also without a report; of several runs the columns have two levels, run and trial. NA is:
-        no report at that step, or none but that of a divergence. Of a step that pbt let a trial make again the later
-        report counts.
+        The index is `step`, and each trial has a Float64 column, even without a report. With
+        several runs the columns have two levels, run and trial. NA means no report at that step, or
+        only that of a divergence. If pbt let a trial repeat a step, the later report counts.
 
         Raises:
             ConfigError: the reports have no such column.
@@ -179,15 +185,13 @@ class Ranked:
                 str(self.folder),
             )
         measured = self.reports[self.reports["status"].fillna("").ne("diverged")]
-        latest = measured.drop_duplicates([*self._names, "step"], keep="last").set_index(
-            ["step", *self._names]
-        )
-        curves = latest[metric].unstack(self._names)
+        latest = measured.drop_duplicates([*self._names, "step"], keep="last")
+        curves = latest.set_index(["step", *self._names])[metric].unstack(self._names)
         every = self.trials.set_index(self._names).index
         return curves.reindex(columns=every).sort_index().astype("Float64")
 
     def measure(self, name: str) -> str:
-        """The column of a name as `column`; one of numbers. Raises ConfigError."""
+        """Returns what `column` returns. Raises ConfigError if that column has no numbers."""
         column = self.column(name)
         if self.trials[column].dtype in ("Float64", "Int64"):
             return column
@@ -197,14 +201,20 @@ class Ranked:
         )
 
     def minimizes(self, metric: str) -> bool:
-        """Says whether less of a metric, or of its column best.* or last.*, is better; other columns sort upwards."""
+        """Returns whether lower values of a metric, or of its column best.* or last.*, are better.
+
+        For other columns that is True.
+        """
         metric = metric.removeprefix("best.").removeprefix("last.")
         if metric == self.metric:
             return self.goal == MINIMIZE
         return metric not in REGISTRY or REGISTRY[metric].goal == MINIMIZE
 
     def takes_part(self, key: str) -> "pd.Series[bool]":
-        """Says in which trials a searched hyperparameter takes part, be it as null, which the tables have as NA too."""
+        """Returns for each trial whether a searched hyperparameter takes part in it.
+
+        The tables do not say that: NA also stands for a value of null.
+        """
         known = self.trials[key].notna()
         if known.all():
             return known
@@ -216,44 +226,37 @@ class Ranked:
         return known | pd.Series(found, index=known.index)
 
     def worker_seconds(self) -> dict[str, float]:
-        """Says where the workers' seconds went, from the first step of all trials to the last event of one.
+        """Returns where the workers' seconds went, from the first step of all to the last event.
 
-        steps · evaluation · snapshots · waiting (for the search to take a report) · starting (until a trial's first
-        step) · between (a worker has no trial or only paused ones, or a trial is not accounted for) · tail (no trial is
-        left to start or to go on; 0 unless the search finished). There are as many workers as trials ever ran at once.
-        Without a report it is all zero. Those of several runs are added up.
+        steps, evaluation, snapshots: training, evaluating, saving checkpoints
+        waiting: until the driver took a report
+        starting: until the first step of a trial
+        between: a worker had no trial or only paused ones, or a trial is not accounted for
+        tail: no trial was left to start or to resume; 0 unless the search finished
+
+        The number of workers is the most trials that ever ran at once. Without a report all is
+        zero. The seconds of several runs are added up.
         """
-        first, trials = (
-            self.reports.drop_duplicates("trial").set_index("trial"),
-            self.trials.set_index("trial"),
-        )
-        parts = dict.fromkeys(
-            ("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail"), 0.0
-        )
+        names = ("steps", "evaluation", "snapshots", "waiting", "starting", "between", "tail")
+        parts = dict.fromkeys(names, 0.0)
         if self.runs:
             spent = [run.worker_seconds() for run in self.runs]
             return {part: sum(seconds[part] for seconds in spent) for part in parts}
+        first = self.reports.drop_duplicates("trial").set_index("trial")
+        trials = self.trials.set_index("trial")
         if first.empty:
             return parts
-        first_steps = (
-            first["elapsed"] - first["seconds"].fillna(0.0) - first["snapshot_seconds"].fillna(0.0)
-        )
-        begin, last_report, last_end = (
-            first_steps.min(),
-            self.reports["elapsed"].max(),
-            trials["ended"].fillna(0.0).max(),
-        )
-        begin, end = float(begin), float(max(last_report, last_end))
-        for part, column in (
-            ("evaluation", "evaluation"),
-            ("snapshots", "snapshot"),
-            ("waiting", "waiting"),
-        ):
-            parts[part] = float(trials[f"{column}_seconds"].sum())
+        training = first["seconds"].fillna(0.0)
+        saving = first["snapshot_seconds"].fillna(0.0)
+        first_steps = first["elapsed"] - training - saving
+        begin = float(first_steps.min())
+        end = float(max(self.reports["elapsed"].max(), trials["ended"].fillna(0.0).max()))
+        parts["evaluation"] = float(trials["evaluation_seconds"].sum())
+        parts["snapshots"] = float(trials["snapshot_seconds"].sum())
+        parts["waiting"] = float(trials["waiting_seconds"].sum())
         parts["steps"] = float(trials["seconds"].sum()) - parts["evaluation"]
-        late = (
-            first_steps - begin
-        )  # the earliest trial starts before the time that is accounted for
+        # Only the time since `begin` is accounted for, and the earliest trials started before it.
+        late = first_steps - begin
         parts["starting"] = float(first["start_seconds"].fillna(0.0).clip(upper=late).sum())
         idle = self.workers * (end - begin) - sum(parts.values())
         if self.status == "finished":
@@ -263,11 +266,15 @@ class Ranked:
 
     @property
     def _names(self) -> list[str]:
-        """The columns that name a trial."""
+        """Returns the names of the columns that name a trial."""
         return ["run", "trial"] if self.runs else ["trial"]
 
     def column(self, name: str) -> str:
-        """The column of the trials table that a name means: itself, or `best.` of a metric. Raises ConfigError."""
+        """Returns the column of the trials table that a name means: itself, or `best.` of a metric.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
         for column in (name, f"best.{name}"):
             if column in self.trials:
                 return column
@@ -277,7 +284,7 @@ class Ranked:
 
 
 def run_names(runs: Sequence[Ranked]) -> list[str]:
-    """The runs' names, of each folder the shortest end of its path that no other has."""
+    """Returns the runs' names: the last parts of their paths, as few as tell all runs apart."""
     folders = [run.folder.resolve() for run in runs]
     for length in itertools.count(1):
         names = ["/".join(folder.parts[-length:]) for folder in folders]

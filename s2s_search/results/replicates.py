@@ -11,21 +11,23 @@ from s2s_search.results.statistics import SEED, alike, interval
 
 
 def configurations(results: Results) -> "pd.Series[int]":
-    """The number of each trial's configuration: equal where trials differ in nothing but their seed."""
+    """Returns the number of each trial's configuration, which is the trial without its seed."""
     return alike(results.trials, [key for key in results.searched if key != SEED])
 
 
 def replicates(results: Results) -> pd.DataFrame:
-    """The configurations of a search, best mean first: groups of trials that are equal in everything but their seed.
+    """Returns one row per configuration of a search, the best mean first.
 
-    Columns: the searched hyperparameters but train.seed; trials (all of the group); n (how many finished); mean, std,
-    low, high (the 95 % interval of the mean) and best of these n, by the search's metric at their best reports; seed
-    and trial of the best. Trials that were stopped early count in `trials` alone: they had fewer steps to be good in.
+    A configuration is a group of trials that differ only in their seed. Columns: the searched
+    hyperparameters except train.seed; trials (the number of trials); n (the number of finished
+    trials); mean, std, low and high (the 95 % interval of the mean), and best, all of the search's
+    metric at the best reports of these n trials; seed and trial of the best. Trials that were
+    stopped early count in `trials` only, as they had fewer steps to improve.
     """
-    keys, score = [key for key in results.searched if key != SEED], f"best.{results.metric}"
-    trials = results.trials.assign(
-        value=results.trials[score].where(results.trials["status"].eq("finished"))
-    )
+    keys = [key for key in results.searched if key != SEED]
+    is_finished = results.trials["status"].eq("finished")
+    value = results.trials[f"best.{results.metric}"].where(is_finished)
+    trials = results.trials.assign(value=value)
     upwards = results.goal == "minimize"
     trials = trials.sort_values(["value", "trial"], ascending=[upwards, True], na_position="last")
     by: list[Any] = keys or [np.zeros(len(trials))]

@@ -23,48 +23,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Results(Ranked):
-    """The tables of one search, ranked, and what Optuna makes of them."""
+    """The tables of one search, ranked, and what Optuna can compute from them."""
 
     def importance(self, metric: str | None = None) -> pd.DataFrame:
-        """How much each searched hyperparameter mattered for being among the best, most important first.
+        """Returns how much each searched hyperparameter mattered, the most important first.
 
-        By PED-ANOVA (Watanabe et al., 2023), as Optuna has it: how differently the best configurations and all are
-        spread over the values of a hyperparameter. The best are a tenth, at least 5. The seeds of a configuration count
-        as one, by their mean. A hyperparameter that takes part in some trials only counts where it does, weighted by
-        the share of these among the best and among all; whether it takes part is the merit of what decides that. Trials
-        that diverged without a best report are as bad as the worst.
+        The method is PED-ANOVA (Watanabe et al., 2023) as implemented by Optuna. It compares how
+        the best configurations and all configurations are distributed over the values of a
+        hyperparameter. The best are a tenth of the configurations, but at least 5. A configuration
+        with several seeds counts once, with the mean over its seeds. A trial that diverged without
+        a best report is as bad as the worst. A hyperparameter that takes part in some trials only
+        is judged by these trials, weighted by their share among the best and among all. Whether it
+        takes part counts for the hyperparameter that decides this.
 
-        Columns: hyperparameter (string); importance (Float64), of all together 1, NA where fewer than 2 of the best
-        have the hyperparameter, 0 where it had one value; trials (Int64), in which it takes part. Empty with fewer than
-        10 configurations that have a value, and `attrs["reason"]` says so.
+        Columns: hyperparameter (string); importance (Float64), with a sum of 1; trials (Int64), the
+        number of trials in which it takes part. The importance is NA if fewer than 2 of the best
+        have the hyperparameter, and 0 if it had one value. With fewer than 10 configurations that
+        have a value the table is empty, and `attrs["reason"]` says why.
 
         Raises:
-            ConfigError: there is no such metric, or the run folder's space.yaml is missing or damaged.
+            ConfigError: there is no such metric, or the run folder's space.yaml is missing or
+                damaged.
         """
-        from s2s_search.results import importance  # late: Optuna takes a while to import
+        from s2s_search.results import importance  # late, as Optuna is slow to import
 
         return importance.importance(self, metric)
 
     def to_optuna(self, storage: str | None = None) -> "optuna.Study":
-        """The search as a study of Optuna's, in memory, or written to a storage such as sqlite:///study.db.
+        """Returns the search as an Optuna study, named after the run folder.
 
-        Each trial has its hyperparameters with the space's distributions, conditional ones only where they take part;
-        the objectives at its best report; the metric by step; when it began and ended; and as user attributes trial,
-        status, step, best.step, seed and message (and run). Finished trials are COMPLETE, stopped ones PRUNED, running
-        ones RUNNING, all others FAIL. The study is named after the run folder.
+        The study is in memory, or also in `storage`, such as sqlite:///study.db. Each trial has its
+        hyperparameters with the distributions of the space, without those that take no part in it;
+        the objectives at its best report; the metric by step; its start and its end; and as user
+        attributes trial, status, step, best.step, seed and message (with several runs also run).
+        Finished trials are COMPLETE, stopped ones PRUNED, running ones RUNNING, all others FAIL.
 
         Raises:
-            ConfigError: space.yaml is missing or damaged, or the storage cannot be used, or has that study already.
+            ConfigError: space.yaml is missing or damaged, or the storage cannot be used or already
+                has a study of that name.
         """
-        from s2s_search.results import optuna_study  # late: Optuna takes a while to import
+        from s2s_search.results import optuna_study  # late, as Optuna is slow to import
 
         return optuna_study.study(self, storage)
 
 
 def load(folder: str | os.PathLike[str]) -> Results:
-    """Reads the tables of a search, running or ended. What is damaged is left out, and named in `damaged`.
+    """Reads the tables of a search that runs or has ended.
 
-    A debug run is read as a search of one trial.
+    A debug run counts as a search of one trial. Damaged lines of the log are left out, and named in
+    `damaged`.
 
     Raises:
         ConfigError: the folder is no run folder.
@@ -86,10 +93,7 @@ def load(folder: str | os.PathLike[str]) -> Results:
         status=status,
         metric=metric,
         goal=goal,
-        objectives=(
-            (metric, goal),
-            *((name, goal) for name, goal in search.get("objectives", ())[1:]),
-        ),
+        objectives=((metric, goal), *map(tuple, search.get("objectives", ())[1:])),
         searched=tuple(search["searched"]),
         trials=tables.trials,
         reports=tables.reports,

@@ -1,7 +1,7 @@
-"""How sure a result is: replicates, intervals, and whether A is better than B.
+"""How certain a result is: intervals, and whether A is better than B.
 
-Intervals are the bootstrap's (Efron and Tibshirani, 1993): over seeds or configurations, and paired over dev examples.
-Needs numpy and pandas; neither Ray nor torch.
+Intervals are bootstrap intervals (Efron and Tibshirani, 1993): over seeds or configurations, or
+paired over dev examples. Needs numpy and pandas; neither Ray nor torch.
 """
 
 import functools
@@ -15,19 +15,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-RESAMPLES_OF_EXAMPLES = (
-    2_000  # there are thousands of them; the ends are sure to a twentieth of the half width
-)
-AT_ONCE = 2_000_000  # numbers of resamples that are in memory together
-MANY = 1_000  # values for which Student's quantile is the normal one
-GRID = 100_001  # points at which Student's distribution is summed up
-LEVEL, POWER = 0.95, 0.8
+# Fewer for examples, of which there are thousands: the ends of an interval are then still accurate
+# to a twentieth of its half width.
+RESAMPLES_OF_EXAMPLES = 2_000
+AT_ONCE = 2_000_000  # the most numbers of resamples in memory
+MANY = 1_000  # with this number of values, Student's distribution is practically the normal one
+GRID = 100_001  # the number of points at which Student's density is summed
+LEVEL = 0.95  # the confidence level of intervals
+POWER = 0.8  # the probability with which a difference should be shown
 SEED = "train.seed"
-BEST, FEWEST_BEST, LEAST = (
-    0.1,
-    5,
-    10,
-)  # share of the configurations that are the best, at least so many, of at least
+BEST = 0.1  # the share of configurations that count as the best
+FEWEST_BEST = 5  # the least number of them
+LEAST = 10  # with fewer configurations, nothing is said about the best
 
 Floats = NDArray[np.float64]
 
@@ -38,33 +37,39 @@ Floats = NDArray[np.float64]
 def interval(
     values: Sequence[float] | pd.Series, level: float = LEVEL, seed: int = 0
 ) -> tuple[float, float]:
-    """The bootstrap interval of the mean of values; missing ones are left out. Fewer than 2 values: (nan, nan).
+    """Returns the bootstrap interval of the mean; (nan, nan) for fewer than 2 values.
 
-    Its ends are percentiles of resampled means, moved away from the mean by `student_ratio`: else the interval of 2
-    values would hold the truth half as often as it says, and that of 5 in 84 of 100 cases.
+    Missing values are left out. The ends are percentiles of resampled means, whose distance from
+    the mean is multiplied by `student_ratio`. Without this factor an interval at 95 % would contain
+    the truth in only half of all cases for 2 values, and in 84 of 100 cases for 5 values.
     """
     known = present(values)
     if len(known) < 2:
         return math.nan, math.nan
-    return _stretched(
-        known.mean(), _deviations(known, seed), student_ratio(len(known) - 1, level), level
-    )
+    ratio = student_ratio(len(known) - 1, level)
+    return _stretched(known.mean(), _deviations(known, seed), ratio, level)
 
 
 def difference_interval(
     a: Sequence[float], b: Sequence[float], level: float = LEVEL, seed: int = 0
 ) -> tuple[float, float]:
-    """The same for the difference of two means, a's minus b's, with Welch's degrees of freedom.
+    """Returns the bootstrap interval of the difference of two means, a's minus b's.
 
-    Fewer than 2 values on a side: (nan, nan).
+    The degrees of freedom are Welch's. The interval is (nan, nan) if a side has fewer than 2
+    values.
+
+    Args:
+        a: the values of one side.
+        b: the values of the other side.
+        level: the confidence level.
+        seed: the seed of the resamples.
     """
     if min(len(a), len(b)) < 2:
         return math.nan, math.nan
     left, right = np.asarray(a, float), np.asarray(b, float)
     deviations = _deviations(left, seed) - _deviations(right, seed + 1)
-    return _stretched(
-        left.mean() - right.mean(), deviations, student_ratio(_welch(left, right), level), level
-    )
+    ratio = student_ratio(_welch(left, right), level)
+    return _stretched(left.mean() - right.mean(), deviations, ratio, level)
 
 
 def rate_difference_interval(
@@ -73,16 +78,20 @@ def rate_difference_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """The difference of two error rates on the same examples, a's minus b's, and its paired bootstrap interval.
+    """Returns the difference of two error rates, a's minus b's, and its paired bootstrap interval.
 
-    Each side is the edits and the reference lengths of the examples, in one order; a resample draws examples, and
-    with each of them both sides (Koehn, 2004).
+    A resample draws examples, and each example counts on both sides (Koehn, 2004).
+
+    Args:
+        a: the edits and the reference lengths of one side, by example.
+        b: those of the other side, for the same examples in the same order.
+        level: the confidence level.
+        seed: the seed of the resamples.
     """
     columns = np.array([*a, *b], float)
-    sums = [
-        columns[:, picked].sum(axis=2)
-        for picked in _resamples(columns.shape[1], seed, RESAMPLES_OF_EXAMPLES)
-    ]
+    sums = []
+    for picked in _resamples(columns.shape[1], seed, RESAMPLES_OF_EXAMPLES):
+        sums.append(columns[:, picked].sum(axis=2))
     low, high = _percentiles(_rates_apart(np.concatenate(sums, axis=1)), level)
     return float(_rates_apart(columns.sum(axis=1))), low, high
 
@@ -93,21 +102,25 @@ def _rates_apart(sums: Floats) -> Floats:
 
 
 def present(values: Sequence[float] | pd.Series) -> Floats:
-    """Values as numbers, without those that are missing."""
+    """Returns values as numbers, without missing ones."""
     return pd.Series(values, dtype="Float64").dropna().to_numpy(float)
 
 
 def student_ratio(degrees: float, level: float) -> float:
-    """Student's quantile by the normal one: how much wider intervals are where the deviation is known badly."""
+    """Returns Student's quantile divided by the normal one.
+
+    It is the factor by which intervals are wider because the standard deviation is estimated.
+    """
     tail = (1 + level) / 2
     return student_quantile(tail, degrees) / NormalDist().inv_cdf(tail)
 
 
 @functools.lru_cache(1000)
 def student_quantile(p: float, degrees: float) -> float:
-    """The p-quantile, p at least 0.5, of Student's t distribution with at least 1 degree of freedom.
+    """Returns the p-quantile of Student's t distribution; p >= 0.5 and degrees >= 1.
 
-    With t = sqrt(degrees) tan(angle) its density is in proportion to cos(angle)^(degrees - 1), which is summed up.
+    With t = sqrt(degrees) tan(angle), the density is proportional to cos(angle)^(degrees - 1). It
+    is summed by the trapezoidal rule.
     """
     angles = np.linspace(0.0, math.pi / 2, GRID)
     density = np.cos(angles) ** (degrees - 1)
@@ -116,11 +129,14 @@ def student_quantile(p: float, degrees: float) -> float:
 
 
 def seeds_needed(difference: float, deviation: float) -> float:
-    """How many seeds a side show a difference of means in 80 of 100 cases, at 5 % (two-sided); infinite for none.
+    """Returns the number of seeds per side that show a difference of means in 80 of 100 cases.
 
-    The least n of at least 3 with n >= 2 ((t(0.975) + z(0.8)) deviation / difference)^2, where Student's t has 2n - 3
-    degrees of freedom: `difference_interval` has about one fewer than a pooled test, and with 2 values a side it shows
-    few differences, however large. The deviation is that of a seed, the same on both sides.
+    The test is two-sided at 5 %. The number is infinite for a difference of 0. It is the least
+    n >= 3 with n >= 2 ((t(0.975) + z(0.8)) deviation / difference)^2, where Student's t has 2n - 3
+    degrees of freedom: `difference_interval` has about one fewer than a pooled test. With n = 2 it
+    would show few differences, however large.
+
+    deviation: the standard deviation of a seed, the same on both sides.
     """
     if difference == 0:
         return math.inf
@@ -139,17 +155,19 @@ def seeds_needed(difference: float, deviation: float) -> float:
 
 
 def _resamples(n: int, seed: int, count: int = RESAMPLES) -> Iterator[NDArray[np.int64]]:
-    """Yields so many rows of n positions, drawn with replacement, some rows at a time."""
+    """Yields `count` rows of n positions that are drawn with replacement, some rows at a time."""
     rng, rows = np.random.default_rng(seed), max(1, AT_ONCE // n)
     for start in range(0, count, rows):
         yield rng.integers(0, n, (min(rows, count - start), n))
 
 
 def _deviations(values: Floats, seed: int) -> Floats:
-    """Resampled means minus the mean, by the root as far as it takes for the variance to be that of n - 1."""
-    means = np.concatenate(
-        [values[picked].mean(axis=1) for picked in _resamples(len(values), seed)]
-    )
+    """Returns the bootstrap deviations from the mean.
+
+    They are scaled by sqrt(n / (n - 1)), so that their variance is unbiased.
+    """
+    picks = _resamples(len(values), seed)
+    means = np.concatenate([values[picked].mean(axis=1) for picked in picks])
     return np.asarray((means - values.mean()) * math.sqrt(len(values) / (len(values) - 1)))
 
 
@@ -164,22 +182,20 @@ def _percentiles(values: Floats, level: float) -> tuple[float, float]:
 
 
 def _welch(a: Floats, b: Floats) -> float:
-    """Welch's degrees of freedom for the difference of two means."""
-    square_a, square_b = (
-        values.var(ddof=1) / len(values) for values in (a, b)
-    )  # of their standard errors
+    """Returns Welch's degrees of freedom for the difference of two means."""
+    square_a = a.var(ddof=1) / len(a)  # the square of the standard error
+    square_b = b.var(ddof=1) / len(b)
     if square_a + square_b == 0:
         return len(a) + len(b) - 2
-    return float(
-        (square_a + square_b) ** 2 / (square_a**2 / (len(a) - 1) + square_b**2 / (len(b) - 1))
-    )
+    below = square_a**2 / (len(a) - 1) + square_b**2 / (len(b) - 1)
+    return float((square_a + square_b) ** 2 / below)
 
 
 # --- replicates ---
 
 
 def alike(trials: pd.DataFrame, keys: Sequence[str]) -> "pd.Series[int]":
-    """A number for each trial, the same where all keys have the same values."""
+    """Returns a number for each trial, the same for trials with the same values of all keys."""
     if not keys:
         return pd.Series(0, index=trials.index)
     return trials.groupby(list(keys), dropna=False, sort=False).ngroup()
@@ -190,7 +206,7 @@ def alike(trials: pd.DataFrame, keys: Sequence[str]) -> "pd.Series[int]":
 
 @dataclass(frozen=True)
 class Comparison:
-    """The values of a metric on two sides, a value a seed or a configuration."""
+    """The values of a metric on two sides, one value per seed or per configuration."""
 
     names: tuple[str, str]
     values: tuple[Sequence[float], Sequence[float]]
@@ -204,7 +220,7 @@ class Comparison:
 
     @property
     def deviation(self) -> float:
-        """Of one unit, pooled over the sides."""
+        """Returns the standard deviation of one unit, pooled over both sides."""
         squares = sum(float(np.var(values)) * len(values) for values in self.values)
         return math.sqrt(squares / (sum(map(len, self.values)) - 2))
 
@@ -213,14 +229,21 @@ class Comparison:
         return difference_interval(*self.values)
 
     def sentence(self) -> str:
-        """Says whether A is better, worse, or not distinguishable; by how much; and how many seeds it takes."""
-        (a, b), units = self.names, f"{self.unit}s"
-        over = " and ".join(str(len(values)) for values in self.values) + f" {units}"
+        """Says whether A is better, worse or not distinguishable, and by how much.
+
+        The last part is the number of seeds or configurations that would show the difference.
+        """
+        a, b = self.names
+        units = f"{self.unit}s"
         if not all(self.values):
             return f"{a} against {b}: no finished trial on one side, so nothing can be said"
+        over = f"{len(self.values[0])} and {len(self.values[1])} {units}"
         means = " against ".join(f"{np.mean(values):.4g}" for values in self.values)
         if min(map(len, self.values)) < 2:
-            return f"{a} against {b}: {self.metric} {means} over {over}: it needs at least 2 {units} each to say anything"
+            return (
+                f"{a} against {b}: {self.metric} {means} over {over}: "
+                f"at least 2 {units} each are needed to say anything"
+            )
         needed = seeds_needed(self.difference, self.deviation)
         claim, is_sure = verdict(a, b, self.interval, self.goal)
         if not is_sure:
@@ -231,7 +254,7 @@ class Comparison:
 
 
 def verdict(a: str, b: str, interval: tuple[float, float], goal: str) -> tuple[str, bool]:
-    """What an interval of the difference of a and b says, and whether it says which is better."""
+    """Returns what an interval of a's value minus b's says, and whether it says which is better."""
     low, high = interval if goal == "minimize" else (-interval[1], -interval[0])
     if low <= 0 <= high:
         return f"{a} and {b} are not distinguishable at this budget", False

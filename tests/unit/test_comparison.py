@@ -167,10 +167,10 @@ def test_what_is_not_distinguishable_needs_more_seeds_than_there_are() -> None:
 
 def test_too_little_to_say_anything() -> None:
     assert sentence([1.0], HIGH).endswith(
-        "over 1 and 3 seeds: it needs at least 2 seeds each to say anything"
+        "over 1 and 3 seeds: at least 2 seeds each are needed to say anything"
     )
     assert sentence([1.0], [2.0], unit="configuration").endswith(
-        "it needs at least 2 configurations each to say anything"
+        "at least 2 configurations each are needed to say anything"
     )
     assert (
         sentence([], HIGH) == "A against B: no finished trial on one side, so nothing can be said"

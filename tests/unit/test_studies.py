@@ -295,7 +295,7 @@ def test_a_study_in_a_storage_is_read_back(tmp_path: Path) -> None:
             "user_attrs",
         ):
             assert getattr(ours, name) == getattr(theirs, name), name
-    with pytest.raises(ConfigError, match="'run' already"):
+    with pytest.raises(ConfigError, match="already has a study 'run'"):
         run.to_optuna(storage)
 
 
