@@ -197,7 +197,7 @@ def _cell(scope: str, cell: Cell) -> Variables:
 def _lstm_names(cell: LSTMCell) -> tuple[str, tuple[str, ...]]:
     """Returns the scope of an LSTM and the names of its variables.
 
-    They are those of the kernel, the biases, the peepholes of f, i and o, and the projection.
+    The order is kernel, biases, peepholes of f, i and o, projection.
     """
     names = ("weights", "biases", "w_f_diag", "w_i_diag", "w_o_diag", "projection/weights")
     if isinstance(cell, CoupledInputForgetGateLSTMCell):

@@ -1,6 +1,6 @@
 """The recurrent cells, by the names that a `cell_spec` gives them.
 
-B batch · I input units · H cell units · O output units (H, or those of the projection)
+B batch · I input units · H cell units · O output units (H, or the width of the projection)
 A state is a flat tuple of [B, ...] tensors: layer by layer, and c before h in an LSTM.
 """
 

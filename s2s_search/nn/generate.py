@@ -178,7 +178,7 @@ def beam_search_from(
     state = stepper.start()
     ids = source_lengths.new_full((batch * k,), model.start_id)
     is_end = torch.arange(model.target_embedding.num_embeddings, device=device) == model.end_id
-    only_end = torch.where(is_end, 0.0, -torch.inf)  # a finished hypothesis goes on with END, free
+    only_end = torch.where(is_end, 0.0, -torch.inf)  # a finished hypothesis adds END at no cost
     beam = torch.arange(k, device=device)
     lengths = source_lengths.new_zeros(batch, k)
     finished = torch.zeros_like(lengths, dtype=torch.bool)

@@ -134,9 +134,9 @@ def comparable_targets(split: Split, group: int, unk: int) -> list[list[int]]:
 def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> list[Example]:
     """Returns a model's answers to EXAMPLES sources of a split, with attention.
 
-    The sources are spread evenly over the split and are the same for all hyperparameters. The
-    answers are those of `decode`. The attention is that of the decoder when it reads the answer:
-    for greedy decoding as well as for a beam, these are the weights that led to it.
+    The sources are spread evenly over the split and are the same for all hyperparameters. `decode`
+    would give the same answers. The attention weights are computed when the decoder reads its own
+    answer: they are the weights that led to it, in greedy decoding and in beam search.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -152,15 +152,12 @@ def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
         encoding = model.encode(batch.source_ids, batch.source_lengths)
         answered += answers(model, encoding, hparams)
         maps += attention_maps(model, encoding, answered[part])
-    return [
-        Example(
-            corpus.source_vocab.decode(split.source(int(split.groups[group]))),
-            [corpus.target_vocab.decode(target) for target in group_targets(split, group)],
-            corpus.target_vocab.decode(answer),
-            attention,
-        )
-        for group, answer, attention in zip(chosen, answered, maps, strict=True)
-    ]
+    kept: list[Example] = []
+    for group, answer, attention in zip(chosen, answered, maps, strict=True):
+        source = corpus.source_vocab.decode(split.source(int(split.groups[group])))
+        targets = [corpus.target_vocab.decode(target) for target in group_targets(split, group)]
+        kept.append(Example(source, targets, corpus.target_vocab.decode(answer), attention))
+    return kept
 
 
 def attention_maps(

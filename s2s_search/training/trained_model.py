@@ -38,7 +38,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 class TrainedModel:
     """A model with everything that decoding text needs.
 
-    The delimiters are those of the source and the target; "" splits text into characters.
+    The two delimiters separate the tokens of source and target; "" splits text into characters.
     """
 
     model: Seq2Seq

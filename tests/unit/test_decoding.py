@@ -119,9 +119,8 @@ def test_a_long_line_takes_no_memory_for_others(monkeypatch: pytest.MonkeyPatch)
     lines = ["a"] * 100 + ["b" * 300_000] + ["ab"] * 100
     assert len(list(trained.answers(lines))) == len(lines)
     assert sum(rows for rows, _ in shapes) == len(lines)
-    assert all(
-        rows == 1 or rows * longest * 4 * 5 <= 2**24 for rows, longest in shapes
-    )  # the gates of 5 units
+    gates = 4 * 5  # of 5 units
+    assert all(rows == 1 or rows * longest * gates <= 2**24 for rows, longest in shapes)
     assert max(rows for rows, _ in shapes) >= 50
 
 

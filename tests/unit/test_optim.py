@@ -168,9 +168,8 @@ def test_zero_gradients_change_nothing(name: str) -> None:
     optimizer = Optimizer([p], name, lambda step: 0.1, clip=5.0)
     p.grad = torch.zeros(3)
     assert float(optimizer.step(0)) == 0.0
-    assert p.tolist() == (
-        [0.0] * 3 if name == "Ftrl" else [1.0] * 3
-    )  # whose first update forgets p
+    expected = 0.0 if name == "Ftrl" else 1.0  # the first update of Ftrl forgets p
+    assert p.tolist() == [expected] * 3
 
 
 def test_the_norm_counts_looked_up_positions() -> None:

@@ -149,8 +149,8 @@ class Steps:
     def make_gates(self, x: Tensor | None, x_weights: Tensor, biases: Tensor, batch: int) -> None:
         """Makes `gates` and fills them with x W_x + biases.
 
-        With tokens, a table [V, G] of these sums is computed instead, one row for each token. The
-        compiled loop looks them up at each step.
+        With tokens, a table [V, G] of these sums is computed, one row for each token. The compiled
+        loop looks its rows up step by step; the torch loop finds them in `gates`.
         """
         self.ids: Tensor | None = None
         self.table: Tensor | None = None
@@ -302,7 +302,7 @@ class Steps:
         raise NotImplementedError
 
     def d_x_and_weights(self) -> tuple[Tensor | None, list[Tensor]]:
-        """Returns the gradient of x [T, B, X], or None, and those of all weights."""
+        """Returns the gradient of x [T, B, X], or None, and the gradients of all weights."""
         d_gates = self.flat(self.gates)
         d_x, d_input_weights = None, torch.empty_like(self.input_weights)
         if self.x is not None:

@@ -166,7 +166,7 @@ typedef struct {
    the rows below move up. */
 typedef struct {
     int64_t batch, time, output_units, memory_units, vocabulary, end;
-    int64_t *ids;     /* [B]: those of the last step */
+    int64_t *ids;     /* [B]: the ids of the last step */
     int64_t *sources; /* [B]: the source of each row */
     int64_t *all_ids; /* [B, T] by source, zeros before the loop */
     const REAL *mix, *mix_biases; /* [H + M, H] and [H] of attention, or null */

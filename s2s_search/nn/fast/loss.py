@@ -45,7 +45,7 @@ def cross_entropy(
 
 
 class CrossEntropy(torch.autograd.Function):
-    """`cross_entropy` with its gradient. The forward computes d_logits already, in their place."""
+    """`cross_entropy` with its gradient: `forward` replaces the logits by their gradient."""
 
     @staticmethod
     def forward(

@@ -296,7 +296,7 @@ def run(
 
     Args:
         direction: "forward" or "backward".
-        dtype: The type of all tensors but those of indices.
+        dtype: The type of all tensors except indices.
         cells: One structure a layer, from the bottom.
         rows: The number of rows that each step computes, the first ones of the batch.
         attention: None for a layer alone.
@@ -331,7 +331,7 @@ def greedy(
     """Runs the loop of greedy decoding: the input of a step is the token that the last predicted.
 
     Args:
-        dtype: The type of all tensors but those of indices.
+        dtype: The type of all tensors except indices.
         cells: One structure a layer, from the bottom, with buffers for one step.
         attention: None for a decoder without attention.
         prediction: Holds the ids of all steps after the call.
