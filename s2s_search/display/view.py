@@ -28,6 +28,12 @@ def view(standing: Standing, width: int, height: int, now: float) -> list[Text]:
 
     The lines show, in this order: the search and its counts; the best trial; failures by cause; why
     nothing runs; the newest note; and while the search runs, each place where a trial runs.
+
+    Args:
+        standing: where the search stands.
+        width: the number of cells in a line.
+        height: the number of lines.
+        now: the time by the clock of the events, in seconds since 1970.
     """
     lines = [
         _headline(standing, now),

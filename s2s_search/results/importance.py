@@ -51,8 +51,13 @@ def _judged(
 ) -> Iterator[tuple[FrozenTrial, int]]:
     """Yields the configurations that count, with the mean over their seeds, and how many seeds.
 
-    A configuration counts if it has a value, or if it diverged without one: then its value is
-    `worst`.
+    A configuration counts if it has a value, or if it diverged without one.
+
+    Args:
+        results: the search.
+        score: the column of the value.
+        worst: the value of a configuration that diverged without one.
+        domains: the distributions of the searched keys.
     """
     groups: dict[int, list[tuple[Cells, float]]] = {}
     numbers = alike(results.trials, results.searched)

@@ -1,4 +1,4 @@
-"""The report in a real Chromium, without a window: what a reader sees, points at, clicks and types."""
+"""The report in a headless Chromium: what a reader sees, points at, clicks and types."""
 
 import re
 import shutil
@@ -46,7 +46,8 @@ CONTRAST = """() => {
     if (!own || !e.checkVisibility() || e.closest("script, style, :disabled")) continue;
     const style = getComputedStyle(e);
     const ink = e instanceof SVGElement ? style.fill : style.color;
-    if (!ink.startsWith("rgb") || (numbers(ink)[3] ?? 1) === 0 || style.fillOpacity === "0") continue;
+    if (!ink.startsWith("rgb") || style.fillOpacity === "0") continue;
+    if ((numbers(ink)[3] ?? 1) === 0) continue;
     const [a, b] = [luminance(numbers(ink)), luminance(behind(e))].sort((x, y) => y - x);
     found.push([(a + 0.05) / (b + 0.05), e.textContent.slice(0, 40)]);
   }
@@ -56,9 +57,11 @@ CONTRAST = """() => {
 # Where a point of a plot is in the window, by the number of its trial.
 PLACE = """([plot, number]) => {
   const trace = plot._fullData.find((t) => t.customdata?.includes(number) && t.visible === true);
-  const i = trace.customdata.lastIndexOf(number) - (trace.x[trace.customdata.lastIndexOf(number)] === null ? 1 : 0);
+  const last = trace.customdata.lastIndexOf(number);
+  const i = trace.x[last] === null ? last - 1 : last;
   const { xaxis, yaxis } = plot._fullLayout, box = plot.getBoundingClientRect();
-  return [box.left + xaxis._offset + xaxis.d2p(trace.x[i]), box.top + yaxis._offset + yaxis.d2p(trace.y[i])];
+  const x = box.left + xaxis._offset + xaxis.d2p(trace.x[i]);
+  return [x, box.top + yaxis._offset + yaxis.d2p(trace.y[i])];
 }"""
 
 
@@ -108,7 +111,7 @@ class Reader:
         return texts
 
     def hover(self, plot: Any, number: int, name: str = "") -> str:
-        """The label at the last mark of a trial; it has to hold a name, by default that of the trial."""
+        """Returns the label at a trial's last mark; it must contain `name`, or the trial's name."""
         x, y = plot.evaluate(f"(plot, number) => ({PLACE})([plot, number])", number)
         self.page.mouse.move(x + 1, y)
         self.page.wait_for_timeout(100)  # labels follow the pointer at intervals
@@ -119,7 +122,7 @@ class Reader:
 
 
 def finished(report: Path) -> list[int]:
-    """The trials that made all steps, best first: the first and the last have no other near them."""
+    """Returns the trials with all steps, best first; the first and the last have none near them."""
     ranked = load(report.parent).best(None)
     return [
         int(trial.removeprefix("trial-"))
@@ -339,7 +342,8 @@ def test_two_thousand_trials_stay_usable(browser: Any, many: Path) -> None:
     assert reader.wrong == []
     size = many.stat().st_size / 2**20
     print(
-        f"\n{MANY} trials of 20 reports: {size:.1f} MiB, opened in {opened:.1f} s, sorted in {sorted_after:.2f} s"
+        f"\n{MANY} trials of 20 reports: {size:.1f} MiB, opened in {opened:.1f} s, "
+        f"sorted in {sorted_after:.2f} s"
     )
     reader.page.close()
 

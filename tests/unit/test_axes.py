@@ -1,4 +1,4 @@
-"""Axes of a search: isolation against plain loops, ends of ranges against what a reader would say."""
+"""Axes of a search: isolation compared with plain loops, ends of ranges with answers by hand."""
 
 import math
 from pathlib import Path
@@ -165,7 +165,8 @@ def test_towards_a_zero_that_is_not_allowed_the_next_range_is_logarithmic() -> N
 def test_what_to_try_next_is_a_search_space_and_keeps_role_and_condition(tmp_path: Path) -> None:
     text = SPACE.replace(
         "{min: 1e-4, max: 1e-2, log: true}",
-        "{min: 1e-4, max: 1e-2, log: true, role: nuisance, when: {encoder.rnn_cell.cell_spec: large}}",
+        "{min: 1e-4, max: 1e-2, log: true, role: nuisance, "
+        "when: {encoder.rnn_cell.cell_spec: large}}",
     )
     run = load(
         write_run(

@@ -1,4 +1,4 @@
-"""Settings of decoding: what each source costs, against one source at a time; which setting is recommended."""
+"""Settings of decoding: errors compared with one source at a time; which setting is recommended."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ SETTINGS = SMALL | {
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dev, str, dict[str, list[str]]]:
-    """A dev set whose sources have one to three references, a checkpoint, and the references by source."""
+    """A dev set with one to three references per source, a checkpoint, and the references."""
     folder = tmp_path_factory.mktemp("corpus")
     draw = np.random.default_rng(0)
     lines = [" ".join(draw.choice(list("abcd"), draw.integers(1, 6))) for _ in range(60)]
@@ -159,7 +159,7 @@ def test_a_table_that_cannot_be_written_is_said_before_anything_is_decoded(
     capsys: pytest.CaptureFixture[str],
     form: list[str],
 ) -> None:
-    """A folder lies where the table belongs; then the disk turns full while the sources are decoded."""
+    """There is a folder in the place of the table; then the disk fills up during the decoding."""
     command = ["tune-decoding", str(tmp_path), "--beams", "1", *form]
     calls: list[object] = []
 
@@ -170,7 +170,8 @@ def test_a_table_that_cannot_be_written_is_said_before_anything_is_decoded(
         return [(0, Decoded(Edits([0, 1], [4, 4]), 0.0, 1.0))]
 
     monkeypatch.setattr(tune_decoding, "best_checkpoints", lambda *_: {"trial-00000": "best.pt"})
-    monkeypatch.setattr(tune_decoding, "load_dev", lambda *_: Dev(None, 0, Resources(1, 0)))  # type: ignore[arg-type]
+    dev = Dev(None, 0, Resources(1, 0))  # type: ignore[arg-type]
+    monkeypatch.setattr(tune_decoding, "load_dev", lambda *_: dev)
     monkeypatch.setattr("s2s_search.tuning.cluster.each", decoded)
     (tmp_path / "decoding.csv").mkdir()
     assert command_line.main(command) == 2

@@ -206,7 +206,10 @@ def test_debug_says_what_is_wrong_with_a_corpus_before_it_makes_or_imports_anyth
 ) -> None:
     bad = tmp_path / "bad.tsv"
     bad.write_text("no tab\n")
-    code = "import sys; sys.modules['torch'] = None; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.modules['torch'] = None; "
+        "from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     arguments = [
         "debug",
         "--corpus",
@@ -324,8 +327,8 @@ def test_a_trial_beyond_the_search(capsys: pytest.CaptureFixture[str], space: Pa
     status, _, err = run(capsys, "debug", "--space", grid, "--trial", 7)
     assert status == 2
     assert (
-        f"{grid}: --trial 7: there is no trial-00007; there are trial-00000 to trial-00001; --trials N"
-        in err
+        f"{grid}: --trial 7: there is no trial-00007; "
+        "there are trial-00000 to trial-00001; --trials N" in err
     )
     assert run(capsys, "debug", "--space", space, "--trial", 4)[0] == 2
     status, out, _ = run(
@@ -358,7 +361,8 @@ def test_a_damaged_checkpoint_is_named(capsys: pytest.CaptureFixture[str], tmp_p
 
 def test_a_reader_that_leaves_early_is_no_error(space: Path) -> None:
     code = "import sys; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = f"{sys.executable} -c {code!r} sample {space} -n 400 --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    sample = f"{sys.executable} -c {code!r} sample {space} -n 400 --json"
+    command = f"{sample} | head -n 1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) == 1

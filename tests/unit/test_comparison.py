@@ -86,7 +86,7 @@ def test_one_seed_tells_nothing() -> None:
 
 
 def test_the_paired_interval_is_the_normal_theorys() -> None:
-    """With references of one length the rates are means, and their difference is one of paired values."""
+    """With references of one length, rates are means, and their difference is a paired one."""
     rng, length = np.random.default_rng(3), 5
     a = rng.poisson(1.0, 4000)
     b = np.maximum(
@@ -111,7 +111,7 @@ def test_rates_are_edits_by_tokens() -> None:
 def test_so_many_seeds_find_a_difference_in_80_of_100_cases(
     ratio: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a simulation of what a comparison does. With 2 seeds it would find the last in half the cases."""
+    """A simulated comparison agrees. With 2 seeds it would find the last one half of the time."""
     monkeypatch.setattr(statistics, "RESAMPLES", 1000)
     n, rng, runs = int(seeds_needed(ratio, 1.0)), np.random.default_rng(5), 400
     intervals = [

@@ -1,4 +1,4 @@
-"""Isolation: its test against all ways to shuffle, and how often it is wrong where all values are equal."""
+"""Isolation: its test compared with all permutations, and how often it errs for equal values."""
 
 import itertools
 from collections.abc import Callable
@@ -25,14 +25,17 @@ def lognormal(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def trials(scores: np.ndarray, seeds: int = 1, minimize: bool = True) -> pd.DataFrame:
-    """Trials with these scores, the best first; so many in a row are the seeds of a configuration."""
+    """Returns trials with these scores, best first; `seeds` in a row share a configuration."""
     found = pd.DataFrame({"score": scores, "configuration": np.arange(len(scores)) // seeds})
     found["trial"] = [f"trial-{k:05d}" for k in range(len(scores))]
     return found.sort_values("score", ascending=minimize)
 
 
 def wrongly_apart(a: int, b: int, draw: Draw, seeds: int = 1, times: int = 200) -> float:
-    """How often two equal values, of so many configurations, are told apart. A seed is a fifth of the deviation."""
+    """Returns how often two equal values are told apart, one with `a` configurations, one with `b`.
+
+    The seeds contribute a fifth of the deviation.
+    """
     rng, wrong = np.random.default_rng(a * b), 0
     for _ in range(times):
         groups = []

@@ -1,4 +1,4 @@
-"""The plan of a search, held to models that are really built, snapshots that are really saved, and plain loops."""
+"""The plan of a search, compared with real models, saved snapshots and plain loops."""
 
 import contextlib
 import io
@@ -64,7 +64,10 @@ def planned(path: Path, text: str = SPACE, **options: object) -> Plan:
 
 
 def test_rungs_and_steps_of_ideal_halving(path: Path) -> None:
-    """18 trials to step 10, 6 to step 30, 2 to step 90, and the best third of these, but no fewer than one, to 100."""
+    """18 trials reach step 10, 6 reach step 30, 2 reach step 90.
+
+    The best third of these, but at least one, reach step 100.
+    """
     made = planned(path)
     assert [(rung.step, pytest.approx(rung.trials)) for rung in made.rungs] == [
         (10, 18),
@@ -93,7 +96,10 @@ def test_rungs_count_at_reports(path: Path, every: int, reports: list[int]) -> N
 
 
 def test_trials_of_different_lengths_share_one_end(path: Path) -> None:
-    """Halves of the trials end at steps 20 and 100: the first before the second rung, with a third of theirs."""
+    """Half of the trials end at step 100; the others end at step 20, before the second rung.
+
+    A third of these others reach their end.
+    """
     made = planned(
         path, SPACE.replace("method: random, trials: 18, seed: 3", "method: grid")
         .replace("{min: 1e-3, max: 1e-1, log: true}", "0.1")
@@ -134,7 +140,7 @@ def test_brackets_are_those_that_tune_fills(steps: int, factor: float, trials: i
 def test_steps_of_hyperband_are_those_that_tune_makes(
     tmp_path: Path, steps: int, factor: int, trials: int, every: int
 ) -> None:
-    """Reports that lie close, that pass several rungs at once, and a bracket that ends at step 891."""
+    """Reports that are close or pass several rungs, and a bracket that ends at step 891."""
     ends = [*range(every, steps, every), steps]
     curves = [
         Curve(
@@ -190,15 +196,18 @@ def test_the_plan_of_hyperband_is_by_brackets(path: Path) -> None:
     lines = dict(made.lines())
     assert lines["brackets"] == "7 from step 900, 11 from step 300, 12 from step 100"
     assert (
-        lines["rungs"]
-        == "ideally reached: step 100 by 12, step 300 by 18, the end (at most step 900) by 14 trials"
+        lines["rungs"] == "ideally reached: step 100 by 12, step 300 by 18, "
+        "the end (at most step 900) by 14 trials"
     )
     assert lines["steps"].startswith("16,400 ")
     assert "always pass" not in " ".join(lines.values())
 
 
 def test_a_course_is_the_mean_of_what_trials_run() -> None:
-    """Nine trials by a loop: each third that goes on runs to the next end and evaluates at every fourth step."""
+    """A loop counts nine trials: each third that continues runs to the next end.
+
+    A trial evaluates at every fourth step.
+    """
     hparams = resolve("BasicSeq2Seq", {"train.max_steps": 30, "train.eval_every_steps": 4})
     course = courses.course(hparams, Scheduler("asha", 30, 4, 3.0), 9)
     ends = [4] * 6 + [12] * 2 + [30]
@@ -353,7 +362,7 @@ def test_wall_hours() -> None:
 
 
 def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds that grow with the parameters along a line stand for every trial, as a plain sum says."""
+    """Seconds that are linear in the parameters are interpolated exactly: a plain sum agrees."""
 
     def probe(trial: int, *_: object) -> Probe:
         return Probe(trial, "cpu", 0.001 * whole.parameters[trial], 2.0, 10**6)

@@ -86,7 +86,8 @@ def test_lines_where_there_is_no_terminal() -> None:
     screen.show(status(0, "stopped"), status(1, "failed", "ValueError: [bold]no[/]"), at=101.0)
     assert screen.text.splitlines() == [
         "starting Ray",
-        "[0:30] trial-00000 stopped dev.loss 2 at step 50: encoder.type A · optimizer.learning_rate 0.001234",
+        "[0:30] trial-00000 stopped dev.loss 2 at step 50: "
+        "encoder.type A · optimizer.learning_rate 0.001234",
         "[0:30] trial-00001 failed: ValueError: [bold]no[/]",
     ]
     assert "\x1b" not in screen.text

@@ -1,4 +1,7 @@
-"""The report: what it says, against the tables and by hand; that nothing in a run is taken for markup."""
+"""The report: what it says, compared with the tables and with values by hand.
+
+Nothing in a run is taken for markup.
+"""
 
 import json
 import math
@@ -154,7 +157,10 @@ def test_the_rungs_count_who_came_and_who_was_stopped(folder: Path) -> None:
 
 
 def test_idle_time_by_hand(tmp_path: Path) -> None:
-    """Node a: 10 and 6 of 20 seconds on two workers, 24 of 40 idle; node b: 20 of 20 on one, which still runs."""
+    """Node a: 10 and 6 of 20 seconds on two workers, so 24 of 40 idle.
+
+    Node b: 20 of 20 seconds on one worker, which still runs.
+    """
     folder = write_run(tmp_path / "run", trials=1)
     first, *_ = (folder / "events.jsonl").read_text().splitlines()
     began = json.loads(first)["time"]
@@ -205,7 +211,7 @@ def test_values_that_differ_are_told_from_those_that_do_not(tmp_path: Path) -> N
 
 
 def with_seeds(folder: Path, trials: int = 14) -> Path:
-    """A run of three seeds a configuration whose file, as that of `replicate`, says nothing of them."""
+    """Writes a run with three seeds per configuration, which its space does not name."""
     text = SPACE.replace("trials: 40", "trials: 40, replicates: 3")
     write_run(
         folder,
@@ -423,7 +429,7 @@ def test_a_folder_is_named_by_a_slash(
 
 
 def write_replicates(folder: Path, of: str, **changes: object) -> Path:
-    """A run of three seeds for each configuration, whose log says of which run they are replicates."""
+    """Writes a run with three seeds per configuration, whose log names the replicated run."""
     write_run(folder, trials=2, text=SPACE.replace("trials: 40", "trials: 2, replicates: 3"))
     lines = (folder / "events.jsonl").read_text().splitlines()
     search = json.loads(lines[0]) | {"replicates_of": of, "configs": []} | changes
@@ -590,7 +596,10 @@ def test_an_importance_that_is_not_known_is_a_dash(tmp_path: Path) -> None:
 
 
 def test_it_is_written_without_ray_and_torch(folder: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.modules['ray'] = sys.modules['torch'] = None; from s2s_search.cli import main; "
+    code = (
+        "import sys; sys.modules['ray'] = sys.modules['torch'] = None; "
+        "from s2s_search.cli import main; "
+    )
     code += f"sys.exit(main(['report', {str(folder)!r}, '--out', {str(tmp_path / 'page.html')!r}]))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

@@ -168,7 +168,7 @@ def test_stored_tables_equal_those_from_the_log(run: Run) -> None:
 
 
 def test_a_worker_second_is_counted_once(tmp_path: Path) -> None:
-    """Two workers, three trials of a written-down timetable: 20 s from the first step, at 1, to the end, at 21."""
+    """Two workers, three trials with known times: the first step is at 1 s, and the end at 21 s."""
     log, began = tmp_path / "events.jsonl", 1000.0
 
     def add(at: float, kind: str, k: int | None = None, **rest: object) -> None:
@@ -251,7 +251,7 @@ def updated(seconds: float) -> dict[str, object]:
 
 
 def test_a_trial_that_is_paused_occupies_no_worker(tmp_path: Path) -> None:
-    """One worker, which two trials share by turns of 10 s from 0 to 40; no second is without a trial."""
+    """Two trials share a worker in turns of 10 s, from 0 to 40; no second is without a trial."""
     events = [
         (0, "trial", 0, BEGUN),
         (10, "report", 0, updated(10)),
@@ -277,7 +277,10 @@ def test_a_trial_that_is_paused_occupies_no_worker(tmp_path: Path) -> None:
 
 
 def test_a_tail_begins_where_the_last_paused_trial_goes_on(tmp_path: Path) -> None:
-    """Two workers, 0 to 30 s: trial 0 is paused from 10 to 20, trial 1 over at 12; from 20 on none is left."""
+    """Two workers, 0 to 30 s: trial 0 is paused from 10 to 20, and trial 1 ends at 12.
+
+    From 20 on no trial is left to start.
+    """
     events = [
         (0, "trial", 0, BEGUN),
         (0, "trial", 1, BEGUN),
@@ -296,7 +299,10 @@ def test_a_tail_begins_where_the_last_paused_trial_goes_on(tmp_path: Path) -> No
 
 
 def test_a_trial_that_was_retried_leaves_no_negative_tail(tmp_path: Path) -> None:
-    """One worker: trial 0 fails at 5 s, trial 1 ends at 10; a day later trial 0 runs again, from 10 to 20 s of work."""
+    """One worker: trial 0 fails at 5 s, and trial 1 ends at 10 s.
+
+    A day later trial 0 runs again, from 10 to 20 s without the downtime.
+    """
     failed, day = {"status": "failed"}, 86_400
     events = [
         (0, "trial", 0, BEGUN),
@@ -360,7 +366,8 @@ def test_the_csv_reads_as_the_table(run: Run) -> None:
     pd.testing.assert_frame_equal(read, trials)
 
 
-# Labels that pandas, R and others take for a missing value, some that need quotes in CSV, one in quotation marks.
+# Labels that pandas, R and others take for a missing value, some that need quotes in CSV, and one
+# in quotation marks.
 LABELS = [
     "None",
     "NA",

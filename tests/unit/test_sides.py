@@ -107,12 +107,13 @@ def test_what_was_stopped_does_not_count_and_is_named(tmp_path: Path) -> None:
     lines = said([write_run(tmp_path / "run", rows)], f"{SCORE}=dot", f"{SCORE}=bahdanau")
     assert lines[:3] == [
         f"{SCORE}=dot: 2 of 4 trials finished, of 4 configurations; 1 failed; 1 stopped",
-        f"{SCORE}=bahdanau: 0 of 2 trials finished, of 2 configurations; 1 out of memory; 1 stopped",
+        f"{SCORE}=bahdanau: 0 of 2 trials finished, "
+        "of 2 configurations; 1 out of memory; 1 stopped",
         "some were stopped early for being worse: what finished is the better part of each side",
     ]
     assert (
-        lines[3]
-        == f"{SCORE}=dot against {SCORE}=bahdanau: no finished trial on one side, so nothing can be said"
+        lines[3] == f"{SCORE}=dot against {SCORE}=bahdanau: "
+        "no finished trial on one side, so nothing can be said"
     )
 
 
@@ -152,7 +153,7 @@ def test_of_a_configuration_replicates_count_alone(tmp_path: Path) -> None:
 
 
 def test_of_a_setting_replicates_are_left_out(tmp_path: Path) -> None:
-    """They are of the configurations that did best: here of one, so that its side would be its winner alone."""
+    """Only the best configurations have replicates: here one, which would be its whole side."""
     rows: list[Row] = [
         (setting(score, rate), 0, "finished", best + rate)
         for score, best in (("dot", 0.5), ("bahdanau", 0.6))
@@ -171,7 +172,7 @@ def test_of_a_setting_replicates_are_left_out(tmp_path: Path) -> None:
 
 
 def test_replicates_of_the_best_make_no_difference_where_there_is_none(tmp_path: Path) -> None:
-    """Settings without an effect, of which one side's 4 best of 16 are replicated: 5 of 100 may be told apart."""
+    """Settings without effect, with replicates of one side's best 4 of 16: 5 of 100 may differ."""
     rng, told = np.random.default_rng(8), 0
     for n in range(40):
         true = rng.normal(0.0, 1.0, (2, 16))
@@ -209,7 +210,8 @@ def test_the_best_models_are_compared_on_the_dev_examples(tmp_path: Path) -> Non
     last = said([run], "0", "1")[-1]
     a, b = (f"the model of {run}/trial-0000{k} (seed 2)" for k in (4, 5))
     assert last.startswith(
-        f"{a} is better than {b}: error rate 0.0625 against 0.1875, difference -0.125 (95 % interval -0."
+        f"{a} is better than {b}: error rate 0.0625 against 0.1875, "
+        "difference -0.125 (95 % interval -0."
     )
     assert last.endswith("paired over 200 dev examples; of other seeds this says nothing")
 
@@ -273,7 +275,8 @@ def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
     ]
     values = "no trial has that value; known: "
     assert problems([run], "optimizer.learning_rate", "train.max_steps=999") == [
-        "'optimizer.learning_rate' has no value: write KEY=VALUE, such as optimizer.learning_rate=0.001",
+        "'optimizer.learning_rate' has no value: "
+        "write KEY=VALUE, such as optimizer.learning_rate=0.001",
         f"'train.max_steps=999': {values}20",
     ]
     assert problems([run], "optimizer.lr_decay_type", f"{SCORE}=?") == [

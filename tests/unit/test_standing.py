@@ -207,7 +207,10 @@ def test_without_running_trials_the_steps_left_are_a_mean(seed: int) -> None:
 
 
 def test_running_trials_count_as_long_as_they_have_come() -> None:
-    """Of four trials two end at 10, one runs at 10 and has passed it, one is at 5 and counts for nothing there."""
+    """Of four trials, two end at 10, and one runs at 10 and has passed it.
+
+    The fourth is at 5, and does not count at 10.
+    """
     survival = Survival({10: 2, 30: 1}, [10, 5], 30)
     assert survival.left(0) == pytest.approx(10 + 20 * (1 - 2 / 4))
     assert survival.left(10) == 20

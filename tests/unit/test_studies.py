@@ -1,4 +1,4 @@
-"""Importance and Optuna's studies, from runs whose results are written by hand: what mattered is known."""
+"""Importance and Optuna studies of runs with results by hand, for which what mattered is known."""
 
 import datetime
 import json
@@ -58,7 +58,7 @@ def record(
     text: str = SPACE,
     **words: str,
 ) -> Results:
-    """Writes a run of a space's own draws, each with two reports, the second the better one; loads it."""
+    """Writes a run with the space's draws, each with two reports of which the second is better."""
     folder.mkdir(parents=True)
     (folder / "space.yaml").write_text(text.format(metric=metric, low=low, **words))
     space = load_space(folder / "space.yaml")
@@ -94,7 +94,7 @@ def test_what_decides_the_result_is_most_important(tmp_path: Path) -> None:
 
 
 def test_it_is_the_better_side_that_counts(tmp_path: Path) -> None:
-    """Rates above 1e-3 are the best ones by a little, rates below 1e-3 differ wildly among each other: of BLEU."""
+    """BLEU is best above 1e-3, by a little; below 1e-3 the values of BLEU differ much."""
 
     def bleu(config: Config) -> float:
         return (
@@ -336,7 +336,10 @@ def test_a_run_without_a_trial_yet_adds_none(tmp_path: Path) -> None:
 
 
 def test_what_a_run_held_constant_comes_from_its_configurations(tmp_path: Path) -> None:
-    """A default, a given value, a spec by the other run's label; NA by the other run's conditions, and its models."""
+    """A default, a given value, a spec by the other run's label.
+
+    NA by the conditions of the other run, and by its models.
+    """
     record(tmp_path / "wide", by_rate, 8)
     record(tmp_path / "basic", by_rate, 2, text=CONSTANTS, model="BasicSeq2Seq", decay='""')
     record(
