@@ -31,7 +31,7 @@ class Recorded:
         return name in self.arrays
 
     def group(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """The arrays below a prefix such as "var/", by the rest of their names."""
+        """Returns the arrays below a prefix such as "var/", by the rest of their names."""
         return {
             name[len(prefix) :]: array
             for name, array in self.arrays.items()

@@ -99,7 +99,7 @@ def mean_loss(model: Seq2Seq, batch: Batch) -> Tensor:
 
 
 def gradients_by_name(model: Seq2Seq) -> dict[str, Tensor | None]:
-    """Dense gradients by variable name, in the original's orientation; None where there is none."""
+    """Returns dense gradients by variable name, in the original's orientation, None without one."""
     gradients = copy.deepcopy(model)
     for gradient, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
         gradient.data = (

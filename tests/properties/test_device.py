@@ -44,7 +44,7 @@ WAITS = {
 
 
 class Operations(TorchDispatchMode):
-    """What torch is asked to do, and what of it concerns two devices."""
+    """Records the operations of torch, and those between two devices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def test_nor_does_it_with_other_settings(settings: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("model", MODELS)
 def test_an_update_waits_for_nothing(model: str, rule: str) -> None:
-    """Nor does it add by atomics, whose order differs from run to run."""
+    """It uses no atomic additions either, whose order differs from run to run."""
     names = step(small(model, optimizer__name=rule), "meta").names
     assert not [name for name in names if name in WAITS]
     assert not [name for name in names if name in ATOMICS]

@@ -110,13 +110,11 @@ def test_unroll(
 def test_unroll_without_gradients(
     cell: dict[str, Any], lengths: list[int], reverse: bool, words: int, data: st.DataObject
 ) -> None:
-    """Of looked-up inputs, whose table is smaller than they are, or not."""
+    """The inputs are looked up in a table, which has fewer rows than there are inputs, or more."""
     torch.manual_seed(data.draw(st.integers(0, 99)))
     made = make_cell(spec(cell, 5), 3).double()
-    table, ids = (
-        torch.randn(words, 3).double(),
-        torch.randint(words, (len(lengths), max([*lengths, 1]))),
-    )
+    table = torch.randn(words, 3).double()
+    ids = torch.randint(words, (len(lengths), max([*lengths, 1])))
     x, ends = Embedded(table[ids], ids, table), torch.tensor(lengths)
     within = (torch.arange(ids.shape[1]) < ends.unsqueeze(1)).unsqueeze(-1)
     with torch.no_grad():
@@ -182,7 +180,7 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
             results.append(values_and_gradients(model, batch))
     torch.testing.assert_close(results[0], results[2])
     torch.testing.assert_close(results[1], results[2])
-    with torch.no_grad():  # where the compiled loops keep less
+    with torch.no_grad():  # the compiled loops then keep fewer steps
         encoding = model.encode(batch.source_ids, batch.source_lengths)
         output = model.decode(encoding, batch.target_ids, batch.target_lengths)
     torch.testing.assert_close([*output], results[2][1 : 1 + len(output)])
@@ -249,7 +247,7 @@ class Drawn:
 def test_a_model_with_dropout(
     hparams: Hparams, sources: list[list[int]], data: st.DataObject
 ) -> None:
-    """Of falling target lengths, as in training, so that no row of a mask changes its place."""
+    """Target lengths fall, as in training, so that no row of a mask changes its place."""
     model = make(hparams)
     targets = sorted([data.draw(target) for _ in sources], key=len, reverse=True)
     batch = batch_of(sources, targets, padding=data.draw(st.sampled_from([(0, 0), (2, 1)])))
@@ -284,7 +282,7 @@ def test_masks_keep_what_dropout_keeps() -> None:
         assert mask.shape == (40, 20, same.shape[-1])
         torch.testing.assert_close(mask.unique(), same.unique())
         assert mask.mean().item() == pytest.approx(1.0, abs=0.03)
-        assert len(mask.flatten(1).unique(dim=0)) == 40  # every step has its own
+        assert len(mask.flatten(1).unique(dim=0)) == 40  # every step has a mask of its own
         assert len(mask.transpose(0, 1).flatten(1).unique(dim=0)) == 20
     assert cell.eval().masks(40, torch.empty(20, 10)) == [None] * 3
 
@@ -324,7 +322,7 @@ def test_sigmoids_of_the_compiled_loops_are_exact_and_never_overflow() -> None:
 def test_compiled_products_take_any_number_of_rows_and_units(
     cell: str, rows: int, units: int, precision: tuple[torch.dtype, float], threads: int
 ) -> None:
-    """On one thread they may be the loops' own, on more they are BLAS'."""
+    """On one thread the loops may use panels, on more threads they use BLAS."""
     dtype, tolerance = precision
     torch.manual_seed(rows)
     layer = make_cell({"class": cell, "num_units": units}, 3).to(dtype)

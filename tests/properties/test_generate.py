@@ -28,7 +28,7 @@ Hypothesis = tuple[tuple[int, ...], float]
 
 
 def model_of(hparams: Hparams, forced: bool, seed: int = 3) -> Seq2Seq:
-    """A model; no sequence ends if lengths are `forced`."""
+    """Returns a model; with `forced` no sequence ends before the last step."""
     model = make(hparams, seed).eval()
     with torch.no_grad():  # so that sequences end at all lengths
         model.decoder.logits.bias[END] += 1.0  # type: ignore[union-attr, operator, index]
@@ -37,14 +37,14 @@ def model_of(hparams: Hparams, forced: bool, seed: int = 3) -> Seq2Seq:
 
 
 def plain_score(model: Seq2Seq, source: list[int], ids: list[int], weight: float) -> float:
-    """The score of a hypothesis, from all its steps at once."""
+    """Returns the score of a hypothesis, computed from all its steps at once."""
     logits = model(batch_of([source], [ids]))[0, : len(ids)]
     log_p = torch.log_softmax(logits, -1).gather(1, torch.tensor(ids)[:, None]).sum().item()
     return log_p / ((5 + len(ids) - (ids[-1] == model.end_id)) / 6) ** weight
 
 
 def plain_search(model: Seq2Seq, source: list[int], width: int, weight: float) -> list[Hypothesis]:
-    """The best hypotheses and their scores, best first, of one source."""
+    """Returns the best hypotheses of one source and their scores, best first."""
 
     def score(hypothesis: Hypothesis) -> float:
         ids, log_p = hypothesis
@@ -98,7 +98,7 @@ def test_beam_search_is_a_plain_search(
 def test_what_has_ended_changes_nothing_for_the_others(
     score_type: str | None, cell: str, layers: int, dtype: torch.dtype
 ) -> None:
-    """Whichever token is END, all of 50 sources get what they get without one, up to it."""
+    """For any END, 50 sources get the tokens that they get without an END, up to the END."""
     overrides = {"encoder.rnn_cell.num_layers": layers, "decoder.rnn_cell.num_layers": layers}
     overrides |= {} if score_type is None else {"attention.score_type": score_type}
     hparams = small("BasicSeq2Seq" if score_type is None else "AttentionSeq2Seq", cell, **overrides)
@@ -123,7 +123,7 @@ def test_what_has_ended_changes_nothing_for_the_others(
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Decodes step by step, and lets sources leave the batch as soon as they have ended."""
+    """Decodes step by step, and removes sources from the batch as soon as they have ended."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate, "greedy_ids", lambda *_: None)
         patch.setattr(generate, "SHARE_LEFT", 1.0)
@@ -132,7 +132,7 @@ def leaving_at_once() -> Iterator[None]:
 
 @contextmanager
 def rows_of_steps() -> Iterator[list[int]]:
-    """Collects how many rows each step computes."""
+    """Collects the number of rows that each step computes."""
     rows: list[int] = []
 
     class Counting:

@@ -1,4 +1,4 @@
-"""What must hold for every model: of padding, neighbours, loops, dropout and search."""
+"""Properties of every model: padding, neighbours in a batch, loops, dropout and search."""
 
 import itertools
 
@@ -209,7 +209,7 @@ def test_reverse_sequence(rows: list[list[int]]) -> None:
 
 
 class TestDropout:
-    """Output dropout that drops (almost) everything tells what it touches."""
+    """Dropout of (almost) all outputs shows which values it changes."""
 
     def stack(self, input_keep: float, output_keep: float, residual: bool = False) -> StackedCell:
         torch.manual_seed(1)

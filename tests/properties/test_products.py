@@ -1,4 +1,4 @@
-"""Products of panels are torch's: values and gradients, for any sizes, orientations and starts."""
+"""Products by panels equal torch's in values and gradients, for any sizes, strides and starts."""
 
 import itertools
 from pathlib import Path
@@ -17,7 +17,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 @pytest.fixture(autouse=True, scope="module")
 def _panels():
-    """Everything goes by panels, on processors too where torch is as soon."""
+    """Every product uses panels, also on processors where torch is as fast."""
     if native.LIBRARY is None or not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
         pytest.skip("no compiled loops, or no vectors of 512 bits")
     with (

@@ -28,12 +28,12 @@ UNSIGNED = [torch.uint8, torch.uint16, torch.uint32]
 
 
 def strided(x: Tensor) -> Tensor:
-    """The same numbers with others between them."""
+    """Returns a tensor with the same numbers and others between them in memory."""
     return torch.stack([x, torch.full_like(x, 1)], dim=-1)[..., 0]
 
 
 def lain_otherwise(x: Tensor) -> Iterator[Tensor]:
-    """The same numbers in other types and in other places."""
+    """Yields the same numbers in other types and memory layouts."""
     for dtype in [torch.int32, torch.int16, torch.int8, *UNSIGNED]:
         yield x.to(dtype)
     yield strided(x)
@@ -44,7 +44,7 @@ def lain_otherwise(x: Tensor) -> Iterator[Tensor]:
 
 
 def public_results(model: Seq2Seq, batch: Batch) -> list[Any]:
-    """What the public calls return."""
+    """Returns the results of the public calls."""
     encoding = model.encode(batch.source_ids, batch.source_lengths)
     found = [*encoding.state, encoding.encoder_output.outputs, *model.decode(encoding, *batch[2:])]
     found += [*greedy(model, *batch[:2], 6), *greedy(model, *batch[:2], 6, keep_logits=True)]
@@ -114,12 +114,10 @@ def test_other_tensors_are_refused(wrong: str, cell: str) -> None:
 
 
 def test_the_gradient_of_a_state_may_be_transposed() -> None:
-    """As that of c is where it is used as c.t()."""
+    """The gradient of c is transposed where c is used as c.t()."""
     torch.manual_seed(0)
-    cell, x = (
-        make_cell({"class": "LSTMCell", "num_units": 4}, 3).double(),
-        torch.randn(2, 5, 3).double(),
-    )
+    cell = make_cell({"class": "LSTMCell", "num_units": 4}, 3).double()
+    x = torch.randn(2, 5, 3).double()
     weights = torch.randn(4, 2).double()
     gradients = []
     for recurrence in (cell.recurrence, lambda: None):
@@ -148,7 +146,7 @@ def test_a_misspelt_field_is_refused(structure: type[native.Arguments]) -> None:
 @COMPILED
 def test_a_library_whose_structures_differ_is_not_used() -> None:
     class Other:
-        """The library, but for one field or size."""
+        """The library with another offset of one field, or another size of one structure."""
 
         def __init__(self, different: tuple[bytes, bytes]) -> None:
             self.different, self.version = different, mock.Mock(side_effect=native.LIBRARY.version)
@@ -216,7 +214,7 @@ def test_no_wrong_tensor_gets_an_address(
 
 
 def refused(part: native.Arguments, dtype: torch.dtype, time: int) -> int:
-    """Returns of how many tensors of a structure every wrong one is refused."""
+    """Returns the number of tensors of a structure, once each is refused when it is wrong."""
     part.point(dtype, time)
     given = {name: tensor for name, tensor in part.tensors.items() if tensor.numel() > 1}
     for name, tensor in given.items():
@@ -235,7 +233,7 @@ def refused(part: native.Arguments, dtype: torch.dtype, time: int) -> int:
 
 
 def test_products_of_matrices_that_panels_cannot_read_are_those_of_torch() -> None:
-    """A start or a result that lies by columns, and factors without a step of 1."""
+    """The start or the result is stored by columns, or a factor has no stride of 1."""
     a, b, start = torch.randn(6, 5), torch.randn(5, 7), torch.randn(7, 6).t()
     factors = [
         (a, a.repeat_interleave(2, dim=1)[:, ::2]),

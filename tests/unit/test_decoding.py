@@ -34,7 +34,7 @@ PATIENCE = 100  # seconds to wait for the answer of a process
 
 
 def model_of(source: Sequence[str], delimiter: str = "", **overrides: object) -> TrainedModel:
-    """A model with random weights that knows these source tokens."""
+    """Returns a model with random weights and given source tokens."""
     hparams = small(**overrides)
     vocabs = Vocabulary(tuple(source)), Vocabulary(("x", "y", "z"))
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def said(trained: TrainedModel, *lines: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a debug run on words with a letter outside ASCII, on both sides."""
+    """Returns the folder of a debug run; sources and targets have a letter outside ASCII."""
     folder = tmp_path_factory.mktemp("run")
     pairs = [(source, target.replace("n", "ñ")) for source, target in WORDS]
     (folder / "words.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What is read
+# The tokens of a line
 
 
 def test_a_model_knows_which_metric_chose_it(folder: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_long_line_takes_no_memory_for_others(monkeypatch: pytest.MonkeyPatch)
     assert max(rows for rows, _ in shapes) >= 50
 
 
-# What is said of it
+# Notes about tokens and lines
 
 
 def test_unknown_characters_are_named_once_by_line_and_place() -> None:
@@ -178,7 +178,7 @@ def test_what_is_said_is_bounded() -> None:
     assert not any("\x1b" in sentence for sentence in said(model_of("ab"), "\x1b[31m", "\u202e"))
 
 
-# When it is answered
+# The moment of an answer
 
 
 class Arriving(io.BufferedIOBase):
@@ -225,7 +225,7 @@ def test_lines_are_those_of_a_file_and_wait_for_no_other(
 
 
 class Endless(io.BufferedIOBase):
-    """A line, and then one without end."""
+    """A line, then a line that never ends."""
 
     begun = False
 

@@ -85,7 +85,7 @@ def test_a_batch_takes_at_least_what_is_said(
 
 
 def test_a_long_dev_line_is_what_a_trial_needs_memory_for(tmp_path: Path) -> None:
-    """100,000 tokens on both sides are 40 GB of attention weights, whatever a batch has besides."""
+    """A pair of 100,000 tokens on both sides needs 40 GB for attention weights alone."""
     for name, longest in (("train", 10), ("dev", 100_000)):
         (tmp_path / name).write_text("a b c\n" * 200 + " ".join("ab" * (longest // 2)) + "\n")
     files = {part: [str(tmp_path / part)] * 2 for part in ("train", "dev")}
@@ -129,7 +129,7 @@ def test_a_trial_that_cannot_fit_says_so_before_it_starts(
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_is_counted(cell: str) -> None:
-    """Some cells name their size in another way."""
+    """Some cells have another name for their size."""
     corpus = load_corpus({"name": "copy", "train": 64, "dev": 8, "test": 1, "vocabulary": 3})
     spec = {"class": cell, "cell_size" if cell == "GRUBlockCell" else "num_units": 128}
     sides = {f"{side}.rnn_cell.cell_spec": spec for side in ("encoder", "decoder")}

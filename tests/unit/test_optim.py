@@ -125,8 +125,8 @@ def test_state_comes_back_bit_for_bit(name: str) -> None:
     assert p.tolist() == whole.tolist()
 
 
-def test_adam_makes_the_powers_of_any_step_anew() -> None:
-    """A trial goes on at any step, and its snapshot holds no powers."""
+def test_adam_computes_the_powers_of_any_step() -> None:
+    """A trial may resume at any step, and its snapshot holds no powers."""
     one, steps = np.float32(1.0), 3000
     whole, expected = Adam([]), []
     power1, power2 = one, one
@@ -177,7 +177,8 @@ def test_the_norm_counts_looked_up_positions() -> None:
     embedding(torch.tensor([1, 1, 2])).sum().backward()
     assert embedding.weight.grad is not None
     norm = global_norm([embedding.weight.grad])
-    assert float(norm) == pytest.approx(math.sqrt(6))  # and not sqrt(2² + 2² + 1 + 1)
+    # Not sqrt(2² + 2² + 1 + 1), the norm of the rows with equal positions summed.
+    assert float(norm) == pytest.approx(math.sqrt(6))
 
 
 @pytest.mark.parametrize("decay", ["polynomial_decay", "cosine_decay"])

@@ -1,4 +1,4 @@
-"""Weights in and out by the original's names; values are compared in tests/golden."""
+"""Weights by the original's names, read and written; tests/golden compares the values."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_an_export_does_not_change_with_the_model() -> None:
     "bridge", [{"class": "InitialStateBridge"}, {"class": "ConcatInputBridge", "num_units": 3}]
 )
 def test_a_bridge_over_outputs_becomes_as_long_as_the_given_one(bridge: dict[str, object]) -> None:
-    """The original's had the length of its batches, which no hyperparameter tells."""
+    """The original's bridge had the length of its batches, which no hyperparameter states."""
     hparams = small(bridge_spec=bridge | {"bridge_input": "outputs"})
     short, long = (
         build_model(hparams, SOURCE_SIZE, TARGET_SIZE, source_length=n).eval() for n in (6, 9)

@@ -1,4 +1,4 @@
-"""The trial as a generator: what it reports, that it resumes bit for bit, that it ends in order."""
+"""The trial as a generator: it reports, resumes bit for bit, and ends in order."""
 
 import ctypes
 import io
@@ -70,7 +70,7 @@ def collected(reports: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_trains_and_is_evaluated(corpus: Corpus, cell: str) -> None:
-    """Through a report and its answers, on both sides."""
+    """Encoder and decoder have the cell; a report and its answers are made."""
     (report,) = train(small(cell=cell, train__max_steps=1), corpus)
     assert report.metrics["status"] == "finished"
     assert report.answers() is not None
@@ -103,7 +103,7 @@ def test_a_snapshot_is_made_once_a_report(
 def test_the_mean_loss_between_two_reports_counts_every_token(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of more tokens than float32 can count one by one."""
+    """There are more tokens than float32 can count one by one."""
     counts = iter([2**24, 1, 1, 1])
 
     def step(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -251,7 +251,7 @@ def test_evaluation_equals_a_plain_loop(corpus: Corpus) -> None:
 def test_an_answer_of_unk_is_an_error_where_the_reference_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against a plain loop over words: an unknown one in the reference equals nothing."""
+    """In the plain loop over words, an unknown word of the reference equals nothing."""
     (tmp_path / "train.tsv").write_text("a b c d e\tv w x y z\n")
     targets = [["?", "!", "?", "?"], ["v", "w", "?", "y", "z"], ["v", "w", "x", "y", "z"]]
     (tmp_path / "dev.tsv").write_text("".join(f"a b\t{' '.join(target)}\n" for target in targets))
@@ -401,7 +401,7 @@ def test_an_attention_map_that_nobody_can_read_is_left_out(
 
 
 def resident() -> int:
-    """The MB of memory that this process has."""
+    """Returns the memory of this process in MB."""
     return (
         int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
     )

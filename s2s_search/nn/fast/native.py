@@ -314,10 +314,10 @@ def run(
         part.point(dtype, len(rows))
         if most > part.batch:
             raise ValueError(f"a step of {most} rows in a batch of {part.batch}")
-    function(direction, dtype)(
-        ctypes.byref(blas(dtype)),
-        (Cell * len(cells))(*cells),
-        ctypes.c_int64(len(cells)),
+    call(
+        direction,
+        dtype,
+        cells,
         (Dropout * len(dropouts))(*dropouts),
         pointer(attention),
         ctypes.c_int64(len(rows)),
@@ -344,13 +344,13 @@ def greedy(
         parts.append(attention)
     for part in parts:
         part.point(dtype, 1)
-    function("greedy", dtype)(
-        ctypes.byref(blas(dtype)),
-        (Cell * len(cells))(*cells),
-        ctypes.c_int64(len(cells)),
-        pointer(attention),
-        ctypes.byref(prediction),
-    )
+    call("greedy", dtype, cells, pointer(attention), pointer(prediction))
+
+
+def call(name: str, dtype: torch.dtype, cells: Sequence[Cell], *others: Any) -> None:
+    """Calls a loop of loops.c with BLAS, the layers, and the arguments of its own."""
+    layers = (Cell * len(cells))(*cells)
+    function(name, dtype)(pointer(blas(dtype)), layers, ctypes.c_int64(len(cells)), *others)
 
 
 def pointer(structure: Arguments | None) -> Any:
@@ -398,7 +398,7 @@ def multiply(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor) -> None:
         start=None if start is None else start.data_ptr(),
         c=out.data_ptr(),
     )
-    function("product", a.dtype)(ctypes.byref(product))
+    function("product", a.dtype)(pointer(product))
 
 
 def multipliable(a: Tensor, b: Tensor, *others: Tensor) -> bool:
