@@ -166,7 +166,7 @@ def test_ray_is_imported_in_one_room() -> None:
 
 
 def test_the_fast_loops_are_imported_as_their_door_says() -> None:
-    """The door of nn/fast holds a table: a module of the room, and the modules outside that import it."""
+    """The door of nn/fast has a table of its modules and of the modules outside that import them."""
     _, table = (ast.get_docstring(ast.parse(MODULES["nn.fast"].read_text())) or "").split(
         "Who imports what", 1
     )
