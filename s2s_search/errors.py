@@ -3,6 +3,7 @@
 import difflib
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,7 +129,14 @@ def command(*words: object) -> str:
         # A path that begins with "-" would be read as an option.
         is_like_option = isinstance(word, Path) and str(word).startswith("-")
         texts.append(f"./{word}" if is_like_option else str(word))
-    return shlex.join(["python", "run_search.py", *texts])
+    return shlex.join([*started_as(), *texts])
+
+
+def started_as() -> list[str]:
+    """Returns the words that start this program: its name where it is installed, else the script."""
+    if Path(sys.argv[0]).stem == "s2s-search":
+        return ["s2s-search"]
+    return ["python", "run_search.py"]
 
 
 def shown(value: object) -> str:

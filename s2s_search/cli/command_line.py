@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from s2s_search.cli import results, searches, spaces, trials, whatif
-from s2s_search.errors import ConfigError
+from s2s_search.errors import ConfigError, started_as
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +89,7 @@ def prepare_streams() -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="run_search.py",
+        prog=started_as()[-1],
         description="Searches the hyperparameters of recurrent sequence-to-sequence models.",
         epilog="Without a file, `search` runs the quickstart: both models learn to pronounce English "
         "words. FILE can also be the name of a search space that comes with the package, such as "

@@ -17,7 +17,7 @@ from s2s_search.cli.arguments import (
     print_json,
     print_warnings,
 )
-from s2s_search.errors import ConfigError, collecting
+from s2s_search.errors import ConfigError, collecting, started_as
 from s2s_search.runs.folder import trial_name
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
@@ -185,7 +185,7 @@ def search_command(args: argparse.Namespace, address: str | None) -> str:
         "--hparams": args.hparams,
         "--address": address,
     }
-    words = ["python", "run_search.py", "search", str(args.file)]
+    words = [*started_as(), "search", str(args.file)]
     for option, value in given.items():
         if value is not None:
             words += [option, str(value)]

@@ -22,7 +22,8 @@ def lock(folder: Path) -> int:
     """Locks a run folder for this process.
 
     Returns:
-        The open lock file. The lock ends when it is closed, and with the process, however that ends.
+        The open lock file. The lock ends when the file is closed, and when the process ends or is
+        killed.
 
     Raises:
         ConfigError: another process holds the lock, or the folder cannot be written.
@@ -60,7 +61,10 @@ def lock(folder: Path) -> int:
 
 
 def _holder(file: int) -> str:
-    """Returns what an open lock file says of its holder; nothing on Windows, where a held lock cannot be read."""
+    """Returns the text of an open lock file: who holds it.
+
+    On Windows the text is empty, because a locked file cannot be read there.
+    """
     try:
         return os.read(file, 200).decode(errors="replace").strip()
     except OSError:
@@ -68,7 +72,7 @@ def _holder(file: int) -> str:
 
 
 def _is_at(path: Path, file: int) -> bool:
-    """Says whether an open file is the one at a path, and not one that its holder has just removed there."""
+    """Returns whether an open file still lies at the path. Its holder may just have removed it."""
     try:
         return os.stat(path).st_ino == os.fstat(file).st_ino
     except OSError:
@@ -92,8 +96,9 @@ def is_locked(folder: Path) -> bool:
 def _look(file: int) -> bool:
     """Returns whether nobody holds an open lock file.
 
-    A shared lock answers that: two looks do not take each other for a holder, and NFS needs no right to write for it.
-    filelock has none, so that only a system without fcntl (Windows) looks with an exclusive one.
+    The look takes a shared lock for a moment. Two processes that look at once do not take each other
+    for a holder, and NFS needs no right to write for it. filelock has no shared locks. Without fcntl
+    (Windows) the look therefore takes an exclusive lock.
     """
     try:
         import fcntl

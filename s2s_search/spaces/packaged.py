@@ -17,7 +17,10 @@ def packaged_spaces() -> dict[str, Path]:
 
 
 def space_file(given: Path) -> Path:
-    """Returns the file that a user means: the given one, or the packaged one of that name if there is no such file."""
+    """Returns the file that a user means.
+
+    That is the given file. Where it does not exist, it is the packaged file of that name.
+    """
     if given.is_file():
         return given
     return packaged_spaces().get(given.as_posix(), given)

@@ -47,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The s2s-search of an environment that has the wheel, and sees the dependencies of this one."""
+    """The s2s-search of an environment that has the wheel and this environment's dependencies."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     variables = {"base": str(folder), "platbase": str(folder)}
@@ -58,7 +58,8 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("install", "--no-deps", "--no-index", wheel),
     )
     here = [path for path in sys.path if path.endswith("site-packages")]
-    # Plain lines of a .pth file: the .pth files of those folders, and with them this package, are not read.
+    # Plain lines of a .pth file: Python does not read the .pth files of these folders, one of which
+    # would lead to the package of this repository.
     (packages / "here.pth").write_text("\n".join(here))
     return folder / "bin" / "s2s-search"
 
@@ -86,7 +87,9 @@ def test_it_runs_in_an_empty_folder(program: Path, tmp_path: Path) -> None:
     sampled = run(tmp_path, program, "sample", "britz_2017/attention", "-n", "2")
     assert "trial-00001" in sampled
     assert list(tmp_path.iterdir()) == []
-    run(tmp_path, program, "search", "--trials", "2", "--hparams", SMALL, "--out", "quickstart")
+    small = ("--hparams", SMALL)
+    said = run(tmp_path, program, "search", "--trials", "2", *small, "--out", "quickstart")
+    assert "more: s2s-search results " in said  # a command of this environment
     assert "trial-00001" in run(tmp_path, program, "results", "quickstart")
-    run(tmp_path, program, "search", "cells", "--trials", "1", "--hparams", SMALL, "--out", "cells")
+    run(tmp_path, program, "search", "cells", "--trials", "1", *small, "--out", "cells")
     assert "trial-00000" in run(tmp_path, program, "results", "cells")

@@ -1,11 +1,12 @@
 """Problems of a user's input: collected, and each named with its place once."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from s2s_search.cli.command_line import main
-from s2s_search.errors import ConfigError, collecting, nearest
+from s2s_search.errors import ConfigError, collecting, command, nearest
 
 
 def test_problems_are_collected_with_their_places() -> None:
@@ -48,3 +49,23 @@ def test_the_nearest_name_follows_the_first_rule_that_finds_one() -> None:
     assert nearest("", ["a", ""]) == '; known: a, ""'
     assert nearest("zzz", []) == ""
     assert nearest("zzz", map(str, range(21))) == "; known: 0, 1, 2, ... (21 in all)"
+
+
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        ("/usr/bin/s2s-search", "s2s-search"),
+        ("s2s-search.exe", "s2s-search"),
+        ("run_search.py", "python run_search.py"),
+        ("-c", "python run_search.py"),
+    ],
+)
+def test_printed_commands_begin_as_this_process_did(
+    script: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script])
+    assert command("resume", Path("runs/a")) == f"{words} resume runs/a"
+    assert main(["plan", "tpe", "--no-probe"]) == 0
+    assert f"{words} search tpe\n" in capsys.readouterr().out
+    assert main(["search", "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: {words.split()[-1]} search ")
