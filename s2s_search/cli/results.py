@@ -149,11 +149,13 @@ def print_tables(table: "Results", args: argparse.Namespace) -> None:
                 f"checkpoints and answers are at {where}; "
                 "report, compare and decode read them with --fetch"
             )
-    if table.status == "running" and (holder := holder_elsewhere(args.folder)):
-        print(
-            f"the search runs on another machine, in {holder}; "
-            "ten minutes after its newest event it counts as killed"
-        )
+    if table.status == "running":
+        holder = holder_elsewhere(args.folder)
+        if holder:
+            print(
+                f"the search runs on another machine, in {holder}; "
+                "ten minutes after its newest event it counts as killed"
+            )
     if table.status == "killed":
         print(f"the driver was killed; to resume: {command('resume', args.folder)}")
 

@@ -69,7 +69,7 @@ def add_verbs(verb: AddVerb) -> None:
         type=counted(1),
         default=1,
         metavar="N",
-        help="start the trials in N random orders, and print means over them",
+        help="print means over N orders of the trials: the recorded one and N - 1 random ones",
     )
     sub.add_argument("--json", action="store_true", help="print one JSON object per row")
     flags = [flag for flag, _, _ in REPLAYED]

@@ -145,7 +145,8 @@ def print_times(table: Results) -> None:
             f"where {total:.0f} worker seconds went: {shares}; "
             f"then {tail:.0f} idle, with no trial left to start"
         )
-    if driver := table.driver:
+    driver = table.driver
+    if driver:
         cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"
         print(f"the driver: {cost}, for {driver['reports']:.0f} reports")
 

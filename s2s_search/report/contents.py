@@ -134,6 +134,7 @@ def _page(place: str | Path) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
+    # A name from the file system can hold bytes that are no UTF-8: these are replaced.
     try:
         path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:

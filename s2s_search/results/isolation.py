@@ -112,6 +112,7 @@ def chance(first: "pd.Series[Any]", second: "pd.Series[Any]", minimize: bool) ->
         for members, top in ((shuffled, first["top"]), (~shuffled, second["top"])):
             best = members & (members.cumsum(axis=1) <= top)  # the scores are sorted, best first
             means.append(best @ scores / top)
+        # The tolerance is for sums of the same scores in another order.
         as_far += int((abs(means[0] - means[1]) >= observed * (1 - 1e-9)).sum())
         left -= rows
     return as_far / (SHUFFLES + 1)

@@ -32,8 +32,11 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
     runs = [load(folder) for folder in folders]
     _check_together(runs)
     names = run_names(runs)
-    searched = {key: run for run in reversed(runs) for key in reversed(run.searched)}
-    keys = tuple(dict.fromkeys(key for run in runs for key in run.searched))
+    searched: dict[str, Results] = {}  # for each key, the first run that searched it
+    for run in runs:
+        for key in run.searched:
+            searched.setdefault(key, run)
+    keys = tuple(searched)
     trials = _stacked([_completed(run, searched) for run in runs], names, last=keys)
     first = runs[0]
     objectives = []

@@ -344,7 +344,8 @@ def memory_problems(
         return []
     device = torch.device("cuda" if resources.gpu else "cpu")
     for trial, own in hparams.items():
-        if problem := memory_problem(own, corpus, parameters[trial], device):
+        problem = memory_problem(own, corpus, parameters[trial], device)
+        if problem:
             return [f"memory: {trial_name(trial)} {problem}"]
     sharing = resources.sharing if resources.gpu else max(at_once, 1)
     memory = device_memory(device, sharing)

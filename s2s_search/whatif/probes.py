@@ -219,6 +219,8 @@ def measured(
         state = Trial(resolve(model, flat), load_corpus(spec), device)
         for _ in range(WARM_UP):
             state.train_steps(steps)
+        # The steps of all processes are timed at the same time, because they compete for memory
+        # bandwidth and caches as the trials of a search do. The same holds for the evaluation.
         MEETING.wait()
         took: list[float] = []
         began = time.perf_counter()

@@ -156,7 +156,7 @@ def decode(dev: Dev, setting: Setting) -> Decoded:
     from s2s_search.training.evaluation import answers, comparable_targets
     from s2s_search.training.trained_model import load_trained
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # a setting has one core, and its times should not depend on others
     if dev.resources.gpu:
         device, clock = "cuda", time.perf_counter
     else:
