@@ -1,4 +1,4 @@
-"""Dimensions of a search space: the values that a key takes, and under which conditions; how a file says it."""
+"""Dimensions of a search space: the values of a key, and the conditions of its taking part."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,29 +20,35 @@ from s2s_search.hparams.table import (
 from s2s_search.hparams.values import convert, typed
 from s2s_search.spaces.yaml_file import Place, Report, described, listed, mapping
 
-Flat = dict[str, object]  # a partial configuration by dotted names, "model" among them
+Flat = dict[str, object]  # a partial configuration: values by dotted keys, "model" among them
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, all equally likely; a constant is a choice of one. Labels name values that are specs."""
+    """One of several values, which are equally likely. A constant is a choice of one value.
+
+    Labels are the names that the file gives to specs.
+    """
 
     values: tuple[object, ...]
     labels: tuple[str, ...] = ()
 
     def at(self, u: float) -> object:
+        """Returns the value at a coordinate from 0 to 1."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
 
     def points(self) -> tuple[object, ...]:
         return self.values
 
     def perturbed(self, value: object, factor: float) -> object:
-        """Returns the next value when the factor is above 1, else the one before; the value itself at the ends."""
-        index = self.values.index(value) + (1 if factor > 1 else -1)
+        """Returns the next value for a factor above 1, else the one before it."""
+        step = 1 if factor > 1 else -1
+        index = self.values.index(value) + step
         return self.values[min(max(index, 0), len(self.values) - 1)]
 
     @property
     def named(self) -> dict[str, object]:
+        """Returns the values by their labels."""
         return dict(zip(self.labels, self.values, strict=False))
 
     def __contains__(self, value: object) -> bool:
@@ -55,48 +61,62 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, both included: evenly spread, or (log) their logarithms; on multiples of a step."""
+    """Numbers from low to high, both included, evenly spread.
+
+    With `log` their logarithms are evenly spread. With `step` the numbers are low, low + step, and
+    so on.
+    """
 
     low: float
     high: float
     log: bool = False
-    step: float | None = None  # None: continuous
-    whole: bool = False
+    step: float | None = None  # None stands for a continuous range
+    whole: bool = False  # True for a hyperparameter of whole numbers
 
     def at(self, u: float) -> object:
-        end = (
-            self.high if self.step is None else self.low + self.size * self.step
-        )  # a point stands for its interval
-        logs = (math.log(self.low), math.log(end)) if self.log else (0.0, 0.0)
-        x = (
-            math.exp(logs[0] + u * (logs[1] - logs[0]))
-            if self.log
-            else self.low + u * (end - self.low)
-        )
+        """Returns the number at a coordinate from 0 to 1; without steps, to six digits."""
+        end = self._end
+        if self.log:
+            low = math.log(self.low)
+            x = math.exp(low + u * (math.log(end) - low))
+        else:
+            x = self.low + u * (end - self.low)
         if self.step is not None:
             return self._point(min(int((x - self.low) / self.step), int(self.size) - 1))
+        # A rate of 0.000351827 reads better than one of 17 digits.
         digits = 5 - math.floor(math.log10(x if self.log else self.high - self.low))
-        return min(
-            max(round(x, digits), self.low), self.high
-        )  # a rate of 0.000351827 reads better than 17 digits
+        return min(max(round(x, digits), self.low), self.high)
+
+    @property
+    def _end(self) -> float:
+        """Returns the end of the interval of `at`, of which each step has a part."""
+        if self.step is None:
+            return self.high
+        return self.low + self.size * self.step
 
     def position(self, value: object) -> float:
-        """Returns where in [0, 1] `at` has a value; of a point, the middle of what it stands for.
+        """Returns a coordinate in [0, 1] at which `at` gives the value.
 
-        Raises ValueError when the value is outside, or between two points.
+        For a point of a range with steps it is the middle of the point's interval.
+
+        Raises:
+            ValueError: the value is outside the range, or between two points.
         """
         if not self._is_inside(value) or (self.step is not None and value not in self):
             raise ValueError(f"must be a value of {self}, but got {shown(value)}")
         assert isinstance(value, int | float)
-        x, low, end = float(value), self.low, self.high
+        x, low, end = float(value), self.low, self._end
         if self.step is not None:
-            x, end = low + (self._index(x) + 0.5) * self.step, low + self.size * self.step
+            x = low + (self._index(x) + 0.5) * self.step
         if self.log:
             x, low, end = math.log(x), math.log(low), math.log(end)
         return min(max((x - low) / (end - low), 0.0), 1.0)
 
     def perturbed(self, value: object, factor: float) -> object:
-        """Returns the value times a factor, within the range; of steps, at least the next one."""
+        """Returns the value times a factor, within the range.
+
+        In a range with steps, the result is at least one step away, where the range allows it.
+        """
         assert isinstance(value, int | float)
         x = min(max(value * factor, self.low), self.high)
         if self.step is None:
@@ -117,18 +137,15 @@ class Range:
 
     @property
     def size(self) -> float:
-        return (
-            math.inf
-            if self.step is None
-            else math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        )
+        """Returns the number of points; infinite for a continuous range."""
+        if self.step is None:
+            return math.inf
+        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
     def _is_inside(self, value: object) -> bool:
-        return (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and self.low <= value <= self.high
-        )
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high
 
     def _index(self, value: float) -> int:
         assert self.step is not None
@@ -137,12 +154,14 @@ class Range:
     def _point(self, index: int) -> object:
         assert self.step is not None
         x = self.low + index * self.step
-        return int(x) if self.whole else min(max(float(f"{x:.12g}"), self.low), self.high)
+        if self.whole:
+            return int(x)
+        return min(max(float(f"{x:.12g}"), self.low), self.high)  # 0.3 instead of 0.1 + 2 * 0.1
 
 
 @dataclass(frozen=True)
 class Tie:
-    """The value of another key; of a spec, also its single entries."""
+    """The value of another key. For a spec, the values of its entries are tied, too."""
 
     key: str
     size = 1.0
@@ -150,10 +169,11 @@ class Tie:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A key of the file: what values it takes, and under which conditions it takes part at all."""
+    """A key of the file: its values, and the conditions under which it takes part."""
 
     key: str
     domain: Choice | Range | Tie
+    # The key takes part when each key of this mapping has one of its values.
     when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     role: str | None = None  # "scientific" | "nuisance"
     grid: bool = False
@@ -164,10 +184,15 @@ class Dimension:
 
 
 def value_of(key: str, flat: Mapping[str, object]) -> object:
-    """Returns a key's value in a partial configuration, its default where it is not set; None when it has none."""
+    """Returns the value of a key in a partial configuration.
+
+    That is its default where it is not set, and None where the model or the class does not have the
+    key.
+    """
     if key in flat:
         return flat[key]
-    model, (row, _, entry) = str(flat["model"]), key.rpartition(".")
+    model = str(flat["model"])
+    row, _, entry = key.rpartition(".")
     if model not in owners(key):
         return None
     if key in TABLE:
@@ -178,28 +203,36 @@ def value_of(key: str, flat: Mapping[str, object]) -> object:
 
 OPTIONS = ("choices", "grid", "same_as", "min", "max", "log", "step", "when", "role")
 ROLE = Argument("role", NAME, None, choices=("scientific", "nuisance"))
-MOST_STEPS = 10**16  # of a range: whole numbers are exact up to there
+MOST_STEPS = 10**16  # the largest number of steps in a range: float64 has 16 digits
 
 
 def _check_owner(key: str, models: Sequence[str]) -> Argument:
-    """Returns the declaration of a key. Raises ValueError when it is unknown or belongs to none of the models."""
+    """Returns the declaration of a key.
+
+    Raises:
+        ValueError: the key is unknown, or none of the models has it.
+    """
     argument = declared(key)
     if not set(owners(key)) & set(models):
-        raise ValueError(
-            f"{key} belongs to {' and '.join(owners(key))}, and this file searches {', '.join(models)}"
-        )
+        fact = f"{key} belongs to {' and '.join(owners(key))}"
+        raise ValueError(f"{fact}, and this file searches {', '.join(models)}")
     return argument
 
 
 def checked(key: str, value: object, models: Sequence[str]) -> object:
-    """Returns a key's value in its kind. Raises ValueError with whole sentences; a spec may still lack arguments."""
+    """Returns the value of a key, converted to its kind. A spec may still lack arguments.
+
+    Raises:
+        ValueError: with whole sentences about the key or its value.
+    """
     if key == "model":
         name = canonical_model(value)
         if name not in models:
             raise ValueError(f"model: {name} is not searched here; known: {', '.join(models)}")
         return name
     _check_owner(key, models)
-    in_kind, problems = typed(key, value), list[Problem]()
+    in_kind = typed(key, value)
+    problems: list[Problem] = []
     if isinstance(in_kind, dict):
         in_kind, problems = check_spec(key, in_kind)
     if problems:
@@ -210,9 +243,10 @@ def checked(key: str, value: object, models: Sequence[str]) -> object:
 def read_dimensions(
     parts: Mapping[str, object], models: tuple[str, ...], report: Report
 ) -> tuple[Dimension, ...]:
-    """Returns the dimensions of the section `parameters`, each after those that it depends on."""
+    """Returns the dimensions of the section `parameters`, parents before children."""
     parameters = mapping(parts.get("parameters", {}), ("parameters",), report)
-    found, before = {"model": Dimension("model", Choice(models))}, len(report.problems)
+    found = {"model": Dimension("model", Choice(models))}
+    before = len(report.problems)
     for key, value in parameters.items():
         with report.at("parameters", key):
             if key == "model":
@@ -221,17 +255,16 @@ def read_dimensions(
             dimension = _dimension(key, value, models, report)
             if dimension:
                 found[key] = dimension
+    # A condition may name a label of a spec. The labels of a spec with a problem are not known.
+    nameless = {name for name in parameters if name in SPECS and name not in found}
     for key, value in parameters.items():
         if isinstance(value, dict) and "when" in value:
             place = ("parameters", key, "when")
             given = mapping(value["when"], place, report)
-            nameless = {
-                name for name in parameters if name in SPECS and name not in found
-            }  # their labels are unknown
-            when = _conditions(
-                {k: v for k, v in given.items() if k not in nameless}, place, found, models, report
-            )
-            found |= {key: replace(found[key], when=when)} if key in found else {}
+            given = {parent: values for parent, values in given.items() if parent not in nameless}
+            when = _conditions(given, place, found, models, report)
+            if key in found:
+                found[key] = replace(found[key], when=when)
     ordered = _ordered(found, report)
     if len(report.problems) == before:
         for dimension in ordered:
@@ -240,7 +273,11 @@ def read_dimensions(
 
 
 def _dimension(key: str, value: object, models: Sequence[str], report: Report) -> Dimension | None:
-    """Returns what the file says of a key, conditions aside; None when that was reported. Raises ValueError."""
+    """Returns the dimension of a key without conditions; None when a problem was reported.
+
+    Raises:
+        ValueError: with a problem that was not reported.
+    """
     place: Place = ("parameters", key)
     if not isinstance(value, dict) or (declared(key).kind is SPEC and "class" in value):
         choice = _choice(key, listed(value), place, models, report)
@@ -249,9 +286,10 @@ def _dimension(key: str, value: object, models: Sequence[str], report: Report) -
     for name in unknown:
         report.add((*place, name), f"{key}: unknown word {shown(name)}{nearest(name, OPTIONS)}")
     ways = [name for name in ("choices", "grid", "same_as") if name in value]
-    ways += ["min and max"] * any(name in value for name in ("min", "max", "log", "step"))
+    if any(name in value for name in ("min", "max", "log", "step")):
+        ways.append("min and max")
     if unknown and not ways:
-        return None  # an unknown word stands for the one that is needed
+        return None  # the unknown word is probably the one that is needed
     if len(ways) != 1:
         law = "needs one of choices, grid, same_as, or min and max"
         raise ValueError(f"{key}: {law}, but has {' and '.join(ways) or 'none'}")
@@ -264,15 +302,15 @@ def _dimension(key: str, value: object, models: Sequence[str], report: Report) -
         domain = _range(key, value, models, report)
     else:
         domain = _choice(key, value[ways[0]], (*place, ways[0]), models, report)
-    return (
-        Dimension(key, domain, role=str(role) if role else None, grid=ways == ["grid"])
-        if domain
-        else None
-    )
+    if domain is None:
+        return None
+    return Dimension(key, domain, role=str(role) if role else None, grid=ways == ["grid"])
 
 
 def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
-    kind, other = declared(key).kind, _check_owner(str(source), models).kind
+    """Returns the tie of a key to another. Raises ValueError when their kinds differ."""
+    kind = declared(key).kind
+    other = _check_owner(str(source), models).kind
     if kind is not other:
         raise ValueError(f"{key}: same_as: {key} is {kind.value}, but {source} is {other.value}")
     return Tie(str(source))
@@ -281,12 +319,17 @@ def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
 def _choice(
     key: str, items: object, place: Place, models: Sequence[str], report: Report
 ) -> Choice | None:
+    """Returns the choice of a list, or of a mapping from labels; None when a value was reported.
+
+    Raises:
+        ValueError: `items` is neither, or empty.
+    """
     if not isinstance(items, list | dict):
-        raise ValueError(
-            f"{key}: {place[-1]} must be a list, or a mapping from labels, but got {described(items)}"
-        )
+        law = f"{place[-1]} must be a list, or a mapping from labels"
+        raise ValueError(f"{key}: {law}, but got {described(items)}")
+    named: dict[Any, object] = items if isinstance(items, dict) else dict(enumerate(items))
     values: list[object] = []
-    for name, item in items.items() if isinstance(items, dict) else enumerate(items):
+    for name, item in named.items():
         with report.at(*place, name):
             if isinstance(name, str) and printable(name) != name:
                 raise ValueError(f"{key}: a label holds a control character: {shown(name)}")
@@ -296,17 +339,17 @@ def _choice(
             values.append(value)
     if not items:
         raise ValueError(f"{key}: the list of choices is empty")
-    return (
-        Choice(tuple(values), tuple(items) if isinstance(items, dict) else ())
-        if len(values) == len(items)
-        else None
-    )
+    if len(values) < len(items):
+        return None
+    return Choice(tuple(values), tuple(items) if isinstance(items, dict) else ())
 
 
 def _range(
     key: str, options: Mapping[str, object], models: Sequence[str], report: Report
 ) -> Range | None:
-    kind, before = declared(key).kind, len(report.problems)
+    """Returns the range of a key; None when an option was reported. Raises ValueError."""
+    kind = declared(key).kind
+    before = len(report.problems)
     if kind not in (INT, FLOAT):
         raise ValueError(f"{key}: min and max are for numbers, and this is {kind.value}")
     ends: dict[str, Any] = {}
@@ -340,7 +383,17 @@ def _conditions(
     models: Sequence[str],
     report: Report,
 ) -> dict[str, tuple[object, ...]]:
-    """Returns the values that each parent must have one of; a label stands for its value."""
+    """Returns, for each parent, the values of which it must have one.
+
+    Labels are replaced by the values that they name.
+
+    Args:
+        when: the conditions as the file has them.
+        place: the place of the conditions in the file.
+        dimensions: the dimensions by their keys.
+        models: the models of the file.
+        report: gets the problems.
+    """
     conditions = {}
     for parent, given in when.items():
         domain = dimensions[parent].domain if parent in dimensions else None
@@ -349,20 +402,18 @@ def _conditions(
         for value in listed(given):
             with report.at(*place, parent, label=f"{place[1]}: when: "):
                 if named and not isinstance(value, dict) and value not in named:
-                    raise ValueError(
-                        f"{parent} has no choice {described(value)}{nearest(value, named)}"
-                    )
-                values.append(
-                    named[str(value)]
-                    if isinstance(value, str) and named
-                    else checked(parent, value, models)
-                )
+                    hint = nearest(value, named)
+                    raise ValueError(f"{parent} has no choice {described(value)}{hint}")
+                if named and isinstance(value, str):
+                    values.append(named[value])
+                else:
+                    values.append(checked(parent, value, models))
         conditions[parent] = tuple(values)
     return conditions
 
 
 def _parents(dimension: Dimension, keys: Iterable[str]) -> list[str]:
-    """Returns those of the keys that a dimension's conditions and tie look at."""
+    """Returns the keys, among `keys`, on which the conditions and the tie of a dimension depend."""
     tie = [dimension.domain.key] if isinstance(dimension.domain, Tie) else []
     rows = [key.rpartition(".")[0] for key in (*dimension.when, *tie) if key in ENTRIES]
     entries = [key for key in keys if key in ENTRIES and key.rpartition(".")[0] in tie]
@@ -370,7 +421,7 @@ def _parents(dimension: Dimension, keys: Iterable[str]) -> list[str]:
 
 
 def _ordered(dimensions: Mapping[str, Dimension], report: Report) -> tuple[Dimension, ...]:
-    """Returns the dimensions, parents first; reports circles."""
+    """Returns the dimensions with parents before children; reports circles."""
     done: dict[str, Dimension] = {}
 
     def visit(key: str, path: tuple[str, ...]) -> None:
@@ -393,9 +444,8 @@ def _check_links(
     """Reports a tie to a key that the file does not set, and a condition that can never hold."""
     key, domain = dimension.key, dimension.domain
     if isinstance(domain, Tie) and not _parents(replace(dimension, when={}), dimensions):
-        report.add(
-            ("parameters", key, "same_as"), f"{key}: same_as: {domain.key} is not set in this file"
-        )
+        law = f"{key}: same_as: {domain.key} is not set in this file"
+        report.add(("parameters", key, "same_as"), law)
     for parent, values in dimension.when.items():
         for value in values:
             if not _can_be(parent, value, dimensions, models):
@@ -406,20 +456,24 @@ def _check_links(
 def _can_be(
     key: str, value: object, dimensions: Mapping[str, Dimension], models: Sequence[str]
 ) -> bool:
-    """Tells whether a key can ever have a value."""
-    dimension, row = dimensions.get(key), dimensions.get(key.rpartition(".")[0])
-    if dimension is None and row is not None and isinstance(row.domain, Tie):
-        return True
-    if dimension is None or dimension.when:
-        specs = (
-            [{row.key: spec} for spec in row.domain.points()]
-            if row and not isinstance(row.domain, Tie)
-            else [{}]
-        )
-        if any(
-            value_of(key, {"model": model, **spec}) == value for model in models for spec in specs
-        ):
+    """Returns whether a key can ever have a value."""
+    dimension = dimensions.get(key)
+    if dimension is not None:
+        if isinstance(dimension.domain, Tie) or value in dimension.domain:
             return True
-    return dimension is not None and (
-        isinstance(dimension.domain, Tie) or value in dimension.domain
-    )
+        if not dimension.when:
+            return False
+    # Where no dimension sets the key, it has its default, or the value of an entry of its spec.
+    specs: list[Flat] = [{}]
+    row = key.rpartition(".")[0]
+    if row in dimensions:
+        domain = dimensions[row].domain
+        if not isinstance(domain, Tie):
+            specs = [{row: spec} for spec in domain.points()]
+        elif dimension is None:
+            return True
+    for model in models:
+        for spec in specs:
+            if value_of(key, {"model": model, **spec}) == value:
+                return True
+    return False

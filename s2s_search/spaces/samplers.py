@@ -1,8 +1,8 @@
-"""Samplers: which configuration each trial of a search gets, and, for population based training, what comes after it.
+"""Samplers, which decide the configuration of each trial of a search.
 
-A search asks a sampler for a trial's configuration and tells it how trials ended. What a sampler answers follows from
-the seed, the trial's number and what it was asked and told, so that a search that was killed can go on: a new sampler
-that hears the same gives the same.
+A search asks a sampler for the configuration of a trial, and tells it how trials ended. The answer
+follows from the seed, the number of the trial, and all questions and results before. A search that
+was killed can therefore resume: a new sampler that hears the same gives the same answers.
 """
 
 import math
@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, product
+from itertools import chain
 from typing import Any, Protocol
 
 from s2s_search.errors import ConfigError
@@ -21,42 +21,48 @@ from s2s_search.spaces.settings import BUDGET
 from s2s_search.spaces.space import Space, completed
 from s2s_search.statuses import FAILURES
 
-Values = Sequence[float | None]  # of a space's objectives, in their order
+Values = Sequence[float | None]  # the values of a space's objectives, in their order
 SEED = "train.seed"
-STARTUP = 10  # trials with results before tpe looks at them
-ATTEMPTS = 20  # of tpe at a configuration that is valid and new
+STARTUP = 10  # the number of trials with results from which tpe learns
+ATTEMPTS = 20  # how often tpe looks for a configuration that is valid and new
 GROWING = (SECONDS.name, EVALUATION_SECONDS.name)  # what a trial reports grows with every step
 
 
 def objective_values(best: Mapping[str, Any] | None, space: Space) -> list[float] | None:
-    """What a trial is told to the sampler by: the objectives at its best report."""
+    """Returns the objectives at a trial's best report; None where one of them is missing."""
     if best is None:
         return None
-    values = [best.get(objective.name) for objective in space.objectives]
-    return (
-        None
-        if any(value is None for value in values)
-        else [float(value) for value in values if value is not None]
-    )
+    values = []
+    for objective in space.objectives:
+        value = best.get(objective.name)
+        if value is None:
+            return None
+        values.append(float(value))
+    return values
 
 
 class Sampler(Protocol):
-    """Gives configurations, complete with budget and seed, to trials 0, 1, ...; its length is how many at most."""
+    """What gives configurations with budget and seed to the trials 0, 1, ..."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Returns the largest number of trials."""
 
     def ask(self, number: int) -> Flat | None:
-        """Returns the configuration of a trial, from now on running; None when there are no more."""
+        """Returns the configuration of a trial that starts now; None when there are no more."""
 
     def running(self, number: int, config: Mapping[str, object]) -> None:
-        """Hears of a trial that was asked for before, by another sampler, and has not ended."""
+        """Records a running trial whose configuration another sampler gave, before a restart."""
 
     def tell(
         self, number: int, config: Mapping[str, object], values: Values | None, status: str
     ) -> None:
-        """Hears how a trial ended: finished, stopped, diverged or failed, and with which values of the objectives.
+        """Records how a trial ended.
 
-        The values are the best so far; None where the trial has none.
+        Args:
+            number: the number of the trial.
+            config: its configuration, which pbt may have changed.
+            values: the objectives at its best report; None where it has none.
+            status: finished, stopped, diverged, or a failure.
         """
 
 
@@ -67,7 +73,14 @@ def make_sampler(
     overrides: Mapping[str, object] | None = None,
     configs: Sequence[Flat] | None = None,
 ) -> Sampler:
-    """Returns the sampler of the space's method, or of a list of configurations.
+    """Returns the sampler of a search.
+
+    Args:
+        space: the space, whose method decides.
+        trials: the number of draws; None takes the number of the file.
+        seed: the seed of the draws; None takes the seed of the file.
+        overrides: values that are fixed.
+        configs: configurations that are run instead of those of the space.
 
     Raises:
         ConfigError: as `Space.trials` does.
@@ -76,15 +89,13 @@ def make_sampler(
         return Listed(configs)
     if overrides:
         space = space.fixed(overrides)
-    return (
-        TPE(space, trials, seed)
-        if space.search.method == "tpe"
-        else Listed(space.trials(trials, seed))
-    )
+    if space.search.method == "tpe":
+        return TPE(space, trials, seed)
+    return Listed(space.trials(trials, seed))
 
 
 class Listed:
-    """The sampler of what is known in advance: random draws, quasi-random draws, grids, replicates."""
+    """The sampler of a list: of random or quasi-random draws, grids, replicates."""
 
     def __init__(self, configs: Sequence[Flat]) -> None:
         self.configs = configs
@@ -104,28 +115,26 @@ class Listed:
 
 @dataclass(frozen=True)
 class Trial:
-    """What tpe knows of a trial.
+    """What tpe knows of a trial."""
 
-    `point` has a number for each varying key that takes part: a choice's index, or a value's position in its range. It
-    is None where the space does not hold the configuration.
-    """
-
-    complete: Hparams | None
+    complete: Hparams | None  # the resolved configuration; None when it is not valid
+    # A number for each varying key that takes part: the index of a choice, or the position in a
+    # range. None where the space does not contain the configuration.
     point: Mapping[str, float] | None
     status: str
-    values: tuple[
-        float, ...
-    ] = ()  # of the objectives; none while it runs, and when it failed or diverged
+    # The values of the objectives. They are empty while the trial runs, and when it failed or
+    # diverged.
+    values: tuple[float, ...] = ()
 
 
 class TPE:
-    """The tree-structured Parzen estimator (Bergstra et al., 2011), as Optuna has it, on the space's unit cube.
+    """Optuna's tree-structured Parzen estimator (Bergstra et al., 2011) on the space's unit cube.
 
-    The first trials are the random draws of `Space.trials`. A configuration is given once; with further objectives the
-    search is for all trade-offs between them (Ozaki et al., 2020).
+    The first trials are the random draws of `Space.trials`. A configuration is given once. With
+    further objectives, all trade-offs between them are searched (Ozaki et al., 2020).
 
     Raises:
-        ConfigError: when Optuna is not installed, or there are fewer configurations than trials.
+        ConfigError: there are fewer configurations than trials.
     """
 
     def __init__(self, space: Space, trials: int | None = None, seed: int | None = None) -> None:
@@ -137,7 +146,7 @@ class TPE:
             dimension.key: self._distribution(dimension) for dimension in space.varying
         }
         self._trials: dict[int, Trial] = {}
-        self._earlier: list[Trial] = []  # of another search
+        self._earlier: list[Trial] = []  # the trials of an earlier search
 
     def __len__(self) -> int:
         return len(self._draws)
@@ -147,12 +156,11 @@ class TPE:
             return None
         trials = self._heard()
         met = {trial.complete for trial in trials}
-        drawn, suggested = (
-            chain(self._draws[number:], self._draws[:number]),
-            self._suggestions(number, trials),
-        )
+        drawn = [*self._draws[number:], *self._draws[:number]]
+        suggested = self._suggestions(number, trials)
         is_start = sum(bool(trial.values) for trial in trials) < STARTUP
-        for config in chain(drawn, suggested) if is_start else chain(suggested, drawn):
+        candidates = chain(drawn, suggested) if is_start else chain(suggested, drawn)
+        for config in candidates:
             complete = completed(config)
             if complete is not None and complete not in met:
                 self.running(number, config)
@@ -170,10 +178,13 @@ class TPE:
     def warm_start(
         self, rows: Iterable[tuple[Mapping[str, object], Values | None, str]]
     ) -> tuple[int, int]:
-        """Hears of trials of an earlier search: configuration, values, status; returns how many it took and skipped.
+        """Records the trials of an earlier search; returns how many are used and how many skipped.
 
-        A trial is taken where the space holds its configuration, whatever its budget and seed, and where it ended with
-        values or diverged.
+        A trial is used when the space contains its configuration, whatever its budget and seed, and
+        when it ended with values or diverged.
+
+        Args:
+            rows: configuration, values of the objectives and status of each trial.
         """
         trials = [self._ended(*row) for row in rows]
         taken = [trial for trial in trials if trial.point is not None and trial.status != "failed"]
@@ -181,17 +192,23 @@ class TPE:
         return len(taken), len(trials) - len(taken)
 
     def _ended(self, config: Mapping[str, object], values: Values | None, status: str) -> Trial:
+        """Returns an ended trial as tpe sees it.
+
+        A trial without all values has failed, and a trial with a value that is not finite has
+        diverged.
+        """
         known = [value for value in values or () if value is not None]
-        status = "failed" if status in FAILURES else status
-        if status not in ("failed", "diverged") and len(known) != len(self.space.objectives):
+        is_whole = len(known) == len(self.space.objectives)
+        if status in FAILURES or (status != "diverged" and not is_whole):
             status = "failed"
-        elif status != "failed" and not all(map(math.isfinite, known)):
+        elif not all(map(math.isfinite, known)):
             status = "diverged"
-        finite = () if status in ("failed", "diverged") else tuple(known)
-        return Trial(completed(config), self._point(config), status, finite)
+        if status in ("failed", "diverged"):
+            known = []
+        return Trial(completed(config), self._point(config), status, tuple(known))
 
     def _point(self, config: Mapping[str, object]) -> dict[str, float] | None:
-        """Returns where the space has a configuration, which may come from a file; None when it does not hold it."""
+        """Returns the point of a configuration of any origin; None when the space has none."""
         point: dict[str, float] = {}
 
         def read(dimension: Dimension) -> object:
@@ -208,25 +225,25 @@ class TPE:
         return point if complete is not None and complete == completed(config) else None
 
     def _heard(self) -> list[Trial]:
+        """Returns all trials in the order of their numbers, those of an earlier search first."""
         return [*self._earlier, *(self._trials[number] for number in sorted(self._trials))]
 
     def _suggestions(self, number: int, trials: Sequence[Trial]) -> Iterator[Flat]:
-        """Yields what Optuna suggests for a trial, in view of the others.
+        """Yields what Optuna suggests for a trial, given all other trials.
 
-        One that is not taken stays open in Optuna's eyes, which keep away from what is open (the constant liar).
+        A suggestion that is not used is a running trial to Optuna, which keeps away from running
+        trials (the constant liar). So the next suggestion is another one.
         """
         study = self._study(number, trials)
         for _ in range(ATTEMPTS):
-            trial = study.ask()
-            yield self.space.budgeted(
-                self.space.configuration(partial(_suggested, trial)), self.seed
-            )
+            flat = self.space.configuration(partial(_suggested, study.ask()))
+            yield self.space.budgeted(flat, self.seed)
 
     def _study(self, number: int, trials: Sequence[Trial]) -> Any:
+        """Returns an Optuna study of all trials, whose seed depends on the number of the trial."""
         optuna = self._optuna
-        sampler = optuna.samplers.TPESampler(
-            n_startup_trials=STARTUP, seed=random.Random(f"{self.seed} {number}").getrandbits(32)
-        )
+        seed = random.Random(f"{self.seed} {number}").getrandbits(32)
+        sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=seed)
         directions = [objective.goal for objective in self.space.objectives]
         study = optuna.create_study(sampler=sampler, directions=directions)
         for trial, values in self._judged(trials):
@@ -242,12 +259,16 @@ class TPE:
         return study
 
     def _judged(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, list[float] | None]]:
-        """Yields the trials that tpe learns from, each with its values; None while it runs.
+        """Yields the trials from which tpe learns, each with its values; None while it runs.
 
-        A trial that was stopped counts as complete: its best value is one that it reached with less, so it can only
-        fall short of what it would have come to, and Optuna's other way, to rank it behind all complete ones, would
-        lose the many good ones that ASHA stops among better ones. But seconds it has spent few because it was stopped.
-        A diverged trial is as bad as the worst: NaN would teach nothing, and a failure is nothing that TPE learns from.
+        A stopped trial counts as complete with its best value. Trained to its end it could only
+        have become better. Optuna's own way ranks stopped trials behind all complete ones, and
+        would lose the many good trials that ASHA stops among better ones. The seconds of a stopped
+        trial say nothing, because it spent few for being stopped: they count as the most that were
+        seen.
+
+        A diverged trial is as bad as the worst trial, because NaN would teach nothing. tpe does not
+        learn from failures.
         """
         known = [trial for trial in trials if trial.point is not None and trial.status != "failed"]
         columns = list(zip(*(trial.values for trial in known if trial.values), strict=True))
@@ -262,29 +283,33 @@ class TPE:
             elif trial.status == "diverged" and worst:
                 yield trial, worst
             elif trial.status == "stopped":
-                pairs = zip(objectives, trial.values, worst, strict=True)
-                yield (
-                    trial,
-                    [
-                        least if objective.name in GROWING else value
-                        for objective, value, least in pairs
-                    ],
-                )
+                values = list(trial.values)
+                for k, objective in enumerate(objectives):
+                    if objective.name in GROWING:
+                        values[k] = worst[k]
+                yield trial, values
             elif trial.values:
                 yield trial, list(trial.values)
 
     def _distribution(self, dimension: Dimension) -> Any:
+        """Returns Optuna's distribution: the index of a choice, or a position in a range."""
+        distributions = self._optuna.distributions
         if isinstance(dimension.domain, Choice):
-            return self._optuna.distributions.CategoricalDistribution(
-                range(len(dimension.domain.values))
-            )
-        return self._optuna.distributions.FloatDistribution(0.0, 1.0)
+            return distributions.CategoricalDistribution(range(len(dimension.domain.values)))
+        return distributions.FloatDistribution(0.0, 1.0)
 
 
 def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: int) -> list[Flat]:
-    """Returns the first `top` different configurations of a ranking, each with `seeds` seeds that it has not had.
+    """Returns the first `top` different configurations of a ranking, each with `seeds` new seeds.
 
-    Those are the whole numbers after the largest seed that it had among the ranked and the other trials.
+    The new seeds are the whole numbers after the largest seed that the configuration had in any
+    trial.
+
+    Args:
+        ranked: the configurations of trials, best first.
+        others: the configurations of trials that are not ranked.
+        top: the number of configurations.
+        seeds: the number of seeds of each.
 
     Raises:
         ConfigError: there are fewer different configurations.
@@ -292,14 +317,16 @@ def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: 
     groups: dict[Hparams | None, list[Flat]] = {}
     for config in ranked:
         groups.setdefault(completed({**config, SEED: 0}), []).append(config)
-    if top > (known := len(groups)):
-        raise ConfigError(f"--top {top}: only {known} different configurations have a result")
+    if top > len(groups):
+        law = f"only {len(groups)} different configurations have a result"
+        raise ConfigError(f"--top {top}: {law}")
     for config in others:
         groups.setdefault(completed({**config, SEED: 0}), []).append(config)
-    return [
-        {**group[0], SEED: max(map(_seed, group)) + n}
-        for group, n in product(list(groups.values())[:top], range(1, seeds + 1))
-    ]
+    replicates = []
+    for group in list(groups.values())[:top]:
+        largest = max(map(_seed, group))
+        replicates += [{**group[0], SEED: largest + n} for n in range(1, seeds + 1)]
+    return replicates
 
 
 def _seed(config: Flat) -> int:
@@ -308,7 +335,7 @@ def _seed(config: Flat) -> int:
 
 
 def _suggested(trial: Any, dimension: Dimension) -> object:
-    """Returns the value that a trial of Optuna's gives a dimension."""
+    """Returns the value that Optuna's trial gives to a dimension."""
     if isinstance(dimension.domain, Choice):
         values = dimension.domain.values
         return values[trial.suggest_categorical(dimension.key, range(len(values)))]
@@ -317,14 +344,18 @@ def _suggested(trial: Any, dimension: Dimension) -> object:
 
 
 def _place(dimension: Dimension, value: object) -> float:
-    """Returns what Optuna calls a value of a dimension. Raises ValueError for another value."""
+    """Returns the number that stands for a value in Optuna.
+
+    Raises:
+        ValueError: the dimension does not have the value.
+    """
     domain = dimension.domain
     assert isinstance(domain, Choice | Range)
     return domain.values.index(value) if isinstance(domain, Choice) else domain.position(value)
 
 
 def _import_optuna() -> Any:
-    import optuna  # late: it takes a second, and only tpe needs it
+    import optuna  # late, because it takes a second and only tpe needs it
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

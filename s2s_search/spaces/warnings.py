@@ -1,11 +1,12 @@
-"""What a search is warned of before it starts: accepted, though hardly anyone wants it.
+"""Warnings about a search before it starts: what is accepted, though it is probably a mistake.
 
-`space_warnings` collects all: of the corpus (text_warnings.py), and of settings that do not fit each other or it.
+`space_warnings` collects them: those of the corpus (corpus/warnings.py), and those of settings that
+do not fit each other or the corpus.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from s2s_search.corpus.corpus import Corpus
@@ -17,104 +18,118 @@ from s2s_search.spaces.rungs import brackets
 from s2s_search.spaces.space import Space
 
 BLEU = "dev.bleu"
-BLEU_ORDER = 4  # tokens of the longest n-grams that BLEU counts
-MANY_SHORT = 0.25  # of all references
-FEWEST_FOR_MEDIAN = 4  # a trial and three others
+BLEU_ORDER = 4  # the number of tokens in the longest n-grams that BLEU counts
+MANY_SHORT = 0.25  # the share of short references that is worth a warning
+FEWEST_FOR_MEDIAN = 4  # trials: one, and three others to compare it with
 
 
 def space_warnings(
     space: Space, corpus: Corpus | None, trials: Sequence[Flat]
 ) -> list[InputWarning]:
-    """Returns the warnings of a search, each with its line in the space's file; without a corpus, none of its text."""
+    """Returns the warnings of a search in the order of their lines in the file of the space.
+
+    Args:
+        space: the space.
+        corpus: the corpus; without it, there are no warnings about text.
+        trials: the configurations that the search runs.
+    """
     found = [*budgets(space), *comparisons(space, trials), *idle_gpus(space)]
     if corpus is not None:
-        found += [
-            *corpus.warnings,
-            *cut_sequences(corpus, space.corpus, trials),
-            *short_references(space, corpus),
-        ]
-    return sorted(
-        (replace(warning, at=space.line(warning.place)) for warning in found),
-        key=lambda found: found.at,
-    )
+        found += corpus.warnings
+        found += cut_sequences(corpus, space.corpus, trials)
+        found += short_references(space, corpus)
+    return sorted(_with_lines(found, space), key=lambda warning: warning.at)
+
+
+def _with_lines(found: Iterable[InputWarning], space: Space) -> list[InputWarning]:
+    return [replace(warning, at=space.line(warning.place)) for warning in found]
 
 
 def trial_warnings(
     corpus: Corpus, spec: Mapping[str, object], config: Mapping[str, object], space: Space | None
 ) -> list[InputWarning]:
-    """Returns the warnings of one trial alone, of a space or of none."""
+    """Returns the warnings of a single trial.
+
+    Args:
+        corpus: the corpus of the trial.
+        spec: the specification of the corpus.
+        config: the configuration of the trial.
+        space: the space whose file gives lines; None when there is none.
+    """
     found = [*corpus.warnings, *cut_sequences(corpus, spec, [config])]
-    return (
-        found
-        if space is None
-        else [replace(warning, at=space.line(warning.place)) for warning in found]
-    )
+    return found if space is None else _with_lines(found, space)
 
 
 def cut_sequences(
     corpus: Corpus, spec: Mapping[str, object], trials: Sequence[Mapping[str, object]]
 ) -> Iterator[InputWarning]:
-    """The share of training sequences that max_seq_len cuts; where it is searched, under its smallest value.
+    """Warns of training sequences that max_seq_len cuts.
 
-    Not of a toy task whose lengths are the default, under the default of max_seq_len: there the longest lose their end,
-    but nobody chose that.
+    Where max_seq_len is searched, its smallest value counts. A toy task with default lengths has no
+    such warning under the default of max_seq_len. The longest sequences lose their end there, but
+    the user has chosen neither.
     """
     import numpy as np
 
-    is_toy_as_it_is = "name" in spec and "max_length" not in spec
-    sides = {"source": corpus.train.source_offsets, "target": corpus.train.target_offsets}
-    for specials, (side, offsets) in enumerate(
-        sides.items(), start=1
-    ):  # END, and before a target START
+    has_default_lengths = "name" in spec and "max_length" not in spec
+    sides = (
+        ("source", corpus.train.source_offsets, 1),  # END
+        ("target", corpus.train.target_offsets, 2),  # START and END
+    )
+    for side, offsets, specials in sides:
         key = f"{side}.max_seq_len"
         limit = min(int(str(trial.get(key, TABLE[key].default))) for trial in trials)
-        lengths = np.diff(offsets) + specials
-        cut, total, longest = int((lengths > limit).sum()), len(lengths), int(lengths.max())
-        if is_toy_as_it_is and limit == TABLE[key].default:
+        if has_default_lengths and limit == TABLE[key].default:
             continue
+        lengths = np.diff(offsets) + specials
+        total = len(lengths)
+        cut = int((lengths > limit).sum())
         if noticed(cut, total):
-            sentence = f"{limit} cuts {cut:,} of {total:,} {side}s of train ({percent(cut, total)}), which lose their ends"
+            longest = int(lengths.max())
+            sentence = f"{limit} cuts {cut:,} of {total:,} {side}s of train"
+            sentence += f" ({percent(cut, total)}), which lose their ends"
+            hint = f"{longest:,} cuts none, special tokens included"
             enough = int(np.quantile(lengths, 0.99, method="higher"))
-            some = f"{enough:,} cuts at most one in a hundred, " if enough < longest else ""
-            hint = f"{some}{longest:,} cuts none, special tokens included"
-            yield InputWarning(
-                ("parameters", key), sentence, {"cut": cut, "of": total, "longest": longest}, hint
-            )
+            if enough < longest:
+                hint = f"{enough:,} cuts at most one in a hundred, {hint}"
+            values = {"cut": cut, "of": total, "longest": longest}
+            yield InputWarning(("parameters", key), sentence, values, hint)
 
 
 def short_references(space: Space, corpus: Corpus) -> Iterator[InputWarning]:
-    """BLEU as an objective where references are shorter than its longest n-grams."""
+    """Warns of BLEU as an objective when many references are shorter than its longest n-grams."""
     import numpy as np
 
     if BLEU not in [objective.name for objective in space.objectives]:
         return
     lengths = np.diff(corpus.dev.target_offsets)
-    short, total = int((lengths < BLEU_ORDER).sum()), len(lengths)
+    total = len(lengths)
+    short = int((lengths < BLEU_ORDER).sum())
     if short < MANY_SHORT * total:
         return
-    share = percent(short, total)
-    sentence = f"BLEU counts {BLEU_ORDER} tokens in a row, but {short:,} of {total:,} references of dev have fewer ({share})"
+    sentence = f"BLEU counts {BLEU_ORDER} tokens in a row, but {short:,} of {total:,} references"
+    sentence += f" of dev have fewer ({percent(short, total)})"
     if short == total:
         sentence += ", so that it is 0 for perfect answers"
     place = ("metric", "name") if space.metric.name == BLEU else ("objectives",)
-    yield InputWarning(
-        place, sentence, {"short": short, "of": total}, "dev.error_rate counts tokens one by one"
-    )
+    hint = "dev.error_rate counts tokens one by one"
+    yield InputWarning(place, sentence, {"short": short, "of": total}, hint)
 
 
 def budgets(space: Space) -> Iterator[InputWarning]:
-    """scheduler.max_steps, by which rungs are placed, above the train.max_steps of every trial."""
-    longest, steps = longest_training(space.dimensions), space.scheduler.max_steps
+    """Warns when all trials end before scheduler.max_steps, from which the rungs are computed."""
+    longest = longest_training(space.dimensions)
+    steps = space.scheduler.max_steps
     if longest is not None and longest < steps:
-        sentence = f"trials end at {longest:,} steps, but scheduler.max_steps = {steps:,} places what the scheduler compares"
+        sentence = f"trials end at {longest:,} steps, but scheduler.max_steps = {steps:,}"
+        sentence += " decides at which steps the scheduler compares trials"
         values = {"train.max_steps": longest, "scheduler.max_steps": steps}
-        yield InputWarning(
-            ("parameters", "train.max_steps"), sentence, values, "give one of the two, or the same"
-        )
+        hint = "give one of the two, or the same number to both"
+        yield InputWarning(("parameters", "train.max_steps"), sentence, values, hint)
 
 
 def idle_gpus(space: Space) -> Iterator[InputWarning]:
-    """More than one GPU for a trial, which trains on one."""
+    """Warns of more than one GPU for a trial, which trains on one."""
     gpus = space.resources.gpu
     if gpus > 1:
         sentence = f"a trial trains on one GPU, so that {gpus - 1:g} of its {gpus:g} stay idle"
@@ -122,46 +137,43 @@ def idle_gpus(space: Space) -> Iterator[InputWarning]:
 
 
 def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
-    """Trials that end before the scheduler has anything to compare: their reports come too late."""
+    """Warns when the scheduler can compare nothing, or when reports come too late for it."""
     scheduler, name = space.scheduler, space.scheduler.name
+    place = ("scheduler", "name")
     if name == "none":
         return
-    verb = "mutates" if name == "pbt" else "compares"
     if name == "median" and len(trials) < FEWEST_FOR_MEDIAN:
-        sentence = f"median compares a trial with three others at least, but there are {len(trials)} trials"
-        yield InputWarning(
-            ("scheduler", "name"),
-            sentence,
-            {"trials": len(trials)},
-            "scheduler.name: asha needs fewer",
-        )
+        sentence = "median compares a trial with three others at least,"
+        sentence += f" but there are {len(trials)} trials"
+        hint = "scheduler.name: asha needs fewer"
+        yield InputWarning(place, sentence, {"trials": len(trials)}, hint)
         return
-    late, due = list[tuple[int, int]](), first_comparisons(space, len(trials))
+    late: list[
+        tuple[int, int]
+    ] = []  # steps between reports, and steps in all, of trials that report too late
+    due = first_comparisons(space, len(trials))
     for trial, step in zip(trials, due, strict=True):
-        every = int(
-            str(trial.get("train.eval_every_steps", TABLE["train.eval_every_steps"].default))
-        )
+        default = TABLE["train.eval_every_steps"].default
+        every = int(str(trial.get("train.eval_every_steps", default)))
         end = int(str(trial.get("train.max_steps", scheduler.max_steps)))
-        last = (end - 1) // every * every  # the last report of a trial that goes on
+        last = (end - 1) // every * every  # the last report before the end
         if step is not None and (last == 0 or last < step):
             late.append((every, end))
     asked = [step for step in due if step is not None]
     if not asked:
-        sentence = f"hyperband never compares: all {len(trials)} trials are in the bracket that runs to its end"
-        yield InputWarning(
-            ("scheduler", "name"),
-            sentence,
-            {"trials": len(trials)},
-            "more trials fill other brackets",
-        )
+        sentence = f"hyperband never compares: all {len(trials)} trials are in the bracket"
+        sentence += " that runs to its end"
+        hint = "more trials fill other brackets"
+        yield InputWarning(place, sentence, {"trials": len(trials)}, hint)
     elif late:
         (every, end), _ = Counter(late).most_common(1)[0]
-        whom = "" if len(late) == len(asked) else f" {len(late):,} of {len(asked):,} trials"
+        whom = "any trial"
+        if len(late) < len(asked):
+            whom = f"{len(late):,} of {len(asked):,} trials"
+        verb = "mutates" if name == "pbt" else "compares"
         first = math.ceil(min(asked))
-        reports = f"they report every {every:,} steps and end at {end:,}"
-        sentence = (
-            f"{name} never {verb}{whom or ' any trial'}: it begins at step {first:,}, but {reports}"
-        )
+        sentence = f"{name} never {verb} {whom}: it begins at step {first:,}, but they report"
+        sentence += f" every {every:,} steps and end at {end:,}"
         values = {
             "trials": len(late),
             "first": first,
@@ -172,15 +184,19 @@ def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
             hint = f"train.eval_every_steps: {first} reports in time"
         else:
             hint = "it must begin before their end; scheduler.name: none does the same"
-        yield InputWarning(("scheduler", "name"), sentence, values, hint)
+        yield InputWarning(place, sentence, values, hint)
 
 
 def first_comparisons(space: Space, trials: int) -> list[float | None]:
-    """The step from which on the scheduler looks at each trial; None in hyperband's bracket without a halving."""
+    """Returns the step at which the scheduler first looks at each trial.
+
+    It is None for trials in the bracket of hyperband that halves nothing.
+    """
     scheduler = space.scheduler
     if scheduler.name != "hyperband":
         return [scheduler.interval_steps or scheduler.grace_steps] * trials
     first: list[float | None] = []
     for bracket in brackets(scheduler, trials):
-        first += [bracket[0].step if len(bracket) > 1 else None] * round(bracket[0].trials)
+        step = bracket[0].step if len(bracket) > 1 else None
+        first += [step] * round(bracket[0].trials)
     return first

@@ -1,6 +1,7 @@
-"""Search-space files: their YAML, each value with the line that it stands in, and the sections beside the parameters.
+"""Search-space files: YAML with the line of each value, and all sections but the parameters.
 
-Scalars stay text: the table knows their kinds, where YAML would guess (1e-4 is text to it, and no is false).
+Scalars stay text, because only the table knows their kinds. YAML would guess: 1e-4 is text to it,
+and no is false.
 """
 
 import math
@@ -24,7 +25,7 @@ from s2s_search.hparams.values import convert
 from s2s_search.metrics import GOALS, METRICS
 from s2s_search.spaces.packaged import packaged_spaces
 
-LEAST_SHARE = 0.0001  # of a processor: Ray counts them in ten thousandths
+LEAST_SHARE = 0.0001  # the smallest share of a processor: Ray counts in ten thousandths
 SECTIONS: dict[str, tuple[Argument, ...]] = {
     "metric": (
         Argument("name", NAME, "dev.loss", choices=tuple(METRICS)),
@@ -55,66 +56,75 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("disk_gb", FLOAT, None, above=0),
     ),
 }
-BEFORE = {  # wider laws of earlier versions, for the run folders that they wrote
+# The wider laws of earlier versions, for the run folders that these wrote.
+BEFORE = {
     "scheduler": (Argument("reduction_factor", FLOAT, 3.0, above=1),),
 }
 PARTS = ("model", "corpus", *SECTIONS, "objectives", "parameters")
-LINE_BREAK = re.compile(
-    "\r\n|\r|\n"
-)  # as editors count; to YAML U+0085, U+2028 and U+2029 break lines too
-CORPUS_FILES = ("train", "dev", "test", "source_vocab", "target_vocab")  # of a corpus section
-LARGEST_FILE = 200_000  # bytes, and values with aliases followed
+# Lines are counted as editors count them. To YAML U+0085, U+2028 and U+2029 break lines, too.
+LINE_BREAK = re.compile("\r\n|\r|\n")
+CORPUS_FILES = ("train", "dev", "test", "source_vocab", "target_vocab")  # keys that name files
+LARGEST_FILE = 200_000  # the limit of bytes, and of values after aliases are replaced
 SCALARS = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 }
-Place = tuple[str | int, ...]  # of a value in the file: keys and positions in lists
+Place = tuple[str | int, ...]  # the keys, and positions in lists, that lead to a value of the file
 
 
 class Report:
-    """Collects problems, each with the line of its place in the file, instead of stopping at the first."""
+    """The problems of a file, each with its line. All are collected before the first is raised."""
 
     def __init__(self, where: str) -> None:
-        self.where = where
-        self.lines: dict[Place, int] = {}
-        self.breaks: list[int] = []  # where each line of the file but the last ends
-        self.problems: list[tuple[int, str]] = []
+        self.where = where  # the name of the file in messages
+        self.lines: dict[Place, int] = {}  # the line of each place
+        self.breaks: list[int] = []  # the index at which each line but the last ends
+        self.problems: list[tuple[int, str]] = []  # line and sentence; line 0 is the whole file
 
     def line_at(self, index: int) -> int:
         """Returns the line of a character of the file, counted from 1."""
         return bisect_right(self.breaks, index) + 1
 
     def add(self, place: Place, problem: str) -> None:
+        """Records a problem with the line of its place, or of the nearest place around it."""
         while place and place not in self.lines:
             place = place[:-1]
         self.problems.append((self.lines.get(place, 0), problem))
 
     @contextmanager
     def at(self, *place: str | int, label: str = "") -> Iterator[None]:
-        """Makes a ValueError a problem of the place, which the code after it must live with."""
+        """Records a ValueError of the block as a problem at `place` and continues.
+
+        Code after the block must cope with the missing value.
+        """
         try:
             yield
         except ValueError as problem:
             self.add(place, f"{label}{problem}")
 
     def fail(self) -> None:
-        """Raises ConfigError when there are problems."""
-        if self.problems:
-            lines: dict[str, list[int]] = {}  # of each sentence
-            for line, text in sorted(dict.fromkeys(self.problems), key=lambda problem: problem[0]):
-                lines.setdefault(text, []).append(line)
-            width = 0
-            if len(lines) > 1:
-                width = len(place_of([max(numbers[0] for numbers in lines.values())]))
-            texts = []
-            for text, numbers in lines.items():
-                place = place_of(numbers)
-                texts.append(f"{place:<{width}}{text}" if place else text)
-            raise ConfigError(texts, self.where)
+        """Raises ConfigError with all problems by line, if there are any."""
+        if not self.problems:
+            return
+        lines: dict[str, list[int]] = {}  # the lines of each sentence
+        for line, text in sorted(dict.fromkeys(self.problems), key=lambda problem: problem[0]):
+            lines.setdefault(text, []).append(line)
+        width = 0
+        if len(lines) > 1:  # sentences stand below each other
+            width = len(place_of([max(numbers[0] for numbers in lines.values())]))
+        texts = []
+        for text, numbers in lines.items():
+            place = place_of(numbers)
+            texts.append(f"{place:<{width}}{text}" if place else text)
+        raise ConfigError(texts, self.where)
 
 
 def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
-    """Returns the file's text and its sections, all lines in the report. Raises ConfigError when it is no YAML."""
+    """Returns the file's text and its sections, and sets the lines of the report.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no YAML.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
@@ -127,53 +137,49 @@ def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
         )
     try:
         text = data.decode()
-        report.breaks = [
-            end for end in (match.end() for match in LINE_BREAK.finditer(text)) if end < len(text)
-        ]
+        ends = [match.end() for match in LINE_BREAK.finditer(text)]
+        report.breaks = [end for end in ends if end < len(text)]
         parts = mapping(_tree(text, report), (), report)
     except UnicodeDecodeError as error:
         line = len(re.findall(b"\r\n|\r|\n", data[: error.start])) + 1
-        raise ConfigError(
-            f"line {line}: not UTF-8: byte 0x{data[error.start]:02x}", report.where
-        ) from None
+        problem = f"line {line}: not UTF-8: byte 0x{data[error.start]:02x}"
+        raise ConfigError(problem, report.where) from None
     except RecursionError:
         raise ConfigError("broken YAML: nested too deeply", report.where) from None
-    for name in (name for name in parts if name not in PARTS):
-        hint = (
-            "; it belongs under parameters:"
-            if name in TABLE or name in ENTRIES
-            else nearest(name, PARTS)
-        )
+    for name in parts:
+        if name in PARTS:
+            continue
+        hint = nearest(name, PARTS)
+        if name in TABLE or name in ENTRIES:
+            hint = "; it belongs under parameters:"
         report.add((name,), f"unknown section {shown(name)}{hint}")
     return text, parts
 
 
 def _tree(text: str, report: Report) -> object:
-    """Returns the file's values: dicts, lists, text and None."""
+    """Returns the file's values: dicts, lists, text and None.
+
+    Raises:
+        ConfigError: the text is no YAML.
+    """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         size = 0 if node is None else _expanded(node, {})
         if size > LARGEST_FILE:
-            problem = (
-                "an alias stands inside what it stands for"
-                if size == math.inf
-                else "too many values by aliases"
-            )
+            problem = "too many values by aliases"
+            if size == math.inf:
+                problem = "an alias is inside the value that it stands for"
             raise ConfigError(f"broken YAML: {problem}", report.where)
         return None if node is None else _plain(node, (), report)
     except yaml.MarkedYAMLError as error:
-        begin, end = (
-            mark.index if mark else 0 for mark in (error.context_mark, error.problem_mark)
-        )
-        is_key = "expected ':'" in str(
-            error.problem
-        )  # which YAML misses only where the next line begins
-        line = report.line_at(begin if is_key else end or begin)
-        hint = (
-            "; indent with spaces, not tabs"
-            if "\\t" in str(error.problem)
-            else _odd_space(text, line, report)
-        )
+        begin = error.context_mark.index if error.context_mark else 0
+        end = error.problem_mark.index if error.problem_mark else 0
+        # YAML notices a missing colon only where the next line begins.
+        is_colon_missing = "expected ':'" in str(error.problem)
+        line = report.line_at(begin if is_colon_missing else end or begin)
+        hint = _odd_space(text, line, report)
+        if "\\t" in str(error.problem):
+            hint = "; indent with spaces, not tabs"
         what = " ".join(part for part in (error.context, error.problem) if part)
         problem = f"line {line}: broken YAML: {what}{hint}"
     except yaml.reader.ReaderError as error:
@@ -183,29 +189,31 @@ def _tree(text: str, report: Report) -> object:
 
 
 def _odd_space(text: str, line: int, report: Report) -> str:
-    """Names the first character of a line that looks like a space, or like nothing, and is none to YAML.
+    """Returns a hint at the first character of a line that only looks like a space.
 
-    Where the line has none, the line before it: after a colon such a character makes the next line the wrong one.
+    Invisible characters count, too. Such a character after a colon makes YAML complain about the
+    next line, so the line before is looked at, too.
     """
     ends = [0, *report.breaks, len(text)]
     for number in range(line, max(line - 2, 0), -1):
-        for character in text[ends[number - 1] : ends[number]].removeprefix(
-            "\ufeff" if number == 1 else ""
-        ):
-            is_odd = (
-                unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp") and character != " "
-            )
-            if is_odd or character == "\x85":
+        characters = text[ends[number - 1] : ends[number]]
+        if number == 1:
+            characters = characters.removeprefix("\ufeff")
+        for character in characters:
+            is_like_space = unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp")
+            if (is_like_space and character != " ") or character == "\x85":
                 place = "the line" if number == line else f"line {number}"
-                name = unicodedata.name(character, "NEXT LINE")
-                return f"; {place} has a U+{ord(character):04X} ({name}), which YAML takes for no space"
+                name = f"U+{ord(character):04X} ({unicodedata.name(character, 'NEXT LINE')})"
+                return f"; {place} has a {name}, which is no space to YAML"
     return ""
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
-    """Returns the number of nodes from a node on, aliases followed; infinite when it contains itself."""
+    """Returns the number of nodes in a node, aliases replaced; infinite if it contains itself."""
     if id(node) not in sizes:
-        sizes[id(node)] = math.inf  # until its children are counted
+        sizes[id(node)] = (
+            math.inf
+        )  # a node that is met again before its children are counted is its own child
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
         nodes = chain.from_iterable(children) if isinstance(node, yaml.MappingNode) else children
         sizes[id(node)] = 1 + sum(_expanded(child, sizes) for child in nodes)
@@ -213,23 +221,21 @@ def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
 
 
 def _plain(node: yaml.Node, place: Place, report: Report) -> object:
+    """Returns the values of a node, and records the line of each place."""
     report.lines.setdefault(place, report.line_at(node.start_mark.index))
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*place, index), report) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         result: dict[str, object] = {}
         for key, value in node.value:
-            name, line = (
-                str(key.value) if _is_text(key) else "",
-                report.line_at(key.start_mark.index),
-            )
-            if not name or name in result:
-                problem = (
-                    f"{name} is given twice, first in line {report.lines[(*place, name)]}"
-                    if name
-                    else ""
-                )
-                report.problems.append((line, problem or "a key must be a name"))
+            name = str(key.value) if _is_text(key) else ""
+            line = report.line_at(key.start_mark.index)
+            if not name:
+                report.problems.append((line, "a key must be a name"))
+                continue
+            if name in result:
+                first = report.lines[(*place, name)]
+                report.problems.append((line, f"{name} is given twice, first in line {first}"))
                 continue
             report.lines[(*place, name)] = line
             result[name] = _plain(value, (*place, name), report)
@@ -242,36 +248,36 @@ def _plain(node: yaml.Node, place: Place, report: Report) -> object:
 
 
 def _is_text(node: yaml.Node) -> bool:
-    r"""Says whether a node is a scalar that can be written down; "\ud800" cannot."""
+    r"""Returns whether a node is a scalar that can be encoded; "\ud800" cannot."""
     return isinstance(node, yaml.ScalarNode) and not re.search("[\ud800-\udfff]", node.value)
 
 
 def described(value: object) -> str:
-    """Returns the value as a message about its form shows it."""
+    """Returns what a value is, as a message about its form shows it."""
     words = {dict: "a mapping", list: "a list", type(None): "nothing"}
     return words.get(type(value)) or shown(value)
 
 
 def mapping(value: object, place: Place, report: Report) -> dict[str, object]:
-    """Returns a mapping; reports anything else, and returns an empty one."""
+    """Returns a mapping. Any other value is reported, and an empty mapping returned."""
     if isinstance(value, dict):
         return value
-    label = (
-        ".".join(map(str, place)).removeprefix("parameters.")
-        or f"the file (sections: {', '.join(PARTS)})"
-    )
+    label = ".".join(map(str, place)).removeprefix("parameters.")
+    if not label:
+        label = f"the file (sections: {', '.join(PARTS)})"
     report.add(place, f"{label}: must be a mapping, but got {described(value)}")
     return {}
 
 
 def listed(value: object) -> list[object]:
-    """Returns a list; anything else as a list of one."""
+    """Returns a list as it is, and any other value as a list of one."""
     return value if isinstance(value, list) else [value]
 
 
 def read_models(parts: Mapping[str, object], report: Report) -> tuple[str, ...]:
-    """Returns the names of the models; all, when the file gives none that is known."""
-    given, models = listed(parts.get("model", [])), list[str]()
+    """Returns the names of the models; of all models, when the file names none that is known."""
+    given = listed(parts.get("model", []))
+    models: list[str] = []
     for value in given:
         with report.at("model"):
             models.append(canonical_model(value))
@@ -285,14 +291,18 @@ def read_models(parts: Mapping[str, object], report: Report) -> tuple[str, ...]:
 def read_section(
     name: str, parts: Mapping[str, object], report: Report, is_past: bool = False
 ) -> dict[str, Any]:
-    """Returns the section's values in their kinds, defaults where it has none; all defaults when it has a problem.
+    """Returns the values of a section, converted to their kinds, with defaults for missing ones.
 
-    With `is_past` the section is of a search that has begun, perhaps under an earlier version.
+    When the section has a problem, all values are defaults.
+
+    Args:
+        name: the section.
+        parts: all sections of the file.
+        report: gets the problems.
+        is_past: whether the search has begun, perhaps under an earlier version.
     """
-    arguments, before = (
-        {argument.name: argument for argument in SECTIONS[name]},
-        len(report.problems),
-    )
+    before = len(report.problems)
+    arguments = {argument.name: argument for argument in SECTIONS[name]}
     if is_past:
         arguments |= {argument.name: argument for argument in BEFORE.get(name, ())}
     defaults = {key: argument.default for key, argument in arguments.items()}
@@ -309,29 +319,40 @@ def read_section(
 def read_corpus(
     parts: Mapping[str, object], folder: Path, report: Report, files: bool = True
 ) -> dict[str, object]:
-    """Returns the corpus section, its paths absolute: in the file they start from the file's own folder.
+    """Returns the corpus section with absolute paths.
 
-    With `files` False nobody looks whether its files are there.
+    Args:
+        parts: all sections of the file.
+        folder: where relative paths start.
+        report: gets the problems.
+        files: False when the files of the corpus need not be there.
     """
     value = parts.get("corpus", {"name": "cmudict"})
     corpus = mapping(value, ("corpus",), report)
     for key, given in corpus.items():
-        values = [
-            int(v) if isinstance(v, str) and re.fullmatch("-?[0-9]{1,15}", v) else v
-            for v in listed(given)
-        ]
-        if "name" not in corpus and key in CORPUS_FILES:
-            values = [str(folder / v) if isinstance(v, str) and v else v for v in values]
+        is_path = "name" not in corpus and key in CORPUS_FILES
+        values = [_corpus_value(item, folder if is_path else None) for item in listed(given)]
         corpus[key] = values if isinstance(given, list) else values[0]
-    for key, problem in check_corpus(corpus, files) if isinstance(value, dict) else ():
-        report.add(("corpus", key), f"corpus.{key}: {problem}" if key else f"corpus: {problem}")
+    if isinstance(value, dict):
+        for key, problem in check_corpus(corpus, files):
+            report.add(("corpus", key), f"corpus.{key}: {problem}" if key else f"corpus: {problem}")
     return corpus
 
 
-def parse_corpus(text: str) -> dict[str, object]:
-    """Returns the corpus that an argument names: one built in, a mapping as in a file, or the corpus of a file.
+def _corpus_value(value: object, folder: Path | None) -> object:
+    """Returns a whole number for its text, and a path below `folder`; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch("-?[0-9]{1,15}", value):
+        return int(value)
+    return str(folder / value) if folder is not None and value else value
 
-    Raises ConfigError with all problems.
+
+def parse_corpus(text: str) -> dict[str, object]:
+    """Returns the corpus of an argument: a built-in one, a mapping, or the corpus of a file.
+
+    Raises:
+        ConfigError: with all problems.
     """
     report = Report("--corpus")
     if Path(text).suffix in (".yaml", ".yml"):
@@ -340,11 +361,9 @@ def parse_corpus(text: str) -> dict[str, object]:
         corpus = read_corpus(read_parts(path, report)[1], path.absolute().parent, report)
     else:
         value = _tree(text, report)
-        corpus = read_corpus(
-            {"corpus": value if isinstance(value, dict) else {"name": value}}, Path(), report
-        )
-        report.problems = [
-            (0, problem) for _, problem in report.problems
-        ]  # an argument has no lines
+        spec = value if isinstance(value, dict) else {"name": value}
+        corpus = read_corpus({"corpus": spec}, Path(), report)
+        # An argument has no lines.
+        report.problems = [(0, problem) for _, problem in report.problems]
     report.fail()
     return corpus
