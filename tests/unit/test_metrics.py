@@ -23,8 +23,8 @@ from s2s_search.metrics import (
 
 ONE, TWO = [1, 2, 3, 4, 5], [7, 8]
 
-# The worst that a model can earn: losses are computed in float32, and the longest answers to blank references are wrong
-# in every token.
+# The worst that a model can earn: losses are computed in float32, and the longest answers to blank
+# references are wrong in every token.
 EARNED = {
     "train.loss": float(np.finfo(np.float32).max),
     "dev.loss": float(np.finfo(np.float32).max),

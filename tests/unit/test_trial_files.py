@@ -96,7 +96,7 @@ def test_the_file_of_a_searchs_trial_is_its_configuration(
         assert resolve(*_model_and(config)) == resolve(*_model_and(wanted))
     page = (run(capsys, "report", folder)[0], (folder / "report.md").read_text())
     assert page[0] == 0
-    text = page[1].split("debug --space take:\n\n```\n")[1].split("\n```")[0]
+    text = page[1].split("check and debug --space:\n\n```\n")[1].split("\n```")[0]
     (tmp_path / "one.yaml").write_text(text)
     (config,) = load_space(tmp_path / "one.yaml").trials()
     assert resolve(*_model_and(config)) == resolve(
