@@ -162,7 +162,7 @@ def test_the_ranking_fits_or_says_that_it_scrolls(browser: Any, report: Path, wi
     opened.page.wait_for_timeout(300)
     table = opened.page.locator(".ranking .scroll")
     is_wide = table.evaluate("(scroll) => scroll.scrollWidth > scroll.clientWidth")
-    assert opened.page.get_by_text("it scrolls sideways").is_visible() == is_wide
+    assert opened.page.get_by_text("scroll it sideways").is_visible() == is_wide
     assert (
         opened.page.evaluate("document.documentElement.scrollWidth") <= width
     )  # the page itself never does
