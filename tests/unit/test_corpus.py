@@ -160,10 +160,8 @@ def test_ten_thousand_equal_problems_are_one_sentence(write: Folder) -> None:
         caught.value.problems[0]
         == f"{spaces}: lines 1, 2, 3: 'a b' would never be a token of text split at ' '"
     )
-    assert (
-        caught.value.problems[1]
-        == f"{spaces}: line 4: 'c 0' would never be a token of text split at ' '; a count follows a tab"
-    )
+    problem = "'c 0' would never be a token of text split at ' '; a count follows a tab"
+    assert caught.value.problems[1] == f"{spaces}: line 4: {problem}"
     assert len(caught.value.problems) == 6
     assert caught.value.problems[5] == f"{spaces}: ... and 998 more lines like these"
 
@@ -405,7 +403,8 @@ def test_a_count_behind_a_space_is_told_of_the_tab(write: Folder, good: list[str
     vocab = write("v", "a 120\nb\nc d\n")
     path = f"corpus.source_vocab: {vocab}"
     assert problems_of({"train": good, "dev": good, "source_vocab": vocab}) == [
-        f"{path}: line 1: 'a 120' would never be a token of text split at ' '; a count follows a tab",
+        f"{path}: line 1: 'a 120' would never be a token of text split at ' '; a count follows a "
+        "tab",
         f"{path}: line 3: 'c d' would never be a token of text split at ' '",
     ]
 
@@ -421,9 +420,12 @@ def test_all_problems_of_all_files_at_once(write: Folder, good: list[str]) -> No
     ) == [
         f"corpus.train: {latin}: line 2: byte 0xe9 is not valid UTF-8; "
         "is it Windows-1252? iconv -f WINDOWS-1252 -t UTF-8 converts it",
-        f"corpus.dev: both sides must have the same number of lines, but {good[0]} has 2 and {short} has 1",
-        f"corpus.test: {tsv}: line 2: must be a source, one tab and a target, but the tabs number 0",
-        f"corpus.test: {tsv}: line 3: must be a source, one tab and a target, but the tabs number 2; "
+        f"corpus.dev: both sides must have the same number of lines, but {good[0]} has 2 and "
+        f"{short} has 1",
+        f"corpus.test: {tsv}: line 2: must be a source, one tab and a target, but the tabs number "
+        "0",
+        f"corpus.test: {tsv}: line 3: must be a source, one tab and a target, but the tabs number "
+        "2; "
         "a file of more columns needs two of them, as cut -f1,2 gives",
         f"corpus.target_vocab: {vocab}: line 2: 'x' is in line 1 already",
     ]
@@ -454,7 +456,8 @@ def test_empty_corpora(write: Folder, good: list[str]) -> None:
     ]
     special = write("special.tsv", "a\tUNK\nb\tUNK\n")
     assert problems_of({"train": special, "dev": good}) == [
-        f"corpus.target_vocab: {special}: train has no target token but UNK, the name of a special token"
+        f"corpus.target_vocab: {special}: train has no target token but UNK, the name of a "
+        "special token"
     ]
     assert problems_of({"train": good, "dev": good, "source_vocab": empty}) == [
         f"corpus.source_vocab: {empty}: there is no token"

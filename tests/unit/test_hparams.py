@@ -191,11 +191,14 @@ class TestValues:
         )
         assert found == (
             "attention.score_type belongs to AttentionSeq2Seq, and this is a BasicSeq2Seq",
-            "unknown hyperparameter 'optimizer.learning_rte'; did you mean 'optimizer.learning_rate'?",
-            "optimizer.lr_decay_type: piecewise_constant is refused: its boundaries and values cannot be given by "
+            "unknown hyperparameter 'optimizer.learning_rte'; did you mean "
+            "'optimizer.learning_rate'?",
+            "optimizer.lr_decay_type: piecewise_constant is refused: its boundaries and values "
+            "cannot be given by "
             "these hyperparameters (the original fails on it, too)",
             "bridge_spec has no entry 'activation_fun'; did you mean 'activation_fn'?",
-            "encoder.rnn_cell.cell_spec.num_units: must be a whole number at least 1 and at most 65536, but got 0",
+            "encoder.rnn_cell.cell_spec.num_units: must be a whole number at least 1 and at most "
+            "65536, but got 0",
             "decoder.rnn_cell.cell_spec: unknown class 'GRUCel'; did you mean 'GRUCell'?",
         )
 
@@ -333,7 +336,7 @@ UNI, BIDI, STACK = ENCODERS
 
 
 class TestPassThrough:
-    """PassThroughBridge compares structures and widths, as the original's check of nested states."""
+    """PassThroughBridge compares structures and widths, as the original's check does."""
 
     @pytest.mark.parametrize(
         "encoder, layers, cell, decoder_layers, decoder_cell, fits",
@@ -447,7 +450,10 @@ class TestHparams:
 
 class TestParse:
     def test_the_original_form(self):
-        text = 'optimizer.name=SGD, optimizer.learning_rate=1e-1,bridge_spec={"class": "ZeroBridge"} ,a="x,y",b='
+        text = (
+            "optimizer.name=SGD, optimizer.learning_rate=1e-1,"
+            'bridge_spec={"class": "ZeroBridge"} ,a="x,y",b='
+        )
         assert parse_hparams(text) == {
             "optimizer.name": "SGD",
             "optimizer.learning_rate": "1e-1",

@@ -102,8 +102,11 @@ def test_as_many_references_as_predictions() -> None:
 
 
 def plain_bleu(predictions: list[list[int]], references: list[list[list[int]]]) -> float:
-    """Papineni et al. (2002) with the closest reference length, the shorter of two; an order without a match counts
-    half, then a quarter, ... of a match."""
+    """Returns BLEU as Papineni et al. (2002) define it.
+
+    The reference length is the closest one, the shorter of two. An order without a match counts
+    half a match, the next one a quarter, and so on.
+    """
     matches, possible = [0] * 5, [0] * 5
     length = reference_length = 0
     for prediction, answers in zip(predictions, references, strict=True):

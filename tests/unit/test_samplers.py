@@ -139,7 +139,8 @@ class TestTPE:
     def test_keys_that_take_no_part_are_not_there_and_ties_follow(self, space):
         parameters = (
             "optimizer.lr_decay_type: ['', exponential_decay], embedding.dim: {min: 8, max: 64},"
-            "optimizer.lr_decay_rate: {min: 0.1, max: 0.9, when: {optimizer.lr_decay_type: exponential_decay}},"
+            "optimizer.lr_decay_rate: {min: 0.1, max: 0.9, when: {optimizer.lr_decay_type: "
+            "exponential_decay}},"
             "attention.dim: {same_as: embedding.dim}"
         )
         for config in run(
@@ -315,7 +316,8 @@ class TestExplore:
     def test_what_a_new_value_brings_along_is_drawn(self, space):
         parameters = (
             "optimizer.lr_decay_type: ['', exponential_decay],"
-            "optimizer.lr_decay_rate: {min: 0.1, max: 0.9, when: {optimizer.lr_decay_type: exponential_decay}}"
+            "optimizer.lr_decay_rate: {min: 0.1, max: 0.9, when: {optimizer.lr_decay_type: "
+            "exponential_decay}}"
         )
         pbt = space(parameters, search="{}", scheduler="{name: pbt}")
         config = {
@@ -329,7 +331,10 @@ class TestExplore:
         assert None in rates
 
     def test_a_change_that_brings_along_another_model_is_not_made(self, space):
-        parameters = "optimizer.clip_gradients: [1, 5],embedding.dim: {choices: [7, 8], when: {optimizer.clip_gradients: 5}}"
+        parameters = (
+            "optimizer.clip_gradients: [1, 5],"
+            "embedding.dim: {choices: [7, 8], when: {optimizer.clip_gradients: 5}}"
+        )
         pbt = space(parameters, search="{}", scheduler="{name: pbt}")
         config = {"model": "AttentionSeq2Seq", "optimizer.clip_gradients": 1.0}
         assert self.explored(pbt, config) == [config] * 400
@@ -345,7 +350,10 @@ class TestExplore:
 
 
 def test_tpe_beats_random_search():
-    """On a made-up cost over a shipped space: after 60 trials, below the median of random search for each seed."""
+    """On a made-up cost over a packaged space, after 60 trials.
+
+    For each seed the result is below the median of random search.
+    """
     single = replace(load_space(FOLDER / "tpe.yaml"), further=())
 
     def cost(config: dict) -> float:
@@ -367,7 +375,8 @@ def test_tpe_beats_random_search():
 
 def test_the_module_needs_no_package_of_the_layers_above():
     packages = ("torch", "ray", "pandas", "numpy", "rich", "optuna")
-    code = f"import sys\nfor name in {packages}:\n    sys.modules[name] = None\nimport s2s_search.spaces.samplers"
+    code = f"import sys\nfor name in {packages}:\n    sys.modules[name] = None\n"
+    code += "import s2s_search.spaces.samplers"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )

@@ -37,7 +37,7 @@ def found(space: Space) -> list[str]:
 
 
 def decisions(space: Space) -> int:
-    """How often the scheduler of a space has something to decide, when each trial reports as its settings say."""
+    """Returns how often the scheduler decides when each trial reports as its settings say."""
     inner: Any = _inner(space.scheduler, dict)
     inner.set_search_properties("dev.loss", "min")
     watched, count = Watched(inner, space.scheduler, "dev.loss", True), 0
@@ -201,10 +201,14 @@ def test_all_commands_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "dev.tsv").write_text("chien\tch i n\n")
     small = {key: value for key, value in SMALL.items() if key != "train.eval_every_steps"}
     path = tmp_path / "space.yaml"
-    path.write_text(
-        space_text(RATES | small | {"train.eval_every_steps": 1}, model="BasicSeq2Seq", search={"trials": 2},
-                   scheduler={"name": "none", "max_steps": 2}, corpus={"train": "train.tsv", "dev": "dev.tsv"})
-    )  # fmt: skip
+    text = space_text(
+        RATES | small | {"train.eval_every_steps": 1},
+        model="BasicSeq2Seq",
+        search={"trials": 2},
+        scheduler={"name": "none", "max_steps": 2},
+        corpus={"train": "train.tsv", "dev": "dev.tsv"},
+    )
+    path.write_text(text)
     law = (
         "corpus.dev: "
         + str(tmp_path / "dev.tsv")
@@ -236,7 +240,7 @@ def test_all_commands_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_search_is_warned_before_it_starts(load: Any, tmp_path: Path) -> None:
-    """Of its file with what wins over it: --hparams can mend a setting, or be the one that is warned of."""
+    """Overrides count: --hparams can mend a setting, or cause the warning."""
 
     class StartsError(Exception):
         pass
@@ -258,7 +262,8 @@ def test_a_search_is_warned_before_it_starts(load: Any, tmp_path: Path) -> None:
 
 
 def test_check_needs_no_numpy_for_cmudict_as_it_is() -> None:
-    code = "import sys; sys.modules['numpy'] = None; from s2s_search.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules['numpy'] = None; from s2s_search.cli import main; "
+    code += "sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "check", str(ROOT / "search_spaces" / "quickstart.yaml")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")

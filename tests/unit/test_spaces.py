@@ -1,5 +1,4 @@
 """The grammar of search-space files: what each form means, and what is refused with which line."""
-# ruff: noqa: E501 (a case is a line)
 
 import math
 import pickle
@@ -84,7 +83,8 @@ class TestForms:
             optimizer.lr_staircase: no
             source.reverse: "True"
             optimizer.lr_stop_decay_at: 1e9
-            encoder.rnn_cell.cell_spec: {class: LSTMCell, num_units: "64", use_peepholes: yes, num_proj: ~}
+            encoder.rnn_cell.cell_spec:
+              {class: LSTMCell, num_units: "64", use_peepholes: yes, num_proj: ~}
         """)
         flat = space.at([0.0])
         assert flat["optimizer.learning_rate"] == 1e-4
@@ -149,7 +149,9 @@ class TestForms:
             optimizer.lr_staircase: {choices: [true], when: {optimizer.lr_decay_rate: [0.25]}}
             optimizer.lr_decay_rate:
               choices: [0.25, 0.75]
-              when: {optimizer.lr_decay_type: [exponential_decay, natural_exp_decay], optimizer.name: SGD}
+              when:
+                optimizer.lr_decay_type: [exponential_decay, natural_exp_decay]
+                optimizer.name: SGD
             optimizer.lr_decay_type: ["", exponential_decay, natural_exp_decay]
             optimizer.name: [Adam, SGD]
         """)
@@ -275,7 +277,8 @@ class TestDraws:
 
     def test_equal_when_resolved_is_equal(self, load):
         space = load(
-            f"{CELL}.num_units: [128, 64]\nembedding.dim: {{choices: [100], when: {{{CELL}.num_units: 128}}}}"
+            f"{CELL}.num_units: [128, 64]\n"
+            f"embedding.dim: {{choices: [100], when: {{{CELL}.num_units: 128}}}}"
         )
         with pytest.raises(
             ConfigError, match="3 different configurations were asked for, but only 2 valid ones"
@@ -340,8 +343,11 @@ class TestTrials:
         ]
 
     def test_grid_search(self, load):
-        space = load("embedding.dim: {min: 1, max: 3}\noptimizer.clip_gradients: {min: 1, max: 2, step: 0.5}",
-                     search="{method: grid}")  # fmt: skip
+        space = load(
+            "embedding.dim: {min: 1, max: 3}\n"
+            "optimizer.clip_gradients: {min: 1, max: 2, step: 0.5}",
+            search="{method: grid}",
+        )
         trials = space.trials()
         assert [(flat["embedding.dim"], flat["optimizer.clip_gradients"]) for flat in trials] == [
             (dim, clip) for dim in (1, 2, 3) for clip in (1.0, 1.5, 2.0)
@@ -354,7 +360,8 @@ class TestTrials:
             {CELL}.num_units: [8, 16]
             decoder.rnn_cell.cell_spec: {{same_as: {CELL}}}
             optimizer.lr_decay_type: ["", exponential_decay]
-            optimizer.lr_decay_rate: {{choices: [0.5], when: {{optimizer.lr_decay_type: exponential_decay}}}}
+            optimizer.lr_decay_rate:
+              {{choices: [0.5], when: {{optimizer.lr_decay_type: exponential_decay}}}}
         """)
         overrides = {
             f"{CELL}.num_units": "4",
@@ -525,48 +532,192 @@ class TestProblems:
     @pytest.mark.parametrize(
         "text, expected",
         [
-            ("embedding.dmi: 3", "line 4: unknown hyperparameter 'embedding.dmi'; did you mean 'embedding.dim'?"),
-            ("embedding.dim: 3\nembedding.dim: 4", "line 5: embedding.dim is given twice, first in line 4"),
-            ("embedding.dim: 0", "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but got '0'"),
-            ("embedding.dim: [64,\n  1.5]", "line 5: embedding.dim: must be a whole number at least 1 and at most 65536, but got '1.5'"),
-            ("embedding.dim: [[1]]", "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but got ['1']"),
-            ("embedding.dim:", "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but got None"),
+            (
+                "embedding.dmi: 3",
+                "line 4: unknown hyperparameter 'embedding.dmi'; did you mean 'embedding.dim'?",
+            ),
+            (
+                "embedding.dim: 3\nembedding.dim: 4",
+                "line 5: embedding.dim is given twice, first in line 4",
+            ),
+            (
+                "embedding.dim: 0",
+                "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but "
+                "got '0'",
+            ),
+            (
+                "embedding.dim: [64,\n  1.5]",
+                "line 5: embedding.dim: must be a whole number at least 1 and at most 65536, but "
+                "got '1.5'",
+            ),
+            (
+                "embedding.dim: [[1]]",
+                "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but "
+                "got ['1']",
+            ),
+            (
+                "embedding.dim:",
+                "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but "
+                "got None",
+            ),
             ("embedding.dim: []", "line 4: embedding.dim: the list of choices is empty"),
             ("embedding.dim: [8, 8.0]", "line 4: embedding.dim: 8 is listed twice"),
-            ("embedding.dim: {choices: 3}", "line 4: embedding.dim: choices must be a list, or a mapping from labels, but got '3'"),
-            ("embedding.dim: {}", "line 4: embedding.dim: needs one of choices, grid, same_as, or min and max, but has none"),
-            ("embedding.dim: {min: 1, max: 2, grid: [3]}", "line 4: embedding.dim: needs one of choices, grid, same_as, or min and max, but has grid and min and max"),
-            ("embedding.dim: {choices: [3], rol: nuisance}", "line 4: embedding.dim: unknown word 'rol'; did you mean 'role'?"),
-            ("embedding.dim: {choices: [3], role: x}", "line 4: embedding.dim: role: unknown name 'x'; known: scientific, nuisance"),
+            (
+                "embedding.dim: {choices: 3}",
+                "line 4: embedding.dim: choices must be a list, or a mapping from labels, but got "
+                "'3'",
+            ),
+            (
+                "embedding.dim: {}",
+                "line 4: embedding.dim: needs one of choices, grid, same_as, or min and max, but "
+                "has none",
+            ),
+            (
+                "embedding.dim: {min: 1, max: 2, grid: [3]}",
+                "line 4: embedding.dim: needs one of choices, grid, same_as, or min and max, but "
+                "has grid and min and max",
+            ),
+            (
+                "embedding.dim: {choices: [3], rol: nuisance}",
+                "line 4: embedding.dim: unknown word 'rol'; did you mean 'role'?",
+            ),
+            (
+                "embedding.dim: {choices: [3], role: x}",
+                "line 4: embedding.dim: role: unknown name 'x'; known: scientific, nuisance",
+            ),
             ("embedding.dim:\n  min: 1", "line 4: embedding.dim: max is missing"),
-            ("embedding.dim:\n  min: 1\n  max: x", "line 6: embedding.dim: must be a whole number at least 1 and at most 65536, but got 'x'"),
-            ("optimizer.learning_rate: {min: 1e-2, max: 1e-3}", "line 4: optimizer.learning_rate: min must be below max, but min = 0.01 and max = 0.001"),
-            ("optimizer.clip_gradients: {min: 0, max: 1, log: true}", "line 4: optimizer.clip_gradients: log needs min above 0, but min = 0.0"),
-            ("embedding.dim: {min: 1, max: 9, log: 1}", "line 4: embedding.dim: log must be true or false, but got '1'"),
-            ("embedding.dim: {min: 1, max: 9, step: 0}", "line 4: embedding.dim: step must be a whole number above 0, but got '0'"),
-            ("embedding.dim: {min: 1, max: 9, step: 10}", "line 4: embedding.dim: step must be at most max - min and at least 1e-16 of it, but step = 10 and max - min = 8"),
-            ("optimizer.clip_gradients: {min: 1e-30, max: 1e30, step: 1e-300}", "line 4: optimizer.clip_gradients: step must be at most max - min and at least 1e-16 of it, but step = 1e-300 and max - min = 1e+30"),
-            ("optimizer.lr_stop_decay_at: {min: 1, max: 1e15}\nembedding.dim: {choices: [1], when: {optimizer.lr_stop_decay_at: [7, 0]}}", "line 5: embedding.dim: when: optimizer.lr_stop_decay_at can never be 0 in this file"),
-            ("source.reverse: {min: 0, max: 1}", "line 4: source.reverse: min and max are for numbers, and this is true or false"),
-            ("embedding.dim: {same_as: optimizer.name}", "line 4: embedding.dim: same_as: embedding.dim is a whole number, but optimizer.name is a name"),
-            ("embedding.dim: {same_as: attention.dim}", "line 4: embedding.dim: same_as: attention.dim is not set in this file"),
-            ("embedding.dim: {same_as: [x]}", "line 4: unknown hyperparameter \"['x']\"; known: source.max_seq_len, source.reverse, target.max_seq_len, ... (71 in all)"),
-            ("embedding.dim: {same_as: embedding.dim}", "line 4: embedding.dim: when and same_as go in a circle: embedding.dim -> embedding.dim"),
-            ("embedding.dim: {choices: [1], when: 3}", "line 4: embedding.dim.when: must be a mapping, but got '3'"),
-            ("embedding.dim:\n  choices: [1]\n  when:\n    optimizer.nam: x", "line 7: embedding.dim: when: unknown hyperparameter 'optimizer.nam'; did you mean 'optimizer.name'?"),
-            ("embedding.dim: {choices: [1], when: {optimizer.name: SGD}}", "line 4: embedding.dim: when: optimizer.name can never be 'SGD' in this file"),
-            ("embedding.dim: {choices: [1], when: {model: BasicSeq2Seq}}", "line 4: embedding.dim: when: model: BasicSeq2Seq is not searched here; known: AttentionSeq2Seq"),
-            ("attention.dim: {min: 1, max: 4}\nembedding.dim: {choices: [1], when: {attention.dim: [4, 5]}}", "line 5: embedding.dim: when: attention.dim can never be 5 in this file"),
-            ("optimizer.learning_rate: {min: 1, max: 4}\nembedding.dim: {choices: [1], when: {optimizer.learning_rate: 2}}", "line 5: embedding.dim: when: optimizer.learning_rate can never be 2.0 in this file"),
-            ("bridge_spec: {class: ZeroBridg}", "line 4: bridge_spec: unknown class 'ZeroBridg'; did you mean 'ZeroBridge'?"),
-            ("bridge_spec: ZeroBridge", "line 4: bridge_spec: must be a mapping with a class, but got 'ZeroBridge'"),
-            ("bridge_spec:\n  choices:\n    a: {class: ZeroBridge}\n    b: {class: ConcatInputBridge}", "line 4: bridge_spec: ConcatInputBridge needs num_units"),
-            ("bridge_spec: {choices: {a: {class: ZeroBridge}}}\nembedding.dim: {choices: [1], when: {bridge_spec: b}}", "line 5: embedding.dim: when: bridge_spec has no choice 'b'; known: a"),
-            (f"{CELL}.initializer: 3", f"line 4: {CELL}.initializer is refused: it is a function, which a configuration cannot hold"),
-            (f"{CELL}.class: [LSTMCell, GRUCell]\n{CELL}.use_peepholes: [true, false]", f"line 5: {CELL}.use_peepholes: GRUCell has no argument 'use_peepholes'; known: num_units, activation"),
-            ("bridge_spec: {class: PassThroughBridge}\nencoder.rnn_cell.num_layers: 2", "line 3: bridge_spec: PassThroughBridge needs an encoder whose final state is shaped as the decoder's state, but encoder = (LSTM(128, 128), LSTM(128, 128)) and decoder = LSTM(128, 128); InitialStateBridge fits any"),
-            ("model: BasicSeq2Seq\nembedding.dim: !!python/name:os.system 3\nparameters: {}", "line 2: unknown section 'embedding.dim'; it belongs under parameters:"),
-            ("embedding.dim: !!python/name:os.system 3", "line 4: unknown tag 'tag:yaml.org,2002:python/name:os.system'"),
+            (
+                "embedding.dim:\n  min: 1\n  max: x",
+                "line 6: embedding.dim: must be a whole number at least 1 and at most 65536, but "
+                "got 'x'",
+            ),
+            (
+                "optimizer.learning_rate: {min: 1e-2, max: 1e-3}",
+                "line 4: optimizer.learning_rate: min must be below max, but min = 0.01 and max = "
+                "0.001",
+            ),
+            (
+                "optimizer.clip_gradients: {min: 0, max: 1, log: true}",
+                "line 4: optimizer.clip_gradients: log needs min above 0, but min = 0.0",
+            ),
+            (
+                "embedding.dim: {min: 1, max: 9, log: 1}",
+                "line 4: embedding.dim: log must be true or false, but got '1'",
+            ),
+            (
+                "embedding.dim: {min: 1, max: 9, step: 0}",
+                "line 4: embedding.dim: step must be a whole number above 0, but got '0'",
+            ),
+            (
+                "embedding.dim: {min: 1, max: 9, step: 10}",
+                "line 4: embedding.dim: step must be at most max - min and at least 1e-16 of it, "
+                "but step = 10 and max - min = 8",
+            ),
+            (
+                "optimizer.clip_gradients: {min: 1e-30, max: 1e30, step: 1e-300}",
+                "line 4: optimizer.clip_gradients: step must be at most max - min and at least "
+                "1e-16 of it, but step = 1e-300 and max - min = 1e+30",
+            ),
+            (
+                "optimizer.lr_stop_decay_at: {min: 1, max: 1e15}\n"
+                "embedding.dim: {choices: [1], when: {optimizer.lr_stop_decay_at: [7, 0]}}",
+                "line 5: embedding.dim: when: optimizer.lr_stop_decay_at can never be 0 in this "
+                "file",
+            ),
+            (
+                "source.reverse: {min: 0, max: 1}",
+                "line 4: source.reverse: min and max are for numbers, and this is true or false",
+            ),
+            (
+                "embedding.dim: {same_as: optimizer.name}",
+                "line 4: embedding.dim: same_as: embedding.dim is a whole number, but "
+                "optimizer.name is a name",
+            ),
+            (
+                "embedding.dim: {same_as: attention.dim}",
+                "line 4: embedding.dim: same_as: attention.dim is not set in this file",
+            ),
+            (
+                "embedding.dim: {same_as: [x]}",
+                "line 4: unknown hyperparameter \"['x']\"; known: source.max_seq_len, "
+                "source.reverse, target.max_seq_len, ... (71 in all)",
+            ),
+            (
+                "embedding.dim: {same_as: embedding.dim}",
+                "line 4: embedding.dim: when and same_as go in a circle: embedding.dim -> "
+                "embedding.dim",
+            ),
+            (
+                "embedding.dim: {choices: [1], when: 3}",
+                "line 4: embedding.dim.when: must be a mapping, but got '3'",
+            ),
+            (
+                "embedding.dim:\n  choices: [1]\n  when:\n    optimizer.nam: x",
+                "line 7: embedding.dim: when: unknown hyperparameter 'optimizer.nam'; did you "
+                "mean 'optimizer.name'?",
+            ),
+            (
+                "embedding.dim: {choices: [1], when: {optimizer.name: SGD}}",
+                "line 4: embedding.dim: when: optimizer.name can never be 'SGD' in this file",
+            ),
+            (
+                "embedding.dim: {choices: [1], when: {model: BasicSeq2Seq}}",
+                "line 4: embedding.dim: when: model: BasicSeq2Seq is not searched here; known: "
+                "AttentionSeq2Seq",
+            ),
+            (
+                "attention.dim: {min: 1, max: 4}\n"
+                "embedding.dim: {choices: [1], when: {attention.dim: [4, 5]}}",
+                "line 5: embedding.dim: when: attention.dim can never be 5 in this file",
+            ),
+            (
+                "optimizer.learning_rate: {min: 1, max: 4}\n"
+                "embedding.dim: {choices: [1], when: {optimizer.learning_rate: 2}}",
+                "line 5: embedding.dim: when: optimizer.learning_rate can never be 2.0 in this "
+                "file",
+            ),
+            (
+                "bridge_spec: {class: ZeroBridg}",
+                "line 4: bridge_spec: unknown class 'ZeroBridg'; did you mean 'ZeroBridge'?",
+            ),
+            (
+                "bridge_spec: ZeroBridge",
+                "line 4: bridge_spec: must be a mapping with a class, but got 'ZeroBridge'",
+            ),
+            (
+                "bridge_spec:\n  choices:\n    a: {class: ZeroBridge}\n"
+                "    b: {class: ConcatInputBridge}",
+                "line 4: bridge_spec: ConcatInputBridge needs num_units",
+            ),
+            (
+                "bridge_spec: {choices: {a: {class: ZeroBridge}}}\n"
+                "embedding.dim: {choices: [1], when: {bridge_spec: b}}",
+                "line 5: embedding.dim: when: bridge_spec has no choice 'b'; known: a",
+            ),
+            (
+                f"{CELL}.initializer: 3",
+                f"line 4: {CELL}.initializer is refused: it is a function, which a configuration "
+                "cannot hold",
+            ),
+            (
+                f"{CELL}.class: [LSTMCell, GRUCell]\n{CELL}.use_peepholes: [true, false]",
+                f"line 5: {CELL}.use_peepholes: GRUCell has no argument 'use_peepholes'; known: "
+                "num_units, activation",
+            ),
+            (
+                "bridge_spec: {class: PassThroughBridge}\nencoder.rnn_cell.num_layers: 2",
+                "line 3: bridge_spec: PassThroughBridge needs an encoder whose final state is "
+                "shaped as the decoder's state, but encoder = (LSTM(128, 128), LSTM(128, 128)) "
+                "and decoder = LSTM(128, 128); InitialStateBridge fits any",
+            ),
+            (
+                "model: BasicSeq2Seq\nembedding.dim: !!python/name:os.system 3\nparameters: {}",
+                "line 2: unknown section 'embedding.dim'; it belongs under parameters:",
+            ),
+            (
+                "embedding.dim: !!python/name:os.system 3",
+                "line 4: unknown tag 'tag:yaml.org,2002:python/name:os.system'",
+            ),
             ("? [a, b]\n: 3", "line 4: a key must be a name"),
         ],
     )  # fmt: skip
@@ -576,36 +727,124 @@ class TestProblems:
     @pytest.mark.parametrize(
         "sections, expected",
         [
-            ({"model": "BasicSeq"}, "line 1: unknown model 'BasicSeq'; did you mean 'BasicSeq2Seq'?"),
+            (
+                {"model": "BasicSeq"},
+                "line 1: unknown model 'BasicSeq'; did you mean 'BasicSeq2Seq'?",
+            ),
             ({"model": "[BasicSeq2Seq, BasicSeq2Seq]"}, "line 1: model: a model is listed twice"),
             ({"model": "[]"}, "line 1: model is missing; known: BasicSeq2Seq, AttentionSeq2Seq"),
-            ({"metric": "{name: dev.los}"}, "line 3: metric.name: unknown name 'dev.los'; did you mean 'dev.loss'?"),
-            ({"metric": "{goal: maximize}"}, "line 3: metric.goal: dev.loss can only be minimized, but goal = maximize"),
+            (
+                {"metric": "{name: dev.los}"},
+                "line 3: metric.name: unknown name 'dev.los'; did you mean 'dev.loss'?",
+            ),
+            (
+                {"metric": "{goal: maximize}"},
+                "line 3: metric.goal: dev.loss can only be minimized, but goal = maximize",
+            ),
             ({"metric": "dev.loss"}, "line 3: metric: must be a mapping, but got 'dev.loss'"),
-            ({"search": "{method: tpee}"}, "line 2: search.method: unknown name 'tpee'; did you mean 'tpe'?"),
-            ({"search": "{method: tpe, replicates: 2}"}, "line 2: search.replicates: tpe runs each configuration once, but replicates = 2; use random"),
-            ({"objectives": "[parameters]"}, "line 3: objectives: need search.method tpe, but method = random"),
-            ({"search": "{method: tpe}", "objectives": "[parameter]"}, "line 3: objectives: unknown name 'parameter'; did you mean 'parameters'?"),
-            ({"search": "{method: tpe}", "objectives": "\n  - seconds\n  - [dev.bleu]"}, "line 5: objectives: unknown name ['dev.bleu']; did you mean 'dev.bleu'?"),
-            ({"search": "{method: tpe}", "objectives": "\n  - seconds\n  - seconds"}, "line 5: objectives: seconds is listed twice"),
-            ({"search": "{method: tpe}", "objectives": "[dev.loss]"}, "line 3: objectives: dev.loss is the metric, which is always an objective"),
-            ({"search": "{trails: 3}"}, "line 2: search: unknown key 'trails'; did you mean 'trials'?"),
-            ({"search": "{trials: 0}"}, "line 2: search.trials: must be a whole number at least 1 and at most 1000000 or null, but got '0'"),
-            ({"search": "{trials: 3}"}, "line 2: search.trials: draws must differ, but trials = 3 and there are 2 configurations; method: grid runs each once"),
-            ({"scheduler": "{name: sha}"}, "line 3: scheduler.name: unknown name 'sha'; did you mean 'asha'?"),
-            ({"scheduler": "{name: pbt}"}, "line 3: scheduler.name: pbt needs a searched key that may change in training: optimizer.* without optimizer.name, or a keep_prob; this file searches embedding.dim"),
-            ({"scheduler": "{name: median, interval_steps: 5}"}, "line 3: scheduler.interval_steps: only pbt has interval_steps, but name = median"),
-            ({"scheduler": "{name: pbt, max_steps: 5, interval_steps: 6}"}, "line 3: scheduler.interval_steps: must be at most max_steps, but interval_steps = 6 and max_steps = 5"),
-            ({"scheduler": "{name: hyperband, grace_steps: 6}"}, "line 3: scheduler.grace_steps: hyperband has no grace_steps, but grace_steps = 6; its brackets begin at max_steps / 3^k, k = 0, 1, ...; asha has grace_steps"),
-            ({"scheduler": "{max_steps: 5, grace_steps: 6}"}, "line 3: scheduler.grace_steps: must be at most max_steps, but grace_steps = 6 and max_steps = 5"),
-            ({"scheduler": "{reduction_factor: 1}"}, "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got '1'"),
-            ({"scheduler": "{reduction_factor: 1.00001}"}, "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got '1.00001'"),
-            ({"search": "{method: tpe}", "objectives": "\n" + "  - sceonds\n" * 10_000}, "lines 4, 5, 6, 7, 8 and 9,995 more: objectives: unknown name 'sceonds'; did you mean 'seconds'?"),
-            ({"resources": "{cpu: 0}"}, "line 3: resources.cpu: must be a number at least 0.0001, but got '0'"),
-            ({"resources": "{gpu: 1.5}"}, "line 3: resources.gpu: must be whole above 1, but gpu = 1.5"),
-            ({"corpus": "{name: cmudct}"}, "line 3: corpus.name: unknown corpus 'cmudct'; did you mean 'cmudict'?"),
+            (
+                {"search": "{method: tpee}"},
+                "line 2: search.method: unknown name 'tpee'; did you mean 'tpe'?",
+            ),
+            (
+                {"search": "{method: tpe, replicates: 2}"},
+                "line 2: search.replicates: tpe runs each configuration once, but replicates = 2; "
+                "use random",
+            ),
+            (
+                {"objectives": "[parameters]"},
+                "line 3: objectives: need search.method tpe, but method = random",
+            ),
+            (
+                {"search": "{method: tpe}", "objectives": "[parameter]"},
+                "line 3: objectives: unknown name 'parameter'; did you mean 'parameters'?",
+            ),
+            (
+                {"search": "{method: tpe}", "objectives": "\n  - seconds\n  - [dev.bleu]"},
+                "line 5: objectives: unknown name ['dev.bleu']; did you mean 'dev.bleu'?",
+            ),
+            (
+                {"search": "{method: tpe}", "objectives": "\n  - seconds\n  - seconds"},
+                "line 5: objectives: seconds is listed twice",
+            ),
+            (
+                {"search": "{method: tpe}", "objectives": "[dev.loss]"},
+                "line 3: objectives: dev.loss is the metric, which is always an objective",
+            ),
+            (
+                {"search": "{trails: 3}"},
+                "line 2: search: unknown key 'trails'; did you mean 'trials'?",
+            ),
+            (
+                {"search": "{trials: 0}"},
+                "line 2: search.trials: must be a whole number at least 1 and at most 1000000 or "
+                "null, but got '0'",
+            ),
+            (
+                {"search": "{trials: 3}"},
+                "line 2: search.trials: draws must differ, but trials = 3 and there are 2 "
+                "configurations; method: grid runs each once",
+            ),
+            (
+                {"scheduler": "{name: sha}"},
+                "line 3: scheduler.name: unknown name 'sha'; did you mean 'asha'?",
+            ),
+            (
+                {"scheduler": "{name: pbt}"},
+                "line 3: scheduler.name: pbt needs a searched key that may change in training: "
+                "optimizer.* without optimizer.name, or a keep_prob; this file searches "
+                "embedding.dim",
+            ),
+            (
+                {"scheduler": "{name: median, interval_steps: 5}"},
+                "line 3: scheduler.interval_steps: only pbt has interval_steps, but name = median",
+            ),
+            (
+                {"scheduler": "{name: pbt, max_steps: 5, interval_steps: 6}"},
+                "line 3: scheduler.interval_steps: must be at most max_steps, but interval_steps "
+                "= 6 and max_steps = 5",
+            ),
+            (
+                {"scheduler": "{name: hyperband, grace_steps: 6}"},
+                "line 3: scheduler.grace_steps: hyperband has no grace_steps, but grace_steps = "
+                "6; its brackets begin at max_steps / 3^k, k = 0, 1, ...; asha has grace_steps",
+            ),
+            (
+                {"scheduler": "{max_steps: 5, grace_steps: 6}"},
+                "line 3: scheduler.grace_steps: must be at most max_steps, but grace_steps = 6 "
+                "and max_steps = 5",
+            ),
+            (
+                {"scheduler": "{reduction_factor: 1}"},
+                "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got '1'",
+            ),
+            (
+                {"scheduler": "{reduction_factor: 1.00001}"},
+                "line 3: scheduler.reduction_factor: must be a number at least 1.1, but got "
+                "'1.00001'",
+            ),
+            (
+                {"search": "{method: tpe}", "objectives": "\n" + "  - sceonds\n" * 10_000},
+                "lines 4, 5, 6, 7, 8 and 9,995 more: objectives: unknown name 'sceonds'; did you "
+                "mean 'seconds'?",
+            ),
+            (
+                {"resources": "{cpu: 0}"},
+                "line 3: resources.cpu: must be a number at least 0.0001, but got '0'",
+            ),
+            (
+                {"resources": "{gpu: 1.5}"},
+                "line 3: resources.gpu: must be whole above 1, but gpu = 1.5",
+            ),
+            (
+                {"corpus": "{name: cmudct}"},
+                "line 3: corpus.name: unknown corpus 'cmudct'; did you mean 'cmudict'?",
+            ),
             ({"sarch": "{}"}, "line 3: unknown section 'sarch'; did you mean 'search'?"),
-            ({"search": "{}", "parameter": "{}"}, "line 3: unknown section 'parameter'; did you mean 'parameters'?"),
+            (
+                {"search": "{}", "parameter": "{}"},
+                "line 3: unknown section 'parameter'; did you mean 'parameters'?",
+            ),
         ],
     )  # fmt: skip
     def test_sections(self, problems, sections, expected):
@@ -645,7 +884,11 @@ class TestProblems:
         ]
 
     def test_grids(self, problems):
-        text = "optimizer.learning_rate: {min: 1, max: 2}\nembedding.dim: {min: 1, max: 1000}\ntarget.max_seq_len: {min: 2, max: 1000}"
+        text = (
+            "optimizer.learning_rate: {min: 1, max: 2}\n"
+            "embedding.dim: {min: 1, max: 1000}\n"
+            "target.max_seq_len: {min: 2, max: 1000}"
+        )
         assert problems(text, search="{method: grid}") == [
             "line 4: optimizer.learning_rate: a grid needs steps; give step or choices"
         ]
@@ -654,7 +897,10 @@ class TestProblems:
         ]
 
     def test_tpe_takes_no_grid(self, problems):
-        text = "embedding.dim: {grid: [1, 2]}\noptimizer.name:\n  role: scientific\n  grid: [Adam, SGD]"
+        text = (
+            "embedding.dim: {grid: [1, 2]}\n"
+            "optimizer.name:\n  role: scientific\n  grid: [Adam, SGD]"
+        )
         law = "search.method: tpe chooses every value itself; write choices, not grid"
         assert problems(text, search="{method: tpe}") == [f"lines 4, 7: {law}"]
 
@@ -684,17 +930,35 @@ class TestProblems:
     @pytest.mark.parametrize(
         "data, expected",
         [
-            (b"", "the file (sections: model, corpus, metric, search, scheduler, resources, checkpoints, objectives, parameters): must be a mapping, but got nothing"),
+            (
+                b"",
+                "the file (sections: model, corpus, metric, search, scheduler, resources, "
+                "checkpoints, objectives, parameters): must be a mapping, but got nothing",
+            ),
             (b"- a\n", "but got a list"),
-            (b"model: BasicSeq2Seq\nparameters:\n\tembedding.dim: 3\n", "line 3: broken YAML: while scanning for the next token found character '\\t' that cannot start any token; indent with spaces, not tabs"),
-            (b"model: BasicSeq2Seq\n---\na: 3\n", "line 2: broken YAML: expected a single document"),
+            (
+                b"model: BasicSeq2Seq\nparameters:\n\tembedding.dim: 3\n",
+                "line 3: broken YAML: while scanning for the next token found character '\\t' "
+                "that cannot start any token; indent with spaces, not tabs",
+            ),
+            (
+                b"model: BasicSeq2Seq\n---\na: 3\n",
+                "line 2: broken YAML: expected a single document",
+            ),
             (b"model: BasicSeq2Seq\nx: \xff\n", "line 2: not UTF-8: byte 0xff"),
             (b"model: BasicSeq2Seq\nx: \x00\n", "line 2: broken YAML: character '\\x00'"),
             (b"a: &a [*a]\n", "broken YAML: an alias is inside the value that it stands for"),
             (b"a: *b\n", "line 1: broken YAML: found undefined alias 'b'"),
             (b"a: [1, 2\n", "broken YAML: while parsing a flow sequence"),
             (b"a: " + b"[" * 1000, "broken YAML: nested too deeply"),
-            (b"".join(b"a%d: &a%d [%s]\n" % (i, i, b"x, x" if i == 0 else b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(9)), "broken YAML: too many values by aliases"),
+            (
+                b"a0: &a0 [x, x]\n"
+                + b"".join(
+                    b"a%d: &a%d [%s]\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9))
+                    for i in range(1, 9)
+                ),
+                "broken YAML: too many values by aliases",
+            ),
             (b"#" * 300_000, "is larger than 200000 bytes"),
             (b"parameters: {}", "model is missing; known: BasicSeq2Seq, AttentionSeq2Seq"),
         ],
@@ -802,23 +1066,47 @@ def problem_of(folder: Path, text: str) -> str:
 
 
 class TestOneProblem:
-    """What is wrong in one place is said once: nothing that follows from it is a problem of its own."""
+    """A fault in one place is one problem: what follows from it is not reported, too."""
 
     @pytest.mark.parametrize(
         "text, sections, problem",
         [
-            ("embedding.dim: [16, 32, 64, 16]", {"search": "{trials: 3}"}, "line 4: embedding.dim: 16 is listed twice"),
-            ("embedding.dim: [16, x, 64]", {"search": "{trials: 3}"}, "line 4: embedding.dim: must be"),
-            ("optimizer.learning_rate: [1, 1, 2]", {"scheduler": "{name: pbt}"}, "line 5: optimizer.learning_rate: 1.0 is"),
-            ("train.max_steps: [3000, 3000]", {"scheduler": "{grace_steps: 2000}"}, "line 5: train.max_steps: 3000 is"),
-            ("train.max_steps: [3000, 3000]", {"scheduler": "{name: pbt, interval_steps: 2000}", "search": "{}"}, "line 5: train.max_steps: 3000 is"),
+            (
+                "embedding.dim: [16, 32, 64, 16]",
+                {"search": "{trials: 3}"},
+                "line 4: embedding.dim: 16 is listed twice",
+            ),
+            (
+                "embedding.dim: [16, x, 64]",
+                {"search": "{trials: 3}"},
+                "line 4: embedding.dim: must be",
+            ),
+            (
+                "optimizer.learning_rate: [1, 1, 2]",
+                {"scheduler": "{name: pbt}"},
+                "line 5: optimizer.learning_rate: 1.0 is",
+            ),
+            (
+                "train.max_steps: [3000, 3000]",
+                {"scheduler": "{grace_steps: 2000}"},
+                "line 5: train.max_steps: 3000 is",
+            ),
+            (
+                "train.max_steps: [3000, 3000]",
+                {"scheduler": "{name: pbt, interval_steps: 2000}", "search": "{}"},
+                "line 5: train.max_steps: 3000 is",
+            ),
             (
                 f"{CELL}: {{choices: {{a: {{class: GRUCell}}, b: {{class: GRUCell}}}}}}\n"
                 f"attention.dim: {{choices: [1, 2], when: {{{CELL}: c}}}}",
                 {},
                 f"line 4: {CELL}: {{'class': 'GRUCell'}} is listed twice",
             ),
-            ("embedding.dim: {lo: 1}", {}, "line 4: embedding.dim: unknown word 'lo'; did you mean 'min'?"),
+            (
+                "embedding.dim: {lo: 1}",
+                {},
+                "line 4: embedding.dim: unknown word 'lo'; did you mean 'min'?",
+            ),
         ],
     )  # fmt: skip
     def test_is_one(self, problems, text, sections, problem):
@@ -841,10 +1129,17 @@ class TestOneProblem:
 
 
 class TestOverridesLeaveFew:
-    """Overrides may fix all that a file searches: what is left runs, and only an explicit number is refused."""
+    """Overrides may fix all that a file searches.
+
+    The configurations that are left run, and only an explicit number of trials is refused.
+    """
 
     ALL = "optimizer.learning_rate: {min: 1e-3, max: 1e-2}"
-    UNDER = 'optimizer.lr_decay_type: ["", exponential_decay]\noptimizer.lr_decay_rate: {min: 0.5, max: 1.0, when: {optimizer.lr_decay_type: exponential_decay}}'
+    UNDER = (
+        'optimizer.lr_decay_type: ["", exponential_decay]\n'
+        "optimizer.lr_decay_rate:\n"
+        "  {min: 0.5, max: 1.0, when: {optimizer.lr_decay_type: exponential_decay}}"
+    )
 
     @pytest.mark.parametrize("method", ["random", "halton", "grid"])
     @pytest.mark.parametrize(

@@ -97,9 +97,8 @@ def test_a_few_unknown_tokens_are_not_worth_a_warning(files: Files) -> None:
 def test_a_forgotten_delimiter_is_told_by_the_key_that_mends_it(files: Files) -> None:
     (warning,) = files.warnings(rows(WORDS[:7]), rows(WORDS[7:]))
     assert warning.values == {"unknown": 3, "of": 3}
-    assert (
-        warning.hint
-        == 'almost every source is one token; source_delimiter: "" reads characters, all of them known'
+    assert warning.hint == (
+        'almost every source is one token; source_delimiter: "" reads characters, all of them known'
     )
     mended = files.warnings(rows(WORDS[:7]), rows(WORDS[7:]), source_delimiter="")
     assert not mended
