@@ -91,9 +91,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=started_as()[-1],
         description="Searches the hyperparameters of recurrent sequence-to-sequence models.",
-        epilog="Without a file, `search` runs the quickstart: both models learn to pronounce English "
-        "words. FILE can also be the name of a search space that comes with the package, such as "
-        "britz_2017/attention.",
+        epilog="Without a file, `search` runs the quickstart: both models learn to pronounce "
+        "English words. FILE can also be the name of a search space that comes with the package, "
+        "such as britz_2017/attention.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
 

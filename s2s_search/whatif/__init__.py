@@ -1,4 +1,4 @@
-"""What a search would cost, and what another scheduler, decoding or run of the same trial would have given.
+"""What a search would cost, and what another scheduler, decoding or repetition would give.
 
 May import: tuning, results, training, runs and the rooms below.
 """
