@@ -99,7 +99,7 @@ def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Ite
         raise ConfigError(problems)
     for folder, history in zip(folders, histories, strict=True):
         if history.is_running:
-            yield f"{folder} is still running: what follows is of the moment"
+            yield f"{folder} is still running: what follows may change"
     yield from _cautions(left, right)
     metric, goal = histories[0].search["metric"], histories[0].search["goal"]
     finished = [[(run.configuration, run.value) for run in side.finished] for side in (left, right)]
@@ -257,4 +257,4 @@ def _on_examples(a: Run | None, b: Run | None, fetch: bool) -> Iterator[str]:
         f"{sum(errors) / max(sum(lengths), 1):.4g}" for errors, lengths in (of_a, of_b)
     )
     by = f"error rate {rates}, {apart(difference, (low, high))}, paired over {len(of_a[0]):,} dev examples"
-    yield f"{claim}: {by}; of other seeds this says nothing"
+    yield f"{claim}: {by}; this says nothing about other seeds"

@@ -40,11 +40,11 @@ def _said(event: Event, metric: str, minimize: bool) -> str:
     if kind == "decision":
         return decision_line(event, metric, minimize)
     if kind == "restart":
-        return f"went on after step {event.get('step') or 0}: {event['cause']}" + (
+        return f"resumed after step {event.get('step') or 0}: {event['cause']}" + (
             f" ({event['message']})" if event.get("message") else ""
         )
     if kind == "exploit":
-        return f"took over the weights of {event['source']}, with other settings"
+        return f"copied the weights of {event['source']}, with other settings"
     return str(event.get("message", ""))
 
 
@@ -54,9 +54,9 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     has_rung = event.get("rung") is not None
     at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
     if cutoff is None and not has_rung:
-        return f"{at}: {metric} {value:.4g}, too few to compare it with ({event.get('of')} so far), so it went on"
+        return f"{at}: {metric} {value:.4g}, too few to compare it with ({event.get('of')} so far), so it continued"
     if cutoff is None:
-        return f"{at}: {metric} {value:.4g}, the first of its kind, so it went on"
+        return f"{at}: {metric} {value:.4g}, the first of its kind, so it continued"
     relation = "below" if minimize else "above"
     what = "the median of the others" if not has_rung else "the cutoff"
     place = (
@@ -67,7 +67,7 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     verdict = (
         f"stopped; {metric} at or {relation} {cutoff:.4g} would have kept it"
         if stopped
-        else "so it went on"
+        else "so it continued"
     )
     return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{place}: {verdict}"
 
@@ -104,4 +104,4 @@ def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[st
         yield f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave no numbers"
     if trial.status == "running" and not history.is_running:
         how = "killed" if history.is_killed else history.status
-        yield f"the search ended before it ({how}); resume lets it go on"
+        yield f"the search ended before it ({how}); resume continues it"

@@ -174,9 +174,7 @@ def is_trial_name(name: object) -> bool:
 def check_new(folder: Path) -> None:
     """Raises ConfigError when a folder cannot become that of a new run."""
     if folder.is_dir() and any(folder.iterdir()):
-        how = (
-            f"; to go on with it: {command('resume', folder)}" if (folder / EVENTS).exists() else ""
-        )
+        how = f"; to resume it: {command('resume', folder)}" if (folder / EVENTS).exists() else ""
         raise ConfigError(f"is there already, and a run is never overwritten{how}", str(folder))
     if folder.exists() and not folder.is_dir():
         raise ConfigError("is a file; a run needs a folder of its own", str(folder))

@@ -48,7 +48,7 @@ def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = 
     trial = history.trial(number, str(folder))
     if trial.exploits:
         raise ConfigError(
-            f"{trial.name} took over weights of others (pbt): it cannot run again alone",
+            f"{trial.name} copied weights of other trials (pbt), so it cannot run again alone",
             str(folder),
         )
     reports: list[Metrics] = [event for event, _ in trial.news]

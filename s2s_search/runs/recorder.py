@@ -274,7 +274,7 @@ class Recorder:
             yield
         except (OSError, ConfigError) as error:
             why = error.strerror if isinstance(error, OSError) else "; ".join(error.problems)
-            self.note(f"{self.folder}: {why}; the search goes on, and writes when that is over")
+            self.note(f"{self.folder}: {why}; the search continues, and writes when that is over")
 
     def _log(self, event: Mapping[str, object]) -> dict[str, Any]:
         row = self.log.append(event)

@@ -44,9 +44,12 @@ class Plan:
     def lines(self) -> Iterator[str]:
         yield f"kept {self.ended} trials that have ended"
         if self.closed:
-            yield f"of {len(self.closed)} more it was not written down that they had: {_listed(self.closed)}"
+            yield (
+                f"{len(self.closed)} more had already ended, which was not recorded before the kill: "
+                f"{_listed(self.closed)}"
+            )
         if self.going_on:
-            yield f"go on with {len(self.going_on)}: {_listed(self.going_on, 'at step ')}"
+            yield f"resume {len(self.going_on)}: {_listed(self.going_on, 'at step ')}"
         yield f"new: {self.new}"
 
 

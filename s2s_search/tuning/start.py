@@ -218,7 +218,7 @@ def resume_search(
         sampler.warm_start(search.get("warm_start", ()))
     plan = run.recall(history, again)
     if not plan.going_on and not plan.new and not plan.closed:
-        more = "--trials N adds some" if not again else f"none is {' or '.join(again)}"
+        more = "--trials N adds more" if not again else f"none is {' or '.join(again)}"
         say(f"nothing to do: all {plan.ended} trials have ended; {more}")
         if history.status in ("finished", "failed"):
             return Outcome(history.status, folder, history.message)
@@ -332,7 +332,7 @@ def _storage_problems(storage: str | None) -> list[str]:
     except ValueError as error:
         return [f"--storage {storage}: is no URL: {error}"]
     if "://" in storage and (secrets := _secrets(parts)):
-        law = "must hold no password or key, for it is written down; give them by the environment"
+        law = "must hold no password or key, because it is recorded; give them by the environment"
         return [f"--storage {parts.scheme}://...: {law}; it has {' and '.join(secrets)}"]
     try:
         files, path = file_system(storage)

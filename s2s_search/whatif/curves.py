@@ -16,7 +16,7 @@ from s2s_search.spaces.space import Space
 
 # What a worker spends on a trial, as its reports say it: each so far.
 SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
-WEIGHTS_MOVE = "pbt gives a trial another's weights: its curves hold under no other settings, and others not under it"
+WEIGHTS_MOVE = "pbt copies weights between trials, so curves recorded under pbt say nothing about other schedulers"
 
 
 class Report(NamedTuple):

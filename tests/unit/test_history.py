@@ -139,7 +139,7 @@ def test_an_exploit_changes_the_configuration_and_begins_the_steps_anew() -> Non
     history = past(*events)
     held = history.trials["trial-00000"]
     assert (held.config, held.settings, held.step) == (settings, settings, 20)
-    assert "took over the weights of trial-00001, with other settings" in list(explain(history, 0))
+    assert "copied the weights of trial-00001, with other settings" in list(explain(history, 0))
 
 
 def test_seconds_count_while_a_driver_is_at_work() -> None:
@@ -222,7 +222,7 @@ def test_why_asha_stopped_a_trial() -> None:
         "trial-00000: stopped after step 9",
         "  cell = GRUCell",
         "best dev.loss 2 at step 9",
-        "rung 3, at step 9: dev.loss 2.5, the first of its kind, so it went on",
+        "rung 3, at step 9: dev.loss 2.5, the first of its kind, so it continued",
         "rung 9, at step 9: dev.loss 2 against the cutoff 1.25, 4 of 6 so far: "
         "stopped; dev.loss at or below 1.25 would have kept it",
     ]
@@ -245,9 +245,9 @@ def test_why_the_median_rule_stopped_a_trial_that_should_be_large() -> None:
         ([], "trial-00000: running, without a report"),
         (
             [end(None, "out of budget")],
-            "the search ended before it (out of budget); resume lets it go on",
+            "the search ended before it (out of budget); resume continues it",
         ),
-        ([restart(0, "lost", step=7, message="gone")], "went on after step 7: lost (gone)"),
+        ([restart(0, "lost", step=7, message="gone")], "resumed after step 7: lost (gone)"),
         ([end(0, "failed", message="KeyError: 1")], "why: KeyError: 1"),
         (
             [end(0, "failed")],
@@ -347,5 +347,5 @@ def test_an_empty_text_is_seen() -> None:
 def test_a_median_of_too_few_and_the_step_of_a_restart() -> None:
     alone = decision(0, "continue", 2.0, None, of=2)
     lines = list(explain(past(trial(0), report(0, 9, 2.0), alone, restart(0, "lost", step=9)), 0))
-    assert "step 9: dev.loss 2, too few to compare it with (2 so far), so it went on" in lines
-    assert "went on after step 9: lost" in lines
+    assert "step 9: dev.loss 2, too few to compare it with (2 so far), so it continued" in lines
+    assert "resumed after step 9: lost" in lines

@@ -198,8 +198,8 @@ def test_a_line_that_is_no_event_is_no_sign_of_life(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "holder, end, line",
     [
-        ("", (), "the search ended before it (killed); resume lets it go on"),
-        ("", (ENDED,), "the search ended before it (finished); resume lets it go on"),
+        ("", (), "the search ended before it (killed); resume continues it"),
+        ("", (ENDED,), "the search ended before it (finished); resume continues it"),
         (ELSEWHERE, (), None),
     ],
 )

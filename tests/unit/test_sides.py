@@ -213,7 +213,7 @@ def test_the_best_models_are_compared_on_the_dev_examples(tmp_path: Path) -> Non
         f"{a} is better than {b}: error rate 0.0625 against 0.1875, "
         "difference -0.125 (95 % interval -0."
     )
-    assert last.endswith("paired over 200 dev examples; of other seeds this says nothing")
+    assert last.endswith("paired over 200 dev examples; this says nothing about other seeds")
 
 
 def test_without_answers_it_says_so(tmp_path: Path) -> None:

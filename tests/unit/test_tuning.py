@@ -180,7 +180,7 @@ def test_a_search_that_was_killed_at_its_end_is_finished_by_resume(
     a_run(tmp_path, *(event for number in range(6) for event in trial(number, "finished")), *end)
     said: list[str] = []
     assert resume_search(tmp_path, say=said.append).status == "finished"
-    assert said == ["nothing to do: all 6 trials have ended; --trials N adds some"]
+    assert said == ["nothing to do: all 6 trials have ended; --trials N adds more"]
     size = log_size(tmp_path)
     assert results.load(tmp_path).status == "finished"
     assert resume_search(tmp_path).status == "finished"
@@ -218,7 +218,7 @@ def test_what_cannot_be_read_for_a_moment_ends_nothing(
         kept.note("last.pt is damaged", "trial-00001")
         kept.note("last.pt is damaged", "trial-00001")
     notes = [event for event in read_events(tmp_path)[0] if event["event"] == "note"]
-    assert "Too many open files; the search goes on" in notes[0]["message"]
+    assert "Too many open files; the search continues" in notes[0]["message"]
     assert [event.get("trial") for event in notes[1:]] == ["trial-00000", "trial-00001"]
 
 
