@@ -123,7 +123,7 @@ class Range:
             return self.at(self.position(x))
         index, near = self._index(value), self._index(x)
         if near == index and factor != 1:
-            near += 1 if value * factor > value else -1
+            near = index + 1 if value * factor > value else index - 1
         return self._point(min(max(near, 0), int(self.size) - 1))
 
     def points(self) -> tuple[object, ...]:

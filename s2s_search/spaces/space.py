@@ -15,8 +15,8 @@ through a space:
 points are left out, except by `at` and `configuration`.
 
 All of them call `configuration`, which leaves out keys whose conditions do not hold, and copies
-tied values. The result is a partial configuration: `hparams.resolve` adds the defaults. samplers.py
-decides where results matter (tpe).
+tied values. The result is a partial configuration: `hparams.resolve` adds the defaults. Where
+results decide which configuration is next (tpe), samplers.py calls `configuration`.
 """
 
 import math
