@@ -37,7 +37,7 @@ DEV = (
     Metric("dev.token_accuracy", MAXIMIZE, worst=-1.0),  # 0 at least, when no token is right
     Metric("dev.error_rate", MINIMIZE, worst=BEYOND_ALL),
     Metric("dev.word_error_rate", MINIMIZE, worst=2.0),  # 1 at most, when no answer is right
-    Metric("dev.bleu", MAXIMIZE, worst=-1.0),  # 0 at least
+    Metric("dev.bleu", MAXIMIZE, worst=-1.0),  # 0 at least, when no n-gram is right
 )
 TRAIN_LOSS = Metric("train.loss", MINIMIZE, worst=BEYOND_ALL)
 SECONDS = Metric("seconds", MINIMIZE)

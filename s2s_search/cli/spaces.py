@@ -154,7 +154,7 @@ def plan(args: argparse.Namespace) -> int:
 
     space = load_space(args.file)
     problems: list[str] = []
-    with collecting(problems, where=str(args.file)):
+    with collecting(problems, where=str(space.path)):
         trials = space.trials(args.trials, args.seed, overrides(args))
     with collecting(problems):
         corpus = load_corpus(space.corpus)

@@ -159,9 +159,8 @@ def _scheduler(
     if largest and steps and largest > steps:
         problem = f"must be at most scheduler.max_steps = {steps}, but goes up to {largest}"
         report.add(("parameters", "train.max_steps"), f"train.max_steps: {problem}")
-    of_steps = (
-        report if steps else follows
-    )  # without max_steps, laws about it follow from dimensions
+    # Without max_steps, problems with it follow from the dimensions.
+    of_steps = report if steps else follows
     steps = steps or largest or TABLE["train.max_steps"].default
     grace = section["grace_steps"] or max(1, int(steps / factor**2))
     if grace > steps:
@@ -170,9 +169,8 @@ def _scheduler(
     name, interval = section["name"], section["interval_steps"]
     if section["grace_steps"] and name == "hyperband":
         law = f"hyperband has no grace_steps, but grace_steps = {grace}"
-        hint = (
-            f"its brackets begin at max_steps / {factor:g}^k, k = 0, 1, ...; asha has grace_steps"
-        )
+        brackets = f"its brackets begin at max_steps / {factor:g}^k, k = 0, 1, ..."
+        hint = f"{brackets}; asha has grace_steps"
         report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}; {hint}")
     if interval and name != "pbt":
         law = f"only pbt has interval_steps, but name = {name}"

@@ -72,9 +72,10 @@ def cut_sequences(
     import numpy as np
 
     has_default_lengths = "name" in spec and "max_length" not in spec
+    # The last numbers count the special tokens: END, and START and END.
     sides = (
-        ("source", corpus.train.source_offsets, 1),  # END
-        ("target", corpus.train.target_offsets, 2),  # START and END
+        ("source", corpus.train.source_offsets, 1),
+        ("target", corpus.train.target_offsets, 2),
     )
     for side, offsets, specials in sides:
         key = f"{side}.max_seq_len"

@@ -211,9 +211,8 @@ def _odd_space(text: str, line: int, report: Report) -> str:
 def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
     """Returns the number of nodes in a node, aliases replaced; infinite if it contains itself."""
     if id(node) not in sizes:
-        sizes[id(node)] = (
-            math.inf
-        )  # a node that is met again before its children are counted is its own child
+        # A node that is met again before its children are counted contains itself.
+        sizes[id(node)] = math.inf
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
         nodes = chain.from_iterable(children) if isinstance(node, yaml.MappingNode) else children
         sizes[id(node)] = 1 + sum(_expanded(child, sizes) for child in nodes)
