@@ -30,8 +30,7 @@ from benchmarks import sweep
 from benchmarks.measure import parser, show
 from s2s_search.results import load
 from s2s_search.runs import recorder
-from s2s_search.runs.folder import EVENTS, trial_name
-from s2s_search.runs.tables import TRIALS
+from s2s_search.runs.folder import EVENTS, TRIALS, trial_name
 from s2s_search.spaces import load_space
 from s2s_search.tuning import run_search
 from s2s_search.tuning.cluster import RAY_ENVIRONMENT

@@ -164,7 +164,8 @@ def trial_yaml(table: "Results", args: argparse.Namespace) -> str:
     """Returns the first trial of the ranking as a search space; a comment names the trial."""
     import pandas as pd
 
-    from s2s_search.runs.debug_runs import SPACE, is_debug_run
+    from s2s_search.runs.debug_runs import is_debug_run
+    from s2s_search.runs.folder import SPACE
     from s2s_search.runs.manifest import load_manifest
 
     if (args.top or 1) > 1:

@@ -28,8 +28,7 @@ from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.hparams.table import MODELS
 from s2s_search.machine import usable_cores
 from s2s_search.metrics import METRICS
-from s2s_search.runs.debug_runs import CONFIG, DEBUG_REPORTS, SPACE
-from s2s_search.runs.folder import no_trial, trial_name
+from s2s_search.runs.folder import CONFIG, DEBUG_REPORTS, SPACE, no_trial, trial_name
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.settings import Resources
 from s2s_search.spaces.space import Space
@@ -399,7 +398,7 @@ def decode(args: argparse.Namespace) -> int:
 
 def checkpoint_path(folder: Path, number: int | None, fetch: bool = False) -> str:
     """Returns the path or URL of a checkpoint: that of trial `number`, or of the best trial."""
-    from s2s_search.runs.checkpoints import BEST
+    from s2s_search.runs.folder import BEST
 
     if (folder / BEST).exists() and number is None:
         return str(folder / BEST)

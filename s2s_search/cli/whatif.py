@@ -20,6 +20,7 @@ from s2s_search.errors import ConfigError
 from s2s_search.hparams.arguments import Argument
 from s2s_search.hparams.table import TABLE
 from s2s_search.hparams.values import convert
+from s2s_search.runs.folder import DECODING
 from s2s_search.spaces.yaml_file import SECTIONS
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ DECODED = (
     ("--beams", WIDTH, "1,2,4,8", "beam widths"),
     ("--penalties", PENALTY, "0,0.5,1", "length penalties"),
 )
-DECODING = "decoding.csv"
 # Columns that are lower bounds where a trial would have trained beyond its recorded curve.
 AT_LEAST = ("worker_seconds", "share", "wall_seconds", "steps")
 REPLAYED = (

@@ -12,7 +12,7 @@ from s2s_search.runs.state import History
 from s2s_search.statuses import ENDS, FAILURES
 
 POINTS = 256  # of a curve; no terminal shows more
-Curve = list[tuple[int, float]]  # steps, upwards, and the values of the metric
+Points = list[tuple[int, float]]  # steps, upwards, and the values of the metric
 
 
 class Standing:
@@ -27,7 +27,7 @@ class Standing:
         self.restarting: set[str] = set()  # they wait for a worker to go on
         # As many as ran at once: who runs in this place, or ran there last.
         self.places: list[str] = []
-        self.curves: dict[str, Curve] = {}  # of the trials in a place, and of the best
+        self.curves: dict[str, Points] = {}  # of the trials in a place, and of the best
         self.steps: dict[str, int] = {}  # of the newest reports
         self.ends: dict[str, str] = {}  # the statuses of those that have ended
         self.ended: Counter[str] = Counter()

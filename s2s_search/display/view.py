@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.text import Text
 
-from s2s_search.display.standing import Curve, Standing
+from s2s_search.display.standing import Points, Standing
 from s2s_search.runs.events import Event
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -172,13 +172,13 @@ def _trial(
     return line.append(f"  {word}", style)
 
 
-def bounds(curves: Iterable[Curve]) -> tuple[float, float] | None:
+def bounds(curves: Iterable[Points]) -> tuple[float, float] | None:
     """Returns the least and the greatest value of the curves; None if they have no value."""
     values = [value for curve in curves for _, value in curve]
     return (min(values), max(values)) if values else None
 
 
-def sparkline(curve: Curve, steps: int, cells: int, scale: tuple[float, float]) -> str:
+def sparkline(curve: Points, steps: int, cells: int, scale: tuple[float, float]) -> str:
     """Returns a curve in blocks, which is also a progress bar: `cells` cells for `steps` steps.
 
     A cell shows the newest value at its end; cells before the first report show the first value.

@@ -31,11 +31,11 @@ class Embedded(NamedTuple):
     ids: Tensor | None = None
     table: Tensor | None = None
 
-    def tokens(self) -> cell_loops.Tokens | None:
+    def tokens(self) -> cell_loops.TokenInputs | None:
         """Returns the ids and the table in the form that the fast loops take, or None without."""
         if self.ids is None or self.table is None:
             return None
-        return cell_loops.Tokens(self.ids.t(), self.table.detach())
+        return cell_loops.TokenInputs(self.ids.t(), self.table.detach())
 
 
 class StackedCell(nn.Module):
@@ -197,7 +197,7 @@ def unroll(
     lengths: Tensor,
     state: State | None = None,
     reverse: bool = False,
-    tokens: cell_loops.Tokens | None = None,
+    tokens: cell_loops.TokenInputs | None = None,
 ) -> tuple[Tensor, State]:
     """Runs a cell over all positions. It equals this loop:
 

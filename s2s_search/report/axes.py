@@ -20,7 +20,7 @@ from s2s_search.hparams.table import declared
 from s2s_search.results.isolation import TOP, by_configuration, isolation
 from s2s_search.results.replicates import configurations
 from s2s_search.results.results import Results
-from s2s_search.results.statistics import BEST, FEWEST_BEST, LEAST
+from s2s_search.results.statistics import BEST_SHARE, FEWEST_BEST, LEAST
 from s2s_search.runs.tables import stored
 from s2s_search.spaces.dimensions import Choice, Dimension, Range
 from s2s_search.spaces.space import Space
@@ -210,7 +210,7 @@ def boundary(axis: Axis) -> Boundary | None:
         return None
     if (axis.range is None or axis.steps) and len(axis.steps) < 3:
         return None
-    values = found["value"].head(max(FEWEST_BEST, round(BEST * len(found))))
+    values = found["value"].head(max(FEWEST_BEST, round(BEST_SHARE * len(found))))
     for upper in (False, True):
         at_end = values.map(lambda value, upper=upper: _is_at_end(axis, value, upper))
         counts = at_end.mean() > 0.5 or (at_end.iloc[0] and not axis.steps)

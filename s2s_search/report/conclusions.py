@@ -12,7 +12,7 @@ import pandas as pd
 
 from s2s_search.report.axes import Axis
 from s2s_search.report.page import code
-from s2s_search.report.runs import Run
+from s2s_search.report.runs import ReportedRun
 from s2s_search.results.isolation import conclusion
 from s2s_search.results.statistics import LEAST
 
@@ -23,7 +23,7 @@ STATUS = {
 }
 
 
-def state(run: Run) -> str:
+def state(run: ReportedRun) -> str:
     """Says how the search ended, and how its trials did."""
     status, message = run.results.status, run.history.message
     why = f": {code(message)}" if message else ""
@@ -35,7 +35,7 @@ def state(run: Run) -> str:
     return f"{said} Of {len(run.ranked):,} trials: {each}."
 
 
-def winner(run: Run) -> str:
+def winner(run: ReportedRun) -> str:
     """Says which trial is the best, with its value and its step. The run must have a result."""
     best = run.scored.iloc[0]
     return (
@@ -44,7 +44,7 @@ def winner(run: Run) -> str:
     )
 
 
-def best_of(runs: Sequence[Run]) -> str:
+def best_of(runs: Sequence[ReportedRun]) -> str:
     """Says which of several runs has the best trial."""
     scored = [run for run in runs if len(run.scored)]
     if not scored:
@@ -58,7 +58,7 @@ def best_of(runs: Sequence[Run]) -> str:
     )
 
 
-def sureness(run: Run) -> Iterator[str]:
+def sureness(run: ReportedRun) -> Iterator[str]:
     """Yields what the numbers can and cannot say about the best trial."""
     rows = run.scored
     best = rows.iloc[0]
@@ -105,7 +105,7 @@ def _distance(best: Any, second: Any, score: str) -> str:
     return f"{text}."
 
 
-def influences(run: Run) -> Iterator[str]:
+def influences(run: ReportedRun) -> Iterator[str]:
     """Yields what the hyperparameters contributed."""
     if run.configurations[0] >= LEAST and run.importance["importance"].notna().any():
         first = run.importance.iloc[0]
@@ -127,7 +127,7 @@ def interval_text(row: Any) -> str:
     return f"{row['low']:.3g} to {row['high']:.3g}"
 
 
-def outlook(run: Run) -> str:
+def outlook(run: ReportedRun) -> str:
     """Says whether the searched ranges were wide enough."""
     scored, every = run.configurations
     if scored < LEAST:

@@ -39,16 +39,15 @@ from s2s_search.report.page import (
     as_markdown,
     code,
 )
-from s2s_search.report.runs import Run, read_runs
+from s2s_search.report.runs import ReportedRun, read_runs
 from s2s_search.results.isolation import TOP
 from s2s_search.results.statistics import LEAST
 from s2s_search.runs.answers import Answers, Example, load_answers
 from s2s_search.runs.events import cleaned
-from s2s_search.runs.folder import check_writable
+from s2s_search.runs.folder import ENVIRONMENT, PAGE, check_writable
 from s2s_search.runs.manifest import load_manifest
 from s2s_search.runs.storage import below, is_far, place_of, shown_place
 
-REPORT = "report.html"
 LOOKED_AT = 10  # the number of best trials among which one with attention is looked for
 MAPS = 4  # the number of attention maps
 TABLE_BELOW = "The same as a table"  # the title of a folded table below a figure
@@ -127,7 +126,7 @@ def _page(place: str | Path) -> Path:
         except OSError as error:
             raise ConfigError(f"cannot be made: {error.strerror}", str(place)) from None
     if os.path.isdir(out):  # Path.is_dir raises OSError for a name that is too long
-        return out / REPORT
+        return out / PAGE
     if out.suffix in (".html", ".md"):
         return out.with_suffix(".html")
     return out.with_name(f"{out.name}.html")
@@ -141,13 +140,15 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(f"cannot be written: {error.strerror}", str(path)) from None
 
 
-def sections(runs: Sequence[Run]) -> list[Section]:
+def sections(runs: Sequence[ReportedRun]) -> list[Section]:
     """Returns the sections of the report, in the order in which a reader needs them."""
     names = [run.name for run in runs] if len(runs) > 1 else []
     better = "lower" if runs[0].minimizes else "higher"
     ranked_by = f"By the best report of each trial; {better} is better."
 
-    def each(title: str, blocks: Callable[[Run], Iterable[Block]], how: str = "") -> Section:
+    def each(
+        title: str, blocks: Callable[[ReportedRun], Iterable[Block]], how: str = ""
+    ) -> Section:
         return Section(title, how, [list(blocks(run)) for run in runs], names)
 
     return [
@@ -170,7 +171,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 # --- the results in short ---
 
 
-def _about(runs: Sequence[Run]) -> str:
+def _about(runs: Sequence[ReportedRun]) -> str:
     counts = ", ".join(f"{len(run.ranked):,} trials of {code(run.name)}" for run in runs)
     better = "lower" if runs[0].minimizes else "higher"
     judged = f"judged by {code(runs[0].metric)}, the {better} the better"
@@ -180,7 +181,7 @@ def _about(runs: Sequence[Run]) -> str:
     return f"What {len(runs)} searches found: {counts}; {judged}. {best}"
 
 
-def _in_short(run: Run) -> Iterator[Block]:
+def _in_short(run: ReportedRun) -> Iterator[Block]:
     yield Text(conclusions.state(run))
     if run.scored.empty:
         yield Text("No trial has a result yet, so there is nothing to rank.", "warning")
@@ -208,7 +209,7 @@ def _in_short(run: Run) -> Iterator[Block]:
         yield Text(code(problem), "warning")
 
 
-def _complete_settings(run: Run) -> Iterator[Block]:
+def _complete_settings(run: ReportedRun) -> Iterator[Block]:
     """Yields the complete configuration of the best trial, if the trial can run again alone."""
     name = str(run.scored.iloc[0]["trial"])
     try:
@@ -222,7 +223,7 @@ def _complete_settings(run: Run) -> Iterator[Block]:
 # --- trials ---
 
 
-def _ranking(runs: Sequence[Run]) -> Block:
+def _ranking(runs: Sequence[ReportedRun]) -> Block:
     first = runs[0]
     tables = [run.ranked.assign(run=run.name) for run in runs]
     table = pd.concat([part.astype(object) for part in tables], ignore_index=True)
@@ -245,7 +246,7 @@ def _is_numeric(table: pd.DataFrame, name: str) -> bool:
     return name not in table or pd.api.types.is_numeric_dtype(table[name])
 
 
-def _labels(run: Run) -> Iterator[str]:
+def _labels(run: ReportedRun) -> Iterator[str]:
     """Yields the text that the pointer shows for each trial."""
     for _, row in run.results.trials.iterrows():
         lines = [f"<b>{row['trial']}</b> {figures.plain(row['status'])}"]
@@ -254,7 +255,7 @@ def _labels(run: Run) -> Iterator[str]:
         yield "<br>".join(lines)
 
 
-def _best_so_far(runs: Sequence[Run]) -> Iterator[Block]:
+def _best_so_far(runs: Sequence[ReportedRun]) -> Iterator[Block]:
     on_gpus = all(run.space.resources.gpu for run in runs)
     cost = "GPU hours" if on_gpus else "worker seconds"
     lines = [(run.name, run.leads(on_gpus)) for run in runs]
@@ -276,7 +277,7 @@ def _best_so_far(runs: Sequence[Run]) -> Iterator[Block]:
     yield Table(columns, rows, columns[2:], TABLE_BELOW)
 
 
-def _learning_curves(run: Run) -> Iterator[Block]:
+def _learning_curves(run: ReportedRun) -> Iterator[Block]:
     curves, trials = run.results.curves(), run.results.trials
     if curves.empty:
         yield Text("There is no report yet.")
@@ -305,7 +306,7 @@ def _learning_curves(run: Run) -> Iterator[Block]:
 # --- hyperparameters ---
 
 
-def _parallel_coordinates(run: Run) -> Iterator[Block]:
+def _parallel_coordinates(run: ReportedRun) -> Iterator[Block]:
     if run.scored.empty or not run.axes:
         yield Text("Nothing to draw: no trial has a result, or nothing was searched.")
         return
@@ -322,7 +323,7 @@ def _parallel_coordinates(run: Run) -> Iterator[Block]:
     yield Figure(figure, how, run.number, width=120 * (len(run.axes) + 1))
 
 
-def _axis_plots(run: Run) -> Iterator[Block]:
+def _axis_plots(run: ReportedRun) -> Iterator[Block]:
     parts: list[list[Block]] = []
     for axis in run.axes:
         table = _isolation_table(axis, f"{axis.key} as a table")
@@ -330,7 +331,7 @@ def _axis_plots(run: Run) -> Iterator[Block]:
     yield Grid(parts)
 
 
-def _axis_plot(run: Run, axis: Axis) -> Figure:
+def _axis_plot(run: ReportedRun, axis: Axis) -> Figure:
     how = f"n = {len(axis.points):,}"
     if axis.without:
         how += f"; it takes no part in {axis.without:,} other trials"
@@ -360,7 +361,7 @@ def _isolation_table(axis: Axis, title: str = "") -> Table:
     return Table(columns, rows, columns[1:6], title)
 
 
-def _isolation(run: Run) -> Iterator[Block]:
+def _isolation(run: ReportedRun) -> Iterator[Block]:
     found = [axis for axis in run.axes if axis.is_scientific]
     if not found:
         yield Text(NOT_SCIENTIFIC)
@@ -370,7 +371,7 @@ def _isolation(run: Run) -> Iterator[Block]:
         yield _isolation_table(axis)
 
 
-def _importance(run: Run) -> Iterator[Block]:
+def _importance(run: ReportedRun) -> Iterator[Block]:
     scored, every = run.configurations
     if scored < LEAST or run.importance.empty:
         yield Text(
@@ -387,7 +388,7 @@ def _importance(run: Run) -> Iterator[Block]:
     yield Table(columns, rows, columns[1:], TABLE_BELOW)
 
 
-def _boundaries(run: Run) -> Iterator[Block]:
+def _boundaries(run: ReportedRun) -> Iterator[Block]:
     if not run.boundaries or run.configurations[0] < LEAST:
         yield Text(conclusions.outlook(run))
     for found in run.boundaries:
@@ -398,7 +399,7 @@ def _boundaries(run: Run) -> Iterator[Block]:
 # --- the search, and the answers of its best model ---
 
 
-def _failures(run: Run) -> Iterator[Block]:
+def _failures(run: ReportedRun) -> Iterator[Block]:
     rows = []
     for failure in failures(run.results):
         status, count = failure.status.replace("_", " "), str(len(failure.trials))
@@ -414,7 +415,7 @@ def _failures(run: Run) -> Iterator[Block]:
         yield Text(f"None of {len(run.ranked):,} trials failed.")
 
 
-def _time(run: Run) -> Iterator[Block]:
+def _time(run: ReportedRun) -> Iterator[Block]:
     parts = run.results.worker_seconds()
     total = math.fsum(parts.values())
     if total <= 0:
@@ -438,7 +439,7 @@ def _time(run: Run) -> Iterator[Block]:
     yield Text(NODES, "note")
 
 
-def _answers(run: Run) -> Iterator[Block]:
+def _answers(run: ReportedRun) -> Iterator[Block]:
     """Yields answers of the best model, and attention maps of the best model with attention."""
     place = place_of(run.history.search, run.results.folder)
     if is_far(place) and not run.fetch:
@@ -475,7 +476,7 @@ def _answers(run: Run) -> Iterator[Block]:
             return
 
 
-def _attention_maps(run: Run, whose: str, answers: Answers) -> Iterator[Block]:
+def _attention_maps(run: ReportedRun, whose: str, answers: Answers) -> Iterator[Block]:
     yield Text(
         f"Attention weights of {whose}. A row is a token of the answer, from top to bottom; a "
         "column is a token of the source. The stronger the colour, the larger the weight. The "
@@ -486,7 +487,7 @@ def _attention_maps(run: Run, whose: str, answers: Answers) -> Iterator[Block]:
     yield Grid([[_attention_map(run, example)] for example in maps])
 
 
-def _attention_map(run: Run, example: Example) -> Figure:
+def _attention_map(run: ReportedRun, example: Example) -> Figure:
     how = f"Down: the answer, {code(' '.join(example.answer))}"
     if _is_right(example) == "no":
         how += f" (the reference is {code(_nearest(example))})"
@@ -505,16 +506,14 @@ def _nearest(example: Example) -> str:
     return " ".join(next(iter(example.references), []))
 
 
-def _software(run: Run) -> Iterator[Block]:
+def _software(run: ReportedRun) -> Iterator[Block]:
     yield Text(
         f"The best report of a trial is the one with the best {code(run.metric)}, and the earliest "
         "of several equal ones. The report of a divergence is never the best. n counts trials that "
         "have a best report. Intervals are bootstrap intervals of a mean."
     )
     try:
-        made = cleaned(
-            json.loads((run.results.folder / "environment.json").read_text(encoding="utf-8"))
-        )
+        made = cleaned(json.loads((run.results.folder / ENVIRONMENT).read_text(encoding="utf-8")))
         versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
         corpus = f"{made['corpus']['name']}, fingerprint {made['corpus']['fingerprint'][:12]}"
         command = shlex.join(map(str, made["command"]))

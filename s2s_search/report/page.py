@@ -21,7 +21,7 @@ TEMPLATE = Path(__file__).with_name("template.html")
 MARKDOWN_ROWS = 25  # the most rows of a ranking in Markdown
 SHORT = 24  # a cell with fewer characters is not broken into lines
 
-Rows = Sequence[Sequence[str]]
+TableRows = Sequence[Sequence[str]]
 
 
 class Block(Protocol):
@@ -100,7 +100,7 @@ class Table:
     """
 
     columns: Sequence[str]
-    rows: Rows
+    rows: TableRows
     numbers: Sequence[str] = ()
     title: str = ""
 

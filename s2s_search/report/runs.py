@@ -23,7 +23,7 @@ from s2s_search.spaces.space import Space
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class ReportedRun:
     """A run folder; `number` is its place among the run folders of the report."""
 
     number: int
@@ -172,7 +172,7 @@ def _most_at_once(spans: pd.DataFrame) -> int:
     return most
 
 
-def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[Run]:
+def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[ReportedRun]:
     """Reads run folders, whose searches must have the same metric.
 
     fetch: also read what the searches saved at a URL.
@@ -209,10 +209,12 @@ def _names(folders: Sequence[Path]) -> Iterator[str]:
     yield from map(printable, names)
 
 
-def _read_run(number: int, name: str, folder: Path, fetch: bool) -> Run:
+def _read_run(number: int, name: str, folder: Path, fetch: bool) -> ReportedRun:
     results = load(folder)
     history = results.history()
-    return Run(number, name, results, history, results.space(), _beside(folder, history), fetch)
+    return ReportedRun(
+        number, name, results, history, results.space(), _beside(folder, history), fetch
+    )
 
 
 def _beside(folder: Path, history: History) -> Results | None:

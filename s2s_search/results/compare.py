@@ -19,7 +19,7 @@ from s2s_search.spaces.space import completed
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedTrial:
     """A trial of one of the run folders that are compared."""
 
     trial: TrialHistory
@@ -44,15 +44,15 @@ class Side:
     """What is compared: the trials of one configuration, or those with a setting."""
 
     name: str
-    runs: Sequence[Run]
+    runs: Sequence[ComparedTrial]
     left_out: str = ""  # how many trials, and why
 
     @property
-    def finished(self) -> list[Run]:
+    def finished(self) -> list[ComparedTrial]:
         return [run for run in self.runs if run.is_finished]
 
     @property
-    def ended(self) -> list[Run]:
+    def ended(self) -> list[ComparedTrial]:
         """Those that finished or were stopped for being worse: all that say how good the side is."""
         return [
             run for run in self.runs if run.trial.status in ("finished", "stopped") and run.curve
@@ -160,7 +160,7 @@ def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
         raise ConfigError(problems)
 
 
-def _runs(folder: Path, history: History) -> Iterator[Run]:
+def _runs(folder: Path, history: History) -> Iterator[ComparedTrial]:
     metric, place = history.search["metric"], place_of(history.search, folder)
     for trial in history.trials.values():
         seedless = {**trial.config, SEED: 0}
@@ -171,10 +171,14 @@ def _runs(folder: Path, history: History) -> Iterator[Run]:
             if event.get(metric) is not None:
                 curve.setdefault(event["step"], float(event[metric]))
         is_replicate = "configs" in history.search
-        yield Run(trial, below(place, trial.name), value, curve, configuration, is_replicate)
+        yield ComparedTrial(
+            trial, below(place, trial.name), value, curve, configuration, is_replicate
+        )
 
 
-def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list[str]) -> Side:
+def _side(
+    text: str, runs: Sequence[Sequence[ComparedTrial]], folder: Path, problems: list[str]
+) -> Side:
     """The trials that a number of the first folder or a setting names; adds a problem where there are none."""
     every = [run for of_folder in runs for run in of_folder]
     number = trial_number(text)
@@ -191,7 +195,7 @@ def _side(text: str, runs: Sequence[Sequence[Run]], folder: Path, problems: list
     return _counting(text, found, all(run.is_replicate for run in every))
 
 
-def _counting(name: str, found: Sequence[Run], replicates: bool) -> Side:
+def _counting(name: str, found: Sequence[ComparedTrial], replicates: bool) -> Side:
     """The side of which replicates alone count, or all but them."""
     runs = [run for run in found if run.is_replicate == replicates]
     why = "as chosen for its result" if replicates else "as replicates of what was chosen"
@@ -204,7 +208,7 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict | list | bool) else str(value)
 
 
-def _unknown(text: str, runs: Sequence[Run]) -> str:
+def _unknown(text: str, runs: Sequence[ComparedTrial]) -> str:
     key, equals, value = text.partition("=")
     if values := sorted({written[0] for run in runs if (written := run.values(key))}):
         if not equals:
@@ -225,12 +229,12 @@ def _cautions(*sides: Side) -> Iterator[str]:
         yield "some were stopped early for being worse: what finished is the better part of each side"
 
 
-def _best(side: Side, goal: str) -> Run | None:
+def _best(side: Side, goal: str) -> ComparedTrial | None:
     ranked = sorted(side.finished, key=lambda run: run.value, reverse=goal == "maximize")
     return ranked[0] if ranked else None
 
 
-def _on_examples(a: Run | None, b: Run | None, fetch: bool) -> Iterator[str]:
+def _on_examples(a: ComparedTrial | None, b: ComparedTrial | None, fetch: bool) -> Iterator[str]:
     """Compares the best models of both sides on the dev examples, where it was written down what they answered."""
     if a is None or b is None:
         return

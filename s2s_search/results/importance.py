@@ -8,9 +8,9 @@ import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from s2s_search.results.optuna_study import Cells, distributions, quiet, rows_of, settings_of
+from s2s_search.results.optuna_study import KnownCells, distributions, quiet, rows_of, settings_of
 from s2s_search.results.ranked import Ranked
-from s2s_search.results.statistics import BEST, FEWEST_BEST, LEAST, alike
+from s2s_search.results.statistics import BEST_SHARE, FEWEST_BEST, LEAST, alike
 
 FEWEST_ACTIVE = 2  # a key is judged if it takes part in at least this number of the best trials
 
@@ -59,7 +59,7 @@ def _judged(
         worst: the value of a configuration that diverged without one.
         domains: the distributions of the searched keys.
     """
-    groups: dict[int, list[tuple[Cells, float]]] = {}
+    groups: dict[int, list[tuple[KnownCells, float]]] = {}
     numbers = alike(results.trials, results.searched)
     for cells, group in zip(rows_of(results, domains), numbers, strict=True):
         value = cells.get(score, worst if cells["status"] == "diverged" else None)
@@ -77,7 +77,7 @@ def _ped_anova(
 
     With fewer, a single trial would decide.
     """
-    share = max(BEST, FEWEST_BEST / len(trials))
+    share = max(BEST_SHARE, FEWEST_BEST / len(trials))
     ranked = sorted(trials, key=lambda trial: trial.value or 0.0, reverse=not minimize)
     best = ranked[: math.ceil(share * len(trials))]
     known = [key for key in keys if sum(key in trial.params for trial in best) >= FEWEST_ACTIVE]

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from s2s_search.errors import ConfigError
 from s2s_search.results.results import Results
-from s2s_search.runs.checkpoints import BEST, Checkpoints
+from s2s_search.runs.checkpoints import Checkpoints
+from s2s_search.runs.folder import BEST
 from s2s_search.runs.log import first_event
 from s2s_search.runs.storage import below, is_far, place_of, shown_place
 

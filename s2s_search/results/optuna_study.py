@@ -28,7 +28,7 @@ STATES = {
 }
 ATTRIBUTES = ("run", "trial", "status", "step", "best.step", "seed", "message")
 
-Cells = Mapping[str, Any]  # a row of the trials table without its missing values
+KnownCells = Mapping[str, Any]  # a row of the trials table without its missing values
 
 
 # --- a search as a study ---
@@ -84,7 +84,7 @@ def _times(run: Ranked) -> dict[str, tuple[float, float]]:
 
 
 def _trial(
-    cells: Cells,
+    cells: KnownCells,
     objectives: Sequence[str],
     curve: Mapping[int, float],
     domains: Mapping[str, BaseDistribution],
@@ -187,13 +187,13 @@ def _distribution(
     return FloatDistribution(low, high, log, step)
 
 
-def settings_of(cells: Cells, domains: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def settings_of(cells: KnownCells, domains: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """Returns the parameters of a trial, and their distributions, as Optuna names them."""
     active = {key: domain for key, domain in domains.items() if key in cells}
     return {"params": {key: cells[key] for key in active}, "distributions": active}
 
 
-def rows_of(results: Ranked, domains: Mapping[str, BaseDistribution]) -> Iterator[Cells]:
+def rows_of(results: Ranked, domains: Mapping[str, BaseDistribution]) -> Iterator[KnownCells]:
     """Yields the rows of the trials table without missing values, in Python's own types.
 
     A choice of null, which the table does not tell from a missing value, is None.

@@ -24,7 +24,7 @@ GRID = 100_001  # the number of points at which Student's density is summed
 LEVEL = 0.95  # the confidence level of intervals
 POWER = 0.8  # the probability with which a difference should be shown
 SEED = "train.seed"
-BEST = 0.1  # the share of configurations that count as the best
+BEST_SHARE = 0.1  # the share of configurations that count as the best
 FEWEST_BEST = 5  # the least number of them
 LEAST = 10  # with fewer configurations, nothing is said about the best
 

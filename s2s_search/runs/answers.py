@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from s2s_search.runs.events import cleaned
+from s2s_search.runs.folder import ANSWERS
 
-ANSWERS = "answers.json"
 LARGEST = 2**53  # counts above it are damage, and no numbers to compute with
 
 

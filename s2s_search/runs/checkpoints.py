@@ -21,17 +21,17 @@ from typing import Any, Protocol
 
 from pyarrow import fs
 
-from s2s_search.runs.answers import ANSWERS, Answers, load_answers
+from s2s_search.runs.answers import Answers, load_answers
+from s2s_search.runs.folder import ANSWERS, BEST, LAST, PREVIOUS
 from s2s_search.runs.storage import below, file_system, reason
 
-BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 ALL = (LAST, PREVIOUS, BEST)
 
 Snapshot = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-class Reported(Protocol):
+class Saveable(Protocol):
     """What `training.train` yields: metrics, and on demand a snapshot and answers, None where nothing was decoded."""
 
     @property
@@ -226,12 +226,12 @@ def read_snapshot(place: str) -> Snapshot:
 
 
 def keep_snapshots(
-    reports: Iterable[Reported],
+    reports: Iterable[Saveable],
     checkpoints: Checkpoints,
     metric: str,
     goal: str,
     before: Mapping[str, Any] | None = None,
-) -> Iterator[Reported]:
+) -> Iterator[Saveable]:
     """Passes reports on, and keeps the newest snapshot, the one before, and the best report's with its answers.
 
     The best has the least `metric`, or the greatest where `goal` is "maximize"; best.pt is replaced by a better one

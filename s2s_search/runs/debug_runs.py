@@ -7,10 +7,9 @@ from pathlib import Path
 from s2s_search.errors import ConfigError, unreadable
 from s2s_search.metrics import METRICS, Metric
 from s2s_search.runs.events import Row
-from s2s_search.runs.folder import trial_name
+from s2s_search.runs.folder import CONFIG, DEBUG_REPORTS, SPACE, trial_name
 from s2s_search.spaces.load import load_space
 
-CONFIG, DEBUG_REPORTS, SPACE = "config.json", "reports.jsonl", "space.yaml"
 TRIAL = trial_name(0)
 STATUSES = ("running", "finished", "diverged")  # of a report
 

@@ -15,7 +15,6 @@ from s2s_search.corpus.corpus import Corpus
 from s2s_search.metrics import bleu_signature
 from s2s_search.spaces.space import Space
 
-ENVIRONMENT = "environment.json"
 PACKAGES = (
     "s2s-search",
     "torch",

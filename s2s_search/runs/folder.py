@@ -12,7 +12,18 @@ from pathlib import Path
 
 from s2s_search.errors import ConfigError, command, printable
 
-LOCK = "driver.lock"
+# The files of a run folder. All other modules take their names from here.
+EVENTS, LOCK = "events.jsonl", "driver.lock"
+SPACE, ENVIRONMENT = "space.yaml", "environment.json"
+TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
+DECODING, PAGE = "decoding.csv", "report.html"
+RAY, RAY_LOG = "ray", "ray.log"
+TENSORBOARD, MLFLOW, WANDB = "tensorboard", "mlflow.db", "wandb"
+# The files of a trial's folder, and of a debug run.
+CONFIG, ANSWERS, ERROR = "config.json", "answers.json", "error.txt"
+BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
+DEBUG_REPORTS = "reports.jsonl"
+
 SECONDS_OF_A_LOOK = 0.2  # at most, in which `is_locked` holds a lock
 
 logger = logging.getLogger(__name__)
@@ -247,6 +258,3 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Writes an object as JSON that people read."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     replace(path, lambda new: new.write_text(text, encoding="utf-8"))
-
-
-EVENTS = "events.jsonl"

@@ -7,6 +7,7 @@ from pathlib import Path
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
+from s2s_search.runs.folder import SPACE
 from s2s_search.runs.state import History
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
@@ -19,10 +20,8 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
     is as the search had it. Replicates have the space of the search that they are of, without its scheduler: who is
     stopped early tells less.
     """
-    home = Path(history.search.get("space") or folder / "space.yaml").parent
-    space = replace(
-        load_space(folder / "space.yaml", home, files=False), name=history.search["name"]
-    )
+    home = Path(history.search.get("space") or folder / SPACE).parent
+    space = replace(load_space(folder / SPACE, home, files=False), name=history.search["name"])
     if corpus is not None:
         is_same_kind = "name" not in corpus and "name" not in space.corpus
         space = replace(space, corpus={**space.corpus, **corpus} if is_same_kind else dict(corpus))

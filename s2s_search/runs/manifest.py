@@ -8,8 +8,8 @@ from typing import Any
 
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import Hparams
-from s2s_search.runs.environment import ENVIRONMENT
 from s2s_search.runs.events import cleaned
+from s2s_search.runs.folder import CONFIG, ENVIRONMENT
 from s2s_search.runs.inputs import space_of
 from s2s_search.runs.recorder import resolved
 from s2s_search.runs.state import TrialHistory, load_history
@@ -60,7 +60,7 @@ def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = 
 
 
 def _config(folder: Path, trial: TrialHistory) -> Mapping[str, Any]:
-    return _read_object(folder / trial.name / "config.json") or trial.config
+    return _read_object(folder / trial.name / CONFIG) or trial.config
 
 
 def _resolved(config: Mapping[str, Any], trial: TrialHistory, folder: Path) -> Hparams:

@@ -17,10 +17,9 @@ from s2s_search.errors import ConfigError
 from s2s_search.hparams.arguments import BOOL, FLOAT, INT
 from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.hparams.table import declared
-from s2s_search.runs.environment import ENVIRONMENT
 from s2s_search.runs.events import Event
 from s2s_search.runs.failures import ALIKE, cause, error_message
-from s2s_search.runs.folder import write_json
+from s2s_search.runs.folder import CONFIG, ENVIRONMENT, ERROR, SPACE, write_json
 from s2s_search.runs.log import EventLog
 from s2s_search.runs.state import History, TrialHistory
 from s2s_search.runs.tables import write_tables
@@ -28,7 +27,6 @@ from s2s_search.runs.trackers import Loggers
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILED
 
-ERROR = "error.txt"  # of a failed trial
 SECONDS_BETWEEN_TABLES = 10.0  # at least
 SHARE_OF_TABLES = 0.001  # of the driver's time, however many reports the tables have
 KEPT = (
@@ -91,7 +89,7 @@ class Recorder:
     def begin(self, trials: int, environment: Mapping[str, object], **more: object) -> None:
         """Writes what is known before the first of so many trials; `more` are further keys of the search event."""
         space = self.space
-        (self.folder / "space.yaml").write_bytes(space.text.encode())
+        (self.folder / SPACE).write_bytes(space.text.encode())
         write_json(self.folder / ENVIRONMENT, environment)
         event = {"event": "search", "mark": secrets.token_hex(4), "name": space.name}
         event |= {"metric": space.metric.name, "goal": space.metric.goal}
@@ -153,7 +151,7 @@ class Recorder:
         )
         with self._disk():
             (self.folder / trial).mkdir(exist_ok=True)
-            write_json(self.folder / trial / "config.json", complete)
+            write_json(self.folder / trial / CONFIG, complete)
 
     def report(self, trial: str, metrics: Mapping[str, Any]) -> bool:
         """Writes a report; says whether it is news. A trial that went on from a checkpoint may say things again."""

@@ -20,7 +20,7 @@ REPLICATES = "-replicates"  # how the names of replicates end
 ENDS_ITSELF = ("finished", "diverged")
 
 
-class Reported(NamedTuple):
+class News(NamedTuple):
     """A report that was news, and the seconds of the search's work until it came."""
 
     event: Event
@@ -46,7 +46,7 @@ class TrialHistory:
     said: str = "running"  # the status that the newest report gave of the trial
     best: Event | None = None  # the report with the best value of the metric
     last: Event | None = None  # the newest report
-    news: list[Reported] = field(default_factory=list)  # all reports that were news
+    news: list[News] = field(default_factory=list)  # all reports that were news
     restarts: int = 0
     losses: int = 0  # restarts because its worker was lost
     exploits: int = 0
@@ -77,7 +77,7 @@ class History:
         self.search: dict[str, Any] = {"trials": 0, **events[0]}
         self.trials: dict[str, TrialHistory] = {}
         self.queued: list[str] = []  # in the order in which hyperband took them into brackets
-        self.news: list[Reported] = []  # the reports of all trials that were news
+        self.news: list[News] = []  # the reports of all trials that were news
         self.best: Event | None = None  # of all trials
         self.status = "running"  # as the log has it
         self.is_killed = False  # the log says that it runs, and nobody drives it
@@ -213,7 +213,7 @@ class History:
         step, value = event.get("step") or 0, event.get(self.search["metric"])
         if not self.is_news(trial.name, step):
             return False
-        reported = Reported(event, round(self.elapsed, 3))
+        reported = News(event, round(self.elapsed, 3))
         self.news.append(reported)
         trial.news.append(reported)
         trial.step, trial.said, trial.last = step, event.get("status") or "running", event

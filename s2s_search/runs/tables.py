@@ -22,12 +22,10 @@ import pandas as pd
 from s2s_search.errors import CONTROL
 from s2s_search.metrics import COLUMNS
 from s2s_search.runs.events import Event, Row, cleaned
-from s2s_search.runs.folder import is_trial_name, replace
+from s2s_search.runs.folder import REPORTS, TRIALS, TRIALS_CSV, is_trial_name, replace
 from s2s_search.runs.log import first_event, log_size, read_events
 from s2s_search.runs.state import History, TrialHistory
 from s2s_search.statuses import ENDS, RUNNING, SEARCH_ENDS
-
-TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 
 # Text that readers of CSV take for a missing value, small letters for all: pandas' defaults, and R's NA.
 MISSING = {

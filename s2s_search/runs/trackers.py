@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from s2s_search.errors import ConfigError, nearest
+from s2s_search.runs.events import Event
+from s2s_search.runs.folder import MLFLOW, TENSORBOARD
 from s2s_search.runs.log import now
 from s2s_search.statuses import FAILURES
 
@@ -31,7 +33,6 @@ LONGEST_NAME = 128  # characters of a project or group there
 LONGEST_NAME_IN_ID = 64  # bytes: a run's id is part of the name of a file
 
 Settings = Mapping[str, object]  # hyperparameters by dotted keys: numbers, bools, strings
-Event = Mapping[str, Any]
 
 
 class Logger(Protocol):
@@ -82,7 +83,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, name: str, search: Event) -> None:
-        self._folder = folder / "tensorboard"
+        self._folder = folder / TENSORBOARD
         self._writers: dict[str, Any] = {}
 
     def begin(self, trial: str, settings: Settings) -> None:
@@ -142,7 +143,7 @@ class MLflow:
         for talkative in ("mlflow", "alembic"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
         elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
-        self._client = MlflowClient(elsewhere or sqlite_url(folder / "mlflow.db"))
+        self._client = MlflowClient(elsewhere or sqlite_url(folder / MLFLOW))
         known = self._client.get_experiment_by_name(folder.name)
         place = None if elsewhere else (folder / "mlruns").as_uri()
         self._experiment = (

@@ -18,7 +18,7 @@ from s2s_search.hparams.table import (
     owners,
 )
 from s2s_search.hparams.values import convert, typed
-from s2s_search.spaces.yaml_file import Place, Report, described, listed, mapping
+from s2s_search.spaces.yaml_file import Place, Problems, described, listed, mapping
 
 Flat = dict[str, object]  # a partial configuration: values by dotted keys, "model" among them
 
@@ -241,7 +241,7 @@ def checked(key: str, value: object, models: Sequence[str]) -> object:
 
 
 def read_dimensions(
-    parts: Mapping[str, object], models: tuple[str, ...], report: Report
+    parts: Mapping[str, object], models: tuple[str, ...], report: Problems
 ) -> tuple[Dimension, ...]:
     """Returns the dimensions of the section `parameters`, parents before children."""
     parameters = mapping(parts.get("parameters", {}), ("parameters",), report)
@@ -272,7 +272,9 @@ def read_dimensions(
     return ordered
 
 
-def _dimension(key: str, value: object, models: Sequence[str], report: Report) -> Dimension | None:
+def _dimension(
+    key: str, value: object, models: Sequence[str], report: Problems
+) -> Dimension | None:
     """Returns the dimension of a key without conditions; None when a problem was reported.
 
     Raises:
@@ -317,7 +319,7 @@ def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
 
 
 def _choice(
-    key: str, items: object, place: Place, models: Sequence[str], report: Report
+    key: str, items: object, place: Place, models: Sequence[str], report: Problems
 ) -> Choice | None:
     """Returns the choice of a list, or of a mapping from labels; None when a value was reported.
 
@@ -345,7 +347,7 @@ def _choice(
 
 
 def _range(
-    key: str, options: Mapping[str, object], models: Sequence[str], report: Report
+    key: str, options: Mapping[str, object], models: Sequence[str], report: Problems
 ) -> Range | None:
     """Returns the range of a key; None when an option was reported. Raises ValueError."""
     kind = declared(key).kind
@@ -381,7 +383,7 @@ def _conditions(
     place: Place,
     dimensions: Mapping[str, Dimension],
     models: Sequence[str],
-    report: Report,
+    report: Problems,
 ) -> dict[str, tuple[object, ...]]:
     """Returns, for each parent, the values of which it must have one.
 
@@ -420,7 +422,7 @@ def _parents(dimension: Dimension, keys: Iterable[str]) -> list[str]:
     return [key for key in (*dimension.when, *tie, *rows, *entries) if key in keys]
 
 
-def _ordered(dimensions: Mapping[str, Dimension], report: Report) -> tuple[Dimension, ...]:
+def _ordered(dimensions: Mapping[str, Dimension], report: Problems) -> tuple[Dimension, ...]:
     """Returns the dimensions with parents before children; reports circles."""
     done: dict[str, Dimension] = {}
 
@@ -439,7 +441,10 @@ def _ordered(dimensions: Mapping[str, Dimension], report: Report) -> tuple[Dimen
 
 
 def _check_links(
-    dimension: Dimension, dimensions: Mapping[str, Dimension], models: Sequence[str], report: Report
+    dimension: Dimension,
+    dimensions: Mapping[str, Dimension],
+    models: Sequence[str],
+    report: Problems,
 ) -> None:
     """Reports a tie to a key that the file does not set, and a condition that can never hold."""
     key, domain = dimension.key, dimension.domain

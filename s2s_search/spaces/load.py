@@ -10,12 +10,12 @@ from s2s_search.hparams.table import TABLE
 from s2s_search.metrics import METRICS, OBJECTIVES, Metric
 from s2s_search.spaces.dimensions import Choice, Dimension, Range, read_dimensions
 from s2s_search.spaces.packaged import space_file
-from s2s_search.spaces.settings import Checkpoints, Resources, Scheduler, Search
+from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler, SearchSettings
 from s2s_search.spaces.space import Space, draw_problems, grid_problems
 from s2s_search.spaces.yaml_file import (
     LEAST_SHARE,
     SECTIONS,
-    Report,
+    Problems,
     listed,
     read_corpus,
     read_models,
@@ -36,7 +36,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     Raises:
         ConfigError: with all problems of the file and their lines.
     """
-    report = Report(str(path))
+    report = Problems(str(path))
     path = space_file(Path(path))
     text, parts = read_parts(path, report)
     models = read_models(parts, report)
@@ -49,7 +49,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     are_whole = len(report.problems) == before
     # When a dimension has a problem, problems that follow from all dimensions are not known. They
     # go to a report that nobody reads.
-    follows = report if are_whole else Report(report.where)
+    follows = report if are_whole else Problems(report.where)
     keys = [dimension.key for dimension in dimensions]
     if search["replicates"] > 1 and "train.seed" in keys:
         report.add(
@@ -63,11 +63,11 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         models,
         corpus,
         _metric(metric, report),
-        Search(**{**search, "trials": _trials(search, dimensions, report, follows)}),
+        SearchSettings(**{**search, "trials": _trials(search, dimensions, report, follows)}),
         _scheduler(scheduler, dimensions, report, follows),
         _resources(resources, report),
         dimensions,
-        Checkpoints(**checkpoints),
+        CheckpointSettings(**checkpoints),
         _further(parts, metric["name"], report),
         lines=report.lines,
     )
@@ -93,7 +93,7 @@ def _nearest_key(key: str, keys: Iterable[str]) -> tuple[str, ...]:
     return ()
 
 
-def _metric(section: Mapping[str, Any], report: Report) -> Metric:
+def _metric(section: Mapping[str, Any], report: Problems) -> Metric:
     """Returns the metric; reports a goal that it cannot have."""
     metric = METRICS[section["name"]]
     if section["goal"] not in (None, metric.goal):
@@ -102,7 +102,7 @@ def _metric(section: Mapping[str, Any], report: Report) -> Metric:
     return metric
 
 
-def _resources(section: Mapping[str, Any], report: Report) -> Resources:
+def _resources(section: Mapping[str, Any], report: Problems) -> Resources:
     """Returns the resources of a trial; reports numbers of GPUs that Ray does not take."""
     gpu = section["gpu"]
     law = ""
@@ -120,7 +120,7 @@ def _resources(section: Mapping[str, Any], report: Report) -> Resources:
 
 
 def _trials(
-    search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report, follows: Report
+    search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Problems, follows: Problems
 ) -> int | None:
     """Returns the number of draws: as the file says, or else 16, or all where there are fewer.
 
@@ -147,7 +147,7 @@ def _are(configurations: float) -> str:
 
 
 def _scheduler(
-    section: Mapping[str, Any], dimensions: Sequence[Dimension], report: Report, follows: Report
+    section: Mapping[str, Any], dimensions: Sequence[Dimension], report: Problems, follows: Problems
 ) -> Scheduler:
     """Returns the scheduler; reports settings that do not fit each other or the parameters.
 
@@ -194,7 +194,7 @@ def longest_training(dimensions: Iterable[Dimension]) -> int | None:
     return max(ends, default=None)
 
 
-def _further(parts: Mapping[str, object], metric: str, report: Report) -> tuple[Metric, ...]:
+def _further(parts: Mapping[str, object], metric: str, report: Problems) -> tuple[Metric, ...]:
     """Returns the objectives beside the metric; reports those that are unknown or given twice."""
     found: dict[str, Metric] = {}
     for index, name in enumerate(listed(parts.get("objectives", []))):
@@ -209,7 +209,7 @@ def _further(parts: Mapping[str, object], metric: str, report: Report) -> tuple[
     return tuple(found.values())
 
 
-def _check_tpe(space: Space, parts: Mapping[str, object], report: Report) -> None:
+def _check_tpe(space: Space, parts: Mapping[str, object], report: Problems) -> None:
     """Reports settings that tpe cannot do, and objectives that need tpe."""
     if space.search.method != "tpe":
         if "objectives" in parts:
@@ -225,7 +225,7 @@ def _check_tpe(space: Space, parts: Mapping[str, object], report: Report) -> Non
         report.add(("search", "replicates"), f"search.replicates: {law}; use random")
 
 
-def _check_pbt(space: Space, report: Report, follows: Report) -> None:
+def _check_pbt(space: Space, report: Problems, follows: Problems) -> None:
     """Reports settings with which pbt cannot work."""
     if space.scheduler.name != "pbt":
         return

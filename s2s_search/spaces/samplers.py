@@ -21,7 +21,7 @@ from s2s_search.spaces.settings import BUDGET
 from s2s_search.spaces.space import Space, completed
 from s2s_search.statuses import FAILURES
 
-Values = Sequence[float | None]  # the values of a space's objectives, in their order
+ObjectiveValues = Sequence[float | None]  # the values of a space's objectives, in their order
 SEED = "train.seed"
 STARTUP = 10  # the number of trials with results from which tpe learns
 ATTEMPTS = 20  # how often tpe looks for a configuration that is valid and new
@@ -54,7 +54,7 @@ class Sampler(Protocol):
         """Records a running trial whose configuration another sampler gave, before a restart."""
 
     def tell(
-        self, number: int, config: Mapping[str, object], values: Values | None, status: str
+        self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
     ) -> None:
         """Records how a trial ended.
 
@@ -109,12 +109,12 @@ class Listed:
     def running(self, number: int, config: Mapping[str, object]) -> None: ...
 
     def tell(
-        self, number: int, config: Mapping[str, object], values: Values | None, status: str
+        self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
     ) -> None: ...
 
 
 @dataclass(frozen=True)
-class Trial:
+class KnownTrial:
     """What tpe knows of a trial."""
 
     complete: Hparams | None  # the resolved configuration; None when it is not valid
@@ -145,8 +145,8 @@ class TPE:
         self._distributions = {
             dimension.key: self._distribution(dimension) for dimension in space.varying
         }
-        self._trials: dict[int, Trial] = {}
-        self._earlier: list[Trial] = []  # the trials of an earlier search
+        self._trials: dict[int, KnownTrial] = {}
+        self._earlier: list[KnownTrial] = []  # the trials of an earlier search
 
     def __len__(self) -> int:
         return len(self._draws)
@@ -168,15 +168,15 @@ class TPE:
         return None
 
     def running(self, number: int, config: Mapping[str, object]) -> None:
-        self._trials[number] = Trial(completed(config), self._point(config), "running")
+        self._trials[number] = KnownTrial(completed(config), self._point(config), "running")
 
     def tell(
-        self, number: int, config: Mapping[str, object], values: Values | None, status: str
+        self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
     ) -> None:
         self._trials[number] = self._ended(config, values, status)
 
     def warm_start(
-        self, rows: Iterable[tuple[Mapping[str, object], Values | None, str]]
+        self, rows: Iterable[tuple[Mapping[str, object], ObjectiveValues | None, str]]
     ) -> tuple[int, int]:
         """Records the trials of an earlier search; returns how many are used and how many skipped.
 
@@ -191,7 +191,9 @@ class TPE:
         self._earlier += taken
         return len(taken), len(trials) - len(taken)
 
-    def _ended(self, config: Mapping[str, object], values: Values | None, status: str) -> Trial:
+    def _ended(
+        self, config: Mapping[str, object], values: ObjectiveValues | None, status: str
+    ) -> KnownTrial:
         """Returns an ended trial as tpe sees it.
 
         A trial without all values has failed, and a trial with a value that is not finite has
@@ -205,7 +207,7 @@ class TPE:
             status = "diverged"
         if status in ("failed", "diverged"):
             known = []
-        return Trial(completed(config), self._point(config), status, tuple(known))
+        return KnownTrial(completed(config), self._point(config), status, tuple(known))
 
     def _point(self, config: Mapping[str, object]) -> dict[str, float] | None:
         """Returns the point of a configuration of any origin; None when the space has none."""
@@ -224,11 +226,11 @@ class TPE:
         complete = completed(flat | budget)
         return point if complete is not None and complete == completed(config) else None
 
-    def _heard(self) -> list[Trial]:
+    def _heard(self) -> list[KnownTrial]:
         """Returns all trials in the order of their numbers, those of an earlier search first."""
         return [*self._earlier, *(self._trials[number] for number in sorted(self._trials))]
 
-    def _suggestions(self, number: int, trials: Sequence[Trial]) -> Iterator[Flat]:
+    def _suggestions(self, number: int, trials: Sequence[KnownTrial]) -> Iterator[Flat]:
         """Yields what Optuna suggests for a trial, given all other trials.
 
         A suggestion that is not used is a running trial to Optuna, which keeps away from running
@@ -239,7 +241,7 @@ class TPE:
             flat = self.space.configuration(partial(_suggested, study.ask()))
             yield self.space.budgeted(flat, self.seed)
 
-    def _study(self, number: int, trials: Sequence[Trial]) -> Any:
+    def _study(self, number: int, trials: Sequence[KnownTrial]) -> Any:
         """Returns an Optuna study of all trials, whose seed depends on the number of the trial."""
         optuna = self._optuna
         seed = random.Random(f"{self.seed} {number}").getrandbits(32)
@@ -258,7 +260,9 @@ class TPE:
             study.add_trial(frozen)
         return study
 
-    def _judged(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, list[float] | None]]:
+    def _judged(
+        self, trials: Iterable[KnownTrial]
+    ) -> Iterator[tuple[KnownTrial, list[float] | None]]:
         """Yields the trials from which tpe learns, each with its values; None while it runs.
 
         A stopped trial counts as complete with its best value. Trained to its end it could only

@@ -7,7 +7,7 @@ BUDGET = ("train.max_steps", "train.seed")
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSettings:
     """Which configurations are tried, how often, and for how long at most."""
 
     method: str
@@ -71,7 +71,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class CheckpointSettings:
     """The checkpoints that a search keeps, besides those of running trials."""
 
     best: int = 10  # the number of best trials whose checkpoints stay

@@ -33,8 +33,14 @@ from s2s_search.hparams.table import owners
 from s2s_search.metrics import Metric
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Tie, checked, value_of
 from s2s_search.spaces.draws import halton, uniform
-from s2s_search.spaces.settings import BUDGET, Checkpoints, Resources, Scheduler, Search
-from s2s_search.spaces.yaml_file import Place, Report
+from s2s_search.spaces.settings import (
+    BUDGET,
+    CheckpointSettings,
+    Resources,
+    Scheduler,
+    SearchSettings,
+)
+from s2s_search.spaces.yaml_file import Place, Problems
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,11 @@ class Space:
     models: tuple[str, ...]
     corpus: dict[str, object]
     metric: Metric
-    search: Search
+    search: SearchSettings
     scheduler: Scheduler
     resources: Resources
     dimensions: tuple[Dimension, ...]
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     further: tuple[Metric, ...] = ()  # objectives beside the metric
     # True after `fixed`: the space may hold fewer configurations than the file asks for.
     is_fixed: bool = False
@@ -197,7 +203,7 @@ class Space:
         Raises:
             ConfigError: with all wrong keys and values, or when no configuration is valid.
         """
-        report = Report("--hparams")
+        report = Problems("--hparams")
         values: dict[str, object] = {}
         for key, value in overrides.items():
             with report.at():

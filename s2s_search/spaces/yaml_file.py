@@ -72,7 +72,7 @@ SCALARS = {
 Place = tuple[str | int, ...]  # the keys, and positions in lists, that lead to a value of the file
 
 
-class Report:
+class Problems:
     """The problems of a file, each with its line. All are collected before the first is raised."""
 
     def __init__(self, where: str) -> None:
@@ -119,7 +119,7 @@ class Report:
         raise ConfigError(texts, self.where)
 
 
-def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
+def read_parts(path: Path, report: Problems) -> tuple[str, dict[str, object]]:
     """Returns the file's text and its sections, and sets the lines of the report.
 
     Raises:
@@ -156,7 +156,7 @@ def read_parts(path: Path, report: Report) -> tuple[str, dict[str, object]]:
     return text, parts
 
 
-def _tree(text: str, report: Report) -> object:
+def _tree(text: str, report: Problems) -> object:
     """Returns the file's values: dicts, lists, text and None.
 
     Raises:
@@ -188,7 +188,7 @@ def _tree(text: str, report: Report) -> object:
     raise ConfigError(problem, report.where)
 
 
-def _odd_space(text: str, line: int, report: Report) -> str:
+def _odd_space(text: str, line: int, report: Problems) -> str:
     """Returns a hint at the first character of a line that only looks like a space.
 
     Invisible characters count, too. Such a character after a colon makes YAML complain about the
@@ -219,7 +219,7 @@ def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
     return sizes[id(node)]
 
 
-def _plain(node: yaml.Node, place: Place, report: Report) -> object:
+def _plain(node: yaml.Node, place: Place, report: Problems) -> object:
     """Returns the values of a node, and records the line of each place."""
     report.lines.setdefault(place, report.line_at(node.start_mark.index))
     if isinstance(node, yaml.SequenceNode):
@@ -257,7 +257,7 @@ def described(value: object) -> str:
     return words.get(type(value)) or shown(value)
 
 
-def mapping(value: object, place: Place, report: Report) -> dict[str, object]:
+def mapping(value: object, place: Place, report: Problems) -> dict[str, object]:
     """Returns a mapping. Any other value is reported, and an empty mapping returned."""
     if isinstance(value, dict):
         return value
@@ -273,7 +273,7 @@ def listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def read_models(parts: Mapping[str, object], report: Report) -> tuple[str, ...]:
+def read_models(parts: Mapping[str, object], report: Problems) -> tuple[str, ...]:
     """Returns the names of the models; of all models, when the file names none that is known."""
     given = listed(parts.get("model", []))
     models: list[str] = []
@@ -288,7 +288,7 @@ def read_models(parts: Mapping[str, object], report: Report) -> tuple[str, ...]:
 
 
 def read_section(
-    name: str, parts: Mapping[str, object], report: Report, is_past: bool = False
+    name: str, parts: Mapping[str, object], report: Problems, is_past: bool = False
 ) -> dict[str, Any]:
     """Returns the values of a section, converted to their kinds, with defaults for missing ones.
 
@@ -316,7 +316,7 @@ def read_section(
 
 
 def read_corpus(
-    parts: Mapping[str, object], folder: Path, report: Report, files: bool = True
+    parts: Mapping[str, object], folder: Path, report: Problems, files: bool = True
 ) -> dict[str, object]:
     """Returns the corpus section with absolute paths.
 
@@ -353,7 +353,7 @@ def parse_corpus(text: str) -> dict[str, object]:
     Raises:
         ConfigError: with all problems.
     """
-    report = Report("--corpus")
+    report = Problems("--corpus")
     if Path(text).suffix in (".yaml", ".yml"):
         path = Path(text)
         report.where = f"--corpus {text}"

@@ -39,7 +39,7 @@ LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_
 MOST_BYTES = 103 if sys.platform == "darwin" else 107
 SHORT_FOLDER = "/tmp"
 Shared = TypeVar("Shared")
-Argument = TypeVar("Argument")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Ray 2.60 protects a cluster that it starts with a token, which it reads once in a process. Where
@@ -242,9 +242,9 @@ def why_waiting(resources: Resources) -> str:
 
 
 def each(
-    function: Callable[[Shared, Argument], Result],
+    function: Callable[[Shared, Item], Result],
     shared: Shared,
-    arguments: Sequence[Argument],
+    arguments: Sequence[Item],
     resources: Resources,
     address: str | None = None,
 ) -> Iterator[tuple[int, Result]]:

@@ -7,7 +7,7 @@ from s2s_search.corpus.corpus import Corpus
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import resolve
 from s2s_search.spaces.dimensions import Flat
-from s2s_search.spaces.settings import Checkpoints
+from s2s_search.spaces.settings import CheckpointSettings
 from s2s_search.spaces.space import Space
 from s2s_search.training.size import checkpoint_bytes, count_parameters, size_text
 
@@ -50,7 +50,7 @@ def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: in
         raise ConfigError(problems, str(space.path))
 
 
-def disk_problems(needed: int, free: int, checkpoints: Checkpoints) -> list[str]:
+def disk_problems(needed: int, free: int, checkpoints: CheckpointSettings) -> list[str]:
     """Says what is wrong when the checkpoints need more bytes than are free or allowed."""
     takes, problems = f"the checkpoints can take {size_text(needed)}", list[str]()
     if checkpoints.disk_gb is not None and needed > checkpoints.disk_gb * 1e9:

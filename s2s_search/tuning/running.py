@@ -12,10 +12,11 @@ from ray import tune
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.errors import ConfigError
 from s2s_search.interrupts import Interrupt
+from s2s_search.runs.folder import RAY, RAY_LOG
 from s2s_search.spaces.samplers import Listed
 from s2s_search.tuning import cluster
 from s2s_search.tuning.callback import Listener, Over
-from s2s_search.tuning.search import HPARAMS, RAY_LOG, Outcome, Search
+from s2s_search.tuning.search import HPARAMS, Outcome, Search
 from s2s_search.tuning.trials import Trials
 from s2s_search.tuning.worker import trainable
 
@@ -106,7 +107,7 @@ def _tuner(search: Search, trials: Trials, listener: Listener) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(
             name=f"ray-{os.getpid()}",
-            storage_path=str(search.folder / "ray"),
+            storage_path=str(search.folder / RAY),
             callbacks=[listener],
             verbose=0,
         ),

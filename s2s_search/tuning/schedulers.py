@@ -83,7 +83,7 @@ def rungs(settings: Scheduler) -> list[float]:
     return [settings.grace_steps * settings.reduction_factor**k for k in range(count)]
 
 
-class Rung:
+class RungValues:
     """A step at which asha compares trials: those that came to it, and their values in order."""
 
     def __init__(self, step: float) -> None:
@@ -121,7 +121,7 @@ class Watched(TrialScheduler):
         self._share = 1 / settings.reduction_factor
         self.decisions: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}  # the newest steps
-        self._rungs = [Rung(step) for step in reversed(rungs(settings))]
+        self._rungs = [RungValues(step) for step in reversed(rungs(settings))]
         self._grace = settings.grace_steps
         self._waiting: OrderedDict[str, Any] = (
             OrderedDict()

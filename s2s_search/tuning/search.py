@@ -20,8 +20,6 @@ from s2s_search.statuses import FAILURES
 from s2s_search.tuning.schedulers import make_scheduler
 from s2s_search.tuning.worker import Train
 
-RAY_LOG = "ray.log"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,7 +31,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Remaining:
     """What a resumed search has before it: trials that go on with the step they go on from, and how many are new."""
 
     ended: int
@@ -98,7 +96,7 @@ class Search:
         finally:
             self.recorder.close()
 
-    def recall(self, history: History, again: Sequence[str]) -> Plan:
+    def recall(self, history: History, again: Sequence[str]) -> Remaining:
         """Brings scheduler and sampler to where they were, and says what is left to do."""
         decisions = self.scheduler.replay(history.events)
         closed: dict[str, str] = {}
@@ -129,7 +127,7 @@ class Search:
         self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
         going_on = {trial.name: trial.step for trial in self.going_on}
         ended = len(history.trials) - len(going_on) - len(closed)
-        return Plan(ended, closed, going_on, len(self.new))
+        return Remaining(ended, closed, going_on, len(self.new))
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Tune's configuration for a trial that takes over the weights of the one that `config` is of."""

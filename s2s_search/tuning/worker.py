@@ -15,7 +15,7 @@ from ray import tune
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.corpus.load import load_corpus
 from s2s_search.metrics import WORST
-from s2s_search.runs.checkpoints import Checkpoints, Reported, keep_snapshots
+from s2s_search.runs.checkpoints import Checkpoints, Saveable, keep_snapshots
 from s2s_search.runs.recorder import Config, resolved
 from s2s_search.runs.storage import below
 from s2s_search.training.footprint import check_memory
@@ -118,7 +118,7 @@ def keep_to_share(share: float) -> None:
 
 def _pass_on(
     name: str,
-    reports: Iterable[Reported],
+    reports: Iterable[Saveable],
     checkpoints: Checkpoints,
     before: Mapping[str, Any] | None,
     pausing: bool,

@@ -11,7 +11,7 @@ from s2s_search.spaces.settings import Scheduler
 
 
 @dataclass(frozen=True)
-class Range:
+class Span:
     """An amount, from the least to the most.
 
     least: the amount if only the best trials pass each comparison
@@ -21,14 +21,14 @@ class Range:
     least: float
     most: float
 
-    def times(self, factor: float) -> "Range":
-        return Range(self.least * factor, self.most * factor)
+    def times(self, factor: float) -> "Span":
+        return Span(self.least * factor, self.most * factor)
 
 
-def total(ranges: Iterable[Range]) -> Range:
+def total(ranges: Iterable[Span]) -> Span:
     """Returns the sum of ranges."""
     every = list(ranges)
-    return Range(sum(one.least for one in every), sum(one.most for one in every))
+    return Span(sum(one.least for one in every), sum(one.most for one in every))
 
 
 # --- steps ---
@@ -48,21 +48,21 @@ class Course:
     every: int
 
     @property
-    def steps(self) -> Range:
+    def steps(self) -> Span:
         return self._total(self.ends)
 
     @property
-    def evaluations(self) -> Range:
+    def evaluations(self) -> Span:
         return self._total([math.ceil(end / self.every) for end in self.ends])
 
-    def _total(self, amounts: Sequence[int]) -> Range:
+    def _total(self, amounts: Sequence[int]) -> Span:
         """Returns the expected amount, where a trial that ends at `ends[k]` takes `amounts[k]`."""
         expected = 0.0
         before = 0
         for share, amount in zip(self.shares, amounts, strict=True):
             expected += share * (amount - before)
             before = amount
-        return Range(expected, amounts[-1])
+        return Span(expected, amounts[-1])
 
 
 def make_courses(hparams: Sequence[Hparams], scheduler: Scheduler) -> list[Course]:

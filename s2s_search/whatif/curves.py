@@ -19,7 +19,7 @@ SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
 WEIGHTS_MOVE = "pbt copies weights between trials, so curves recorded under pbt say nothing about other schedulers"
 
 
-class Report(NamedTuple):
+class CurvePoint(NamedTuple):
     """A report of a curve; `seconds` are the worker's since the one before, `value` is None where it had none."""
 
     step: int
@@ -33,7 +33,7 @@ class Curve:
     """What is known of a trial. One that is cut would have gone on: the scheduler, or the search's end, ended it."""
 
     trial: str
-    reports: tuple[Report, ...]
+    reports: tuple[CurvePoint, ...]
     is_cut: bool
 
 
@@ -65,7 +65,7 @@ class Record:
         return sorted({report.step for curve in self.curves for report in curve.reports})
 
 
-def best(curves: Iterable[tuple[str, Sequence[Report]]], goal: str) -> tuple[float, str]:
+def best(curves: Iterable[tuple[str, Sequence[CurvePoint]]], goal: str) -> tuple[float, str]:
     """The best value of some trials' reports, a divergence's left out, and whose it is; NaN where there is none."""
     sign = 1 if goal == "minimize" else -1
     values = [
@@ -103,14 +103,14 @@ def _curves(history: History, metric: str) -> Iterator[Curve]:
     """The curves, in the order of hyperband's queue where there is one; else as the trials began."""
     places = {name: place for place, name in enumerate(reversed(history.queued))}
     for name in sorted(history.trials, key=lambda name: -places.get(name, -1)):
-        reports: list[Report] = []
+        reports: list[CurvePoint] = []
         before: Event = {}
         for event, _ in history.trials[name].news:
             if not event["step"]:
                 continue
             status = event.get("status") or "running"
             seconds = _seconds(before, event)
-            reports.append(Report(event["step"], event.get(metric), seconds, status))
+            reports.append(CurvePoint(event["step"], event.get(metric), seconds, status))
             before = event
         is_cut = history.trials[name].status in ("stopped", "running")
         yield Curve(name, tuple(reports), is_cut)

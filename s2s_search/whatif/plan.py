@@ -19,12 +19,12 @@ from s2s_search.machine import busy_cores, usable_cores
 from s2s_search.runs.folder import trial_name
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.rungs import Rung, brackets
-from s2s_search.spaces.settings import Checkpoints, Resources, Scheduler
+from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.training.footprint import device_memory, memory_problem
 from s2s_search.training.size import checkpoint_bytes, count_parameters, size_text
 from s2s_search.tuning.disk import disk_needed, disk_problems, sample
-from s2s_search.whatif.courses import Course, Range, make_courses, rungs, total
+from s2s_search.whatif.courses import Course, Span, make_courses, rungs, total
 from s2s_search.whatif.probes import Probe, run_probes
 
 VARIANTS = {
@@ -62,15 +62,15 @@ class Plan:
     method: str
     scheduler: Scheduler
     resources: Resources
-    checkpoints: Checkpoints
+    checkpoints: CheckpointSettings
     rungs: tuple[Rung, ...]
-    steps: Range
+    steps: Span
     parameters: Mapping[int, int]
     probes: tuple[Probe, ...]
     gpus: int | None
     trials_at_once: int
-    worker_hours: Range | None
-    wall_hours: Range | None
+    worker_hours: Span | None
+    wall_hours: Span | None
     checkpoint_bytes: int
     disk_bytes: int
     free_bytes: int
@@ -284,17 +284,17 @@ def between(probes: Sequence[Probe], work: Mapping[int, int], trial: int) -> tup
     return float(step), float(evaluation)
 
 
-def trial_seconds(course: Course, step_seconds: float, evaluation_seconds: float) -> Range:
+def trial_seconds(course: Course, step_seconds: float, evaluation_seconds: float) -> Span:
     """Returns the seconds that a trial takes."""
     return total([course.steps.times(step_seconds), course.evaluations.times(evaluation_seconds)])
 
 
-def wall_hours(worker: Range, busy: int, longest: float) -> Range:
+def wall_hours(worker: Span, busy: int, longest: float) -> Span:
     """Returns the hours from the first step to the last.
 
     `busy` trials run at a time, and the longest trial takes `longest` hours.
     """
-    return Range(max(worker.least / busy, longest), max(worker.most / busy, longest))
+    return Span(max(worker.least / busy, longest), max(worker.most / busy, longest))
 
 
 def trials_at_once(resources: Resources, gpus: int | None) -> int:
@@ -393,7 +393,7 @@ def duration(seconds: float) -> str:
     return f"{amount:,.0f} {unit}"
 
 
-def span(amount: Range, words: Callable[[float], str]) -> str:
+def span(amount: Span, words: Callable[[float], str]) -> str:
     """Returns both ends of an amount in words, or one of them if they read the same."""
     least, most = words(amount.least), words(amount.most)
     if least == most:

@@ -25,7 +25,7 @@ from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILURES
 from s2s_search.tuning.schedulers import Past, Watched, make_scheduler
-from s2s_search.whatif.curves import WEIGHTS_MOVE, Curve, Record, Report, best, shuffled
+from s2s_search.whatif.curves import WEIGHTS_MOVE, Curve, CurvePoint, Record, best, shuffled
 
 SETTINGS = {
     "asha": ("reduction_factor", "grace_steps"),
@@ -128,7 +128,7 @@ def graces(steps: Sequence[int], last: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Replayed:
     """What a search would have come to.
 
     `worker_seconds` are those of all workers, `wall_seconds` those from its start to its end, `steps` all updates.
@@ -147,7 +147,7 @@ class Outcome:
     regret: float
 
 
-class Trial(Past):
+class SimulatedTrial(Past):
     """A trial of a simulation: to a scheduler one of Tune's; `made` reports of its curve were made."""
 
     def __init__(self, curve: Curve) -> None:
@@ -155,7 +155,7 @@ class Trial(Past):
         self.curve, self.made, self.end = curve, 0, ""
 
     @property
-    def reports(self) -> tuple[Report, ...]:
+    def reports(self) -> tuple[CurvePoint, ...]:
         return self.curve.reports[: self.made]
 
 
@@ -167,16 +167,18 @@ class Simulation:
     settings: Scheduler
     workers: int
     now: float = 0.0
-    trials: list[Trial] = field(init=False)
+    trials: list[SimulatedTrial] = field(init=False)
 
     def __post_init__(self) -> None:
         self.scheduler = scheduler_of(self.record.space, self.settings)
-        self.trials = [Trial(curve) for curve in self.record.curves]
+        self.trials = [SimulatedTrial(curve) for curve in self.record.curves]
         self._free = self.workers
-        self._due: list[tuple[float, int, Trial]] = []  # the next report of each trial that runs
+        self._due: list[
+            tuple[float, int, SimulatedTrial]
+        ] = []  # the next report of each trial that runs
         self._count = itertools.count()
 
-    def run(self) -> Outcome:
+    def run(self) -> Replayed:
         for trial in self.trials:
             self.scheduler.on_trial_add(self, trial)
         while True:
@@ -189,7 +191,7 @@ class Simulation:
             self.now, _, trial = heappop(self._due)
             self._report(trial)
 
-    def _go_on(self, trial: Trial) -> None:
+    def _go_on(self, trial: SimulatedTrial) -> None:
         if trial.made < len(trial.curve.reports):
             due = self.now + trial.curve.reports[trial.made].seconds
             heappush(self._due, (due, next(self._count), trial))
@@ -197,7 +199,7 @@ class Simulation:
             had_its_steps = trial.made > 0 and trial.reports[-1].status == "finished"
             self._end(trial, "unknown" if trial.curve.is_cut or had_its_steps else "failed")
 
-    def _report(self, trial: Trial) -> None:
+    def _report(self, trial: SimulatedTrial) -> None:
         report = trial.curve.reports[trial.made]
         trial.made += 1
         is_last = report.status != "running" or report.step >= self.settings.max_steps
@@ -223,27 +225,27 @@ class Simulation:
         else:
             self._go_on(trial)
 
-    def _end(self, trial: Trial, how: str) -> None:
+    def _end(self, trial: SimulatedTrial, how: str) -> None:
         tell(self.scheduler, self, trial, how)
         trial.status, trial.end = "TERMINATED", how
         self._free += 1
 
     # --- what a scheduler asks of Tune's controller ---
 
-    def get_trials(self) -> list[Trial]:
+    def get_trials(self) -> list[SimulatedTrial]:
         return self.trials
 
-    def stop_trial(self, trial: Trial) -> None:
+    def stop_trial(self, trial: SimulatedTrial) -> None:
         """Ends one that is paused."""
         self.scheduler.on_trial_remove(self, trial)
         trial.status, trial.end = "TERMINATED", "stopped"
 
     # ---
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> Replayed:
         record, goal = self.record, self.record.space.metric.goal
         value, winner = best(((trial.trial_id, trial.reports) for trial in self.trials), goal)
-        return Outcome(
+        return Replayed(
             worker_seconds=sum(report.seconds for trial in self.trials for report in trial.reports),
             steps=sum(trial.reports[-1].step for trial in self.trials if trial.made),
             wall_seconds=self.now,

@@ -6,7 +6,8 @@ from typing import Any
 
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.metrics import WORST
-from s2s_search.runs.environment import ENVIRONMENT, software
+from s2s_search.runs.environment import software
+from s2s_search.runs.folder import ENVIRONMENT
 from s2s_search.runs.manifest import Manifest, Metrics
 
 

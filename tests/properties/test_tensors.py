@@ -167,8 +167,9 @@ def test_a_library_whose_structures_differ_is_not_used() -> None:
 
     assert agrees(b"", b"")
     for structure in native.STRUCTURES:
+        name = structure.__name__.removesuffix("Arguments").lower()
         for field in ("", *(field for field, *_ in structure._fields_)):
-            assert not agrees(structure.__name__.lower().encode(), field.encode())
+            assert not agrees(name.encode(), field.encode())
     assert native.LIBRARY.offset_float(b"cell", b"lenghts") == -1
 
 

@@ -14,7 +14,8 @@ from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import resolve
 from s2s_search.metrics import Edits
-from s2s_search.runs.checkpoints import BEST, Checkpoints, keep_snapshots
+from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
+from s2s_search.runs.folder import BEST
 from s2s_search.spaces.settings import Resources
 from s2s_search.training.trained_model import load_trained
 from s2s_search.training.trial import train

@@ -22,7 +22,8 @@ from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import resolve
 from s2s_search.nn.models import Encoding, build_model
-from s2s_search.runs.checkpoints import BEST, Checkpoints, keep_snapshots
+from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
+from s2s_search.runs.folder import BEST
 from s2s_search.training.trained_model import NAMED, SourceNotes, TrainedModel, load_trained
 from s2s_search.training.trial import train
 from tests.models import small

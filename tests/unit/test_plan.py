@@ -20,16 +20,17 @@ from s2s_search.machine import usable_cores
 from s2s_search.nn.models import build_model
 from s2s_search.spaces import rungs
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.settings import Checkpoints, Resources, Scheduler
+from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler
 from s2s_search.training import footprint, size
 from s2s_search.training.optimizers import RULES
 from s2s_search.training.trial import Trial
 from s2s_search.tuning import disk
 from s2s_search.whatif import courses, plan, probes
-from s2s_search.whatif.courses import Range
+from s2s_search.whatif.courses import Span
+from s2s_search.whatif.curves import Curve, CurvePoint
 from s2s_search.whatif.plan import Plan, make_plan
 from s2s_search.whatif.probes import Probe
-from s2s_search.whatif.replay import Curve, Report, Simulation
+from s2s_search.whatif.replay import Simulation
 from tests.unit.test_replay import make_space, record
 
 SPACE = """
@@ -145,7 +146,7 @@ def test_steps_of_hyperband_are_those_that_tune_makes(
     curves = [
         Curve(
             f"trial-{k:05d}",
-            tuple(Report(step, float(k), 1.0, "running") for step in ends),
+            tuple(CurvePoint(step, float(k), 1.0, "running") for step in ends),
             is_cut=False,
         )
         for k in range(trials)
@@ -165,7 +166,7 @@ def test_schedulers_that_pause_are_those_that_leave_trials_waiting(
     curves = [
         Curve(
             f"trial-{k:05d}",
-            tuple(Report(step, 1 / (step + k), 1.0, "running") for step in range(1, 10)),
+            tuple(CurvePoint(step, 1 / (step + k), 1.0, "running") for step in range(1, 10)),
             False,
         )
         for k in range(30)
@@ -270,8 +271,8 @@ def test_disk(path: Path) -> None:
     space = load_space(path)
     assert disk.disk_needed(1000, at_once=2, trials=18, space=space) == 10 * 1000
     assert disk.disk_needed(1000, at_once=2, trials=3, space=space) == 9 * 1000
-    assert disk.disk_problems(10**9, 10**9, Checkpoints(disk_gb=1.0)) == []
-    allowed, free = disk.disk_problems(2 * 10**9, 10**9, Checkpoints(best=7, disk_gb=1.5))
+    assert disk.disk_problems(10**9, 10**9, CheckpointSettings(disk_gb=1.0)) == []
+    allowed, free = disk.disk_problems(2 * 10**9, 10**9, CheckpointSettings(best=7, disk_gb=1.5))
     for word in ("checkpoints.disk_gb", "2 GB", "1.5", "best = 7"):
         assert word in allowed
     assert "1 GB are free" in free
@@ -330,7 +331,7 @@ def test_trials_that_share_a_cpu_take_turns(path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(plan, "usable_cores", lambda: 3)
     made = planned(path, SPACE + "resources: {cpu: 0.25}\n", probed=True)
     assert made.trials_at_once == 12
-    assert made.worker_hours == Range(pytest.approx(430 / 3600), 0.5)
+    assert made.worker_hours == Span(pytest.approx(430 / 3600), 0.5)
     assert made.wall_hours is not None
     assert made.wall_hours.most == pytest.approx(0.5 / 3)
 
@@ -357,8 +358,8 @@ def test_hours_say_what_they_were_measured_on(
 
 
 def test_wall_hours() -> None:
-    assert plan.wall_hours(Range(6, 12), busy=3, longest=1) == Range(2, 4)
-    assert plan.wall_hours(Range(6, 12), busy=12, longest=1) == Range(1, 1)
+    assert plan.wall_hours(Span(6, 12), busy=3, longest=1) == Span(2, 4)
+    assert plan.wall_hours(Span(6, 12), busy=12, longest=1) == Span(1, 1)
 
 
 def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.tuning.schedulers import make_scheduler
 from s2s_search.whatif import replay
-from s2s_search.whatif.curves import Curve, Record, Report, load_record
+from s2s_search.whatif.curves import Curve, CurvePoint, Record, load_record
 from s2s_search.whatif.replay import Simulation
 
 SPACE = """
@@ -39,7 +39,9 @@ def curve(
     k: int, values: list[float], seconds: float = 1.0, is_cut: bool = False, end: str = "finished"
 ) -> Curve:
     """Reports every 10 steps, each after as many seconds."""
-    reports = [Report(10 * i, value, seconds, "running") for i, value in enumerate(values, start=1)]
+    reports = [
+        CurvePoint(10 * i, value, seconds, "running") for i, value in enumerate(values, start=1)
+    ]
     if not is_cut:
         reports[-1] = reports[-1]._replace(status=end)
     return Curve(f"trial-{k:05d}", tuple(reports), is_cut)
@@ -52,7 +54,7 @@ def record(space: Space, *curves: Curve, workers: int = 2) -> Record:
 
 def run(
     known: Record, name: str = "none", factor: float = 2, grace: int = 10, last: int = 40
-) -> replay.Outcome:
+) -> replay.Replayed:
     return Simulation(known, Scheduler(name, last, grace, factor), known.workers).run()
 
 
@@ -104,7 +106,8 @@ def test_asha_stops_what_a_plain_loop_stops(tmp_path: Path, seed: int) -> None:
             Curve(
                 name,
                 tuple(
-                    Report(*row, "finished" if row[0] == steps[-1] else "running") for row in rows
+                    CurvePoint(*row, "finished" if row[0] == steps[-1] else "running")
+                    for row in rows
                 ),
                 False,
             )
@@ -228,7 +231,7 @@ def test_hyperband_halves_a_bracket_when_all_of_it_have_come(tmp_path: Path) -> 
         Curve(
             f"trial-{k:05d}",
             tuple(
-                Report(step, value, 1.0, "finished" if step == 9 else "running")
+                CurvePoint(step, value, 1.0, "finished" if step == 9 else "running")
                 for step in range(1, 10)
             ),
             False,

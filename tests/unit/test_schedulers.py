@@ -8,13 +8,13 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining
 
 from s2s_search.spaces.settings import Scheduler
-from s2s_search.tuning.schedulers import Past, Rung, Watched, _inner
+from s2s_search.tuning.schedulers import Past, RungValues, Watched, _inner
 
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("minimize", [True, False])
 def test_a_rank_is_one_more_than_how_many_are_better(seed: int, minimize: bool) -> None:
-    draw, rung = random.Random(seed), Rung(1)
+    draw, rung = random.Random(seed), RungValues(1)
     before: list[float] = []
     for k in range(40):
         value = draw.choice([draw.random(), float(draw.randrange(4))])

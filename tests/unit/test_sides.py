@@ -8,7 +8,8 @@ import pytest
 from s2s_search.errors import ConfigError
 from s2s_search.results.compare import compare
 from s2s_search.results.statistics import Comparison, difference_interval
-from s2s_search.runs.answers import ANSWERS, Answers
+from s2s_search.runs.answers import Answers
+from s2s_search.runs.folder import ANSWERS
 from s2s_search.runs.log import EventLog
 
 BASE = {"model": "AttentionSeq2Seq", "train.max_steps": 20}

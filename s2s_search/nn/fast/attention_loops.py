@@ -20,7 +20,7 @@ from s2s_search.nn.fast.cell_loops import (
     Recurrence,
     Rows,
     Steps,
-    Tokens,
+    TokenInputs,
     at_each_step,
     buffer,
     for_each_step,
@@ -120,7 +120,9 @@ class AttentionSteps:
         """Adds the gradient of the query to d_query [B, H], given that of the scores [B, S]."""
         raise NotImplementedError
 
-    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
+    def arguments(
+        self, queries: Tensor, d_queries: Tensor | None = None
+    ) -> native.AttentionArguments:
         """Returns the structure that the compiled loop reads.
 
         `queries` [T, B, H] are the buffer of all queries. In the backward loop `d_queries` is the
@@ -185,8 +187,10 @@ class DotSteps(AttentionSteps):
     def d_scores_backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
         d_query.unsqueeze(1).baddbmm_(d_scores.unsqueeze(1), self.keys_at[t])
 
-    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
-        return native.Attention(**self.shared_arguments(queries, d_queries))
+    def arguments(
+        self, queries: Tensor, d_queries: Tensor | None = None
+    ) -> native.AttentionArguments:
+        return native.AttentionArguments(**self.shared_arguments(queries, d_queries))
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
         d_keys = torch.bmm(self.d_scores.permute(1, 2, 0), queries.transpose(0, 1))
@@ -240,7 +244,9 @@ class AdditiveSteps(AttentionSteps):
         self.d_keys[: len(d_scores)].addcmul_(hidden, d_scores.unsqueeze(-1))
         d_query.addmm_(d_query_part, self.twice_weights.t())
 
-    def arguments(self, queries: Tensor, d_queries: Tensor | None = None) -> native.Attention:
+    def arguments(
+        self, queries: Tensor, d_queries: Tensor | None = None
+    ) -> native.AttentionArguments:
         given = self.shared_arguments(queries, d_queries)
         given |= {
             "additive": 1,
@@ -251,9 +257,9 @@ class AdditiveSteps(AttentionSteps):
         }
         if d_queries is None:
             projected_query = self.keys.new_empty(len(self.keys), self.keys.shape[-1])
-            return native.Attention(**given, scratch=projected_query)
+            return native.AttentionArguments(**given, scratch=projected_query)
         gradients = {"d_query_part": self.d_query_part, "d_keys": self.d_keys, "d_v": self.d_v}
-        return native.Attention(**given, **gradients)
+        return native.AttentionArguments(**given, **gradients)
 
     def d_tensors(self, queries: Tensor) -> tuple[Tensor | None, ...]:
         d_weights = mm(queries.flatten(0, 1).t(), self.d_query_part.flatten(0, 1)).mul_(2.0)
@@ -308,13 +314,13 @@ class Dropout:
             mask, d_below, d_output = self.derivatives[t]
             d_below.addcmul_(mask, d_output)
 
-    def arguments(self, backward: bool) -> native.Dropout:
+    def arguments(self, backward: bool) -> native.DropoutArguments:
         """Returns the structure that the compiled loop reads."""
         _, batch, units = self.below.shape
         given = {"mask": self.mask, "below": self.below, "output": self.output}
         if backward:
             given |= {"d_output": self.d_output, "d_below": self.d_below}
-        return native.Dropout(batch=batch, units=units, **given)
+        return native.DropoutArguments(batch=batch, units=units, **given)
 
 
 @dataclass(frozen=True)
@@ -344,7 +350,7 @@ def attend(
     states: Sequence[Sequence[Tensor]],
     rows: Rows,
     masks: Sequence[Tensor | None],
-    tokens: Tokens | None = None,
+    tokens: TokenInputs | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs all steps of a decoder with attention.
 
@@ -383,7 +389,7 @@ class Attend(torch.autograd.Function):
         attention_steps: type[AttentionSteps],
         rows: Rows,
         masks: Sequence[Tensor | None],
-        tokens: Tokens | None,
+        tokens: TokenInputs | None,
         differentiable: bool,
         x: Tensor,
         *tensors: Tensor,

@@ -47,7 +47,7 @@ def buffer(like: Tensor, time: int, shape: Sequence[int], rows: Rows) -> Tensor:
     return like.new_zeros(time, *shape) if partly else like.new_empty(time, *shape)
 
 
-class Flat:
+class FlatRows:
     """Gathers the N rows that all steps compute, for one product over all of them."""
 
     def __init__(self, rows: Rows, batch: int, like: Tensor) -> None:
@@ -73,7 +73,7 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenInputs:
     """The ids [T, B] and the table [V, X] that a loop's x comes from: x[t, b] = table[ids[t, b]].
 
     When the table has fewer rows than there are tokens, its products are cheaper than those of x.
@@ -107,7 +107,7 @@ class Steps:
         state: Sequence[Tensor],
         lengths: Tensor | None = None,
         reverse: bool = False,
-        tokens: Tokens | None = None,
+        tokens: TokenInputs | None = None,
         differentiable: bool = True,
     ) -> None:
         """Makes the buffers of the forward loop, with the part of x and the biases computed.
@@ -128,11 +128,11 @@ class Steps:
         self.input_weights, *self.recurrent_weights, self.biases = weights
         batch, self.units = state[-1].shape
         self.rows, self.lengths, self.reverse = rows, lengths, reverse
-        self.flat = Flat(rows, batch, self.biases)
+        self.flat = FlatRows(rows, batch, self.biases)
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.x, self.below = x, below
         self.x_size = 0 if x is None else x.shape[-1]
-        self.tokens: Tokens | None = None
+        self.tokens: TokenInputs | None = None
         if tokens is not None and len(tokens.table) < tokens.ids.numel():
             self.tokens = tokens
         self.compiled = native.usable(self.biases)
@@ -266,7 +266,7 @@ class Steps:
         """
         raise NotImplementedError
 
-    def arguments(self, backward: bool) -> native.Cell:
+    def arguments(self, backward: bool) -> native.CellArguments:
         """Returns the structure that the compiled loop reads; it keeps all its tensors alive."""
         raise NotImplementedError
 
@@ -401,14 +401,14 @@ class LSTMSteps(Steps):
         if d_below is not None:
             d_below.addmm_(gates, self.below_weights_t)
 
-    def arguments(self, backward: bool) -> native.Cell:
+    def arguments(self, backward: bool) -> native.CellArguments:
         given = self.shared_arguments(backward)
         given |= {
             "inside": self.twice_c,
             "inside_rows": len(self.twice_c),
             "half_tanh": self.half_tanh,
         }
-        return native.Cell(**given, d_c=self.d_c if backward else None)
+        return native.CellArguments(**given, d_c=self.d_c if backward else None)
 
     def d_first_state(self) -> tuple[Tensor, ...]:
         return self.d_c, self.d_output[-1 if self.reverse else 0]
@@ -485,7 +485,7 @@ class GRUSteps(Steps):
         if d_below is not None:
             d_below.addmm_(gates, self.below_weights_t)
 
-    def arguments(self, backward: bool) -> native.Cell:
+    def arguments(self, backward: bool) -> native.CellArguments:
         given = self.shared_arguments(backward)
         given |= {
             "gru": 1,
@@ -495,7 +495,7 @@ class GRUSteps(Steps):
         }
         if backward:
             given |= {"scratch": self.output.new_empty(2, *self.output.shape[1:])}
-        return native.Cell(**given)
+        return native.CellArguments(**given)
 
     def d_first_state(self) -> tuple[Tensor, ...]:
         return (self.d_output[-1 if self.reverse else 0],)
@@ -520,7 +520,7 @@ def unroll(
     lengths: Tensor,
     state: Sequence[Tensor],
     reverse: bool = False,
-    tokens: Tokens | None = None,
+    tokens: TokenInputs | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Runs a cell over all positions of a batch.
 
@@ -557,7 +557,7 @@ class Unroll(torch.autograd.Function):
         recurrence: Recurrence,
         lengths: Tensor,
         reverse: bool,
-        tokens: Tokens | None,
+        tokens: TokenInputs | None,
         differentiable: bool,
         x: Tensor,
         *tensors: Tensor,

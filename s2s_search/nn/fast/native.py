@@ -102,7 +102,7 @@ class Blas(Arguments):
     _fields_ = fields(NUMBERS, {})
 
 
-class Product(Arguments):
+class ProductArguments(Arguments):
     """The addresses and strides of the matrices of a product, which `multiply` checks itself."""
 
     __slots__ = ()
@@ -111,7 +111,7 @@ class Product(Arguments):
     _fields_ = fields(NUMBERS, {})
 
 
-class Cell(Arguments):
+class CellArguments(Arguments):
     """A layer of cells: `cell_t` in loops.c."""
 
     __slots__ = ()
@@ -147,7 +147,7 @@ class Cell(Arguments):
         }
 
 
-class Dropout(Arguments):
+class DropoutArguments(Arguments):
     """A dropout between two layers: `dropout_t` in loops.c."""
 
     __slots__ = ()
@@ -158,7 +158,7 @@ class Dropout(Arguments):
     _fields_ = fields(NUMBERS, TENSORS)
 
 
-class Attention(Arguments):
+class AttentionArguments(Arguments):
     """Attention, dot or additive: `attention_t` in loops.c."""
 
     __slots__ = ()
@@ -209,7 +209,14 @@ class Prediction(Arguments):
         return {"inputs": self.output_units + self.memory_units}
 
 
-STRUCTURES: tuple[type[Arguments], ...] = (Blas, Product, Cell, Dropout, Attention, Prediction)
+STRUCTURES: tuple[type[Arguments], ...] = (
+    Blas,
+    ProductArguments,
+    CellArguments,
+    DropoutArguments,
+    AttentionArguments,
+    Prediction,
+)
 
 
 def agrees(library: Any) -> bool:
@@ -222,7 +229,7 @@ def agrees(library: Any) -> bool:
     if library.version() != VERSION:
         return False
     for structure in STRUCTURES:
-        name_in_c = structure.__name__.lower().encode()
+        name_in_c = structure.__name__.removesuffix("Arguments").lower().encode()
         expected = {field: getattr(structure, field).offset for field, *_ in structure._fields_}
         expected[""] = ctypes.sizeof(structure)
         for field, place in expected.items():
@@ -287,10 +294,10 @@ def blas(dtype: torch.dtype) -> Blas:
 def run(
     direction: str,
     dtype: torch.dtype,
-    cells: Sequence[Cell],
+    cells: Sequence[CellArguments],
     rows: Sequence[int],
-    attention: Attention | None = None,
-    dropouts: Sequence[Dropout] = (),
+    attention: AttentionArguments | None = None,
+    dropouts: Sequence[DropoutArguments] = (),
 ) -> None:
     """Runs the loop over all steps; the buffers of the structures then hold what the steps made.
 
@@ -306,7 +313,7 @@ def run(
         ValueError: a tensor has another type, size or device than the loop reads, or a step has
             more rows than the batch.
     """
-    parts: list[Cell | Dropout | Attention] = [*cells, *dropouts]
+    parts: list[CellArguments | DropoutArguments | AttentionArguments] = [*cells, *dropouts]
     if attention is not None:
         parts.append(attention)
     most = max(rows, default=0)
@@ -318,7 +325,7 @@ def run(
         direction,
         dtype,
         cells,
-        (Dropout * len(dropouts))(*dropouts),
+        (DropoutArguments * len(dropouts))(*dropouts),
         pointer(attention),
         ctypes.c_int64(len(rows)),
         (ctypes.c_int64 * len(rows))(*rows),
@@ -326,7 +333,10 @@ def run(
 
 
 def greedy(
-    dtype: torch.dtype, cells: Sequence[Cell], attention: Attention | None, prediction: Prediction
+    dtype: torch.dtype,
+    cells: Sequence[CellArguments],
+    attention: AttentionArguments | None,
+    prediction: Prediction,
 ) -> None:
     """Runs the loop of greedy decoding: the input of a step is the token that the last predicted.
 
@@ -339,7 +349,7 @@ def greedy(
     Raises:
         ValueError: a tensor has another type, size or device than the loop reads.
     """
-    parts: list[Cell | Attention | Prediction] = [*cells, prediction]
+    parts: list[CellArguments | AttentionArguments | Prediction] = [*cells, prediction]
     if attention is not None:
         parts.append(attention)
     for part in parts:
@@ -347,9 +357,9 @@ def greedy(
     call("greedy", dtype, cells, pointer(attention), pointer(prediction))
 
 
-def call(name: str, dtype: torch.dtype, cells: Sequence[Cell], *others: Any) -> None:
+def call(name: str, dtype: torch.dtype, cells: Sequence[CellArguments], *others: Any) -> None:
     """Calls a loop of loops.c with BLAS, the layers, and the arguments of its own."""
-    layers = (Cell * len(cells))(*cells)
+    layers = (CellArguments * len(cells))(*cells)
     function(name, dtype)(pointer(blas(dtype)), layers, ctypes.c_int64(len(cells)), *others)
 
 
@@ -383,7 +393,7 @@ def multiply(start: Tensor | None, a: Tensor, b: Tensor, out: Tensor) -> None:
             f"{x.dtype} {list(x.shape)} with strides {list(x.stride())}" for x in matrices
         )
         raise ValueError(f"no product of panels: {found}")
-    product = Product(
+    product = ProductArguments(
         n=n,
         k=k,
         m=m,
