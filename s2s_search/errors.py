@@ -106,7 +106,8 @@ def _guess(word: str, names: Sequence[str]) -> str | None:
 def unreadable(path: Path, error: OSError | ValueError, known: Iterable[str] = ()) -> str:
     """Returns why a file cannot be read.
 
-    For a missing file, the sentence also names the most similar file beside it or of the known ones.
+    For a missing file, the sentence also names the most similar file that lies beside it or is among
+    the known ones.
     """
     hint = ""
     if isinstance(error, FileNotFoundError):
@@ -133,7 +134,7 @@ def command(*words: object) -> str:
 
 
 def started_as() -> list[str]:
-    """Returns the words that start this program: its name where it is installed, else the script."""
+    """Returns the words that started this program: its installed name, or the script."""
     if Path(sys.argv[0]).stem == "s2s-search":
         return ["s2s-search"]
     return ["python", "run_search.py"]
