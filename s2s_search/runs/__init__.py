@@ -1,4 +1,7 @@
-"""A run folder: its files, its event log, the tables made from the log, checkpoints, and other tools that hear of it.
+"""A run folder: its files, its event log, the tables made from the log, and checkpoints.
 
-May import: spaces, corpus, hparams and the ground floor; pyarrow, and pandas in `tables` and `recorder`.
+The room also passes the events of a search on to trackers such as TensorBoard.
+
+May import: spaces, corpus, hparams and the ground floor; pyarrow, and pandas in `tables` and
+`recorder`.
 """

@@ -1,6 +1,7 @@
-"""What a trial's model answered to the dev set at its best report: the errors of all examples, and a few of them whole.
+"""The answers of a trial's model to the dev set at its best report.
 
-It lies as answers.json beside the best snapshot, and stays where the weights are deleted. To read it takes no torch.
+The file holds the errors of all examples, and a few examples in full. It is called answers.json and
+lies beside the best snapshot. It stays when the weights are deleted. Reading it needs no torch.
 """
 
 import json
@@ -11,16 +12,17 @@ from typing import Any
 from s2s_search.runs.events import cleaned
 from s2s_search.runs.folder import ANSWERS
 
-LARGEST = 2**53  # counts above it are damage, and no numbers to compute with
+LARGEST = 2**53  # larger counts can only come from a damaged file
 
 
 @dataclass(frozen=True)
 class Example:
-    """A dev source, its references, and what the model answered, as tokens.
+    """A dev source, its references, and the answer of the model, all as tokens.
 
-    attention has a row for each token of the answer and one for its END, a column for each token of the source and one
-    for its END; every row sums to 1, but for rounding to four decimals. None for a model without attention, and for
-    sources and answers so long that nobody could read the map.
+    `attention` has one row for each token of the answer and one for its END. It has one column for
+    each token of the source and one for its END. Every row sums to 1, except for rounding to four
+    decimals. It is None for a model without attention, and for a source or an answer that is too
+    long for a readable map.
     """
 
     source: list[str]
@@ -33,9 +35,10 @@ class Example:
 class Answers:
     """The answers after `step` updates.
 
-    errors holds the edits of each decoded dev source to its nearest reference (`metrics.Edits`), lengths that
-    reference's length, both in dev order: where `train.eval_examples` leaves sources out, of the others. The examples
-    are the same sources in every trial of a search.
+    `errors` holds, for each decoded dev source, the number of edits between the answer and its
+    nearest reference (`metrics.Edits`). `lengths` holds the length of that reference. Both are in
+    dev order, without the sources that `train.eval_examples` leaves out. The examples are the same
+    sources in every trial of a search.
     """
 
     step: int
@@ -44,15 +47,17 @@ class Answers:
     examples: list[Example]
 
     def text(self) -> str:
-        """The JSON that `load_answers` reads."""
+        """Returns the JSON text that `load_answers` reads."""
         return json.dumps(vars(self) | {"examples": [vars(example) for example in self.examples]})
 
 
 def load_answers(place: str, name: str = ANSWERS) -> Answers | None:
-    """Reads the answers in a trial's folder, or below its URL. None where there are none, or none that can be read."""
-    from s2s_search.runs.storage import (
-        file_system,
-    )  # late: a trial in this process needs no PyArrow
+    """Returns the answers in a trial's folder, or below its URL.
+
+    Returns None when there is no such file, and when the file is damaged.
+    """
+    # Imported late: a trial in this process needs no PyArrow.
+    from s2s_search.runs.storage import file_system
 
     files, folder = file_system(place)
     try:
@@ -62,12 +67,12 @@ def load_answers(place: str, name: str = ANSWERS) -> Answers | None:
             **found | {"examples": [Example(**example) for example in found["examples"]]}
         )
         return answers if _is_whole(answers) else None
-    except Exception:  # whatever bytes a damaged file holds
+    except Exception:  # a damaged file may hold any bytes, and these may cause any error
         return None
 
 
 def _is_whole(answers: Answers) -> bool:
-    """Tells whether all parts have the types and sizes that they must have."""
+    """Returns whether all parts have the types and sizes that they must have."""
     counts = [answers.step, *answers.errors, *answers.lengths]
     are_counts = all(type(count) is int and 0 <= count < LARGEST for count in counts)
     return (

@@ -1,11 +1,16 @@
-"""The checkpoints of a trial: its newest snapshot, the one before, and that of its best report with its answers.
+"""The checkpoints of a trial: the newest snapshot, the one before it, the best with its answers.
 
-They lie in the trial's folder, or below a URL that PyArrow takes (s3://, gs://, hdfs://, file://). Each file is there
-whole or not at all, and one that is damaged in spite of that is noticed and passed over for the next older. A snapshot
-holds its own report: whoever goes on from it can say again what may not have been heard.
+Checkpoints lie in the trial's folder, or below a URL that PyArrow takes (s3://, gs://, hdfs://,
+file://). Each file is there whole or not at all. A file that is damaged all the same is noticed, and
+the next older file is read instead.
 
-A save is several file operations, and the writer can be killed, or meet an error, between any two of them. So what
-best.pt is worth is read from best.pt itself, and `settle` finishes what was begun.
+A worker saves the snapshot before it hands over the report, and the snapshot holds the report. The
+driver may be killed before it records a report. The resumed trial then sends that report again, so
+that no report is lost.
+
+A save is several file operations. The writer can be killed, or meet an error, between any two of
+them. The value of best.pt is therefore read from best.pt itself, and `settle` completes a save that
+was interrupted.
 """
 
 import contextlib
@@ -32,7 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 class Saveable(Protocol):
-    """What `training.train` yields: metrics, and on demand a snapshot and answers, None where nothing was decoded."""
+    """A report as `training.train` yields it: metrics, and on demand a snapshot and answers.
+
+    The answers are None when nothing was decoded.
+    """
 
     @property
     def metrics(self) -> dict[str, Any]: ...
@@ -47,7 +55,8 @@ class Saveable(Protocol):
 class Checkpoints:
     """The checkpoints of one trial, in a folder or below a URL.
 
-    `problems` says what was damaged or could not be written, since it was last emptied.
+    `problems` lists the files that were damaged or could not be written. The reader of the list
+    empties it.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -57,15 +66,16 @@ class Checkpoints:
         self._last_is_good = True
 
     def save(self, snapshot: Snapshot, is_best: bool, answers: Answers | None = None) -> bool:
-        """Makes a snapshot the newest, and the best when it is, with answers; returns False when that failed.
+        """Saves a snapshot as the newest, and with `is_best` also as the best, with its answers.
 
-        After a failure best.pt may be the old one or the new one: `settle` tells which.
+        Returns whether all files were written. After a failure best.pt may be the old file or the
+        new one: `settle` tells which.
         """
-        import torch  # the process that drives a search deletes checkpoints, and needs none
+        # Imported late: the driver of a search deletes checkpoints, and needs no torch for that.
+        import torch
 
-        mark = secrets.token_hex(
-            4
-        )  # another writer, of another node, may have the same process number
+        # The mark is random, because a writer on another node may have the same process number.
+        mark = secrets.token_hex(4)
         unfinished, best, text, old_text = (
             f".{name}.{mark}" for name in (LAST, BEST, ANSWERS, f"{ANSWERS}.old")
         )
@@ -73,26 +83,25 @@ class Checkpoints:
             self._files.create_dir(self._folder, recursive=True)
             with self._files.open_output_stream(self._path(unfinished)) as stream:
                 torch.save(snapshot, stream)
-            if is_best:  # before the newest, which says that it is kept
+            # best.pt is written before last.pt, because last.pt holds the value of best.pt.
+            if is_best:
                 self._files.copy_file(self._path(unfinished), self._path(best))
                 if answers is not None:
                     with self._files.open_output_stream(self._path(text)) as stream:
                         stream.write(answers.text().encode())
-                if self._exists(
-                    ANSWERS
-                ):  # answers.json is never beside the best.pt of another report
+                # answers.json must never lie beside the best.pt of another report.
+                if self._exists(ANSWERS):
                     self._files.move(self._path(ANSWERS), self._path(old_text))
                 self._files.move(self._path(best), self._path(BEST))
                 if answers is not None:
                     self._files.move(self._path(text), self._path(ANSWERS))
-            if self._last_is_good and self._exists(LAST):  # else the one before is worth more
+            # A damaged last.pt must not replace previous.pt.
+            if self._last_is_good and self._exists(LAST):
                 self._files.move(self._path(LAST), self._path(PREVIOUS))
             self._files.move(self._path(unfinished), self._path(LAST))
             self._last_is_good = True
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # torch's writer makes a RuntimeError of a full disk
+        # On a full disk torch's writer raises a RuntimeError.
+        except (OSError, RuntimeError) as error:
             self.problems.append(f"no checkpoint of step {snapshot.get('step')}: {reason(error)}")
             with contextlib.suppress(OSError):
                 self.settle()
@@ -102,9 +111,12 @@ class Checkpoints:
         return True
 
     def settle(self) -> Snapshot | None:
-        """Finishes what a writer that was killed, or met an error, had begun; returns the snapshot in best.pt.
+        """Completes a save that was interrupted by a kill or an error.
 
         The answers of best.pt are put beside it, and unfinished files are deleted.
+
+        Returns:
+            The snapshot in best.pt; None when there is none that can be read.
 
         Raises:
             OSError: the files cannot be read now. Nothing is deleted.
@@ -126,12 +138,14 @@ class Checkpoints:
         return None if answers is None else answers.step
 
     def newest(self, unfinished: bool = False) -> Snapshot | None:
-        """The newest snapshot that can be read, or None where there is none; damaged ones are among the problems.
+        """Returns the newest snapshot that can be read, or None when there is none.
 
-        `unfinished` passes over that of the trial's end.
+        Damaged snapshots are added to `problems`. With `unfinished`, a snapshot that was made at the
+        end of the trial is skipped.
 
         Raises:
-            OSError: none can be read now, but that may change. A trial must not begin anew for that.
+            OSError: no snapshot can be read now, but that may change. A trial must not start from
+                the beginning for that reason.
         """
         errors: list[OSError] = []
         last = self._read_or(errors, LAST)
@@ -147,7 +161,7 @@ class Checkpoints:
         return max(found, key=lambda snapshot: snapshot["step"], default=None)
 
     def _read_or(self, errors: list[OSError], name: str) -> Snapshot | None:
-        """Reads a snapshot, or records the error."""
+        """Returns a snapshot; None when an error occurs, which is added to `errors`."""
         try:
             return self._read(name)
         except OSError as error:
@@ -160,7 +174,7 @@ class Checkpoints:
             return None
         try:
             return read_snapshot(below(self.place, name))
-        except FileNotFoundError:  # another process has just renamed it
+        except FileNotFoundError:  # another process has just renamed the file
             return None
         except ValueError as error:
             self.problems.append(f"{name} is damaged and left out: {error}")
@@ -170,15 +184,15 @@ class Checkpoints:
         return self._exists(BEST)
 
     def keep_best(self) -> None:
-        """Deletes what only a running trial needs."""
+        """Deletes the files that only a running trial needs."""
         self._remove([LAST, PREVIOUS, *self._unfinished()])
 
     def remove(self) -> None:
-        """Deletes them all; the answers stay."""
+        """Deletes all checkpoints. The answers stay."""
         self._remove([*ALL, *self._unfinished()])
 
     def _unfinished(self) -> list[str]:
-        """What writers that were killed had begun."""
+        """Returns the names of the files that killed writers did not complete."""
         files = self._files.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
         begun = tuple(f".{name}." for name in (LAST, BEST, ANSWERS))
         return sorted(file.base_name for file in files if file.base_name.startswith(begun))
@@ -200,11 +214,13 @@ def _is_end(snapshot: Snapshot) -> bool:
 
 
 def read_snapshot(place: str) -> Snapshot:
-    """Reads a snapshot from a path or URL. Nothing in the file is executed, and every byte is checked.
+    """Returns the snapshot at a path or URL.
+
+    Nothing in the file is executed, and every byte is checked.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, or no snapshot of a trial.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or is no snapshot of a trial.
     """
     import torch
 
@@ -220,7 +236,7 @@ def read_snapshot(place: str) -> Snapshot:
         snapshot = torch.load(data, weights_only=True, map_location="cpu")
         if not isinstance(snapshot, dict) or not isinstance(snapshot["step"], int):
             raise ValueError("no snapshot of a trial")
-    except Exception as error:  # whatever bytes a damaged file holds
+    except Exception as error:  # a damaged file may hold any bytes, and these may cause any error
         raise ValueError(reason(error)) from None
     return snapshot
 
@@ -232,14 +248,22 @@ def keep_snapshots(
     goal: str,
     before: Mapping[str, Any] | None = None,
 ) -> Iterator[Saveable]:
-    """Passes reports on, and keeps the newest snapshot, the one before, and the best report's with its answers.
+    """Yields the reports unchanged, after it has saved the snapshot of each.
 
-    The best has the least `metric`, or the greatest where `goal` is "maximize"; best.pt is replaced by a better one
-    only, whatever failed before. `before` is the snapshot that the trial goes on from. A diverged model is not kept.
-    Where there is no room the trial goes on without. A report learns its `snapshot_seconds`: those of writing, so far.
+    It keeps the newest snapshot, the one before it, and the best one with its answers. best.pt is
+    only replaced by a better snapshot, whatever failed before. A diverged model is not saved. On a
+    full disk the trial continues without checkpoints. Each report gets `snapshot_seconds`: the
+    seconds that the trial has spent on saving so far.
+
+    Args:
+        reports: the reports of one trial.
+        checkpoints: the checkpoints of the trial.
+        metric: the name of the metric by which snapshots are compared.
+        goal: "minimize" or "maximize".
+        before: the snapshot from which the trial resumes.
     """
     sign = 1 if goal == "minimize" else -1
-    best: float | None = None  # what best.pt is worth; None until it is known
+    best: float | None = None  # the value of best.pt, times `sign`; None until it is known
     seconds = 0.0 if before is None else before["report"]["snapshot_seconds"]
     for report in reports:
         began = perf_counter()
@@ -263,7 +287,10 @@ def keep_snapshots(
 
 
 def _worth(checkpoints: Checkpoints, sign: int) -> float | None:
-    """What best.pt is worth, the less the better; infinity where there is none, None while that cannot be read."""
+    """Returns the value of best.pt times `sign`, so that less is better.
+
+    Returns infinity when there is no best.pt, and None when it cannot be read now.
+    """
     try:
         best = checkpoints.settle()
     except OSError as error:

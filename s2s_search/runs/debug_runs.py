@@ -1,4 +1,4 @@
-"""The folder of a debug run: its configuration and its reports, read as the log of a search with one trial."""
+"""The folder of a debug run, read as the log of a search with one trial."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from s2s_search.runs.folder import CONFIG, DEBUG_REPORTS, SPACE, trial_name
 from s2s_search.spaces.load import load_space
 
 TRIAL = trial_name(0)
-STATUSES = ("running", "finished", "diverged")  # of a report
+STATUSES = ("running", "finished", "diverged")  # the statuses that a report may have
 
 
 def is_debug_run(folder: Path) -> bool:
@@ -19,16 +19,19 @@ def is_debug_run(folder: Path) -> bool:
 
 
 def judged_by(folder: Path) -> Metric:
-    """Returns the metric that chose the best checkpoint; dev.loss where the folder has no space.yaml to say so."""
+    """Returns the metric that chose the best checkpoint; dev.loss without a space.yaml."""
     if not (folder / SPACE).exists():
         return METRICS["dev.loss"]
     return load_space(folder / SPACE, files=False).metric
 
 
 def debug_events(folder: Path) -> tuple[list[Row], list[str]]:
-    """Returns the events that a search would have logged, and what is wrong with reports that are left out.
+    """Returns the events that a search would have logged, and one problem for each report left out.
 
-    Times are the seconds of the trial. Raises ConfigError.
+    Times are the seconds of the trial.
+
+    Raises:
+        ConfigError: a file of the folder cannot be read.
     """
     metric, path = judged_by(folder), folder / DEBUG_REPORTS
     try:
@@ -71,7 +74,10 @@ def _config(path: Path) -> Row:
 
 
 def _report(line: bytes) -> Row | None:
-    """Returns a report as the event that a search logs, without numbers that are not finite; None of another line."""
+    """Returns a line's report as the event that a search logs; None for any other line.
+
+    Numbers that are not finite are left out.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a search runs on and with: versions, processor, GPUs, commit, command and corpus."""
+"""The environment of a search: versions, processor, GPUs, commit, command and corpus."""
 
 import contextlib
 import platform
@@ -40,7 +40,17 @@ def environment(
     storage: str | None,
     command: Sequence[str],
 ) -> dict[str, object]:
-    """What it takes to run a search again: command, seed, data, software."""
+    """Returns everything that is needed to run a search again: command, seed, data, software.
+
+    Args:
+        space: the search space.
+        corpus: the corpus of the space, loaded.
+        draws: the number of trials to draw; None stands for the space's own.
+        seed: the seed of the search; None stands for the space's own.
+        overrides: hyperparameters that are fixed for all trials.
+        storage: the folder or URL of the checkpoints; None stands for the run folder.
+        command: the command line that started the search.
+    """
     references = (corpus.dev.groups[1:] - corpus.dev.groups[:-1]).tolist()
     made_with = software(space.resources.gpu)
     if made_with.get("device") == NO_GPU:
@@ -61,9 +71,10 @@ def environment(
 
 
 def software(gpu: float = 0) -> dict[str, object]:
-    """Names what runs here: versions, platform, processor, this source's git commit, whether its loops are compiled.
+    """Returns the software and hardware of this process.
 
-    Where trials take a GPU, `graphics` besides.
+    These are versions, platform, processor, the git commit of this source, and whether its C loops
+    are compiled. When trials take a GPU, the entries of `graphics` are added.
     """
     versions = {}
     for package in PACKAGES:
@@ -74,7 +85,7 @@ def software(gpu: float = 0) -> dict[str, object]:
         "platform": platform.platform(),
         "processor": _processor(),
     }
-    # The file is looked for, because nn/fast would import torch.
+    # This looks for the file, because importing nn/fast would import torch.
     folder = Path(__file__).parents[1] / "nn" / "fast"
     loops = [folder / f"loops{suffix}" for suffix in EXTENSION_SUFFIXES]
     if gpu:
@@ -88,11 +99,12 @@ def software(gpu: float = 0) -> dict[str, object]:
 
 
 def graphics() -> dict[str, Any]:
-    """Names this machine's GPUs, torch's CUDA, the driver, and whether matrix products are rounded to TF32.
+    """Returns this machine's GPUs, the CUDA of torch, the driver, and whether products use TF32.
 
-    The names come from the driver's files: torch would make a context on a GPU to ask.
+    The names come from the files of the driver, because torch would create a context on a GPU to
+    learn them.
     """
-    import torch  # late: only a search on GPUs needs it here
+    import torch  # imported late: only a search on GPUs needs it here
 
     models = set()
     for path in sorted(NVIDIA.glob("gpus/*/information")):
@@ -112,7 +124,7 @@ def graphics() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """What the system calls its processor."""
+    """Returns the name that the system gives its processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -121,7 +133,10 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The git commit of this source, with -dirty when it was changed since; None when it is under no git."""
+    """Returns the git commit of this source, with -dirty when the source was changed since.
+
+    Returns None when the source is in no git repository.
+    """
     source = Path(__file__)
     try:
         for arguments in (["ls-files", "--error-unmatch", source.name], GIT_DESCRIBE):

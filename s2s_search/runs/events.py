@@ -18,13 +18,15 @@ from s2s_search.metrics import GOALS
 from s2s_search.runs.folder import TRIAL_NAME
 from s2s_search.statuses import ENDS, REPORTED, SEARCH_ENDS
 
-Event = Mapping[str, Any]  # one that was checked
+Event = Mapping[str, Any]  # an event that was checked
 Row = dict[str, Any]
 
 DTYPES = ("Int64", "Float64", "boolean", "string")
 # A column of the trials table is a hyperparameter; any other name could be that of our own columns.
 SEARCHABLE = ("model", *TABLE, *ENTRIES)
-# How control characters stand in a line of JSON, which cannot hold the others as they are.
+# Bytes of a JSON line that may stand for control characters. JSON writes the characters below 32 as
+# escapes. The others (DEL, C1, line separators, changes of the text's direction) may stand as they
+# are.
 SUSPECT = re.compile(rb"\\[bfnrtu]|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 
 
@@ -51,7 +53,7 @@ EarlierTrial = tuple[Configuration, list[Number | None] | None, Annotated[str, o
 
 
 class Timed(Struct, kw_only=True):
-    """What every event holds: its kind, and its time in seconds since 1970."""
+    """The entries of every event: its kind, and its time in seconds since 1970."""
 
     event: str
     time: Number
@@ -68,7 +70,7 @@ class OfTrial(Timed, kw_only=True):
 
 
 class About(AnyEvent, kw_only=True):
-    """What is known of a search; a resumed search may change some of it."""
+    """The description of a search. When a search is resumed, some of it may change."""
 
     objectives: list[Objective] | UnsetType = UNSET
     scheduler: dict[str, Any] | UnsetType = UNSET
@@ -87,7 +89,7 @@ class About(AnyEvent, kw_only=True):
 
 
 class SearchEvent(About, kw_only=True):
-    """The first event: what is searched for. `searched` gives the dtypes of the table's columns."""
+    """The first event of a log. `searched` gives the dtypes of the columns of the trials table."""
 
     trials: Count | UnsetType = UNSET
     name: Annotated[str, Meta(pattern=r"\A[^/]*\Z")]  # a folder of replicates is named after it
@@ -122,7 +124,7 @@ class ReportEvent(OfTrial, kw_only=True):
 
 
 class DecisionEvent(OfTrial, kw_only=True):
-    """The scheduler let a trial run on or stopped it. `value` was compared with `cutoff`."""
+    """The scheduler let a trial continue, or stopped it. `value` was compared with `cutoff`."""
 
     action: Any
     step: Whole
@@ -158,21 +160,21 @@ KINDS: dict[str, Any] = {
     "trial": TrialEvent,
     "report": ReportEvent,
     "decision": DecisionEvent,
-    "restart": RestartEvent,  # the trial will go on from its newest checkpoint
+    "restart": RestartEvent,  # the trial will resume from its newest checkpoint
     "exploit": ExploitEvent,
-    "pause": OfTrial,  # the trial has given up its place
-    "start": OfTrial,  # the trial has got a place again
+    "pause": OfTrial,  # the trial has given up its worker
+    "start": OfTrial,  # the trial has got a worker again
     "resume": ResumeEvent,
     "note": MessageEvent,
-    "wait": MessageEvent,  # why nothing runs
+    "wait": MessageEvent,  # the message says why no trial runs
 }
-# Of a search, and not changed when it is resumed.
+# The entries of the search event that stay as they are when the search is resumed.
 LASTING = ("event", "name", "metric", "goal", "searched", "time")
-NUMBERS = re.compile(r"(dev|train)\.|learning_rate$|.*seconds$")  # keys of a report
+NUMBERS = re.compile(r"(dev|train)\.|learning_rate$|.*seconds$")  # keys of a report with numbers
 
 
 def is_event(row: object) -> bool:
-    """Says whether a JSON value is an event that its kind allows."""
+    """Returns whether a JSON value is an event that its kind allows."""
     if not isinstance(row, dict) or not isinstance(row.get("event"), str):
         return False
     kind = KINDS.get(row["event"], AnyEvent)
@@ -190,12 +192,15 @@ def is_event(row: object) -> bool:
 
 @lru_cache(1000)
 def _numbers(keys: tuple[str, ...]) -> list[str]:
-    """The keys of a report that hold numbers; the reports of a search mostly have the same keys."""
+    """Returns the keys of a report that hold numbers.
+
+    The result is cached, because the reports of a search mostly have the same keys.
+    """
     return [key for key in keys if NUMBERS.match(key)]
 
 
 def cleaned(value: Any) -> Any:
-    """Returns JSON of a foreign file with all its text printable, keys too."""
+    """Returns the JSON value of a foreign file with all its text printable, keys included."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
@@ -206,14 +211,14 @@ def cleaned(value: Any) -> Any:
 
 
 def decoded(lines: Iterable[bytes]) -> list[Row | None]:
-    """Returns the events in lines of a log, with printable text; None for a line that is none."""
+    """Returns the event of each line of a log, with printable text; None for a line without one."""
     lines = list(lines)
     decoder = msgspec.json.Decoder()
     try:
         values: list[Any] = decoder.decode_lines(b"\n".join(lines))  # faster than line by line
     except (msgspec.DecodeError, RecursionError):
         values = [_decoded_line(decoder, line) for line in lines]
-    if len(values) != len(lines):  # decode_lines passes over empty lines
+    if len(values) != len(lines):  # decode_lines skips empty lines
         values = [_decoded_line(decoder, line) for line in lines]
     rows: list[Row | None] = []
     for line, value in zip(lines, values, strict=True):

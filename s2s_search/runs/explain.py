@@ -12,10 +12,10 @@ from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY
 
 
 def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterator[str]:
-    """Says in lines what happened to a trial and why; commands name the run folder.
+    """Says in lines what happened to a trial and why. Commands in these lines name `folder`.
 
     Raises:
-        ConfigError: it never began.
+        ConfigError: the trial never began.
     """
     trial = history.trial(number)
     metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
@@ -49,7 +49,11 @@ def _said(event: Event, metric: str, minimize: bool) -> str:
 
 
 def decision_line(event: Event, metric: str, minimize: bool) -> str:
-    """A decision in a sentence: what was compared with what, and what would have kept a trial that was stopped."""
+    """Returns a decision as a sentence.
+
+    The sentence says which values were compared. For a stopped trial it also says which value would
+    have kept the trial running.
+    """
     value, cutoff, stopped = event["value"], event.get("cutoff"), event["action"] == "stop"
     has_rung = event.get("rung") is not None
     at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
@@ -73,7 +77,10 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
 
 
 def _not_judged(event: Event, trial: TrialHistory, history: History) -> Iterator[str]:
-    """Says of a trial that a rung stopped that it had been better before: a rung judges the report that reaches it."""
+    """Says when a trial that a rung stopped had been better before.
+
+    This can happen because a rung judges the report that reaches it, and not the best report.
+    """
     metric, minimize = history.search["metric"], history.search["goal"] == "minimize"
     if event["action"] != "stop" or event.get("rung") is None:
         return

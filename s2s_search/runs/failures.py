@@ -1,11 +1,14 @@
-"""Why trials fail: the classes of failure, each with a status and a rule of its own.
+"""The classes of failure of a trial, each with a status and a rule of its own.
 
-lost            its worker died or its node vanished: not the trial's doing; it goes on elsewhere, so many times
-out_of_memory   of the GPU or the host: the same again would end the same; kept, and run again only when asked to
-failed          an error in the trial: kept with its traceback; when the first trials fail alike, the search ends
-diverged        a loss that is not finite: no failure but a result
+lost            The worker died or its node vanished. The trial did not cause that. It is resumed on
+                another worker, at most search.retries times.
+out_of_memory   The GPU or the host had no memory left. The trial would fail again in the same way.
+                It is kept, and runs again only on request.
+failed          The trial raised an error. It is kept with its traceback. When the first trials all
+                fail alike, the search ends.
+diverged        The loss is not finite. That is a result and no failure.
 
-A checkpoint that is damaged fails nothing: the trial goes on from the one before.
+A damaged checkpoint fails no trial: the trial resumes from the checkpoint before it.
 """
 
 import re
@@ -15,11 +18,12 @@ from typing import Any
 
 from s2s_search.statuses import FAILED, FAILURES, OUT_OF_MEMORY
 
-AGAIN = "run again"  # why a trial that had failed goes on
-ALIKE = 3  # so many first trials that fail alike end the search
+AGAIN = "run again"  # the cause of a restart when a failed trial runs again on request
+ALIKE = 3  # the number of first trials that end the search when they all fail alike
 
-# What torch, Python, NumPy, the system, CUDA and Ray say; a message that only names memory as one of many possible
-# causes is not here. "error: out of memory" is CUDA's where other processes fill the card.
+# The messages of torch, Python, NumPy, the system, CUDA and Ray. A message that only names memory
+# as one of many possible causes is not among them. CUDA says "error: out of memory" when other
+# processes fill the GPU.
 MEMORY = re.compile(
     r"MemoryError\b|(CUDA|HIP|error:) out of memory|an(not|'t) allocate memory|std::bad_alloc|"
     r"_STATUS_ALLOC_FAILED|low on memory|memory monitor"
@@ -28,7 +32,11 @@ MEMORY = re.compile(
 
 @dataclass(frozen=True)
 class Failure:
-    """Trials that failed alike: how, the message of the first, which ones, and what only they have in common."""
+    """Trials that failed alike.
+
+    `message` is that of the first of these trials. `shared` holds the settings that all these trials
+    have and no other trial has.
+    """
 
     status: str
     message: str
@@ -37,7 +45,10 @@ class Failure:
 
 
 def error_message(text: str) -> str:
-    """The first line of the message at the end of a traceback, "ValueError: ..."; of another text its first line."""
+    """Returns the first line of the message at the end of a traceback, such as "ValueError: ...".
+
+    For a text without a traceback, it returns the first line of the text.
+    """
     lines = text.strip().splitlines()
     frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
     rest = lines[frames[-1] + 1 :] if frames else lines
@@ -47,17 +58,17 @@ def error_message(text: str) -> str:
 
 
 def status_of(error: str) -> str:
-    """The status of a trial that ended with a traceback or a message."""
+    """Returns the status of a trial that ended with a traceback or a message."""
     return OUT_OF_MEMORY if MEMORY.search(error_message(error)) else FAILED
 
 
 def cause(message: str) -> str:
-    """A message without what differs from trial to trial: numbers and addresses."""
+    """Returns a message without the parts that differ between trials: numbers and addresses."""
     return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?(e[+-]?\d+)?", "#", message)
 
 
 def grouped(trials: Iterable[Mapping[str, Any]], searched: Sequence[str]) -> list[Failure]:
-    """Groups failed trials by status and cause, the largest group first.
+    """Returns the failed trials, grouped by status and cause, the largest group first.
 
     A trial is a mapping with `trial`, `status`, `message` and its searched hyperparameters.
     """
@@ -79,7 +90,10 @@ def grouped(trials: Iterable[Mapping[str, Any]], searched: Sequence[str]) -> lis
 def _shared(
     group: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], searched: Sequence[str]
 ) -> dict[str, object]:
-    """The settings that all of a group have and none of the others; without others there is nothing to tell."""
+    """Returns the settings that all trials of a group have and none of the others has.
+
+    Without other trials, every setting would count. The result is empty then.
+    """
     if len(group) < 2 or not others:
         return {}
     common = {

@@ -1,4 +1,8 @@
-"""A run folder: its files, its lock, and how files in it are replaced whole."""
+"""A run folder: its files, its lock, and how its files are replaced as a whole.
+
+A trial has one identity in three forms: its number K, its name (trial-00007 for K = 7), and the name
+of its folder below the run folder. The name is also the trial's id in Ray Tune.
+"""
 
 import contextlib
 import json
@@ -24,7 +28,7 @@ CONFIG, ANSWERS, ERROR = "config.json", "answers.json", "error.txt"
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 DEBUG_REPORTS = "reports.jsonl"
 
-SECONDS_OF_A_LOOK = 0.2  # at most, in which `is_locked` holds a lock
+SECONDS_OF_A_LOOK = 0.2  # the longest time for which `is_locked` holds a lock
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,8 @@ def lock(folder: Path) -> int:
     Raises:
         ConfigError: another process holds the lock, or the folder cannot be written.
     """
-    from filelock import lock_descriptor  # imported late: `check` imports this module
+    # Imported late: the command `check` imports this module, and has to be fast.
+    from filelock import lock_descriptor
 
     path, due = folder / LOCK, time.monotonic() + SECONDS_OF_A_LOOK
     while True:
@@ -58,13 +63,13 @@ def lock(folder: Path) -> int:
         if not free:
             holder = _holder(file)
             os.close(file)
-            if time.monotonic() < due:  # someone may only have looked whether it is locked
+            if time.monotonic() < due:  # another process may only be looking, in `is_locked`
                 time.sleep(0.01)
                 continue
             law = "is in use: a run folder has one search at a time"
             raise ConfigError(f"{law}, and {holder or 'another process'} drives it", str(folder))
         if _is_at(path, file):
-            with contextlib.suppress(OSError):  # on a full disk it is locked without a name
+            with contextlib.suppress(OSError):  # on a full disk the lock file stays empty
                 os.ftruncate(file, 0)
                 os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return file
@@ -125,7 +130,10 @@ def _look(file: int) -> bool:
 
 
 def holder_elsewhere(folder: Path) -> str:
-    """Returns "process N on HOST" where that holds, or held until a kill, the lock on another machine; else nothing."""
+    """Returns "process N on HOST" when the lock is, or until a kill was, held on another machine.
+
+    Otherwise the text is empty.
+    """
     try:
         holder = (folder / LOCK).read_text(errors="replace").strip()[:200]
     except OSError:
@@ -135,29 +143,36 @@ def holder_elsewhere(folder: Path) -> str:
 
 
 def run_folders(folder: Path) -> list[str]:
-    """The run folders beside a path, or where there are none those below runs/, the newest first."""
+    """Returns the run folders beside a path, the newest first.
+
+    When there are none, it returns the run folders below runs/.
+    """
     logs = [*folder.parent.glob(f"*/{EVENTS}")] or [*Path("runs").glob(f"*/{EVENTS}")]
     return [
         str(log.parent) for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)
     ]
 
 
-TRIAL_NAME = "trial-([0-9]{5}|[1-9][0-9]{5,8})"  # a pattern: names become folders
+# The pattern of a trial's name. It is strict, because a name becomes the name of a folder.
+TRIAL_NAME = "trial-([0-9]{5}|[1-9][0-9]{5,8})"
 
 
 def trial_name(number: int) -> str:
-    """Names the K-th configuration trial-0000K."""
+    """Returns the name of trial K, trial-0000K. Ray Tune's id and the folder have the same name."""
     return f"trial-{number:05d}"
 
 
 def trial_number(text: str) -> int | None:
-    """Returns the number that a trial's name or number stands for, such as trial-00005 or 5; None of another text."""
+    """Returns the number of a trial that is given as trial-00005 or 5; None for any other text."""
     found = re.fullmatch("(?:trial-)?([0-9]{1,10})", text)
     return int(found[1]) if found else None
 
 
 def no_trial(number: int, known: Iterable[str]) -> str:
-    """Says that there is no such trial, and which there are: names, or the first and the last of several in a row."""
+    """Returns a sentence that says that there is no such trial, and which trials there are.
+
+    Consecutive trials are shown as the first and the last of them.
+    """
     spans: list[list[int]] = []
     for other in sorted(int(name.removeprefix("trial-")) for name in known):
         if spans and other == spans[-1][-1] + 1:
@@ -175,7 +190,7 @@ def no_trial(number: int, known: Iterable[str]) -> str:
 
 
 def is_trial_name(name: object) -> bool:
-    """Says whether a name is one of our own."""
+    """Returns whether a name is the name of a trial."""
     return isinstance(name, str) and re.fullmatch(TRIAL_NAME, name) is not None
 
 
@@ -183,7 +198,7 @@ def is_trial_name(name: object) -> bool:
 
 
 def check_new(folder: Path) -> None:
-    """Raises ConfigError when a folder cannot become that of a new run."""
+    """Raises ConfigError when a folder cannot become the folder of a new run."""
     if folder.is_dir() and any(folder.iterdir()):
         how = f"; to resume it: {command('resume', folder)}" if (folder / EVENTS).exists() else ""
         raise ConfigError(f"is there already, and a run is never overwritten{how}", str(folder))
@@ -192,10 +207,12 @@ def check_new(folder: Path) -> None:
 
 
 def new_folder(folder: Path) -> None:
-    """Makes the folder of a new run, with an empty log: of several searches one alone succeeds.
+    """Makes the folder of a new run, with an empty log.
+
+    When several searches do this at once, only one of them succeeds.
 
     Raises:
-        ConfigError: it cannot be made, or is another search's.
+        ConfigError: the folder cannot be made, or belongs to another search.
     """
     check_new(folder)
     try:
@@ -208,10 +225,12 @@ def new_folder(folder: Path) -> None:
 
 
 def new_folder_of_its_own(folder: Path) -> Path:
-    """Makes the folder of a new run, or one beside it with a number (NAME-2) where there is one; returns it.
+    """Makes the folder of a new run, and returns it.
+
+    When the folder is there already, it makes a folder with a number beside it (NAME-2).
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: the folder cannot be made.
     """
     own, number = folder, 1
     while True:
@@ -229,7 +248,10 @@ def new_folder_of_its_own(folder: Path) -> Path:
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Replaces a file by what `write` writes, in one step: a reader, or a kill, meets the old or the new."""
+    """Replaces a file by the file that `write` writes, in one step.
+
+    A reader sees the old file or the new file and nothing in between, also after a kill.
+    """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(new)
@@ -242,7 +264,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
 def check_writable(path: Path) -> None:
     """Raises ConfigError when `replace` could not write this file, and leaves nothing behind.
 
-    Work of minutes begins with this where its result is written at the end.
+    A command that works for minutes before it writes its result calls this first.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     if os.path.isdir(path):

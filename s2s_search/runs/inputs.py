@@ -1,4 +1,4 @@
-"""The inputs of a past search: its space and its corpus, found again from its run folder."""
+"""The inputs of a past search, its space and its corpus, as its run folder describes them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,11 +14,12 @@ from s2s_search.spaces.space import Space
 
 
 def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None = None) -> Space:
-    """Returns the search space of a run folder; the paths of its corpus start from where its file was.
+    """Returns the search space of a run folder.
 
-    The files of the corpus need not be there. `corpus` says where they lie now; what it leaves out, such as delimiters,
-    is as the search had it. Replicates have the space of the search that they are of, without its scheduler: who is
-    stopped early tells less.
+    Relative paths of the corpus start from the folder of the original space file. The files of the
+    corpus need not be there. `corpus` says where they lie now. Entries that it leaves out, such as
+    delimiters, are as the search had them. A search of replicates has the space of the original
+    search without its scheduler, because a trial that is stopped early tells less.
     """
     home = Path(history.search.get("space") or folder / SPACE).parent
     space = replace(load_space(folder / SPACE, home, files=False), name=history.search["name"])
@@ -31,10 +32,12 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
 
 
 def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:
-    """Returns the corpus of a past search, which has this fingerprint; None: whatever it is now.
+    """Returns the corpus of a past search, which must have this fingerprint.
+
+    With None for the fingerprint, it returns the corpus as it is now.
 
     Raises:
-        ConfigError: it cannot be read where the space says, or it is another.
+        ConfigError: the corpus cannot be read where the space says, or has another fingerprint.
     """
     moved = "where it lies now is said by --corpus, as a mapping {train: ..., dev: ...} or the file of a search space"
     try:
