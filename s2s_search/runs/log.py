@@ -1,8 +1,9 @@
-"""The event log of a run folder: what happened in a search, a JSON object a line, as it happened.
+"""The event log of a run folder: the events of a search in order, one JSON object a line.
 
-It is the truth: the tables are made from it (tables.py), and a search that was killed goes on from it (state.py).
-It has one writer, which holds the lock of the folder, and any number of readers. A line is there whole or counts for
-nothing.
+The log is the only source: the tables are made from it (tables.py), and a killed search is resumed
+from it (state.py). The driver therefore appends an event to the log before anything else learns of
+the event. The log has one writer, which holds the lock of the folder, and any number of readers. A
+line without its end is ignored.
 """
 
 import contextlib
@@ -22,13 +23,17 @@ from s2s_search.runs.folder import EVENTS, LOCK, holder_elsewhere, is_locked, lo
 from s2s_search.statuses import KILLED, RUNNING
 
 SECONDS_BETWEEN_SYNCS = 1.0
-SECONDS_ELSEWHERE = 600.0  # after its newest event a search on another machine counts as killed
+# A search on another machine counts as killed when its newest event is older than this.
+SECONDS_ELSEWHERE = 600.0
 
 logger = logging.getLogger(__name__)
 
 
 def _ticks() -> float:
-    """Seconds that no change of the clock disturbs; time asleep counts where the system can tell it."""
+    """Returns seconds that no change of the clock disturbs.
+
+    They include the time in which the machine sleeps, where the system can tell it.
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -40,7 +45,7 @@ _BEGAN = time.time() - _ticks()
 def now() -> float:
     """Returns the seconds since 1970, by the clock as it was set when this process began.
 
-    A clock that is set back or forward later changes no duration.
+    When the clock is set back or forward later, no duration changes.
     """
     return _BEGAN + _ticks()
 
@@ -48,10 +53,11 @@ def now() -> float:
 class EventLog:
     """The log of a run folder, open for its one writer.
 
-    On a full disk events wait in memory, and are written as soon as there is room: `full` says why they wait.
+    On a full disk, events wait in memory and are written as soon as there is room. `full` says why
+    they wait.
 
     Raises:
-        ConfigError: another process writes it, or the folder cannot be written.
+        ConfigError: another process writes the log, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,31 +72,32 @@ class EventLog:
                 f"{EVENTS} cannot be written: {error.strerror}", str(folder)
             ) from None
         self._size = whole_lines(self._file)
-        os.ftruncate(self._file, self._size)  # what a writer that was killed had begun
-        self._ahead = max(
-            _last_time(self._file, self._size) - now(), 0.0
-        )  # where the clock was set back since
+        os.ftruncate(self._file, self._size)  # removes the half line of a writer that was killed
+        # More than 0 when the clock was set back after the last event.
+        self._ahead = max(_last_time(self._file, self._size) - now(), 0.0)
         self._waiting: list[bytes] = []
         self._synced = time.monotonic()
         self._dirty = False
 
     def append(self, event: Event) -> Row:
-        """Appends an event in one write; gives what was written.
+        """Appends an event to the log in one write, and returns the event as it was written.
 
-        An event is `{"event": kind, "time": seconds since 1970, ...}`; the time is added here, and numbers that are not
-        finite become null. The times of a log never go back.
+        An event is `{"event": kind, "time": seconds since 1970, ...}`. The time is added here, and
+        numbers that are not finite become null. The times of a log never decrease.
         """
         row: Row = {"event": event["event"], "time": round(now() + self._ahead, 3)}
         row |= {key: cleaned(_finite(value)) for key, value in event.items() if key != "event"}
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-        self._waiting.append(
-            line.encode(errors="replace") + b"\n"
-        )  # a file's name may be no Unicode
+        # The name of a file may not be valid Unicode.
+        self._waiting.append(line.encode(errors="replace") + b"\n")
         self.flush()
         return row
 
     def flush(self) -> None:
-        """Writes what waits for room on the disk, and from time to time makes sure that it survives a loss of power."""
+        """Writes the events that wait for room on the disk.
+
+        From time to time it also synchronises the file, so that it survives a loss of power.
+        """
         while self._waiting and self._write(self._waiting[0]):
             del self._waiting[0]
         if self._dirty and time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
@@ -103,7 +110,7 @@ class EventLog:
         except OSError as error:
             self.full = error.strerror or str(error)
         if self.full:
-            os.ftruncate(self._file, self._size)  # no half line
+            os.ftruncate(self._file, self._size)  # removes the half line
             return False
         self._size += len(line)
         self._dirty = True
@@ -116,7 +123,10 @@ class EventLog:
         self._synced, self._dirty = time.monotonic(), False
 
     def close(self) -> None:
-        """Lets go of the log and of its lock. What there was no room for is lost: a resumed search makes it again."""
+        """Closes the log and releases its lock.
+
+        Events that still wait for room on the disk are lost. A resumed search makes them again.
+        """
         self.flush()
         if self._waiting:
             logger.warning(
@@ -136,10 +146,10 @@ class EventLog:
 
 
 def is_driven(folder: Path) -> bool:
-    """Says whether a search drives a run folder now, as far as can be seen here.
+    """Returns whether a search drives a run folder now, as far as this machine can see.
 
-    It does while it holds the lock. The lock of another machine may not be seen here: its search counts as alive until
-    SECONDS_ELSEWHERE after its newest event.
+    A search drives the folder while it holds the lock. The lock of another machine may be invisible
+    here. The search of such a machine counts as alive until SECONDS_ELSEWHERE after its newest event.
     """
     if is_locked(folder):
         return True
@@ -147,7 +157,7 @@ def is_driven(folder: Path) -> bool:
 
 
 def _newest_time(folder: Path) -> float:
-    """The time of the newest event, by the clock of its writer; 0 where there is none."""
+    """Returns the time of the newest event, by the clock of its writer; 0 without an event."""
     try:
         with _opened(folder) as log:
             return _last_time(log.fileno(), whole_lines(log.fileno()))
@@ -160,35 +170,36 @@ def _newest_time(folder: Path) -> float:
 
 @dataclass(frozen=True)
 class Log:
-    """The log of a run folder at one moment: whatever is read of it later is of its first `size` bytes."""
+    """The log of a run folder at one moment. Its readers read the first `size` bytes only."""
 
     folder: Path
     size: int
     was_driven: bool
 
     def read(self) -> tuple[list[Row], list[str]]:
-        """Returns the events, and what is wrong with lines that are left out."""
+        """Returns the events, and one problem for each line that is left out."""
         return read_events(self.folder, self.size)
 
     def status(self, said: str) -> str:
-        """Returns the status of the search, which is `said` by its log: a search that nobody drives was killed."""
-        if (
-            said != RUNNING or self.was_driven or is_driven(self.folder)
-        ):  # it may have been resumed just now
+        """Returns the status of the search. `said` is the status by the log.
+
+        A search that runs by its log but that nobody drives was killed.
+        """
+        # `is_driven` is asked again, because the search may have been resumed just now.
+        if said != RUNNING or self.was_driven or is_driven(self.folder):
             return said
         return KILLED
 
 
 def open_log(folder: Path) -> Log:
-    """Looks at a run folder once. Raises ConfigError when it is none of a search."""
-    was_driven = is_driven(
-        folder
-    )  # before the size is taken: the last event is written under the lock
+    """Returns the log of a run folder as it is now. Raises ConfigError for any other folder."""
+    # The lock is looked at before the size, because the last event is written under the lock.
+    was_driven = is_driven(folder)
     return Log(folder, log_size(folder), was_driven)
 
 
 def log_size(folder: Path) -> int:
-    """The bytes of the log. Raises ConfigError when the folder is none of a search."""
+    """Returns the bytes of the log. Raises ConfigError when the folder is no run folder."""
     try:
         return (folder / EVENTS).stat().st_size
     except OSError as error:
@@ -200,12 +211,13 @@ def log_size(folder: Path) -> int:
 
 
 def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[str]]:
-    """The events in the first `size` bytes of the log (None: in all), and what is wrong with lines that are left out.
+    """Returns the events in the first `size` bytes of the log, and one problem for each bad line.
 
-    A last line without its end is still being written, and no problem.
+    Bad lines are left out. With None for the size, it reads the whole log. A last line without its
+    end is still being written, and is no problem.
 
     Raises:
-        ConfigError: this is no log of a search.
+        ConfigError: the file is no log of a search.
     """
     size = log_size(folder) if size is None else size
     with _opened(folder) as log:
@@ -213,10 +225,10 @@ def read_events(folder: Path, size: int | None = None) -> tuple[list[Row], list[
 
 
 def new_events(folder: Path, start: int) -> tuple[list[Row], int]:
-    """The events in the whole lines of the log from byte `start` on, and the byte where they end.
+    """Returns the events in the whole lines of the log from byte `start` on, and where they end.
 
     Raises:
-        ConfigError: this is no log of a search.
+        ConfigError: the file is no log of a search.
     """
     with _opened(folder) as log:
         log.seek(start)
@@ -228,7 +240,7 @@ def new_events(folder: Path, start: int) -> tuple[list[Row], int]:
 
 
 def first_event(folder: Path) -> Row:
-    """The search event. Raises ConfigError."""
+    """Returns the search event. Raises ConfigError when the file is no log of a search."""
     with _opened(folder) as log:
         return _parse([log.readline()], folder)[0][0]
 
@@ -260,7 +272,7 @@ def _excerpt(line: bytes) -> str:
 
 
 def whole_lines(file: int) -> int:
-    """The bytes of an open file up to the end of its last whole line."""
+    """Returns the number of bytes of an open file up to the end of its last whole line."""
     end = os.fstat(file).st_size
     while end > 0:
         begin = max(0, end - 65536)
@@ -271,7 +283,10 @@ def whole_lines(file: int) -> int:
 
 
 def _last_time(file: int, size: int) -> float:
-    """The time of the last event in the whole lines of an open log; 0 where none can be read."""
+    """Returns the time of the last event in the first `size` bytes of an open log.
+
+    Returns 0 when no event can be read.
+    """
     begin = max(0, size - 65536)
     for line in reversed(_read_at(file, begin, size - begin).splitlines()):
         (row,) = decoded([line])
@@ -281,7 +296,7 @@ def _last_time(file: int, size: int) -> float:
 
 
 def _read_at(file: int, begin: int, size: int) -> bytes:
-    """Returns up to `size` bytes of an open file from byte `begin` on; Windows has no pread."""
+    """Returns up to `size` bytes of an open file from byte `begin` on. Windows has no pread."""
     os.lseek(file, begin, os.SEEK_SET)
     return os.read(file, size)
 

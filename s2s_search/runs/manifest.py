@@ -1,4 +1,4 @@
-"""What a run folder says of one trial: its configuration, corpus, versions and reports."""
+"""The manifest of a trial: everything that a run folder says about the trial."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,28 +21,30 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run folder says of a trial: its complete configuration, its reports, and what they were made with."""
+    """A trial's complete configuration, its reports, and the corpus and software behind them."""
 
     trial: str
     hparams: Hparams
-    logged: Hparams  # the configuration as the log has it
-    reports: Sequence[Metrics]  # steps upwards
+    logged: Hparams  # the configuration as the log has it, with today's defaults
+    reports: Sequence[Metrics]  # in order of their steps
     space: Space
-    fingerprint: str  # of the corpus
-    environment: Mapping[str, Any]  # empty where it cannot be read
+    fingerprint: str  # the fingerprint of the corpus
+    environment: Mapping[str, Any]  # empty when the file cannot be read
 
     def file(self) -> str:
-        """Returns the trial as a search space that holds it alone."""
+        """Returns the text of a search space that holds this trial only."""
         return trial_file(self.hparams, self.space.corpus, self.space.metric, self.space.resources)
 
 
 def load_manifest(folder: Path, number: int, corpus: Mapping[str, Any] | None = None) -> Manifest:
-    """Reads what it takes to run a trial again. `corpus` says where the corpus lies now.
+    """Returns everything that is needed to run a trial again.
 
-    Its configuration is that of config.json, where nothing was left to a default; without such a file that of the log.
+    The configuration comes from config.json, which holds all hyperparameters. Without such a file
+    it comes from the log. `corpus` says where the corpus lies now.
 
     Raises:
-        ConfigError: no run folder, no such trial, one that pbt changed, or a configuration that is none.
+        ConfigError: the folder is no run folder or has no such trial, pbt changed the trial, or its
+            configuration is invalid.
     """
     history = load_history(folder)
     trial = history.trial(number, str(folder))
@@ -73,7 +75,7 @@ def _resolved(config: Mapping[str, Any], trial: TrialHistory, folder: Path) -> H
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty when there is none, or the file is damaged."""
+    """Returns the JSON object in a file; an empty one when the file is missing or damaged."""
     try:
         value = cleaned(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):

@@ -1,8 +1,12 @@
-"""Writes what happens in a search to its run folder, as it happens, and shows it on the terminal.
+"""The recorder of a search: it writes the events to the run folder and passes them on.
 
-It hears of things and knows nothing of what runs the trials. The event log is written first and is the truth; the
-tables are made from it now and then, and at the end (tables.py). Where the disk is full the search goes on: the log
-waits in memory, and the tables stay as they were.
+The recorder does not know what runs the trials. Its methods are called in the driver's main thread.
+An event is appended to the log first. The state, the display and the trackers learn of it after
+that. A kill at any moment therefore loses nothing that anybody was told. The tables are made from
+the log from time to time, and at the end (tables.py). The checkpoints of other trials are deleted
+last, after the end of the trial has been recorded (tuning.callback).
+
+On a full disk the search continues: events wait in memory, and the tables stay as they were.
 """
 
 import contextlib
@@ -27,22 +31,16 @@ from s2s_search.runs.trackers import Loggers
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILED
 
-SECONDS_BETWEEN_TABLES = 10.0  # at least
-SHARE_OF_TABLES = 0.001  # of the driver's time, however many reports the tables have
-KEPT = (
-    "space",
-    "seed",
-    "overrides",
-    "corpus",
-    "draws",
-    "storage",
-)  # of the environment: what it takes to go on
+SECONDS_BETWEEN_TABLES = 10.0  # the shortest time between two writings of the tables
+SHARE_OF_TABLES = 0.001  # the largest share of the driver's time that the tables may take
+# The entries of the environment that `resume` needs. The search event holds them, too.
+KEPT = ("space", "seed", "overrides", "corpus", "draws", "storage")
 
-Config = Mapping[str, Any]  # flat, by dotted keys, "model" among them
+Config = Mapping[str, Any]  # a flat configuration: dotted keys, with "model" among them
 
 
 def resolved(config: Config) -> Hparams:
-    """The complete configuration of a flat dict. Raises ConfigError."""
+    """Returns the complete configuration of a flat dict. Raises ConfigError when it is invalid."""
     return resolve(config["model"], {key: value for key, value in config.items() if key != "model"})
 
 
@@ -50,7 +48,7 @@ class Watcher(Protocol):
     """Shows a search while it runs: display.progress."""
 
     def recall(self, events: Iterable[Event]) -> None:
-        """Takes in the events of a search that goes on, without showing each."""
+        """Reads the events of a search that is resumed, without showing each of them."""
 
     def show(self, event: Event) -> None: ...
 
@@ -59,7 +57,9 @@ class Watcher(Protocol):
 
 
 class Recorder:
-    """The writer of one run folder, which it keeps locked until `close`; `history` is the past of a resumed search.
+    """The writer of one run folder. The folder is locked until `close`.
+
+    `history` is the state of the search, from all events so far.
 
     Raises:
         ConfigError: another search writes the folder.
@@ -74,20 +74,23 @@ class Recorder:
     ) -> None:
         self.space, self.folder, self.progress, self.loggers = space, folder, progress, loggers
         self.log = EventLog(folder)
-        self.status = "running"  # of the search
+        self.status = "running"  # the status of the search
         self.message: str | None = None
-        self.history: History | None = None  # of all events so far
+        self.history: History | None = None  # None before the first event
         self._said: set[tuple[str | None, str]] = set()
         self._full = ""
         self._waiting = ""
-        self._first_ends: list[tuple[str, str]] = []  # statuses and causes
+        self._first_ends: list[tuple[str, str]] = []  # statuses and causes of the first trials
         self._first_message: str | None = None
         self._reports = 0
         self._clock, self._processor_clock = time.monotonic(), time.process_time()
         self._tables_due = 0.0
 
     def begin(self, trials: int, environment: Mapping[str, object], **more: object) -> None:
-        """Writes what is known before the first of so many trials; `more` are further keys of the search event."""
+        """Writes the search event, the space, the environment and the empty tables.
+
+        `trials` is the number of trials. `more` are further entries of the search event.
+        """
         space = self.space
         (self.folder / SPACE).write_bytes(space.text.encode())
         write_json(self.folder / ENVIRONMENT, environment)
@@ -107,44 +110,49 @@ class Recorder:
         self.write_tables()
 
     def resume(self, history: History, trials: int, **changes: object) -> None:
-        """Takes in the past, and writes that the search goes on."""
+        """Reads the past of a search, and writes that the search is resumed."""
         if self.progress is not None:
             self.progress.recall(history.events)
         if self.loggers is not None:
             self.loggers.recall(history.events)
         self.history = history
-        self._first_ends = [(FAILED, "")] * ALIKE  # it did not end for these before
+        # The check for first trials that fail alike is off: the search did not end for them before.
+        self._first_ends = [(FAILED, "")] * ALIKE
         self._log({"event": "resume", "trials": trials} | changes)
 
     def trial(self, name: str) -> TrialHistory | None:
-        """What has happened to a trial so far; None where it has not begun."""
+        """Returns the state of a trial; None when it has not begun."""
         return None if self.history is None else self.history.trials.get(name)
 
     def has_begun(self, name: str) -> bool:
         return self.trial(name) is not None
 
     def step(self, name: str) -> int:
-        """The step of a trial's newest report; 0 where it has none."""
+        """Returns the step of a trial's newest report; 0 when it has no report."""
         trial = self.trial(name)
         return 0 if trial is None else trial.step
 
     def best(self, name: str) -> Event | None:
-        """The best report of a trial."""
+        """Returns the best report of a trial; None when it has no report with a finite metric."""
         trial = self.trial(name)
         return None if trial is None else trial.best
 
     def queue(self, trial: str) -> None:
-        """Notes that hyperband has put a trial into a bracket."""
+        """Writes that hyperband has put a trial into a bracket."""
         self._log({"event": "queued", "trial": trial})
 
     def begin_trial(self, trial: str, config: Config) -> None:
-        """Writes that a trial has got a worker: at first with its configuration, then that it runs again."""
+        """Writes that a trial has got a worker.
+
+        The first time, this writes the trial event with the configuration, and makes the trial's
+        folder. Later it writes a start event.
+        """
         self._waiting = ""
         if self.has_begun(trial):
             self._log({"event": "start", "trial": trial})
             return
         complete = config
-        with contextlib.suppress(ConfigError):  # the trial will say so
+        with contextlib.suppress(ConfigError):  # the trial itself will fail with this error
             complete = resolved(config).flat()
         self._log(
             {"event": "trial", "trial": trial, "settings": self._settings(config), "config": config}
@@ -154,7 +162,10 @@ class Recorder:
             write_json(self.folder / trial / CONFIG, complete)
 
     def report(self, trial: str, metrics: Mapping[str, Any]) -> bool:
-        """Writes a report; says whether it is news. A trial that went on from a checkpoint may say things again."""
+        """Writes a report if it is news, and returns whether it is.
+
+        A trial that was resumed from a checkpoint may send reports again.
+        """
         if self.history is not None and not self.history.is_news(trial, metrics["step"]):
             return False
         self._reports += 1
@@ -162,11 +173,14 @@ class Recorder:
         return True
 
     def decision(self, trial: str, reason: Mapping[str, Any]) -> None:
-        """Writes what the scheduler made of a report, and why."""
+        """Writes the scheduler's decision about a report, with its reason."""
         self._log({"event": "decision", "trial": trial} | dict(reason))
 
     def restart(self, trial: str, reason: str, message: str | None = None) -> None:
-        """Writes that a trial will go on from its newest checkpoint, or from the start where it has none."""
+        """Writes that a trial will resume from its newest checkpoint.
+
+        A trial without a checkpoint starts from the beginning.
+        """
         step = self.step(trial)
         self._log(
             {"event": "restart", "trial": trial, "step": step, "cause": reason}
@@ -174,11 +188,11 @@ class Recorder:
         )
 
     def pause(self, trial: str) -> None:
-        """Writes that a trial has given up its place, for the scheduler to compare it with others."""
+        """Writes that a trial has given up its worker until the scheduler has compared it."""
         self._log({"event": "pause", "trial": trial})
 
     def exploit(self, trial: str, source: str, config: Config) -> None:
-        """Writes that a trial goes on with another's weights and a new configuration."""
+        """Writes that a trial copies the weights of `source`, and has a new configuration."""
         settings = self._settings(config)
         self._log(
             {
@@ -191,13 +205,16 @@ class Recorder:
         )
 
     def _settings(self, config: Config) -> dict[str, object]:
-        """The searched hyperparameters that take part, values that have a name by their names."""
+        """Returns the searched hyperparameters of a configuration, with labels for their values."""
         return {
             key: self.space.label(key, config[key]) for key in self.space.searched if key in config
         }
 
     def note(self, message: str, trial: str | None = None) -> None:
-        """Writes and shows something that went wrong and did not stop the search; the same of a trial only once."""
+        """Writes and shows a problem that did not stop the search.
+
+        Messages of one trial that differ in nothing but numbers are written once.
+        """
         key = (trial, cause(message))
         if key not in self._said:
             self._said.add(key)
@@ -208,7 +225,7 @@ class Recorder:
             self.note(self.loggers.problems.pop(0))
 
     def wait(self, why: str) -> None:
-        """Writes why nothing runs, when that has changed."""
+        """Writes why no trial runs, when the reason has changed."""
         if why != self._waiting:
             self._log({"event": "wait", "message": why})
         self._waiting = why
@@ -220,20 +237,23 @@ class Recorder:
         self._log({"event": "status", "trial": trial, "status": status} | _unless_none(message))
 
     def fail_trial(self, trial: str, status: str, text: str) -> None:
-        """Writes the end of a trial that failed, with its traceback, or what there is of one."""
+        """Writes the end of a trial that failed. `text` is its traceback, or the message of Ray."""
         with self._disk():
             (self.folder / trial / ERROR).write_text(text, encoding="utf-8", errors="replace")
         self.end_trial(trial, status, error_message(text))
 
     def failing_alike(self) -> str | None:
-        """The message of the first trials, when they all failed with the same one before they reported."""
+        """Returns the message of the first trials, when they all failed alike before a report.
+
+        Otherwise it returns None.
+        """
         first = set(self._first_ends)
         if len(self._first_ends) == ALIKE and len(first) == 1 and (end := first.pop())[0] == FAILED:
             return self._first_message if end[1] else None
         return None
 
     def end(self, status: str, message: str | None = None) -> None:
-        """Writes how the search ended and what it cost this process, and the tables for the last time."""
+        """Writes the end of the search, its costs in this process, and the tables a last time."""
         self.status, self.message = status, message
         if self.loggers is not None:
             self.loggers.close()
@@ -250,7 +270,10 @@ class Recorder:
         self.log.close()
 
     def tick(self) -> None:
-        """Does what is due; to be called often."""
+        """Writes waiting events, redraws the display, and writes the tables when they are due.
+
+        The callback calls this after each step of Ray Tune's loop.
+        """
         self.log.flush()
         self._note_loggers()
         if self.progress is not None:
@@ -267,7 +290,10 @@ class Recorder:
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """Lets the search go on when something cannot be written, or read, that can be made anew."""
+        """Lets the search continue when a file cannot be written or read now.
+
+        That is for files that can be made again from the log.
+        """
         try:
             yield
         except (OSError, ConfigError) as error:
@@ -275,6 +301,7 @@ class Recorder:
             self.note(f"{self.folder}: {why}; the search continues, and writes when that is over")
 
     def _log(self, event: Mapping[str, object]) -> dict[str, Any]:
+        # The log comes first: nothing else may know of an event that a kill could take back.
         row = self.log.append(event)
         if self.history is None:
             self.history = History([row])
@@ -296,7 +323,10 @@ class Recorder:
 
 
 def column_dtype(key: str) -> str:
-    """The dtype of a hyperparameter's column, from its kind in the table; a spec is its label or JSON text."""
+    """Returns the dtype of a hyperparameter's column, from its kind in the table.
+
+    A cell or a bridge is stored as its label or as JSON text, so that its column holds strings.
+    """
     dtypes = {INT: "Int64", FLOAT: "Float64", BOOL: "boolean"}
     return "string" if key == "model" else dtypes.get(declared(key).kind, "string")
 

@@ -16,12 +16,13 @@ from s2s_search.statuses import KILLED, LOST
 
 REPLICATES = "-replicates"  # how the names of replicates end
 
-# What ends a trial by itself: a driver that was killed may not have written down that it did.
+# The statuses of a last report with which a trial ends by itself. A driver that was killed may not
+# have recorded the end.
 ENDS_ITSELF = ("finished", "diverged")
 
 
 class News(NamedTuple):
-    """A report that was news, and the seconds of the search's work until it came."""
+    """A report that was news, and the time until it came, in seconds of the search's work."""
 
     event: Event
     elapsed: float
@@ -33,22 +34,22 @@ class TrialHistory:
 
     name: str
     config: dict[str, Any]
-    settings: dict[str, Any]  # its searched hyperparameters, by their labels
-    began: float  # seconds of the search's work
-    began_at: float  # seconds since 1970
+    settings: dict[str, Any]  # the searched hyperparameters, with labels for their values
+    began: float  # in seconds of the search's work
+    began_at: float  # in seconds since 1970
     seed: Any = None
     status: str = "running"
     message: str | None = None
     ended: float | None = None
     ended_at: float | None = None
-    step: int = 0  # of the newest report
-    reports: int = 0  # with these settings: since the newest exploit
-    said: str = "running"  # the status that the newest report gave of the trial
+    step: int = 0  # the step of the newest report
+    reports: int = 0  # the number of reports since the newest exploit
+    said: str = "running"  # the trial's status by its newest report
     best: Event | None = None  # the report with the best value of the metric
     last: Event | None = None  # the newest report
     news: list[News] = field(default_factory=list)  # all reports that were news
     restarts: int = 0
-    losses: int = 0  # restarts because its worker was lost
+    losses: int = 0  # the number of restarts because a worker was lost
     exploits: int = 0
     decisions: list[Event] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)  # restarts, exploits, notes
@@ -59,50 +60,51 @@ class TrialHistory:
 
 
 class History:
-    """What the events of a search say: THE fold. Whatever asks what an event means asks here.
+    """The state of a search. Only this class says what the events of a log mean.
 
-    - A report is news when its step is beyond the steps that the trial has reported. A trial that
-      goes on from a checkpoint says some reports again; those are no news. An exploit begins anew.
-    - The best report has the best value of the metric, the earliest of equals. The report of a
-      divergence is never best.
+    - A report is news when its step is beyond the steps that the trial has reported. A trial that is
+      resumed from a checkpoint sends some reports again, and these are no news. After an exploit,
+      any step is news.
+    - The best report has the best value of the metric, and is the earliest of equal ones. The report
+      of a divergence is never best.
     - Seconds are seconds of the search's work: the time between a kill and `resume` is left out.
     - A trial has a worker from its start until it ends, pauses, or is lost.
 
-    `search` is the first event, changed by what it was resumed with. `trials` are those that began,
-    by name, in order.
+    `search` is the first event, with the changes that each `resume` has made. `trials` holds the
+    trials that began, by name, in the order in which they began.
     """
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events: list[Event] = [events[0]]
         self.search: dict[str, Any] = {"trials": 0, **events[0]}
         self.trials: dict[str, TrialHistory] = {}
-        self.queued: list[str] = []  # in the order in which hyperband took them into brackets
+        self.queued: list[str] = []  # trials in the order in which they got into brackets
         self.news: list[News] = []  # the reports of all trials that were news
-        self.best: Event | None = None  # of all trials
-        self.status = "running"  # as the log has it
-        self.is_killed = False  # the log says that it runs, and nobody drives it
+        self.best: Event | None = None  # the best report of all trials
+        self.status = "running"  # the status as the log has it
+        self.is_killed = False  # True when the search runs by its log, but nobody drives it
         self.message: str | None = None
-        self.driver: dict[str, float] = {}  # what the search cost its driver, once it has ended
-        self.workers = 1  # trials that ran at once, at the most
-        # Worker seconds without a trial, since the last start of one.
+        self.driver: dict[str, float] = {}  # the costs of the driver; empty until the end
+        self.workers = 1  # the largest number of trials that ran at once
+        # Worker seconds without a trial, since the last start of a trial.
         self.tail = 0.0
-        self._spans: list[tuple[str, float, float]] = []  # that have ended
+        self._spans: list[tuple[str, float, float]] = []  # the spans that have ended
         # The time of the first event, moved by the times in which no driver was at work.
         self.began: float = self.search["time"]
-        self.now: float = self.search["time"]  # of the newest event
-        self._since: dict[str, float] = {}  # when the trials that have a worker got it
-        self._counted = 0.0  # the seconds up to which `tail` is counted
+        self.now: float = self.search["time"]  # the time of the newest event
+        self._since: dict[str, float] = {}  # when each trial that has a worker got it
+        self._counted = 0.0  # the second up to which `tail` is counted
         for event in events[1:]:
             self.add(event)
 
     @property
     def elapsed(self) -> float:
-        """The seconds in which a driver was at work."""
+        """The time in which a driver was at work, in seconds."""
         return self.now - self.began
 
     @property
     def spans(self) -> list[tuple[str, float, float]]:
-        """Which trial had a worker, from when to when, in seconds of the search's work."""
+        """The times with a worker: trial, begin and end, in seconds of the search's work."""
         return self._spans + [(name, since, self.elapsed) for name, since in self._since.items()]
 
     @property
@@ -115,11 +117,11 @@ class History:
         return bool(self.search["goal"] == "minimize")
 
     def beats(self, value: float, other: float) -> bool:
-        """Says whether a value of the metric is better than another."""
+        """Returns whether a value of the metric is better than another."""
         return value < other if self.minimizes else value > other
 
     def add(self, event: Event) -> bool:
-        """Takes in an event that follows the others. Returns whether it is a report that is news."""
+        """Adds an event that follows the others. Returns whether it is a report that is news."""
         self.events.append(event)
         kind, name = event["event"], event.get("trial", "")
         now = event.get("time", self.now)
@@ -196,16 +198,16 @@ class History:
         if name not in self._since:
             self._since[name] = self.elapsed
             self.workers = max(self.workers, len(self._since))
-            self.tail = 0.0  # until now some trial was left to start
+            self.tail = 0.0  # the tail begins when the last trial has started
 
     def _leave(self, *names: str) -> None:
-        """Ends the time with a worker of those trials that have one."""
+        """Ends the spans of the named trials that have a worker."""
         for name in names:
             if name in self._since:
                 self._spans.append((name, self._since.pop(name), self.elapsed))
 
     def is_news(self, trial: str, step: float) -> bool:
-        """Says whether a report of a trial at a step would be news."""
+        """Returns whether a report of a trial at a step would be news."""
         past = self.trials.get(trial)
         return past is None or past.reports == 0 or step > past.step
 
@@ -228,16 +230,20 @@ class History:
 
     @property
     def is_running(self) -> bool:
-        """Says whether the search runs now."""
+        """True when the search runs now."""
         return self.status == "running" and not self.is_killed
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the corpus; empty where a damaged log has none."""
+        """The fingerprint of the corpus; empty when a damaged log has none."""
         return str(self.search.get("corpus", {}).get("fingerprint", ""))
 
     def trial(self, number: int, where: str | None = None) -> TrialHistory:
-        """Returns a trial. Raises ConfigError, with the trials that there are, when it never began."""
+        """Returns a trial.
+
+        Raises:
+            ConfigError: the trial never began. The message names the trials that there are.
+        """
         name = trial_name(number)
         if name not in self.trials:
             raise ConfigError(no_trial(number, self.trials), where)
@@ -248,12 +254,12 @@ class History:
 
 
 def load_history(folder: Path) -> History:
-    """Reads the log of a run folder. Raises ConfigError."""
+    """Returns the state of the search in a run folder. Raises ConfigError for any other folder."""
     return history_of(open_log(folder))
 
 
 def history_of(log: Log) -> History:
-    """Returns the past of a search, as of the moment of the log. Raises ConfigError."""
+    """Returns the state of a search at the moment of the log. Raises ConfigError for a bad log."""
     history = History(log.read()[0])
     history.is_killed = log.status(history.status) == KILLED
     return history

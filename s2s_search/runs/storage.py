@@ -1,4 +1,4 @@
-"""Where checkpoints and answers lie: the run folder, or below a URL."""
+"""The place of checkpoints and answers: the run folder, or below a URL."""
 
 import logging
 import os
@@ -12,12 +12,15 @@ from s2s_search.runs.events import Event
 
 
 def place_of(search: Event, folder: Path) -> str:
-    """Returns where the checkpoints and answers of a run folder lie: there, or below the URL that its log names."""
+    """Returns the place of a search's checkpoints and answers.
+
+    It is the run folder, unless the log names a URL.
+    """
     return str(search.get("storage") or folder)
 
 
 def is_far(place: str) -> bool:
-    """Says whether a place is reached over a network, and with the credentials of whoever asks."""
+    """Returns whether a place is reached over a network, with the credentials of the reader."""
     return "://" in place and not place.startswith("file://")
 
 
@@ -25,13 +28,19 @@ logger = logging.getLogger(__name__)
 
 
 def below(place: str | Path, name: str) -> str:
-    """The place of a name below a folder or URL, whose query (s3://bucket/path?region=...) stays its end."""
+    """Returns the place of a name below a folder or URL.
+
+    The query of a URL, as in s3://bucket/path?region=..., stays at its end.
+    """
     path, mark, query = str(place).partition("?") if "://" in str(place) else (str(place), "", "")
     return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
 def shown_place(place: str | Path) -> str:
-    """Returns a place as it is printed: a URL without its user, query and fragment, which may hold a secret."""
+    """Returns a place as it is printed.
+
+    A URL loses its user, its query and its fragment, because they may hold a secret.
+    """
     kind, mark, rest = str(place).partition("://")
     if not mark:
         return str(place)
@@ -40,7 +49,11 @@ def shown_place(place: str | Path) -> str:
 
 
 def file_system(place: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a folder or URL, and the path in it. Raises ConfigError when PyArrow knows no such URL."""
+    """Returns the file system of a folder or URL, and the path in it.
+
+    Raises:
+        ConfigError: PyArrow does not know such a URL.
+    """
     if "://" in place:
         try:
             files, path = fs.FileSystem.from_uri(place)

@@ -1,12 +1,13 @@
-"""The two tables of a run folder, trials and reports: made from its event log, and kept on disk (docs/results.md).
+"""The two tables of a run folder, trials and reports, made from its event log (docs/results.md).
 
-While a search runs its driver appends to the event log, a JSON object a line, and nothing else has to survive:
+While a search runs, its driver appends events to the log. Nothing else has to survive a kill:
 
-    log events ──fold──> trials   a row a trial       (trials.csv, trials.parquet)
-                 └─────> reports  a row a report      (reports.parquet)
+    log events ──fold──> trials   one row per trial     (trials.csv, trials.parquet)
+                 └─────> reports  one row per report    (reports.parquet)
 
-The tables on disk carry the length of the log that they were made from. They are read when they are of the log's
-present length, and the log is folded when they are not, so that a running search can be read at any time.
+The tables on disk hold the length of the log from which they were made. When the log still has that
+length, they are read from disk. When it has not, they are made again from the log. A running search
+can therefore be read at any time.
 """
 
 import functools
@@ -27,7 +28,8 @@ from s2s_search.runs.log import first_event, log_size, read_events
 from s2s_search.runs.state import History, TrialHistory
 from s2s_search.statuses import ENDS, RUNNING, SEARCH_ENDS
 
-# Text that readers of CSV take for a missing value, small letters for all: pandas' defaults, and R's NA.
+# Text that readers of CSV take for a missing value, in small letters: the defaults of pandas, and
+# NA of R.
 MISSING = {
     *(
         "",
@@ -47,9 +49,14 @@ MISSING = {
     *("none", "null"),
 }
 
-# What a report holds besides metrics, with the columns' dtypes. Seconds are those of the trial so far: of training with
-# evaluation, of evaluation, from its start to its first step, of writing snapshots, of waiting for the search to take
-# earlier reports. Elapsed ones are of the whole search. The node is the one that the trial ran on, by its address.
+# The columns of a report besides its metrics, with their dtypes. Each kind of seconds is counted
+# over the trial so far:
+#   seconds              training, with evaluation
+#   evaluation_seconds   evaluation
+#   start_seconds        from the start of the trial to its first step
+#   snapshot_seconds     writing snapshots
+#   waiting_seconds      waiting until the search has taken earlier reports
+# `elapsed` is the time of the whole search. `node` is the address of the node that ran the trial.
 REPORT = {
     "trial": "string",
     "step": "Int64",
@@ -64,29 +71,27 @@ REPORT = {
     "node": "string",
 }
 SECONDS = [name for name in REPORT if name.endswith("seconds")]
-LAYOUT = 7  # of the stored tables; those of another layout are made anew from the log
+LAYOUT = 7  # the version of the tables on disk; tables of another version are made again
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The tables of a search, with its search event and what else the log says of it as a whole."""
+    """The tables of a search, with its search event and other facts about the whole search."""
 
     search: Event
-    status: str  # as the log has it: a search that was killed is running there
+    status: str  # the status by the log, where a killed search is still running
     trials: pd.DataFrame
     reports: pd.DataFrame
-    workers: int  # trials that ran at once, at the most
-    tail: float  # worker seconds without a trial, from when the last one started or went on to the end of all
-    driver: dict[
-        str, float
-    ]  # what the search cost it: reports, seconds, processor_seconds; empty until the end
-    damaged: tuple[
-        str, ...
-    ]  # lines of the log that are no events and were left out, with their places
+    workers: int  # the largest number of trials that ran at once
+    # Worker seconds without a trial, from the last start or resumption of a trial to the end.
+    tail: float
+    # The costs of the driver: reports, seconds, processor_seconds. Empty until the end.
+    driver: dict[str, float]
+    damaged: tuple[str, ...]  # the lines of the log that are no events, with their places
 
 
 def read_tables(folder: Path, size: int) -> Tables:
-    """The tables of the first `size` bytes of the log: as they are on disk, or from the log.
+    """Returns the tables of the first `size` bytes of the log, from disk or from the log.
 
     Raises:
         ConfigError: the folder is no run folder.
@@ -113,7 +118,10 @@ def read_tables(folder: Path, size: int) -> Tables:
 
 
 def write_tables(folder: Path) -> Tables:
-    """Writes the three files of the tables anew from the log, each whole or not at all; gives the tables."""
+    """Writes the three files of the tables from the log, and returns the tables.
+
+    Each file is replaced as a whole or stays as it was.
+    """
     size = log_size(folder)
     made = _fold(folder, size)
     tables = {REPORTS: made.reports, TRIALS: made.trials}
@@ -134,9 +142,10 @@ def write_tables(folder: Path) -> Tables:
 
 
 def for_csv(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose text no reader of CSV takes for a missing value: such text stands in quotation marks, as JSON.
+    """Returns a table whose text no reader of CSV takes for a missing value.
 
-    So does text that begins with one, so that the marks can be taken off again.
+    Text that looks like a missing value becomes a JSON string, in quotation marks. Text that begins
+    with a quotation mark does so, too, so that a reader can undo this.
     """
     texts = list(map(str, table.select_dtypes("string")))
     return table.assign(**{name: table[name].map(_quoted, na_action="ignore") for name in texts})
@@ -149,22 +158,27 @@ def _quoted(text: str) -> str:
 
 
 def _stored(path: Path, log_bytes: int) -> pd.DataFrame | None:
-    """A table on disk, when it was made from the whole log; None when there is none, it is damaged, or the log grew."""
+    """Returns a table on disk that was made from `log_bytes` bytes of the log.
+
+    Returns None when there is no table, when it is damaged, and when it was made from another part.
+    """
     try:
         table = pd.read_parquet(path, page_checksum_verification=True)
         stamp = table.attrs
         fits = (stamp["log_bytes"], stamp["layout"]) == (log_bytes, LAYOUT)
-        fits = fits and stamp["columns"][path.name] == _dtypes(
-            table
-        )  # names and dtypes have no checksum
+        # Parquet has no checksum over the names and dtypes of columns.
+        fits = fits and stamp["columns"][path.name] == _dtypes(table)
         fits = fits and stamp["status"] in (RUNNING, *SEARCH_ENDS) and _is_printable(table)
-    except Exception:  # whatever bytes a damaged file holds
+    except Exception:  # a damaged file may hold any bytes, and these may cause any error
         return None
     return table if fits else None
 
 
 def _is_printable(table: pd.DataFrame) -> bool:
-    """Says whether all text of a table is as `events.cleaned` leaves it: anyone may have written the file."""
+    """Returns whether all text of a table is printable, as `events.cleaned` leaves it.
+
+    The check is needed because anyone may have written the file.
+    """
     texts = [str(name) for name in table]
     for name in map(str, table.select_dtypes("string")):
         texts += table[name].dropna().unique().tolist()
@@ -215,7 +229,10 @@ def _trial_row(trial: TrialHistory, searched: Iterable[str]) -> Row:
 
 
 def stored(value: object) -> object:
-    """A hyperparameter's value as the trials table has it: a spec that has no label as JSON text."""
+    """Returns a hyperparameter's value as the trials table has it.
+
+    A cell or a bridge without a label becomes JSON text.
+    """
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
@@ -229,7 +246,8 @@ def _reports_table(reports: Sequence[Event], metric: str) -> pd.DataFrame:
 def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> pd.DataFrame:
     metric, metrics = search["metric"], [name for name in reports if name not in REPORT]
     last = reports.drop_duplicates("trial", keep="last").set_index("trial")
-    diverged = reports["status"].fillna("").eq("diverged")  # what divergence is given is never best
+    # The stand-in values of a diverged report are never the best.
+    diverged = reports["status"].fillna("").eq("diverged")
     measured = reports[~diverged & reports[metric].notna()]
     ranked = measured.sort_values(metric, ascending=search["goal"] == "minimize", kind="stable")
     best = ranked.drop_duplicates("trial").set_index("trial")
@@ -261,14 +279,18 @@ def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> 
 
 
 def typed(table: pd.DataFrame, dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """The named columns in their order with nullable dtypes, whatever the rows are."""
+    """Returns the named columns in their order, with nullable dtypes.
+
+    A column that is not in the table is added, with missing values. Where values do not fit the
+    dtype of their column, the column becomes text.
+    """
     return pd.DataFrame({name: _column(table, name, dtype) for name, dtype in dtypes.items()})
 
 
 def _column(table: pd.DataFrame, name: str, dtype: str) -> pd.Series:
     values = table[name] if name in table else pd.Series([None] * len(table), index=table.index)
     try:
-        with np.errstate(invalid="ignore"):  # what does not fit becomes text
+        with np.errstate(invalid="ignore"):  # a column with values that do not fit becomes text
             return values.astype(pd.api.types.pandas_dtype(dtype))
     except (TypeError, ValueError, OverflowError):
         return values.map(str, na_action="ignore").astype("string")

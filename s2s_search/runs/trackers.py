@@ -1,7 +1,8 @@
-"""Loggers: TensorBoard, MLflow and Weights & Biases, and what a search tells them, each trial as a run of its own.
+"""The trackers TensorBoard, MLflow and Weights & Biases. Each trial is a run of its own there.
 
-Each listens in a thread of its own, so that a search waits for none of them; one that fails is named and hears no more.
-Without another wish they write below the run folder: to tensorboard/, to mlflow.db, and to wandb/ offline.
+The driver's main thread puts calls into queues. Each tracker reads its queue in a thread of its own,
+so that the search waits for none of them. A tracker that fails is named, and gets no more calls.
+By default trackers write below the run folder: to tensorboard/, to mlflow.db, and to wandb/ offline.
 """
 
 import importlib.util
@@ -23,41 +24,51 @@ from s2s_search.runs.folder import MLFLOW, TENSORBOARD
 from s2s_search.runs.log import now
 from s2s_search.statuses import FAILURES
 
-SECONDS_TO_END = 20.0  # that a search waits at its end for what they have not written yet
-SECONDS_BETWEEN_WRITES = 1.0  # of Weights & Biases: what a kill of the search costs there
-NO_METRICS = ("step", "time", "parameters")  # numbers of a report
-NOT_IN_NAMES = re.compile(
-    r"[/\\#?%:;,'\x00-\x1f]"
-)  # what Weights & Biases refuses in a project's name or a run's id
-LONGEST_NAME = 128  # characters of a project or group there
-LONGEST_NAME_IN_ID = 64  # bytes: a run's id is part of the name of a file
+SECONDS_TO_END = 20.0  # the longest time that a search waits at its end for its trackers
+# The time between two writes of Weights & Biases, and so the most that a kill of the search loses.
+SECONDS_BETWEEN_WRITES = 1.0
+NO_METRICS = ("step", "time", "parameters")  # numbers of a report that are no metrics
+# Characters that Weights & Biases refuses in a project's name or a run's id.
+NOT_IN_NAMES = re.compile(r"[/\\#?%:;,'\x00-\x1f]")
+LONGEST_NAME = 128  # the characters that a project or a group may have in Weights & Biases
+LONGEST_NAME_IN_ID = 64  # in bytes, because a run's id is part of the name of a file
 
-Settings = Mapping[str, object]  # hyperparameters by dotted keys: numbers, bools, strings
+Settings = Mapping[str, object]  # hyperparameters: dotted keys to numbers, bools, strings
 
 
 class Logger(Protocol):
-    """A tool that hears of trials. It is made when the first begins; what it raises ends it and nothing else."""
+    """A tracker. It is made when the first trial begins. Its errors end nothing but itself."""
 
     def begin(self, trial: str, settings: Settings) -> None:
-        """Hears that a trial begins, or goes on after the search was interrupted; one that is paused still runs."""
+        """Records that a trial begins, or is resumed after the search was interrupted.
+
+        A trial that the scheduler pauses counts as running.
+        """
 
     def report(self, trial: str, step: int, metrics: Mapping[str, float], when: float) -> None:
-        """Hears a report of a trial that has begun; `when` in seconds since 1970.
+        """Records a report of a trial that has begun.
 
-        Steps grow, but where pbt gives a trial another's weights: it goes on at the step of these.
+        Steps increase. The exception is pbt: a trial that copies weights continues at their step.
+
+        Args:
+            trial: the name of the trial.
+            step: the step of the report.
+            metrics: the numbers of the report, by name.
+            when: the time of the report, in seconds since 1970.
         """
 
     def end(self, trial: str, status: str) -> None:
-        """Hears that a trial ended, or with `running` that the search ends before it."""
+        """Records that a trial ended. The status `running` says that the search ends before it."""
 
 
 def search_id(name: str, search: Event) -> str:
-    """Names a search by its search event, also when it goes on or its folder has moved.
+    """Returns an id of a search that stays the same when it is resumed or its folder is moved.
 
-    The name has the space, when the search began (UTC), and its mark: many searches can begin at one moment.
+    The id holds the name of the space, the time when the search began (UTC), and the random mark of
+    its search event. The mark is needed because many searches can begin at the same moment.
     """
     began = f"{name}-{datetime.fromtimestamp(search['time'], UTC):%Y%m%d-%H%M%S.%f}"
-    mark = str(search.get("mark", ""))  # absent from older logs
+    mark = str(search.get("mark", ""))  # logs of earlier versions have no mark
     return f"{began}-{mark}" if mark.isalnum() else began
 
 
@@ -65,11 +76,12 @@ def sqlite_url(path: Path) -> str:
     """Returns the URL of a database file, whatever characters its path holds.
 
     Raises:
-        ValueError: SQLAlchemy is older than 2.1 and cannot say it.
+        ValueError: SQLAlchemy is older than 2.1 and cannot write such a URL.
     """
     from sqlalchemy import URL, make_url
 
-    # With the driver's name: from sqlite:///PATH MLflow 3.17 makes folders that have the escapes in their names.
+    # The URL names the driver, because MLflow 3.17 makes folders with escapes in their names from
+    # sqlite:///PATH.
     url = URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
     if make_url(url).database != str(path):
         raise ValueError(f"SQLAlchemy 2.1 or newer is needed for a database at {path}")
@@ -77,9 +89,10 @@ def sqlite_url(path: Path) -> str:
 
 
 class TensorBoard:
-    """Event files as tensorboard's own writer makes them, which loads neither torch nor TensorFlow.
+    """Writes event files with the writer of tensorboard, which loads neither torch nor TensorFlow.
 
-    A folder a trial: the metrics as scalars, and for the HParams tab its hyperparameters and how it ended.
+    Each trial has a folder. It holds the metrics as scalars, and for the HParams tab the
+    hyperparameters and the status at the end.
     """
 
     def __init__(self, folder: Path, name: str, search: Event) -> None:
@@ -108,7 +121,7 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._writers[trial].add_event(Event(wall_time=when, step=step, summary=summary))
-        self._writers[trial].flush()  # a killed search has lost nothing
+        self._writers[trial].flush()  # so that a kill of the search loses nothing
 
 
 def _session_end(is_failure: bool) -> Any:
@@ -130,14 +143,15 @@ def _session_end(is_failure: bool) -> Any:
 
 
 class MLflow:
-    """Runs of an experiment with the run folder's name, in a database in the folder, or at MLFLOW_TRACKING_URI.
+    """Writes runs of an experiment that has the name of the run folder.
 
-    A run a trial, with its hyperparameters as params, its metrics by step, and the tags `status` and `search`: at a
-    server, folders of one name share an experiment.
+    The runs go to a database in the folder, or to MLFLOW_TRACKING_URI. Each trial is a run with its
+    hyperparameters as params, its metrics by step, and the tags `status` and `search`. The tag
+    `search` is needed because, on a server, run folders of the same name share an experiment.
     """
 
     def __init__(self, folder: Path, name: str, search: Event) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a search calls nobody
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a search sends no telemetry
         from mlflow import MlflowClient
 
         for talkative in ("mlflow", "alembic"):
@@ -184,11 +198,15 @@ class MLflow:
 
 
 class WeightsAndBiases:
-    """Runs of the project with the space's name, offline unless WANDB_MODE says otherwise; `wandb sync` uploads them.
+    """Writes runs of a project that has the name of the space.
 
-    A run a trial, in a group with the run folder's name. Characters that are refused there become hyphens, and what is
-    too long is cut. A trial that goes on has a further folder of the same run.
-    Its charts go by the metric `step`: what is told of a step below its own last one W&B drops, and pbt goes back.
+    The runs are offline unless WANDB_MODE says otherwise, and `wandb sync` uploads them. Each trial
+    is a run, in a group that has the name of the run folder. In names, characters that Weights &
+    Biases refuses become hyphens, and names that are too long are cut. A trial that is resumed has
+    another folder of the same run.
+
+    The x axis of its charts is the metric `step`. The step of Weights & Biases itself cannot be used,
+    because it drops values of earlier steps, and pbt returns to earlier steps.
     """
 
     def __init__(self, folder: Path, name: str, search: Event) -> None:
@@ -222,7 +240,7 @@ class WeightsAndBiases:
             dir=self._folder,
             mode=mode,
             resume="allow",
-            reinit="create_new",  # beside the runs of other trials
+            reinit="create_new",  # so that runs of other trials stay open
             settings=wandb.Settings(**quiet),
         )
         self._runs[trial].define_metric("*", step_metric="step")
@@ -245,7 +263,7 @@ LOGGERS: dict[str, Callable[[Path, str, Event], Logger]] = {
 
 
 def check_loggers(names: Iterable[str]) -> None:
-    """Raises ConfigError with all that is wrong with the names: a tool that is not known, or not installed."""
+    """Raises ConfigError with all problems: trackers that are unknown or not installed."""
     problems = []
     for name in names:
         if name not in LOGGERS:
@@ -257,12 +275,14 @@ def check_loggers(names: Iterable[str]) -> None:
 
 
 class Loggers:
-    """The loggers of a search by their names in LOGGERS, told by the search's events as they are written down.
+    """The trackers of a search, by their names in LOGGERS. They get each event once it is recorded.
 
-    Each is made from the run folder, the space's name, and the search event. A trial's hyperparameters are those that
-    it began with, also where pbt changes them. A report of a divergence has no metrics to tell. A trial that ran when a
-    search was killed hears of its end when it is known, also where it never runs again. `problems` are sentences about
-    loggers that failed and are off.
+    A tracker is made from the run folder, the name of the space, and the search event. It gets the
+    hyperparameters with which a trial began, also when pbt changes them later. It gets no report of a
+    divergence. When a search is killed, its trials stay open in the trackers. The end of such a trial
+    is passed on when it is known, also when the trial never runs again.
+
+    `problems` holds a sentence for each tracker that failed and is off.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, name: str) -> None:
@@ -283,7 +303,7 @@ class Loggers:
         }
 
     def recall(self, events: Iterable[Event]) -> None:
-        """Takes in the past of a search that goes on: the loggers know it already."""
+        """Reads the past of a search that is resumed. The trackers know it already."""
         for event in events:
             self._learn(event)
             kind, trial = event["event"], event.get("trial", "")
@@ -291,11 +311,12 @@ class Loggers:
                 self._left_open.add(trial)
             elif kind == "status" and trial:
                 self._left_open.discard(trial)
-            elif kind == "status":  # the search ended in order, and `close` has told the end of all
+            # The search ended in order: `close` has passed on the end of all trials.
+            elif kind == "status":
                 self._left_open.clear()
 
     def hear(self, event: Event) -> None:
-        """Passes an event on."""
+        """Passes an event on to the trackers."""
         self._learn(event)
         kind, trial = event["event"], event.get("trial", "")
         if kind in ("trial", "start") and trial not in self._running:
@@ -318,12 +339,15 @@ class Loggers:
 
     def _end(self, trial: str, status: str) -> None:
         if trial in self._left_open:
-            self._begin(trial)  # for a tool that was made since
+            self._begin(trial)  # for a tracker that the killed search did not have
         self._running.remove(trial)
         self._call("end", trial, status)
 
     def close(self) -> None:
-        """Ends the runs of trials that still run, or ran before a kill, and waits a while until all is written."""
+        """Ends the runs of all open trials, and waits at most SECONDS_TO_END for the trackers.
+
+        Open trials are those that still run, and those that ran when the search was killed.
+        """
         for trial in sorted(self._running | self._left_open):
             self._end(trial, "running")
         self._call("")
@@ -346,11 +370,12 @@ class Loggers:
                 self._threads[tool].start()
 
     def _listen(self, tool: str, folder: Path, name: str) -> None:
+        """Passes the calls in a tracker's queue on to it. This runs in the tracker's own thread."""
         try:
             logger = LOGGERS[tool](folder, name, self._search)
             while (call := self._calls[tool].get())[0]:
                 getattr(logger, call[0])(*call[1:])
-        except Exception as error:  # whatever goes wrong in a tool, the search goes on
+        except Exception as error:  # no error of a tracker may end the search
             said = (str(error).strip().splitlines() or [""])[0]
             self.problems.append(f"--log {tool}: off from here on: {type(error).__name__}: {said}")
             self._off.add(tool)
