@@ -1,4 +1,6 @@
-"""A search on Ray Tune. The only room that imports Ray, and it does so when one of its names is first asked for.
+"""A search on Ray Tune.
+
+This is the only room that imports Ray. It does so when one of its names is first used.
 
 May import: display, results, training, runs and the rooms below.
 """

@@ -1,4 +1,4 @@
-"""The best checkpoints of a search: those of other trials are deleted."""
+"""The best checkpoints of a search. The checkpoints of other trials are deleted."""
 
 from s2s_search.runs.checkpoints import Checkpoints
 from s2s_search.runs.storage import below
@@ -7,15 +7,17 @@ from s2s_search.tuning.search import Search
 
 
 class BestKept:
-    """Keeps the weights of the best trials of a search, and deletes those of the others when they have ended.
+    """Keeps the weights of the best trials of a search, and deletes those of other ended trials.
 
-    Trials that failed keep theirs: they may be run again.
+    Trials that failed keep their checkpoints, because they may run again. A checkpoint is only
+    deleted after the end of its trial has been recorded. A kill in between deletes nothing that a
+    resumed search still needs.
     """
 
     def __init__(self, search: Search) -> None:
         self._search = search
         self._place = search.storage or search.folder
-        self._kept: list[tuple[float, str]] = []  # the best first
+        self._kept: list[tuple[float, str]] = []  # the kept trials, the best first
         for name in search.closed:
             Checkpoints(below(self._place, name)).keep_best()
         for name in search.ended_before:

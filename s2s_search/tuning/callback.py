@@ -1,4 +1,12 @@
-"""What Ray Tune tells of a search is written down, and answered: budgets, interrupts, whose weights are kept."""
+"""The callback of a search: it records what Ray Tune reports, and checks budgets and interrupts.
+
+Ray Tune calls it in the driver's main thread, as it calls the scheduler and the source of trials. The
+recorder, the display and the tables therefore need no locks. Only trackers have their own threads.
+
+For one report the order is: scheduler, `on_trial_result` (the log, then display and trackers), and
+then Ray Tune carries out the decision. When a trial ends, its status is recorded before checkpoints
+are deleted. The tables are written between two steps of Ray Tune's loop.
+"""
 
 import json
 import time
@@ -26,11 +34,12 @@ RAY_KEYS = {
     "should_checkpoint",
     "checkpoint_dir_name",
 }
-SECONDS_OF_SILENCE = 10.0  # without a running trial, before it is said why
+# After this time without a running trial, the search says why.
+SECONDS_OF_SILENCE = 10.0
 
 
 class Over(Exception):
-    """Ends a search in order, with a status and a message."""
+    """Raised to end a search in order, with a status and a message."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
@@ -38,18 +47,18 @@ class Over(Exception):
 
 
 class Listener(tune.Callback):
-    """Passes on what Tune tells, and interrupts it between two of its steps."""
+    """Passes the calls of Ray Tune on to the recorder. It can end Tune's loop between two steps."""
 
     def __init__(self, search: Search, trials: Trials, interrupt: Interrupt) -> None:
         self.search, self.recorder, self.interrupt = search, search.recorder, interrupt
         self.scheduler, self.trials = search.scheduler, trials
-        self._started: dict[str, float] = {}  # when
+        self._started: dict[str, float] = {}  # when each running trial got its worker
         self._busy = search.busy
         self._begun = self._silent_since = time.monotonic()
         self._kept = BestKept(search)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """As for Trials: Ray 2.60 pickles its callbacks too."""
+        """Pickles as an empty callback: Ray 2.60 pickles its callbacks, and nothing reads that."""
         return tune.Callback, ()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
@@ -72,6 +81,8 @@ class Listener(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         self._write_queue()
         name, hparams = trial.trial_id, trial.config[HPARAMS]
+        # pbt has given this trial the configuration of another one, with the other one's number.
+        # That number is the only sign of an exploit, and names the trial whose weights are copied.
         if trial.config[NUMBER] != trial.number:
             self.scheduler.forget(name)
             self.recorder.exploit(name, trial_name(trial.config[NUMBER]), json.loads(hparams))
@@ -109,7 +120,7 @@ class Listener(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         self._stop_clock(trial.trial_id)
         hparams = json.loads(trial.config[HPARAMS])
-        if not self.recorder.has_begun(trial.trial_id):  # it never started
+        if not self.recorder.has_begun(trial.trial_id):  # the trial never got a worker
             self.recorder.begin_trial(trial.trial_id, hparams)
         if trial.should_recover():
             self.recorder.restart(trial.trial_id, LOST, error_message(trial.error))

@@ -1,4 +1,7 @@
-"""The Ray that a search runs on: one of its own, or a cluster that it joins; and whether trials fit on its nodes."""
+"""The Ray on which a search runs: its own Ray, or a cluster that it joins.
+
+This module also says whether trials fit on the nodes.
+"""
 
 import contextlib
 import logging
@@ -21,20 +24,24 @@ from s2s_search.interrupts import Interrupt
 from s2s_search.machine import usable_cores
 from s2s_search.spaces.settings import Resources
 
-# What Ray 2.60 reads from the environment. tests/contracts/test_ray.py looks for these names in it.
+# Variables of the environment that Ray 2.60 reads. tests/contracts/test_ray.py looks for their
+# names in Ray's files.
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means in a trial what it means here
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means the same in a trial as in the driver
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Ray 2.60: the new output prints even with verbose=0
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # a search goes on from its own log
-    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # Ray 2.60: each step of the driver looks at all that wait
+    # Ray's own snapshots of the search are not needed: a search is resumed from its own log.
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",
+    # With a limit the driver is faster: in Ray 2.60 each step looks at all trials that wait.
+    "TUNE_MAX_PENDING_TRIALS_PG": "32",
 }
-SECONDS_BETWEEN_LOOKS = 0.5  # at signals, while tasks run
-# Below Ray's folder its sockets have paths as long as this, and a Unix socket's may have only so many bytes.
+SECONDS_BETWEEN_LOOKS = 0.5  # the time between two checks for signals while tasks run
+# The longest path of a socket below Ray's folder, and the bytes that the path of a Unix socket may
+# have.
 LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 MOST_BYTES = 103 if sys.platform == "darwin" else 107
 SHORT_FOLDER = "/tmp"
@@ -42,14 +49,14 @@ Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Ray 2.60 protects a cluster that it starts with a token, which it reads once in a process. Where
-# one is given, it writes none to the home folder.
+# Ray 2.60 protects a cluster that it starts with a token, which it reads once in a process. When a
+# token is given, Ray writes none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
 TOKEN = "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
 
 
 def ray_problems(resources: Resources, address: str | None) -> list[str]:
-    """Says what is wrong before Ray is started or joined."""
+    """Returns the problems that are known before Ray is started or joined."""
     if ray.is_initialized():
         return [
             "this process has a Ray already: call ray.shutdown() first, or search from another process"
@@ -75,21 +82,20 @@ def _address_problems(address: str) -> list[str]:
     if address == "auto":
         return []
     is_port = re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 2**16
-    if not host or "/" in host or not is_port:  # ray:// is for clients outside the cluster
+    if not host or "/" in host or not is_port:  # ray:// is for clients outside a cluster
         return [
             f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"
         ]
     try:
-        socket.create_connection(
-            (host.strip("[]"), int(port)), timeout=5
-        ).close()  # Ray 2.60 would wait for minutes
-    except (OSError, ValueError) as error:  # the second where the host is no name of one
+        # This asks first, because Ray 2.60 would wait for minutes.
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:  # a ValueError when the host is no valid name
         return [f"address {address!r}: no Ray cluster answers there: {error}"]
     return []
 
 
 def resource_problems(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> list[str]:
-    """Says what is wrong when no single node can ever hold a trial."""
+    """Returns one problem when no single node can ever hold a trial, and none otherwise."""
     if any(_trials_of(node, resources) for node in nodes):
         return []
     largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
@@ -100,7 +106,7 @@ def resource_problems(resources: Resources, nodes: Sequence[Mapping[str, float]]
 
 
 def _trials_of(node: Mapping[str, float], resources: Resources) -> int:
-    """How many trials a node holds at once."""
+    """Returns the number of trials that a node holds at once."""
     return resources.fitting(node.get("CPU", 0), node.get("GPU", 0))
 
 
@@ -113,9 +119,12 @@ def _amounts(cpu: float, gpu: float) -> str:
 
 @contextlib.contextmanager
 def ray_environment(address: str | None) -> Iterator[None]:
-    """Sets what Ray reads from the environment. A Ray of our own gets a short folder where its own is too long."""
+    """Sets the variables that Ray reads from the environment, and restores them afterwards.
+
+    A Ray of our own gets a short folder when the path of its usual folder is too long for sockets.
+    """
     before, short_folder = dict(os.environ), ""
-    os.environ.update(RAY_ENVIRONMENT | before)  # what the user has set wins
+    os.environ.update(RAY_ENVIRONMENT | before)  # variables that the user has set stay
     if address is None:
         os.environ.setdefault("RAY_AUTH_TOKEN", RAY_TOKEN)
         if _is_too_long(temporary_folder()):
@@ -133,7 +142,7 @@ def ray_environment(address: str | None) -> Iterator[None]:
 
 
 def temporary_folder() -> str:
-    """The folder in which Ray makes its own, as Ray chooses it."""
+    """Returns the folder in which Ray makes its own folder, by the rule of Ray."""
     return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
@@ -142,10 +151,13 @@ def _is_too_long(folder: str) -> bool:
 
 
 def join_ray(address: str | None, resources: Resources) -> None:
-    """Starts a Ray of our own, or joins the one at an address; it must have a node that is large enough.
+    """Starts a Ray of our own, or joins the Ray at an address.
 
     A Ray of our own has the cores that this process may use, unless RAY_OVERRIDE_RESOURCES or
-    RAY_USE_MULTIPROCESSING_CPU_COUNT says otherwise. Ray 2.60 itself looks at no affinity.
+    RAY_USE_MULTIPROCESSING_CPU_COUNT says otherwise. Ray 2.60 itself ignores the CPU affinity.
+
+    Raises:
+        ConfigError: Ray cannot be started or joined, or no node is large enough for a trial.
     """
     counts_itself = address is not None or "RAY_USE_MULTIPROCESSING_CPU_COUNT" in os.environ
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -176,9 +188,10 @@ def join_ray(address: str | None, resources: Resources) -> None:
 
 @contextlib.contextmanager
 def _hangups_later() -> Iterator[None]:
-    """Keeps SIGHUP from the processes that are started meanwhile: a terminal that closes sends it to all at once.
+    """Blocks SIGHUP for the processes that are started meanwhile.
 
-    They inherit what is blocked. This process gets its SIGHUP afterwards, and ends them in order.
+    A terminal that closes sends SIGHUP to all processes at once. New processes inherit the block.
+    This process gets its SIGHUP after the block, and ends the others in order.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:
@@ -189,7 +202,7 @@ def _hangups_later() -> Iterator[None]:
 
 @contextlib.contextmanager
 def room_for(what: str) -> Iterator[None]:
-    """Makes one sentence, a ConfigError, of an object store that has no room for what is put there."""
+    """Raises a ConfigError with one sentence when Ray's object store has no room for `what`."""
     try:
         yield
     except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
@@ -197,7 +210,7 @@ def room_for(what: str) -> Iterator[None]:
 
 
 def free_space() -> str:
-    """Returns a phrase: how much is free in the two folders that Ray fills on this machine."""
+    """Returns a phrase about the free space in the two folders that Ray fills on this machine."""
     places = {
         "/dev/shm": "objects",
         f"{temporary_folder()}/ray": "logs, and objects that find no room there",
@@ -222,18 +235,18 @@ def leave_ray() -> None:
 
 
 def nodes() -> list[dict[str, float]]:
-    """The resources of the nodes that are alive."""
+    """Returns the resources of the nodes that are alive."""
     found = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in found if node["Alive"]]
 
 
 def slots(resources: Resources) -> int:
-    """How many trials the nodes hold at once, when nothing else runs on them."""
+    """Returns the number of trials that the nodes hold at once, when nothing else runs on them."""
     return sum(_trials_of(node, resources) for node in nodes())
 
 
 def why_waiting(resources: Resources) -> str:
-    """Says why no trial runs now."""
+    """Returns a sentence that says why no trial runs now."""
     if problems := resource_problems(resources, nodes()):
         return f"waiting for a node: {problems[0]}"
     found = (ray.available_resources(), ray.cluster_resources())  # type: ignore[no-untyped-call]
@@ -248,14 +261,24 @@ def each(
     resources: Resources,
     address: str | None = None,
 ) -> Iterator[tuple[int, Result]]:
-    """Calls a function with what is shared and each of the arguments, as many at once as the nodes hold.
+    """Calls a function on Ray once for each of the arguments, and yields the results as they come.
 
-    Gives the results as they come, with the arguments' positions. Ray is started or joined for it, and left when it
-    ends, also by Ctrl-C, a SIGTERM or a SIGHUP.
+    As many calls run at once as the nodes hold. Ray is started or joined for this. It is left at the
+    end, also after Ctrl-C, a SIGTERM or a SIGHUP.
+
+    Args:
+        function: is called with `shared` and one of the arguments.
+        shared: a value that all calls get. It is sent to each node once.
+        arguments: the second arguments of the calls.
+        resources: the cores and GPUs that one call takes.
+        address: the address of a cluster; None stands for a Ray of our own.
+
+    Yields:
+        The position of an argument, and the result of its call.
 
     Raises:
-        ConfigError: no Ray can be joined, or none that is large enough; the function's own; or a worker was lost for
-            good.
+        ConfigError: no Ray can be started or joined, no node is large enough, the function raised it,
+            or a worker was lost for good.
     """
     if problems := ray_problems(resources, address):
         raise ConfigError(problems)

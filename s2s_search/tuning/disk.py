@@ -1,4 +1,4 @@
-"""The disk space that the checkpoints of a search take."""
+"""The disk space of the checkpoints of a search."""
 
 import random
 from collections.abc import Sequence
@@ -11,24 +11,26 @@ from s2s_search.spaces.settings import CheckpointSettings
 from s2s_search.spaces.space import Space
 from s2s_search.training.size import checkpoint_bytes, count_parameters, size_text
 
-COUNTED = 300  # trials at most whose parameters are counted: a model takes milliseconds
-
-
-# Parameters
+# The parameters of at most this number of trials are counted, because a model takes milliseconds.
+COUNTED = 300
 
 
 def sample(trials: int) -> list[int]:
-    """The trials that are counted: all, or where there are many a part that stands for all."""
+    """Returns the trials whose parameters are counted: all of them, or a random sample of many."""
     return sorted(random.Random(0).sample(range(trials), min(COUNTED, trials)))
 
 
-# Disk and room
-
-
 def disk_needed(checkpoint: int, at_once: int, trials: int, space: Space) -> int:
-    """The bytes of all checkpoints that a search keeps at a time, each of `checkpoint` bytes.
+    """Returns the largest number of bytes that the checkpoints of a search take at one time.
 
-    A trial that runs or waits keeps its best, its newest and the one before; the best of the search keep one each.
+    A trial that runs or waits keeps three checkpoints: the best, the newest and the one before it.
+    The best trials of the search keep one each.
+
+    Args:
+        checkpoint: the bytes of one checkpoint.
+        at_once: the number of trials that can run at once.
+        trials: the number of all trials.
+        space: the search space, with its scheduler and the number of best trials to keep.
     """
     alive = trials if space.scheduler.pauses else min(at_once, trials)
     return checkpoint * (3 * alive + min(space.checkpoints.best, trials))
@@ -37,7 +39,11 @@ def disk_needed(checkpoint: int, at_once: int, trials: int, space: Space) -> int
 def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: int) -> None:
     """Raises ConfigError when the checkpoints of a search can take more than checkpoints.disk_gb.
 
-    `at_once` is how many trials can run at once.
+    Args:
+        space: the search space.
+        corpus: its corpus, which decides the sizes of the vocabularies.
+        trials: the configurations of all trials.
+        at_once: the number of trials that can run at once.
     """
     if space.checkpoints.disk_gb is None:
         return
@@ -51,7 +57,7 @@ def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: in
 
 
 def disk_problems(needed: int, free: int, checkpoints: CheckpointSettings) -> list[str]:
-    """Says what is wrong when the checkpoints need more bytes than are free or allowed."""
+    """Returns the problems of checkpoints that need more bytes than are free or allowed."""
     takes, problems = f"the checkpoints can take {size_text(needed)}", list[str]()
     if checkpoints.disk_gb is not None and needed > checkpoints.disk_gb * 1e9:
         hint = f"keep fewer than best = {checkpoints.best}, or raise it"

@@ -1,4 +1,8 @@
-"""Runs a search on Ray Tune: joins Ray, hands over the trials, and ends when Ray is gone."""
+"""Runs a search on Ray Tune: joins Ray, runs the trials, and leaves Ray.
+
+Ray Tune's loop (`Tuner.fit`) runs in the driver's main thread, and so do its calls of the callback,
+the scheduler and the source of trials. Each trial runs in a worker process.
+"""
 
 import contextlib
 import json
@@ -22,7 +26,7 @@ from s2s_search.tuning.worker import trainable
 
 
 def run(search: Search) -> Outcome:
-    """Runs what is left to do, and returns when Ray is gone."""
+    """Runs the trials that are left. It returns when the processes of Ray are gone."""
     recorder, interrupt = search.recorder, Interrupt()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(search.folder / RAY_LOG, "a", encoding="utf-8"))
@@ -64,16 +68,15 @@ def run(search: Search) -> Outcome:
                     "interrupted" if search.before == "running" else search.before, str(error)
                 )
             else:
-                shutil.rmtree(search.folder)  # it was refused
+                shutil.rmtree(search.folder)  # a new search that was refused leaves no folder
             raise
     return Outcome(recorder.status, search.folder, recorder.message)
 
 
 def _check_disk(search: Search) -> None:
     if search.space.checkpoints.disk_gb is not None:
-        from s2s_search.tuning.disk import (
-            check_disk,
-        )  # it counts parameters, and needs torch for that
+        # Imported late: it counts parameters, and needs torch for that.
+        from s2s_search.tuning.disk import check_disk
 
         if isinstance(search.sampler, Listed):
             trials = search.sampler.configs

@@ -1,4 +1,4 @@
-"""A search: its trials, its sampler, its scheduler, and how it is brought back from its log."""
+"""A search: its trials, its sampler, its scheduler, and how it is restored from its log."""
 
 import contextlib
 import json
@@ -23,7 +23,10 @@ from s2s_search.tuning.worker import Train
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a search ended: finished, interrupted, out of budget or failed, with a message; and where its tables are."""
+    """The end of a search: its status, its run folder, and a message.
+
+    The status is finished, interrupted, out of budget or failed.
+    """
 
     status: str
     folder: Path
@@ -32,12 +35,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What a resumed search has before it: trials that go on with the step they go on from, and how many are new."""
+    """The work that is left for a resumed search."""
 
-    ended: int
-    closed: dict[str, str]  # trials that had ended, though it was not written down: name to status
-    going_on: dict[str, int]
-    new: int
+    ended: int  # the number of trials that have ended
+    closed: dict[str, str]  # trials whose end was not recorded before the kill, with their status
+    going_on: dict[str, int]  # trials that are resumed, with the step of their newest report
+    new: int  # the number of trials that have not begun
 
     def lines(self) -> Iterator[str]:
         yield f"kept {self.ended} trials that have ended"
@@ -58,7 +61,7 @@ def _listed(trials: Mapping[str, object], word: str = "") -> str:
 
 @dataclass
 class Search:
-    """A search in this process: what it runs, and what it runs it with."""
+    """A search in this process: its space and corpus, its sampler, scheduler and recorder."""
 
     space: Space
     folder: Path
@@ -75,12 +78,11 @@ class Search:
     going_on: list[TrialHistory] = field(default_factory=list)
     ended_before: list[str] = field(default_factory=list)
     new: list[int] = field(init=False)  # the numbers of trials that have not begun
-    closed: Mapping[str, str] = field(
-        default_factory=dict
-    )  # trials whose end was not written down, with it
-    before: str | None = None  # the status of a search that goes on
-    spent: float = 0.0  # seconds, before this process
-    busy: float = 0.0  # seconds of all trials, before this process
+    # Trials whose end was not recorded before the kill, with their status.
+    closed: Mapping[str, str] = field(default_factory=dict)
+    before: str | None = None  # the status of a resumed search before it was resumed
+    spent: float = 0.0  # the time of the search before this process, in seconds
+    busy: float = 0.0  # the worker time of all trials before this process, in seconds
 
     def __post_init__(self) -> None:
         self.new = list(range(len(self.sampler)))
@@ -97,7 +99,14 @@ class Search:
             self.recorder.close()
 
     def recall(self, history: History, again: Sequence[str]) -> Remaining:
-        """Brings scheduler and sampler to where they were, and says what is left to do."""
+        """Restores the scheduler and the sampler from the log.
+
+        Nothing is read from the files that Ray keeps. The decisions of the scheduler are recomputed,
+        and the sampler is told again how the trials ended.
+
+        Returns:
+            The work that is left.
+        """
         decisions = self.scheduler.replay(history.events)
         closed: dict[str, str] = {}
         for trial in history.of("running", *again):
@@ -117,9 +126,8 @@ class Search:
                 self.sampler.tell(
                     trial.number, trial.config, objective_values(trial.best, self.space), status
                 )
-        begun = {
-            trial.number for trial in history.trials.values()
-        }  # Tune does not begin them in order
+        # These need not be the first numbers, because Tune does not begin trials in order.
+        begun = {trial.number for trial in history.trials.values()}
         self.new = [number for number in range(len(self.sampler)) if number not in begun]
         self.closed, self.before = closed, history.status
         self.spent, self.busy = history.elapsed, history.busy
@@ -130,15 +138,17 @@ class Search:
         return Remaining(ended, closed, going_on, len(self.new))
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Tune's configuration for a trial that takes over the weights of the one that `config` is of."""
+        """Returns Tune's configuration for a trial that copies the weights of another trial.
+
+        `config` is Tune's configuration of the other trial. Its number stays in the result. By that
+        number tuning.callback recognises the exploit, and knows whose weights are copied.
+        """
         space = self.space.fixed(self.overrides) if self.overrides else self.space
         changed = explore(space, json.loads(config[HPARAMS]), self._random)
-        return config | {
-            HPARAMS: json.dumps(changed)
-        }  # and the number still says whose weights they are
+        return config | {HPARAMS: json.dumps(changed)}
 
 
-NUMBER, HPARAMS = (
-    "number",
-    "hparams",
-)  # of Tune's configuration of a trial; the latter are JSON, one value to Tune
+# The two keys of Ray Tune's configuration of a trial: its number, and its hyperparameters as JSON
+# text, which is one value to Tune. When pbt makes a trial copy another trial, it hands over the
+# other trial's number.
+NUMBER, HPARAMS = "number", "hparams"

@@ -1,4 +1,8 @@
-"""The trials of a search as Ray Tune has them: where they come from, and what a failure of theirs was."""
+"""The trials of a search as Ray Tune has them: their source, and how their failures are classified.
+
+A trial's id in Ray Tune, its name and the name of its folder are the same. Ray Tune's configuration
+of a trial holds two values: its number, and its hyperparameters as JSON text (tuning.search).
+"""
 
 import json
 import time
@@ -28,9 +32,10 @@ from s2s_search.tuning.search import HPARAMS, NUMBER, Search
 
 
 class Trials(SearchAlgorithm):
-    """Hands trials to Tune: first those that go on, then new ones of the sampler's.
+    """Gives trials to Ray Tune: first the trials that are resumed, then new trials of the sampler.
 
-    A sampler that learns is asked no sooner than a trial can start.
+    A sampler that learns is only asked when a trial can start, so that it knows as many results as
+    possible.
     """
 
     def __init__(self, search: Search) -> None:
@@ -41,7 +46,7 @@ class Trials(SearchAlgorithm):
         self._slots, self._slots_due = 0, 0.0
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray 2.60 pickles what it is given into its own state: of this nothing."""
+        """Pickles as an empty object: Ray 2.60 saves it in its state, and nothing reads that."""
         return SearchAlgorithm, ()
 
     def add_configurations(self, experiments: Any) -> None:
@@ -61,7 +66,7 @@ class Trials(SearchAlgorithm):
         return self._trial(self._new.pop(), config)
 
     def again(self, number: int, config: Config, losses: int) -> None:
-        """Takes back a trial that was lost before it ran: Ray 2.60 gives up such a trial."""
+        """Queues a trial again that was lost before it ran: Ray 2.60 gives up such a trial."""
         self._going_on.append((number, dict(config), losses))
 
     def is_finished(self) -> bool:
@@ -77,7 +82,7 @@ class Trials(SearchAlgorithm):
     def _slots_now(self) -> int:
         if time.monotonic() > self._slots_due:
             self._slots_due = time.monotonic() + 10
-            # At least 1: where no trial runs, Ray 2.60 asks for a trial until it gets one.
+            # At least 1, because Ray 2.60 asks for a trial until it gets one when no trial runs.
             self._slots = max(1, cluster.slots(self._search.space.resources))
         return self._slots
 
@@ -86,11 +91,11 @@ class Trials(SearchAlgorithm):
 
 
 class SearchTrial(Trial):
-    """A trial of Tune's that knows which failure it met, and goes on elsewhere only when its worker was lost.
+    """A trial of Ray Tune that knows the class of its failure.
 
-    It keeps of its reports the last and has no folder for Tune. It shares with the others what Ray 2.60
-    would make anew for each: the class of its workers, and the resources, which Tune compares all the
-    time.
+    It is resumed on another worker only when its worker was lost. It keeps only its last report, and
+    has no folder for Tune. All trials share the class of their workers and their resources. Ray 2.60
+    would make both again for each trial, and compares the resources all the time.
     """
 
     def __init__(
@@ -103,7 +108,8 @@ class SearchTrial(Trial):
         trainable: type,
         resources: Any,
     ) -> None:
-        self.number: int = config[NUMBER]  # of its own: pbt gives it the configuration of another
+        # The trial keeps its number here, because pbt gives it a configuration with another number.
+        self.number: int = config[NUMBER]
         super().__init__(
             spec["run"],
             config=config,
@@ -118,11 +124,16 @@ class SearchTrial(Trial):
         self._trainable, self._resources = trainable, resources
         self.storage.trial_dir_name = name  # type: ignore[union-attr]
 
-    def __hash__(self) -> int:  # Ray 2.60 keeps trials in sets: small numbers come in their order
+    def __hash__(self) -> int:
+        # Ray 2.60 keeps trials in sets. With small hashes, sets give trials in order of numbers.
         return self.number
 
     def __eq__(self, other: object) -> bool:
-        """To a scheduler it is also the one of before a kill; Tune must tell it from the one that it gave up."""
+        """Returns whether both are the same trial.
+
+        A trial equals the stand-in for itself from before a kill (`schedulers.Past`), so that
+        schedulers find it. It does not equal the object of the same name that Tune gave up.
+        """
         if isinstance(other, SearchTrial):
             return self is other
         return self.trial_id == getattr(other, "trial_id", None)
@@ -151,7 +162,7 @@ class SearchTrial(Trial):
 
 
 def failure_of(error: Exception | None) -> tuple[str, str]:
-    """The status of a trial that met an error of Ray's, and the text of the error."""
+    """Returns the status of a trial that met an error of Ray, and the text of the error."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, RayError):
         text = str(cause)
