@@ -77,8 +77,9 @@ class Standing:
             self._start(trial)
         elif kind == "start" and has_begun:
             self._start(trial)
-        elif is_news and trial not in self.ends:
-            self._start(trial)
+        elif is_news:
+            if trial not in self.ends:
+                self._start(trial)
             self._report(trial, event, best)
         elif kind == "status" and trial:
             self._end(trial, event["status"], event.get("message") or "")
@@ -126,7 +127,7 @@ class Standing:
         self.steps[trial] = step
         if value is None or report.get("status") == "diverged":
             return
-        curve = self.curves[trial]
+        curve = self.curves.setdefault(trial, [])
         while curve and curve[-1][0] >= step:  # pbt copied weights from an earlier step
             curve.pop()
         curve.append((step, value))
@@ -136,6 +137,7 @@ class Standing:
             self.best_settings = self.settings(trial)
             if best is not None:
                 self._forget(best["trial"])
+        self._forget(trial)  # of a damaged log: the trial had ended before
 
     def _end(self, trial: str, status: str | None, message: str = "") -> None:
         """Counts a trial's end; without a status, its beginning again."""

@@ -17,6 +17,8 @@ from s2s_search.errors import ConfigError
 from s2s_search.spaces.settings import Resources
 from s2s_search.tuning import cluster
 
+pytestmark = pytest.mark.slow  # each test runs whole searches
+
 ray.cloudpickle.register_pickle_by_value(
     sys.modules[__name__]
 )  # the functions below reach workers with their code

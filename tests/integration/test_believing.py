@@ -20,6 +20,8 @@ from s2s_search.spaces.load import load_space
 from s2s_search.tuning.start import replicate_search, resume_search, run_search
 from tests.spaces import COPY, DROPOUT, RATES, space_text
 
+pytestmark = pytest.mark.slow  # each test runs whole searches
+
 ROOT = Path(__file__).parents[2]
 RATE = "optimizer.learning_rate"
 SPACE = space_text(

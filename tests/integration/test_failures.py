@@ -31,6 +31,8 @@ from s2s_search.spaces.space import Space
 from s2s_search.tuning import cluster, start
 from tests.spaces import DROPOUT, RATES, space_text
 
+pytestmark = pytest.mark.slow  # each test runs whole searches
+
 ray.cloudpickle.register_pickle_by_value(
     sys.modules[__name__]
 )  # the stand-ins reach workers with their code
@@ -154,7 +156,9 @@ def deadly(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iter
     [
         "none",
         "pbt",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("asha", "median", "hyperband")),
+        "asha",
+        "median",
+        "hyperband",
     ],
 )
 def test_a_trial_that_is_lost_before_it_runs_takes_its_turn_again(
@@ -266,7 +270,6 @@ ray.get(done)
 """
 
 
-@pytest.mark.slow
 def test_a_search_that_waits_for_others_says_why(address: str, tmp_path: Path) -> None:
     """Another user holds all processors for twenty seconds."""
     command = [sys.executable, "-c", HOLDER, address]

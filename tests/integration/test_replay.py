@@ -18,6 +18,8 @@ from s2s_search.tuning import start
 from s2s_search.whatif import replay
 from s2s_search.whatif.curves import Record, load_record
 
+pytestmark = pytest.mark.slow  # each test runs whole searches
+
 ray.cloudpickle.register_pickle_by_value(
     sys.modules[__name__]
 )  # the stand-in below reaches workers with its code
@@ -92,7 +94,6 @@ def simulated_ends(simulation: replay.Simulation) -> dict[str, tuple[str, int]]:
     return {trial.trial_id: (trial.end, trial.reports[-1].step) for trial in simulation.trials}
 
 
-@pytest.mark.slow
 def test_hyperbands_brackets_come_out_as_in_the_search(address: str, tmp_path: Path) -> None:
     """Who goes on does not depend on how many workers there are, as a bracket waits for all of its trials."""
     record = searched(tmp_path, "hyperband", cpu=1, address=address)
@@ -103,7 +104,6 @@ def test_hyperbands_brackets_come_out_as_in_the_search(address: str, tmp_path: P
         assert simulated_ends(simulation) == ends(record)
 
 
-@pytest.mark.slow
 def test_one_worker_after_another_comes_out_as_the_search_did(address: str, tmp_path: Path) -> None:
     """One trial at a time: the order of the reports follows from that of the trials."""
 

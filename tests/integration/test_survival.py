@@ -27,6 +27,8 @@ from s2s_search.tuning.schedulers import rungs
 from s2s_search.tuning.start import run_search
 from tests.spaces import COPY, DROPOUT, RATES, space_text
 
+pytestmark = pytest.mark.slow  # each test runs whole searches
+
 ROOT = Path(__file__).parents[2]
 CELLS = {"encoder": "GRUCell", "decoder": "LSTMCell"}
 
@@ -225,7 +227,6 @@ def test_a_search_whose_driver_is_killed_again_and_again(
     assert check_decisions(run) >= 6
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path: Path) -> None:
     """With SOAK=1 the driver of a longer search is killed ten times, else of a shorter one four times."""
@@ -249,7 +250,6 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
     assert check_decisions(run) >= trials
 
 
-@pytest.mark.slow
 def test_hyperbands_brackets_go_on_after_kills(tmp_path: Path) -> None:
     """Its choices follow from values alone, so that a search killed at any moment makes those of an undisturbed one."""
     text = text_of(trials=13, steps=200, scheduler="hyperband")
@@ -306,7 +306,6 @@ def test_an_interrupted_search_goes_on_and_one_in_use_is_left_alone(
     assert (run / "events.jsonl").stat().st_size == size
 
 
-@pytest.mark.slow
 def test_a_node_that_vanishes_costs_nothing(calm: results.Results, tmp_path: Path) -> None:
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}

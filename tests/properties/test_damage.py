@@ -290,7 +290,7 @@ def read_all(folder: Path) -> None:
         display.close()
 
 
-@pytest.mark.parametrize("count", [1500, pytest.param(8_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [600, pytest.param(9_000, marks=pytest.mark.slow)])
 def test_damaged_space_files(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
     texts = [path.read_bytes() for path in SPACES]
@@ -301,7 +301,7 @@ def test_damaged_space_files(tmp_path: Path, count: int) -> None:
     assert 0 < good < count
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150, pytest.param(2_500, marks=pytest.mark.slow)])
 def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
     lines = write_run(tmp_path)
@@ -339,8 +339,8 @@ def decide_again(folder: Path) -> None:
 @pytest.mark.parametrize(
     "read, count",
     [
-        (decide_again, 150),
-        pytest.param(decide_again, 1_500, marks=pytest.mark.slow),
+        (decide_again, 100),
+        pytest.param(decide_again, 1_600, marks=pytest.mark.slow),
         pytest.param(lambda folder: write_report([folder]), 100, marks=pytest.mark.slow),
     ],
 )
