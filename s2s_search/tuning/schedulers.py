@@ -1,8 +1,12 @@
-"""When a trial is stopped: Ray Tune's schedulers, watched.
+"""The schedulers of Ray Tune, which decide when a trial stops, with a record of their decisions.
 
-Tune decides. `Watched` stands in front of it: what Tune has seen it does not see again, each decision is written down
-with its reason, and after a kill the decisions of the past are made again from the log, so that rungs and brackets are
-as they were.
+Ray Tune decides. `Watched` stands in front of its scheduler. It hides reports that the scheduler has
+seen before, and keeps each decision with its reason. After a kill it recomputes the decisions of the
+past from the log, so that rungs and brackets are as they were.
+
+Ray Tune calls a scheduler in the driver's main thread, and before the callback. A decision is
+therefore made before its report is recorded. If the driver dies in between, the resumed trial sends
+the report again, and the decision is recomputed.
 """
 
 import math
@@ -35,7 +39,7 @@ Explore = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def make_scheduler(space: Space, explore: Explore) -> "Watched":
-    """The scheduler of a space. `explore` changes Tune's configuration of a trial, for pbt."""
+    """Returns the scheduler of a space. For pbt, `explore` changes a configuration of Tune's."""
     settings = space.scheduler
     inner = _inner(settings, explore)
     inner.set_search_properties(
@@ -51,11 +55,12 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
             max_t=settings.max_steps,
             grace_period=settings.grace_steps,
             reduction_factor=settings.reduction_factor,
-            # A trial ends by itself. With True, Ray 2.60 compares late reports at rungs long passed.
+            # A trial ends by itself. With True, Ray 2.60 compares late reports at earlier rungs.
             stop_last_trials=False,
         )
     if settings.name == "median":
-        # Ray 2.60 else pauses a trial once, if fewer than three have come as far and others wait.
+        # Otherwise Ray 2.60 pauses a trial once, when fewer than three have come as far and others
+        # wait.
         never: Any = math.inf
         return MedianStoppingRule(
             time_attr="step", grace_period=settings.grace_steps, min_time_slice=never
@@ -75,7 +80,7 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
 
 
 def rungs(settings: Scheduler) -> list[float]:
-    """The steps at which asha compares trials, upwards."""
+    """Returns the steps at which asha compares trials, in increasing order."""
     count = int(
         math.log(settings.max_steps / settings.grace_steps) / math.log(settings.reduction_factor)
         + 1
@@ -84,15 +89,15 @@ def rungs(settings: Scheduler) -> list[float]:
 
 
 class RungValues:
-    """A step at which asha compares trials: those that came to it, and their values in order."""
+    """A rung of asha: its step, the trials that reached it, and their values in order."""
 
     def __init__(self, step: float) -> None:
         self.step = step
         self.trials: set[str] = set()
-        self.values: list[float] = []  # upwards
+        self.values: list[float] = []  # in increasing order
 
     def add(self, trial: str, value: float, minimize: bool) -> int:
-        """Takes in a trial, and gives its rank: 1 is the best, and the equal share one."""
+        """Adds a trial, and returns its rank. Rank 1 is the best, and equal values share a rank."""
         better = (
             bisect_left(self.values, value)
             if minimize
@@ -104,11 +109,15 @@ class RungValues:
 
 
 class Watched(TrialScheduler):
-    """A scheduler of Tune's that sees every report once, and whose decisions are known.
+    """A scheduler of Ray Tune that sees every report once, and whose decisions are known.
 
-    `decisions` holds by trial the newest decision that is not yet written down: `action` (continue or stop), `step`,
-    `value` (of the metric), `cutoff` (what it had to reach, None where nothing was compared), and for asha `rung`,
-    `rank` and `of` (its place among those that came to the rung so far).
+    `decisions` holds, for each trial, the newest decision that is not yet recorded. Its entries:
+
+    - `action`: continue or stop.
+    - `step` and `value`: the step of the report, and its value of the metric.
+    - `cutoff`: the value that the trial had to reach; None when nothing was compared.
+    - `rung`, `rank` and `of`, for asha: the rung, the rank of the trial there, and the number of
+      trials that have reached the rung so far.
     """
 
     def __init__(
@@ -120,29 +129,26 @@ class Watched(TrialScheduler):
         self.pauses = settings.pauses
         self._share = 1 / settings.reduction_factor
         self.decisions: dict[str, dict[str, Any]] = {}
-        self._seen: dict[str, float] = {}  # the newest steps
+        self._seen: dict[str, float] = {}  # the step of each trial's newest report
         self._rungs = [RungValues(step) for step in reversed(rungs(settings))]
         self._grace = settings.grace_steps
-        self._waiting: OrderedDict[str, Any] = (
-            OrderedDict()
-        )  # trials as they start; some have started already
-        self._past: dict[str, Past] = {}  # the trials of a log, in brackets and rungs
-        self._population: dict[str, dict[str, Any]] = {}  # of a log's trials, what pbt knows
-        self._given_up: dict[str, Any] = {}
+        # Trials in the order in which they start. Some may have started already.
+        self._waiting: OrderedDict[str, Any] = OrderedDict()
+        self._past: dict[str, Past] = {}  # stand-ins for the trials of a log
+        self._population: dict[str, dict[str, Any]] = {}  # what pbt knows of the trials of a log
+        self._given_up: dict[str, Any] = {}  # trials that Tune has lost and that come again
         self._halving = False
-        self.queued: list[
-            str
-        ] = []  # trials that hyperband has put into a bracket, not yet written down
+        self.queued: list[str] = []  # trials that hyperband put into a bracket, not yet recorded
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray 2.60 pickles its scheduler into its own state: of this one nothing."""
+        """Pickles as an empty scheduler: Ray 2.60 saves it in its state, and nothing reads that."""
         return FIFOScheduler, ()
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:
-        return True  # it has them
+        return True  # `make_scheduler` has set metric and mode
 
     def replay(self, events: Iterable[Event]) -> dict[str, dict[str, Any]]:
-        """Makes the decisions of a log's trials again, and gives by trial the newest."""
+        """Recomputes the decisions of a log, and returns the newest decision of each trial."""
         if self.name == "pbt":
             self._replay_population(events)
             return {}
@@ -151,12 +157,12 @@ class Watched(TrialScheduler):
         for event in events:
             kind, name = event["event"], event.get("trial", "")
             if kind == first and (first == "queued" or name not in self._past):
-                if name in self._past:  # it was lost before it ran, or is run again
+                if name in self._past:  # the trial was lost before it ran, or runs again
                     self.stop_trial(self._past[name])
                 self._past[name] = Past(name)
                 self.inner.on_trial_add(self, self._past[name])
             elif kind == "restart" and event["cause"] == AGAIN and self.name == "hyperband":
-                self._past.pop(name, None)  # it waits for a bracket
+                self._past.pop(name, None)  # the trial waits for a bracket
             elif kind == "report" and name in self._past and self._past[name].status in RUNS:
                 result = {key: event.get(key) for key in ("step", self.metric_name, "status")}
                 if None not in (result["step"], result[self.metric_name]):
@@ -176,7 +182,8 @@ class Watched(TrialScheduler):
         if self.name == "hyperband":
             self.stop_trial(trial)
         elif self.name == "median" and how not in FAILURES and trial.last_result:
-            self.inner.on_trial_complete(self, trial, trial.last_result)  # Ray 2.60 counts it twice
+            # Ray 2.60 counts the last result of an ended trial twice, so the replay does, too.
+            self.inner.on_trial_complete(self, trial, trial.last_result)
 
     def _again(self, trial: "Past", result: dict[str, Any]) -> None:
         trial.last_result, trial.status = result, Trial.RUNNING
@@ -189,13 +196,16 @@ class Watched(TrialScheduler):
             trial.status = Trial.TERMINATED
 
     def stop_trial(self, trial: "Past") -> None:
-        """What a scheduler asks of Tune, of a trial of the past."""
+        """Stops a trial of the past. To its scheduler, `self` stands in for Tune's controller."""
         if trial.status in RUNS:
             self.on_trial_remove(self, trial)
             trial.status = Trial.TERMINATED
 
     def _replay_population(self, events: Iterable[Event]) -> None:
-        """What pbt knows of its trials: values, and when they were compared. Its weights are in their checkpoints."""
+        """Restores what pbt knows of its trials: their values, and when these were compared.
+
+        The weights are in the checkpoints.
+        """
         interval, sign = self.inner._perturbation_interval, -1.0 if self.minimize else 1.0
         for event in events:
             kind, name = event["event"], event.get("trial", "")
@@ -224,11 +234,11 @@ class Watched(TrialScheduler):
                     }
 
     def give_up(self, trial: Any) -> None:
-        """Keeps what is known of a trial that will come again under the same name: Tune lost it before it ran."""
+        """Keeps a trial that Tune lost before it ran. It will come again under the same name."""
         self._given_up[trial.trial_id] = trial
 
     def forget(self, trial: str) -> None:
-        """Lets a trial report steps again that it has reported: it goes on from another's checkpoint."""
+        """Lets a trial report earlier steps again, because it resumes from another's checkpoint."""
         self._seen.pop(trial, None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
@@ -237,16 +247,14 @@ class Watched(TrialScheduler):
             return TrialScheduler.CONTINUE
         self._seen[trial.trial_id] = step
         if self.pauses and result.get("status") != "running":
-            # The trial has ended. Ray 2.60 would pause it, and wait for it for ever.
+            # The trial has ended. Ray 2.60 would pause it and wait for it forever.
             return TrialScheduler.STOP
         reason = self._reason(trial, step, value)
         action: str = self._settled(
             self.inner.on_trial_result, tune_controller, trial, dict(result)
         )
-        runs_on = result.get("status") in (
-            None,
-            "running",
-        )  # what has ended by itself is not decided about
+        # A trial that has ended by itself needs no decision.
+        runs_on = result.get("status") in (None, "running")
         if (
             runs_on
             and reason is not None
@@ -260,7 +268,7 @@ class Watched(TrialScheduler):
         return action
 
     def _reason(self, trial: Any, step: float, value: float) -> dict[str, Any] | None:
-        """What a decision rests on; None where there is none to make."""
+        """Returns the reason of a decision; None when there is no decision to make."""
         if self.name == "median":
             return self._median(trial, step, value)
         if self.name != "asha":
@@ -284,7 +292,11 @@ class Watched(TrialScheduler):
         )
 
     def _median(self, trial: Any, step: float, value: float) -> dict[str, Any] | None:
-        """The best value so far against the median of the others' means up to this step, as Tune's rule has them."""
+        """Returns the reason of a decision of median, by the rule of Ray Tune.
+
+        The rule compares the trial's best value so far with a median. That is the median, over the
+        other trials, of each trial's mean value up to this step.
+        """
         rule = self.inner
         if step < self._grace:
             return None
@@ -300,7 +312,7 @@ class Watched(TrialScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         name = trial.trial_id
         self._waiting[name] = trial
-        self._waiting.move_to_end(name)  # one that was lost
+        self._waiting.move_to_end(name)  # a trial that was lost starts after the others
         if self.name == "hyperband":
             if name in self._past and self._past[name].status in RUNS:
                 self._take_place(self._past.pop(name), trial)
@@ -313,13 +325,16 @@ class Watched(TrialScheduler):
             self._take_over(self._given_up.pop(name), trial)
 
     def _take_over(self, before: Any, trial: Any) -> None:
-        """Lets a trial have the results of the one of its name that Tune gave up."""
+        """Gives a trial the results of the trial of the same name that Tune gave up."""
         known = {"median": "_results", "pbt": "_trial_state"}.get(self.name)
         if known is not None and before in getattr(self.inner, known):
             getattr(self.inner, known)[trial] = getattr(self.inner, known).pop(before)
 
     def _take_place(self, past: "Past", trial: Any) -> None:
-        """Puts a trial where the one of the past is in its bracket; it waits there where that one was paused."""
+        """Puts a trial into its bracket in place of its stand-in from the log.
+
+        When the stand-in was paused, the trial waits there, too.
+        """
         if past.status == Trial.PAUSED:
             trial.set_status(Trial.PAUSED)
             trial.update_last_result(past.last_result)
@@ -342,10 +357,10 @@ class Watched(TrialScheduler):
     def _settled(
         self, call: Callable[..., Any], tune_controller: Any, trial: Any, *result: dict[str, Any]
     ) -> Any:
-        """Makes a call, then halves the trial's bracket for as long as all that are in it have passed its step.
+        """Makes a call, then halves the trial's bracket while all its trials have passed its step.
 
-        The hyperband of Ray 2.60 halves once a report, and not again when a trial is gone: the others
-        would wait for ever. What halving itself calls is passed on alone.
+        The hyperband of Ray 2.60 halves a bracket at most once per report, and not when a trial is
+        gone. The other trials would wait forever. Calls that halving itself makes are only passed on.
         """
         if self.name != "hyperband" or self._halving:
             return call(tune_controller, trial, *result)
@@ -363,8 +378,8 @@ class Watched(TrialScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Returns the next trial to start.
 
-        Where no trial pauses, it is the first that waits, as Ray 2.60 chooses it too. Ray looks at all
-        trials for that, also at those that have ended.
+        When no trial pauses, that is the first trial that waits, as in Ray 2.60. Ray itself looks at
+        all trials to find it, also at trials that have ended, and is slower.
         """
         if self.pauses:
             return self.inner.choose_trial_to_run(tune_controller)
@@ -380,7 +395,10 @@ class Watched(TrialScheduler):
 
 
 class Past(SimpleNamespace):
-    """A trial of the past, as far as a scheduler looks at it; equal to the one of now that has its name."""
+    """The stand-in for a trial of the past, with the attributes that schedulers read.
+
+    It equals the present trial of the same name, because the name is the identity of a trial.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(trial_id=name, status=Trial.PENDING, last_result={}, is_saving=False)

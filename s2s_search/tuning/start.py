@@ -1,10 +1,14 @@
-"""A search on Ray Tune: many trials at once, the hopeless ones stopped early, and nothing lost when it is killed.
+"""Starts, resumes and replicates searches on Ray Tune.
 
-    sampler -> configurations -> Ray Tune -> trainable -> train() -> reports -> Recorder -> run folder, display
-                                    └─ asks the scheduler
+A search runs many trials at once, stops bad ones early, and loses nothing when it is killed:
 
-Ray places the trials and runs them. The run folder (docs/results.md) is written by us alone, and nothing in it is read
-from what Ray keeps: a search goes on from its own log and its own checkpoints.
+    sampler -> configurations -> Ray Tune -> trainable -> train() -> reports
+                                    └─ asks the scheduler               │
+                                               Recorder  <──────────────┘
+                                                   └─> run folder, display
+
+Ray places the trials and runs them. Only this package writes the run folder (docs/results.md). A
+search is resumed from its own log and its own checkpoints, and not from files of Ray.
 """
 
 import os
@@ -37,10 +41,10 @@ from s2s_search.tuning import cluster, running
 from s2s_search.tuning.search import Outcome, Search
 from s2s_search.tuning.worker import Train
 
-RUNS = Path("runs")  # where a run folder is made that has no other place
+RUNS = Path("runs")  # the place of a run folder for which no other place is given
 NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops them.\n"
 
-# Words in the names of a URL's keys whose values are secret.
+# A key of a URL has a secret value when its name holds one of these words.
 SECRETS = {
     *(
         "token",
@@ -87,19 +91,35 @@ def run_search(
     log: Sequence[str] = (),
     warn: Callable[[Sequence[InputWarning]], object] | None = None,
 ) -> Outcome:
-    """Runs the trials of a space on a Ray of its own, or on the cluster at `address`, and fills the run folder `out`.
+    """Runs the trials of a space on Ray, and fills a run folder.
 
-    Trial K is the K-th configuration of `space.trials(trials, seed, overrides)`, unless a tpe sampler chooses it. A
-    trial that fails is a row of the tables and ends nothing, unless the first ones all fail alike. Ctrl-C, a SIGTERM or
-    a SIGHUP ends the search within seconds with the tables of what was done; the Ray processes are gone when this
-    returns, and `resume_search` goes on. Without `out` it makes a new folder in runs/, with the space's name and the
-    time, and where that is there a number. `command` is written down with the versions; `train` may stand in for
-    training.train. Checkpoints go to the run folder, or below the URL `storage`. `warm_start` is an earlier run folder
-    from which a tpe sampler learns. With `configs` the trials are those, as they are: replicates of an earlier run.
-    `log` names tools that hear of all trials (runs.trackers). `warn` gets the warnings of the space before it starts.
+    Trial K is the K-th configuration of `space.trials(trials, seed, overrides)`, unless a tpe sampler
+    chooses it. A trial that fails is a row of the tables. It does not end the search, unless the first
+    trials all fail alike. Ctrl-C, a SIGTERM or a SIGHUP ends the search within seconds, with the
+    tables of the work so far. The Ray processes are gone when this returns, and `resume_search`
+    continues the search.
+
+    Args:
+        space: the search space.
+        out: the run folder, which must be new; None stands for a new folder in runs/, with the name
+            of the space and the time.
+        trials: the number of trials to draw; None stands for the number of the space.
+        seed: the seed of the search; None stands for the seed of the space.
+        address: the address of a Ray cluster; None stands for a Ray of our own.
+        overrides: hyperparameters that are fixed for all trials.
+        command: the command line, which is recorded with the versions.
+        progress: the display of the search.
+        train: a stand-in for training.train.
+        storage: a folder or URL for the checkpoints; None stands for the run folder.
+        warm_start: an earlier run folder from which a tpe sampler learns.
+        configs: the configurations of the trials, in place of the sampler's: replicates.
+        replicates_of: the run folder of which the trials are replicates.
+        log: the names of trackers (runs.trackers).
+        warn: a function that gets the warnings of the space before the search starts.
 
     Raises:
-        ConfigError: with all problems, before a trial starts, and without a trace in `out`.
+        ConfigError: the problems of the space, the arguments and the machine, all at once. No trial
+            has started, and `out` is as it was.
     """
     folder = (
         out or RUNS / f"{space.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -174,22 +194,35 @@ def resume_search(
     log: Sequence[str] | None = None,
     corpus: Mapping[str, object] | None = None,
 ) -> Outcome:
-    """Goes on with the search of a run folder, however it ended; `say` gets its plan, line by line, before it starts.
+    """Resumes the search of a run folder, however it ended.
 
-    What has ended stays. Trials that have not ended go on from their newest checkpoint. The decisions of the past are
-    made again from the log, so that scheduler and sampler are where they were. `trials` is a new number of trials to
-    draw in all, `again` names statuses of trials to run again (failed, out_of_memory, lost), hours and gpu_hours are
-    new budgets, `log` the tools that hear of what is left, None: those that heard so far. `corpus` says where the
-    corpus lies now. Where nothing is left to do nothing is changed, but that a search which was killed at its very end
-    is finished.
+    Trials that have ended stay as they are. Other trials resume from their newest checkpoint. The
+    decisions of the past are recomputed from the log, so that scheduler and sampler are where they
+    were. When nothing is left to do, nothing changes. The exception is a search whose trials had all
+    ended when it was killed: its end is recorded now.
+
+    Args:
+        out: the run folder.
+        trials: a new number of trials to draw in all; None leaves it as it is.
+        again: the statuses of trials to run again (failed, out_of_memory, lost).
+        hours: a new budget of hours.
+        gpu_hours: a new budget of GPU hours.
+        address: the address of a Ray cluster; None stands for a Ray of our own.
+        progress: the display of the search.
+        train: a stand-in for training.train.
+        say: a function that gets the plan, line by line, before the search starts.
+        log: the names of trackers (runs.trackers); None stands for those so far.
+        corpus: where the corpus lies now, if its files have moved.
 
     Raises:
-        ConfigError: no run folder, or one that another search uses, or the corpus is not the same.
+        ConfigError: the folder is no run folder, another search uses it, the corpus has changed, or an
+            argument is wrong.
     """
     folder = Path(out).absolute()
     history = load_history(folder)
     if is_locked(folder):
-        Recorder(space_of(history, folder), folder).close()  # refused
+        # This raises the error that names the process that holds the lock.
+        Recorder(space_of(history, folder), folder).close()
     search = history.search
     space = _with_budgets(space_of(history, folder, corpus), search, hours, gpu_hours)
     problems: list[str] = []
@@ -222,7 +255,8 @@ def resume_search(
         say(f"nothing to do: all {plan.ended} trials have ended; {more}")
         if history.status in ("finished", "failed"):
             return Outcome(history.status, folder, history.message)
-        with run.recorder_open():  # it was killed, or out of budget, when all was done
+        # The search was killed, or out of budget, when all trials had ended.
+        with run.recorder_open():
             run.recorder.end("finished")
         return Outcome("finished", folder)
     for line in plan.lines():
@@ -251,14 +285,26 @@ def replicate_search(
     log: Sequence[str] = (),
     corpus: Mapping[str, object] | None = None,
 ) -> Outcome:
-    """Runs the best configurations of the run in `folder` again, each with other seeds, as a search of its own.
+    """Runs the best configurations of an earlier run with other seeds, as a search of its own.
 
-    They are the first `top` of `Results.best` that differ, each with `seeds` seeds that it has not had there. No
-    scheduler stops them. `resume_search` goes on with them as with any search. `corpus` says where the corpus lies now.
+    No scheduler stops these trials. `resume_search` resumes this search like any other.
+
+    Args:
+        folder: the run folder of the earlier run.
+        top: the number of different configurations, the first ones of `Results.best`.
+        seeds: the number of seeds for each configuration, none of which it has had in the run.
+        out: the new run folder; None stands for a new folder in runs/.
+        address: the address of a Ray cluster; None stands for a Ray of our own.
+        command: the command line, which is recorded with the versions.
+        progress: the display of the search.
+        train: a stand-in for training.train.
+        storage: a folder or URL for the checkpoints; None stands for the run folder.
+        log: the names of trackers (runs.trackers).
+        corpus: where the corpus lies now, if its files have moved.
 
     Raises:
-        ConfigError: `folder` is no run folder, or a search uses it, or it was of pbt; too few configurations have a
-            result; the corpus is not the same; and as `run_search`.
+        ConfigError: `folder` is no run folder, a search uses it, or its scheduler was pbt; too few
+            configurations have a result; the corpus has changed; or a problem of `run_search`.
     """
     run = load(folder)
     history = run.history()
@@ -311,7 +357,10 @@ def replicate_search(
 def _with_budgets(
     space: Space, before: Mapping[str, Any], hours: float | None, gpu_hours: float | None
 ) -> Space:
-    """A space with new budgets, or those that the search went on with, or its own."""
+    """Returns a space with new budgets.
+
+    A budget that is not given is the one of the last `resume`, or else the one of the space.
+    """
     new = {"hours": hours, "gpu_hours": gpu_hours}
     known: dict[str, Any] = {
         name: value or before.get(name) or getattr(space.search, name)
@@ -337,15 +386,17 @@ def _storage_problems(storage: str | None) -> list[str]:
     try:
         files, path = file_system(storage)
         files.create_dir(path, recursive=True)
-    except Exception as error:  # PyArrow's, and those of the clouds
+    except Exception as error:  # PyArrow and the clouds raise many kinds of errors
         return [f"--storage {storage}: cannot be used: {str(error).splitlines()[0]}"]
     return []
 
 
 def _secrets(parts: SplitResult) -> list[str]:
-    """What in a URL looks like a secret, without it: a password, the key of an S3 store, keys named so in its query.
+    """Returns phrases for the parts of a URL that look like secrets, without the secrets.
 
-    A name alone is none: hdfs://user@host, gs://anonymous@bucket and abfss://files@account are how these are written.
+    Such parts are a password, the access key of an S3 store, and keys in its query whose names say
+    so. A user name alone is no secret: it is part of hdfs://user@host, gs://anonymous@bucket and
+    abfss://files@account.
     """
     found = []
     if parts.password is not None:
@@ -354,15 +405,14 @@ def _secrets(parts: SplitResult) -> list[str]:
         found.append("an access key")
     for text in (parts.query, parts.fragment):
         for name, _ in parse_qsl(text.replace(";", "&"), keep_blank_values=True):
-            words = re.findall(
-                "[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name
-            )  # secret_key, X-Amz-Signature, accountKey
+            # The words of names such as secret_key, X-Amz-Signature and accountKey.
+            words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
             if any(word.lower() in SECRETS for word in words):
                 found.append(f"the key {shown(name)}")
     return found
 
 
 def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:
-    """The trials of a past that have ended: configurations, values of the objectives, statuses."""
+    """Returns configuration, values of the objectives and status of each ended trial."""
     ended = past.of(*ENDS)
     return [(trial.config, objective_values(trial.best, space), trial.status) for trial in ended]

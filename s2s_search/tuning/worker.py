@@ -1,4 +1,9 @@
-"""A trial inside Ray Tune: what runs in a worker, and passes the reports of train() on."""
+"""A trial inside Ray Tune: it trains in a worker process, and passes its reports on.
+
+Ray Tune calls `trainable` in a thread that it starts in the worker. A worker runs one trial after the
+other. For each report the order is: save the snapshot, then hand the report to Ray Tune. If anything
+is killed in between, the resumed trial finds the report in its snapshot, and sends it again.
+"""
 
 import json
 import math
@@ -20,11 +25,11 @@ from s2s_search.runs.recorder import Config, resolved
 from s2s_search.runs.storage import below
 from s2s_search.training.footprint import check_memory
 
-Train = Callable[
-    ..., Iterable[Any]
-]  # (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in
-CONTEXT_BYTES = 0.5e9  # of a CUDA context, about: it was not measured here
-REFERENCE = "reference.json"  # what Tune gets for a checkpoint: whose it is, and its step
+# (hparams, corpus, device[, snapshot]) -> reports: training.train, or a stand-in for it.
+Train = Callable[..., Iterable[Any]]
+CONTEXT_BYTES = 0.5e9  # a guess at the size of a CUDA context, which was not measured
+# The file that Tune gets as a checkpoint. It names the trial and the step of the real checkpoint.
+REFERENCE = "reference.json"
 
 
 def trainable(
@@ -36,16 +41,29 @@ def trainable(
     train: Train | None = None,
     pausing: bool = False,
 ) -> None:
-    """Runs one trial inside Ray Tune: trains by `config` and passes every report on.
+    """Runs one trial inside Ray Tune, and passes every report on.
 
-    Everything is built and seeded from `config`, so that a process that ran other trials before gives the same
-    numbers as a fresh one. Checkpoints are kept in the trial's folder below `folder`, which may be a URL; without
-    `folder` in Ray's own. Where there are some already it goes on from the newest, and says its report again, which
-    may not have been heard. With `pausing`, Tune gets a reference to each, as a scheduler that pauses trials needs.
-    Without a corpus it is cmudict.
+    Everything is built and seeded from `config`, so that a process that ran other trials before gives
+    the same numbers as a new process. If the trial has checkpoints already, it resumes from the
+    newest one, and sends the report of that checkpoint again, because it may not have been recorded.
+
+    Args:
+        config: the flat configuration of the trial, with "model" among its keys.
+        corpus: the corpus; None stands for CMUdict, so that a script needs hyperparameters only.
+        folder: the folder or URL below which the trial's checkpoints lie, in a folder of its name;
+            None stands for the folder that Ray gives the trial.
+        metric: the name of the metric that decides which checkpoint is the best.
+        goal: "minimize" or "maximize".
+        train: a stand-in for training.train.
+        pausing: True for a scheduler that pauses trials. Tune then gets a reference to each
+            checkpoint.
+
+    Raises:
+        RuntimeError: the trial failed. The message is the traceback.
     """
     began = time.perf_counter()
-    import torch  # slow to import, and the process that drives the search needs none
+    # Imported late: torch is slow to import, and the driver of a search does not need it.
+    import torch
 
     from s2s_search.training import process_memory, trial
 
@@ -57,9 +75,8 @@ def trainable(
     device = "cuda" if gpu > 0 else "cpu"
     shared = 0 < gpu < 1
     try:
-        if (
-            shared and torch.cuda.is_available()
-        ):  # Ray may have been told of a GPU that torch does not see
+        # A user may have told Ray of a GPU that torch does not see.
+        if shared and torch.cuda.is_available():
             keep_to_share(gpu)
         checkpoints = Checkpoints(
             context.get_trial_dir() if folder is None else below(folder, name)
@@ -73,8 +90,9 @@ def trainable(
         if train is None:
             check_memory(arguments[0], arguments[1], torch.device(device))
         arguments += [] if before is None else [before]
+        # No variable here holds the reports, because the reports hold the model.
         _pass_on(
-            name,  # the reports are made for it alone: what holds them holds the model
+            name,
             keep_snapshots((train or trial.train)(*arguments), checkpoints, metric, goal, before),
             checkpoints,
             before,
@@ -84,33 +102,36 @@ def trainable(
     except Exception as error:
         text = traceback.format_exc()
         let_go(error)
-        raise RuntimeError(text) from None  # of a kind that Ray 2.60 can pickle
-    except SystemExit as stop:  # the scheduler's
+        raise RuntimeError(text) from None  # a kind of error that Ray 2.60 can always pickle
+    except SystemExit as stop:  # raised by Ray Tune when the scheduler stops the trial
         let_go(stop)
         raise
     finally:
-        arguments, before = [], None  # with the snapshot that the trial went on from
+        arguments, before = [], None  # this frees the snapshot from which the trial resumed
         if shared:
-            torch.cuda.empty_cache()  # for the trials that share the GPU; on a GPU of its own the next one takes it
+            # The freed memory goes to the trials that share the GPU. On a GPU of its own, the next
+            # trial of this worker takes it.
+            torch.cuda.empty_cache()
         process_memory.release_freed_memory()
 
 
 def let_go(error: BaseException | None) -> None:
-    """Empties the frames that an error, and those that led to it, came through: they hold the model."""
+    """Clears the frames of an error and of its causes, because these frames hold the model."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def keep_to_share(share: float) -> None:
-    """Limits what torch takes of this process' GPU, so that a trial that grows fails itself and not its neighbours.
+    """Limits the memory that torch takes of the GPU to a share of it.
 
-    Besides torch's memory each process has a CUDA context, which nothing limits.
+    A trial that grows then fails itself, and not the other trials on the GPU. Besides the memory of
+    torch, each process has a CUDA context, which nothing limits.
     """
     import torch
 
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
-        # Batches differ in length, and without it freed blocks of one size are no room for another.
+        # Batches differ in length. Without this, freed blocks of one size give no room for others.
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / total, share / 2))
@@ -124,7 +145,16 @@ def _pass_on(
     pausing: bool,
     began: float,
 ) -> None:
-    """Passes the reports of a trial that began at `began` on to Tune, with the seconds that are not of training."""
+    """Passes the reports of a trial on to Tune, with the seconds of starting and of waiting.
+
+    Args:
+        name: the name of the trial.
+        reports: its reports, from keep_snapshots.
+        checkpoints: its checkpoints, whose problems go into the reports.
+        before: the snapshot from which it resumes.
+        pausing: True when Tune needs a reference to each checkpoint.
+        began: when the trial began, by time.perf_counter.
+    """
     start, waiting, spent = math.nan, 0.0, 0.0
     if before is not None:
         spent = before["report"]["seconds"] + before["report"]["snapshot_seconds"]
@@ -138,9 +168,8 @@ def _pass_on(
     for report in reports:
         metrics = guarded(report.metrics)
         now = time.perf_counter()
-        if math.isnan(
-            start
-        ):  # until now it has started, trained and written a snapshot, nothing else
+        # Until the first report, the trial has only started, trained and written a snapshot.
+        if math.isnan(start):
             start = max(
                 now - began - (metrics["seconds"] + metrics["snapshot_seconds"] - spent), 0.0
             )
@@ -170,10 +199,13 @@ def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausin
 def _taken_over(
     name: str, folder: str | Path | None, checkpoints: Checkpoints, goal: str
 ) -> dict[str, Any] | None:
-    """The snapshot to go on from: the trial's own newest, or that of another whose weights Tune gave it (pbt).
+    """Returns the snapshot from which a trial resumes, when its scheduler pauses trials.
 
-    What is taken over is kept at once, so that it is taken over once. It has steps left to make with the new settings:
-    where the other has only the snapshot of its end, the trial goes on from its own newest that is none.
+    That is its own newest snapshot. After an exploit of pbt it is the newest snapshot of the trial
+    whose weights are copied. The copy is saved at once, so that it is made only once.
+
+    A copy must have steps left to train with the new hyperparameters. If the other trial has only
+    the snapshot of its end, the trial resumes from its own newest snapshot that is not of an end.
     """
     own, given = checkpoints.newest(), tune.get_checkpoint()
     if given is None:
@@ -194,7 +226,10 @@ def _taken_over(
 
 
 def guarded(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of a report, or where one is not finite those of a diverged trial: no scheduler can rank a NaN."""
+    """Returns the metrics of a report, which are those of a diverged trial if one is not finite.
+
+    No scheduler can rank a NaN.
+    """
     finite = {
         key: value
         for key, value in metrics.items()
