@@ -1,4 +1,4 @@
-"""Where a search stands, from its events so far: what runs and how, what is best, what failed, how long it takes."""
+"""The state of a search as a display shows it: running trials, the best, failures, time left."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -11,35 +11,40 @@ from s2s_search.runs.failures import cause
 from s2s_search.runs.state import History
 from s2s_search.statuses import ENDS, FAILURES
 
-POINTS = 256  # of a curve; no terminal shows more
-Points = list[tuple[int, float]]  # steps, upwards, and the values of the metric
+POINTS = 256  # the largest number of points of a curve; no terminal shows more
+Points = list[tuple[int, float]]  # steps in increasing order, and the values of the metric
 
 
 class Standing:
-    """What a display shows of a search, event by event; `history` says what the events mean."""
+    """The state of a search for a display, updated event by event.
+
+    `history` says what the events mean. In a search this runs in the driver's main thread.
+    """
 
     def __init__(self, search: Event) -> None:
         self.history = History([search])
         self.name: str = search["name"]
         self.metric: str = search["metric"]
         self.running: set[str] = set()
-        self.paused: set[str] = set()  # they wait for others to be compared with
-        self.restarting: set[str] = set()  # they wait for a worker to go on
-        # As many as ran at once: who runs in this place, or ran there last.
+        self.paused: set[str] = set()  # trials that wait for others to be compared with
+        self.restarting: set[str] = set()  # trials that wait for a worker to resume
+        # There are as many places as trials ran at once. A place holds the trial that runs there,
+        # or that ran there last.
         self.places: list[str] = []
-        self.curves: dict[str, Points] = {}  # of the trials in a place, and of the best
-        self.steps: dict[str, int] = {}  # of the newest reports
-        self.ends: dict[str, str] = {}  # the statuses of those that have ended
+        self.curves: dict[str, Points] = {}  # the curves of trials in a place, and of the best
+        self.steps: dict[str, int] = {}  # the steps of the newest reports
+        self.ends: dict[str, str] = {}  # the statuses of the trials that have ended
         self.ended: Counter[str] = Counter()
         # Messages by trial, grouped by status and cause.
         self.failures: dict[tuple[str, str], dict[str, str]] = {}
         self.restarts = 0
-        self.note = ""  # the newest
-        self.waiting = ""  # why nothing runs
+        self.note = ""  # the newest note
+        self.waiting = ""  # why no trial runs
         self.best_settings: Event = {}
-        self._first: float | None = None  # when a trial started, in seconds of the search's work
-        self._made = 0  # steps, by all trials
-        self._ended_at: Counter[int] = Counter()  # steps
+        # When the first trial started, in seconds of the search's work.
+        self._first: float | None = None
+        self._made = 0  # the steps of all trials so far
+        self._ended_at: Counter[int] = Counter()  # the number of trials that ended at each step
 
     @property
     def trials(self) -> int:
@@ -65,7 +70,7 @@ class Standing:
         return self.history.best
 
     def add(self, event: Event) -> None:
-        """Takes in an event that follows the search event."""
+        """Adds an event that follows the search event."""
         kind, trial = event["event"], event.get("trial", "")
         best = self.best
         is_news = self.history.add(event)
@@ -95,7 +100,7 @@ class Standing:
             self.waiting = event["message"] or ""
 
     def _start(self, trial: str) -> None:
-        """Gives a trial the place of one that has ended, or a new one."""
+        """Gives a trial the place of a trial that has ended, or a new place."""
         self._wait(trial, self.running)
         self.curves.setdefault(trial, [])
         if trial in self.places:
@@ -109,19 +114,19 @@ class Standing:
         self._forget(*before)
 
     def _wait(self, trial: str, where: set[str]) -> None:
-        """Puts a trial among those that run, or that wait to."""
+        """Puts a trial into one of the sets `running`, `paused` and `restarting`."""
         for trials in (self.running, self.paused, self.restarting):
             trials.discard(trial)
         where.add(trial)
 
     def _forget(self, *trials: str) -> None:
-        """Drops the curves that are of no more use."""
+        """Deletes the curves of trials that are in no place, and not the best."""
         for trial in trials:
             if trial not in self.places and (self.best is None or self.best["trial"] != trial):
                 self.curves.pop(trial, None)
 
     def _report(self, trial: str, report: Event, best: Event | None) -> None:
-        """Takes in a report that is news; `best` was the best report before it."""
+        """Adds a report that is news. `best` was the best report before it."""
         step, value = report["step"] or 0, report.get(self.metric)
         self._made += max(step - self.steps.get(trial, 0), 0)
         self.steps[trial] = step
@@ -140,7 +145,7 @@ class Standing:
         self._forget(trial)  # of a damaged log: the trial had ended before
 
     def _end(self, trial: str, status: str | None, message: str = "") -> None:
-        """Counts a trial's end; without a status, its beginning again."""
+        """Counts the end of a trial. Without a status the trial runs again: its end is removed."""
         step = self.steps.get(trial, 0)
         if before := self.ends.pop(trial, None):
             self.ended[before] -= 1
@@ -158,7 +163,7 @@ class Standing:
             self.failures.setdefault((status, cause(message)), {})[trial] = message
 
     def is_ahead(self, trial: str) -> bool:
-        """Says whether a trial with a curve is better than the best one was after as many steps."""
+        """Returns whether a trial is better than the best trial was after as many steps."""
         if self.best is None or not self.curves[trial]:
             return False
         step, value = self.curves[trial][-1]
@@ -167,17 +172,17 @@ class Standing:
         return then > 0 and self.history.beats(value, best[then - 1][1])
 
     def settings(self, trial: str) -> Mapping[str, Any]:
-        """The searched hyperparameters that take part in a trial, with their values."""
+        """Returns the searched hyperparameters of a trial, with their values."""
         past = self.history.trials.get(trial)
         return {} if past is None else past.settings
 
     def max_steps(self, trial: str) -> int:
-        """The steps that a trial makes if nothing stops it; 0: not known."""
+        """Returns the number of steps of a trial that nothing stops; 0 when it is not known."""
         own = self.history.trials[trial].config.get("train.max_steps")
         return int(amount(own) or amount(self.scheduler.get("max_steps")))
 
     def counts(self) -> str:
-        """The numbers in words: "2 running, 11 to start, 3 stopped"."""
+        """Returns the numbers of trials in words: "2 running, 11 to start, 3 stopped"."""
         numbers = {"running": len(self.running), "paused": len(self.paused)}
         numbers["to start"] = max(self.trials - len(self.history.trials), 0) + len(self.restarting)
         numbers |= {status: self.ended[status] for status in (*FAILURES, *ENDS)} | {
@@ -186,7 +191,10 @@ class Standing:
         return ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in numbers.items() if n)
 
     def causes(self) -> list[tuple[str, list[str], str]]:
-        """The failures by cause, the most frequent first: status, trials, the message of the first."""
+        """Returns the failures by cause, the most frequent first.
+
+        Each has a status, the names of its trials, and the message of the first of them.
+        """
         groups = [
             (status, list(alike), next(iter(alike.values())))
             for (status, _), alike in self.failures.items()
@@ -197,17 +205,19 @@ class Standing:
     # --- time ---
 
     def elapsed(self, now: float) -> float:
-        """The seconds in which the search was at work; they stand still when it has ended."""
+        """Returns the seconds in which the search was at work. They stop when it has ended."""
         end = self.history.now
         if self.status == "running":
             end = max(now, end)
         return max(end - self.history.began, 0.0)
 
     def seconds_left(self, now: float) -> float | None:
-        """An estimate: the steps that are left, at the pace of all steps so far. None before there is a pace.
+        """Returns an estimate of the seconds that are left; None before the first steps.
 
-        How many steps a trial makes is seen from those that have ended, and at first is what the scheduler ideally
-        lets it make. The slowest trial that runs is waited for, and search.hours ends everything.
+        It is the number of steps that are left, at the pace of all steps so far. The number of steps
+        of a trial is estimated from the trials that have ended. At first it is what the scheduler
+        ideally lets a trial make. The estimate is at least the time of the slowest running trial,
+        and at most the rest of search.hours.
         """
         if self._first is None or not self._made or self.status != "running":
             return None

@@ -1,4 +1,4 @@
-"""The sides of a comparison: which trials A and B name, which of them count, and what comes of it."""
+"""A comparison of A with B: the trials of each side, which of them count, and the verdict."""
 
 import json
 from collections import Counter
@@ -23,10 +23,10 @@ class ComparedTrial:
     """A trial of one of the run folders that are compared."""
 
     trial: TrialHistory
-    place: str  # its folder, or what is below the URL of checkpoints
-    value: float  # its best; NaN without one
+    place: str  # the trial's folder, or its place below the URL of checkpoints
+    value: float  # the trial's best value of the metric; NaN without a report
     curve: Mapping[int, float]  # the metric by step
-    configuration: Hparams | str  # equal where trials differ in nothing but their seed
+    configuration: Hparams | str  # equal for trials that differ in nothing but their seed
     is_replicate: bool
 
     @property
@@ -34,18 +34,21 @@ class ComparedTrial:
         return self.trial.status == "finished" and not np.isnan(self.value)
 
     def values(self, key: str) -> list[str]:
-        """How the value of a key may be written: by its label or written out, also where no search varied it."""
+        """Returns the ways in which the value of a key may be written: its label, and the value.
+
+        This includes keys that no search has varied.
+        """
         flat = self.configuration.flat() if isinstance(self.configuration, Hparams) else {}
         return [_text(known[key]) for known in (self.trial.settings, flat) if key in known]
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared: the trials of one configuration, or those with a setting."""
+    """One side of a comparison: the trials of one configuration, or all trials with a setting."""
 
     name: str
     runs: Sequence[ComparedTrial]
-    left_out: str = ""  # how many trials, and why
+    left_out: str = ""  # a phrase: the number of trials that are left out, and why
 
     @property
     def finished(self) -> list[ComparedTrial]:
@@ -53,13 +56,19 @@ class Side:
 
     @property
     def ended(self) -> list[ComparedTrial]:
-        """Those that finished or were stopped for being worse: all that say how good the side is."""
+        """The trials that finished or were stopped for being worse.
+
+        All of them say something about how good the side is.
+        """
         return [
             run for run in self.runs if run.trial.status in ("finished", "stopped") and run.curve
         ]
 
     def line(self) -> str:
-        """What counts and what is left out, such as: A: 5 of 9 trials finished, of 4 configurations; 4 stopped."""
+        """Returns a line about the trials that count, and those that are left out.
+
+        An example: "A: 5 of 9 trials finished, of 4 configurations; 4 stopped".
+        """
         configurations = len({run.configuration for run in self.runs})
         others = Counter(
             run.trial.status.replace("_", " ") for run in self.runs if not run.is_finished
@@ -71,18 +80,30 @@ class Side:
 
 
 def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Iterator[str]:
-    """Compares A with B, each a trial or a setting such as attention.score_type=dot, and says it in lines.
+    """Compares A with B, and yields the lines that say the result.
 
-    A name or number stands for the configuration of that trial of the first folder, with all its seeds in all
-    folders; where it was replicated the replicates alone count, as it was chosen by the others. A setting stands for
-    all trials that have it, without replicates unless all folders are of replicates: they are of the configurations
-    that did best, on one side perhaps. Trials that finished count, at their best reports; where some were stopped,
-    these too, but at the last step that all have reached. The unit is a configuration, by the mean of its seeds; it
-    is a seed where there is one configuration on either side. Answers that lie at a URL are only read with `fetch`.
+    Each of A and B is a trial or a setting:
+
+    - The name or number of a trial stands for the configuration of that trial of the first folder,
+      with all its seeds in all folders. If it was replicated, only the replicates count, because the
+      configuration was chosen by the results of the other trials.
+    - A setting, such as attention.score_type=dot, stands for all trials that have it. Replicates do
+      not count, unless all folders are of replicates. They are replicates of the best
+      configurations, which may all be on one side.
+
+    Finished trials count, with their best reports. If some trials were stopped, a second comparison
+    counts them, too, at the last step that all trials have reached. The unit of a comparison is a
+    configuration, with the mean over its seeds. If each side has one configuration, it is a seed.
+
+    Args:
+        folders: the run folders.
+        a: a trial or a setting.
+        b: another trial or setting.
+        fetch: True to read also answers that lie at a URL.
 
     Raises:
-        ConfigError: no run folders, one of them twice, or not of one metric, goal and corpus; A or B names no trial, or
-            both name the same.
+        ConfigError: a folder is no run folder or is named twice; the folders differ in metric, goal
+            or corpus; A or B names no trial, or both name the same trial.
     """
     histories = [load_history(folder) for folder in folders]
     _check_alike(folders, histories)
@@ -111,7 +132,15 @@ def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Ite
 def _compared(
     a: str, b: str, sides: Sequence[Sequence[tuple[Hparams | str, float]]], metric: str, goal: str
 ) -> Comparison:
-    """The comparison of two sides of configurations with values."""
+    """Returns the comparison of two sides, each a list of configurations with values.
+
+    Args:
+        a: the name of the first side.
+        b: the name of the second side.
+        sides: for each side a pair of configuration and value for each trial.
+        metric: the name of the metric.
+        goal: "minimize" or "maximize".
+    """
     groups: list[dict[Hparams | str, list[float]]] = [{}, {}]
     for group, pairs in zip(groups, sides, strict=True):
         for configuration, value in pairs:
@@ -124,7 +153,10 @@ def _compared(
 
 
 def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterator[str]:
-    """Compares all that ended at the last step that they all reached, where some were stopped for being worse."""
+    """Compares all ended trials at the last step that all of them reached.
+
+    It says nothing when no trial was stopped for being worse.
+    """
     ended = [*left.ended, *right.ended]
     if all(run.trial.status == "finished" for run in ended):
         return
@@ -179,7 +211,16 @@ def _runs(folder: Path, history: History) -> Iterator[ComparedTrial]:
 def _side(
     text: str, runs: Sequence[Sequence[ComparedTrial]], folder: Path, problems: list[str]
 ) -> Side:
-    """The trials that a number of the first folder or a setting names; adds a problem where there are none."""
+    """Returns the side that a trial of the first folder or a setting names.
+
+    When there is no such trial, it adds a problem to `problems`.
+
+    Args:
+        text: a trial's name or number, or a setting KEY=VALUE.
+        runs: the trials of each folder.
+        folder: the first folder.
+        problems: gets a sentence when no trial is named.
+    """
     every = [run for of_folder in runs for run in of_folder]
     number = trial_number(text)
     if number is not None:
@@ -196,7 +237,7 @@ def _side(
 
 
 def _counting(name: str, found: Sequence[ComparedTrial], replicates: bool) -> Side:
-    """The side of which replicates alone count, or all but them."""
+    """Returns the side in which only replicates count, or only the other trials."""
     runs = [run for run in found if run.is_replicate == replicates]
     why = "as chosen for its result" if replicates else "as replicates of what was chosen"
     return Side(
@@ -219,7 +260,7 @@ def _unknown(text: str, runs: Sequence[ComparedTrial]) -> str:
 
 
 def _cautions(*sides: Side) -> Iterator[str]:
-    """What counts on each side, and what a comparison of these knows nothing of."""
+    """Says which trials count on each side, and where the comparison is not fair."""
     yield from map(Side.line, sides)
     runs = [run for side in sides for run in side.runs]
     steps = sorted({run.trial.step for side in sides for run in side.finished})
@@ -235,7 +276,7 @@ def _best(side: Side, goal: str) -> ComparedTrial | None:
 
 
 def _on_examples(a: ComparedTrial | None, b: ComparedTrial | None, fetch: bool) -> Iterator[str]:
-    """Compares the best models of both sides on the dev examples, where it was written down what they answered."""
+    """Compares the best models of both sides on the dev examples, if they have recorded answers."""
     if a is None or b is None:
         return
     names = [

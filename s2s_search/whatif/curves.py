@@ -1,4 +1,4 @@
-"""The recorded curves of a search: what each trial reported, and what that took."""
+"""The recorded curves of a search: the reports of each trial, and the seconds between them."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +14,18 @@ from s2s_search.runs.inputs import space_of
 from s2s_search.runs.state import History, load_history
 from s2s_search.spaces.space import Space
 
-# What a worker spends on a trial, as its reports say it: each so far.
+# The kinds of seconds in a report that add up to a worker's time. Each is counted over the trial so
+# far.
 SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
 WEIGHTS_MOVE = "pbt copies weights between trials, so curves recorded under pbt say nothing about other schedulers"
 
 
 class CurvePoint(NamedTuple):
-    """A report of a curve; `seconds` are the worker's since the one before, `value` is None where it had none."""
+    """A report of a curve.
+
+    `seconds` is the worker's time since the report before it. `value` is None when the report has no
+    value of the metric.
+    """
 
     step: int
     value: float | None
@@ -30,7 +35,11 @@ class CurvePoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """What is known of a trial. One that is cut would have gone on: the scheduler, or the search's end, ended it."""
+    """The reports of a trial.
+
+    A curve is cut when the scheduler or the end of the search ended the trial. The trial would have
+    continued otherwise.
+    """
 
     trial: str
     reports: tuple[CurvePoint, ...]
@@ -39,9 +48,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Record:
-    """The curves of a search, in the order in which its trials began, or hyperband took them into its brackets.
+    """The curves of a search, in the order in which its trials began.
 
-    `workers` is how many trials ran at once, at most.
+    For hyperband, it is the order in which trials got into brackets. `workers` is the largest number
+    of trials that ran at once.
     """
 
     space: Space
@@ -51,22 +61,25 @@ class Record:
 
     @cached_property
     def seconds(self) -> float:
-        """Of all workers."""
+        """The time of all workers, in seconds."""
         return sum(report.seconds for curve in self.curves for report in curve.reports)
 
     @cached_property
     def best(self) -> tuple[float, str]:
-        """The best value of the metric that is known, and whose it is."""
+        """The best known value of the metric, and the name of its trial."""
         return best(((curve.trial, curve.reports) for curve in self.curves), self.space.metric.goal)
 
     @cached_property
     def steps(self) -> list[int]:
-        """The steps at which trials reported, upwards."""
+        """The steps at which trials reported, in increasing order."""
         return sorted({report.step for curve in self.curves for report in curve.reports})
 
 
 def best(curves: Iterable[tuple[str, Sequence[CurvePoint]]], goal: str) -> tuple[float, str]:
-    """The best value of some trials' reports, a divergence's left out, and whose it is; NaN where there is none."""
+    """Returns the best value of some trials' reports, and the name of its trial.
+
+    Reports of a divergence are left out. The value is NaN when no report is left.
+    """
     sign = 1 if goal == "minimize" else -1
     values = [
         (sign * report.value, trial)
@@ -79,10 +92,11 @@ def best(curves: Iterable[tuple[str, Sequence[CurvePoint]]], goal: str) -> tuple
 
 
 def load_record(folder: Path) -> Record:
-    """Reads the curves of a search that has ended.
+    """Returns the curves of a search that has ended.
 
     Raises:
-        ConfigError: no run folder, a search that still runs, without a report, or by pbt.
+        ConfigError: the folder is no run folder, its search still runs, no trial has reported, or the
+            scheduler was pbt.
     """
     history = load_history(folder)
     space = space_of(history, folder)
@@ -100,7 +114,7 @@ def load_record(folder: Path) -> Record:
 
 
 def _curves(history: History, metric: str) -> Iterator[Curve]:
-    """The curves, in the order of hyperband's queue where there is one; else as the trials began."""
+    """Yields the curves in the order in which trials began, or were queued by hyperband."""
     places = {name: place for place, name in enumerate(reversed(history.queued))}
     for name in sorted(history.trials, key=lambda name: -places.get(name, -1)):
         reports: list[CurvePoint] = []
@@ -117,10 +131,14 @@ def _curves(history: History, metric: str) -> Iterator[Curve]:
 
 
 def _seconds(before: Event, after: Event) -> float:
-    """From one report to the next; a trial that goes on from a checkpoint counts some of them anew."""
+    """Returns the worker's seconds from one report to the next.
+
+    A resumed trial counts some kinds of seconds from 0 again. A difference below 0 therefore counts
+    as 0.
+    """
     return sum(max((after.get(part) or 0.0) - (before.get(part) or 0.0), 0.0) for part in SECONDS)
 
 
 def shuffled(record: Record, seed: int) -> Record:
-    """The same trials, begun in a random order."""
+    """Returns the record with its trials in a random order."""
     return replace(record, curves=tuple(Random(seed).sample(record.curves, len(record.curves))))

@@ -1,11 +1,12 @@
-"""What a search would have come to under another scheduler: its recorded curves, replayed without training.
+"""A replay of a search under another scheduler: its recorded curves, without training.
 
-A simulation of discrete events. Trials start in the order in which they began, as soon as a worker is free; each report
-comes after the seconds that it took; Ray Tune's own scheduler says what goes on.
+This is a simulation of discrete events. Trials start in the recorded order, as soon as a worker is
+free. Each report comes after the seconds that it took. Ray Tune's own scheduler decides which trials
+continue.
 
-What a search has cut short nobody can continue. A trial that other settings would have let run beyond its record is
-*unknown* from there on: it counts up to there, and then its worker is free. Only the record of a search without a
-scheduler leaves nothing unknown.
+A curve that the search has cut short cannot be continued. Another scheduler may let a trial run
+beyond its record. Such a trial is *unknown* from there on: its record counts, and then its worker is
+free. Only the record of a search without a scheduler leaves nothing unknown.
 """
 
 import itertools
@@ -57,7 +58,7 @@ COLUMNS = {
     "winner": "string",
     "front": "boolean",
 }
-GRACES = 3  # of a grid, among the steps of the reports
+GRACES = 3  # the number of values of grace_steps in a grid
 
 
 # --- under which settings ---
@@ -66,14 +67,16 @@ GRACES = 3  # of a grid, among the steps of the reports
 def settings(
     record: Record, given: Mapping[str, Sequence[Any]], grid: bool = False
 ) -> list[Scheduler]:
-    """The schedulers to replay under: every combination of the given values of `name` (of the scheduler),
-    `reduction_factor`, `grace_steps` and `max_steps`.
+    """Returns the schedulers to replay: every combination of the given values.
 
-    What is not given is as it was, or with `grid` as in GRID, with the steps of some reports for grace_steps. What a
-    scheduler does not heed multiplies nothing.
+    `given` has values for `name` (of the scheduler), `reduction_factor`, `grace_steps` and
+    `max_steps`. A setting without values keeps its recorded value. With `grid` it takes the values
+    of GRID instead, and `grace_steps` takes some steps of the reports. Settings that a scheduler
+    does not use give no further combinations.
 
     Raises:
-        ConfigError: with all problems; also where trials would end between reports, of which nothing is known.
+        ConfigError: the problems, all at once. One of them is that trials would end between two
+            reports, where nothing is known.
     """
     was = record.space.scheduler
     values = {
@@ -117,7 +120,7 @@ def _problems(
 
 
 def graces(steps: Sequence[int], last: int) -> tuple[int, ...]:
-    """Some of the steps below the last, in about equal ratios; the last where there is none below."""
+    """Returns some of the steps below `last`, in about equal ratios; `last` when there are none."""
     below = [step for step in steps if step < last] or [last]
     ratio = last / below[0]
     wanted = [below[0] * ratio ** (k / GRACES) for k in range(GRACES)]
@@ -129,12 +132,15 @@ def graces(steps: Sequence[int], last: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a search would have come to.
+    """The result of a search under another scheduler.
 
-    `worker_seconds` are those of all workers, `wall_seconds` those from its start to its end, `steps` all updates.
-    `unknown` says by trial where its record ends, though it would have gone on: with such trials seconds and steps
-    would have been at least as many, and `regret` (the best that was found against the best of the record, 0 where that
-    was found) holds for what is known alone.
+    `worker_seconds` is the time of all workers. `wall_seconds` is the time from the start of the
+    search to its end. `steps` is the number of updates of all trials. `regret` is the difference
+    between the best value that was found and the best value of the record.
+
+    `unknown` holds the trials that would have continued beyond their record, with the step at which
+    it ends. With such trials, seconds and steps are lower bounds, and `regret` holds only for the
+    known part.
     """
 
     worker_seconds: float
@@ -148,7 +154,10 @@ class Replayed:
 
 
 class SimulatedTrial(Past):
-    """A trial of a simulation: to a scheduler one of Tune's; `made` reports of its curve were made."""
+    """A trial of a simulation. To a scheduler it is a trial of Ray Tune.
+
+    `made` is the number of reports of its curve that it has made so far.
+    """
 
     def __init__(self, curve: Curve) -> None:
         super().__init__(curve.trial)
@@ -161,7 +170,7 @@ class SimulatedTrial(Past):
 
 @dataclass
 class Simulation:
-    """Stands in for Tune's controller: to its scheduler it is one."""
+    """A simulated search. To its scheduler it is the controller of Ray Tune."""
 
     record: Record
     settings: Scheduler
@@ -173,9 +182,8 @@ class Simulation:
         self.scheduler = scheduler_of(self.record.space, self.settings)
         self.trials = [SimulatedTrial(curve) for curve in self.record.curves]
         self._free = self.workers
-        self._due: list[
-            tuple[float, int, SimulatedTrial]
-        ] = []  # the next report of each trial that runs
+        # The next report of each running trial: its time, a count that breaks ties, and the trial.
+        self._due: list[tuple[float, int, SimulatedTrial]] = []
         self._count = itertools.count()
 
     def run(self) -> Replayed:
@@ -204,7 +212,8 @@ class Simulation:
         trial.made += 1
         is_last = report.status != "running" or report.step >= self.settings.max_steps
         if report.status == "finished" and report.step == self.record.space.scheduler.max_steps:
-            is_last = report.step >= self.settings.max_steps  # it was given no more
+            # The trial had no more steps then, but other settings may give it more.
+            is_last = report.step >= self.settings.max_steps
         action = "CONTINUE"
         if report.value is not None:
             status = "finished" if is_last else "running"
@@ -236,7 +245,7 @@ class Simulation:
         return self.trials
 
     def stop_trial(self, trial: SimulatedTrial) -> None:
-        """Ends one that is paused."""
+        """Ends a paused trial."""
         self.scheduler.on_trial_remove(self, trial)
         trial.status, trial.end = "TERMINATED", "stopped"
 
@@ -264,13 +273,23 @@ class Simulation:
 def table(
     record: Record, schedulers: Sequence[Scheduler], workers: int, orders: int = 1
 ) -> pd.DataFrame:
-    """A row for each scheduler: what the search would have come to, as the mean over several orders of its trials.
+    """Returns a row for each scheduler: the results as means over several orders of the trials.
 
-    The first order is the recorded one, the others are random. Columns: scheduler, reduction_factor, grace_steps (NA
-    where it heeds none), max_steps, workers, worker_seconds, share (of the record's), wall_seconds, steps, stopped,
-    unknown (trials that would have gone on beyond their record), best, regret, found (the share of orders that found
-    the best of the record), winner (the trial that most orders found best), front (no other row is as cheap with as
-    little regret; False with unknown trials).
+    The first order is the recorded one, and the others are random. The columns:
+
+    - scheduler, reduction_factor, grace_steps (NA when the scheduler has none), max_steps, workers.
+    - worker_seconds, and share: their share of the worker seconds of the record.
+    - wall_seconds, steps, and stopped: the number of stopped trials.
+    - unknown: the number of trials that would have continued beyond their record.
+    - best, regret, and found: the share of orders that found the best value of the record.
+    - winner: the trial that most orders found best.
+    - front: True when no other row is as cheap with as little regret; False with unknown trials.
+
+    Args:
+        record: the recorded curves.
+        schedulers: the schedulers to replay.
+        workers: the number of trials that can run at once.
+        orders: the number of orders.
     """
     records = [record, *(shuffled(record, seed) for seed in range(1, orders))]
     rows = []
@@ -304,7 +323,10 @@ def scheduler_of(space: Space, settings: Scheduler) -> Watched:
 
 
 def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
-    """The decisions of the search's own scheduler, made again in the order of its log: by trial and step."""
+    """Returns the recomputed decisions of the search's own scheduler, by trial and step.
+
+    They are made in the order of the log.
+    """
     scheduler = scheduler_of(record.space, record.space.scheduler)
     trials: dict[str, Past] = {}
     made: dict[tuple[str, int], Event] = {}
@@ -328,7 +350,7 @@ def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
 
 
 def made_again(record: Record) -> tuple[int, int]:
-    """How many decisions of the log come out the same again, in its order, and how many there are."""
+    """Returns how many decisions of the log are the same when recomputed, and how many it has."""
     if record.space.scheduler.pauses:
         return 0, 0
     again = in_recorded_order(record)
@@ -346,7 +368,16 @@ def made_again(record: Record) -> tuple[int, int]:
 
 
 def tell(scheduler: Watched, tune: Any, trial: Any, how: str) -> None:
-    """Tells a scheduler that a trial has ended, as Tune does; it knows nothing of trials without a result."""
+    """Tells a scheduler that a trial has ended, as Ray Tune does.
+
+    A trial without a result is reported as an error, because schedulers do not know it.
+
+    Args:
+        scheduler: the scheduler.
+        tune: the controller of Ray Tune, or a stand-in for it.
+        trial: the trial.
+        how: the status with which it ended.
+    """
     if how in FAILURES or not trial.last_result:
         scheduler.on_trial_error(tune, trial)
     else:
