@@ -8,8 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import suppress
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -114,8 +114,21 @@ def probe(
     """
     spawn = multiprocessing.get_context("spawn")
     arguments = (hparams.model, hparams.flat(), dict(spec), resources, seconds)
-    with ProcessPoolExecutor(at_once, spawn, _meet_at, (spawn.Barrier(at_once),)) as pool:
-        running = [pool.submit(measured, *arguments, place) for place in range(at_once)]
+    barrier = spawn.Barrier(at_once)
+
+    def free_the_others(ended: "Future[Measured]") -> None:
+        if ended.exception() is not None:
+            barrier.abort()
+
+    with ExitStack() as stack:
+        running = []
+        for place in range(at_once):
+            # Each process has a pool of its own. The pool of Python 3.11 does not notice when a
+            # process is killed that it started after others, so the others would wait forever.
+            pool = ProcessPoolExecutor(1, spawn, _meet_at, (barrier,))
+            each = stack.enter_context(pool).submit(measured, *arguments, place)
+            each.add_done_callback(free_the_others)
+            running.append(each)
         errors = [each.exception() for each in running]
     for error in errors:
         if isinstance(error, BrokenExecutor):
