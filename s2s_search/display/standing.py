@@ -142,7 +142,7 @@ class Standing:
             self.best_settings = self.settings(trial)
             if best is not None:
                 self._forget(best["trial"])
-        self._forget(trial)  # of a damaged log: the trial had ended before
+        self._forget(trial)
 
     def _end(self, trial: str, status: str | None, message: str = "") -> None:
         """Counts the end of a trial. Without a status the trial runs again: its end is removed."""
@@ -214,10 +214,10 @@ class Standing:
     def seconds_left(self, now: float) -> float | None:
         """Returns an estimate of the seconds that are left; None before the first steps.
 
-        It is the number of steps that are left, at the pace of all steps so far. The number of steps
-        of a trial is estimated from the trials that have ended. At first it is what the scheduler
-        ideally lets a trial make. The estimate is at least the time of the slowest running trial,
-        and at most the rest of search.hours.
+        It is the number of steps that are left, at the pace of all steps so far. The number of
+        steps of a trial is estimated from the trials that have ended. At first it is what the
+        scheduler ideally lets a trial make. The estimate is at least the time of the slowest
+        running trial, and at most the rest of search.hours.
         """
         if self._first is None or not self._made or self.status != "running":
             return None

@@ -84,9 +84,9 @@ def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Ite
 
     Each of A and B is a trial or a setting:
 
-    - The name or number of a trial stands for the configuration of that trial of the first folder,
-      with all its seeds in all folders. If it was replicated, only the replicates count, because the
-      configuration was chosen by the results of the other trials.
+    - The name or number of a trial names the configuration of that trial of the first folder. It
+      stands for all trials of that configuration, in all folders and with all seeds. If it was
+      replicated, only the replicates count, because the results of the others were what chose it.
     - A setting, such as attention.score_type=dot, stands for all trials that have it. Replicates do
       not count, unless all folders are of replicates. They are replicates of the best
       configurations, which may all be on one side.
@@ -155,7 +155,13 @@ def _compared(
 def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterator[str]:
     """Compares all ended trials at the last step that all of them reached.
 
-    It says nothing when no trial was stopped for being worse.
+    It yields nothing when no trial was stopped for being worse.
+
+    Args:
+        left: one side.
+        right: the other side.
+        metric: the name of the metric.
+        goal: "minimize" or "maximize".
     """
     ended = [*left.ended, *right.ended]
     if all(run.trial.status == "finished" for run in ended):

@@ -1,8 +1,8 @@
 """The checkpoints of a trial: the newest snapshot, the one before it, the best with its answers.
 
 Checkpoints lie in the trial's folder, or below a URL that PyArrow takes (s3://, gs://, hdfs://,
-file://). Each file is there whole or not at all. A file that is damaged all the same is noticed, and
-the next older file is read instead.
+file://). Each file is there whole or not at all. A file that is damaged all the same is noticed,
+and the next older file is read instead.
 
 A worker saves the snapshot before it hands over the report, and the snapshot holds the report. The
 driver may be killed before it records a report. The resumed trial then sends that report again, so
@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 class Saveable(Protocol):
     """A report as `training.train` yields it: metrics, and on demand a snapshot and answers.
 
-    The answers are None when nothing was decoded.
+    The answers are None when nothing was decoded. A snapshot is valid until the trial makes its
+    next step, because it holds the live tensors of the model and no copies.
     """
 
     @property
@@ -140,8 +141,8 @@ class Checkpoints:
     def newest(self, unfinished: bool = False) -> Snapshot | None:
         """Returns the newest snapshot that can be read, or None when there is none.
 
-        Damaged snapshots are added to `problems`. With `unfinished`, a snapshot that was made at the
-        end of the trial is skipped.
+        Damaged snapshots are added to `problems`. With `unfinished`, a snapshot that was made at
+        the end of the trial is skipped.
 
         Raises:
             OSError: no snapshot can be read now, but that may change. A trial must not start from
@@ -273,6 +274,8 @@ def keep_snapshots(
         if best is not None and report.metrics["status"] != "diverged" and math.isfinite(value):
             is_best = value < best
             report.metrics["snapshot_seconds"] = seconds
+            # `report.snapshot()` does not make these three entries. tuning.worker adds a fourth
+            # one, `exploited`, when pbt has copied weights.
             kept = {
                 "report": dict(report.metrics),
                 "metric": metric,

@@ -1,7 +1,8 @@
 """The events of a log: their kinds, and what each must hold.
 
-An event is a JSON object with its kind as `event`. It is checked once, where it is read, by msgspec;
-an object that does not fit its kind is no event. Keys that are not declared here may hold anything.
+An event is a JSON object with its kind as `event`. It is checked once, where it is read, by
+msgspec; an object that does not fit its kind is no event. Keys that are not declared here may hold
+anything.
 """
 
 import re
@@ -22,7 +23,8 @@ Event = Mapping[str, Any]  # an event that was checked
 Row = dict[str, Any]
 
 DTYPES = ("Int64", "Float64", "boolean", "string")
-# A column of the trials table is a hyperparameter; any other name could be that of our own columns.
+# A searched column of the trials table is a hyperparameter. Any other name could clash with one of
+# our own columns.
 SEARCHABLE = ("model", *TABLE, *ENTRIES)
 # Bytes of a JSON line that may stand for control characters. JSON writes the characters below 32 as
 # escapes. The others (DEL, C1, line separators, changes of the text's direction) may stand as they
@@ -34,7 +36,7 @@ def one_of(texts: Iterable[str]) -> Meta:
     return Meta(pattern=rf"\A({'|'.join(map(re.escape, texts))})\Z")
 
 
-# Numbers that pandas can hold. JSON says 10 or 10.0 for a step; both are whole.
+# Numbers that pandas can hold. JSON may have 10 or 10.0 for a step, and both are whole.
 Number = Annotated[int, Meta(ge=-(2**62), le=2**62)] | float
 Whole = Annotated[int, Meta(ge=0, lt=2**53)] | Annotated[float, Meta(ge=0, lt=2**53, multiple_of=1)]
 Count = Annotated[int, Meta(ge=0, lt=10**9)]
@@ -116,7 +118,7 @@ class ExploitEvent(TrialEvent, kw_only=True):
 
 
 class ReportEvent(OfTrial, kw_only=True):
-    """A report of a trial; each of its other numbers is a metric or a time."""
+    """A report of a trial. Each of its other numbers is a metric or a time."""
 
     step: Whole
     status: Annotated[str, one_of(REPORTED)] | UnsetType = UNSET

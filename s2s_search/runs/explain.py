@@ -8,8 +8,6 @@ from s2s_search.runs.events import Event
 from s2s_search.runs.state import History, TrialHistory
 from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY
 
-# --- why was this trial stopped? ---
-
 
 def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterator[str]:
     """Says in lines what happened to a trial and why. Commands in these lines name `folder`.

@@ -34,8 +34,8 @@ MEMORY = re.compile(
 class Failure:
     """Trials that failed alike.
 
-    `message` is that of the first of these trials. `shared` holds the settings that all these trials
-    have and no other trial has.
+    `message` is that of the first of these trials. `shared` holds the settings that all these
+    trials have and no other trial has.
     """
 
     status: str

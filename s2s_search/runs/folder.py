@@ -1,7 +1,7 @@
 """A run folder: its files, its lock, and how its files are replaced as a whole.
 
-A trial has one identity in three forms: its number K, its name (trial-00007 for K = 7), and the name
-of its folder below the run folder. The name is also the trial's id in Ray Tune.
+A trial has one identity in three forms: its number K, its name (trial-00007 for K = 7), and the
+name of its folder below the run folder. The name is also the trial's id in Ray Tune.
 """
 
 import contextlib
@@ -112,9 +112,9 @@ def is_locked(folder: Path) -> bool:
 def _look(file: int) -> bool:
     """Returns whether nobody holds an open lock file.
 
-    The look takes a shared lock for a moment. Two processes that look at once do not take each other
-    for a holder, and NFS needs no right to write for it. filelock has no shared locks. Without fcntl
-    (Windows) the look therefore takes an exclusive lock.
+    The look takes a shared lock for a moment. Two processes that look at once do not take each
+    other for a holder, and NFS needs no right to write for it. filelock has no shared locks.
+    Without fcntl (Windows) the look therefore takes an exclusive lock.
     """
     try:
         import fcntl
@@ -169,7 +169,7 @@ def trial_number(text: str) -> int | None:
 
 
 def no_trial(number: int, known: Iterable[str]) -> str:
-    """Returns a sentence that says that there is no such trial, and which trials there are.
+    """Returns a sentence for a missing trial, which names the trials that there are.
 
     Consecutive trials are shown as the first and the last of them.
     """

@@ -149,7 +149,8 @@ def is_driven(folder: Path) -> bool:
     """Returns whether a search drives a run folder now, as far as this machine can see.
 
     A search drives the folder while it holds the lock. The lock of another machine may be invisible
-    here. The search of such a machine counts as alive until SECONDS_ELSEWHERE after its newest event.
+    here. The search of such a machine counts as alive until SECONDS_ELSEWHERE after its newest
+    event.
     """
     if is_locked(folder):
         return True

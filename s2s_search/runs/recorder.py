@@ -61,6 +61,12 @@ class Recorder:
 
     `history` is the state of the search, from all events so far.
 
+    Args:
+        space: the search space.
+        folder: the run folder.
+        progress: the display; None for a search without one.
+        loggers: the trackers; None for a search without them.
+
     Raises:
         ConfigError: another search writes the folder.
     """

@@ -62,11 +62,11 @@ class TrialHistory:
 class History:
     """The state of a search. Only this class says what the events of a log mean.
 
-    - A report is news when its step is beyond the steps that the trial has reported. A trial that is
-      resumed from a checkpoint sends some reports again, and these are no news. After an exploit,
-      any step is news.
-    - The best report has the best value of the metric, and is the earliest of equal ones. The report
-      of a divergence is never best.
+    - A report is news when its step is beyond the steps that the trial has reported. A trial that
+      is resumed from a checkpoint sends some reports again, and these are no news. After an
+      exploit, any step is news.
+    - The best report has the best value of the metric, and is the earliest of equal ones. The
+      report of a divergence is never best.
     - Seconds are seconds of the search's work: the time between a kill and `resume` is left out.
     - A trial has a worker from its start until it ends, pauses, or is lost.
 

@@ -1,6 +1,6 @@
 """The two tables of a run folder, trials and reports, made from its event log (docs/results.md).
 
-While a search runs, its driver appends events to the log. Nothing else has to survive a kill:
+While a search runs, its driver appends events to the log. No other file has to survive a kill:
 
     log events ──fold──> trials   one row per trial     (trials.csv, trials.parquet)
                  └─────> reports  one row per report    (reports.parquet)

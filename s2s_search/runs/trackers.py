@@ -1,8 +1,9 @@
 """The trackers TensorBoard, MLflow and Weights & Biases. Each trial is a run of its own there.
 
-The driver's main thread puts calls into queues. Each tracker reads its queue in a thread of its own,
-so that the search waits for none of them. A tracker that fails is named, and gets no more calls.
-By default trackers write below the run folder: to tensorboard/, to mlflow.db, and to wandb/ offline.
+The driver's main thread puts calls into queues. Each tracker reads its queue in a thread of its
+own, so that the search waits for none of them. A tracker that fails is named, and gets no more
+calls. By default trackers write below the run folder: to tensorboard/, to mlflow.db, and to wandb/
+offline.
 """
 
 import importlib.util
@@ -143,7 +144,7 @@ def _session_end(is_failure: bool) -> Any:
 
 
 class MLflow:
-    """Writes runs of an experiment that has the name of the run folder.
+    """Writes runs of an MLflow experiment that has the name of the run folder.
 
     The runs go to a database in the folder, or to MLFLOW_TRACKING_URI. Each trial is a run with its
     hyperparameters as params, its metrics by step, and the tags `status` and `search`. The tag
@@ -198,15 +199,15 @@ class MLflow:
 
 
 class WeightsAndBiases:
-    """Writes runs of a project that has the name of the space.
+    """Writes runs of a W&B project that has the name of the space.
 
     The runs are offline unless WANDB_MODE says otherwise, and `wandb sync` uploads them. Each trial
     is a run, in a group that has the name of the run folder. In names, characters that Weights &
     Biases refuses become hyphens, and names that are too long are cut. A trial that is resumed has
     another folder of the same run.
 
-    The x axis of its charts is the metric `step`. The step of Weights & Biases itself cannot be used,
-    because it drops values of earlier steps, and pbt returns to earlier steps.
+    The x axis of its charts is the metric `step`. The step of Weights & Biases itself cannot be
+    used, because it drops values of earlier steps, and pbt returns to earlier steps.
     """
 
     def __init__(self, folder: Path, name: str, search: Event) -> None:
@@ -278,9 +279,9 @@ class Loggers:
     """The trackers of a search, by their names in LOGGERS. They get each event once it is recorded.
 
     A tracker is made from the run folder, the name of the space, and the search event. It gets the
-    hyperparameters with which a trial began, also when pbt changes them later. It gets no report of a
-    divergence. When a search is killed, its trials stay open in the trackers. The end of such a trial
-    is passed on when it is known, also when the trial never runs again.
+    hyperparameters with which a trial began, also when pbt changes them later. It gets no report of
+    a divergence. When a search is killed, its trials stay open in the trackers. The end of such a
+    trial is passed on when it is known, also when the trial never runs again.
 
     `problems` holds a sentence for each tracker that failed and is off.
     """

@@ -1,7 +1,8 @@
 """The callback of a search: it records what Ray Tune reports, and checks budgets and interrupts.
 
-Ray Tune calls it in the driver's main thread, as it calls the scheduler and the source of trials. The
-recorder, the display and the tables therefore need no locks. Only trackers have their own threads.
+Ray Tune calls it in the driver's main thread, as it calls the scheduler and the source of trials.
+The recorder, the display and the tables therefore need no locks. Only trackers have their own
+threads.
 
 For one report the order is: scheduler, `on_trial_result` (the log, then display and trackers), and
 then Ray Tune carries out the decision. When a trial ends, its status is recorded before checkpoints

@@ -263,8 +263,8 @@ def each(
 ) -> Iterator[tuple[int, Result]]:
     """Calls a function on Ray once for each of the arguments, and yields the results as they come.
 
-    As many calls run at once as the nodes hold. Ray is started or joined for this. It is left at the
-    end, also after Ctrl-C, a SIGTERM or a SIGHUP.
+    As many calls run at once as the nodes hold. Ray is started or joined for this. It is left at
+    the end, also after Ctrl-C, a SIGTERM or a SIGHUP.
 
     Args:
         function: is called with `shared` and one of the arguments.
@@ -277,8 +277,8 @@ def each(
         The position of an argument, and the result of its call.
 
     Raises:
-        ConfigError: no Ray can be started or joined, no node is large enough, the function raised it,
-            or a worker was lost for good.
+        ConfigError: no Ray can be started or joined, no node is large enough, the function raised
+            it, or a worker was lost for good.
     """
     if problems := ray_problems(resources, address):
         raise ConfigError(problems)

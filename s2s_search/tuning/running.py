@@ -1,6 +1,6 @@
 """Runs a search on Ray Tune: joins Ray, runs the trials, and leaves Ray.
 
-Ray Tune's loop (`Tuner.fit`) runs in the driver's main thread, and so do its calls of the callback,
+Ray Tune's loop (`Tuner.fit`) runs in the driver's main thread. From there it calls the callback,
 the scheduler and the source of trials. Each trial runs in a worker process.
 """
 

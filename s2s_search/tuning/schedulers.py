@@ -1,8 +1,8 @@
 """The schedulers of Ray Tune, which decide when a trial stops, with a record of their decisions.
 
-Ray Tune decides. `Watched` stands in front of its scheduler. It hides reports that the scheduler has
-seen before, and keeps each decision with its reason. After a kill it recomputes the decisions of the
-past from the log, so that rungs and brackets are as they were.
+Ray Tune decides. `Watched` stands in front of its scheduler. It hides reports that the scheduler
+has seen before, and keeps each decision with its reason. After a kill it recomputes the decisions
+of the past from the log, so that rungs and brackets are as they were.
 
 Ray Tune calls a scheduler in the driver's main thread, and before the callback. A decision is
 therefore made before its report is recorded. If the driver dies in between, the resumed trial sends
@@ -118,6 +118,12 @@ class Watched(TrialScheduler):
     - `cutoff`: the value that the trial had to reach; None when nothing was compared.
     - `rung`, `rank` and `of`, for asha: the rung, the rank of the trial there, and the number of
       trials that have reached the rung so far.
+
+    Args:
+        inner: the scheduler of Ray Tune.
+        settings: the scheduler's settings in the space.
+        metric: the name of the metric.
+        minimize: True when less is better.
     """
 
     def __init__(
@@ -360,7 +366,8 @@ class Watched(TrialScheduler):
         """Makes a call, then halves the trial's bracket while all its trials have passed its step.
 
         The hyperband of Ray 2.60 halves a bracket at most once per report, and not when a trial is
-        gone. The other trials would wait forever. Calls that halving itself makes are only passed on.
+        gone. The other trials would wait forever. Calls that halving itself makes are only passed
+        on.
         """
         if self.name != "hyperband" or self._halving:
             return call(tune_controller, trial, *result)
@@ -378,8 +385,8 @@ class Watched(TrialScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Returns the next trial to start.
 
-        When no trial pauses, that is the first trial that waits, as in Ray 2.60. Ray itself looks at
-        all trials to find it, also at trials that have ended, and is slower.
+        When no trial pauses, that is the first trial that waits, as in Ray 2.60. Ray itself looks
+        at all trials to find it, also at trials that have ended, and is slower.
         """
         if self.pauses:
             return self.inner.choose_trial_to_run(tune_controller)

@@ -101,8 +101,8 @@ class Search:
     def recall(self, history: History, again: Sequence[str]) -> Remaining:
         """Restores the scheduler and the sampler from the log.
 
-        Nothing is read from the files that Ray keeps. The decisions of the scheduler are recomputed,
-        and the sampler is told again how the trials ended.
+        Nothing is read from the files that Ray keeps. The decisions of the scheduler are
+        recomputed, and the sampler is told again how the trials ended.
 
         Returns:
             The work that is left.

@@ -93,11 +93,11 @@ def run_search(
 ) -> Outcome:
     """Runs the trials of a space on Ray, and fills a run folder.
 
-    Trial K is the K-th configuration of `space.trials(trials, seed, overrides)`, unless a tpe sampler
-    chooses it. A trial that fails is a row of the tables. It does not end the search, unless the first
-    trials all fail alike. Ctrl-C, a SIGTERM or a SIGHUP ends the search within seconds, with the
-    tables of the work so far. The Ray processes are gone when this returns, and `resume_search`
-    continues the search.
+    Trial K is the K-th configuration of `space.trials(trials, seed, overrides)`, unless a tpe
+    sampler chooses it. A trial that fails is a row of the tables. It does not end the search,
+    unless the first trials all fail alike. Ctrl-C, a SIGTERM or a SIGHUP ends the search within
+    seconds, with the tables of the work so far. The Ray processes are gone when this returns, and
+    `resume_search` continues the search.
 
     Args:
         space: the search space.
@@ -198,8 +198,8 @@ def resume_search(
 
     Trials that have ended stay as they are. Other trials resume from their newest checkpoint. The
     decisions of the past are recomputed from the log, so that scheduler and sampler are where they
-    were. When nothing is left to do, nothing changes. The exception is a search whose trials had all
-    ended when it was killed: its end is recorded now.
+    were. When nothing is left to do, nothing changes. The exception is a search whose trials had
+    all ended when it was killed: its end is recorded now.
 
     Args:
         out: the run folder.
@@ -215,8 +215,8 @@ def resume_search(
         corpus: where the corpus lies now, if its files have moved.
 
     Raises:
-        ConfigError: the folder is no run folder, another search uses it, the corpus has changed, or an
-            argument is wrong.
+        ConfigError: the folder is no run folder, another search uses it, the corpus has changed, or
+            an argument is wrong.
     """
     folder = Path(out).absolute()
     history = load_history(folder)
@@ -359,7 +359,11 @@ def _with_budgets(
 ) -> Space:
     """Returns a space with new budgets.
 
-    A budget that is not given is the one of the last `resume`, or else the one of the space.
+    Args:
+        space: the space.
+        before: the search event. It holds the budgets of the last `resume`.
+        hours: a new budget of hours. With None the last one holds, or else that of the space.
+        gpu_hours: a new budget of GPU hours, in the same way.
     """
     new = {"hours": hours, "gpu_hours": gpu_hours}
     known: dict[str, Any] = {

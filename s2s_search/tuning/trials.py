@@ -93,9 +93,18 @@ class Trials(SearchAlgorithm):
 class SearchTrial(Trial):
     """A trial of Ray Tune that knows the class of its failure.
 
-    It is resumed on another worker only when its worker was lost. It keeps only its last report, and
-    has no folder for Tune. All trials share the class of their workers and their resources. Ray 2.60
-    would make both again for each trial, and compares the resources all the time.
+    It is resumed on another worker only when its worker was lost. It keeps only its last report,
+    and has no folder for Tune. All trials share the class of their workers and their resources. Ray
+    2.60 would make both again for each trial, and compares the resources all the time.
+
+    Args:
+        spec: the experiment, as Ray Tune hands it to `Trials`.
+        name: the trial's name, which is its id and its folder's name.
+        config: Ray Tune's configuration of the trial: the number and the JSON text.
+        losses: how often the trial has lost its worker so far.
+        retries: how often it may lose its worker.
+        trainable: the class of the workers.
+        resources: the resources of a worker.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """A trial inside Ray Tune: it trains in a worker process, and passes its reports on.
 
-Ray Tune calls `trainable` in a thread that it starts in the worker. A worker runs one trial after the
-other. For each report the order is: save the snapshot, then hand the report to Ray Tune. If anything
-is killed in between, the resumed trial finds the report in its snapshot, and sends it again.
+Ray Tune calls `trainable` in a thread that it starts in the worker. A worker runs one trial after
+the other. For each report the order is: save the snapshot, then hand the report to Ray Tune. If
+anything is killed in between, the resumed trial finds the report in its snapshot, and sends it
+again.
 """
 
 import json
@@ -43,9 +44,9 @@ def trainable(
 ) -> None:
     """Runs one trial inside Ray Tune, and passes every report on.
 
-    Everything is built and seeded from `config`, so that a process that ran other trials before gives
-    the same numbers as a new process. If the trial has checkpoints already, it resumes from the
-    newest one, and sends the report of that checkpoint again, because it may not have been recorded.
+    Everything is built and seeded from `config`. A process that ran other trials before therefore
+    gives the same numbers as a new process. If the trial has checkpoints already, it resumes from
+    the newest one. It sends the report of that checkpoint again, which may not have been recorded.
 
     Args:
         config: the flat configuration of the trial, with "model" among its keys.
@@ -204,8 +205,14 @@ def _taken_over(
     That is its own newest snapshot. After an exploit of pbt it is the newest snapshot of the trial
     whose weights are copied. The copy is saved at once, so that it is made only once.
 
-    A copy must have steps left to train with the new hyperparameters. If the other trial has only
-    the snapshot of its end, the trial resumes from its own newest snapshot that is not of an end.
+    A copy must have steps left to train with the new hyperparameters. The other trial may have only
+    the snapshot of its end. Then the trial resumes from its own newest snapshot before the end.
+
+    Args:
+        name: the name of the trial.
+        folder: the folder or URL below which the checkpoints of all trials lie.
+        checkpoints: the checkpoints of the trial.
+        goal: "minimize" or "maximize".
     """
     own, given = checkpoints.newest(), tune.get_checkpoint()
     if given is None:

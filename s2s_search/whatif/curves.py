@@ -23,8 +23,8 @@ WEIGHTS_MOVE = "pbt copies weights between trials, so curves recorded under pbt 
 class CurvePoint(NamedTuple):
     """A report of a curve.
 
-    `seconds` is the worker's time since the report before it. `value` is None when the report has no
-    value of the metric.
+    `seconds` is the worker's time since the report before it. `value` is None when the report has
+    no value of the metric.
     """
 
     step: int
@@ -50,8 +50,8 @@ class Curve:
 class Record:
     """The curves of a search, in the order in which its trials began.
 
-    For hyperband, it is the order in which trials got into brackets. `workers` is the largest number
-    of trials that ran at once.
+    For hyperband, it is the order in which trials got into brackets. `workers` is the largest
+    number of trials that ran at once.
     """
 
     space: Space
@@ -95,8 +95,8 @@ def load_record(folder: Path) -> Record:
     """Returns the curves of a search that has ended.
 
     Raises:
-        ConfigError: the folder is no run folder, its search still runs, no trial has reported, or the
-            scheduler was pbt.
+        ConfigError: the folder is no run folder, its search still runs, no trial has reported, or
+            the scheduler was pbt.
     """
     history = load_history(folder)
     space = space_of(history, folder)

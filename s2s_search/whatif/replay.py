@@ -1,12 +1,12 @@
 """A replay of a search under another scheduler: its recorded curves, without training.
 
 This is a simulation of discrete events. Trials start in the recorded order, as soon as a worker is
-free. Each report comes after the seconds that it took. Ray Tune's own scheduler decides which trials
-continue.
+free. Each report comes after the seconds that it took. Ray Tune's own scheduler decides which
+trials continue.
 
 A curve that the search has cut short cannot be continued. Another scheduler may let a trial run
-beyond its record. Such a trial is *unknown* from there on: its record counts, and then its worker is
-free. Only the record of a search without a scheduler leaves nothing unknown.
+beyond its record. Such a trial is *unknown* from there on: its record counts, and then its worker
+is free. Only the record of a search without a scheduler leaves nothing unknown.
 """
 
 import itertools
