@@ -142,6 +142,7 @@ class Standing:
             self.best_settings = self.settings(trial)
             if best is not None:
                 self._forget(best["trial"])
+        # In a damaged log, a trial may report after its end, and have no place.
         self._forget(trial)
 
     def _end(self, trial: str, status: str | None, message: str = "") -> None:
