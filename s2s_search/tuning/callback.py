@@ -94,6 +94,8 @@ class Listener(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: object
     ) -> None:
+        # The scheduler has decided about this report already. The report is recorded first, and
+        # the decision only if the report is news.
         self._write_queue()
         name = trial.trial_id
         for note in result.pop("notes", ()):

@@ -114,10 +114,11 @@ class Watched(TrialScheduler):
     `decisions` holds, for each trial, the newest decision that is not yet recorded. Its entries:
 
     - `action`: continue or stop.
-    - `step` and `value`: the step of the report, and its value of the metric.
+    - `step` and `value`: the step of the report, and its value of the metric. For median, `value`
+      is the trial's best value so far.
     - `cutoff`: the value that the trial had to reach; None when nothing was compared.
-    - `rung`, `rank` and `of`, for asha: the rung, the rank of the trial there, and the number of
-      trials that have reached the rung so far.
+    - `of`: the number of trials that were compared, this trial included.
+    - `rung` and `rank`, for asha: the rung, and the rank of the trial there so far.
 
     Args:
         inner: the scheduler of Ray Tune.

@@ -186,6 +186,15 @@ def _pass_on(
 
 
 def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausing: bool) -> None:
+    """Hands a report to Ray Tune, with the problems of the checkpoints as notes.
+
+    Args:
+        name: the name of the trial.
+        metrics: the metrics of the report.
+        checkpoints: the checkpoints of the trial.
+        pausing: True when Tune needs a reference to each checkpoint, which it hands to the trial
+            that resumes or copies it.
+    """
     if checkpoints.problems:
         metrics = metrics | {"notes": list(checkpoints.problems)}
         checkpoints.problems.clear()
