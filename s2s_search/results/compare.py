@@ -172,7 +172,10 @@ def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterat
             [(run.configuration, run.curve[step]) for run in side.ended] for side in (left, right)
         ]
         sentence = _compared(left.name, right.name, values, metric, goal).sentence()
-        yield f"at step {step:,}, which these {len(ended)} reached, before any was stopped: {sentence}"
+        yield (
+            f"at step {step:,}, which these {len(ended)} reached, before any was stopped: "
+            f"{sentence}"
+        )
 
 
 def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
@@ -261,7 +264,10 @@ def _unknown(text: str, runs: Sequence[ComparedTrial]) -> str:
         if not equals:
             return f"{shown(text)} has no value: write KEY=VALUE, such as {key}={values[-1]}"
         return f"{shown(text)}: no trial has that value{nearest(value, values)}"
-    law = f"{shown(text)} names no trial: give a trial's name or number, or a setting KEY=VALUE that the trials have"
+    law = (
+        f"{shown(text)} names no trial: give a trial's name or number, or a setting KEY=VALUE "
+        "that the trials have"
+    )
     return law + nearest(key, sorted({key for run in runs for key in run.trial.settings}))
 
 
@@ -273,7 +279,9 @@ def _cautions(*sides: Side) -> Iterator[str]:
     if len(steps) > 1:
         yield f"not all made the same number of steps: {steps[0]:,} to {steps[-1]:,}"
     if any(run.trial.status == "stopped" for run in runs):
-        yield "some were stopped early for being worse: what finished is the better part of each side"
+        yield (
+            "some were stopped early for being worse: what finished is the better part of each side"
+        )
 
 
 def _best(side: Side, goal: str) -> ComparedTrial | None:
@@ -290,22 +298,34 @@ def _on_examples(a: ComparedTrial | None, b: ComparedTrial | None, fetch: bool) 
         for run in (a, b)
     ]
     if far := [shown_place(run.place) for run in (a, b) if is_far(run.place) and not fetch]:
-        yield f"not compared on single dev examples: the answers lie at {' and '.join(far)}, where --fetch reads them"
+        yield (
+            f"not compared on single dev examples: the answers lie at {' and '.join(far)}, where "
+            "--fetch reads them"
+        )
         return
     answers = [load_answers(run.place) for run in (a, b)]
     if missing := [
         shown_place(run.place) for run, found in zip((a, b), answers, strict=True) if found is None
     ]:
-        yield f"not compared on single dev examples: there is no answers.json in {' and '.join(missing)}"
+        yield (
+            "not compared on single dev examples: there is no answers.json in "
+            f"{' and '.join(missing)}"
+        )
         return
     of_a, of_b = ((found.errors, found.lengths) for found in answers if found is not None)
     if len(of_a[0]) != len(of_b[0]):
-        yield f"not compared on single dev examples: they answered {len(of_a[0]):,} and {len(of_b[0]):,} of them"
+        yield (
+            f"not compared on single dev examples: they answered {len(of_a[0]):,} and "
+            f"{len(of_b[0]):,} of them"
+        )
         return
     difference, low, high = rate_difference_interval(of_a, of_b)
     claim = verdict(names[0], names[1], (low, high), "minimize")[0]
     rates = " against ".join(
         f"{sum(errors) / max(sum(lengths), 1):.4g}" for errors, lengths in (of_a, of_b)
     )
-    by = f"error rate {rates}, {apart(difference, (low, high))}, paired over {len(of_a[0]):,} dev examples"
+    by = (
+        f"error rate {rates}, {apart(difference, (low, high))}, paired over {len(of_a[0]):,} dev "
+        "examples"
+    )
     yield f"{claim}: {by}; this says nothing about other seeds"

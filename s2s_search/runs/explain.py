@@ -56,7 +56,10 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     has_rung = event.get("rung") is not None
     at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
     if cutoff is None and not has_rung:
-        return f"{at}: {metric} {value:.4g}, too few to compare it with ({event.get('of')} so far), so it continued"
+        return (
+            f"{at}: {metric} {value:.4g}, too few to compare it with ({event.get('of')} so far), "
+            "so it continued"
+        )
     if cutoff is None:
         return f"{at}: {metric} {value:.4g}, the first of its kind, so it continued"
     relation = "below" if minimize else "above"
@@ -98,15 +101,24 @@ def _not_judged(event: Event, trial: TrialHistory, history: History) -> Iterator
 
 def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[str]:
     if trial.status in FAILURES:
-        yield f"to see it fail under a debugger: {command('debug', '--run', folder, '--trial', trial.number)}"
+        yield (
+            "to see it fail under a debugger: "
+            f"{command('debug', '--run', folder, '--trial', trial.number)}"
+        )
     if trial.status == OUT_OF_MEMORY:
-        yield "smaller train.batch_size, num_units or sequence lengths need less memory; it is not run again by itself"
+        yield (
+            "smaller train.batch_size, num_units or sequence lengths need less memory; it is not "
+            "run again by itself"
+        )
     if trial.status == LOST:
         yield f"its worker was lost {trial.losses + 1} times, more than search.retries allows"
     if trial.status == "stopped" and not any(
         event["action"] == "stop" for event in trial.decisions
     ):
-        yield f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave no numbers"
+        yield (
+            f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave "
+            "no numbers"
+        )
     if trial.status == "running" and not history.is_running:
         how = "killed" if history.is_killed else history.status
         yield f"the search ended before it ({how}); resume continues it"

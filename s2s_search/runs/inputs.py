@@ -39,14 +39,23 @@ def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:
     Raises:
         ConfigError: the corpus cannot be read where the space says, or has another fingerprint.
     """
-    moved = "where it lies now is said by --corpus, as a mapping {train: ..., dev: ...} or the file of a search space"
+    moved = (
+        "where it lies now is said by --corpus, as a mapping {train: ..., dev: ...} or the file "
+        "of a search space"
+    )
     try:
         corpus = load_corpus(space.corpus)
     except ConfigError as error:
         hint = [] if "name" in space.corpus else [moved]
         raise ConfigError([*error.problems, *hint], str(folder)) from None
     if fingerprint is not None and corpus.fingerprint != fingerprint:
-        now = f"its fingerprint was {fingerprint[:12] or 'not recorded'} and is {corpus.fingerprint[:12]}"
-        law = "the corpus is not the one that the search was made with, so that numbers would not compare"
+        now = (
+            f"its fingerprint was {fingerprint[:12] or 'not recorded'} and is "
+            f"{corpus.fingerprint[:12]}"
+        )
+        law = (
+            "the corpus is not the one that the search was made with, so that numbers would not "
+            "compare"
+        )
         raise ConfigError(f"{law}: {now}", str(folder))
     return corpus

@@ -52,14 +52,18 @@ Result = TypeVar("Result")
 # Ray 2.60 protects a cluster that it starts with a token, which it reads once in a process. When a
 # token is given, Ray writes none to the home folder.
 RAY_TOKEN = secrets.token_hex(32)
-TOKEN = "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
+TOKEN = (
+    "if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that "
+    "holds it"
+)
 
 
 def ray_problems(resources: Resources, address: str | None) -> list[str]:
     """Returns the problems that are known before Ray is started or joined."""
     if ray.is_initialized():
         return [
-            "this process has a Ray already: call ray.shutdown() first, or search from another process"
+            "this process has a Ray already: call ray.shutdown() first, or search from "
+            "another process"
         ]
     if address is not None:
         return _address_problems(address)
@@ -70,7 +74,10 @@ def ray_problems(resources: Resources, address: str | None) -> list[str]:
         gpus = torch.cuda.device_count()
     problems = resource_problems(resources, [{"CPU": usable_cores(), "GPU": gpus}])
     if _is_too_long(temporary_folder()) and not os.access(SHORT_FOLDER, os.W_OK | os.X_OK):
-        law = f"Ray's sockets would have paths of more than {MOST_BYTES} bytes, and {SHORT_FOLDER} cannot be written"
+        law = (
+            f"Ray's sockets would have paths of more than {MOST_BYTES} bytes, and {SHORT_FOLDER} "
+            "cannot be written"
+        )
         problems.append(
             f"{temporary_folder()}: {law}; set RAY_TMPDIR to a folder with a short path"
         )
@@ -84,7 +91,8 @@ def _address_problems(address: str) -> list[str]:
     is_port = re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 2**16
     if not host or "/" in host or not is_port:  # ray:// is for clients outside a cluster
         return [
-            f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as its nodes see it"
+            f"address {address!r}: must be auto, or the HOST:PORT of the cluster's head as "
+            "its nodes see it"
         ]
     try:
         # This asks first, because Ray 2.60 would wait for minutes.
@@ -100,7 +108,8 @@ def resource_problems(resources: Resources, nodes: Sequence[Mapping[str, float]]
         return []
     largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
     return [
-        f"resources: a trial must fit on one node, but it needs {_amounts(resources.cpu, resources.gpu)}, "
+        "resources: a trial must fit on one node, but it needs "
+        f"{_amounts(resources.cpu, resources.gpu)}, "
         f"and the largest node has {_amounts(largest.get('CPU', 0), largest.get('GPU', 0))}"
     ]
 
@@ -251,7 +260,10 @@ def why_waiting(resources: Resources) -> str:
         return f"waiting for a node: {problems[0]}"
     found = (ray.available_resources(), ray.cluster_resources())  # type: ignore[no-untyped-call]
     free, all_ = (_amounts(amounts.get("CPU", 0), amounts.get("GPU", 0)) for amounts in found)
-    return f"waiting: a trial needs {_amounts(resources.cpu, resources.gpu)} on one node; {free} of {all_} are free"
+    return (
+        f"waiting: a trial needs {_amounts(resources.cpu, resources.gpu)} on one node; {free} of "
+        f"{all_} are free"
+    )
 
 
 def each(

@@ -46,7 +46,8 @@ class Remaining:
         yield f"kept {self.ended} trials that have ended"
         if self.closed:
             yield (
-                f"{len(self.closed)} more had already ended, which was not recorded before the kill: "
+                f"{len(self.closed)} more had already ended, which was not recorded before "
+                "the kill: "
                 f"{_listed(self.closed)}"
             )
         if self.going_on:

@@ -42,7 +42,10 @@ from s2s_search.tuning.search import Outcome, Search
 from s2s_search.tuning.worker import Train
 
 RUNS = Path("runs")  # the place of a run folder for which no other place is given
-NOTE_OF_REPLICATES = "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops them.\n"
+NOTE_OF_REPLICATES = (
+    "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops "
+    "them.\n"
+)
 
 # A key of a URL has a secret value when its name holds one of these words.
 SECRETS = {
@@ -142,7 +145,10 @@ def run_search(
         if warm_start is not None:
             past = load_history(Path(warm_start))
             if space.search.method != "tpe":
-                law = f"only search.method tpe learns from an earlier run, but method = {space.search.method}"
+                law = (
+                    "only search.method tpe learns from an earlier run, but method = "
+                    f"{space.search.method}"
+                )
                 raise ConfigError(f"--warm-start: {law}")
     if not problems:
         with collecting(problems):
@@ -175,7 +181,8 @@ def run_search(
         if past is not None and isinstance(sampler, TPE):
             taken, left_out = sampler.warm_start(_ended(past, space))
             search.recorder.note(
-                f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit the space"
+                f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit "
+                "the space"
             )
         return running.run(search)
 

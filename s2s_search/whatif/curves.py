@@ -17,7 +17,10 @@ from s2s_search.spaces.space import Space
 # The kinds of seconds in a report that add up to a worker's time. Each is counted over the trial so
 # far.
 SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
-WEIGHTS_MOVE = "pbt copies weights between trials, so curves recorded under pbt say nothing about other schedulers"
+WEIGHTS_MOVE = (
+    "pbt copies weights between trials, so curves recorded under pbt say nothing about other "
+    "schedulers"
+)
 
 
 class CurvePoint(NamedTuple):
