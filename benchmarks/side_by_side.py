@@ -26,7 +26,7 @@ BEGIN = 0
 
 
 def model_of(work: Any) -> tuple[Seq2Seq, Hparams]:
-    """Returns the model and the hyperparameters of a work, with defaults for what it leaves open."""
+    """Returns the model of a work and its hyperparameters, with defaults for what is left open."""
     more: dict[str, Any] = {}
     if work.attention != "none":
         more = {"attention.dim": work.att_dim, "attention.score_type": work.attention}

@@ -106,8 +106,8 @@ def _guess(word: str, names: Sequence[str]) -> str | None:
 def unreadable(path: Path, error: OSError | ValueError, known: Iterable[str] = ()) -> str:
     """Returns why a file cannot be read.
 
-    For a missing file, the sentence also names the most similar file that lies beside it or is among
-    the known ones.
+    For a missing file, the sentence also names the most similar file that lies beside it or is
+    among the known ones.
     """
     hint = ""
     if isinstance(error, FileNotFoundError):

@@ -204,7 +204,10 @@ def test_modules_need_no_package_of_the_floors_above(packages: tuple[str, ...]) 
 
 def test_a_debug_run_does_not_pay_for_torchs_compiler() -> None:
     """torch._dynamo takes a second to import; torch.optim's classes and others import it when they are used."""
-    code = "from s2s_search.cli import main; import sys; main(sys.argv[1:]); assert 'torch._dynamo' not in sys.modules"
+    code = (
+        "from s2s_search.cli import main; import sys; main(sys.argv[1:]); assert 'torch._dynamo' "
+        "not in sys.modules"
+    )
     command = [
         sys.executable,
         "-c",

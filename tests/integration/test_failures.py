@@ -283,7 +283,10 @@ def test_a_search_that_waits_for_others_says_why(address: str, tmp_path: Path) -
             space, out=tmp_path / "run", address=address, train=valued, progress=progress
         )
     assert outcome.status == "finished"
-    why = "waiting: a trial needs 1 CPU and 0 GPU on one node; 0 CPU and 0 GPU of 2 CPU and 0 GPU are free"
+    why = (
+        "waiting: a trial needs 1 CPU and 0 GPU on one node; 0 CPU and 0 GPU of 2 CPU and 0 GPU "
+        "are free"
+    )
     assert why in terminal.getvalue()
 
 

@@ -241,10 +241,12 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
     found = results.load(run)
     both = compare(found, calm)
     print(
-        f"\nkilled {done}, {found.trials['restarts'].sum()} restarts of trials; nothing lost, no report doubled;"
+        f"\nkilled {done}, {found.trials['restarts'].sum()} restarts of trials; nothing lost, "
+        "no report doubled;"
     )
     print(
-        f"{both} of {trials} trials made as many reports as undisturbed, and all numbers of both are equal"
+        f"{both} of {trials} trials made as many reports as undisturbed, and all numbers of "
+        "both are equal"
     )
     assert done["drivers"] >= 3
     assert check_decisions(run) >= trials

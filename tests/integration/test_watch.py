@@ -221,8 +221,8 @@ def test_it_ends_as_the_search_did(
     assert main(["watch", str(tmp_path / "run")]) == ENDS[status]
     out, err = capsys.readouterr()
     assert (
-        f"[0:03] {status} · 2 trials: 1 running, 1 to start · best dev.loss 1.5 at step 10 (trial-00000)"
-        in out
+        f"[0:03] {status} · 2 trials: 1 running, 1 to start · best dev.loss 1.5 at step 10 "
+        "(trial-00000)" in out
     )
     assert f"the ranking: python run_search.py results {tmp_path / 'run'}" in out
     assert ("resume" in err) == (status != "finished")
@@ -237,8 +237,8 @@ def test_a_folder_that_is_none_is_told_the_nearest(
     out, err = capsys.readouterr()
     assert out == ""
     assert (
-        f"is no folder of a search: events.jsonl: No such file or directory; did you mean '{tmp_path / 'attention'}'?"
-        in err
+        "is no folder of a search: events.jsonl: No such file or directory; did you mean "
+        f"'{tmp_path / 'attention'}'?" in err
     )
 
 

@@ -100,7 +100,10 @@ def test_a_write_that_fails_leaves_what_was_there(
 )  # before the first byte, and after the last
 def test_a_kill_while_an_entry_is_written_leaves_what_was_there(folder: Path, call: str) -> None:
     cache.save("k", HEAD, ARRAYS)
-    program = f"import os; from s2s_search.corpus import cache; {call} = lambda *_: os._exit(9); cache.save('k', 0, [])"
+    program = (
+        f"import os; from s2s_search.corpus import cache; {call} = lambda *_: os._exit(9); "
+        "cache.save('k', 0, [])"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
     assert is_whole(cache.load("k"))
     assert len(list(folder.iterdir())) == 2  # what was half written goes when it is the oldest

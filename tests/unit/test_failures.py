@@ -17,7 +17,8 @@ from s2s_search.runs.failures import error_message, grouped, status_of
     [
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out_of_memory"),
         (
-            "RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",
+            "RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't "
+            "allocate memory",
             "out_of_memory",
         ),
         ("torch.AcceleratorError: CUDA error: out of memory", "out_of_memory"),
@@ -25,11 +26,13 @@ from s2s_search.runs.failures import error_message, grouped, status_of
         ("RuntimeError: CUDA driver error: out of memory", "out_of_memory"),
         ("RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "out_of_memory"),
         (
-            "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling "
+            "`cublasCreate(handle)`",
             "out_of_memory",
         ),
         (
-            "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+            "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling "
+            "`cublasCreate(handle)`",
             "failed",
         ),
         (

@@ -90,8 +90,10 @@ def test_memory_of_a_process_with_a_limit() -> None:
 def test_cores_that_others_keep_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two looks core 0 works 30 of 100 ticks, core 2 all, and core 1 is not for this process."""
     looks = [
-        "cpu 9 9 9 9\ncpu0 10 0 0 50 5 0 0 0 9 9\ncpu1 0 0 0 0 0 0 0 0 0 0\ncpu2 7 7 7 7 7 7 7 7 7 7\nintr 1\n",
-        "cpu 9 9 9 9\ncpu0 20 5 5 110 15 5 3 2 9 9\ncpu1 99 0 0 0 0 0 0 0 0 0\ncpu2 7 7 107 7 7 7 7 7 7 7\nintr 1\n",
+        "cpu 9 9 9 9\ncpu0 10 0 0 50 5 0 0 0 9 9\ncpu1 0 0 0 0 0 0 0 0 0 0\ncpu2 7 7 7 7 7 7 "
+        "7 7 7 7\nintr 1\n",
+        "cpu 9 9 9 9\ncpu0 20 5 5 110 15 5 3 2 9 9\ncpu1 99 0 0 0 0 0 0 0 0 0\ncpu2 7 7 107 "
+        "7 7 7 7 7 7 7\nintr 1\n",
     ]
     file = tmp_path / "stat"
     monkeypatch.setattr(machine, "CORE_TIMES", file)
@@ -139,7 +141,10 @@ def test_a_plan_on_one_core(tmp_path: Path, cpu: int, status: int) -> None:
     """A real process that may use one core, whatever this machine has."""
     space = tmp_path / "space.yaml"
     space.write_text(SPACE.replace("CPU", str(cpu)))
-    code = "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from s2s_search.cli import main; "
+    code = (
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from "
+        "s2s_search.cli import main; "
+    )
     command = [
         sys.executable,
         "-c",

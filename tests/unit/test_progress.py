@@ -110,7 +110,8 @@ def test_the_line_for_the_whole_comes_now_and_then() -> None:
     lines = screen.text.splitlines()
     assert len(lines) == 2
     assert lines[1].startswith(
-        "[1:00] 4 trials: 1 running, 3 to start · best dev.loss 140 at step 61 (trial-00000) · about "
+        "[1:00] 4 trials: 1 running, 3 to start · best dev.loss 140 at step 61 (trial-00000) "
+        "· about "
     )
 
 

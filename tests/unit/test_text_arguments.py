@@ -138,7 +138,8 @@ NUMBERS = [
 def test_a_number_in_a_space_file_that_is_none(tmp_path: Path, place: str, text: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(
-        f"model: BasicSeq2Seq\n{place % text}\nparameters: {{optimizer.learning_rate: {{min: 1e-4, max: 1e-2}}}}\n"
+        f"model: BasicSeq2Seq\n{place % text}\nparameters: "
+        f"{{optimizer.learning_rate: {{min: 1e-4, max: 1e-2}}}}\n"
     )
     if text == "1e-320" and ("hours" in place or "disk_gb" in place):
         assert load_space(path)  # that is soon over, but a number
