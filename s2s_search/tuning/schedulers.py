@@ -76,7 +76,9 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
             custom_explore_fn=explore,
             log_config=False,
         )
-    return FIFOScheduler()  # type: ignore[no-untyped-call]
+    if settings.name == "none":
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    raise ValueError(f"no scheduler is called {settings.name!r}")
 
 
 def rungs(settings: Scheduler) -> list[float]:

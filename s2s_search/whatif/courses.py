@@ -88,6 +88,8 @@ def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
     elif scheduler.name == "median":
         stops = [scheduler.grace_steps]
         factor = math.inf
+    elif scheduler.name not in ("none", "pbt"):
+        raise ValueError(f"no scheduler is called {scheduler.name!r}")
     reports = sorted({math.ceil(stop / every) * every for stop in stops})
     if stops:
         end = min(end, math.ceil(scheduler.max_steps / every) * every)

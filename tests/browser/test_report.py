@@ -260,7 +260,7 @@ def test_it_is_sorted_and_filtered_with_the_keyboard_alone(reader: Reader) -> No
 # --- themes ---
 
 
-@pytest.mark.parametrize("width", [1280, 600])
+@pytest.mark.parametrize("width", [1280, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_is_readable_in_both_themes(
     browser: Any, report: Path, theme: str, width: int

@@ -7,6 +7,14 @@ import pytest
 from ray.cluster_utils import Cluster
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need a cluster as slow."""
+    for item in items:
+        if "address" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ray_folder() -> Iterator[Path]:
     """A folder for Ray's sessions, apart from those of others; short, for the paths of sockets are limited."""

@@ -18,6 +18,8 @@ from tests.spaces import RATES, distance, space_text
 from tests.test_docs import ROOT
 from tests.unit.test_loggers import mlflow_runs, scalars, sessions, wandb_runs
 
+pytestmark = pytest.mark.slow  # the examples read a whole search
+
 SPACE = space_text(
     RATES
     | {"attention.dim": 8, "attention.score_type": ["dot", "bahdanau"]}
@@ -181,7 +183,6 @@ def test_the_stored_notebook_says_nothing_of_the_machine_that_made_it() -> None:
     assert all("execution" not in cell.metadata for cell in notebook.cells)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the libraries' own
 def test_a_search_tells_three_tools_what_its_tables_say(tmp_path: Path) -> None:
     folder = search(tmp_path, "--log", "tensorboard,mlflow,wandb")

@@ -449,6 +449,7 @@ def counting_threads(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
     yield report(40, 1.0, started=own_threads() - before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", [0.5, 1, 2])
 def test_a_trial_has_a_thread_for_each_of_its_cpus(
     address: str, tmp_path: Path, cpu: float
@@ -460,6 +461,7 @@ def test_a_trial_has_a_thread_for_each_of_its_cpus(
     assert results.load(folder).reports["started"].tolist() == [max(1, int(cpu)) - 1]
 
 
+@pytest.mark.slow
 def judged(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
     losses = {0: 1.0, 1: math.nan, 2: 0.5, 3: 5.0, 4: 0.25}
     for step in (10, 20, 30, 40):
@@ -681,6 +683,7 @@ def interrupt_at_the_second_report(
         return process, err, time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signals, group", [(1, True), pytest.param(10, False, marks=pytest.mark.slow)]
 )

@@ -39,6 +39,7 @@ print(largest_batch(hparams, large).bytes, peak_memory(cpu) - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere a process counts the peak of its parent, too"
 )

@@ -384,6 +384,7 @@ def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.Monkey
     assert made.wall_hours.least == pytest.approx(max(made.worker_hours.least / 4, longest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu, threads", [(0.25, 1), (1, 1), (2.5, 2)])
 def test_a_probe_computes_with_the_threads_of_a_trial(
     path: Path, monkeypatch: pytest.MonkeyPatch, cpu: float, threads: int
@@ -502,6 +503,7 @@ def broken(*arguments: object) -> None:
     raise ZeroDivisionError("a fault of the program")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what, error, message",
     [

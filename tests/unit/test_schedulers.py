@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining
 
+from s2s_search.hparams.configuration import resolve
 from s2s_search.spaces.settings import Scheduler
+from s2s_search.spaces.yaml_file import SECTIONS
 from s2s_search.tuning.schedulers import Past, RungValues, Watched, _inner
+from s2s_search.whatif.courses import make_courses
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -200,3 +203,23 @@ def test_a_failed_trial_of_hyperband_that_is_run_again_waits_for_a_bracket() -> 
         watched("hyperband").replay([*events, {"event": "restart", **name, "cause": "run again"}])
         == {}
     )
+
+
+NAMES = next(argument for argument in SECTIONS["scheduler"] if argument.name == "name").choices
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_scheduler_has_code(name: str) -> None:
+    settings = Scheduler(name, 90, 10, 3.0)
+    assert (type(_inner(settings, dict)) is FIFOScheduler) == (name == "none")
+    hparams = resolve("BasicSeq2Seq", {"train.max_steps": 90, "train.eval_every_steps": 10})
+    assert len(make_courses([hparams] * 5, settings)) == 5
+
+
+def test_an_unknown_scheduler_is_not_passed_over() -> None:
+    settings = Scheduler("ahsa", 90, 10, 3.0)
+    with pytest.raises(ValueError, match="no scheduler is called 'ahsa'"):
+        _inner(settings, dict)
+    hparams = resolve("BasicSeq2Seq", {"train.max_steps": 90, "train.eval_every_steps": 10})
+    with pytest.raises(ValueError, match="no scheduler is called 'ahsa'"):
+        make_courses([hparams], settings)
