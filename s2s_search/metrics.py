@@ -1,8 +1,8 @@
 """The metrics that a trial reports: the registry of them, error rates, and BLEU.
 
-Every other list of metrics in the package is derived from the registry. Predictions and references
-are sequences of tokens, ids or strings, without special tokens. rapidfuzz and sacrebleu are
-imported late, because commands that compute no metric read the registry too.
+Goals, worst values and the columns of tables are derived from the registry. Predictions and
+references are sequences of tokens, ids or strings, without special tokens. rapidfuzz and sacrebleu
+are imported late, because commands that compute no metric read the registry too.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -21,8 +21,8 @@ class Metric:
         name: the key of the number in a report.
         goal: "minimize" or "maximize".
         worst: what a diverged trial reports: a finite number that is worse than any that a model
-            can earn, so that a scheduler ranks the trial behind all others. None where divergence
-            changes nothing.
+            can earn, so that asha and median rank the trial behind all others. None for costs,
+            which a diverged trial reports as measured.
     """
 
     name: str

@@ -9,8 +9,8 @@ driver may be killed before it records a report. The resumed trial then sends th
 that no report is lost.
 
 A save is several file operations. The writer can be killed, or meet an error, between any two of
-them. The value of best.pt is therefore read from best.pt itself, and `settle` completes a save that
-was interrupted.
+them. The value of best.pt is therefore read from best.pt itself. `settle` puts the answers of
+best.pt in their place, and deletes files that an interrupted save left behind.
 """
 
 import contextlib
@@ -139,7 +139,7 @@ class Checkpoints:
         return None if answers is None else answers.step
 
     def newest(self, unfinished: bool = False) -> Snapshot | None:
-        """Returns the newest snapshot that can be read, or None when there is none.
+        """Returns last.pt; when it cannot be read, the newer of previous.pt and best.pt; or None.
 
         Damaged snapshots are added to `problems`. With `unfinished`, a snapshot that was made at
         the end of the trial is skipped.

@@ -112,9 +112,9 @@ def is_locked(folder: Path) -> bool:
 def _look(file: int) -> bool:
     """Returns whether nobody holds an open lock file.
 
-    The look takes a shared lock for a moment. Two processes that look at once do not take each
-    other for a holder, and NFS needs no right to write for it. filelock has no shared locks.
-    Without fcntl (Windows) the look therefore takes an exclusive lock.
+    The look takes a shared lock for a moment. Two processes may look at the same time
+    without blocking each other, and on NFS the right to read is enough. filelock has no shared
+    locks. Without fcntl (Windows) the look therefore takes an exclusive lock.
     """
     try:
         import fcntl
@@ -130,7 +130,7 @@ def _look(file: int) -> bool:
 
 
 def holder_elsewhere(folder: Path) -> str:
-    """Returns "process N on HOST" when the lock is, or until a kill was, held on another machine.
+    """Returns "process N on HOST" when a process on another machine holds or held the lock.
 
     Otherwise the text is empty.
     """

@@ -184,7 +184,7 @@ class Log:
     def status(self, said: str) -> str:
         """Returns the status of the search. `said` is the status by the log.
 
-        A search that runs by its log but that nobody drives was killed.
+        When the log says `running` but no process writes it, the search was killed.
         """
         # `is_driven` is asked again, because the search may have been resumed just now.
         if said != RUNNING or self.was_driven or is_driven(self.folder):

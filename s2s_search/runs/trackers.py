@@ -38,7 +38,8 @@ Settings = Mapping[str, object]  # hyperparameters: dotted keys to numbers, bool
 
 
 class Logger(Protocol):
-    """A tracker. It is made when the first trial begins. Its errors end nothing but itself."""
+    """A tracker. It is made when the first trial begins. When
+    it raises an error, only the tracker stops, and the search continues."""
 
     def begin(self, trial: str, settings: Settings) -> None:
         """Records that a trial begins, or is resumed after the search was interrupted.
@@ -59,7 +60,7 @@ class Logger(Protocol):
         """
 
     def end(self, trial: str, status: str) -> None:
-        """Records that a trial ended. The status `running` says that the search ends before it."""
+        """Records that a trial ended. Status `running`: the search ends before the trial."""
 
 
 def search_id(name: str, search: Event) -> str:

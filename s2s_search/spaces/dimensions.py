@@ -385,7 +385,7 @@ def _conditions(
     models: Sequence[str],
     report: Problems,
 ) -> dict[str, tuple[object, ...]]:
-    """Returns, for each parent, the values of which it must have one.
+    """Returns the allowed values of each key that a `when` names.
 
     Labels are replaced by the values that they name.
 

@@ -122,10 +122,11 @@ def _resources(section: Mapping[str, Any], report: Problems) -> Resources:
 def _trials(
     search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Problems, follows: Problems
 ) -> int | None:
-    """Returns the number of draws: as the file says, or else 16, or all where there are fewer.
+    """Returns the number of draws; None for all points of a grid.
 
-    None stands for all points of a grid. Grids that cannot be enumerated are reported, and draws
-    that must differ but cannot.
+    It is the number in the file. Without one it is 16, or fewer when the space is smaller. It is a
+    problem when a grid is endless or too large, or when the file asks for more draws than there
+    are configurations.
     """
     is_grid = search["method"] == "grid"
     given: int | None = search["trials"]

@@ -267,9 +267,9 @@ class TPE:
 
         A stopped trial counts as complete with its best value. Trained to its end it could only
         have become better. Optuna's own way ranks stopped trials behind all complete ones, and
-        would lose the many good trials that ASHA stops among better ones. The seconds of a stopped
-        trial say nothing, because it spent few for being stopped: they count as the most that were
-        seen.
+        would lose the many good trials that ASHA stops among better ones. A stopped
+        trial took few seconds only because it was stopped, so its time counts as the longest time
+        of any trial.
 
         A diverged trial is as bad as the worst trial, because NaN would teach nothing. tpe does not
         learn from failures.

@@ -171,8 +171,9 @@ class Space:
     ) -> list[Flat]:
         """Returns the configurations that a search runs, in order, each with its budget and seed.
 
-        They are draws, each with all points of the grids, each with its replicates. For tpe, which
-        chooses when results are known, they are the random draws with which it begins.
+        Each draw is combined with every point of the grids, and each combination is repeated once
+        for each replicate. For tpe, which chooses when results are known, they are the random draws
+        with which it begins.
 
         Args:
             trials: the number of draws; None takes the number of the file.

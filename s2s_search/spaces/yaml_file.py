@@ -1,4 +1,4 @@
-"""Search-space files: YAML with the line of each value, and all sections but the parameters.
+"""Search-space files: YAML with a line for each value, and all sections but the parameters.
 
 Scalars stay text, because only the table knows their kinds. YAML would guess: 1e-4 is text to it,
 and no is false.

@@ -153,8 +153,8 @@ class Rule:
     """An update rule, with the slots that it keeps for each parameter.
 
     A row-sparse gradient updates the looked-up rows and their slots only. Gradients of the same row
-    are summed first. torch.optim is not used: its rules differ from the original's, and to make an
-    optimizer costs a second of imports.
+    are summed first. The optimizer classes of torch.optim are not used: their rules differ from the
+    original's, and importing them costs a second.
     """
 
     SLOTS: ClassVar[Mapping[str, float]] = {}  # name of a slot -> initial value

@@ -205,7 +205,7 @@ class Watched(TrialScheduler):
             trial.status = Trial.TERMINATED
 
     def stop_trial(self, trial: "Past") -> None:
-        """Stops a trial of the past. To its scheduler, `self` stands in for Tune's controller."""
+        """Stops a trial of the past. The scheduler gets this object as Tune's controller."""
         if trial.status in RUNS:
             self.on_trial_remove(self, trial)
             trial.status = Trial.TERMINATED
@@ -366,7 +366,9 @@ class Watched(TrialScheduler):
     def _settled(
         self, call: Callable[..., Any], tune_controller: Any, trial: Any, *result: dict[str, Any]
     ) -> Any:
-        """Makes a call, then halves the trial's bracket while all its trials have passed its step.
+        """Calls the scheduler, then halves the bracket of the trial as often as it is due.
+
+        A bracket is due when every trial in it has reached its step.
 
         The hyperband of Ray 2.60 halves a bracket at most once per report, and not when a trial is
         gone. The other trials would wait forever. Calls that halving itself makes are only passed

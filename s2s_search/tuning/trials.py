@@ -140,8 +140,8 @@ class SearchTrial(Trial):
     def __eq__(self, other: object) -> bool:
         """Returns whether both are the same trial.
 
-        A trial equals the stand-in for itself from before a kill (`schedulers.Past`), so that
-        schedulers find it. It does not equal the object of the same name that Tune gave up.
+        A trial equals the `schedulers.Past` of its name, so that schedulers find it after a kill.
+        It does not equal an older `SearchTrial` of its name, which Tune gave up.
         """
         if isinstance(other, SearchTrial):
             return self is other

@@ -242,9 +242,9 @@ def _taken_over(
 
 
 def guarded(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the metrics of a report, which are those of a diverged trial if one is not finite.
+    """Returns the metrics of a report. If one is NaN or infinite, they say that the trial diverged.
 
-    No scheduler can rank a NaN.
+    Each metric then has its worst value, because no scheduler can rank a NaN.
     """
     finite = {
         key: value

@@ -12,7 +12,7 @@ Who imports what (`tests/test_layers.py` holds the code to this table):
     native            no module outside this room; tests and benchmarks only
 `greedy_loop` in turn imports the models that it runs; the other modules import nothing of `nn`.
 
-The functions for use outside. Each runs a whole loop, and autograd finds its gradient:
+The functions for use outside. Autograd finds their gradients, except with `out=`:
     cell_loops.unroll            a cell over all positions
     attention_loops.attend       all steps of an attention decoder
     loss.cross_entropy           the loss of all steps
