@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from s2s_search.corpus.text import place_of
+from s2s_search.corpus.text import line_prefix
 from s2s_search.errors import ConfigError, InputWarning, shown
 from s2s_search.hparams.arguments import FLOAT, REQUIRED, Argument
 from s2s_search.hparams.configuration import parse_hparams
@@ -124,7 +124,7 @@ def listed(text: str) -> list[str]:
 def print_warnings(warnings: Iterable[InputWarning], where: object) -> None:
     """Prints warnings on standard error, one per line; `where` is a file or an option."""
     for warning in warnings:
-        print(f"{where}: {place_of([warning.at])}warning: {warning}", file=sys.stderr)
+        print(f"{where}: {line_prefix([warning.at])}warning: {warning}", file=sys.stderr)
 
 
 def print_json(row: Mapping[str, object]) -> None:

@@ -52,14 +52,14 @@ def shortened(problems: Iterable[tuple[int, str]], path: str | Path, most: int =
     lines: dict[str, list[int]] = {}
     for line, sentence in problems:
         lines.setdefault(sentence, []).append(line)
-    texts = [f"{path}: {place_of(found)}{sentence}" for sentence, found in lines.items()]
+    texts = [f"{path}: {line_prefix(found)}{sentence}" for sentence, found in lines.items()]
     left_out = sum(map(len, list(lines.values())[most:]))
     if left_out == 0:
         return texts
     return [*texts[:most], f"{path}: ... and {left_out:,} more lines like these"]
 
 
-def place_of(lines: Sequence[int], most: int = 5) -> str:
+def line_prefix(lines: Sequence[int], most: int = 5) -> str:
     """Returns "line 3: ", "lines 3, 4: " or "lines 3, 4, 5, 6, 7 and 993 more: "; "" for line 0."""
     if lines[0] == 0:
         return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from s2s_search.corpus.text import place_of, read_lines, shortened, tokenize
+from s2s_search.corpus.text import line_prefix, read_lines, shortened, tokenize
 from s2s_search.errors import ConfigError, shown
 
 # The special tokens. Their ids follow those of the vocabulary, in this order.
@@ -34,7 +34,7 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if problems := token_problems(self.tokens):
-            raise ConfigError([f"{place_of([line])}{sentence}" for line, sentence in problems])
+            raise ConfigError([f"{line_prefix([line])}{sentence}" for line, sentence in problems])
 
     def __len__(self) -> int:
         return len(self.tokens) + len(SPECIALS)

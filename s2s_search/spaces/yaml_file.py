@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from s2s_search.corpus.load import check_corpus
-from s2s_search.corpus.text import place_of
+from s2s_search.corpus.text import line_prefix
 from s2s_search.errors import ConfigError, nearest, shown, unreadable
 from s2s_search.hparams.arguments import FLOAT, INT, NAME, Argument
 from s2s_search.hparams.table import ENTRIES, MODELS, TABLE, canonical_model
@@ -111,10 +111,10 @@ class Problems:
             lines.setdefault(text, []).append(line)
         width = 0
         if len(lines) > 1:  # sentences stand below each other
-            width = len(place_of([max(numbers[0] for numbers in lines.values())]))
+            width = len(line_prefix([max(numbers[0] for numbers in lines.values())]))
         texts = []
         for text, numbers in lines.items():
-            place = place_of(numbers)
+            place = line_prefix(numbers)
             texts.append(f"{place:<{width}}{text}" if place else text)
         raise ConfigError(texts, self.where)
 
