@@ -9,9 +9,9 @@ from ray.cluster_utils import Cluster
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a cluster as slow."""
+    """Marks the tests that need a cluster, or a whole search, as slow."""
     for item in items:
-        if "address" in getattr(item, "fixturenames", ()):
+        if {"address", "real_run"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
