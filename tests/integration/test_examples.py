@@ -18,8 +18,6 @@ from tests.spaces import RATES, distance, space_text
 from tests.test_docs import ROOT
 from tests.unit.test_loggers import mlflow_runs, scalars, sessions, wandb_runs
 
-pytestmark = pytest.mark.slow  # the examples read a whole search
-
 SPACE = space_text(
     RATES
     | {"attention.dim": 8, "attention.score_type": ["dot", "bahdanau"]}
@@ -29,7 +27,8 @@ SPACE = space_text(
     scheduler={"name": "asha", "max_steps": 30, "grace_steps": 10, "reduction_factor": 2},
 )
 
-pytestmark = pytest.mark.timeout(600)
+# The examples read a whole search.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def search(folder: Path, *more: str) -> Path:

@@ -461,7 +461,6 @@ def test_a_trial_has_a_thread_for_each_of_its_cpus(
     assert results.load(folder).reports["started"].tolist() == [max(1, int(cpu)) - 1]
 
 
-@pytest.mark.slow
 def judged(hparams: Any, corpus: Any, device: str) -> Iterator[Any]:
     losses = {0: 1.0, 1: math.nan, 2: 0.5, 3: 5.0, 4: 0.25}
     for step in (10, 20, 30, 40):
@@ -684,9 +683,7 @@ def interrupt_at_the_second_report(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "signals, group", [(1, True), pytest.param(10, False, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("signals, group", [(1, True), (10, False)])
 def test_interrupts_end_a_search_within_seconds_with_its_tables(
     tmp_path: Path, signals: int, group: bool
 ) -> None:

@@ -301,7 +301,9 @@ def test_damaged_space_files(tmp_path: Path, count: int) -> None:
     assert 0 < good < count
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(2_500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [150, *(pytest.param(n, marks=pytest.mark.slow) for n in (1_150, 1_250))]
+)
 def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
     lines = write_run(tmp_path)

@@ -384,7 +384,6 @@ def test_the_hours_follow_from_the_probes(path: Path, monkeypatch: pytest.Monkey
     assert made.wall_hours.least == pytest.approx(max(made.worker_hours.least / 4, longest))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cpu, threads", [(0.25, 1), (1, 1), (2.5, 2)])
 def test_a_probe_computes_with_the_threads_of_a_trial(
     path: Path, monkeypatch: pytest.MonkeyPatch, cpu: float, threads: int
@@ -398,6 +397,7 @@ def test_a_probe_computes_with_the_threads_of_a_trial(
     assert found.step_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_probe_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
     made = planned(path, probed=True)
