@@ -22,7 +22,7 @@ SPACE, ENVIRONMENT = "space.yaml", "environment.json"
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
 DECODING, PAGE = "decoding.csv", "report.html"
 RAY, RAY_LOG = "ray", "ray.log"
-TENSORBOARD, MLFLOW, WANDB = "tensorboard", "mlflow.db", "wandb"
+TENSORBOARD, MLFLOW = "tensorboard", "mlflow.db"  # W&B names its folder itself
 # The files of a trial's folder, and of a debug run.
 CONFIG, ANSWERS, ERROR = "config.json", "answers.json", "error.txt"
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
