@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2s_search.corpus.batches import moved
 from s2s_search.nn.fast import cell_loops
 from s2s_search.nn.fast.matmul import addmm
 
@@ -70,9 +71,20 @@ def dropout(x: Tensor, keep_prob: float, training: bool) -> Tensor:
 
     Dropout zeroes each value with probability 1 - keep_prob and divides the others by keep_prob.
     """
+    mask = dropout_mask(x, keep_prob) if training else None
+    return x if mask is None else x * mask
+
+
+def dropout_mask(like: Tensor, keep_prob: float) -> Tensor | None:
+    """Returns random factors for a dropout: 1 / keep_prob with probability keep_prob, else 0.
+
+    They are drawn on the CPU. What a GPU draws depends on its model, so a trial would take another
+    course on another GPU. Returns None when nothing is dropped.
+    """
     if keep_prob < 1.0:
-        return F.dropout(x, 1.0 - keep_prob, training)
-    return x
+        mask = torch.empty_like(like, device="cpu").bernoulli_(keep_prob).div_(keep_prob)
+        return moved(mask, like.device)
+    return None
 
 
 class Cell(nn.Module):

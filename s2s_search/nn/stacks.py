@@ -10,18 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s2s_search.nn.cells import Cell, State, dropout, linear, make_cell
+from s2s_search.nn.cells import Cell, State, dropout, dropout_mask, linear, make_cell
 from s2s_search.nn.fast import cell_loops
-
-
-def dropout_mask(like: Tensor, keep_prob: float) -> Tensor | None:
-    """Returns random factors for a dropout: 1 / keep_prob with probability keep_prob, else 0.
-
-    Returns None when nothing is dropped.
-    """
-    if keep_prob < 1.0:
-        return torch.empty_like(like).bernoulli_(keep_prob).div_(keep_prob)
-    return None
 
 
 class Embedded(NamedTuple):

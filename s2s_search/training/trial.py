@@ -72,9 +72,9 @@ def train(
         trial.restore(snapshot)
     while trial.status == "running":
         trial.advance()
-        states = random_states(trial.device)
+        state = torch.get_rng_state()
         yield Report(trial.report(), trial.snapshot, trial.answers)
-        set_random_states(states, trial.device)
+        torch.set_rng_state(state)
 
 
 class Trial:
@@ -173,7 +173,8 @@ class Trial:
             "batches": self.batches.position,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": random_states(self.device),
+            # All random numbers of training are drawn on the CPU.
+            "random": {"cpu": torch.get_rng_state()},
         }
 
     def answers(self) -> Answers | None:
@@ -197,7 +198,7 @@ class Trial:
         self.batches.position = snapshot["batches"]
         self.model.load_state_dict(snapshot["model"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
-        set_random_states(snapshot["random"], self.device)
+        torch.set_rng_state(snapshot["random"]["cpu"].cpu())
 
 
 def training_step(
@@ -211,18 +212,3 @@ def training_step(
     torch.autograd.backward(loss / tokens.clamp(min=1))
     optimizer.step(step)
     return loss.detach(), tokens
-
-
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Returns the state of every random number generator that training draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Sets the states that `random_states` returned."""
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

@@ -1,4 +1,4 @@
-"""In a training step the host waits for no value, and no tensor moves between devices.
+"""In a training step the host waits for no value, and no tensor moves between devices but masks.
 
 On the meta device tensors have no values, so that code that reads a value raises.
 """
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from s2s_search.corpus import batches
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.hparams.table import CELLS, ENCODERS
+from s2s_search.nn.cells import dropout
 from s2s_search.nn.fast.matmul import sum_rows, sums_by_product, sums_in_order
 from s2s_search.training.optimizers import RULES, Optimizer, make_optimizer
 from s2s_search.training.trial import training_step
@@ -101,9 +102,36 @@ SETTINGS = {
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_nor_does_it_with_other_settings(settings: str) -> None:
-    assert not step(
-        small(**{"optimizer.name": "SGD", **SETTINGS[settings]}), "meta"
-    ).between_devices
+    """Only dropout copies: a mask of the encoder's inputs, and one of the decoder's outputs."""
+    found = step(small(**{"optimizer.name": "SGD", **SETTINGS[settings]}), "meta").between_devices
+    assert found == (["empty_like", "_to_copy"] * 2 if settings == "dropout" else [])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("model", MODELS)
+def test_masks_of_dropout_are_the_same_on_every_device(model: str, cell: str) -> None:
+    """A step draws the same numbers of the CPU's generator, wherever the model is."""
+    keep_probs = {
+        f"{side}__rnn_cell__dropout_{place}_keep_prob": 0.5
+        for side in ("encoder", "decoder")
+        for place in ("input", "output")
+    }
+    states = []
+    for device in ("cpu", "meta"):
+        step(small(model, cell, optimizer__name="SGD", **keep_probs), device)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+    make(small(model, cell))  # draws the initial weights, and no mask
+    assert not torch.equal(torch.get_rng_state(), states[0])
+
+
+@pytest.mark.parametrize("keep_prob", [0.1, 0.35, 0.8, 0.999])
+def test_dropout_draws_as_torch_does_on_a_cpu(keep_prob: float) -> None:
+    for x in (torch.randn(7, 5, 16), torch.randn(5, 7, 16).transpose(0, 1), torch.randn(6, 128)):
+        torch.manual_seed(3)
+        expected = torch.nn.functional.dropout(x, 1.0 - keep_prob, training=True)
+        torch.manual_seed(3)
+        assert torch.equal(dropout(x, keep_prob, training=True), expected)
 
 
 @pytest.mark.parametrize("rule", RULES)
