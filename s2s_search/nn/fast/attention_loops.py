@@ -70,18 +70,21 @@ class AttentionSteps:
 
     def start(self) -> None:
         """Prepares the torch loop: the views that each `forward` reads and writes."""
-        parts = (self.weights, self.weights.unsqueeze(2), self.context[1:].unsqueeze(2))
+        # The scores of all steps begin with the biases: on a GPU one launch in place of one a step.
+        scores = self.biases.expand_as(self.weights).contiguous()
+        parts = (scores, self.weights, self.weights.unsqueeze(2), self.context[1:].unsqueeze(2))
         values = for_each_step(self.values, self.rows)
         self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), values, strict=True))
 
     def forward(self, t: int, query: Tensor) -> None:
         """Computes weights[t] and context[t + 1] of a query [B, H]."""
-        weights, row_weights, new_context, values = self.at[t]
-        torch.softmax(self.scores(t, query), dim=-1, out=weights)
+        scores, weights, row_weights, new_context, values = self.at[t]
+        self.add_scores(t, query, scores)
+        torch.softmax(scores, dim=-1, out=weights)
         torch.bmm(row_weights, values, out=new_context)
 
-    def scores(self, t: int, query: Tensor) -> Tensor:
-        """Returns the scores [B, S] of a query [B, H], very low at padding."""
+    def add_scores(self, t: int, query: Tensor, scores: Tensor) -> None:
+        """Adds the scores of a query [B, H] to their biases in `scores` [B, S]."""
         raise NotImplementedError
 
     def take_gradients(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
@@ -175,10 +178,9 @@ class DotSteps(AttentionSteps):
     def start(self) -> None:
         super().start()
         self.keys_t = for_each_step(self.keys.transpose(1, 2), self.rows)
-        self.row_biases = for_each_step(self.biases.unsqueeze(1), self.rows)
 
-    def scores(self, t: int, query: Tensor) -> Tensor:
-        return torch.baddbmm(self.row_biases[t], query.unsqueeze(1), self.keys_t[t]).squeeze(1)
+    def add_scores(self, t: int, query: Tensor, scores: Tensor) -> None:
+        scores.unsqueeze(1).baddbmm_(query.unsqueeze(1), self.keys_t[t])
 
     def start_backward(self) -> None:
         super().start_backward()
@@ -221,13 +223,12 @@ class AdditiveSteps(AttentionSteps):
     def start(self) -> None:
         super().start()
         self.keys_at = for_each_step(self.keys, self.rows)
-        self.biases_at = for_each_step(self.biases, self.rows)
         self.hidden_at = at_each_step(self.hidden.expand(len(self.rows), -1, -1, -1), self.rows)
 
-    def scores(self, t: int, query: Tensor) -> Tensor:
-        hidden, biases = self.hidden_at[t], self.biases_at[t]
+    def add_scores(self, t: int, query: Tensor, scores: Tensor) -> None:
+        hidden = self.hidden_at[t]
         torch.add(self.keys_at[t], (query @ self.twice_weights).unsqueeze(1), out=hidden).sigmoid_()
-        return torch.addmv(biases.flatten(), hidden.flatten(0, 1), self.twice_v).view_as(biases)
+        scores.view(-1).addmv_(hidden.flatten(0, 1), self.twice_v)
 
     def take_gradients(self, d_context: Tensor | None, d_weights: Tensor | None) -> None:
         super().take_gradients(d_context, d_weights)

@@ -9,7 +9,7 @@ B batch · T steps · X input units · H cell units · G units of all gates (LST
 
 Time is the first dimension. Step t reads row t of a state buffer [T + 1, ...] and writes row t + 1;
 in reverse it reads row t + 1 and writes row t. The prefix d_ means the gradient of the loss.
-On a CPU a tanh costs three sigmoids, hence tanh(x) = 2 sigmoid(2 x) - 1.
+loops.c has no fast tanh, hence tanh(x) = 2 sigmoid(2 x) - 1 there. The loops in torch use tanh.
 """
 
 from collections.abc import Sequence
@@ -96,7 +96,6 @@ class Steps:
 
     GATES: int  # number of gates
     STATE: int  # number of tensors in the state
-    DOUBLED: int  # index of the gate with a tanh, whose input is doubled for the sigmoid
 
     def __init__(
         self,
@@ -136,22 +135,18 @@ class Steps:
         if tokens is not None and len(tokens.table) < tokens.ids.numel():
             self.tokens = tokens
         self.compiled = native.usable(self.biases)
-        if not self.compiled:
-            self.scale = torch.ones_like(self.biases)
-            self.scale[self.DOUBLED * self.units : (self.DOUBLED + 1) * self.units] = 2.0
-        input_weights, biases = self.doubled(self.input_weights), self.doubled(self.biases)
-        x_weights = input_weights[: self.x_size]
-        self.forward_below_weights = input_weights[self.x_size :]
+        self.below_weights = self.input_weights[self.x_size :]
         self.kept = differentiable or not self.compiled
-        self.make_gates(x, x_weights, biases, batch)
+        self.make_gates(x, batch)
         self.make_buffers(state)
 
-    def make_gates(self, x: Tensor | None, x_weights: Tensor, biases: Tensor, batch: int) -> None:
+    def make_gates(self, x: Tensor | None, batch: int) -> None:
         """Makes `gates` and fills them with x W_x + biases.
 
         With tokens, a table [V, G] of these sums is computed, one row for each token. The compiled
         loop looks its rows up step by step; the torch loop finds them in `gates`.
         """
+        x_weights, biases = self.input_weights[: self.x_size], self.biases
         self.ids: Tensor | None = None
         self.table: Tensor | None = None
         if self.tokens is not None:
@@ -185,14 +180,6 @@ class Steps:
         row = len(self.rows) % length if self.reverse else 0
         made[row] = first
         return made
-
-    def doubled(self, weights: Tensor) -> Tensor:
-        """Returns weights or biases as the loop reads them.
-
-        For the torch loop, the columns of the gate with a tanh are doubled. The compiled loop
-        doubles the gate itself.
-        """
-        return weights if self.compiled else weights * self.scale
 
     def gate(self, k: int) -> Tensor:
         """Returns the gate of index k at all steps [T, B, H], a view."""
@@ -287,7 +274,7 @@ class Steps:
             "output": self.output,
             "weights": self.recurrent_weights[0],
             "below": self.below,
-            "below_weights": self.forward_below_weights,
+            "below_weights": self.below_weights,
         }
         if backward:
             shared |= {"d_output": self.d_output, "d_below": self.d_below}
@@ -326,37 +313,48 @@ class LSTMSteps(Steps):
     h' = sigmoid(o) tanh(c')
     """
 
-    GATES, STATE, DOUBLED = 4, 2, 1
+    GATES, STATE = 4, 2
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         super().make_buffers(state)
-        # The gates become sigmoid(i), sigmoid(2 j), sigmoid(f), sigmoid(o). half_tanh is
-        # sigmoid(2 c'), whose row before the first step is never read.
-        self.twice_c = self.state_buffer(state[0] * 2.0, self.kept)
-        self.half_tanh = self.state_buffer(state[0], self.kept)
+        # The torch loop keeps c and tanh(c), and the gates become the sigmoids of i, f and o. The
+        # compiled loop keeps 2 c and sigmoid(2 c), and a gate becomes sigmoid(2 j) besides. The
+        # row of tanh(c) before the first step is never read.
+        self.c = self.state_buffer(state[0] * 2.0 if self.compiled else state[0], self.kept)
+        self.tanh_c = self.state_buffer(state[0], self.kept)
 
     def start(self) -> None:
         if self.lengths is not None:
             self.gate(0).masked_fill_(self.ended(), -ENDLESS)
             self.gate(2).masked_fill_(self.ended(), ENDLESS)
-        self.forward_weights = self.doubled(self.recurrent_weights[0])
-        c, h = self.twice_c, self.output
-        parts = (self.gates, *(self.gate(k) for k in range(4)), self.previous(c), self.made(c))
-        parts += (self.made(self.half_tanh), self.previous(h), self.made(h))
+        self.tanh_j = torch.empty_like(self.output[1:])
+        parts = (
+            self.gates,
+            *(self.gate(k) for k in range(4)),
+            self.tanh_j,
+            self.previous(self.c),
+            self.made(self.c),
+            self.made(self.tanh_c),
+            self.previous(self.output),
+            self.made(self.output),
+        )
         self.at = list(zip(*(at_each_step(part, self.rows) for part in parts), strict=True))
 
     def forward(self, t: int, below: Tensor | None) -> None:
-        gates, i, j, f, o, twice_c, new_twice_c, half_tanh, h, new_h = self.at[t]
+        gates, i, j, f, o, tanh_j, c, new_c, tanh_c, h, new_h = self.at[t]
         if below is not None:
-            gates.addmm_(below, self.forward_below_weights)
-        gates.addmm_(h, self.forward_weights).sigmoid_()
-        torch.mul(f, twice_c, out=new_twice_c).addcmul_(i, j, value=4.0).sub_(i, alpha=2.0)
-        torch.sigmoid(new_twice_c, out=half_tanh)
-        torch.neg(o, out=new_h).addcmul_(o, half_tanh, value=2.0)
+            gates.addmm_(below, self.below_weights)
+        gates.addmm_(h, self.recurrent_weights[0])
+        torch.tanh(j, out=tanh_j)
+        gates.sigmoid_()
+        torch.mul(f, c, out=new_c).addcmul_(i, tanh_j)
+        torch.tanh(new_c, out=tanh_c)
+        torch.mul(o, tanh_c, out=new_h)
 
     def last_state(self) -> tuple[Tensor, ...]:
-        last = 0 if self.reverse else len(self.rows) % len(self.twice_c)
-        return self.twice_c[last] * 0.5, self.output[self.last()]
+        last = 0 if self.reverse else len(self.rows) % len(self.c)
+        c = self.c[last]
+        return c * 0.5 if self.compiled else c.clone(), self.output[self.last()]
 
     def take_gradients(
         self,
@@ -366,22 +364,21 @@ class LSTMSteps(Steps):
     ) -> None:
         super().take_gradients(d_output, d_last, d_below)
         d_c = d_last[0] if d_last else None
-        self.d_c = torch.zeros_like(self.twice_c[0])
+        self.d_c = torch.zeros_like(self.c[0])
         if d_c is not None:
             self.d_c.copy_(d_c)
 
     def start_backward(self) -> None:
         i, j, f, o = (self.gate(k) for k in range(4))
-        half_tanh = self.made(self.half_tanh)
-        # by_c is the derivative of h' by c': 4 o half_tanh (1 - half_tanh).
-        by_c = torch.addcmul(half_tanh, half_tanh, half_tanh, value=-1.0).mul_(o).mul_(4.0)
+        tanh_j, tanh_c = self.tanh_j, self.made(self.tanh_c)
+        by_c = o - o * tanh_c * tanh_c  # the derivative of h' by c'
         kept_f = f.clone()
-        tanh_j, of_j = j * 2.0 - 1.0, i * 4.0
+        of_j = i - i * tanh_j * tanh_j
         self.gates.addcmul_(self.gates, self.gates, value=-1.0)  # sigmoid' = sigmoid (1 - sigmoid)
         i.mul_(tanh_j)
-        j.mul_(of_j)
-        f.mul_(self.previous(self.twice_c)).mul_(0.5)
-        o.mul_(half_tanh.mul_(2.0).sub_(1.0))
+        j.copy_(of_j)
+        f.mul_(self.previous(self.c))
+        o.mul_(tanh_c)
         of_c = self.gates.view(*self.gates.shape[:2], 4, self.units)[:, :, :3]
         d_h, d_cs = self.d_output, for_each_step(self.d_c, self.rows)
         parts = (self.gates, of_c, o, by_c, kept_f, self.previous(d_h), self.made(d_h))
@@ -389,7 +386,7 @@ class LSTMSteps(Steps):
             zip(*(at_each_step(part, self.rows) for part in parts), d_cs, strict=True)
         )
         self.weights_t = self.recurrent_weights[0].t()
-        self.below_weights_t = self.input_weights[self.x_size :].t()
+        self.below_weights_t = self.below_weights.t()
 
     def backward(self, t: int, d_below: Tensor | None) -> None:
         gates, of_c, of_h, by_c, f, d_previous, d_h, d_c = self.derivatives[t]
@@ -404,9 +401,9 @@ class LSTMSteps(Steps):
     def arguments(self, backward: bool) -> native.CellArguments:
         given = self.shared_arguments(backward)
         given |= {
-            "inside": self.twice_c,
-            "inside_rows": len(self.twice_c),
-            "half_tanh": self.half_tanh,
+            "inside": self.c,
+            "inside_rows": len(self.c),
+            "half_tanh": self.tanh_c,
         }
         return native.CellArguments(**given, d_c=self.d_c if backward else None)
 
@@ -426,7 +423,7 @@ class GRUSteps(Steps):
     h' = u h + (1 - u) c
     """
 
-    GATES, STATE, DOUBLED = 3, 1, 2
+    GATES, STATE = 3, 1
 
     def make_buffers(self, state: Sequence[Tensor]) -> None:
         super().make_buffers(state)
@@ -436,7 +433,6 @@ class GRUSteps(Steps):
     def start(self) -> None:
         if self.lengths is not None:
             self.gate(1).masked_fill_(self.ended(), ENDLESS)
-        self.forward_candidate_weights = self.recurrent_weights[1] * 2.0
         r_and_u, h = self.gates[..., : 2 * self.units], self.output
         parts = (
             self.gates,
@@ -451,10 +447,10 @@ class GRUSteps(Steps):
     def forward(self, t: int, below: Tensor | None) -> None:
         gates, r_and_u, r, u, c, reset_h, h, new_h = self.at[t]
         if below is not None:
-            gates.addmm_(below, self.forward_below_weights)
+            gates.addmm_(below, self.below_weights)
         r_and_u.addmm_(h, self.recurrent_weights[0]).sigmoid_()
         torch.mul(r, h, out=reset_h)
-        c.addmm_(reset_h, self.forward_candidate_weights).sigmoid_().mul_(2.0).sub_(1.0)
+        c.addmm_(reset_h, self.recurrent_weights[1]).tanh_()
         torch.lerp(c, h, u, out=new_h)
 
     def last_state(self) -> tuple[Tensor, ...]:
@@ -473,7 +469,7 @@ class GRUSteps(Steps):
             zip(*(at_each_step(part, self.rows) for part in parts), strict=True)
         )
         self.weights_t, self.candidate_weights_t = (w.t() for w in self.recurrent_weights)
-        self.below_weights_t = self.input_weights[self.x_size :].t()
+        self.below_weights_t = self.below_weights.t()
 
     def backward(self, t: int, d_below: Tensor | None) -> None:
         gates, r_and_u, of_r, of_u, of_c, r, u, d_previous, d_h = self.derivatives[t]
