@@ -302,7 +302,7 @@ def test_damaged_space_files(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "count", [150, *(pytest.param(n, marks=pytest.mark.slow) for n in (1_150, 1_250))]
+    "count", [50, *(pytest.param(n, marks=pytest.mark.slow) for n in (1_200, 1_300))]
 )
 def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
@@ -341,7 +341,7 @@ def decide_again(folder: Path) -> None:
 @pytest.mark.parametrize(
     "read, count",
     [
-        (decide_again, 100),
+        (decide_again, 30),
         pytest.param(decide_again, 1_600, marks=pytest.mark.slow),
         pytest.param(lambda folder: write_report([folder]), 100, marks=pytest.mark.slow),
     ],

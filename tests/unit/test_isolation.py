@@ -46,6 +46,7 @@ def wrongly_apart(a: int, b: int, draw: Draw, seeds: int = 1, times: int = 200) 
     return wrong / times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "a, b, seeds, draw",
     [
