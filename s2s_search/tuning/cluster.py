@@ -200,8 +200,12 @@ def _hangups_later() -> Iterator[None]:
     """Blocks SIGHUP for the processes that are started meanwhile.
 
     A terminal that closes sends SIGHUP to all processes at once. New processes inherit the block.
-    This process gets its SIGHUP after the block, and ends the others in order.
+    This process gets its SIGHUP after the block, and ends the others in order. Windows has no
+    SIGHUP.
     """
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:
         yield

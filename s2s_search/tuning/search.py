@@ -41,6 +41,7 @@ class Remaining:
     closed: dict[str, str]  # trials whose end was not recorded before the kill, with their status
     going_on: dict[str, int]  # trials that are resumed, with the step of their newest report
     new: int  # the number of trials that have not begun
+    decisions: dict[str, dict[str, Any]]  # the scheduler's, which were not recorded before the kill
 
     def lines(self) -> Iterator[str]:
         yield f"kept {self.ended} trials that have ended"
@@ -109,9 +110,13 @@ class Search:
             The work that is left.
         """
         decisions = self.scheduler.replay(history.events)
+        unrecorded: dict[str, dict[str, Any]] = {}
         closed: dict[str, str] = {}
         for trial in history.of("running", *again):
             decided = decisions.get(trial.name, {})
+            # The log has a decision right after its report, so only the newest can be missing.
+            if "step" in decided and all(e["step"] != decided["step"] for e in trial.decisions):
+                unrecorded[trial.name] = decided
             if trial.status == "running" and trial.said in ENDS_ITSELF:
                 closed[trial.name] = trial.said
             elif trial.status == "running" and decided.get("action") == "stop":
@@ -136,7 +141,7 @@ class Search:
         self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
         going_on = {trial.name: trial.step for trial in self.going_on}
         ended = len(history.trials) - len(going_on) - len(closed)
-        return Remaining(ended, closed, going_on, len(self.new))
+        return Remaining(ended, closed, going_on, len(self.new), unrecorded)
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Returns Tune's configuration for a trial that copies the weights of another trial.

@@ -270,6 +270,8 @@ def resume_search(
         say(line)
     with run.recorder_open():
         run.recorder.resume(history, len(sampler), draws=drawn[0], log=list(log), **_budgets(space))
+        for name, decision in plan.decisions.items():
+            run.recorder.decision(name, decision)
         for name, status in plan.closed.items():
             run.recorder.end_trial(name, status)
         for name in plan.going_on:

@@ -5,12 +5,16 @@ The tests take away the modules and functions that Linux has and the others lack
 
 import ast
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import s2s_search
+from s2s_search.tuning import cluster
 from tests.runs import write_run
 
 MISSING = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")  # on Windows
@@ -102,3 +106,10 @@ def test_a_search_on_another_machine_is_seen_without_the_modules_of_posix(tmp_pa
     (folder / "events.jsonl").write_bytes(b"".join(lines))
     (folder / "driver.lock").write_text("process 1 on another-machine\n")
     assert "process 1 on another-machine" in run(["results", str(folder)])
+
+
+def test_ray_is_started_without_the_signals_of_posix(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SIGHUP", "pthread_sigmask"):
+        monkeypatch.delattr(signal, name)
+    with cluster._hangups_later():
+        pass

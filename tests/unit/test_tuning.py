@@ -16,9 +16,10 @@ from s2s_search.errors import ConfigError
 from s2s_search.results import results
 from s2s_search.runs import recorder
 from s2s_search.runs.checkpoints import Checkpoints
+from s2s_search.runs.explain import explain
 from s2s_search.runs.log import EventLog, log_size, read_events
 from s2s_search.runs.recorder import Recorder
-from s2s_search.runs.state import History
+from s2s_search.runs.state import History, load_history
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.samplers import TPE, make_sampler
 from s2s_search.spaces.space import Space
@@ -72,6 +73,9 @@ def test_numbers_that_never_began_are_new_wherever_they_stand(tmp_path: Path) ->
     assert plan.closed == {"trial-00003": "stopped", "trial-00004": "stopped"}
     assert plan.going_on == {}
     assert plan.ended == 1
+    stop = {"action": "stop", "step": 10, "rung": 10}
+    assert plan.decisions["trial-00003"].items() >= stop.items()
+    assert plan.decisions["trial-00004"].items() >= stop.items()
 
 
 SEARCH = {
@@ -170,6 +174,25 @@ def test_a_warm_start_is_known_after_a_kill(tmp_path: Path, resumed: list[Search
     sampler = resumed[0].sampler
     assert isinstance(sampler, TPE)
     assert [known.values for known in sampler._earlier] == [(0.0,), (1.0,), (2.0,)]
+
+
+def test_a_decision_that_a_kill_lost_is_written_when_the_search_goes_on(
+    tmp_path: Path, resumed: list[Search]
+) -> None:
+    """The second trial was stopped at a rung, and killed before that was recorded; explain tells the reason."""
+    scores = [(number, {"step": 10, "dev.loss": 1.0 + number}) for number in range(2)]
+    reports = [{"event": "report", "trial": f"trial-{n:05d}", **score} for n, score in scores]
+    kept = {"event": "decision", "trial": "trial-00000", "action": "continue", "rung": 10}
+    kept |= {"step": 10, "value": 1.0, "cutoff": None, "rank": 1, "of": 1}
+    a_run(tmp_path, *trial(0), reports[0], kept, *trial(1), reports[1])
+    resume_search(tmp_path)
+    resume_search(tmp_path)
+    found = load_history(tmp_path)
+    decisions = [[each["action"] for each in found.trial(n).decisions] for n in range(2)]
+    assert decisions == [["continue"], ["stop"]]
+    lines = "\n".join(explain(found, 1))
+    assert "trial-00001: stopped after step 10" in lines
+    assert "rung 10, at step 10: dev.loss 2 against the cutoff 1, 2 of 2 so far: stopped" in lines
 
 
 @pytest.mark.parametrize("before", ["running", "interrupted", "out of budget"])
