@@ -3,8 +3,8 @@
     from s2s_search import results
     run = results.load("runs/attention")   # run.trials, run.reports, run.best(5)
 
-May import: runs, spaces, hparams and the ground floor; pandas, and Optuna late. Needs neither torch
-nor Ray.
+May import: runs, spaces, hparams and the ground floor; pandas; SciPy and Optuna late. Needs neither
+torch nor Ray.
 """
 
 from s2s_search.results.many import load_many

@@ -1,7 +1,7 @@
 """How certain a result is: intervals, and whether A is better than B.
 
 Intervals are bootstrap intervals (Efron and Tibshirani, 1993): over seeds or configurations, or
-paired over dev examples. Needs numpy and pandas; neither Ray nor torch.
+paired over dev examples. Needs numpy, pandas and, late, SciPy; neither Ray nor torch.
 """
 
 import functools
@@ -20,7 +20,6 @@ RESAMPLES = 10_000
 RESAMPLES_OF_EXAMPLES = 2_000
 AT_ONCE = 2_000_000  # the most numbers of resamples in memory
 MANY = 1_000  # with this number of values, Student's distribution is practically the normal one
-GRID = 100_001  # the number of points at which Student's density is summed
 LEVEL = 0.95  # the confidence level of intervals
 POWER = 0.8  # the probability with which a difference should be shown
 SEED = "train.seed"
@@ -115,17 +114,11 @@ def student_ratio(degrees: float, level: float) -> float:
     return student_quantile(tail, degrees) / NormalDist().inv_cdf(tail)
 
 
-@functools.lru_cache(1000)
 def student_quantile(p: float, degrees: float) -> float:
-    """Returns the p-quantile of Student's t distribution; p >= 0.5 and degrees >= 1.
+    """Returns the p-quantile of Student's t distribution."""
+    from scipy.special import stdtrit  # late, as no search needs it
 
-    With t = sqrt(degrees) tan(angle), the density is proportional to cos(angle)^(degrees - 1). It
-    is summed by the trapezoidal rule.
-    """
-    angles = np.linspace(0.0, math.pi / 2, GRID)
-    density = np.cos(angles) ** (degrees - 1)
-    sums = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return math.sqrt(degrees) * math.tan(float(np.interp((2 * p - 1) * sums[-1], sums, angles)))
+    return float(stdtrit(degrees, p))
 
 
 def seeds_needed(difference: float, deviation: float) -> float:
