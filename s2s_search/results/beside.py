@@ -1,0 +1,49 @@
+"""The replicates of a search, in the run folders beside its own."""
+
+from pathlib import Path
+
+from s2s_search.errors import ConfigError
+from s2s_search.results.many import load_many
+from s2s_search.results.results import Results, load
+from s2s_search.runs.folder import EVENTS
+from s2s_search.runs.log import first_event
+from s2s_search.runs.state import REPLICATES, History
+
+
+def folders_beside(folder: Path, history: History) -> list[Path]:
+    """Returns the run folders with replicates of a search that lie beside its own folder.
+
+    A folder holds replicates of the search if its log names the search's folder. As folders may
+    have been moved, a folder whose name begins with the search's name and REPLICATES counts too.
+    Replicates with another metric or another corpus are not those of this search.
+    """
+    found = []
+    for log in sorted(folder.absolute().parent.glob(f"*/{EVENTS}")):
+        try:
+            other = first_event(log.parent)
+        except ConfigError:
+            continue
+        is_named = log.parent.name.startswith(f"{folder.absolute().name}{REPLICATES}")
+        is_of = str(other.get("replicates_of")) in (str(folder.absolute()), str(folder.resolve()))
+        replicate = History([other])
+        is_alike = all(replicate.search[key] == history.search[key] for key in ("metric", "goal"))
+        is_alike = is_alike and replicate.fingerprint == history.fingerprint
+        if "replicates_of" in other and (is_of or is_named) and is_alike:
+            found.append(log.parent)
+    return found
+
+
+def beside(folder: Path, history: History) -> Results | None:
+    """Returns the search's replicates from the run folders beside its own; None if there are none.
+
+    A damaged folder beside this one does not keep its report from being written.
+    """
+    found = folders_beside(folder, history)
+    try:
+        if len(found) > 1:
+            return load_many(found)
+        if found:
+            return load(found[0])
+    except ConfigError:
+        pass
+    return None
