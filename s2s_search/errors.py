@@ -154,7 +154,7 @@ class InputWarning:
     """A warning about input that is accepted, though hardly any user means it.
 
     Attributes:
-        place: the keys that lead to the value in the search-space file.
+        key_path: the keys that lead to the value in the search-space file.
         sentence: what was found, with numbers.
         values: the same numbers by name.
         hint: what the user can do about it.
@@ -164,7 +164,7 @@ class InputWarning:
         at: the line in the search-space file, from 1; 0 stands for the whole file.
     """
 
-    place: tuple[str, ...]
+    key_path: tuple[str, ...]
     sentence: str
     values: Mapping[str, object]
     hint: str = ""
@@ -176,7 +176,7 @@ class InputWarning:
     @property
     def key(self) -> str:
         """Returns the dotted name of the hyperparameter or of the key of a section."""
-        return ".".join(self.place).removeprefix("parameters.")
+        return ".".join(self.key_path).removeprefix("parameters.")
 
     def __str__(self) -> str:
         parts = [self.key, self.file, f"line {self.line}" if self.line else "", self.sentence]

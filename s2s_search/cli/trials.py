@@ -364,7 +364,7 @@ def explain(args: argparse.Namespace) -> int:
 
 def decode(args: argparse.Namespace) -> int:
     path = checkpoint_path(args.folder, args.trial, args.fetch)
-    place = "standard input" if args.input is None else f"--input {args.input}"
+    where = "standard input" if args.input is None else f"--input {args.input}"
     with open_input(args.input) as file:
         from s2s_search.runs.storage import shown_place
         from s2s_search.training.trained_model import LINES_AT_ONCE, SourceNotes, load_trained
@@ -383,16 +383,16 @@ def decode(args: argparse.Namespace) -> int:
         )
         notes = SourceNotes(trained)
         try:
-            for lines in ready_lines(file, place, LINES_AT_ONCE):
+            for lines in ready_lines(file, where, LINES_AT_ONCE):
                 for line in lines:
                     for sentence in notes.of(line):
-                        print(f"{place}, {sentence}", file=sys.stderr, flush=True)
+                        print(f"{where}, {sentence}", file=sys.stderr, flush=True)
                 for answer in trained.answers(lines):
                     print(answer)
                 sys.stdout.flush()
         finally:
             for sentence in notes.total():
-                print(f"{place}: {sentence}", file=sys.stderr)
+                print(f"{where}: {sentence}", file=sys.stderr)
     return 0
 
 

@@ -116,8 +116,8 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
                 lines[f"{side}_vocab"] = [list(vocabs[-1].tokens)]
             elif "train" in texts:
                 if not counts.keys() - SPECIALS:
-                    place = _side_file(spec["train"], k)
-                    raise ConfigError(f"{place}: {_no_token(side, counts, delimiter)}")
+                    key_path = _side_file(spec["train"], k)
+                    raise ConfigError(f"{key_path}: {_no_token(side, counts, delimiter)}")
                 vocabs.append(Vocabulary.from_counts(counts, spec.get(f"{side}_max_vocab")))
             if file and counts and counts.keys().isdisjoint(vocabs[-1].tokens):
                 raise ConfigError(
@@ -139,7 +139,7 @@ def with_files(corpus: Corpus, spec: Mapping[str, Any]) -> Corpus:
     """Returns the corpus with the paths of its files in its warnings."""
     warnings = []
     for warning in corpus.warnings:
-        key = warning.place[1] if warning.place[1] in (*PARTS, *VOCABS) else "train"
+        key = warning.key_path[1] if warning.key_path[1] in (*PARTS, *VOCABS) else "train"
         warnings.append(replace(warning, file=str(_side_file(spec[key], warning.side))))
     return replace(corpus, warnings=tuple(warnings))
 

@@ -72,7 +72,7 @@ def check_corpus(spec: object, files: bool = True) -> list[tuple[str, str]]:
 
 # A new number makes all entries of the cache useless. It is needed whenever the same files give
 # other arrays or other warnings than before, in their words, too.
-FORMAT = 5
+FORMAT = 6
 
 
 def _key(spec: Mapping[str, Any]) -> str | None:
@@ -119,7 +119,7 @@ def _kept(key: str, name: str) -> Corpus | None:
     splits = {part: Split(*arrays[5 * k : 5 * k + 5]) for k, part in enumerate(head["parts"])}
     warnings = []
     for row in head["warnings"]:
-        warnings.append(InputWarning(**row | {"place": tuple(row["place"])}))
+        warnings.append(InputWarning(**row | {"key_path": tuple(row["key_path"])}))
     return Corpus(
         name=name,
         source_vocab=source,

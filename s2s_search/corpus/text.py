@@ -89,7 +89,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def not_utf8(data: bytes, at: int) -> str:
-    """Returns a sentence about the byte at a place of some text, with a guess of the encoding."""
+    """Returns a sentence about a byte of some text, with a guess of the encoding."""
     has_utf16_mark = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if data.startswith(GZIP):
         hint = "is it compressed? gunzip unpacks it"
@@ -100,7 +100,7 @@ def not_utf8(data: bytes, at: int) -> str:
     return f"byte 0x{data[at]:02x} is not valid UTF-8; {hint}"
 
 
-def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list[str]]:
+def ready_lines(file: io.BufferedIOBase, where: str, most: int) -> Iterator[list[str]]:
     """Yields the lines of a file or pipe as they come, up to `most` at once.
 
     It waits for the first line of a list, and never for a second one, so that a user who types
@@ -116,7 +116,7 @@ def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list
         try:
             data = file.read1(BYTES_AT_ONCE)
         except OSError as error:
-            raise ConfigError(f"{place}: cannot be read: {error.strerror}") from None
+            raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
         at_end = not data
         *ended, begun = (begun + data).split(b"\n")
         ended = [line.removesuffix(b"\r") for line in ended]
@@ -139,7 +139,7 @@ def ready_lines(file: io.BufferedIOBase, place: str, most: int) -> Iterator[list
         for first in range(0, len(ready), most):
             yield ready[first : first + most]
         if problem:
-            raise ConfigError(f"{place}: line {number}: {problem}")
+            raise ConfigError(f"{where}: line {number}: {problem}")
 
 
 def read_texts(files: tuple[Path, ...]) -> list[list[str]]:

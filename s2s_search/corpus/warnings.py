@@ -68,7 +68,7 @@ def text_warnings(
     found = list(headers(pairs))
     yield from found
     # A header would cause other warnings below, so it is left out.
-    with_header = {warning.place[1] for warning in found}
+    with_header = {warning.key_path[1] for warning in found}
     pairs = {part: rows[1:] if part in with_header else rows for part, rows in pairs.items()}
     for part, rows in pairs.items():
         for k in range(2):

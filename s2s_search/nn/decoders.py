@@ -233,10 +233,10 @@ class AttentionDecoder(Decoder):
         lookup = self.attention.lookup(memory)
         batch, time, _ = x.vectors.shape
         rows = live_rows(lengths, time) or [batch] * time
-        place: Tensor | None = None  # of each row in the sorted batch
+        position: Tensor | None = None  # of each row in the sorted batch
         if rows[-1] < batch and sorted(lengths.tolist(), reverse=True) != lengths.tolist():
             order = lengths.argsort(descending=True, stable=True)
-            place, lookup = order.argsort(), lookup.reordered(order)
+            position, lookup = order.argsort(), lookup.reordered(order)
             x = Embedded(x.vectors[order], None if x.ids is None else x.ids[order], x.table)
             state = tuple(tensor[order] for tensor in state)
         vectors, layer_states = self.cell.dropped(x.vectors), self.cell.layer_states(state)
@@ -245,8 +245,8 @@ class AttentionDecoder(Decoder):
         results: tuple[Tensor, ...] = attend(
             recurrences, lookup, vectors.transpose(0, 1), layer_states, rows, masks, tokens
         )
-        if place is not None:
-            results = tuple(result[:, place] for result in results)
+        if position is not None:
+            results = tuple(result[:, position] for result in results)
         return Unrolled(*(result.transpose(0, 1) for result in results))
 
 

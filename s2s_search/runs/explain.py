@@ -64,7 +64,7 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
         return f"{at}: {metric} {value:.4g}, the first of its kind, so it continued"
     relation = "below" if minimize else "above"
     what = "the median of the others" if not has_rung else "the cutoff"
-    place = (
+    among = (
         f", {event['rank']} of {event.get('of')} so far"
         if "rank" in event
         else f", {event.get('of')} trials so far"
@@ -74,7 +74,7 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
         if stopped
         else "so it continued"
     )
-    return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{place}: {verdict}"
+    return f"{at}: {metric} {value:.4g} against {what} {cutoff:.4g}{among}: {verdict}"
 
 
 def _not_judged(event: Event, trial: TrialHistory, history: History) -> Iterator[str]:

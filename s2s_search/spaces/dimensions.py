@@ -18,7 +18,7 @@ from s2s_search.hparams.table import (
     owners,
 )
 from s2s_search.hparams.values import convert, typed
-from s2s_search.spaces.yaml_file import Place, Problems, described, listed, mapping
+from s2s_search.spaces.yaml_file import KeyPath, Problems, described, listed, mapping
 
 Flat = dict[str, object]  # a partial configuration: values by dotted keys, "model" among them
 
@@ -241,52 +241,54 @@ def checked(key: str, value: object, models: Sequence[str]) -> object:
 
 
 def read_dimensions(
-    parts: Mapping[str, object], models: tuple[str, ...], report: Problems
+    parts: Mapping[str, object], models: tuple[str, ...], problems: Problems
 ) -> tuple[Dimension, ...]:
     """Returns the dimensions of the section `parameters`, parents before children."""
-    parameters = mapping(parts.get("parameters", {}), ("parameters",), report)
+    parameters = mapping(parts.get("parameters", {}), ("parameters",), problems)
     found = {"model": Dimension("model", Choice(models))}
-    before = len(report.problems)
+    before = len(problems.found)
     for key, value in parameters.items():
-        with report.at("parameters", key):
+        with problems.at("parameters", key):
             if key == "model":
                 raise ValueError("model is a section of its own, beside parameters:")
             _check_owner(key, models)
-            dimension = _dimension(key, value, models, report)
+            dimension = _dimension(key, value, models, problems)
             if dimension:
                 found[key] = dimension
     # A condition may name a label of a spec. The labels of a spec with a problem are not known.
     nameless = {name for name in parameters if name in SPECS and name not in found}
     for key, value in parameters.items():
         if isinstance(value, dict) and "when" in value:
-            place = ("parameters", key, "when")
-            given = mapping(value["when"], place, report)
+            key_path = ("parameters", key, "when")
+            given = mapping(value["when"], key_path, problems)
             given = {parent: values for parent, values in given.items() if parent not in nameless}
-            when = _conditions(given, place, found, models, report)
+            when = _conditions(given, key_path, found, models, problems)
             if key in found:
                 found[key] = replace(found[key], when=when)
-    ordered = _ordered(found, report)
-    if len(report.problems) == before:
+    ordered = _ordered(found, problems)
+    if len(problems.found) == before:
         for dimension in ordered:
-            _check_links(dimension, found, models, report)
+            _check_links(dimension, found, models, problems)
     return ordered
 
 
 def _dimension(
-    key: str, value: object, models: Sequence[str], report: Problems
+    key: str, value: object, models: Sequence[str], problems: Problems
 ) -> Dimension | None:
-    """Returns the dimension of a key without conditions; None when a problem was reported.
+    """Returns the dimension of a key without conditions; None when a problem was recorded.
 
     Raises:
-        ValueError: with a problem that was not reported.
+        ValueError: with a problem that was not recorded.
     """
-    place: Place = ("parameters", key)
+    key_path: KeyPath = ("parameters", key)
     if not isinstance(value, dict) or (declared(key).kind is SPEC and "class" in value):
-        choice = _choice(key, listed(value), place, models, report)
+        choice = _choice(key, listed(value), key_path, models, problems)
         return Dimension(key, choice) if choice else None
     unknown = [name for name in value if name not in OPTIONS]
     for name in unknown:
-        report.add((*place, name), f"{key}: unknown word {shown(name)}{nearest(name, OPTIONS)}")
+        problems.add(
+            (*key_path, name), f"{key}: unknown word {shown(name)}{nearest(name, OPTIONS)}"
+        )
     ways = [name for name in ("choices", "grid", "same_as") if name in value]
     if any(name in value for name in ("min", "max", "log", "step")):
         ways.append("min and max")
@@ -296,14 +298,14 @@ def _dimension(
         law = "needs one of choices, grid, same_as, or min and max"
         raise ValueError(f"{key}: {law}, but has {' and '.join(ways) or 'none'}")
     role: object = None
-    with report.at(*place, "role", label=f"{key}: role: "):
+    with problems.at(*key_path, "role", label=f"{key}: role: "):
         role = convert(ROLE, value.get("role"))
     if ways == ["same_as"]:
         domain: Choice | Range | Tie | None = _tie(key, value["same_as"], models)
     elif ways == ["min and max"]:
-        domain = _range(key, value, models, report)
+        domain = _range(key, value, models, problems)
     else:
-        domain = _choice(key, value[ways[0]], (*place, ways[0]), models, report)
+        domain = _choice(key, value[ways[0]], (*key_path, ways[0]), models, problems)
     if domain is None:
         return None
     return Dimension(key, domain, role=str(role) if role else None, grid=ways == ["grid"])
@@ -319,20 +321,20 @@ def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
 
 
 def _choice(
-    key: str, items: object, place: Place, models: Sequence[str], report: Problems
+    key: str, items: object, key_path: KeyPath, models: Sequence[str], problems: Problems
 ) -> Choice | None:
-    """Returns the choice of a list, or of a mapping from labels; None when a value was reported.
+    """Returns the choice of a list, or of a mapping from labels; None when a value is a problem.
 
     Raises:
         ValueError: `items` is neither, or empty.
     """
     if not isinstance(items, list | dict):
-        law = f"{place[-1]} must be a list, or a mapping from labels"
+        law = f"{key_path[-1]} must be a list, or a mapping from labels"
         raise ValueError(f"{key}: {law}, but got {described(items)}")
     named: dict[Any, object] = items if isinstance(items, dict) else dict(enumerate(items))
     values: list[object] = []
     for name, item in named.items():
-        with report.at(*place, name):
+        with problems.at(*key_path, name):
             if isinstance(name, str) and printable(name) != name:
                 raise ValueError(f"{key}: a label holds a control character: {shown(name)}")
             value = checked(key, item, models)
@@ -347,25 +349,25 @@ def _choice(
 
 
 def _range(
-    key: str, options: Mapping[str, object], models: Sequence[str], report: Problems
+    key: str, options: Mapping[str, object], models: Sequence[str], problems: Problems
 ) -> Range | None:
-    """Returns the range of a key; None when an option was reported. Raises ValueError."""
+    """Returns the range of a key; None when an option is a problem. Raises ValueError."""
     kind = declared(key).kind
-    before = len(report.problems)
+    before = len(problems.found)
     if kind not in (INT, FLOAT):
         raise ValueError(f"{key}: min and max are for numbers, and this is {kind.value}")
     ends: dict[str, Any] = {}
     for name in ("min", "max"):
         if name not in options:
             raise ValueError(f"{key}: {name} is missing")
-        with report.at("parameters", key, name):
+        with problems.at("parameters", key, name):
             ends[name] = checked(key, options[name], models)
     words: dict[str, Any] = {"log": False, "step": 1 if kind is INT else None}
     for word in (Argument("log", BOOL, REQUIRED), Argument("step", kind, REQUIRED, above=0)):
         if word.name in options:
-            with report.at("parameters", key, word.name, label=f"{key}: {word.name} "):
+            with problems.at("parameters", key, word.name, label=f"{key}: {word.name} "):
                 words[word.name] = convert(word, options[word.name])
-    if len(report.problems) > before:
+    if len(problems.found) > before:
         return None
     low, high, step = ends["min"], ends["max"], words["step"]
     if low >= high:
@@ -380,10 +382,10 @@ def _range(
 
 def _conditions(
     when: Mapping[str, object],
-    place: Place,
+    key_path: KeyPath,
     dimensions: Mapping[str, Dimension],
     models: Sequence[str],
-    report: Problems,
+    problems: Problems,
 ) -> dict[str, tuple[object, ...]]:
     """Returns the allowed values of each key that a `when` names.
 
@@ -391,10 +393,10 @@ def _conditions(
 
     Args:
         when: the conditions as the file has them.
-        place: the place of the conditions in the file.
+        key_path: the keys that lead to the conditions in the file.
         dimensions: the dimensions by their keys.
         models: the models of the file.
-        report: gets the problems.
+        problems: gets the problems.
     """
     conditions = {}
     for parent, given in when.items():
@@ -402,7 +404,7 @@ def _conditions(
         named = domain.named if isinstance(domain, Choice) else {}
         values = []
         for value in listed(given):
-            with report.at(*place, parent, label=f"{place[1]}: when: "):
+            with problems.at(*key_path, parent, label=f"{key_path[1]}: when: "):
                 if named and not isinstance(value, dict) and value not in named:
                     hint = nearest(value, named)
                     raise ValueError(f"{parent} has no choice {described(value)}{hint}")
@@ -422,14 +424,14 @@ def _parents(dimension: Dimension, keys: Iterable[str]) -> list[str]:
     return [key for key in (*dimension.when, *tie, *rows, *entries) if key in keys]
 
 
-def _ordered(dimensions: Mapping[str, Dimension], report: Problems) -> tuple[Dimension, ...]:
-    """Returns the dimensions with parents before children; reports circles."""
+def _ordered(dimensions: Mapping[str, Dimension], problems: Problems) -> tuple[Dimension, ...]:
+    """Returns the dimensions with parents before children. Circles are problems."""
     done: dict[str, Dimension] = {}
 
     def visit(key: str, path: tuple[str, ...]) -> None:
         if key in path:
             circle = " -> ".join([*path[path.index(key) :], key])
-            report.add(("parameters", key), f"{key}: when and same_as go in a circle: {circle}")
+            problems.add(("parameters", key), f"{key}: when and same_as go in a circle: {circle}")
         elif key not in done:
             for parent in _parents(dimensions[key], dimensions):
                 visit(parent, (*path, key))
@@ -444,18 +446,18 @@ def _check_links(
     dimension: Dimension,
     dimensions: Mapping[str, Dimension],
     models: Sequence[str],
-    report: Problems,
+    problems: Problems,
 ) -> None:
     """Reports a tie to a key that the file does not set, and a condition that can never hold."""
     key, domain = dimension.key, dimension.domain
     if isinstance(domain, Tie) and not _parents(replace(dimension, when={}), dimensions):
         law = f"{key}: same_as: {domain.key} is not set in this file"
-        report.add(("parameters", key, "same_as"), law)
+        problems.add(("parameters", key, "same_as"), law)
     for parent, values in dimension.when.items():
         for value in values:
             if not _can_be(parent, value, dimensions, models):
                 law = f"{key}: when: {parent} can never be {shown(value)} in this file"
-                report.add(("parameters", key, "when", parent), law)
+                problems.add(("parameters", key, "when", parent), law)
 
 
 def _can_be(

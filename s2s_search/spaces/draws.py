@@ -25,8 +25,8 @@ def halton(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
     axes = []
     for key, base in zip(keys, primes, strict=False):
         permutations = []
-        for place in range(math.ceil(30 / math.log2(base))):  # the digits of 30 bits
-            rng = random.Random(f"{seed} {key} {place}")
+        for digit in range(math.ceil(30 / math.log2(base))):  # the digits of 30 bits
+            rng = random.Random(f"{seed} {key} {digit}")
             permutations.append(rng.sample(range(base), base))
         axes.append((base, permutations))
     for index in count():
@@ -36,7 +36,7 @@ def halton(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
 def _radical_inverse(index: int, base: int, permutations: Sequence[Sequence[int]]) -> float:
     """Returns a number in [0, 1) whose digits are those of the index, permuted and mirrored."""
     mirrored: float = sum(
-        permutation[index // base**place % base] / base ** (place + 1)
-        for place, permutation in enumerate(permutations)
+        permutation[index // base**digit % base] / base ** (digit + 1)
+        for digit, permutation in enumerate(permutations)
     )
     return mirrored

@@ -36,23 +36,23 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     Raises:
         ConfigError: with all problems of the file and their lines.
     """
-    report = Problems(str(path))
+    problems = Problems(str(path))
     path = space_file(Path(path))
-    text, parts = read_parts(path, report)
-    models = read_models(parts, report)
-    corpus = read_corpus(parts, Path(folder or path.absolute().parent), report, files)
+    text, parts = read_parts(path, problems)
+    models = read_models(parts, problems)
+    corpus = read_corpus(parts, Path(folder or path.absolute().parent), problems, files)
     metric, search, scheduler, resources, checkpoints = (
-        read_section(name, parts, report, is_past=not files) for name in SECTIONS
+        read_section(name, parts, problems, is_past=not files) for name in SECTIONS
     )
-    before = len(report.problems)
-    dimensions = read_dimensions(parts, models, report)
-    are_whole = len(report.problems) == before
+    before = len(problems.found)
+    dimensions = read_dimensions(parts, models, problems)
+    are_whole = len(problems.found) == before
     # When a dimension has a problem, problems that follow from all dimensions are not known. They
-    # go to a report that nobody reads.
-    follows = report if are_whole else Problems(report.where)
+    # are collected where nobody reads them.
+    derived = problems if are_whole else Problems(problems.where)
     keys = [dimension.key for dimension in dimensions]
     if search["replicates"] > 1 and "train.seed" in keys:
-        report.add(
+        problems.add(
             ("parameters", "train.seed"),
             "train.seed: cannot be set, because search.replicates differ by it",
         )
@@ -62,26 +62,26 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         path.stem,
         models,
         corpus,
-        _metric(metric, report),
-        SearchSettings(**{**search, "trials": _trials(search, dimensions, report, follows)}),
-        _scheduler(scheduler, dimensions, report, follows),
-        _resources(resources, report),
+        _metric(metric, problems),
+        SearchSettings(**{**search, "trials": _trials(search, dimensions, problems, derived)}),
+        _scheduler(scheduler, dimensions, problems, derived),
+        _resources(resources, problems),
         dimensions,
         CheckpointSettings(**checkpoints),
-        _further(parts, metric["name"], report),
-        lines=report.lines,
+        _further(parts, metric["name"], problems),
+        lines=problems.lines,
     )
-    _check_tpe(space, parts, report)
-    _check_pbt(space, report, follows)
+    _check_tpe(space, parts, problems)
+    _check_pbt(space, problems, derived)
     if space.search.gpu_hours and not space.resources.gpu:
-        report.add(
+        problems.add(
             ("search", "gpu_hours"),
             "search.gpu_hours: trials take no GPU; give resources.gpu, or search.hours",
         )
     if are_whole:
         for key, sentence in draw_problems(space).items():
-            report.add(("parameters", *_nearest_key(key, keys)), sentence)
-    report.fail()
+            problems.add(("parameters", *_nearest_key(key, keys)), sentence)
+    problems.fail()
     return space
 
 
@@ -93,17 +93,17 @@ def _nearest_key(key: str, keys: Iterable[str]) -> tuple[str, ...]:
     return ()
 
 
-def _metric(section: Mapping[str, Any], report: Problems) -> Metric:
-    """Returns the metric; reports a goal that it cannot have."""
+def _metric(section: Mapping[str, Any], problems: Problems) -> Metric:
+    """Returns the metric. A goal that it cannot have is a problem."""
     metric = METRICS[section["name"]]
     if section["goal"] not in (None, metric.goal):
         law = f"metric.goal: {metric.name} can only be {metric.goal}d, but goal = {section['goal']}"
-        report.add(("metric", "goal"), law)
+        problems.add(("metric", "goal"), law)
     return metric
 
 
-def _resources(section: Mapping[str, Any], report: Problems) -> Resources:
-    """Returns the resources of a trial; reports numbers of GPUs that Ray does not take."""
+def _resources(section: Mapping[str, Any], problems: Problems) -> Resources:
+    """Returns the resources of a trial. A number of GPUs that Ray does not take is a problem."""
     gpu = section["gpu"]
     law = ""
     if gpu > 1 and gpu != int(gpu):
@@ -111,7 +111,7 @@ def _resources(section: Mapping[str, Any], report: Problems) -> Resources:
     elif 0 < gpu < LEAST_SHARE:
         law = f"must be 0 or at least {LEAST_SHARE}"
     if law:
-        report.add(("resources", "gpu"), f"resources.gpu: {law}, but gpu = {gpu:g}")
+        problems.add(("resources", "gpu"), f"resources.gpu: {law}, but gpu = {gpu:g}")
     # Ray 2.60 counts in ten thousandths, and makes 0.1666 of 1/6 but 0.6667 of 2/3. Shares are
     # rounded down here, so that as many trials fit as the shares say.
     units = round(1 / LEAST_SHARE)
@@ -120,7 +120,10 @@ def _resources(section: Mapping[str, Any], report: Problems) -> Resources:
 
 
 def _trials(
-    search: Mapping[str, Any], dimensions: Sequence[Dimension], report: Problems, follows: Problems
+    search: Mapping[str, Any],
+    dimensions: Sequence[Dimension],
+    problems: Problems,
+    derived: Problems,
 ) -> int | None:
     """Returns the number of draws; None for all points of a grid.
 
@@ -131,11 +134,11 @@ def _trials(
     is_grid = search["method"] == "grid"
     given: int | None = search["trials"]
     for key, problem in grid_problems(d for d in dimensions if d.grid or is_grid):
-        report.add(("parameters", key), problem)
+        problems.add(("parameters", key), problem)
     size = math.prod(dimension.domain.size for dimension in dimensions if not dimension.grid)
     if given and given > size and not is_grid:
         law = f"draws must differ, but trials = {given} and there {_are(size)}"
-        follows.add(("search", "trials"), f"search.trials: {law}; method: grid runs each once")
+        derived.add(("search", "trials"), f"search.trials: {law}; method: grid runs each once")
     if is_grid or given:
         return given
     return int(min(16, size))
@@ -148,9 +151,12 @@ def _are(configurations: float) -> str:
 
 
 def _scheduler(
-    section: Mapping[str, Any], dimensions: Sequence[Dimension], report: Problems, follows: Problems
+    section: Mapping[str, Any],
+    dimensions: Sequence[Dimension],
+    problems: Problems,
+    derived: Problems,
 ) -> Scheduler:
-    """Returns the scheduler; reports settings that do not fit each other or the parameters.
+    """Returns the scheduler. Settings that do not fit each other or the parameters are problems.
 
     Where the section has no max_steps, it is the largest train.max_steps of the parameters.
     """
@@ -159,9 +165,9 @@ def _scheduler(
     largest = longest_training(dimensions)
     if largest and steps and largest > steps:
         problem = f"must be at most scheduler.max_steps = {steps}, but goes up to {largest}"
-        report.add(("parameters", "train.max_steps"), f"train.max_steps: {problem}")
+        problems.add(("parameters", "train.max_steps"), f"train.max_steps: {problem}")
     # Without max_steps, problems with it follow from the dimensions.
-    of_steps = report if steps else follows
+    of_steps = problems if steps else derived
     steps = steps or largest or TABLE["train.max_steps"].default
     grace = section["grace_steps"] or max(1, int(steps / factor**2))
     if grace > steps:
@@ -172,10 +178,10 @@ def _scheduler(
         law = f"hyperband has no grace_steps, but grace_steps = {grace}"
         brackets = f"its brackets begin at max_steps / {factor:g}^k, k = 0, 1, ..."
         hint = f"{brackets}; asha has grace_steps"
-        report.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}; {hint}")
+        problems.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}; {hint}")
     if interval and name != "pbt":
         law = f"only pbt has interval_steps, but name = {name}"
-        report.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
+        problems.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
     if interval and interval > steps:
         law = f"must be at most max_steps, but interval_steps = {interval} and max_steps = {steps}"
         of_steps.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
@@ -195,46 +201,46 @@ def longest_training(dimensions: Iterable[Dimension]) -> int | None:
     return max(ends, default=None)
 
 
-def _further(parts: Mapping[str, object], metric: str, report: Problems) -> tuple[Metric, ...]:
-    """Returns the objectives beside the metric; reports those that are unknown or given twice."""
+def _further(parts: Mapping[str, object], metric: str, problems: Problems) -> tuple[Metric, ...]:
+    """Returns the objectives beside the metric. Unknown and repeated names are problems."""
     found: dict[str, Metric] = {}
     for index, name in enumerate(listed(parts.get("objectives", []))):
         if not isinstance(name, str) or name not in OBJECTIVES:
             law = f"unknown name {shown(name)}{nearest(name, OBJECTIVES)}"
-            report.add(("objectives", index), f"objectives: {law}")
+            problems.add(("objectives", index), f"objectives: {law}")
         elif name == metric or name in found:
             where = "the metric, which is always an objective" if name == metric else "listed twice"
-            report.add(("objectives", index), f"objectives: {name} is {where}")
+            problems.add(("objectives", index), f"objectives: {name} is {where}")
         else:
             found[name] = OBJECTIVES[name]
     return tuple(found.values())
 
 
-def _check_tpe(space: Space, parts: Mapping[str, object], report: Problems) -> None:
-    """Reports settings that tpe cannot do, and objectives that need tpe."""
+def _check_tpe(space: Space, parts: Mapping[str, object], problems: Problems) -> None:
+    """Records settings that tpe cannot do, and objectives that need tpe, as problems."""
     if space.search.method != "tpe":
         if "objectives" in parts:
             law = f"need search.method tpe, but method = {space.search.method}"
-            report.add(("objectives",), f"objectives: {law}")
+            problems.add(("objectives",), f"objectives: {law}")
         return
     for dimension in space.dimensions:
         if dimension.grid:
             law = "search.method: tpe chooses every value itself; write choices, not grid"
-            report.add(("parameters", dimension.key, "grid"), law)
+            problems.add(("parameters", dimension.key, "grid"), law)
     if space.search.replicates > 1:
         law = f"tpe runs each configuration once, but replicates = {space.search.replicates}"
-        report.add(("search", "replicates"), f"search.replicates: {law}; use random")
+        problems.add(("search", "replicates"), f"search.replicates: {law}; use random")
 
 
-def _check_pbt(space: Space, report: Problems, follows: Problems) -> None:
-    """Reports settings with which pbt cannot work."""
+def _check_pbt(space: Space, problems: Problems, derived: Problems) -> None:
+    """Records settings with which pbt cannot work as problems."""
     if space.scheduler.name != "pbt":
         return
     if space.search.method == "tpe":
         law = "tpe learns from configurations that stay the same, and pbt changes them"
-        report.add(("search", "method"), f"search.method: {law}; take random or halton")
+        problems.add(("search", "method"), f"search.method: {law}; take random or halton")
     if not space.mutable:
         law = "pbt needs a searched key that may change in training"
         keys = "optimizer.* without optimizer.name, or a keep_prob"
         fact = f"this file searches {', '.join(space.searched) or 'none'}"
-        follows.add(("scheduler", "name"), f"scheduler.name: {law}: {keys}; {fact}")
+        derived.add(("scheduler", "name"), f"scheduler.name: {law}: {keys}; {fact}")

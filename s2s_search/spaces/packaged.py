@@ -4,13 +4,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 # The wheel has search_spaces/ inside the package. In the repository it lies beside the package.
-PLACES = (PACKAGE / "search_spaces", PACKAGE.parent / "search_spaces")
+FOLDERS = (PACKAGE / "search_spaces", PACKAGE.parent / "search_spaces")
 
 
 def packaged_spaces() -> dict[str, Path]:
     """Returns the files of the packaged spaces by their names, in alphabetical order."""
     spaces = {}
-    for folder in PLACES:
+    for folder in FOLDERS:
         for path in sorted(folder.rglob("*.yaml")):
             spaces[path.relative_to(folder).with_suffix("").as_posix()] = path
     return spaces

@@ -215,7 +215,7 @@ class TPE:
 
         def read(dimension: Dimension) -> object:
             value = value_of(dimension.key, config)
-            point[dimension.key] = _place(dimension, value)
+            point[dimension.key] = _optuna_number(dimension, value)
             return value
 
         try:
@@ -347,7 +347,7 @@ def _suggested(trial: Any, dimension: Dimension) -> object:
     return dimension.domain.at(trial.suggest_float(dimension.key, 0.0, 1.0))
 
 
-def _place(dimension: Dimension, value: object) -> float:
+def _optuna_number(dimension: Dimension, value: object) -> float:
     """Returns the number that stands for a value in Optuna.
 
     Raises:

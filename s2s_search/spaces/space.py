@@ -40,7 +40,7 @@ from s2s_search.spaces.settings import (
     Scheduler,
     SearchSettings,
 )
-from s2s_search.spaces.yaml_file import Place, Problems
+from s2s_search.spaces.yaml_file import KeyPath, Problems
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ class Space:
     further: tuple[Metric, ...] = ()  # objectives beside the metric
     # True after `fixed`: the space may hold fewer configurations than the file asks for.
     is_fixed: bool = False
-    # The line of each place of the file, for messages.
-    lines: Mapping[Place, int] = field(default_factory=dict, compare=False, repr=False)
+    # The line of each key path of the file, for messages.
+    lines: Mapping[KeyPath, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def objectives(self) -> tuple[Metric, ...]:
         """Returns what tpe optimizes: the metric and the further objectives."""
         return (self.metric, *self.further)
 
-    def line(self, place: Place) -> int:
-        """Returns the line of a place in the file, or of a place around it; 0 for neither."""
-        while place and place not in self.lines:
-            place = place[:-1]
-        return self.lines.get(place, 0) if place else 0
+    def line(self, key_path: KeyPath) -> int:
+        """Returns the line of a value of the file, or of a value around it; 0 for neither."""
+        while key_path and key_path not in self.lines:
+            key_path = key_path[:-1]
+        return self.lines.get(key_path, 0) if key_path else 0
 
     @cached_property
     def varying(self) -> tuple[Dimension, ...]:
@@ -204,13 +204,13 @@ class Space:
         Raises:
             ConfigError: with all wrong keys and values, or when no configuration is valid.
         """
-        report = Problems("--hparams")
+        problems = Problems("--hparams")
         values: dict[str, object] = {}
         for key, value in overrides.items():
-            with report.at():
+            with problems.at():
                 values[key] = checked(key, value, self.models)
         if "train.seed" in values and self.search.replicates > 1:
-            report.add((), "train.seed: cannot be fixed, because replicates differ by it")
+            problems.add((), "train.seed: cannot be fixed, because replicates differ by it")
         # Constants depend on nothing, so they come first, and the model before them.
         dimensions = [Dimension(key, Choice((value,))) for key, value in values.items()]
         for dimension in self.dimensions:
@@ -219,10 +219,10 @@ class Space:
                 dimensions.append(dimension)
         dimensions.sort(key=lambda dimension: dimension.key != "model")
         space = replace(self, dimensions=tuple(dimensions), is_fixed=True)
-        if not report.problems:
+        if not problems.found:
             for sentence in draw_problems(space).values():
-                report.add((), sentence)
-        report.fail()
+                problems.add((), sentence)
+        problems.fail()
         return space
 
     def _flat(self, chosen: Mapping[str, object]) -> Flat:

@@ -42,7 +42,7 @@ def space_warnings(
 
 
 def _with_lines(found: Iterable[InputWarning], space: Space) -> list[InputWarning]:
-    return [replace(warning, at=space.line(warning.place)) for warning in found]
+    return [replace(warning, at=space.line(warning.key_path)) for warning in found]
 
 
 def trial_warnings(
@@ -112,9 +112,9 @@ def short_references(space: Space, corpus: Corpus) -> Iterator[InputWarning]:
     sentence += f" of dev have fewer ({percent(short, total)})"
     if short == total:
         sentence += ", so that it is 0 for perfect answers"
-    place = ("metric", "name") if space.metric.name == BLEU else ("objectives",)
+    key_path = ("metric", "name") if space.metric.name == BLEU else ("objectives",)
     hint = "dev.error_rate counts tokens one by one"
-    yield InputWarning(place, sentence, {"short": short, "of": total}, hint)
+    yield InputWarning(key_path, sentence, {"short": short, "of": total}, hint)
 
 
 def budgets(space: Space) -> Iterator[InputWarning]:
@@ -140,14 +140,14 @@ def idle_gpus(space: Space) -> Iterator[InputWarning]:
 def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
     """Warns when the scheduler can compare nothing, or when reports come too late for it."""
     scheduler, name = space.scheduler, space.scheduler.name
-    place = ("scheduler", "name")
+    key_path = ("scheduler", "name")
     if name == "none":
         return
     if name == "median" and len(trials) < FEWEST_FOR_MEDIAN:
         sentence = "median compares a trial with three others at least,"
         sentence += f" but there are {len(trials)} trials"
         hint = "scheduler.name: asha needs fewer"
-        yield InputWarning(place, sentence, {"trials": len(trials)}, hint)
+        yield InputWarning(key_path, sentence, {"trials": len(trials)}, hint)
         return
     late: list[
         tuple[int, int]
@@ -165,7 +165,7 @@ def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
         sentence = f"hyperband never compares: all {len(trials)} trials are in the bracket"
         sentence += " that runs to its end"
         hint = "more trials fill other brackets"
-        yield InputWarning(place, sentence, {"trials": len(trials)}, hint)
+        yield InputWarning(key_path, sentence, {"trials": len(trials)}, hint)
     elif late:
         (every, end), _ = Counter(late).most_common(1)[0]
         whom = "any trial"
@@ -185,7 +185,7 @@ def comparisons(space: Space, trials: Sequence[Flat]) -> Iterator[InputWarning]:
             hint = f"train.eval_every_steps: {first} reports in time"
         else:
             hint = "it must begin before their end; scheduler.name: none does the same"
-        yield InputWarning(place, sentence, values, hint)
+        yield InputWarning(key_path, sentence, values, hint)
 
 
 def first_comparisons(space: Space, trials: int) -> list[float | None]:

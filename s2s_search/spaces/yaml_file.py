@@ -69,7 +69,9 @@ SCALARS = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 }
-Place = tuple[str | int, ...]  # the keys, and positions in lists, that lead to a value of the file
+KeyPath = tuple[
+    str | int, ...
+]  # the keys, and positions in lists, that lead to a value of the file
 
 
 class Problems:
@@ -77,50 +79,50 @@ class Problems:
 
     def __init__(self, where: str) -> None:
         self.where = where  # the name of the file in messages
-        self.lines: dict[Place, int] = {}  # the line of each place
+        self.lines: dict[KeyPath, int] = {}  # the line of each value
         self.breaks: list[int] = []  # the index at which each line but the last ends
-        self.problems: list[tuple[int, str]] = []  # line and sentence; line 0 is the whole file
+        self.found: list[tuple[int, str]] = []  # line and sentence; line 0 is the whole file
 
     def line_at(self, index: int) -> int:
         """Returns the line of a character of the file, counted from 1."""
         return bisect_right(self.breaks, index) + 1
 
-    def add(self, place: Place, problem: str) -> None:
-        """Records a problem with the line of its place, or of the nearest place around it."""
-        while place and place not in self.lines:
-            place = place[:-1]
-        self.problems.append((self.lines.get(place, 0), problem))
+    def add(self, key_path: KeyPath, problem: str) -> None:
+        """Records a problem with the line of its value, or of the nearest value around it."""
+        while key_path and key_path not in self.lines:
+            key_path = key_path[:-1]
+        self.found.append((self.lines.get(key_path, 0), problem))
 
     @contextmanager
-    def at(self, *place: str | int, label: str = "") -> Iterator[None]:
-        """Records a ValueError of the block as a problem at `place` and continues.
+    def at(self, *key_path: str | int, label: str = "") -> Iterator[None]:
+        """Records a ValueError of the block as a problem at `key_path` and continues.
 
         Code after the block must cope with the missing value.
         """
         try:
             yield
         except ValueError as problem:
-            self.add(place, f"{label}{problem}")
+            self.add(key_path, f"{label}{problem}")
 
     def fail(self) -> None:
         """Raises ConfigError with all problems by line, if there are any."""
-        if not self.problems:
+        if not self.found:
             return
         lines: dict[str, list[int]] = {}  # the lines of each sentence
-        for line, text in sorted(dict.fromkeys(self.problems), key=lambda problem: problem[0]):
+        for line, text in sorted(dict.fromkeys(self.found), key=lambda problem: problem[0]):
             lines.setdefault(text, []).append(line)
         width = 0
         if len(lines) > 1:  # sentences stand below each other
             width = len(line_prefix([max(numbers[0] for numbers in lines.values())]))
         texts = []
         for text, numbers in lines.items():
-            place = line_prefix(numbers)
-            texts.append(f"{place:<{width}}{text}" if place else text)
+            prefix = line_prefix(numbers)
+            texts.append(f"{prefix:<{width}}{text}" if prefix else text)
         raise ConfigError(texts, self.where)
 
 
-def read_parts(path: Path, report: Problems) -> tuple[str, dict[str, object]]:
-    """Returns the file's text and its sections, and sets the lines of the report.
+def read_parts(path: Path, problems: Problems) -> tuple[str, dict[str, object]]:
+    """Returns the file's text and its sections, and sets the lines of the problems.
 
     Raises:
         ConfigError: the file cannot be read, or is no YAML.
@@ -130,33 +132,33 @@ def read_parts(path: Path, report: Problems) -> tuple[str, dict[str, object]]:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         known = [*map(str, Path("search_spaces").rglob("*.yaml")), *packaged_spaces()]
-        raise ConfigError(unreadable(path, error, known), report.where) from None
+        raise ConfigError(unreadable(path, error, known), problems.where) from None
     if len(data) > LARGEST_FILE:
         raise ConfigError(
-            f"is larger than {LARGEST_FILE} bytes; that is no search space", report.where
+            f"is larger than {LARGEST_FILE} bytes; that is no search space", problems.where
         )
     try:
         text = data.decode()
         ends = [match.end() for match in LINE_BREAK.finditer(text)]
-        report.breaks = [end for end in ends if end < len(text)]
-        parts = mapping(_tree(text, report), (), report)
+        problems.breaks = [end for end in ends if end < len(text)]
+        parts = mapping(_tree(text, problems), (), problems)
     except UnicodeDecodeError as error:
         line = len(re.findall(b"\r\n|\r|\n", data[: error.start])) + 1
         problem = f"line {line}: not UTF-8: byte 0x{data[error.start]:02x}"
-        raise ConfigError(problem, report.where) from None
+        raise ConfigError(problem, problems.where) from None
     except RecursionError:
-        raise ConfigError("broken YAML: nested too deeply", report.where) from None
+        raise ConfigError("broken YAML: nested too deeply", problems.where) from None
     for name in parts:
         if name in PARTS:
             continue
         hint = nearest(name, PARTS)
         if name in TABLE or name in ENTRIES:
             hint = "; it belongs under parameters:"
-        report.add((name,), f"unknown section {shown(name)}{hint}")
+        problems.add((name,), f"unknown section {shown(name)}{hint}")
     return text, parts
 
 
-def _tree(text: str, report: Problems) -> object:
+def _tree(text: str, problems: Problems) -> object:
     """Returns the file's values: dicts, lists, text and None.
 
     Raises:
@@ -169,32 +171,32 @@ def _tree(text: str, report: Problems) -> object:
             problem = "too many values by aliases"
             if size == math.inf:
                 problem = "an alias is inside the value that it stands for"
-            raise ConfigError(f"broken YAML: {problem}", report.where)
-        return None if node is None else _plain(node, (), report)
+            raise ConfigError(f"broken YAML: {problem}", problems.where)
+        return None if node is None else _plain(node, (), problems)
     except yaml.MarkedYAMLError as error:
         begin = error.context_mark.index if error.context_mark else 0
         end = error.problem_mark.index if error.problem_mark else 0
         # YAML notices a missing colon only where the next line begins.
         is_colon_missing = "expected ':'" in str(error.problem)
-        line = report.line_at(begin if is_colon_missing else end or begin)
-        hint = _odd_space(text, line, report)
+        line = problems.line_at(begin if is_colon_missing else end or begin)
+        hint = _odd_space(text, line, problems)
         if "\\t" in str(error.problem):
             hint = "; indent with spaces, not tabs"
         what = " ".join(part for part in (error.context, error.problem) if part)
         problem = f"line {line}: broken YAML: {what}{hint}"
     except yaml.reader.ReaderError as error:
         character = shown(text[error.position])
-        problem = f"line {report.line_at(error.position)}: broken YAML: character {character}"
-    raise ConfigError(problem, report.where)
+        problem = f"line {problems.line_at(error.position)}: broken YAML: character {character}"
+    raise ConfigError(problem, problems.where)
 
 
-def _odd_space(text: str, line: int, report: Problems) -> str:
+def _odd_space(text: str, line: int, problems: Problems) -> str:
     """Returns a hint at the first character of a line that only looks like a space.
 
     Invisible characters count, too. Such a character after a colon makes YAML complain about the
     next line, so the line before is looked at, too.
     """
-    ends = [0, *report.breaks, len(text)]
+    ends = [0, *problems.breaks, len(text)]
     for number in range(line, max(line - 2, 0), -1):
         characters = text[ends[number - 1] : ends[number]]
         if number == 1:
@@ -202,9 +204,9 @@ def _odd_space(text: str, line: int, report: Problems) -> str:
         for character in characters:
             is_like_space = unicodedata.category(character) in ("Zs", "Cf", "Zl", "Zp")
             if (is_like_space and character != " ") or character == "\x85":
-                place = "the line" if number == line else f"line {number}"
+                which = "the line" if number == line else f"line {number}"
                 name = f"U+{ord(character):04X} ({unicodedata.name(character, 'NEXT LINE')})"
-                return f"; {place} has a {name}, which is no space to YAML"
+                return f"; {which} has a {name}, which is no space to YAML"
     return ""
 
 
@@ -219,30 +221,30 @@ def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
     return sizes[id(node)]
 
 
-def _plain(node: yaml.Node, place: Place, report: Problems) -> object:
-    """Returns the values of a node, and records the line of each place."""
-    report.lines.setdefault(place, report.line_at(node.start_mark.index))
+def _plain(node: yaml.Node, key_path: KeyPath, problems: Problems) -> object:
+    """Returns the values of a node, and records the line of each value."""
+    problems.lines.setdefault(key_path, problems.line_at(node.start_mark.index))
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*place, index), report) for index, item in enumerate(node.value)]
+        return [_plain(item, (*key_path, index), problems) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         result: dict[str, object] = {}
         for key, value in node.value:
             name = str(key.value) if _is_text(key) else ""
-            line = report.line_at(key.start_mark.index)
+            line = problems.line_at(key.start_mark.index)
             if not name:
-                report.problems.append((line, "a key must be a name"))
+                problems.found.append((line, "a key must be a name"))
                 continue
             if name in result:
-                first = report.lines[(*place, name)]
-                report.problems.append((line, f"{name} is given twice, first in line {first}"))
+                first = problems.lines[(*key_path, name)]
+                problems.found.append((line, f"{name} is given twice, first in line {first}"))
                 continue
-            report.lines[(*place, name)] = line
-            result[name] = _plain(value, (*place, name), report)
+            problems.lines[(*key_path, name)] = line
+            result[name] = _plain(value, (*key_path, name), problems)
         return result
     if node.tag not in SCALARS:
-        report.add(place, f"unknown tag {shown(node.tag)}")
+        problems.add(key_path, f"unknown tag {shown(node.tag)}")
     if not _is_text(node):
-        report.add(place, f"half of a surrogate pair is no character: {shown(node.value)}")
+        problems.add(key_path, f"half of a surrogate pair is no character: {shown(node.value)}")
     return None if node.tag == "tag:yaml.org,2002:null" else str(node.value)
 
 
@@ -257,14 +259,14 @@ def described(value: object) -> str:
     return words.get(type(value)) or shown(value)
 
 
-def mapping(value: object, place: Place, report: Problems) -> dict[str, object]:
-    """Returns a mapping. Any other value is reported, and an empty mapping returned."""
+def mapping(value: object, key_path: KeyPath, problems: Problems) -> dict[str, object]:
+    """Returns a mapping. Any other value is a problem, and an empty mapping is returned."""
     if isinstance(value, dict):
         return value
-    label = ".".join(map(str, place)).removeprefix("parameters.")
+    label = ".".join(map(str, key_path)).removeprefix("parameters.")
     if not label:
         label = f"the file (sections: {', '.join(PARTS)})"
-    report.add(place, f"{label}: must be a mapping, but got {described(value)}")
+    problems.add(key_path, f"{label}: must be a mapping, but got {described(value)}")
     return {}
 
 
@@ -273,22 +275,22 @@ def listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def read_models(parts: Mapping[str, object], report: Problems) -> tuple[str, ...]:
+def read_models(parts: Mapping[str, object], problems: Problems) -> tuple[str, ...]:
     """Returns the names of the models; of all models, when the file names none that is known."""
     given = listed(parts.get("model", []))
     models: list[str] = []
     for value in given:
-        with report.at("model"):
+        with problems.at("model"):
             models.append(canonical_model(value))
     if len(set(models)) < len(models):
-        report.add(("model",), "model: a model is listed twice")
+        problems.add(("model",), "model: a model is listed twice")
     if not given:
-        report.add(("model",), f"model is missing; known: {', '.join(MODELS)}")
+        problems.add(("model",), f"model is missing; known: {', '.join(MODELS)}")
     return tuple(dict.fromkeys(models)) or MODELS
 
 
 def read_section(
-    name: str, parts: Mapping[str, object], report: Problems, is_past: bool = False
+    name: str, parts: Mapping[str, object], problems: Problems, is_past: bool = False
 ) -> dict[str, Any]:
     """Returns the values of a section, converted to their kinds, with defaults for missing ones.
 
@@ -297,44 +299,46 @@ def read_section(
     Args:
         name: the section.
         parts: all sections of the file.
-        report: gets the problems.
+        problems: gets the problems.
         is_past: whether the search has begun, perhaps under an earlier version.
     """
-    before = len(report.problems)
+    before = len(problems.found)
     arguments = {argument.name: argument for argument in SECTIONS[name]}
     if is_past:
         arguments |= {argument.name: argument for argument in BEFORE.get(name, ())}
     defaults = {key: argument.default for key, argument in arguments.items()}
     values = dict(defaults)
-    for key, given in mapping(parts.get(name, {}), (name,), report).items():
+    for key, given in mapping(parts.get(name, {}), (name,), problems).items():
         if key not in arguments:
-            report.add((name, key), f"{name}: unknown key {shown(key)}{nearest(key, arguments)}")
+            problems.add((name, key), f"{name}: unknown key {shown(key)}{nearest(key, arguments)}")
             continue
-        with report.at(name, key, label=f"{name}.{key}: "):
+        with problems.at(name, key, label=f"{name}.{key}: "):
             values[key] = convert(arguments[key], given)
-    return values if len(report.problems) == before else defaults
+    return values if len(problems.found) == before else defaults
 
 
 def read_corpus(
-    parts: Mapping[str, object], folder: Path, report: Problems, files: bool = True
+    parts: Mapping[str, object], folder: Path, problems: Problems, files: bool = True
 ) -> dict[str, object]:
     """Returns the corpus section with absolute paths.
 
     Args:
         parts: all sections of the file.
         folder: where relative paths start.
-        report: gets the problems.
+        problems: gets the problems.
         files: False when the files of the corpus need not be there.
     """
     value = parts.get("corpus", {"name": "cmudict"})
-    corpus = mapping(value, ("corpus",), report)
+    corpus = mapping(value, ("corpus",), problems)
     for key, given in corpus.items():
         is_path = "name" not in corpus and key in CORPUS_FILES
         values = [_corpus_value(item, folder if is_path else None) for item in listed(given)]
         corpus[key] = values if isinstance(given, list) else values[0]
     if isinstance(value, dict):
         for key, problem in check_corpus(corpus, files):
-            report.add(("corpus", key), f"corpus.{key}: {problem}" if key else f"corpus: {problem}")
+            problems.add(
+                ("corpus", key), f"corpus.{key}: {problem}" if key else f"corpus: {problem}"
+            )
     return corpus
 
 
@@ -353,16 +357,16 @@ def parse_corpus(text: str) -> dict[str, object]:
     Raises:
         ConfigError: with all problems.
     """
-    report = Problems("--corpus")
+    problems = Problems("--corpus")
     if Path(text).suffix in (".yaml", ".yml"):
         path = Path(text)
-        report.where = f"--corpus {text}"
-        corpus = read_corpus(read_parts(path, report)[1], path.absolute().parent, report)
+        problems.where = f"--corpus {text}"
+        corpus = read_corpus(read_parts(path, problems)[1], path.absolute().parent, problems)
     else:
-        value = _tree(text, report)
+        value = _tree(text, problems)
         spec = value if isinstance(value, dict) else {"name": value}
-        corpus = read_corpus({"corpus": spec}, Path(), report)
+        corpus = read_corpus({"corpus": spec}, Path(), problems)
         # An argument has no lines.
-        report.problems = [(0, problem) for _, problem in report.problems]
-    report.fail()
+        problems.found = [(0, problem) for _, problem in problems.found]
+    problems.fail()
     return corpus

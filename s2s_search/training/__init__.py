@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from s2s_search.training.trial import train
 
 __all__ = ["SourceNotes", "TrainedModel", "evaluate", "load_trained", "train"]
-PLACES = {"train": "trial", "evaluate": "evaluation"}  # the other names are in trained_model
+MODULES = {"train": "trial", "evaluate": "evaluation"}  # the other names are in trained_model
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{PLACES.get(name, 'trained_model')}")
+    module = import_module(f"{__name__}.{MODULES.get(name, 'trained_model')}")
     return getattr(module, name)

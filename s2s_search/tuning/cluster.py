@@ -224,16 +224,16 @@ def room_for(what: str) -> Iterator[None]:
 
 def free_space() -> str:
     """Returns a phrase about the free space in the two folders that Ray fills on this machine."""
-    places = {
+    folders = {
         "/dev/shm": "objects",
         f"{temporary_folder()}/ray": "logs, and objects that find no room there",
     }
     parts = []
-    for place, use in places.items():
-        existing = Path(place)
+    for folder, use in folders.items():
+        existing = Path(folder)
         while not existing.exists():
             existing = existing.parent
-        parts.append(f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB in {place} ({use})")
+        parts.append(f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB in {folder} ({use})")
     return f"free on this machine: {', '.join(parts)}"
 
 

@@ -226,8 +226,8 @@ def _taken_over(
     own, given = checkpoints.newest(), tune.get_checkpoint()
     if given is None:
         return own
-    with given.as_directory() as place:
-        reference = json.loads(Path(place, REFERENCE).read_text())
+    with given.as_directory() as local:
+        reference = json.loads(Path(local, REFERENCE).read_text())
     if reference["trial"] == name or (own is not None and own.get("exploited") == reference):
         return own
     other = Checkpoints(below(str(folder), reference["trial"]))

@@ -118,8 +118,8 @@ def load_record(folder: Path) -> Record:
 
 def _curves(history: History, metric: str) -> Iterator[Curve]:
     """Yields the curves in the order in which trials began, or were queued by hyperband."""
-    places = {name: place for place, name in enumerate(reversed(history.queued))}
-    for name in sorted(history.trials, key=lambda name: -places.get(name, -1)):
+    positions = {name: position for position, name in enumerate(reversed(history.queued))}
+    for name in sorted(history.trials, key=lambda name: -positions.get(name, -1)):
         reports: list[CurvePoint] = []
         before: Event = {}
         for event, _ in history.trials[name].news:

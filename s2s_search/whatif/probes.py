@@ -122,11 +122,11 @@ def probe(
 
     with ExitStack() as stack:
         running = []
-        for place in range(at_once):
+        for process in range(at_once):
             # Each process has a pool of its own. The pool of Python 3.11 does not notice when a
             # process is killed that it started after others, so the others would wait forever.
             pool = ProcessPoolExecutor(1, spawn, _meet_at, (barrier,))
-            each = stack.enter_context(pool).submit(measured, *arguments, place)
+            each = stack.enter_context(pool).submit(measured, *arguments, process)
             each.add_done_callback(free_the_others)
             running.append(each)
         errors = [each.exception() for each in running]
@@ -198,7 +198,7 @@ def measured(
     spec: Mapping[str, object],
     resources: Resources,
     seconds: float,
-    place: int,
+    process: int,
 ) -> Measured:
     """Trains a trial for at most about half of the seconds, and evaluates it for the other half.
 
@@ -208,7 +208,7 @@ def measured(
         spec: the corpus as the search space names it.
         resources: what a trial takes.
         seconds: about how long this may take.
-        place: the number of this process among those of the probe, from 0; it decides the GPU.
+        process: the number of this process among those of the probe, from 0; it decides the GPU.
     """
     try:
         import torch
@@ -221,7 +221,7 @@ def measured(
         steps = 1
         if resources.gpu and torch.cuda.is_available():
             sharing = resources.sharing
-            device = torch.device("cuda", place // sharing)
+            device = torch.device("cuda", process // sharing)
             torch.cuda.set_device(device)
             torch.zeros((), device=device)
             # Until every process has its CUDA context, whose memory torch does not count.

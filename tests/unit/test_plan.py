@@ -392,7 +392,9 @@ def test_a_probe_computes_with_the_threads_of_a_trial(
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     space = load_space(path)
     flat = space.trials()[0]
-    found = probes.measured(str(flat["model"]), flat, space.corpus, Resources(cpu, 0), 0.1, place=0)
+    found = probes.measured(
+        str(flat["model"]), flat, space.corpus, Resources(cpu, 0), 0.1, process=0
+    )
     assert seen == [threads]
     assert found.step_seconds > 0
 

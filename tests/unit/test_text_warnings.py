@@ -58,7 +58,7 @@ def test_unknown_tokens_that_another_normal_form_explains(
     letters, known = texts[1].replace("\tx y", "").replace("\n", ""), set(texts[0])
     unknown = [letter for letter in letters if letter not in known]
     assert warning.values == {"unknown": len(unknown), "of": len(letters)}
-    assert (warning.place, warning.file) == (("corpus", "dev"), str(files.folder / "dev.tsv"))
+    assert (warning.key_path, warning.file) == (("corpus", "dev"), str(files.folder / "dev.tsv"))
     assert (
         warning.hint
         == f"in Unicode's normal form {trained} 0 would be; bring all files into one form"
@@ -114,7 +114,7 @@ def test_a_delimiter_that_splits_too_much(files: Files) -> None:
     (warning,) = files.warnings(
         "ab\tA B\nba\tB A\n" * 5, "aab\tA A B\n", source_delimiter="", target_delimiter=""
     )
-    assert (warning.place, warning.values) == (
+    assert (warning.key_path, warning.values) == (
         ("corpus", "target_delimiter"),
         {"spaces": 10, "of": 30},
     )
@@ -125,7 +125,7 @@ def test_sources_of_dev_and_test_that_are_seen_before(files: Files) -> None:
     part = files.write("test.tsv", rows(["lune", "chat", "chien"]))
     found = files.warnings(rows(["lune", "chat", "oui", "non"]), rows(["chien", "oui"]), test=part)
     shared = [
-        (w.place[1], w.values["other"], w.values["shared"], w.values["of"])
+        (w.key_path[1], w.values["other"], w.values["shared"], w.values["of"])
         for w in found
         if "shared" in w.values
     ]
@@ -142,7 +142,7 @@ def test_the_same_tokens_are_the_same_source(files: Files) -> None:
 
 def test_a_header_is_said_once(files: Files) -> None:
     found = files.warnings("mot\tphones\n" + rows(WORDS), "mot\tphones\n" + rows(["niche lune"]))
-    assert [(w.place[1], w.values) for w in found] == [
+    assert [(w.key_path[1], w.values) for w in found] == [
         (part, {"header": ["mot", "phones"]}) for part in ("train", "dev")
     ]
 
@@ -150,7 +150,7 @@ def test_a_header_is_said_once(files: Files) -> None:
 def test_blank_cells(files: Files) -> None:
     some = "".join(f"{word}\t{'' if number % 2 else 'x y'}\n" for number, word in enumerate(WORDS))
     (warning,) = files.warnings(some, rows(["lune chat"]))
-    assert (warning.place, warning.side, warning.values) == (
+    assert (warning.key_path, warning.side, warning.values) == (
         ("corpus", "train"),
         1,
         {"blank": 5, "of": 10},
@@ -163,7 +163,7 @@ def test_one_file_for_both_sides(files: Files) -> None:
     both = files.write("both", "le chat\nle chien\n")
     other = [files.write("s", "chat\n"), files.write("t", "chien\n")]
     (warning,) = load_corpus({"train": [both, both], "dev": other}).warnings
-    assert (warning.place, warning.values) == (("corpus", "train"), {"lines": 2})
+    assert (warning.key_path, warning.values) == (("corpus", "train"), {"lines": 2})
     assert not files.warnings(
         "le\tle\nchat\tchat\n", "chat le\tchat le\n"
     )  # a TSV that repeats does so on purpose
@@ -188,7 +188,7 @@ def test_characters_that_no_text_means(files: Files, character: str, word: str) 
     text = rows(["lune chat", f"{character}chat lune", "chat oui", f"oui{character} oui"])
     found = [w for w in files.warnings(text, rows(["oui chat"])) if word in w.sentence]
     (warning,) = found
-    assert (warning.place, warning.line) == (("corpus", "train"), 2)
+    assert (warning.key_path, warning.line) == (("corpus", "train"), 2)
     assert warning.values == {"lines": 2, "of": 4}
     assert f"{files.folder / 'train.tsv'}: line 2: " in str(warning)
 
@@ -197,7 +197,7 @@ def test_a_mark_inside_a_vocabulary_file(files: Files) -> None:
     vocab = files.write("v", "\ufefflune\nchat\n\ufeffoui\n")
     found = files.warnings(rows(["lune chat", "chat oui"]), rows(["lune lune"]), source_vocab=vocab)
     (warning,) = [w for w in found if "byte order mark" in w.sentence]
-    assert (warning.place, warning.file, warning.line) == (("corpus", "source_vocab"), vocab, 3)
+    assert (warning.key_path, warning.file, warning.line) == (("corpus", "source_vocab"), vocab, 3)
 
 
 def test_one_mark_at_the_beginning_of_a_file_is_none_of_its_text(files: Files) -> None:
@@ -220,7 +220,7 @@ def test_a_tab_in_parallel_text(files: Files) -> None:
 def test_files_of_carriage_returns_alone(files: Files) -> None:
     part = [files.write("s", "a b\rb a\rb b\r"), files.write("t", "x\ry\rx\r")]
     found = load_corpus({"train": part, "dev": part}).warnings
-    returns = [(w.place[1], w.file, w.hint) for w in found if "carriage" in w.sentence]
+    returns = [(w.key_path[1], w.file, w.hint) for w in found if "carriage" in w.sentence]
     hint = "lines must end in LF or CRLF; tr '\\r' '\\n' converts lines that end in CR alone"
     assert returns == [(name, file, hint) for name in ("train", "dev") for file in part]
 
@@ -236,7 +236,7 @@ def test_the_header_and_quotes_of_a_pandas_table(files: Files) -> None:
 
 def test_a_header_of_any_language_is_the_same_row_in_all_files(files: Files) -> None:
     found = files.warnings("mot\tphones\n" + rows(WORDS[:5]), "mot\tphones\n" + rows(WORDS[5:]))
-    assert [w.place[1] for w in found if "header" in w.values] == ["train", "dev"]
+    assert [w.key_path[1] for w in found if "header" in w.values] == ["train", "dev"]
     same = files.warnings(rows(WORDS), rows(WORDS))
     assert not [w for w in same if "header" in w.values]
 

@@ -232,9 +232,9 @@ def agrees(library: Any) -> bool:
         name_in_c = structure.__name__.removesuffix("Arguments").lower().encode()
         expected = {field: getattr(structure, field).offset for field, *_ in structure._fields_}
         expected[""] = ctypes.sizeof(structure)
-        for field, place in expected.items():
+        for field, known in expected.items():
             for offset in (library.offset_float, library.offset_double):
-                if offset(name_in_c, field.encode()) != place:
+                if offset(name_in_c, field.encode()) != known:
                     return False
     return True
 
