@@ -1,0 +1,117 @@
+"""The scores of a search's trials that can be compared: values at equal steps, like with like.
+
+A trial that was stopped at step 50 has had no chance to be as good as one at step 400. Everything
+that the report concludes about hyperparameters therefore reads the scores of this module. Needs
+pandas and numpy; neither Ray nor torch.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from s2s_search.errors import ConfigError
+from s2s_search.results.ranked import Ranked
+
+EXAMPLES = "train.eval_examples"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of a search, one for each row of its trials table.
+
+    values: the score (Float64); NA for a trial that does not count
+    step: the step at which the scores were reported; None: they are those of the best reports
+    diverged: whether a trial diverged before it had a score; no other trial without a score counts
+    minimize: whether a lower score is better
+    reason: why no two trials can be compared, as a sentence without its full stop; "" if they can
+    """
+
+    values: "pd.Series[float]"
+    step: int | None
+    diverged: "pd.Series[bool]"
+    minimize: bool
+    reason: str = ""
+
+    @property
+    def judged(self) -> "pd.Series[float]":
+        """Returns the scores, with the worst of all for the trials that diverged."""
+        if self.values.notna().sum() == 0:
+            return self.values
+        worst = self.values.max() if self.minimize else self.values.min()
+        return self.values.mask(self.diverged, worst)
+
+    @property
+    def count(self) -> int:
+        """Returns the number of trials that count, with those that diverged."""
+        return int(self.judged.notna().sum())
+
+    @property
+    def phrase(self) -> str:
+        """Says where the scores are from, such as "at step 50, which all 32 trials reached"."""
+        measured, every = int(self.values.notna().sum()), len(self.values)
+        if self.step is None:
+            return f"at the best reports of {measured:,} finished trials"
+        which = f"all {every:,}" if measured == every else f"{measured:,} of {every:,}"
+        return f"at step {self.step:,}, which {which} trials reached"
+
+
+def comparable(results: Ranked, metric: str | None = None) -> Scores:
+    """Returns the scores of the trials that can be compared.
+
+    If all trials that ended well finished, with reports at the same steps, the score of a finished
+    trial is that of its best report. Otherwise, the score of a trial is that of its report at the
+    last step at which all finished and stopped trials have a report. Trials that still run, or
+    failed later, then count too. A best report would favour trials with more reports.
+
+    Args:
+        results: the search.
+        metric: a metric, or another column of numbers; None: the search's metric.
+
+    Raises:
+        ConfigError: there is no such column of numbers.
+    """
+    metric = metric or results.metric
+    column = results.measure(metric)
+    best = results.trials[column].astype("Float64")
+    status = results.trials["status"]
+    minimize = results.minimizes(metric)
+    nothing = pd.Series([pd.NA] * len(best), best.index, "Float64")
+    none = pd.Series(False, index=best.index)
+    if reason := _reason(results):
+        return Scores(nothing, None, none, minimize, reason)
+    name = metric.removeprefix("best.").removeprefix("last.")
+    curves = results.curves(name if name in results.reports else None)
+    reported = curves.notna().to_numpy()  # a row for each step, a column for each trial
+    ended = status.isin(["finished", "stopped"]).to_numpy(bool) & reported.any(axis=0)
+    if not ended.any():
+        return Scores(nothing, None, none, minimize, "no trial has finished or was stopped")
+    diverged = status.eq("diverged").to_numpy(bool)
+    first = reported[:, ended][:, :1]
+    if (reported[:, ended] == first).all() and not status.eq("stopped").any():
+        values = best.where(status.eq("finished").to_numpy(bool))
+        return Scores(values, None, pd.Series(diverged, best.index), minimize)
+    common = np.flatnonzero(reported[:, ended].all(axis=1))
+    if len(common) == 0:
+        return Scores(nothing, None, none, minimize, "there is no step that all trials reported")
+    step = int(common[-1])
+    values = best
+    if name in results.reports:
+        values = pd.Series(curves.iloc[step].to_numpy(), index=best.index, dtype="Float64")
+    values = values.where(reported[step])
+    lost = pd.Series(diverged & ~reported[step], best.index)
+    return Scores(values, int(curves.index[step]), lost, minimize)
+
+
+def _reason(results: Ranked) -> str:
+    """Returns why no two trials can be compared; "" if nothing speaks against it."""
+    if EXAMPLES in results.trials and results.trials[EXAMPLES].nunique() > 1:
+        return f"the trials were evaluated on different numbers of dev examples ({EXAMPLES})"
+    for run in results.runs or (results,):
+        try:
+            scheduler = run.space().scheduler
+        except ConfigError:
+            continue  # without its space, the values at equal steps are still those of the log
+        if scheduler.name == "pbt":
+            return "pbt copies weights between trials and changes their hyperparameters"
+    return ""
