@@ -142,8 +142,8 @@ def add_log_argument(parser: argparse.ArgumentParser, resumes: bool = False) -> 
     text = "send all trials to tensorboard, mlflow or wandb; separate several with commas"
     if resumes:
         default = None
-        text += " (default: the tools used so far)"
-    parser.add_argument("--log", type=listed, default=default, metavar="TOOLS", help=text)
+        text += " (default: the trackers used so far)"
+    parser.add_argument("--log", type=listed, default=default, metavar="TRACKERS", help=text)
 
 
 def search(args: argparse.Namespace) -> int:

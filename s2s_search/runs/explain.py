@@ -25,7 +25,7 @@ def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterat
     if trial.best is not None:
         yield f"best {metric} {trial.best[metric]:.4g} at step {trial.best['step']}"
     for event in sorted([*trial.decisions, *trial.events], key=lambda event: event["time"]):
-        yield _said(event, metric, minimize)
+        yield _judged(event, metric, minimize)
         if event["event"] == "decision":
             yield from _not_judged(event, trial, history)
     if trial.message:
@@ -33,7 +33,7 @@ def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterat
     yield from _outlook(trial, history, folder)
 
 
-def _said(event: Event, metric: str, minimize: bool) -> str:
+def _judged(event: Event, metric: str, minimize: bool) -> str:
     kind = event["event"]
     if kind == "decision":
         return decision_line(event, metric, minimize)

@@ -179,10 +179,10 @@ def no_trial(number: int, known: Iterable[str]) -> str:
             spans[-1][1:] = [other]
         else:
             spans.append([other])
-    said = [" to ".join(map(trial_name, span)) for span in spans[:6]]
+    phrases = [" to ".join(map(trial_name, span)) for span in spans[:6]]
     more = ", ..." if len(spans) > 6 else ""
     there = (
-        f"there {'is' if len(spans) == len(spans[0]) == 1 else 'are'} {', '.join(said)}{more}"
+        f"there {'is' if len(spans) == len(spans[0]) == 1 else 'are'} {', '.join(phrases)}{more}"
         if spans
         else ""
     )

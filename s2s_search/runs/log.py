@@ -181,14 +181,14 @@ class Log:
         """Returns the events, and one problem for each line that is left out."""
         return read_events(self.folder, self.size)
 
-    def status(self, said: str) -> str:
-        """Returns the status of the search. `said` is the status by the log.
+    def status(self, recorded: str) -> str:
+        """Returns the status of the search. `recorded` is the status by the log.
 
         When the log says `running` but no process writes it, the search was killed.
         """
         # `is_driven` is asked again, because the search may have been resumed just now.
-        if said != RUNNING or self.was_driven or is_driven(self.folder):
-            return said
+        if recorded != RUNNING or self.was_driven or is_driven(self.folder):
+            return recorded
         return KILLED
 
 

@@ -27,7 +27,7 @@ from s2s_search.runs.folder import CONFIG, ENVIRONMENT, ERROR, SPACE, write_json
 from s2s_search.runs.log import EventLog
 from s2s_search.runs.state import History, TrialHistory
 from s2s_search.runs.tables import write_tables
-from s2s_search.runs.trackers import Loggers
+from s2s_search.runs.trackers import Trackers
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILED
 
@@ -65,7 +65,7 @@ class Recorder:
         space: the search space.
         folder: the run folder.
         progress: the display; None for a search without one.
-        loggers: the trackers; None for a search without them.
+        trackers: the trackers; None for a search without them.
 
     Raises:
         ConfigError: another search writes the folder.
@@ -76,14 +76,14 @@ class Recorder:
         space: Space,
         folder: Path,
         progress: Watcher | None = None,
-        loggers: Loggers | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
-        self.space, self.folder, self.progress, self.loggers = space, folder, progress, loggers
+        self.space, self.folder, self.progress, self.trackers = space, folder, progress, trackers
         self.log = EventLog(folder)
         self.status = "running"  # the status of the search
         self.message: str | None = None
         self.history: History | None = None  # None before the first event
-        self._said: set[tuple[str | None, str]] = set()
+        self._noted: set[tuple[str | None, str]] = set()
         self._full = ""
         self._waiting = ""
         self._first_ends: list[tuple[str, str]] = []  # statuses and causes of the first trials
@@ -119,8 +119,8 @@ class Recorder:
         """Reads the past of a search, and writes that the search is resumed."""
         if self.progress is not None:
             self.progress.recall(history.events)
-        if self.loggers is not None:
-            self.loggers.recall(history.events)
+        if self.trackers is not None:
+            self.trackers.recall(history.events)
         self.history = history
         # The check for first trials that fail alike is off: the search did not end for them before.
         self._first_ends = [(FAILED, "")] * ALIKE
@@ -222,13 +222,13 @@ class Recorder:
         Messages of one trial that differ in nothing but numbers are written once.
         """
         key = (trial, cause(message))
-        if key not in self._said:
-            self._said.add(key)
+        if key not in self._noted:
+            self._noted.add(key)
             self._log({"event": "note", "message": message} | ({"trial": trial} if trial else {}))
 
-    def _note_loggers(self) -> None:
-        while self.loggers is not None and self.loggers.problems:
-            self.note(self.loggers.problems.pop(0))
+    def _note_trackers(self) -> None:
+        while self.trackers is not None and self.trackers.problems:
+            self.note(self.trackers.problems.pop(0))
 
     def wait(self, why: str) -> None:
         """Writes why no trial runs, when the reason has changed."""
@@ -261,9 +261,9 @@ class Recorder:
     def end(self, status: str, message: str | None = None) -> None:
         """Writes the end of the search, its costs in this process, and the tables a last time."""
         self.status, self.message = status, message
-        if self.loggers is not None:
-            self.loggers.close()
-            self._note_loggers()
+        if self.trackers is not None:
+            self.trackers.close()
+            self._note_trackers()
         driver = {
             "reports": self._reports,
             "seconds": round(time.monotonic() - self._clock, 3),
@@ -281,7 +281,7 @@ class Recorder:
         The callback calls this after each step of Ray Tune's loop.
         """
         self.log.flush()
-        self._note_loggers()
+        self._note_trackers()
         if self.progress is not None:
             self.progress.tick()
         if time.monotonic() >= self._tables_due:
@@ -315,8 +315,8 @@ class Recorder:
             self.history.add(row)
         if self.progress is not None:
             self.progress.show(row)
-        if self.loggers is not None:
-            self.loggers.hear(row)
+        if self.trackers is not None:
+            self.trackers.hear(row)
         if self.log.full != self._full and self.log.full and self.progress is not None:
             self.progress.show(
                 {

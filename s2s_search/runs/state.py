@@ -44,7 +44,7 @@ class TrialHistory:
     ended_at: float | None = None
     step: int = 0  # the step of the newest report
     reports: int = 0  # the number of reports since the newest exploit
-    said: str = "running"  # the trial's status by its newest report
+    reported_status: str = "running"  # the trial's status by its newest report
     best: Event | None = None  # the report with the best value of the metric
     last: Event | None = None  # the newest report
     news: list[News] = field(default_factory=list)  # all reports that were news
@@ -218,9 +218,10 @@ class History:
         reported = News(event, round(self.elapsed, 3))
         self.news.append(reported)
         trial.news.append(reported)
-        trial.step, trial.said, trial.last = step, event.get("status") or "running", event
+        trial.step, trial.last = step, event
+        trial.reported_status = event.get("status") or "running"
         trial.reports += 1
-        if value is not None and trial.said != "diverged":
+        if value is not None and trial.reported_status != "diverged":
             metric = self.search["metric"]
             if trial.best is None or self.beats(value, trial.best[metric]):
                 trial.best = event

@@ -37,9 +37,11 @@ LONGEST_NAME_IN_ID = 64  # in bytes, because a run's id is part of the name of a
 Settings = Mapping[str, object]  # hyperparameters: dotted keys to numbers, bools, strings
 
 
-class Logger(Protocol):
-    """A tracker. It is made when the first trial begins. When
-    it raises an error, only the tracker stops, and the search continues."""
+class Tracker(Protocol):
+    """A tracker. It is made when the first trial begins.
+
+    When it raises an error, only the tracker stops, and the search continues.
+    """
 
     def begin(self, trial: str, settings: Settings) -> None:
         """Records that a trial begins, or is resumed after the search was interrupted.
@@ -257,27 +259,27 @@ class WeightsAndBiases:
         run.finish(exit_code=int(status in FAILURES))
 
 
-LOGGERS: dict[str, Callable[[Path, str, Event], Logger]] = {
+TRACKERS: dict[str, Callable[[Path, str, Event], Tracker]] = {
     "tensorboard": TensorBoard,
     "mlflow": MLflow,
     "wandb": WeightsAndBiases,
 }
 
 
-def check_loggers(names: Iterable[str]) -> None:
+def check_trackers(names: Iterable[str]) -> None:
     """Raises ConfigError with all problems: trackers that are unknown or not installed."""
     problems = []
     for name in names:
-        if name not in LOGGERS:
-            problems.append(f"--log: unknown tool {name!r}{nearest(name, LOGGERS)}")
+        if name not in TRACKERS:
+            problems.append(f"--log: unknown tracker {name!r}{nearest(name, TRACKERS)}")
         elif importlib.util.find_spec(name) is None:
             problems.append(f"--log {name}: is not installed; pip install 's2s-search[log]'")
     if problems:
         raise ConfigError(problems)
 
 
-class Loggers:
-    """The trackers of a search, by their names in LOGGERS. They get each event once it is recorded.
+class Trackers:
+    """The trackers of a search, by their names in TRACKERS. They get events that are recorded.
 
     A tracker is made from the run folder, the name of the space, and the search event. It gets the
     hyperparameters with which a trial began, also when pbt changes them later. It gets no report of
@@ -287,7 +289,7 @@ class Loggers:
     `problems` holds a sentence for each tracker that failed and is off.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, name: str) -> None:
+    def __init__(self, names: Sequence[str], folder: Path, space: str) -> None:
         self.problems: list[str] = []
         self._settings: dict[str, Settings] = {}
         self._running: set[str] = set()
@@ -295,13 +297,13 @@ class Loggers:
         self._off: set[str] = set()
         self._search: Event = {"time": 0.0}
         self._calls: dict[str, queue.SimpleQueue[tuple[Any, ...]]] = {
-            tool: queue.SimpleQueue() for tool in names
+            name: queue.SimpleQueue() for name in names
         }
         self._threads = {
-            tool: threading.Thread(
-                target=self._listen, args=(tool, folder, name), name=tool, daemon=True
+            name: threading.Thread(
+                target=self._listen, args=(name, folder, space), name=name, daemon=True
             )
-            for tool in names
+            for name in names
         }
 
     def recall(self, events: Iterable[Event]) -> None:
@@ -354,33 +356,35 @@ class Loggers:
             self._end(trial, "running")
         self._call("")
         due = time.monotonic() + SECONDS_TO_END
-        for tool, thread in self._threads.items():
+        for name, thread in self._threads.items():
             if thread.ident is not None:
                 thread.join(max(due - time.monotonic(), 0.0))
             if thread.is_alive():
                 self.problems.append(
-                    f"--log {tool}: has not taken all within {SECONDS_TO_END:g} seconds"
+                    f"--log {name}: has not taken all within {SECONDS_TO_END:g} seconds"
                 )
         self._threads.clear()
 
     def _call(self, method: str, *values: object) -> None:
-        for tool, calls in self._calls.items():
-            if tool in self._off:
+        for name, calls in self._calls.items():
+            if name in self._off:
                 continue
             calls.put((method, *values))
-            if method == "begin" and self._threads[tool].ident is None:
-                self._threads[tool].start()
+            if method == "begin" and self._threads[name].ident is None:
+                self._threads[name].start()
 
-    def _listen(self, tool: str, folder: Path, name: str) -> None:
+    def _listen(self, name: str, folder: Path, space: str) -> None:
         """Passes the calls in a tracker's queue on to it. This runs in the tracker's own thread."""
         try:
-            logger = LOGGERS[tool](folder, name, self._search)
-            while (call := self._calls[tool].get())[0]:
-                getattr(logger, call[0])(*call[1:])
+            tracker = TRACKERS[name](folder, space, self._search)
+            while (call := self._calls[name].get())[0]:
+                getattr(tracker, call[0])(*call[1:])
         except Exception as error:  # no error of a tracker may end the search
-            said = (str(error).strip().splitlines() or [""])[0]
-            self.problems.append(f"--log {tool}: off from here on: {type(error).__name__}: {said}")
-            self._off.add(tool)
+            reason = (str(error).strip().splitlines() or [""])[0]
+            self.problems.append(
+                f"--log {name}: off from here on: {type(error).__name__}: {reason}"
+            )
+            self._off.add(name)
 
 
 def _plain(event: Event) -> Settings:

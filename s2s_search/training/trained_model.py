@@ -120,25 +120,25 @@ class SourceNotes:
         They name new unknown tokens, the first tab and the first line that is too long.
         """
         self.lines += 1
-        said = []
+        sentences = []
         if "\t" in line and not self.trained.has_tabs:
             self.cut_at_tab += 1
             if self.cut_at_tab == 1:
-                said.append("read up to its tab only, since no source of the corpus has a tab")
+                sentences.append("read up to its tab only, since no source of the corpus has a tab")
         tokens = self.trained.source_tokens(line)
         self.tokens += len(tokens)
         most = self.trained.hparams["source.max_seq_len"]
         if len(tokens) >= most:
             self.too_long += 1
             if self.too_long == 1:
-                said.append(
+                sentences.append(
                     f"{len(tokens):,} {self.unit}s, but training read the first {most} "
                     "of a source, its end included (source.max_seq_len)"
                 )
         unknown = self._unknown(tokens)
         if unknown:
-            said += self._about(line, tokens, unknown)
-        return [f"line {self.lines}: {sentence}" for sentence in said]
+            sentences += self._about(line, tokens, unknown)
+        return [f"line {self.lines}: {sentence}" for sentence in sentences]
 
     def _about(self, line: str, tokens: list[str], unknown: list[int]) -> list[str]:
         """Counts the unknown tokens of a line, given their positions.
@@ -165,21 +165,21 @@ class SourceNotes:
 
     def total(self) -> list[str]:
         """Returns sentences with numbers about all lines together, or none if all was readable."""
-        said = []
+        sentences = []
         if self.unknown:
             lines = f"in {self.lines_with_unknown:,} of {self.lines:,} lines"
-            said.append(f"unknown: {self.unknown:,} of {self.tokens:,} {self.unit}s, {lines}")
-        said += [
+            sentences.append(f"unknown: {self.unknown:,} of {self.tokens:,} {self.unit}s, {lines}")
+        sentences += [
             f"{spelling}, {number:,} of them would be known"
             for spelling, number in self.known_by_spelling.items()
         ]
         if self.cut_at_tab:
-            said.append(f"read up to a tab: {self.cut_at_tab:,} of {self.lines:,} lines")
+            sentences.append(f"read up to a tab: {self.cut_at_tab:,} of {self.lines:,} lines")
         if self.too_long:
-            said.append(
+            sentences.append(
                 f"longer than source.max_seq_len: {self.too_long:,} of {self.lines:,} lines"
             )
-        return said
+        return sentences
 
     def _unknown(self, tokens: list[str]) -> list[int]:
         """Returns the positions of the tokens that the source vocabulary lacks."""

@@ -18,7 +18,7 @@ class BestKept:
         self._search = search
         self._place = search.storage or search.folder
         self._kept: list[tuple[float, str]] = []  # the kept trials, the best first
-        for name in search.closed:
+        for name in search.unrecorded_ends:
             Checkpoints(below(self._place, name)).keep_best()
         for name in search.ended_before:
             self._consider(name)

@@ -12,7 +12,7 @@ from s2s_search.corpus.corpus import Corpus
 from s2s_search.display.progress import Progress
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import ENDS_ITSELF, History, TrialHistory
-from s2s_search.runs.trackers import Loggers
+from s2s_search.runs.trackers import Trackers
 from s2s_search.spaces.explore import explore
 from s2s_search.spaces.samplers import Sampler, objective_values
 from s2s_search.spaces.space import Space
@@ -38,21 +38,21 @@ class Remaining:
     """The work that is left for a resumed search."""
 
     ended: int  # the number of trials that have ended
-    closed: dict[str, str]  # trials whose end was not recorded before the kill, with their status
-    going_on: dict[str, int]  # trials that are resumed, with the step of their newest report
+    # Trials whose end was not recorded before the kill, with their status.
+    unrecorded_ends: dict[str, str]
+    resumed: dict[str, int]  # trials that are resumed, with the step of their newest report
     new: int  # the number of trials that have not begun
     decisions: dict[str, dict[str, Any]]  # the scheduler's, which were not recorded before the kill
 
     def lines(self) -> Iterator[str]:
         yield f"kept {self.ended} trials that have ended"
-        if self.closed:
+        if self.unrecorded_ends:
             yield (
-                f"{len(self.closed)} more had already ended, which was not recorded before "
-                "the kill: "
-                f"{_listed(self.closed)}"
+                f"{len(self.unrecorded_ends)} more had already ended, "
+                f"which was not recorded before the kill: {_listed(self.unrecorded_ends)}"
             )
-        if self.going_on:
-            yield f"resume {len(self.going_on)}: {_listed(self.going_on, 'at step ')}"
+        if self.resumed:
+            yield f"resume {len(self.resumed)}: {_listed(self.resumed, 'at step ')}"
         yield f"new: {self.new}"
 
 
@@ -77,11 +77,11 @@ class Search:
     progress: Progress | None
     train: Train | None
     log: Sequence[str] = ()
-    going_on: list[TrialHistory] = field(default_factory=list)
+    resumed: list[TrialHistory] = field(default_factory=list)
     ended_before: list[str] = field(default_factory=list)
     new: list[int] = field(init=False)  # the numbers of trials that have not begun
     # Trials whose end was not recorded before the kill, with their status.
-    closed: Mapping[str, str] = field(default_factory=dict)
+    unrecorded_ends: Mapping[str, str] = field(default_factory=dict)
     before: str | None = None  # the status of a resumed search before it was resumed
     spent: float = 0.0  # the time of the search before this process, in seconds
     busy: float = 0.0  # the worker time of all trials before this process, in seconds
@@ -93,8 +93,8 @@ class Search:
 
     @contextlib.contextmanager
     def recorder_open(self) -> Iterator[None]:
-        loggers = Loggers(self.log, self.folder, self.space.name) if self.log else None
-        self.recorder = Recorder(self.space, self.folder, self.progress, loggers)
+        trackers = Trackers(self.log, self.folder, self.space.name) if self.log else None
+        self.recorder = Recorder(self.space, self.folder, self.progress, trackers)
         try:
             yield
         finally:
@@ -110,24 +110,24 @@ class Search:
             The work that is left.
         """
         decisions = self.scheduler.replay(history.events)
-        unrecorded: dict[str, dict[str, Any]] = {}
-        closed: dict[str, str] = {}
+        unrecorded_decisions: dict[str, dict[str, Any]] = {}
+        unrecorded_ends: dict[str, str] = {}
         for trial in history.of("running", *again):
             decided = decisions.get(trial.name, {})
             # The log has a decision right after its report, so only the newest can be missing.
             if "step" in decided and all(e["step"] != decided["step"] for e in trial.decisions):
-                unrecorded[trial.name] = decided
-            if trial.status == "running" and trial.said in ENDS_ITSELF:
-                closed[trial.name] = trial.said
+                unrecorded_decisions[trial.name] = decided
+            if trial.status == "running" and trial.reported_status in ENDS_ITSELF:
+                unrecorded_ends[trial.name] = trial.reported_status
             elif trial.status == "running" and decided.get("action") == "stop":
-                closed[trial.name] = "stopped"
+                unrecorded_ends[trial.name] = "stopped"
             else:
-                self.going_on.append(trial)
+                self.resumed.append(trial)
         for trial in history.trials.values():
-            if trial in self.going_on:
+            if trial in self.resumed:
                 self.sampler.running(trial.number, trial.config)
             else:
-                status = closed.get(trial.name, trial.status)
+                status = unrecorded_ends.get(trial.name, trial.status)
                 self.ended_before += [] if status in FAILURES else [trial.name]
                 self.sampler.tell(
                     trial.number, trial.config, objective_values(trial.best, self.space), status
@@ -135,13 +135,13 @@ class Search:
         # These need not be the first numbers, because Tune does not begin trials in order.
         begun = {trial.number for trial in history.trials.values()}
         self.new = [number for number in range(len(self.sampler)) if number not in begun]
-        self.closed, self.before = closed, history.status
+        self.unrecorded_ends, self.before = unrecorded_ends, history.status
         self.spent, self.busy = history.elapsed, history.busy
         exploits = sum(trial.exploits for trial in history.trials.values())
         self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
-        going_on = {trial.name: trial.step for trial in self.going_on}
-        ended = len(history.trials) - len(going_on) - len(closed)
-        return Remaining(ended, closed, going_on, len(self.new), unrecorded)
+        resumed = {trial.name: trial.step for trial in self.resumed}
+        ended = len(history.trials) - len(resumed) - len(unrecorded_ends)
+        return Remaining(ended, unrecorded_ends, resumed, len(self.new), unrecorded_decisions)
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Returns Tune's configuration for a trial that copies the weights of another trial.

@@ -31,7 +31,7 @@ from s2s_search.runs.inputs import corpus_of, space_of
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import REPLICATES, History, load_history
 from s2s_search.runs.storage import file_system
-from s2s_search.runs.trackers import check_loggers
+from s2s_search.runs.trackers import check_trackers
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.samplers import TPE, Listed, make_sampler, objective_values, replicated
 from s2s_search.spaces.space import Space
@@ -136,7 +136,7 @@ def run_search(
     problems += cluster.ray_problems(space.resources, address)
     problems += _storage_problems(storage)
     with collecting(problems):
-        check_loggers(log)
+        check_trackers(log)
     with collecting(problems):
         if out is not None:
             check_new(folder)
@@ -247,7 +247,7 @@ def resume_search(
         data = corpus_of(space, history.fingerprint, folder)
     log = search.get("log", ()) if log is None else log
     with collecting(problems):
-        check_loggers(log)
+        check_trackers(log)
     problems += cluster.ray_problems(space.resources, address)
     if problems:
         raise ConfigError(problems)
@@ -257,7 +257,7 @@ def resume_search(
     if isinstance(sampler, TPE):
         sampler.warm_start(search.get("warm_start", ()))
     plan = run.recall(history, again)
-    if not plan.going_on and not plan.new and not plan.closed:
+    if not plan.resumed and not plan.new and not plan.unrecorded_ends:
         more = "--trials N adds more" if not again else f"none is {' or '.join(again)}"
         say(f"nothing to do: all {plan.ended} trials have ended; {more}")
         if history.status in ("finished", "failed"):
@@ -272,9 +272,9 @@ def resume_search(
         run.recorder.resume(history, len(sampler), draws=drawn[0], log=list(log), **_budgets(space))
         for name, decision in plan.decisions.items():
             run.recorder.decision(name, decision)
-        for name, status in plan.closed.items():
+        for name, status in plan.unrecorded_ends.items():
             run.recorder.end_trial(name, status)
-        for name in plan.going_on:
+        for name in plan.resumed:
             cause = AGAIN if history.trials[name].status in again else "resume"
             run.recorder.restart(name, cause)
         return running.run(run)

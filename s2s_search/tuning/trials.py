@@ -40,7 +40,7 @@ class Trials(SearchAlgorithm):
 
     def __init__(self, search: Search) -> None:
         self._search = search
-        self._going_on = [(trial.number, trial.config, 0) for trial in reversed(search.going_on)]
+        self._resumed = [(trial.number, trial.config, 0) for trial in reversed(search.resumed)]
         self._new = list(reversed(search.new))
         self._running: set[str] = set()
         self._slots, self._slots_due = 0, 0.0
@@ -55,8 +55,8 @@ class Trials(SearchAlgorithm):
         self._resources = self._trainable.default_resource_request({})
 
     def next_trial(self) -> Trial | None:
-        if self._going_on:
-            return self._trial(*self._going_on.pop())
+        if self._resumed:
+            return self._trial(*self._resumed.pop())
         if isinstance(self._search.sampler, TPE) and len(self._running) >= self._slots_now():
             return None
         config = self._search.sampler.ask(self._new[-1]) if self._new else None
@@ -67,10 +67,10 @@ class Trials(SearchAlgorithm):
 
     def again(self, number: int, config: Config, losses: int) -> None:
         """Queues a trial again that was lost before it ran: Ray 2.60 gives up such a trial."""
-        self._going_on.append((number, dict(config), losses))
+        self._resumed.append((number, dict(config), losses))
 
     def is_finished(self) -> bool:
-        return self._finished and not self._going_on
+        return self._finished and not self._resumed
 
     def _trial(self, number: int, config: Config, losses: int = 0) -> "SearchTrial":
         name = trial_name(number)

@@ -1,4 +1,4 @@
-"""The examples on what a real search leaves, and what that search told other tools."""
+"""The examples on what a real search leaves, and what that search told trackers."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from s2s_search.spaces.load import load_space
 from tests.runs import write_run
 from tests.spaces import RATES, distance, space_text
 from tests.test_docs import ROOT
-from tests.unit.test_loggers import mlflow_runs, scalars, sessions, wandb_runs
+from tests.unit.test_trackers import mlflow_runs, scalars, sessions, wandb_runs
 
 SPACE = space_text(
     RATES

@@ -110,7 +110,7 @@ def test_the_best_report_is_the_earliest_of_equals_and_never_of_a_divergence(
     ]
     assert held.best is not None
     assert held.best["step"] == best
-    assert (held.step, held.reports, held.said) == (12, 6, "diverged")
+    assert (held.step, held.reports, held.reported_status) == (12, 6, "diverged")
 
 
 def test_what_a_trial_repeats_counts_once() -> None:
@@ -288,9 +288,9 @@ def test_a_trial_that_never_began_is_named_with_those_that_did() -> None:
     ],
 )
 def test_the_trials_that_there_are(known: Sequence[int], there: str) -> None:
-    said = no_trial(11, [f"trial-{k:05d}" for k in known])
-    assert said.startswith("there is no trial-00011; ")
-    assert said.endswith(there)
+    reported_status = no_trial(11, [f"trial-{k:05d}" for k in known])
+    assert reported_status.startswith("there is no trial-00011; ")
+    assert reported_status.endswith(there)
 
 
 @pytest.mark.parametrize("goal, before, is_said", [("minimize", 1.5, True), ("minimize", 2.5, False),

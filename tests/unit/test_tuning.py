@@ -70,8 +70,8 @@ def test_numbers_that_never_began_are_new_wherever_they_stand(tmp_path: Path) ->
     assert run.new == [1, 2, 5]
     assert plan.new == 3
     # 3 was stopped at the rung of step 10, worse than the half of those before, and so was 4: no one had written it.
-    assert plan.closed == {"trial-00003": "stopped", "trial-00004": "stopped"}
-    assert plan.going_on == {}
+    assert plan.unrecorded_ends == {"trial-00003": "stopped", "trial-00004": "stopped"}
+    assert plan.resumed == {}
     assert plan.ended == 1
     stop = {"action": "stop", "step": 10, "rung": 10}
     assert plan.decisions["trial-00003"].items() >= stop.items()

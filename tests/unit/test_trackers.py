@@ -14,7 +14,7 @@ from s2s_search.results.results import load
 from s2s_search.runs import trackers
 from s2s_search.runs.log import read_events
 from s2s_search.runs.recorder import KEPT, Recorder
-from s2s_search.runs.trackers import LOGGERS, Loggers, check_loggers
+from s2s_search.runs.trackers import TRACKERS, Trackers, check_trackers
 from s2s_search.spaces.load import load_space
 
 Call = tuple[Any, ...]
@@ -22,7 +22,7 @@ SEARCH = {"event": "search", "name": "toy", "time": 1e9}
 
 
 class Heard:
-    """A logger that writes down what it is told, and fails at one of the methods."""
+    """A tracker that records what it is told, and fails at one of the methods."""
 
     def __init__(self, calls: list[Call], fails: str = "") -> None:
         self.calls, self.fails = calls, fails
@@ -46,7 +46,7 @@ class Heard:
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Call]]:
     def put(name: str, fails: str = "") -> list[Call]:
         calls: list[Call] = []
-        monkeypatch.setitem(LOGGERS, name, lambda folder, space, began: Heard(calls, fails))
+        monkeypatch.setitem(TRACKERS, name, lambda folder, space, began: Heard(calls, fails))
         return calls
 
     return put
@@ -80,7 +80,7 @@ def test_trials_and_reports_are_told_in_order(
     tmp_path: Path, use: Callable[..., list[Call]]
 ) -> None:
     calls, other = use("mlflow"), use("wandb")
-    told = Loggers(["mlflow", "wandb"], tmp_path, "toy")
+    told = Trackers(["mlflow", "wandb"], tmp_path, "toy")
     events = [
         {"event": "search", "time": 0.0},
         trial(0, a__b=None, model="X", bridge_spec={"class": "Z"}),
@@ -111,7 +111,7 @@ def test_a_resumed_search_tells_of_what_goes_on(
     tmp_path: Path, use: Callable[..., list[Call]]
 ) -> None:
     calls = use("mlflow")
-    told = Loggers(["mlflow"], tmp_path, "toy")
+    told = Trackers(["mlflow"], tmp_path, "toy")
     told.recall(
         [trial(0, model="X"), report(0, 10, 2.0), trial(1, model="Y"), status(1, "finished")]
     )
@@ -134,7 +134,7 @@ def test_a_trial_that_ran_at_a_kill_is_told_its_end_though_it_never_runs_again(
 ) -> None:
     """0 had ended, 1 is closed by the resumed search, 2 goes on, and the search ends before 3 gets a worker."""
     calls = use("mlflow")
-    told = Loggers(["mlflow"], tmp_path, "toy")
+    told = Trackers(["mlflow"], tmp_path, "toy")
     told.recall([SEARCH, *map(trial, range(4)), status(0, "finished"), report(1, 10, 2.0)])
     for event in (status(1, "stopped"), start(2), report(2, 20, 1.0), status(2, "finished")):
         told.hear(event)
@@ -155,7 +155,7 @@ def test_after_an_end_in_order_no_trial_is_told_its_end_again(
     tmp_path: Path, use: Callable[..., list[Call]]
 ) -> None:
     calls = use("mlflow")
-    told = Loggers(["mlflow"], tmp_path, "toy")
+    told = Trackers(["mlflow"], tmp_path, "toy")
     ended = {"event": "status", "time": 5.0, "status": "interrupted"}
     told.recall(
         [SEARCH, trial(0), trial(1), ended, {"event": "resume", "time": 6.0, "trials": 2}, start(1)]
@@ -164,11 +164,11 @@ def test_after_an_end_in_order_no_trial_is_told_its_end_again(
     assert [call[:2] for call in calls] == [("begin", "trial-00001"), ("end", "trial-00001")]
 
 
-def test_a_trial_that_is_paused_runs_on_for_the_tools(
+def test_a_trial_that_is_paused_runs_on_for_the_trackers(
     tmp_path: Path, use: Callable[..., list[Call]]
 ) -> None:
     calls = use("mlflow")
-    told = Loggers(["mlflow"], tmp_path, "toy")
+    told = Trackers(["mlflow"], tmp_path, "toy")
     pause = {"event": "pause", "time": 3.0, "trial": "trial-00000"}
     for event in (
         trial(0),
@@ -184,11 +184,11 @@ def test_a_trial_that_is_paused_runs_on_for_the_tools(
 
 
 @pytest.mark.parametrize("method", ["begin", "report", "end"])
-def test_a_logger_that_fails_is_off_and_the_others_hear_on(
+def test_a_tracker_that_fails_is_off_and_the_others_hear_on(
     tmp_path: Path, use: Callable[..., list[Call]], method: str
 ) -> None:
     failing, calls = use("mlflow", method), use("wandb")
-    told = Loggers(["mlflow", "wandb"], tmp_path, "toy")
+    told = Trackers(["mlflow", "wandb"], tmp_path, "toy")
     for k in (0, 1):
         for event in (trial(k), report(k, 10, 1.0), status(k, "finished")):
             told.hear(event)
@@ -198,13 +198,13 @@ def test_a_logger_that_fails_is_off_and_the_others_hear_on(
     assert all(call[1] == "trial-00000" for call in failing)
 
 
-def test_a_logger_that_hangs_does_not_hold_the_search(
+def test_a_tracker_that_hangs_does_not_hold_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = threading.Event()
-    monkeypatch.setitem(LOGGERS, "mlflow", lambda folder, space, began: free.wait(60))
+    monkeypatch.setitem(TRACKERS, "mlflow", lambda folder, space, began: free.wait(60))
     monkeypatch.setattr(trackers, "SECONDS_TO_END", 0.1)
-    told = Loggers(["mlflow"], tmp_path, "toy")
+    told = Trackers(["mlflow"], tmp_path, "toy")
     told.hear(trial(0))
     told.close()
     assert told.problems == ["--log mlflow: has not taken all within 0.1 seconds"]
@@ -212,7 +212,7 @@ def test_a_logger_that_hangs_does_not_hold_the_search(
 
 
 def test_nothing_is_made_before_the_first_trial(tmp_path: Path) -> None:
-    told = Loggers(list(LOGGERS), tmp_path, "toy")
+    told = Trackers(list(TRACKERS), tmp_path, "toy")
     told.hear({"event": "search", "time": 0.0})
     told.close()
     assert list(tmp_path.iterdir()) == []
@@ -223,11 +223,11 @@ def test_unknown_and_missing_tools_are_named_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name)
     )
-    check_loggers(["tensorboard"])
+    check_trackers(["tensorboard"])
     with pytest.raises(ConfigError) as caught:
-        check_loggers(["tensorbord", "mlflow", "wandb"])
+        check_trackers(["tensorbord", "mlflow", "wandb"])
     assert caught.value.problems == (
-        "--log: unknown tool 'tensorbord'; did you mean 'tensorboard'?",
+        "--log: unknown tracker 'tensorbord'; did you mean 'tensorboard'?",
         "--log mlflow: is not installed; pip install 's2s-search[log]'",
     )
 
@@ -390,11 +390,11 @@ def test_the_libraries_read_back_what_a_search_told_also_when_it_went_on(
         trial(1, model="Y", encoder__type=""),
     ]
     first += [report(0, 10, 2.0), report(1, 10, 4.0), status(1, "failed")]
-    before = Loggers(list(LOGGERS), folder, "toy")
+    before = Trackers(list(TRACKERS), folder, "toy")
     for event in first:
         before.hear(event)
     before.close()
-    after = Loggers(list(LOGGERS), folder, "toy")
+    after = Trackers(list(TRACKERS), folder, "toy")
     after.recall(first)
     for event in [start(0), report(0, 20, 1.0), status(0, "finished")]:
         after.hear(event)
@@ -451,13 +451,13 @@ def test_at_a_server_searches_of_one_name_have_runs_of_their_own(
     ]
     for folder, search in searches:
         folder.mkdir(parents=True)
-        told = Loggers(["mlflow", "wandb"], folder, "toy")
+        told = Trackers(["mlflow", "wandb"], folder, "toy")
         for event in (search, trial(0), report(0, 10, 2.0)):
             told.hear(event)
         told.close()
         assert told.problems == []
     folder, search = searches[0]
-    told = Loggers(["mlflow", "wandb"], folder, "toy")
+    told = Trackers(["mlflow", "wandb"], folder, "toy")
     told.recall([search, trial(0), report(0, 10, 2.0)])
     for event in (start(0), report(0, 20, 1.0)):
         told.hear(event)
@@ -494,7 +494,7 @@ def test_the_libraries_take_any_name_and_write_in_the_run_folder(
     monkeypatch.chdir(tmp_path)
     place = tmp_path / folder
     place.mkdir()
-    told = Loggers(list(LOGGERS), place, name)
+    told = Trackers(list(TRACKERS), place, name)
     for event in (
         SEARCH | {"mark": "a1b2c3d4"},
         trial(0),
@@ -519,13 +519,13 @@ def test_mlflow_hears_of_the_end_of_a_trial_that_ran_at_a_kill(
     folder = tmp_path / "run"
     folder.mkdir()
     past = [SEARCH, trial(0), report(0, 10, 2.0), trial(1)]
-    killed = Loggers(["mlflow"], folder, "toy")
+    killed = Trackers(["mlflow"], folder, "toy")
     for event in past:
         killed.hear(event)
     killed._call("")  # its thread writes what it has heard, and no end
     killed._threads["mlflow"].join()
     assert {run.info.status for run in mlflow_runs(folder).values()} == {"RUNNING"}
-    resumed = Loggers(["mlflow"], folder, "toy")
+    resumed = Trackers(["mlflow"], folder, "toy")
     resumed.recall(past)
     resumed.hear(status(0, "stopped"))
     resumed.close()
@@ -542,7 +542,7 @@ def test_weights_and_biases_keeps_what_pbt_tells_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trackers, "SECONDS_TO_END", 200)
-    told = Loggers(["wandb"], tmp_path, "toy")
+    told = Trackers(["wandb"], tmp_path, "toy")
     steps = [10, 20, 10, 20, 30]
     for event in (
         SEARCH,
@@ -558,7 +558,7 @@ def test_weights_and_biases_keeps_what_pbt_tells_again(
     assert run["metrics"]["*"] == "step"
 
 
-def test_a_failing_logger_is_one_note_of_the_run(
+def test_a_failing_tracker_is_one_note_of_the_run(
     tmp_path: Path, use: Callable[..., list[Call]]
 ) -> None:
     use("mlflow", "report")
@@ -566,7 +566,7 @@ def test_a_failing_logger_is_one_note_of_the_run(
     (tmp_path / "space.yaml").write_text(text)
     space, folder = load_space(tmp_path / "space.yaml"), tmp_path / "run"
     folder.mkdir()
-    recorder = Recorder(space, folder, loggers=Loggers(["mlflow"], folder, "toy"))
+    recorder = Recorder(space, folder, trackers=Trackers(["mlflow"], folder, "toy"))
     recorder.begin(2, dict.fromkeys(KEPT) | {"corpus": {}})
     for k, config in enumerate(space.trials(2)):
         recorder.begin_trial(f"trial-{k:05d}", config)
