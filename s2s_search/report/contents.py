@@ -40,7 +40,9 @@ from s2s_search.report.page import (
     code,
 )
 from s2s_search.report.runs import ReportedRun, read_runs
+from s2s_search.results import early, expected
 from s2s_search.results.isolation import TOP
+from s2s_search.results.optimism import optimism
 from s2s_search.results.statistics import LEAST
 from s2s_search.runs.answers import Answers, Example, load_answers
 from s2s_search.runs.events import cleaned
@@ -153,8 +155,9 @@ def sections(runs: Sequence[ReportedRun]) -> list[Section]:
 
     return [
         each("In short", _in_short),
-        Section("Ranking", ranked_by, [[_ranking(runs)]]),
+        Section("Ranking", ranked_by, [[*_flattery(runs), _ranking(runs)]]),
         Section("Best so far", "", [list(_best_so_far(runs))]),
+        each("Fewer trials", _fewer_trials),
         each("Learning curves", _learning_curves),
         each("Parallel coordinates", _parallel_coordinates),
         each("One hyperparameter at a time", _axis_plots, AXIS_PLOTS),
@@ -223,6 +226,13 @@ def _complete_settings(run: ReportedRun) -> Iterator[Block]:
 # --- trials ---
 
 
+def _flattery(runs: Sequence[ReportedRun]) -> Iterator[Block]:
+    """Yields how much too good the first value of the ranking of a single run is."""
+    found = optimism(runs[0].results, runs[0].fetch) if len(runs) == 1 else None
+    if found is not None:
+        yield Text(found.sentence(), "note")
+
+
 def _ranking(runs: Sequence[ReportedRun]) -> Block:
     first = runs[0]
     tables = [run.ranked.assign(run=run.name) for run in runs]
@@ -277,6 +287,30 @@ def _best_so_far(runs: Sequence[ReportedRun]) -> Iterator[Block]:
     yield Table(columns, rows, columns[2:], TABLE_BELOW)
 
 
+def _fewer_trials(run: ReportedRun) -> Iterator[Block]:
+    table = run.expected
+    if table.empty:
+        yield Text(
+            "What fewer trials would have found is not known: that needs at least "
+            f"{LEAST} configurations with a result, which were drawn independently of each other "
+            "(not by tpe) and kept (not by pbt)."
+        )
+        return
+    for sentence in expected.sentences(table, code(run.metric)):
+        yield Text(sentence)
+    how = (
+        f"The line is the mean of the best {code(run.metric)} over all smaller searches of so many "
+        "of these configurations (Dodge et al., 2019). The band is the 95 % interval of this mean."
+    )
+    yield Figure(figures.expected_best(table, run.metric), how)
+    rows = []
+    for _, row in table[table["n"].isin(expected.sizes(table))].iterrows():
+        interval = "-" if pd.isna(row["low"]) else f"{row['low']:.4g} to {row['high']:.4g}"
+        rows.append([f"{row['n']:.0f}", f"{row['mean']:.4g}", interval])
+    columns = ["configurations", f"mean of the best {run.metric}", "95 % interval"]
+    yield Table(columns, rows, columns, TABLE_BELOW)
+
+
 def _learning_curves(run: ReportedRun) -> Iterator[Block]:
     curves, trials = run.results.curves(), run.results.trials
     if curves.empty:
@@ -301,6 +335,17 @@ def _learning_curves(run: ReportedRun) -> Iterator[Block]:
     if rungs:
         columns = ["rung (step)", "trials compared", "passed", "stopped"]
         yield Table(columns, rows, columns, "The rungs as a table")
+    step, where = (
+        (rungs[0][0], "the first rung") if rungs else (_quarter(curves), "a quarter of it")
+    )
+    kept = bool(trials["status"].eq("stopped").any())
+    yield Text(early.verdict(early.predictions(run.results, [step]).iloc[0], where, kept))
+
+
+def _quarter(curves: pd.DataFrame) -> float:
+    """Returns the last step with reports in the first quarter of training, or the first step."""
+    before = curves.index[curves.index <= curves.index.max() / 4]
+    return float(before[-1] if len(before) else curves.index[0])
 
 
 # --- hyperparameters ---

@@ -195,6 +195,33 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
     return figure
 
 
+def expected_best(table: pd.DataFrame, metric: str) -> go.Figure:
+    """Draws the expected best of n configurations over n, with its interval where it is known."""
+    figure = _figure(
+        300, xaxis={"title": _title("configurations")}, yaxis={"title": _title(metric)}
+    )
+    known = table.dropna(subset="low")
+    for end, fill in (("high", None), ("low", "tonexty")):
+        figure.add_scatter(
+            x=known["n"].tolist(),
+            y=_short(known[end]),
+            mode="lines",
+            line={"width": 0},
+            fill=fill,
+            fillcolor=WEAK,
+            hoverinfo="skip",
+        )
+    figure.add_scatter(
+        x=table["n"].tolist(),
+        y=_short(table["mean"]),
+        mode="lines",
+        line={"color": BLUE, "width": 2},
+        hovertemplate="best of %{x}: %{y:.4g}<extra></extra>",
+    )
+    figure.update_layout(showlegend=False)
+    return figure
+
+
 def learning_curves(
     curves: pd.DataFrame,
     statuses: Sequence[str],

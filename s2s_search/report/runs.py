@@ -14,6 +14,7 @@ from s2s_search.display.tables import cell
 from s2s_search.errors import ConfigError, printable
 from s2s_search.report.axes import Axis, Boundary, axes, boundary
 from s2s_search.results.beside import beside
+from s2s_search.results.expected import expected_best
 from s2s_search.results.many import check_distinct
 from s2s_search.results.replicates import configurations, replicates
 from s2s_search.results.results import Results, load
@@ -87,6 +88,13 @@ class ReportedRun:
     @cached_property
     def importance(self) -> pd.DataFrame:
         return self.results.importance()
+
+    @cached_property
+    def expected(self) -> pd.DataFrame:
+        """Returns what smaller searches would have found; empty where that cannot be said."""
+        found = expected_best(self.results)
+        is_known = self.space.search.method != "tpe" and self.space.scheduler.name != "pbt"
+        return found if is_known else found.head(0)
 
     @cached_property
     def numbers(self) -> dict[str, int]:

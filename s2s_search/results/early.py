@@ -1,6 +1,6 @@
 """How well early reports predict the end: what a scheduler can know at its rungs.
 
-Needs numpy, pandas and, late, SciPy; neither Ray nor torch.
+Needs numpy and pandas; neither Ray nor torch.
 """
 
 import math
@@ -14,7 +14,7 @@ from s2s_search.results.ranked import Ranked
 from s2s_search.results.statistics import LEAST, LEVEL, Floats
 
 # A rank correlation of at least this much between a rung and the end is enough for a scheduler.
-# Half of the trials are then on the right side of the median in two of three cases.
+# Two of three trials are then on the same side of the median at both.
 ENOUGH = 0.5
 
 
@@ -30,11 +30,9 @@ def predictions(results: Ranked, steps: Sequence[float]) -> pd.DataFrame:
     trials, curves = results.trials, results.curves()
     is_finished = trials["status"].eq("finished").to_numpy(bool)
     end = trials[f"best.{results.metric}"].to_numpy(float, na_value=math.nan)
+    at_steps = curves.reindex(list(steps)).to_numpy(float, na_value=math.nan)
     rows = []
-    for step in steps:
-        early = np.full(len(end), math.nan)
-        if step in curves.index:
-            early = curves.loc[step].to_numpy(float, na_value=math.nan)
+    for step, early in zip(steps, at_steps, strict=True):
         counts = is_finished & ~np.isnan(early) & ~np.isnan(end)
         rows.append((step, int(counts.sum()), *rank_correlation(early[counts], end[counts])))
     return pd.DataFrame(rows, columns=["step", "n", "correlation", "low", "high"])
@@ -45,11 +43,9 @@ def rank_correlation(x: Floats, y: Floats) -> tuple[float, float, float]:
 
     All are NaN for fewer than 10 pairs, and where all x or all y are equal.
     """
-    from scipy.stats import spearmanr
-
     if len(x) < LEAST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan, math.nan, math.nan
-    found = float(spearmanr(x, y).statistic)
+    found = float(pd.Series(x).rank().corr(pd.Series(y).rank()))
     # At exactly 1 the interval would have no width.
     inside = max(min(found, 1 - 1 / len(x) ** 2), 1 / len(x) ** 2 - 1)
     error = math.sqrt((1 + inside**2 / 2) / (len(x) - 3))
@@ -58,31 +54,34 @@ def rank_correlation(x: Floats, y: Floats) -> tuple[float, float, float]:
     return found, math.tanh(middle - half), math.tanh(middle + half)
 
 
-def verdict(prediction: "pd.Series[float]", kept: bool) -> str:
-    """Says whether the first rung comes late enough, from its row of `predictions`.
+def verdict(prediction: "pd.Series[float]", where: str, kept: bool) -> str:
+    """Says whether a scheduler can compare trials at a step, from the row of `predictions`.
 
-    kept: whether the scheduler has stopped trials. Those that finished are then alike, and their
-    correlation is lower than that of all trials. Nothing is concluded from a low one.
+    Args:
+        prediction: the row.
+        where: what the step is, such as "the first rung".
+        kept: whether rungs have stopped trials. Those that finished are then alike, and their
+            correlation is lower than that of all trials. Nothing is concluded from a low one.
     """
     step, n = int(prediction["step"]), int(prediction["n"])
     if math.isnan(prediction["correlation"]):
         return (
-            f"At step {step:,}, the first rung, {n} trials that finished have a report; at least "
-            f"{LEAST} with different values are needed to say whether `grace_steps` is long enough."
+            f"At step {step:,}, {where}, {n} trials that finished have a report; at least {LEAST} "
+            "with different values are needed to say whether trials can be compared there."
         )
     interval = f"95 % interval {prediction['low']:.2f} to {prediction['high']:.2f}"
     said = (
-        f"The ranks at step {step:,}, the first rung, and at the end have a correlation of "
+        f"The ranks at step {step:,}, {where}, and at the end have a correlation of "
         f"{prediction['correlation']:.2f} ({interval}) over the {n} trials that finished"
     )
     if prediction["low"] >= ENOUGH:
-        return f"{said}. There is no sign that `grace_steps` is too short."
+        return f"{said}. There is no sign that this is too early to compare trials."
     if kept:
         return (
-            f"{said}. The rungs kept these trials because they were alike there, which lowers the "
-            "correlation: `replicate --audit N` trains stopped trials to the end and says how "
-            "often the rungs were wrong."
+            f"{said}. The rungs kept these trials because they were alike there, and that lowers "
+            "the correlation. `run_search.py replicate DIR --audit N` trains stopped trials to the "
+            "end, and says how often the rungs were wrong."
         )
     if prediction["high"] < ENOUGH:
         return f"{said}. That is low: a scheduler that compares trials there stops good ones."
-    return f"{said}. These are too few trials to say whether a scheduler can compare them there."
+    return f"{said}. These trials are too few to say whether trials can be compared there."

@@ -6,44 +6,41 @@ with replacement, and therefore says too good a value for small numbers of trial
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from s2s_search.results.ranked import Ranked
 from s2s_search.results.replicates import configurations
+from s2s_search.results.results import Results
 from s2s_search.results.statistics import LEAST, LEVEL, Floats, student_quantile
 
 PARTS = 4  # the interval needs this many times as many configurations as a smaller search has
 
 
-def expected_best(results: Ranked) -> pd.DataFrame:
+def expected_best(results: Results) -> pd.DataFrame:
     """Returns the mean result of searches with fewer configurations of the same space.
 
     A configuration has the mean of its seeds' best values. One without a value, because it failed
     or diverged, is as bad as the worst. With fewer than 10 configurations that have a value the
     table is empty.
 
-    Columns: n (the number of configurations), mean, low and high (the 95 % interval of the mean).
+    Columns: n (the number of configurations, from 2 on); mean; low and high (its 95 % interval).
     The interval is NaN for more than a quarter of the configurations: it would be too narrow.
     """
     values = results.trials[f"best.{results.metric}"].astype(float)
     scores = values.groupby(configurations(results)).mean()
     minimize = results.minimizes(results.metric)
-    if scores.notna().sum() < LEAST:
-        return _table([], scores.to_numpy(), minimize)
-    filled = scores.fillna(scores.max() if minimize else scores.min()).to_numpy()
-    return _table(range(1, len(filled) + 1), filled, minimize)
-
-
-def _table(sizes: Sequence[int], scores: Floats, minimize: bool) -> pd.DataFrame:
-    rows = [(n, *best_of(scores, n, minimize)) for n in sizes]
+    rows = []
+    if scores.notna().sum() >= LEAST:
+        worst = scores.max() if minimize else scores.min()
+        known = np.asarray(scores.fillna(worst), float)
+        rows = [(n, *best_of(known, n, minimize)) for n in range(2, len(known) + 1)]
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
 
 
 def best_of(scores: Floats, n: int, minimize: bool) -> tuple[float, float, float]:
-    """Returns the mean of the best of n scores that are drawn without replacement, and its interval.
+    """Returns the mean of the best of n scores drawn without replacement, and its interval.
 
     The standard error is that of the jackknife. Student's t has N / n - 1 degrees of freedom for N
     scores, because N / n is the number of searches of this size that they are. The interval is
@@ -74,3 +71,29 @@ def _weights(count: int, n: int) -> Floats:
     for i in range(1, count - n + 1):
         weights[i] = weights[i - 1] * (count - i - n + 1) / (count - i)
     return weights
+
+
+def sizes(table: pd.DataFrame) -> list[int]:
+    """Returns the sizes of smaller searches that a table shows: the powers of 2, and the whole."""
+    whole = int(table["n"].max())
+    return [n for n in table["n"] if n == whole or n & (n - 1) == 0]
+
+
+def sentences(table: pd.DataFrame, metric: str) -> Iterator[str]:
+    """Says what a quarter and a half of the configurations would have given.
+
+    `table` is that of `expected_best`, and `metric` the metric as the sentence names it.
+    """
+    whole = int(table["n"].max())
+    mean, low, high = (table.set_index("n")[name].astype(float) for name in table.columns[1:])
+    quarter = max(whole // PARTS, 2)
+    yield (
+        f"A search of {quarter:,} of these {whole:,} configurations would have reached {metric} "
+        f"{mean[quarter]:.4g} on average (95 % interval {low[quarter]:.4g} to "
+        f"{high[quarter]:.4g}), with the same scheduler."
+    )
+    yield (
+        f"The mean of {whole // 2:,} is {mean[whole // 2]:.4g}, and all {whole:,} reached "
+        f"{mean[whole]:.4g}: the second half improved it by "
+        f"{abs(mean[whole] - mean[whole // 2]):.2g}."
+    )

@@ -39,6 +39,7 @@ SECTIONS = (
     "In short",
     "Ranking",
     "Best so far",
+    "Fewer trials",
     "Learning curves",
     "Parallel coordinates",
     "One hyperparameter at a time",
