@@ -16,12 +16,11 @@ class Rung:
     trials: float  # the number of trials that reach the step, when none fails
 
 
-def milestones(scheduler: Scheduler) -> Iterator[float]:
-    """Yields the steps grace_steps * reduction_factor^k below max_steps."""
-    step = float(scheduler.grace_steps)
-    while step < scheduler.max_steps:
-        yield step
-        step *= scheduler.reduction_factor
+def asha_rungs(scheduler: Scheduler) -> list[float]:
+    """Returns the steps grace_steps * reduction_factor^k up to max_steps, by Ray Tune's formula."""
+    span = math.log(scheduler.max_steps / scheduler.grace_steps)
+    count = int(span / math.log(scheduler.reduction_factor) + 1)
+    return [scheduler.grace_steps * scheduler.reduction_factor**k for k in range(count)]
 
 
 def brackets(scheduler: Scheduler, trials: int) -> Iterator[tuple[Rung, ...]]:

@@ -29,6 +29,7 @@ from ray.tune.schedulers import (
 
 from s2s_search.runs.events import Event
 from s2s_search.runs.failures import AGAIN
+from s2s_search.spaces.rungs import asha_rungs
 from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILURES
@@ -81,15 +82,6 @@ def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
     raise ValueError(f"no scheduler is called {settings.name!r}")
 
 
-def rungs(settings: Scheduler) -> list[float]:
-    """Returns the steps at which asha compares trials, in increasing order."""
-    count = int(
-        math.log(settings.max_steps / settings.grace_steps) / math.log(settings.reduction_factor)
-        + 1
-    )
-    return [settings.grace_steps * settings.reduction_factor**k for k in range(count)]
-
-
 class RungValues:
     """A rung of asha: its step, the trials that reached it, and their values in order."""
 
@@ -139,7 +131,7 @@ class Watched(TrialScheduler):
         self._share = 1 / settings.reduction_factor
         self.decisions: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}  # the step of each trial's newest report
-        self._rungs = [RungValues(step) for step in reversed(rungs(settings))]
+        self._rungs = [RungValues(step) for step in reversed(asha_rungs(settings))]
         self._grace = settings.grace_steps
         # Trials in the order in which they start. Some may have started already.
         self._waiting: OrderedDict[str, Any] = OrderedDict()

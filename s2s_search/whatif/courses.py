@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from s2s_search.hparams.configuration import Hparams
-from s2s_search.spaces.rungs import Rung, brackets, milestones
+from s2s_search.spaces.rungs import Rung, asha_rungs, brackets
 from s2s_search.spaces.settings import Scheduler
 
 
@@ -84,7 +84,7 @@ def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
     stops: list[float] = []
     factor: float = scheduler.reduction_factor
     if scheduler.name == "asha":
-        stops = list(milestones(scheduler))
+        stops = asha_rungs(scheduler)
     elif scheduler.name == "median":
         stops = [scheduler.grace_steps]
         factor = math.inf
@@ -112,7 +112,7 @@ def bracket_course(hparams: Hparams, bracket: Sequence[Rung]) -> Course:
     return Course(tuple(shares), tuple(shares.values()), every)
 
 
-def rungs(courses: Sequence[Course]) -> tuple[Rung, ...]:
+def expected_rungs(courses: Sequence[Course]) -> tuple[Rung, ...]:
     """Returns the rungs of the courses by step; the last one is the end of the longest course."""
     reached: dict[int, float] = defaultdict(float)
     for one in courses:

@@ -24,7 +24,7 @@ from s2s_search.spaces.space import Space
 from s2s_search.training.footprint import device_memory, memory_problem
 from s2s_search.training.size import checkpoint_bytes, count_parameters, size_text
 from s2s_search.tuning.disk import disk_needed, disk_problems, sample
-from s2s_search.whatif.courses import Course, Span, make_courses, rungs, total
+from s2s_search.whatif.courses import Course, Span, expected_rungs, make_courses, total
 from s2s_search.whatif.probes import Probe, run_probes
 
 VARIANTS = {
@@ -232,7 +232,7 @@ def make_plan(
         scheduler=space.scheduler,
         resources=space.resources,
         checkpoints=space.checkpoints,
-        rungs=rungs(courses) if space.scheduler.name in HALVING else (),
+        rungs=expected_rungs(courses) if space.scheduler.name in HALVING else (),
         steps=total(one.steps for one in courses),
         parameters=parameters,
         probes=probes,

@@ -23,7 +23,7 @@ from s2s_search.results import results
 from s2s_search.runs.answers import load_answers
 from s2s_search.runs.log import read_events
 from s2s_search.spaces.load import load_space
-from s2s_search.tuning.schedulers import rungs
+from s2s_search.spaces.rungs import asha_rungs
 from s2s_search.tuning.start import run_search
 from tests.spaces import COPY, DROPOUT, RATES, space_text
 
@@ -151,7 +151,7 @@ def compare(battered: results.Results, calm: results.Results) -> int:
 def check_decisions(folder: Path) -> int:
     """Every stop and every going on follows from the reports in the log, by the definition of a rung."""
     space = load_space(folder / "space.yaml")
-    passed: dict[float, dict[str, float]] = {rung: {} for rung in rungs(space.scheduler)}
+    passed: dict[float, dict[str, float]] = {rung: {} for rung in asha_rungs(space.scheduler)}
     count = 0
     for event in read_events(folder)[0]:
         if event["event"] != "decision":
