@@ -25,7 +25,7 @@ from ray.tune.utils.serialization import TuneFunctionEncoder
 from benchmarks.measure import parser, ratio, show, take_turns
 from s2s_search import results
 from s2s_search.runs.folder import EVENTS, new_folder
-from s2s_search.runs.recorder import KEPT, Recorder
+from s2s_search.runs.recorder import NEEDED_TO_RESUME, Recorder
 from s2s_search.spaces import Space, load_space
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "quickstart.yaml"
@@ -101,7 +101,7 @@ def write_run(folder: Path, space: Space, configs: list[dict[str, Any]], reports
     """Writes a run folder as a search does, with all trials side by side."""
     new_folder(folder)
     recorder = Recorder(space, folder)
-    recorder.begin(len(configs), dict.fromkeys(KEPT) | {"corpus": {}})
+    recorder.begin(len(configs), dict.fromkeys(NEEDED_TO_RESUME) | {"corpus": {}})
     for k, config in enumerate(configs):
         recorder.begin_trial(name_of(k), config)
     for row in zip(*reports, strict=True):

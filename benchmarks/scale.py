@@ -181,7 +181,7 @@ def recording(folder: Path) -> Iterator[Mapping[str, object]]:
         mock.patch.object(recorder, "time", clock),
         contextlib.closing(recorder.Recorder(space, folder)) as kept,
     ):
-        kept.begin(COUNTS[-1] // 20, dict.fromkeys(recorder.KEPT) | {"corpus": {}})
+        kept.begin(COUNTS[-1] // 20, dict.fromkeys(recorder.NEEDED_TO_RESUME) | {"corpus": {}})
         for first, last in itertools.pairwise((0, *COUNTS)):
             began, sizes = time.process_time(), set()
             for clock.reports in range(first, last):

@@ -23,7 +23,7 @@ from benchmarks.measure import parser, ratio, show, take_turns
 from s2s_search.corpus import Corpus, load_corpus
 from s2s_search.corpus.batches import Batch, TrainingBatches
 from s2s_search.hparams import resolve
-from s2s_search.nn.cells import CELLS
+from s2s_search.nn.cells import CELL_CLASSES
 from s2s_search.nn.fast import native
 from s2s_search.nn.models import Seq2Seq
 from s2s_search.training.loss import token_losses
@@ -191,7 +191,7 @@ def plain_loops() -> Iterator[None]:
     """Makes all cells run in plain loops, and computes the loss by its definition."""
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(Seq2Seq, "loss", plain_loss))
-        for cell in CELLS.values():
+        for cell in CELL_CLASSES.values():
             patches.enter_context(mock.patch.object(cell, "recurrence", return_value=None))
         yield
 

@@ -73,7 +73,8 @@ SYNONYMS = {
     "wer": "dev.word_error_rate",
     "dev.wer": "dev.word_error_rate",
 }
-ALIKE = 0.7  # the least similarity of two spellings at which a guess is more often right than wrong
+# The least similarity of two spellings at which a guess is more often right than wrong.
+LEAST_SIMILARITY = 0.7
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -96,7 +97,7 @@ def _guess(word: str, names: Sequence[str]) -> str | None:
         return ends[0]
     if SYNONYMS.get(word) in names:
         return SYNONYMS[word]
-    alike = difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
+    alike = difflib.get_close_matches(word, names, n=1, cutoff=LEAST_SIMILARITY)
     if alike:
         return alike[0]
     longer = [name for name in names if name.startswith(word + "_") or name.endswith("_" + word)]

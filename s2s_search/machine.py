@@ -38,7 +38,7 @@ def usable_memory(processes: int = 1) -> float:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for folder in _cgroup_folders("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            memory = min(memory, *_numbers(folder / name)[:1], math.inf)
+            memory = min(memory, *_cgroup_numbers(folder / name)[:1], math.inf)
     return min(memory, processes * _address_space())
 
 
@@ -98,9 +98,12 @@ def _cgroup_folders(controller: str) -> Iterator[Path]:
 
 def _quota(folder: Path) -> float:
     """Returns the number of cores that a cgroup grants; infinite without a limit."""
-    numbers = _numbers(folder / "cpu.max")  # version 2 has quota and period in one file
+    numbers = _cgroup_numbers(folder / "cpu.max")  # version 2 has quota and period in one file
     if not numbers:
-        numbers = [*_numbers(folder / "cpu.cfs_quota_us"), *_numbers(folder / "cpu.cfs_period_us")]
+        numbers = [
+            *_cgroup_numbers(folder / "cpu.cfs_quota_us"),
+            *_cgroup_numbers(folder / "cpu.cfs_period_us"),
+        ]
     if len(numbers) < 2:
         return math.inf
     quota, period = numbers[:2]
@@ -109,7 +112,7 @@ def _quota(folder: Path) -> float:
     return quota / period
 
 
-def _numbers(file: Path) -> list[float]:
+def _cgroup_numbers(file: Path) -> list[float]:
     """Returns the numbers in a file of a cgroup, "max" as infinity; none where it is missing."""
     try:
         return [math.inf if word == "max" else float(word) for word in file.read_text().split()]

@@ -52,7 +52,7 @@ COLUMNS = (*METRICS, TRAIN_LOSS.name, "learning_rate")  # of the tables, in thei
 
 Tokens = Sequence[Hashable]
 
-LINES_AT_ONCE = 512
+PAIRS_AT_ONCE = 512
 
 
 class Edits(NamedTuple):
@@ -120,8 +120,8 @@ def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     pairs = list(zip(predictions, references, strict=True))
     matched, counted = [0] * metric.max_ngram_order, [0] * metric.max_ngram_order
     predicted_length = reference_length = 0
-    for first in range(0, len(pairs), LINES_AT_ONCE):  # all lines at once would take megabytes
-        part = pairs[first : first + LINES_AT_ONCE]
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):  # all lines at once would take megabytes
+        part = pairs[first : first + PAIRS_AT_ONCE]
         rows = [[*map(line, answers), *[None] * (most - len(answers))] for _, answers in part]
         score = metric.corpus_score(
             [line(prediction) for prediction, _ in part], list(zip(*rows, strict=True))

@@ -148,13 +148,13 @@ def _directions(scope: str, encoder: nn.Module) -> Variables:
 
 def _stack(scope: str, stack: StackedCell) -> Variables:
     if len(stack.cells) == 1:
-        yield from _cell(scope, stack.cells[0])
+        yield from _cell_variables(scope, stack.cells[0])
         return
     scope += "/extended_multi_rnn_cell"
     if stack.input_transform is not None:
         yield from _linear(f"{scope}/input_transform", stack.input_transform)
     for i, cell in enumerate(stack.cells):
-        yield from _cell(f"{scope}/cell_{i}", cell)
+        yield from _cell_variables(f"{scope}/cell_{i}", cell)
 
 
 def _linear(scope: str, layer: nn.Module) -> Variables:
@@ -163,7 +163,7 @@ def _linear(scope: str, layer: nn.Module) -> Variables:
     yield f"{scope}/biases", (layer.bias,)
 
 
-def _cell(scope: str, cell: Cell) -> Variables:
+def _cell_variables(scope: str, cell: Cell) -> Variables:
     if isinstance(cell, GRUCell):
         kind = "gru_cell"
         names = ("gates/weights", "gates/biases", "candidate/weights", "candidate/biases")

@@ -17,7 +17,7 @@ from s2s_search.spaces.yaml_file import parse_corpus
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGEST = 2**32 - 1  # the largest number that an argument may be; numpy takes no larger seed
+LARGEST_NUMBER = 2**32 - 1  # the largest number that an argument may be; numpy takes no larger seed
 POSITIVE = Argument("", FLOAT, REQUIRED, above=0)
 
 # A function that adds a verb to the command line, from its name, its function and its help.
@@ -77,31 +77,31 @@ def overrides(args: argparse.Namespace) -> dict[str, object]:
 
 
 class counted:
-    """An argument that is a whole number of at least `minimum`, and at most LARGEST."""
+    """An argument that is a whole number of at least `minimum`, and at most LARGEST_NUMBER."""
 
     def __init__(self, minimum: int) -> None:
         self.minimum = minimum
 
     def __call__(self, text: str) -> int:
         # The length is checked first: int() raises an error of its own for thousands of digits.
-        if text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST)):
+        if text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_NUMBER)):
             number = int(text)
-            if self.minimum <= number <= LARGEST:
+            if self.minimum <= number <= LARGEST_NUMBER:
                 return number
-        law = f"must be a whole number of at least {self.minimum} and at most {LARGEST}"
+        law = f"must be a whole number of at least {self.minimum} and at most {LARGEST_NUMBER}"
         raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
 
 
 def trial(text: str) -> int:
     """Returns the number of the trial that an argument names: trial-00005, 00005 or 5."""
     number = trial_number(text)
-    if number is None or number > LARGEST:
+    if number is None or number > LARGEST_NUMBER:
         law = "must be a trial's name or its number from 0, such as trial-00005 or 5"
         raise argparse.ArgumentTypeError(f"{law}, but got {shown(text)}")
     return number
 
 
-def positive(text: str) -> float:
+def positive_number(text: str) -> float:
     """Returns an argument as a number above zero."""
     try:
         return float(str(convert(POSITIVE, text)))
@@ -109,7 +109,7 @@ def positive(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def listed(text: str) -> list[str]:
+def comma_separated(text: str) -> list[str]:
     """Returns the names in an argument, which are separated by commas. Empty text has no names."""
     if not text.strip():
         return []

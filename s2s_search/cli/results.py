@@ -10,7 +10,7 @@ from s2s_search.cli.arguments import (
     AddVerb,
     add_fetch_argument,
     counted,
-    positive,
+    positive_number,
     print_rows,
     trial,
 )
@@ -77,7 +77,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
         "--interval",
-        type=positive,
+        type=positive_number,
         default=1.0,
         metavar="S",
         help="read the log every S seconds (default: 1)",

@@ -12,11 +12,11 @@ from s2s_search.cli.arguments import (
     add_cluster_argument,
     add_corpus_argument,
     add_draw_arguments,
+    comma_separated,
     counted,
-    listed,
     moved_corpus,
     overrides,
-    positive,
+    positive_number,
     print_warnings,
 )
 from s2s_search.errors import ConfigError, command, nearest, shown
@@ -72,13 +72,13 @@ def add_verbs(verb: AddVerb) -> None:
     )
     sub.add_argument(
         "--hours",
-        type=positive,
+        type=positive_number,
         metavar="H",
         help="a new value of search.hours; hours already spent count",
     )
     sub.add_argument(
         "--gpu-hours",
-        type=positive,
+        type=positive_number,
         metavar="H",
         help="a new value of search.gpu_hours; hours already spent count",
     )
@@ -90,7 +90,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
         "--status",
-        type=listed,
+        type=comma_separated,
         default="failed",
         metavar="S",
         help="which trials: failed (default), out_of_memory or lost; separate several with commas",
@@ -143,7 +143,9 @@ def add_log_argument(parser: argparse.ArgumentParser, resumes: bool = False) -> 
     if resumes:
         default = None
         text += " (default: the trackers used so far)"
-    parser.add_argument("--log", type=listed, default=default, metavar="TRACKERS", help=text)
+    parser.add_argument(
+        "--log", type=comma_separated, default=default, metavar="TRACKERS", help=text
+    )
 
 
 def search(args: argparse.Namespace) -> int:

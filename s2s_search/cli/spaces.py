@@ -133,14 +133,14 @@ def sample(args: argparse.Namespace) -> int:
             if all(trial.get(key) == value for trial in trials):
                 constant[key] = value
     if constant:
-        print("in every trial:", settings(constant))
+        print("in every trial:", settings_line(constant))
     for k, config in enumerate(trials):
         differing = {key: value for key, value in config.items() if key not in constant}
-        print(f"{trial_name(k)}:", settings(differing))
+        print(f"{trial_name(k)}:", settings_line(differing))
     return 0
 
 
-def settings(config: Mapping[str, object]) -> str:
+def settings_line(config: Mapping[str, object]) -> str:
     words = []
     for key, value in config.items():
         text = json.dumps(value) if isinstance(value, dict) else value

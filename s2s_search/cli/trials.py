@@ -321,7 +321,7 @@ def report_line(metrics: Mapping[str, Any]) -> str:
 def rerun(args: argparse.Namespace) -> int:
     from s2s_search.runs.inputs import corpus_of
     from s2s_search.runs.manifest import load_manifest
-    from s2s_search.whatif.rerun import changes, check, run
+    from s2s_search.whatif.rerun import changes, compare_reports, train_again
 
     manifest = load_manifest(args.folder, args.trial, moved_corpus(args))
     if args.check and not manifest.reports:
@@ -333,7 +333,7 @@ def rerun(args: argparse.Namespace) -> int:
     corpus = corpus_of(manifest.space, fingerprint, args.folder)
 
     def shown() -> Iterator[Mapping[str, Any]]:
-        for metrics in run(manifest, corpus):
+        for metrics in train_again(manifest, corpus):
             print(report_line(metrics), flush=True)
             yield metrics
 
@@ -341,7 +341,7 @@ def rerun(args: argparse.Namespace) -> int:
         for _ in shown():
             pass
         return 0
-    found = check(manifest.reports, shown())
+    found = compare_reports(manifest.reports, shown())
     print(f"{manifest.trial}: {found.sentence()}")
     changed = changes(manifest, corpus)
     if not changed:

@@ -128,8 +128,8 @@ def replay(args: argparse.Namespace) -> int:
         values = getattr(args, key)
         if values:
             asked[key] = values
-    schedulers = replay.settings(record, asked, args.grid)
-    table = replay.table(record, schedulers, args.workers or record.workers, args.orders)
+    schedulers = replay.replay_schedulers(record, asked, args.grid)
+    table = replay.replay_table(record, schedulers, args.workers or record.workers, args.orders)
     if args.json:
         print_rows(table)
     else:

@@ -187,9 +187,9 @@ class TrainingBatches(Iterator[Batch]):
         # length changes.
         up_and_down = np.where(sources % 2, targets, -targets)
         batches: list[Indices] = []
-        for pool in _cut(pairs, self.batch_size * BATCHES_PER_POOL):
+        for pool in _parts(pairs, self.batch_size * BATCHES_PER_POOL):
             order = np.lexsort((up_and_down[pool], sources[pool]))
-            for batch in _cut(pool[order], self.batch_size):
+            for batch in _parts(pool[order], self.batch_size):
                 batches.append(batch[np.argsort(-targets[batch], kind="stable")])
         return [batches[k] for k in random.permutation(len(batches))]
 
@@ -199,7 +199,7 @@ def _clipped_lengths(offsets: Indices, specials: int, maximum: int | None) -> In
     return lengths if maximum is None else np.minimum(lengths, maximum)
 
 
-def _cut(indices: Indices, size: int) -> list[Indices]:
+def _parts(indices: Indices, size: int) -> list[Indices]:
     return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
@@ -221,7 +221,7 @@ def evaluation_batches(
         examples: the number of groups that are taken; 0 takes all. The choice is always the same,
             and a smaller choice is a part of a larger one.
         cells: gives the size of a row's largest tensor. With it, a batch is cut where its largest
-            tensor would have more than CELLS numbers.
+            tensor would have more than MOST_CELLS numbers.
     """
     groups = np.random.default_rng(0).permutation(len(split.groups) - 1)[: examples or None]
     chosen = np.zeros(len(split), bool)
@@ -229,13 +229,13 @@ def evaluation_batches(
         chosen[split.groups[group] : split.groups[group + 1]] = True
     pairs = np.flatnonzero(chosen)
     sources, targets = np.diff(split.source_offsets)[pairs], np.diff(split.target_offsets)[pairs]
-    for indices in _cut(pairs[np.lexsort((targets, sources))], batch_size):
+    for indices in _parts(pairs[np.lexsort((targets, sources))], batch_size):
         for part in _bounded(split, indices, cells):
             yield make_batch(split, part, source_vocab, target_vocab), part
 
 
 def _bounded(split: Split, indices: Indices, cells: Cells | None) -> Iterator[Indices]:
-    """Yields the indices of a batch in parts whose largest tensor has at most CELLS numbers."""
+    """Yields a batch in parts, whose largest tensor has at most MOST_CELLS numbers."""
     if cells is None:
         yield indices
         return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-KEPT = 20  # the number of entries that stay: those that were used last
+ENTRIES_KEPT = 20  # the number of entries that stay: those that were used last
 SUFFIX = ".arrays"
 CHECKSUM = sha256().digest_size
 
@@ -84,7 +84,7 @@ def save(key: str, head: object, arrays: Sequence[Array]) -> None:
                 os.unlink(file.name)
                 raise
         entries = sorted(folder.glob("*" + SUFFIX), key=lambda path: path.stat().st_mtime)
-        for path in entries[:-KEPT]:
+        for path in entries[:-ENTRIES_KEPT]:
             path.unlink(missing_ok=True)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 # The limit of numbers in the largest tensor of a batch in evaluation and decoding: 64 MB as
 # float32.
-CELLS = 2**24
+MOST_CELLS = 2**24
 # Returns the numbers that one row has in the largest tensor, from its source and target positions.
 Cells = Callable[[int, int], int]
 
 
 def cut_at_cells(sources: Sequence[int], targets: Sequence[int], cells: Cells) -> Iterator[slice]:
-    """Yields slices of the rows of a batch, each of at most CELLS numbers.
+    """Yields slices of the rows of a batch, each of at most MOST_CELLS numbers.
 
     A row that has more numbers alone is a slice of its own.
 
@@ -27,7 +27,7 @@ def cut_at_cells(sources: Sequence[int], targets: Sequence[int], cells: Cells) -
         longest_source = max(longest_source, source)
         longest_target = max(longest_target, target)
         numbers = (row + 1 - begin) * cells(longest_source, longest_target)
-        if numbers > CELLS and row > begin:
+        if numbers > MOST_CELLS and row > begin:
             yield slice(begin, row)
             begin, longest_source, longest_target = row, source, target
     yield slice(begin, len(sources))

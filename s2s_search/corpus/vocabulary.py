@@ -14,7 +14,7 @@ from s2s_search.errors import ConfigError, shown
 # The special tokens. Their ids follow those of the vocabulary, in this order.
 SPECIALS = ("UNK", "SEQUENCE_START", "SEQUENCE_END")
 # A token, a tab and a number.
-COUNTED = re.compile(r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL)
+COUNTED_TOKEN = re.compile(r"(.*)\t[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.DOTALL)
 SPACED_COUNT = re.compile(r"\S+ +[0-9]+")  # a token and its count as other toolkits write them
 
 
@@ -86,7 +86,7 @@ class Vocabulary:
         split = f"split at {delimiter!r}" if delimiter else "split into characters"
         tokens, problems = list[str](), list[tuple[int, str]]()
         for number, line in enumerate(read_lines(path), start=1):
-            counted = COUNTED.fullmatch(line)
+            counted = COUNTED_TOKEN.fullmatch(line)
             token = counted[1] if counted else line
             tokens.append(token)
             if "\t" in token and len(token) > 1:

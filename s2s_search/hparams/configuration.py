@@ -207,7 +207,9 @@ def parse_hparams(text: str) -> dict[str, object]:
     """
     try:
         if text.strip().startswith("{"):
-            return dict(json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_whole))
+            return dict(
+                json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_whole_number)
+            )
         return _without_duplicates(_assignments(text))
     except json.JSONDecodeError as problem:
         raise ConfigError(f"no valid JSON: {problem}, in {shown(text)}") from None
@@ -215,7 +217,7 @@ def parse_hparams(text: str) -> dict[str, object]:
         raise ConfigError(f"{problem}, in {shown(text)}") from None
 
 
-def _whole(digits: str) -> int | str:
+def _whole_number(digits: str) -> int | str:
     """Returns a whole number; hundreds of digits stay text, which the table refuses."""
     return int(digits) if len(digits) < 100 else digits
 
@@ -232,7 +234,7 @@ def _without_duplicates(pairs: Iterable[tuple[str, object]]) -> dict[str, object
 
 def _assignments(text: str) -> Iterator[tuple[str, object]]:
     """Yields the names and values of "a.b=1,c.d={...}". Raises ValueError at the first mistake."""
-    decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_int=_whole)
+    decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_int=_whole_number)
     position = 0
     while text[position:].strip():
         match = NAME_AND_EQUALS.match(text, position)

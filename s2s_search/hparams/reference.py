@@ -20,7 +20,7 @@ def _code(value: object) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def _row(row: Hparam) -> str:
+def _table_row(row: Hparam) -> str:
     values = {model: _code(row.default_for(model)) for model in row.models}
     if len(set(values.values())) == 1:
         default = next(iter(values.values()))
@@ -31,7 +31,7 @@ def _row(row: Hparam) -> str:
 
 def _section(title: str, rows: Iterable[Hparam]) -> list[str]:
     head = ["| Name | Default | Values | Description |", "| --- | --- | --- | --- |"]
-    return [f"\n## {title}\n", *head, *map(_row, rows)]
+    return [f"\n## {title}\n", *head, *map(_table_row, rows)]
 
 
 def _classes(title: str, classes: Mapping[str, tuple[Argument, ...]]) -> list[str]:

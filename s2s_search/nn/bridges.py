@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2s_search.nn.cells import ACTIVATIONS, State, linear
+from s2s_search.nn.cells import ACTIVATION_FUNCTIONS, State, linear
 from s2s_search.nn.encoders import EncoderOutput
 
 
@@ -64,7 +64,7 @@ class ReadingBridge(Bridge):
     ) -> None:
         super().__init__(decoder_state_sizes, extra_size)
         self.input_width, self.bridge_input = input_width, bridge_input
-        self.activation = ACTIVATIONS[activation_fn]
+        self.activation = ACTIVATION_FUNCTIONS[activation_fn]
         self.layer_sizes = tuple(layer_sizes)
         self.layers = nn.ModuleList(linear(input_width, size) for size in layer_sizes)
 
@@ -127,7 +127,7 @@ class ConcatInputBridge(ReadingBridge):
         return self.zero_state(encoded), vector
 
 
-BRIDGES: dict[str, type[Bridge]] = {
+BRIDGE_CLASSES: dict[str, type[Bridge]] = {
     bridge.__name__: bridge
     for bridge in (ZeroBridge, PassThroughBridge, InitialStateBridge, ConcatInputBridge)
 }

@@ -17,7 +17,7 @@ from s2s_search.nn.fast.matmul import addmm
 
 State = tuple[Tensor, ...]
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
@@ -125,7 +125,7 @@ class BasicRNNCell(Cell):
 
     def __init__(self, input_size: int, num_units: int, activation: str = "tanh") -> None:
         super().__init__(input_size, num_units, (num_units,))
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATION_FUNCTIONS[activation]
         self.input_weights, self.recurrent_weights = kernel(input_size, num_units, num_units)
         self.biases = constant(0.0, num_units)
 
@@ -150,7 +150,7 @@ class GRUCell(Cell):
 
     def __init__(self, input_size: int, num_units: int, activation: str = "tanh") -> None:
         super().__init__(input_size, num_units, (num_units,))
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATION_FUNCTIONS[activation]
         gate_inputs, self.gate_weights = kernel(input_size, num_units, 2 * num_units)
         candidate_inputs, self.candidate_weights = kernel(input_size, num_units, num_units)
         self.input_weights = nn.Parameter(
@@ -213,7 +213,7 @@ class LSTMCell(Cell):
         )
         self.num_units, self.forget_bias = num_units, forget_bias
         self.cell_clip, self.proj_clip = cell_clip, proj_clip
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATION_FUNCTIONS[activation]
         self.make_gates(use_peepholes)
         self.projection = glorot(num_units, num_proj) if num_proj else None
 
@@ -430,7 +430,7 @@ class LayerNormBasicLSTMCell(LSTMCell):
         return self.norm(torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * j, "state"), o
 
 
-CELLS: dict[str, type[Cell]] = {
+CELL_CLASSES: dict[str, type[Cell]] = {
     cell.__name__: cell
     for cell in (
         BasicLSTMCell,
@@ -451,4 +451,4 @@ def make_cell(spec: Mapping[str, object], input_size: int) -> Cell:
     Such a spec is {"class": "LSTMCell", "num_units": 128, "use_peepholes": True}.
     """
     arguments = {name: value for name, value in spec.items() if name != "class"}
-    return CELLS[str(spec["class"])](input_size, **arguments)  # type: ignore[arg-type]
+    return CELL_CLASSES[str(spec["class"])](input_size, **arguments)  # type: ignore[arg-type]

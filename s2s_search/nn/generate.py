@@ -18,7 +18,7 @@ from s2s_search.nn.stepping import make_stepper
 SHARE_LEFT = 0.65
 # The number of steps between two looks for ended rows on a GPU, where each look waits for the
 # device.
-STEPS_BETWEEN_LOOKS = 8
+TOKENS_BETWEEN_LOOKS = 8
 
 
 class Generated(NamedTuple):
@@ -91,7 +91,7 @@ def greedy_from(
         all_ids[rows, t] = ids
         if keep_logits:
             found = [logits] if weights is None else [logits, weights]
-            seen.append(tuple(spread(x, rows, len(all_ids)) for x in found))
+            seen.append(tuple(scatter_rows(x, rows, len(all_ids)) for x in found))
         ended |= ids == model.end_id
         if t in looks:
             left = len(rows) - int(ended.sum())
@@ -115,11 +115,11 @@ def greedy_from(
 
 def looked_at(steps: int, device: torch.device) -> range:
     """Returns the steps after which decoding looks for rows that have ended."""
-    every = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS
+    every = 1 if device.type == "cpu" else TOKENS_BETWEEN_LOOKS
     return range(every - 1, steps, every)
 
 
-def spread(values: Tensor, rows: Tensor, count: int) -> Tensor:
+def scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """Returns a tensor [count, ...] with values [n, ...] at the indices `rows` [n], else zeros."""
     if len(rows) == count:
         return values

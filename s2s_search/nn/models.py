@@ -14,7 +14,7 @@ from s2s_search.corpus.batches import Batch
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.hparams.rules import cell_state_sizes
 from s2s_search.nn.attention import Attention, Memory
-from s2s_search.nn.bridges import BRIDGES, Bridge, ReadingBridge
+from s2s_search.nn.bridges import BRIDGE_CLASSES, Bridge, ReadingBridge
 from s2s_search.nn.cells import State
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder, Decoder, DecoderOutput
 from s2s_search.nn.encoders import (
@@ -200,7 +200,7 @@ def build_model(
     if hparams["bridge_spec"].get("bridge_input") == "outputs":
         width = (source_length or hparams["source.max_seq_len"]) * encoder.output_size
     bridge = make_bridge(hparams["bridge_spec"], decoder_state_sizes, width)
-    model = MODELS[hparams.model]
+    model = MODEL_CLASSES[hparams.model]
     decoder = make_decoder(
         hparams, embedding_size + bridge.extra_size, encoder.output_size, target_size
     )
@@ -215,7 +215,7 @@ def build_model(
     )
 
 
-MODELS: dict[str, type[Seq2Seq]] = {
+MODEL_CLASSES: dict[str, type[Seq2Seq]] = {
     model.__name__: model for model in (BasicSeq2Seq, AttentionSeq2Seq)
 }
 
@@ -289,7 +289,7 @@ def make_bridge(
     Such a spec is {"class": "InitialStateBridge", "activation_fn": "tanh"}.
     """
     arguments = {name: value for name, value in spec.items() if name != "class"}
-    bridge = BRIDGES[str(spec["class"])]
+    bridge = BRIDGE_CLASSES[str(spec["class"])]
     if issubclass(bridge, ReadingBridge):
         return bridge(decoder_state_sizes, width, **arguments)  # type: ignore[arg-type]
     return bridge(decoder_state_sizes, **arguments)  # type: ignore[arg-type]

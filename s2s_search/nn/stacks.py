@@ -210,7 +210,7 @@ def unroll(
         state = cell.initial_state(len(inputs), inputs)
     recurrence = cell.recurrence()
     if recurrence is not None:
-        outputs, state = cell_loops.unroll(
+        outputs, state = cell_loops.unroll_layer(
             recurrence, inputs.transpose(0, 1), lengths, state, reverse, tokens
         )
         return outputs.transpose(0, 1), state

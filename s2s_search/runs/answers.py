@@ -12,7 +12,7 @@ from typing import Any
 from s2s_search.runs.events import cleaned
 from s2s_search.runs.folder import ANSWERS
 
-LARGEST = 2**53  # larger counts can only come from a damaged file
+LARGEST_COUNT = 2**53  # larger counts can only come from a damaged file
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def load_answers(place: str, name: str = ANSWERS) -> Answers | None:
 def _is_whole(answers: Answers) -> bool:
     """Returns whether all parts have the types and sizes that they must have."""
     counts = [answers.step, *answers.errors, *answers.lengths]
-    are_counts = all(type(count) is int and 0 <= count < LARGEST for count in counts)
+    are_counts = all(type(count) is int and 0 <= count < LARGEST_COUNT for count in counts)
     return (
         are_counts
         and len(answers.errors) == len(answers.lengths)

@@ -40,7 +40,7 @@ def debug_events(folder: Path) -> tuple[list[Row], list[str]]:
         raise ConfigError(unreadable(path, error), str(folder)) from None
     reports, problems = [], list[str]()
     for number, line in enumerate(lines, 1):
-        report = _report(line)
+        report = _report_event(line)
         if report is None:
             problems.append(f"{path}: line {number}: no report, left out")
         else:
@@ -54,7 +54,7 @@ def debug_events(folder: Path) -> tuple[list[Row], list[str]]:
             "event": "trial",
             "trial": TRIAL,
             "settings": {},
-            "config": _config(folder / CONFIG),
+            "config": _read_config(folder / CONFIG),
             "time": 0.0,
         },
         *reports,
@@ -63,7 +63,7 @@ def debug_events(folder: Path) -> tuple[list[Row], list[str]]:
     ], problems
 
 
-def _config(path: Path) -> Row:
+def _read_config(path: Path) -> Row:
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -73,7 +73,7 @@ def _config(path: Path) -> Row:
     return config
 
 
-def _report(line: bytes) -> Row | None:
+def _report_event(line: bytes) -> Row | None:
     """Returns a line's report as the event that a search logs; None for any other line.
 
     Numbers that are not finite are left out.
@@ -84,11 +84,13 @@ def _report(line: bytes) -> Row | None:
         return None
     if not isinstance(row, dict) or row.get("status") not in STATUSES:
         return None
-    if not all(_is_number(row.get(key)) for key in ("step", "seconds")):
+    if not all(_is_finite_number(row.get(key)) for key in ("step", "seconds")):
         return None
-    values = {key: value for key, value in row.items() if key == "status" or _is_number(value)}
+    values = {
+        key: value for key, value in row.items() if key == "status" or _is_finite_number(value)
+    }
     return {**values, "event": "report", "trial": TRIAL, "time": row["seconds"]}
 
 
-def _is_number(value: object) -> bool:
+def _is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -185,7 +185,7 @@ def is_event(row: object) -> bool:
     try:
         msgspec.convert(row, kind)
         if kind is ReportEvent:
-            numbers = [row[key] for key in _numbers(tuple(row))]
+            numbers = [row[key] for key in _number_keys(tuple(row))]
             msgspec.convert(numbers, list[Number | None])
     except msgspec.ValidationError:
         return False
@@ -193,7 +193,7 @@ def is_event(row: object) -> bool:
 
 
 @lru_cache(1000)
-def _numbers(keys: tuple[str, ...]) -> list[str]:
+def _number_keys(keys: tuple[str, ...]) -> list[str]:
     """Returns the keys of a report that hold numbers.
 
     The result is cached, because the reports of a search mostly have the same keys.

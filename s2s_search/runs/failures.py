@@ -19,7 +19,7 @@ from typing import Any
 from s2s_search.statuses import FAILED, FAILURES, OUT_OF_MEMORY
 
 AGAIN = "run again"  # the cause of a restart when a failed trial runs again on request
-ALIKE = 3  # the number of first trials that end the search when they all fail alike
+FIRST_FAILURES = 3  # the number of first trials that end the search when they all fail alike
 
 # The messages of torch, Python, NumPy, the system, CUDA and Ray. A message that only names memory
 # as one of many possible causes is not among them. CUDA says "error: out of memory" when other

@@ -29,7 +29,7 @@ SECONDS_ELSEWHERE = 600.0
 logger = logging.getLogger(__name__)
 
 
-def _ticks() -> float:
+def _clock_ticks() -> float:
     """Returns seconds that no change of the clock disturbs.
 
     They include the time in which the machine sleeps, where the system can tell it.
@@ -39,7 +39,7 @@ def _ticks() -> float:
     return time.monotonic()
 
 
-_BEGAN = time.time() - _ticks()
+_BEGAN = time.time() - _clock_ticks()
 
 
 def now() -> float:
@@ -47,7 +47,7 @@ def now() -> float:
 
     When the clock is set back or forward later, no duration changes.
     """
-    return _BEGAN + _ticks()
+    return _BEGAN + _clock_ticks()
 
 
 class EventLog:

@@ -22,7 +22,7 @@ from s2s_search.hparams.arguments import BOOL, FLOAT, INT
 from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.hparams.table import declared
 from s2s_search.runs.events import Event
-from s2s_search.runs.failures import ALIKE, cause, error_message
+from s2s_search.runs.failures import FIRST_FAILURES, cause, error_message
 from s2s_search.runs.folder import CONFIG, ENVIRONMENT, ERROR, SPACE, write_json
 from s2s_search.runs.log import EventLog
 from s2s_search.runs.state import History, TrialHistory
@@ -34,7 +34,7 @@ from s2s_search.statuses import FAILED
 SECONDS_BETWEEN_TABLES = 10.0  # the shortest time between two writings of the tables
 SHARE_OF_TABLES = 0.001  # the largest share of the driver's time that the tables may take
 # The entries of the environment that `resume` needs. The search event holds them, too.
-KEPT = ("space", "seed", "overrides", "corpus", "draws", "storage")
+NEEDED_TO_RESUME = ("space", "seed", "overrides", "corpus", "draws", "storage")
 
 Config = Mapping[str, Any]  # a flat configuration: dotted keys, with "model" among them
 
@@ -105,7 +105,7 @@ class Recorder:
         searched = {key: column_dtype(key) for key in space.searched}
         objectives = [[objective.name, objective.goal] for objective in space.objectives]
         again = {"objectives": objectives, "hours": space.search.hours} | {
-            key: environment[key] for key in KEPT
+            key: environment[key] for key in NEEDED_TO_RESUME
         }
         self._log(
             event
@@ -123,7 +123,7 @@ class Recorder:
             self.trackers.recall(history.events)
         self.history = history
         # The check for first trials that fail alike is off: the search did not end for them before.
-        self._first_ends = [(FAILED, "")] * ALIKE
+        self._first_ends = [(FAILED, "")] * FIRST_FAILURES
         self._log({"event": "resume", "trials": trials} | changes)
 
     def trial(self, name: str) -> TrialHistory | None:
@@ -237,7 +237,7 @@ class Recorder:
         self._waiting = why
 
     def end_trial(self, trial: str, status: str, message: str | None = None) -> None:
-        if len(self._first_ends) < ALIKE:
+        if len(self._first_ends) < FIRST_FAILURES:
             self._first_ends.append((status, "" if self.step(trial) else cause(message or "")))
             self._first_message = message
         self._log({"event": "status", "trial": trial, "status": status} | _unless_none(message))
@@ -254,7 +254,11 @@ class Recorder:
         Otherwise it returns None.
         """
         first = set(self._first_ends)
-        if len(self._first_ends) == ALIKE and len(first) == 1 and (end := first.pop())[0] == FAILED:
+        if (
+            len(self._first_ends) == FIRST_FAILURES
+            and len(first) == 1
+            and (end := first.pop())[0] == FAILED
+        ):
             return self._first_message if end[1] else None
         return None
 

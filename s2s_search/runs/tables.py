@@ -70,7 +70,7 @@ REPORT = {
     "parameters": "Int64",
     "node": "string",
 }
-SECONDS = [name for name in REPORT if name.endswith("seconds")]
+SECONDS_COLUMNS = [name for name in REPORT if name.endswith("seconds")]
 LAYOUT = 7  # the version of the tables on disk; tables of another version are made again
 
 
@@ -258,7 +258,7 @@ def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> 
     table = typed(
         pd.DataFrame(list(rows), columns=["trial", *settings]), {"trial": "string", **settings}
     )
-    table = table.set_index("trial").join(last[["step", *SECONDS, "parameters"]])
+    table = table.set_index("trial").join(last[["step", *SECONDS_COLUMNS, "parameters"]])
     table = table.join(best[["step", *metrics]].add_prefix("best.")).join(
         last[metrics].add_prefix("last.")
     )
@@ -266,7 +266,7 @@ def _trials_table(rows: Iterable[Row], reports: pd.DataFrame, search: Event) -> 
     order = [
         "status",
         "step",
-        *SECONDS,
+        *SECONDS_COLUMNS,
         *times,
         *results,
         "parameters",

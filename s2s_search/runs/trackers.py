@@ -334,7 +334,7 @@ class Trackers:
         if event["event"] == "search":
             self._search = event
         elif event["event"] == "trial":
-            self._settings[event["trial"]] = _plain(event)
+            self._settings[event["trial"]] = _tracked_settings(event)
 
     def _begin(self, trial: str) -> None:
         self._left_open.discard(trial)
@@ -387,7 +387,7 @@ class Trackers:
             self._off.add(name)
 
 
-def _plain(event: Event) -> Settings:
+def _tracked_settings(event: Event) -> Settings:
     settings = {key: value for key, value in event["settings"].items() if value is not None}
     settings["train.seed"] = event["config"].get("train.seed", 0)
     return {

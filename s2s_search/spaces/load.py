@@ -63,7 +63,9 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         models,
         corpus,
         _metric(metric, problems),
-        SearchSettings(**{**search, "trials": _trials(search, dimensions, problems, derived)}),
+        SearchSettings(
+            **{**search, "trials": _number_of_draws(search, dimensions, problems, derived)}
+        ),
         _scheduler(scheduler, dimensions, problems, derived),
         _resources(resources, problems),
         dimensions,
@@ -119,7 +121,7 @@ def _resources(section: Mapping[str, Any], problems: Problems) -> Resources:
     return Resources(**shares)
 
 
-def _trials(
+def _number_of_draws(
     search: Mapping[str, Any],
     dimensions: Sequence[Dimension],
     problems: Problems,

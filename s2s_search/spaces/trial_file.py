@@ -13,7 +13,7 @@ from s2s_search.metrics import Metric
 from s2s_search.spaces.settings import Resources
 from s2s_search.spaces.yaml_file import CORPUS_FILES
 
-WIDTH = 100
+LINE_WIDTH = 100
 
 
 def trial_file(
@@ -42,7 +42,7 @@ def trial_file(
         "parameters": parameters,
     }
     return yaml.safe_dump(
-        sections, sort_keys=False, default_flow_style=None, allow_unicode=True, width=WIDTH
+        sections, sort_keys=False, default_flow_style=None, allow_unicode=True, width=LINE_WIDTH
     )
 
 

@@ -60,7 +60,7 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
 BEFORE = {
     "scheduler": (Argument("reduction_factor", FLOAT, 3.0, above=1),),
 }
-PARTS = ("model", "corpus", *SECTIONS, "objectives", "parameters")
+SECTION_NAMES = ("model", "corpus", *SECTIONS, "objectives", "parameters")
 # Lines are counted as editors count them. To YAML U+0085, U+2028 and U+2029 break lines, too.
 LINE_BREAK = re.compile("\r\n|\r|\n")
 CORPUS_FILES = ("train", "dev", "test", "source_vocab", "target_vocab")  # keys that name files
@@ -149,9 +149,9 @@ def read_parts(path: Path, problems: Problems) -> tuple[str, dict[str, object]]:
     except RecursionError:
         raise ConfigError("broken YAML: nested too deeply", problems.where) from None
     for name in parts:
-        if name in PARTS:
+        if name in SECTION_NAMES:
             continue
-        hint = nearest(name, PARTS)
+        hint = nearest(name, SECTION_NAMES)
         if name in TABLE or name in ENTRIES:
             hint = "; it belongs under parameters:"
         problems.add((name,), f"unknown section {shown(name)}{hint}")
@@ -172,7 +172,7 @@ def _tree(text: str, problems: Problems) -> object:
             if size == math.inf:
                 problem = "an alias is inside the value that it stands for"
             raise ConfigError(f"broken YAML: {problem}", problems.where)
-        return None if node is None else _plain(node, (), problems)
+        return None if node is None else _values_of(node, (), problems)
     except yaml.MarkedYAMLError as error:
         begin = error.context_mark.index if error.context_mark else 0
         end = error.problem_mark.index if error.problem_mark else 0
@@ -221,11 +221,13 @@ def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
     return sizes[id(node)]
 
 
-def _plain(node: yaml.Node, key_path: KeyPath, problems: Problems) -> object:
+def _values_of(node: yaml.Node, key_path: KeyPath, problems: Problems) -> object:
     """Returns the values of a node, and records the line of each value."""
     problems.lines.setdefault(key_path, problems.line_at(node.start_mark.index))
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*key_path, index), problems) for index, item in enumerate(node.value)]
+        return [
+            _values_of(item, (*key_path, index), problems) for index, item in enumerate(node.value)
+        ]
     if isinstance(node, yaml.MappingNode):
         result: dict[str, object] = {}
         for key, value in node.value:
@@ -239,7 +241,7 @@ def _plain(node: yaml.Node, key_path: KeyPath, problems: Problems) -> object:
                 problems.found.append((line, f"{name} is given twice, first in line {first}"))
                 continue
             problems.lines[(*key_path, name)] = line
-            result[name] = _plain(value, (*key_path, name), problems)
+            result[name] = _values_of(value, (*key_path, name), problems)
         return result
     if node.tag not in SCALARS:
         problems.add(key_path, f"unknown tag {shown(node.tag)}")
@@ -265,7 +267,7 @@ def mapping(value: object, key_path: KeyPath, problems: Problems) -> dict[str, o
         return value
     label = ".".join(map(str, key_path)).removeprefix("parameters.")
     if not label:
-        label = f"the file (sections: {', '.join(PARTS)})"
+        label = f"the file (sections: {', '.join(SECTION_NAMES)})"
     problems.add(key_path, f"{label}: must be a mapping, but got {described(value)}")
     return {}
 

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from s2s_search import metrics
 from s2s_search.corpus.batches import Batch, evaluation_batches, make_batch, moved
 from s2s_search.corpus.corpus import Corpus, Split
-from s2s_search.corpus.cuts import CELLS, cut_at_cells
+from s2s_search.corpus.cuts import MOST_CELLS, cut_at_cells
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.nn.generate import beam_search_from, greedy_from
 from s2s_search.nn.models import Encoding, Seq2Seq
@@ -92,14 +92,14 @@ def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
     """Returns three sums over the targets, float64 [3].
 
     They are the loss in nats, the number of correct tokens and the number of tokens. Logits are
-    computed for a slice of steps at a time, with at most CELLS numbers.
+    computed for a slice of steps at a time, with at most MOST_CELLS numbers.
     """
     x = model.decoder_inputs(batch.target_ids, encoding.extra)
     lengths = batch.target_lengths - 1
     outputs, contexts = model.decoder.recur(x, lengths, encoding.state, encoding.memory)[:2]
     targets, ended = batch.target_ids[:, 1:], ~target_mask(batch)
     losses, correct = torch.zeros_like(targets, dtype=outputs.dtype), torch.zeros_like(ended)
-    steps = max(1, CELLS // (len(targets) * len(model.target_embedding.weight)))
+    steps = max(1, MOST_CELLS // (len(targets) * len(model.target_embedding.weight)))
     for first in range(0, targets.shape[1], steps):
         part = slice(first, first + steps)
         logits = model.decoder.predict(

@@ -50,7 +50,7 @@ def decayed_learning_rate(
     Args:
         step: The update.
         initial: The rate up to `start_at`.
-        decay_type: A name of DECAYS, or "" for a constant rate.
+        decay_type: A name of DECAY_FUNCTIONS, or "" for a constant rate.
         decay_steps: The steps in which the progress p grows by 1.
         decay_rate: The factor of the decay.
         start_at: The last step with the initial rate. After it the rate is a function of
@@ -64,7 +64,7 @@ def decayed_learning_rate(
         p = (min(step, stop_at) - start_at) / decay_steps
         if staircase:
             p = math.floor(p)
-        rate = DECAYS[decay_type](initial, decay_rate, p, minimum)
+        rate = DECAY_FUNCTIONS[decay_type](initial, decay_rate, p, minimum)
     if minimum:
         rate = max(rate, minimum)
     return rate
@@ -72,7 +72,7 @@ def decayed_learning_rate(
 
 # (initial rate, decay rate, progress p, smallest rate) -> rate. The last two are extensions, on
 # which the original raises.
-DECAYS: dict[str, Callable[[float, float, float, float], float]] = {
+DECAY_FUNCTIONS: dict[str, Callable[[float, float, float, float], float]] = {
     "exponential_decay": lambda initial, rate, p, least: initial * rate**p,
     "natural_exp_decay": lambda initial, rate, p, least: initial * math.exp(-rate * p),
     "inverse_time_decay": lambda initial, rate, p, least: initial / (1 + rate * p),
@@ -101,7 +101,7 @@ class Optimizer:
         clip: float,
     ) -> None:
         self.parameters = list(parameters)
-        self.rule = RULES[name](self.parameters)
+        self.rule = UPDATE_RULES[name](self.parameters)
         self.schedule, self.clip = schedule, clip
 
     def step(self, step: int) -> Tensor:
@@ -351,6 +351,6 @@ class Ftrl(Rule):
         p.copy_(z / new_root).mul_(-lr)
 
 
-RULES: dict[str, type[Rule]] = {
+UPDATE_RULES: dict[str, type[Rule]] = {
     rule.__name__: rule for rule in (Adam, SGD, Momentum, Adagrad, RMSProp, Ftrl)
 }

@@ -40,9 +40,9 @@ def checkpoint_bytes(parameters: int, optimizer_name: str) -> int:
 
     The tokens of the vocabularies are left out: their embeddings take far more.
     """
-    from s2s_search.training.optimizers import RULES
+    from s2s_search.training.optimizers import UPDATE_RULES
 
-    copies = 1 + len(RULES[optimizer_name].SLOTS)
+    copies = 1 + len(UPDATE_RULES[optimizer_name].SLOTS)
     return copies * (FLOAT_BYTES * parameters + TENSOR_BYTES) + STATE_BYTES
 
 

@@ -24,7 +24,7 @@ from s2s_search.spaces.samplers import objective_values
 from s2s_search.statuses import LOST
 from s2s_search.tuning import cluster
 from s2s_search.tuning.best_kept import BestKept
-from s2s_search.tuning.search import HPARAMS, NUMBER, Search
+from s2s_search.tuning.search import HPARAMS_KEY, NUMBER_KEY, Search
 from s2s_search.tuning.trials import Trials
 
 RAY_KEYS = {
@@ -36,7 +36,7 @@ RAY_KEYS = {
     "checkpoint_dir_name",
 }
 # After this time without a running trial, the search says why.
-SECONDS_OF_SILENCE = 10.0
+SECONDS_WITHOUT_TRIALS = 10.0
 
 
 class Over(Exception):
@@ -75,19 +75,19 @@ class Listener(tune.Callback):
         now = time.monotonic()
         if self._started:
             self._silent_since = now
-        elif now - self._silent_since > SECONDS_OF_SILENCE:
+        elif now - self._silent_since > SECONDS_WITHOUT_TRIALS:
             self._silent_since = now
             self.recorder.wait(cluster.why_waiting(self.search.space.resources))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         self._write_queue()
-        name, hparams = trial.trial_id, trial.config[HPARAMS]
+        name, hparams = trial.trial_id, trial.config[HPARAMS_KEY]
         # pbt has given this trial the configuration of another one, with the other one's number.
         # That number is the only sign of an exploit, and names the trial whose weights are copied.
-        if trial.config[NUMBER] != trial.number:
+        if trial.config[NUMBER_KEY] != trial.number:
             self.scheduler.forget(name)
-            self.recorder.exploit(name, trial_name(trial.config[NUMBER]), json.loads(hparams))
-            trial.config = trial.config | {NUMBER: trial.number}
+            self.recorder.exploit(name, trial_name(trial.config[NUMBER_KEY]), json.loads(hparams))
+            trial.config = trial.config | {NUMBER_KEY: trial.number}
         self._started[name] = time.monotonic()
         self.recorder.begin_trial(name, json.loads(hparams))
 
@@ -122,7 +122,7 @@ class Listener(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: object) -> None:
         self._stop_clock(trial.trial_id)
-        hparams = json.loads(trial.config[HPARAMS])
+        hparams = json.loads(trial.config[HPARAMS_KEY])
         if not self.recorder.has_begun(trial.trial_id):  # the trial never got a worker
             self.recorder.begin_trial(trial.trial_id, hparams)
         if trial.should_recover():
@@ -135,7 +135,9 @@ class Listener(tune.Callback):
 
     def _tell(self, trial: Any, status: str) -> None:
         values = objective_values(self.recorder.best(trial.trial_id), self.search.space)
-        self.search.sampler.tell(trial.number, json.loads(trial.config[HPARAMS]), values, status)
+        self.search.sampler.tell(
+            trial.number, json.loads(trial.config[HPARAMS_KEY]), values, status
+        )
         self._kept.ended(trial.trial_id, status)
 
     def _write_queue(self) -> None:

@@ -12,12 +12,12 @@ from s2s_search.spaces.space import Space
 from s2s_search.training.size import checkpoint_bytes, count_parameters, size_text
 
 # The parameters of at most this number of trials are counted, because a model takes milliseconds.
-COUNTED = 300
+SAMPLE_SIZE = 300
 
 
-def sample(trials: int) -> list[int]:
+def sampled_trials(trials: int) -> list[int]:
     """Returns the trials whose parameters are counted: all of them, or a random sample of many."""
-    return sorted(random.Random(0).sample(range(trials), min(COUNTED, trials)))
+    return sorted(random.Random(0).sample(range(trials), min(SAMPLE_SIZE, trials)))
 
 
 def disk_needed(checkpoint: int, at_once: int, trials: int, space: Space) -> int:
@@ -47,7 +47,7 @@ def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: in
     """
     if space.checkpoints.disk_gb is None:
         return
-    hparams = [resolve(str(trials[k]["model"]), trials[k]) for k in sample(len(trials))]
+    hparams = [resolve(str(trials[k]["model"]), trials[k]) for k in sampled_trials(len(trials))]
     checkpoint = max(
         checkpoint_bytes(count_parameters(own, corpus), own["optimizer.name"]) for own in hparams
     )

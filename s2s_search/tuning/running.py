@@ -20,12 +20,12 @@ from s2s_search.runs.folder import RAY, RAY_LOG
 from s2s_search.spaces.samplers import Listed
 from s2s_search.tuning import cluster
 from s2s_search.tuning.callback import Listener, Over
-from s2s_search.tuning.search import HPARAMS, Outcome, Search
+from s2s_search.tuning.search import HPARAMS_KEY, Outcome, Search
 from s2s_search.tuning.trials import Trials
 from s2s_search.tuning.worker import trainable
 
 
-def run(search: Search) -> Outcome:
+def run_trials(search: Search) -> Outcome:
     """Runs the trials that are left. It returns when the processes of Ray are gone."""
     recorder, interrupt = search.recorder, Interrupt()
     with contextlib.ExitStack() as stack:
@@ -95,7 +95,7 @@ def _tuner(search: Search, trials: Trials, listener: Listener) -> tune.Tuner:
 
     def run(config: Mapping[str, Any], corpus: Corpus | None = None) -> None:
         trainable(
-            json.loads(config[HPARAMS]), corpus, place, metric.name, metric.goal, train, pausing
+            json.loads(config[HPARAMS_KEY]), corpus, place, metric.name, metric.goal, train, pausing
         )
 
     resources = {"cpu": search.space.resources.cpu, "gpu": search.space.resources.gpu}

@@ -34,7 +34,7 @@ from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILURES
 
-RUNS = (Trial.PENDING, Trial.RUNNING, Trial.PAUSED)
+ALIVE = (Trial.PENDING, Trial.RUNNING, Trial.PAUSED)
 
 Explore = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -164,7 +164,7 @@ class Watched(TrialScheduler):
                 self.inner.on_trial_add(self, self._past[name])
             elif kind == "restart" and event["cause"] == AGAIN and self.name == "hyperband":
                 self._past.pop(name, None)  # the trial waits for a bracket
-            elif kind == "report" and name in self._past and self._past[name].status in RUNS:
+            elif kind == "report" and name in self._past and self._past[name].status in ALIVE:
                 result = {key: event.get(key) for key in ("step", self.metric_name, "status")}
                 if None not in (result["step"], result[self.metric_name]):
                     self._again(self._past[name], result)
@@ -198,7 +198,7 @@ class Watched(TrialScheduler):
 
     def stop_trial(self, trial: "Past") -> None:
         """Stops a trial of the past. The scheduler gets this object as Tune's controller."""
-        if trial.status in RUNS:
+        if trial.status in ALIVE:
             self.on_trial_remove(self, trial)
             trial.status = Trial.TERMINATED
 
@@ -315,7 +315,7 @@ class Watched(TrialScheduler):
         self._waiting[name] = trial
         self._waiting.move_to_end(name)  # a trial that was lost starts after the others
         if self.name == "hyperband":
-            if name in self._past and self._past[name].status in RUNS:
+            if name in self._past and self._past[name].status in ALIVE:
                 self._take_place(self._past.pop(name), trial)
                 return
             self.queued.append(name)

@@ -150,11 +150,11 @@ class Search:
         number tuning.callback recognises the exploit, and knows whose weights are copied.
         """
         space = self.space.fixed(self.overrides) if self.overrides else self.space
-        changed = explore(space, json.loads(config[HPARAMS]), self._random)
-        return config | {HPARAMS: json.dumps(changed)}
+        changed = explore(space, json.loads(config[HPARAMS_KEY]), self._random)
+        return config | {HPARAMS_KEY: json.dumps(changed)}
 
 
 # The two keys of Ray Tune's configuration of a trial: its number, and its hyperparameters as JSON
 # text, which is one value to Tune. When pbt makes a trial copy another trial, it hands over the
 # other trial's number.
-NUMBER, HPARAMS = "number", "hparams"
+NUMBER_KEY, HPARAMS_KEY = "number", "hparams"

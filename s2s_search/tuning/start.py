@@ -184,7 +184,7 @@ def run_search(
                 f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit "
                 "the space"
             )
-        return running.run(search)
+        return running.run_trials(search)
 
 
 def resume_search(
@@ -277,7 +277,7 @@ def resume_search(
         for name in plan.resumed:
             cause = AGAIN if history.trials[name].status in again else "resume"
             run.recorder.restart(name, cause)
-        return running.run(run)
+        return running.run_trials(run)
 
 
 def replicate_search(

@@ -28,7 +28,7 @@ from s2s_search.runs.recorder import Config
 from s2s_search.spaces.samplers import TPE
 from s2s_search.statuses import LOST, OUT_OF_MEMORY
 from s2s_search.tuning import cluster
-from s2s_search.tuning.search import HPARAMS, NUMBER, Search
+from s2s_search.tuning.search import HPARAMS_KEY, NUMBER_KEY, Search
 
 
 class Trials(SearchAlgorithm):
@@ -75,7 +75,7 @@ class Trials(SearchAlgorithm):
     def _trial(self, number: int, config: Config, losses: int = 0) -> "SearchTrial":
         name = trial_name(number)
         self._running.add(name)
-        tune_config = {NUMBER: number, HPARAMS: json.dumps(config)}
+        tune_config = {NUMBER_KEY: number, HPARAMS_KEY: json.dumps(config)}
         shared = (self._search.space.search.retries, self._trainable, self._resources)
         return SearchTrial(self._spec, name, tune_config, losses, *shared)
 
@@ -118,7 +118,7 @@ class SearchTrial(Trial):
         resources: Any,
     ) -> None:
         # The trial keeps its number here, because pbt gives it a configuration with another number.
-        self.number: int = config[NUMBER]
+        self.number: int = config[NUMBER_KEY]
         super().__init__(
             spec["run"],
             config=config,

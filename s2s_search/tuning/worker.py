@@ -160,7 +160,7 @@ def _pass_on(
     if before is not None:
         spent = before["report"]["seconds"] + before["report"]["snapshot_seconds"]
     if before is not None and "exploited" not in before:
-        _report(
+        _send_report(
             name,
             before["report"] | {"start_seconds": 0.0, "waiting_seconds": 0.0},
             checkpoints,
@@ -174,7 +174,7 @@ def _pass_on(
             start = max(
                 now - began - (metrics["seconds"] + metrics["snapshot_seconds"] - spent), 0.0
             )
-        _report(
+        _send_report(
             name,
             metrics | {"start_seconds": start, "waiting_seconds": waiting},
             checkpoints,
@@ -185,7 +185,9 @@ def _pass_on(
             return
 
 
-def _report(name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausing: bool) -> None:
+def _send_report(
+    name: str, metrics: dict[str, Any], checkpoints: Checkpoints, pausing: bool
+) -> None:
     """Hands a report to Ray Tune, with the problems of the checkpoints as notes.
 
     Args:

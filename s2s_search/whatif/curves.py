@@ -16,7 +16,7 @@ from s2s_search.spaces.space import Space
 
 # The kinds of seconds in a report that add up to a worker's time. Each is counted over the trial so
 # far.
-SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
+WORK_SECONDS = ("seconds", "start_seconds", "snapshot_seconds", "waiting_seconds")
 WEIGHTS_MOVE = (
     "pbt copies weights between trials, so curves recorded under pbt say nothing about other "
     "schedulers"
@@ -139,7 +139,9 @@ def _seconds(before: Event, after: Event) -> float:
     A resumed trial counts some kinds of seconds from 0 again. A difference below 0 therefore counts
     as 0.
     """
-    return sum(max((after.get(part) or 0.0) - (before.get(part) or 0.0), 0.0) for part in SECONDS)
+    return sum(
+        max((after.get(part) or 0.0) - (before.get(part) or 0.0), 0.0) for part in WORK_SECONDS
+    )
 
 
 def shuffled(record: Record, seed: int) -> Record:

@@ -23,7 +23,7 @@ from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.training.footprint import device_memory, memory_problem
 from s2s_search.training.size import checkpoint_bytes, count_parameters, size_text
-from s2s_search.tuning.disk import disk_needed, disk_problems, sample
+from s2s_search.tuning.disk import disk_needed, disk_problems, sampled_trials
 from s2s_search.whatif.courses import Course, Span, expected_rungs, make_courses, total
 from s2s_search.whatif.probes import Probe, run_probes
 
@@ -96,7 +96,7 @@ class Plan:
         yield "at once", self._room()
         for heading, hours in (("worker time", self.worker_hours), ("wall time", self.wall_hours)):
             if hours is not None:
-                yield heading, span(hours.times(3600), duration) + self._pace()
+                yield heading, span(hours.times(3600), duration_in_words) + self._pace()
         memory = max((one.memory_bytes or 0 for one in self.probes), default=0)
         if memory > 0:
             yield "memory", f"at most {size_text(memory)} per trial, and Ray's own"
@@ -169,7 +169,8 @@ class Plan:
 def _probe_text(one: Probe) -> str:
     text = (
         f"{trial_name(one.trial)}: {1000 * one.step_seconds:.3g} ms per step, "
-        f"{duration(one.evaluation_seconds)} per evaluation, on the {one.device.upper()} here"
+        f"{duration_in_words(one.evaluation_seconds)} per evaluation, "
+        f"on the {one.device.upper()} here"
     )
     if one.at_once > 1:
         text += f", {one.at_once} at once"
@@ -200,7 +201,7 @@ def make_plan(
     """
     hparams = [resolve(str(flat["model"]), flat) for flat in trials]
     courses = make_courses(hparams, space.scheduler)
-    counted = sample(len(trials))
+    counted = sampled_trials(len(trials))
     parameters = {k: count_parameters(hparams[k], corpus) for k in counted}
     at_once = min(trials_at_once(space.resources, gpus), len(trials))
     checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
@@ -211,13 +212,13 @@ def make_plan(
     worker = wall = busy_before = None
     if probed:
         work = {k: parameters[k] * hparams[k]["train.batch_size"] for k in counted}
-        chosen = {k: hparams[k] for k in spread(work)}
+        chosen = {k: hparams[k] for k in trials_to_probe(work)}
         processes = min(trials_here(space.resources), len(trials))
         busy_before = busy_cores()
         probes = tuple(
             run_probes(chosen, parameters, corpus, space.corpus, space.resources, processes)
         )
-        seconds = [trial_seconds(courses[k], *between(probes, work, k)) for k in counted]
+        seconds = [trial_seconds(courses[k], *interpolated(probes, work, k)) for k in counted]
         worker = total(seconds).times(len(trials) / len(counted) / 3600)
         longest = max(one.most for one in seconds) / 3600
         busy = at_once
@@ -259,7 +260,7 @@ def make_plan(
     )
 
 
-def spread(work: Mapping[int, int]) -> list[int]:
+def trials_to_probe(work: Mapping[int, int]) -> list[int]:
     """Returns the trials with the least, the median and the most work, without repetition."""
     first: dict[int, int] = {}
     for trial, amount in work.items():
@@ -271,7 +272,9 @@ def spread(work: Mapping[int, int]) -> list[int]:
 # Seconds
 
 
-def between(probes: Sequence[Probe], work: Mapping[int, int], trial: int) -> tuple[float, float]:
+def interpolated(
+    probes: Sequence[Probe], work: Mapping[int, int], trial: int
+) -> tuple[float, float]:
     """Returns the seconds of a step and of an evaluation of a trial.
 
     They are interpolated between the probes, linearly in the work of a step.
@@ -380,7 +383,7 @@ def room_problems(resources: Resources, gpus: int | None) -> list[str]:
 # Words
 
 
-def duration(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """Returns seconds in words, such as 2.5 min."""
     unit, length = "s", 1
     if seconds >= 2 * 3600:

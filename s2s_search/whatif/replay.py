@@ -33,11 +33,11 @@ SETTINGS = {
     "median": ("grace_steps",),
     "hyperband": ("reduction_factor",),
 }
-GRID: dict[str, tuple[Any, ...]] = {
+DEFAULT_GRID: dict[str, tuple[Any, ...]] = {
     "name": ("none", "median", "asha"),
     "reduction_factor": (2.0, 3.0, 4.0),
 }
-COLUMNS = {
+REPLAY_COLUMNS = {
     "scheduler": "string",
     **dict.fromkeys(("reduction_factor", "grace_steps"), "Float64"),
     **dict.fromkeys(("max_steps", "workers"), "Int64"),
@@ -64,15 +64,15 @@ GRACES = 3  # the number of values of grace_steps in a grid
 # --- under which settings ---
 
 
-def settings(
+def replay_schedulers(
     record: Record, given: Mapping[str, Sequence[Any]], grid: bool = False
 ) -> list[Scheduler]:
     """Returns the schedulers to replay: every combination of the given values.
 
     `given` has values for `name` (of the scheduler), `reduction_factor`, `grace_steps` and
     `max_steps`. A setting without values keeps its recorded value. With `grid` it takes the values
-    of GRID instead, and `grace_steps` takes some steps of the reports. Settings that a scheduler
-    does not use give no further combinations.
+    of DEFAULT_GRID instead, and `grace_steps` takes some steps of the reports. Settings that a
+    scheduler does not use give no further combinations.
 
     Raises:
         ConfigError: the problems, all at once. One of them is that trials would end between two
@@ -85,7 +85,7 @@ def settings(
     }
     if grid:
         last = min(given.get("max_steps", [was.max_steps]))
-        values |= GRID | {"grace_steps": graces(record.steps, last)}
+        values |= DEFAULT_GRID | {"grace_steps": graces(record.steps, last)}
     values |= {key: tuple(chosen) for key, chosen in given.items()}
     if problems := list(_problems(record, values, given)):
         raise ConfigError(problems, "replay")
@@ -270,7 +270,7 @@ class Simulation:
         )
 
 
-def table(
+def replay_table(
     record: Record, schedulers: Sequence[Scheduler], workers: int, orders: int = 1
 ) -> pd.DataFrame:
     """Returns a row for each scheduler: the results as means over several orders of the trials.
@@ -309,7 +309,7 @@ def table(
         row |= {key: getattr(settings, key) for key in SETTINGS.get(settings.name, ())}
         row |= {str(key): mean for key, mean in outcomes.drop(columns="winner").mean().items()}
         rows.append(row | {"winner": outcomes["winner"].mode()[0]})
-    found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    found = pd.DataFrame(rows, columns=list(REPLAY_COLUMNS)).astype(REPLAY_COLUMNS)
     found["share"] = found["worker_seconds"] / (record.seconds or math.nan)
     known = found[["worker_seconds", "regret"]].where(found["unknown"] == 0).astype(object)
     found["front"] = pareto(

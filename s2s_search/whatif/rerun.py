@@ -11,7 +11,7 @@ from s2s_search.runs.folder import ENVIRONMENT
 from s2s_search.runs.manifest import Manifest, Metrics
 
 
-def run(manifest: Manifest, corpus: Corpus) -> Iterator[Metrics]:
+def train_again(manifest: Manifest, corpus: Corpus) -> Iterator[Metrics]:
     """Trains the trial in this process, with the threads of its search, and yields its metrics."""
     import torch  # late, so that a user sees problems of the folder without waiting for torch
 
@@ -61,7 +61,7 @@ class Check:
         return f"not identical: {self.difference}; everything before is equal ({counted})"
 
 
-def check(logged: Sequence[Metrics], made: Iterable[Metrics]) -> Check:
+def compare_reports(logged: Sequence[Metrics], made: Iterable[Metrics]) -> Check:
     """Compares reports bit for bit, except times, up to the first difference or the log's end."""
     equal, numbers = 0, 0
     again = iter(made)

@@ -14,7 +14,7 @@ from s2s_search.nn import bridges, cells
 from s2s_search.nn.generate import beam_search, greedy
 from s2s_search.nn.models import build_model
 from s2s_search.tf_variables import export_variables, load_variables
-from s2s_search.training.optimizers import DECAYS, RULES, make_optimizer
+from s2s_search.training.optimizers import DECAY_FUNCTIONS, UPDATE_RULES, make_optimizer
 from s2s_search.training.trial import training_step
 from tests.models import BATCH, SOURCE_SIZE, TARGET_SIZE, make, small
 
@@ -64,7 +64,7 @@ def test_every_combination_learns_and_decodes(
 
 @pytest.mark.parametrize("name", table.CELLS)
 def test_the_table_declares_what_a_cell_takes(name: str) -> None:
-    assert declared(table.CELLS[name]) == taken(cells.CELLS[name], first=1)
+    assert declared(table.CELLS[name]) == taken(cells.CELL_CLASSES[name], first=1)
 
 
 @pytest.mark.parametrize("name", table.BRIDGES)
@@ -72,7 +72,7 @@ def test_the_table_declares_what_a_bridge_takes(name: str) -> None:
     reads = name in ("InitialStateBridge", "ConcatInputBridge")
     arguments = declared(table.BRIDGES[name])
     if reads:
-        assert arguments == taken(bridges.BRIDGES[name], first=2)
+        assert arguments == taken(bridges.BRIDGE_CLASSES[name], first=2)
     else:
         assert not arguments
 
@@ -90,11 +90,11 @@ def taken(constructor: type, first: int) -> dict[str, object]:
 
 
 def test_every_name_of_the_table_has_its_code() -> None:
-    assert set(cells.CELLS) == set(table.CELLS)
-    assert set(bridges.BRIDGES) == set(table.BRIDGES)
-    assert set(cells.ACTIVATIONS) == set(table.ACTIVATIONS)
-    assert set(RULES) == set(table.OPTIMIZERS)
-    assert {"", *DECAYS} == set(table.DECAYS)
+    assert set(cells.CELL_CLASSES) == set(table.CELLS)
+    assert set(bridges.BRIDGE_CLASSES) == set(table.BRIDGES)
+    assert set(cells.ACTIVATION_FUNCTIONS) == set(table.ACTIVATIONS)
+    assert set(UPDATE_RULES) == set(table.OPTIMIZERS)
+    assert {"", *DECAY_FUNCTIONS} == set(table.DECAYS)
 
 
 @pytest.mark.parametrize("cell", table.CELLS)

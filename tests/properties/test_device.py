@@ -18,7 +18,7 @@ from s2s_search.hparams.configuration import Hparams
 from s2s_search.hparams.table import CELLS, ENCODERS
 from s2s_search.nn.cells import dropout
 from s2s_search.nn.fast.matmul import sum_rows, sums_by_product, sums_in_order
-from s2s_search.training.optimizers import RULES, Optimizer, make_optimizer
+from s2s_search.training.optimizers import UPDATE_RULES, Optimizer, make_optimizer
 from s2s_search.training.trial import training_step
 from tests.models import BATCH, batch_of, make, small
 
@@ -96,7 +96,7 @@ SETTINGS = {
         "bridge_spec": {"class": "ConcatInputBridge", "num_units": 3, "bridge_input": "outputs"}
     },
     "never clipped": {"optimizer.clip_gradients": -1.0},
-    **{rule: {"optimizer.name": rule} for rule in RULES},
+    **{rule: {"optimizer.name": rule} for rule in UPDATE_RULES},
 }
 
 
@@ -134,7 +134,7 @@ def test_dropout_draws_as_torch_does_on_a_cpu(keep_prob: float) -> None:
         assert torch.equal(dropout(x, keep_prob, training=True), expected)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", UPDATE_RULES)
 @pytest.mark.parametrize("model", MODELS)
 def test_an_update_waits_for_nothing(model: str, rule: str) -> None:
     """It uses no atomic additions either, whose order differs from run to run."""
@@ -143,13 +143,13 @@ def test_an_update_waits_for_nothing(model: str, rule: str) -> None:
     assert not [name for name in names if name in ATOMICS]
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "Adam"])
+@pytest.mark.parametrize("rule", [rule for rule in UPDATE_RULES if rule != "Adam"])
 def test_an_update_of_all_rows_is_that_of_the_looked_up_ones(rule: str) -> None:
     """The update of a GPU, on the CPU: the same values and slots; other rows stay bit for bit."""
     torch.manual_seed(0)
     embeddings = [nn.Embedding(6, 3, sparse=True).double() for _ in range(2)]
     embeddings[1].load_state_dict(embeddings[0].state_dict())
-    rules = [RULES[rule]([embedding.weight]) for embedding in embeddings]
+    rules = [UPDATE_RULES[rule]([embedding.weight]) for embedding in embeddings]
     for update, ids in enumerate([[0, 1, 1], [4, 1, 4], [5]]):
         weights, before = torch.randn(len(ids), 3).double(), embeddings[0].weight.detach().clone()
         for embedding, of_rule, way in zip(
@@ -216,7 +216,7 @@ def test_a_softmax_in_place_is_that_of_a_copy(columns: int, device: str) -> None
 
 
 @ON_A_GPU
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", UPDATE_RULES)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_on_a_gpu_is_the_same_every_time_and_that_of_the_cpu(model: str, rule: str) -> None:
     found = []

@@ -185,15 +185,15 @@ def test_no_wrong_tensor_gets_an_address(
     """Each tensor of each structure in turn comes in another type, with gaps, and too short."""
     model = make(small("AttentionSeq2Seq", cell, **settings))
     kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    real = native.run
+    real = native.run_loops
 
     def recorded(*args: Any, **kwargs: Any) -> None:
         kept.append((args, kwargs))
         real(*args, **kwargs)
 
     with (
-        mock.patch.object(native, "run", recorded),
-        mock.patch.object(native, "greedy") as of_greedy,
+        mock.patch.object(native, "run_loops", recorded),
+        mock.patch.object(native, "run_greedy") as of_greedy,
     ):
         model.loss(BATCH).backward()
         greedy(model, *BATCH[:2], 6)

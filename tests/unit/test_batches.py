@@ -159,7 +159,7 @@ def test_evaluation_covers_the_split_sorted_and_unsliced(toy: Corpus) -> None:
 def test_evaluation_batches_are_cut_at_the_cells_of_their_longest_rows(
     toy: Corpus, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr(cuts, "CELLS", limit)
+    monkeypatch.setattr(cuts, "MOST_CELLS", limit)
     whole = list(evaluation_batches(toy.dev, toy.source_vocab, toy.target_vocab, 8))
     parts = list(
         evaluation_batches(

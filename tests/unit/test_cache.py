@@ -149,7 +149,7 @@ def test_a_user_without_a_home_has_no_entries(monkeypatch: pytest.MonkeyPatch) -
 def test_the_entries_used_last_stay(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "notes").write_text("somebody else's")
-    keys = [f"key{number}" for number in range(cache.KEPT)]
+    keys = [f"key{number}" for number in range(cache.ENTRIES_KEPT)]
     for age, key in enumerate(keys):
         cache.save(key, HEAD, ARRAYS)
         os.utime(folder / (key + cache.SUFFIX), (0, 1000 - age))

@@ -8,9 +8,9 @@ from s2s_search.metrics import (
     COLUMNS,
     DEV,
     GOALS,
-    LINES_AT_ONCE,
     METRICS,
     OBJECTIVES,
+    PAIRS_AT_ONCE,
     REGISTRY,
     WORST,
     Edits,
@@ -136,7 +136,7 @@ def ngrams(tokens: list[int], n: int) -> Counter[tuple[int, ...]]:
 
 def test_bleu_is_that_of_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
-    for size in (1, 5, 40, 2 * LINES_AT_ONCE + 7):
+    for size in (1, 5, 40, 2 * PAIRS_AT_ONCE + 7):
         references = [
             [rng.integers(0, 4, rng.integers(0, 12)).tolist() for _ in range(1 + k % 3)]
             for k in range(size)

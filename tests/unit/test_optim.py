@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from s2s_search.training.optimizers import (
-    DECAYS,
-    RULES,
+    DECAY_FUNCTIONS,
+    UPDATE_RULES,
     Adam,
     Optimizer,
     decayed_learning_rate,
@@ -68,7 +68,7 @@ PLAIN: dict[str, Callable[[float, float, float, dict[str, float], int], float]] 
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", UPDATE_RULES)
 def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
     """Five updates of a matrix, and of an embedding whose looked-up rows change and repeat.
 
@@ -105,7 +105,7 @@ def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
         np.testing.assert_allclose(embedding.weight.detach(), plain["rows"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", UPDATE_RULES)
 def test_state_comes_back_bit_for_bit(name: str) -> None:
     def run(steps: range, p: nn.Parameter, state: dict[str, object] | None) -> Optimizer:
         optimizer = Optimizer([p], name, lambda step: 0.1, clip=0.5)
@@ -147,7 +147,7 @@ def test_adam_computes_the_powers_of_any_step() -> None:
 
 
 @pytest.mark.parametrize("clip, factor", [(20.0, 1.0), (1.0, 1 / 13), (0.0, 0.0), (-1.0, 1.0)])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", UPDATE_RULES)
 def test_clipping_is_an_update_with_smaller_gradients(
     name: str, clip: float, factor: float
 ) -> None:
@@ -162,7 +162,7 @@ def test_clipping_is_an_update_with_smaller_gradients(
     torch.testing.assert_close(results[0], results[1])
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", UPDATE_RULES)
 def test_zero_gradients_change_nothing(name: str) -> None:
     p = nn.Parameter(torch.ones(3))
     optimizer = Optimizer([p], name, lambda step: 0.1, clip=5.0)
@@ -194,7 +194,7 @@ def test_extensions_go_from_the_first_rate_to_the_least(decay: str) -> None:
 
 
 def test_the_least_rate_holds_for_every_decay() -> None:
-    for decay in DECAYS:
+    for decay in DECAY_FUNCTIONS:
         assert (
             decayed_learning_rate(10**6, 0.1, decay, decay_steps=1, decay_rate=0.5, minimum=0.01)
             == 0.01

@@ -22,7 +22,7 @@ from s2s_search.spaces import rungs
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler
 from s2s_search.training import footprint, size
-from s2s_search.training.optimizers import RULES
+from s2s_search.training.optimizers import UPDATE_RULES
 from s2s_search.training.trial import Trial
 from s2s_search.tuning import disk
 from s2s_search.whatif import courses, plan, probes
@@ -236,7 +236,7 @@ def test_parameters_are_those_of_built_models(path: Path) -> None:
 
 
 def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "COUNTED", 5)
+    monkeypatch.setattr(disk, "SAMPLE_SIZE", 5)
     monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
     made = planned(path, probed=True)
     assert len(made.parameters) == 5
@@ -246,7 +246,7 @@ def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.Monk
     assert "of 5 trials" in dict(made.lines())["parameters"]
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", UPDATE_RULES)
 @pytest.mark.parametrize("units", [8, 128])
 def test_checkpoint_bytes_are_those_of_a_saved_snapshot(name: str, units: int) -> None:
     corpus = load_corpus({"name": "copy", "train": 9, "dev": 2, "test": 1})

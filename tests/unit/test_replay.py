@@ -308,20 +308,21 @@ def test_the_past_yields_to_no_trial_that_waits(tmp_path: Path) -> None:
 
 def test_settings_are_the_combinations_that_differ(tmp_path: Path) -> None:
     known = record(make_space(tmp_path, "asha"), curve(0, [4, 3, 2, 1]))
-    assert replay.settings(known, {}) == [Scheduler("asha", 40, 10, 2.0)]
+    assert replay.replay_schedulers(known, {}) == [Scheduler("asha", 40, 10, 2.0)]
     given = {
         "name": ["asha", "median", "none"],
         "reduction_factor": [2, 3],
         "grace_steps": [10, 20],
     }
-    assert len(replay.settings(known, given)) == 4 + 2 + 1
-    assert len(replay.settings(known, {}, grid=True)) == 1 + 3 + 3 * 3
-    assert len(replay.settings(known, {"grace_steps": [7]}, grid=True)) == 1 + 1 + 3
+    assert len(replay.replay_schedulers(known, given)) == 4 + 2 + 1
+    assert len(replay.replay_schedulers(known, {}, grid=True)) == 1 + 3 + 3 * 3
+    assert len(replay.replay_schedulers(known, {"grace_steps": [7]}, grid=True)) == 1 + 1 + 3
     assert {
-        found.grace_steps for found in replay.settings(known, {"max_steps": [20]}, grid=True)
+        found.grace_steps
+        for found in replay.replay_schedulers(known, {"max_steps": [20]}, grid=True)
     } == {10}
     assert (
-        len(replay.settings(known, {"name": ["none"], "max_steps": [10]})) == 1
+        len(replay.replay_schedulers(known, {"name": ["none"], "max_steps": [10]})) == 1
     )  # asha's 10 do not matter
 
 
@@ -343,7 +344,7 @@ def test_all_problems_of_settings_come_at_once(tmp_path: Path) -> None:
     known = record(make_space(tmp_path, "asha"), curve(0, [4, 3, 2, 1]))
     given = {"name": ["pbt", "none"], "reduction_factor": [3], "grace_steps": [50]}
     with pytest.raises(ConfigError) as raised:
-        replay.settings(known, given)
+        replay.replay_schedulers(known, given)
     assert len(raised.value.problems) == 3
 
 
@@ -351,7 +352,7 @@ def test_trials_end_where_they_reported(tmp_path: Path) -> None:
     """What they had between two reports nobody knows."""
     known = record(make_space(tmp_path), curve(0, [4, 3, 2, 1]))
     with pytest.raises(ConfigError) as raised:
-        replay.settings(known, {"max_steps": [5, 20, 25, 40, 50]})
+        replay.replay_schedulers(known, {"max_steps": [5, 20, 25, 40, 50]})
     law = "--max-steps: must be a step at which trials reported, or one beyond the last, but got"
     assert raised.value.problems == (
         f"{law} 5; the nearest: 10",
@@ -366,12 +367,12 @@ def test_the_table_has_means_over_orders(tmp_path: Path) -> None:
     """asha with one worker and two trials finds the better one, which is worse at first, when it comes first."""
     known = record(make_space(tmp_path), curve(0, [2, 2, 2, 2]), curve(1, [3, 1, 1, 1]), workers=1)
     schedulers = [Scheduler("none", 40, 10, 2), Scheduler("asha", 40, 10, 2)]
-    table = replay.table(known, schedulers, workers=1, orders=40)
+    table = replay.replay_table(known, schedulers, workers=1, orders=40)
     assert table["found"][0] == 1.0
     assert 0.2 < table["found"][1] < 0.8
     assert table["regret"][1] == pytest.approx(1 - table["found"][1])
     assert table["front"].tolist() == [True, True]
-    one = replay.table(known, schedulers, workers=1)
+    one = replay.replay_table(known, schedulers, workers=1)
     assert one["found"].tolist() == [1.0, 0.0]
     assert one["share"].tolist() == [1.0, 5 / 8]
     assert one["winner"].tolist() == ["trial-00001", "trial-00000"]
@@ -380,9 +381,9 @@ def test_the_table_has_means_over_orders(tmp_path: Path) -> None:
 
 def test_unknown_trials_keep_a_row_off_the_front(tmp_path: Path) -> None:
     known = record(make_space(tmp_path), curve(0, [2, 2, 2, 2]), curve(1, [3], is_cut=True))
-    assert replay.table(known, [Scheduler("none", 40, 10, 2)], workers=1)["front"].tolist() == [
-        False
-    ]
+    assert replay.replay_table(known, [Scheduler("none", 40, 10, 2)], workers=1)[
+        "front"
+    ].tolist() == [False]
 
 
 def write_log(folder: Path, *events: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from s2s_search.runs.environment import graphics, software
 from s2s_search.runs.log import EventLog
 from s2s_search.runs.manifest import Metrics, load_manifest
 from s2s_search.whatif.rerun import changes as changes_of
-from s2s_search.whatif.rerun import check
+from s2s_search.whatif.rerun import compare_reports
 
 SPACE = """
 model: BasicSeq2Seq
@@ -45,14 +45,14 @@ def test_seconds_do_not_count_and_what_is_new_neither() -> None:
         {"event": "report", "time": 5.0, "trial": "trial-00000", "node": "n", **row}
         for row in LOGGED
     ]
-    again = check(
+    again = compare_reports(
         logged, [report(10, seconds=9.0, **{"dev.bleu": 1.0}), report(20, start_seconds=3.0)]
     )
     assert again.sentence() == "identical (2 reports, 4 numbers)"
 
 
 def test_the_first_number_that_differs_in_its_last_bit() -> None:
-    again = check(LOGGED, [report(10), report(20, **{"dev.loss": 20.1 + 2**-48})])
+    again = compare_reports(LOGGED, [report(10), report(20, **{"dev.loss": 20.1 + 2**-48})])
     assert again.difference is not None
     assert again.difference.startswith("step 20: dev.loss was 20.1 and is 20.10000000000000")
     assert again.sentence().endswith("; everything before is equal (1 report, 2 numbers)")
@@ -60,30 +60,36 @@ def test_the_first_number_that_differs_in_its_last_bit() -> None:
 
 def test_other_statuses_missing_metrics_and_early_ends_are_differences() -> None:
     assert (
-        check(LOGGED, [report(10, status="diverged")]).difference
+        compare_reports(LOGGED, [report(10, status="diverged")]).difference
         == "step 10: status was 'running' and is 'diverged'"
     )
     assert (
-        check(LOGGED, [{"step": 10, "status": "running"}]).difference
+        compare_reports(LOGGED, [{"step": 10, "status": "running"}]).difference
         == "step 10: dev.loss is no longer reported"
     )
-    assert check(LOGGED, [report(10)]).difference == "it ends before step 20, which the log has"
+    assert (
+        compare_reports(LOGGED, [report(10)]).difference
+        == "it ends before step 20, which the log has"
+    )
 
 
 def test_what_stands_in_for_a_divergence_is_no_number_that_was_measured() -> None:
     """An earlier version wrote other values for a trial that diverged."""
     logged = [*LOGGED, report(30, status="diverged", **{"dev.loss": 1e6, "learning_rate": 0.1})]
     made = [report(10), report(20), report(30, status="diverged", **WORST, learning_rate=0.1)]
-    assert check(logged, made).sentence() == "identical (3 reports, 6 numbers)"
+    assert compare_reports(logged, made).sentence() == "identical (3 reports, 6 numbers)"
     made[-1]["learning_rate"] = 0.2
-    assert check(logged, made).difference == "step 30: learning_rate was 0.1 and is 0.2"
+    assert compare_reports(logged, made).difference == "step 30: learning_rate was 0.1 and is 0.2"
     made[-1]["status"] = "running"
-    assert check(logged, made).difference == "step 30: status was 'diverged' and is 'running'"
+    assert (
+        compare_reports(logged, made).difference
+        == "step 30: status was 'diverged' and is 'running'"
+    )
 
 
 def test_no_more_is_made_than_the_log_has() -> None:
     made = iter([report(10), report(20), report(30)])
-    assert check(LOGGED, made).difference is None
+    assert compare_reports(LOGGED, made).difference is None
     assert next(made)["step"] == 30
 
 

@@ -14,7 +14,7 @@ import pytest
 from s2s_search.errors import ConfigError
 from s2s_search.results.many import load_many
 from s2s_search.results.results import Results, load
-from s2s_search.runs.recorder import KEPT, Recorder
+from s2s_search.runs.recorder import NEEDED_TO_RESUME, Recorder
 from s2s_search.spaces.load import load_space
 
 SPACE = """
@@ -64,7 +64,7 @@ def record(
     space = load_space(folder / "space.yaml")
     recorder = Recorder(space, folder)
     known = {"overrides": dict(overrides or {}), "space": str(space.path), "corpus": {}}
-    recorder.begin(trials, dict.fromkeys(KEPT) | known)
+    recorder.begin(trials, dict.fromkeys(NEEDED_TO_RESUME) | known)
     for k, config in enumerate(space.trials(trials, overrides=overrides)):
         name, value, status = f"trial-{k:05d}", loss(config), (statuses or {}).get(k, "finished")
         recorder.begin_trial(name, config)

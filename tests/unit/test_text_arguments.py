@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from s2s_search.cli.arguments import counted, listed, positive
+from s2s_search.cli.arguments import comma_separated, counted, positive_number
 from s2s_search.cli.command_line import main
 from s2s_search.cli.whatif import REPLAYED
 from s2s_search.errors import ConfigError
@@ -40,9 +40,9 @@ ODD = [
 
 
 @pytest.mark.parametrize("text", ODD)
-@pytest.mark.parametrize("kind", [counted(1), positive])
+@pytest.mark.parametrize("kind", [counted(1), positive_number])
 def test_an_argument_that_is_no_number(kind: Callable[[str], Any], text: str) -> None:
-    if (kind, text) == (positive, "+1"):
+    if (kind, text) == (positive_number, "+1"):
         assert kind(text) == 1.0
         return
     with pytest.raises(argparse.ArgumentTypeError) as raised:
@@ -52,20 +52,20 @@ def test_an_argument_that_is_no_number(kind: Callable[[str], Any], text: str) ->
 
 @pytest.mark.parametrize("text, value", [("3", 3.0), ("1e-3", 0.001), ("0.5", 0.5), (" 2 ", 2.0)])
 def test_an_argument_that_is_a_number(text: str, value: float) -> None:
-    assert positive(text) == value
+    assert positive_number(text) == value
 
 
 @pytest.mark.parametrize(
     "text, names", [("", []), ("a", ["a"]), ("a, b", ["a", "b"]), ("a,a", ["a"])]
 )
 def test_an_argument_that_is_a_list_of_names(text: str, names: list[str]) -> None:
-    assert listed(text) == names
+    assert comma_separated(text) == names
 
 
 @pytest.mark.parametrize("text", [",", "a,", ",a", "a,,b", " , "])
 def test_a_list_with_a_name_that_is_none(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="names separated by commas"):
-        listed(text)
+        comma_separated(text)
 
 
 @pytest.mark.parametrize("status", [",", "", "failed,", "faild", "finished", "lost,faild"])

@@ -13,7 +13,7 @@ from s2s_search.errors import ConfigError
 from s2s_search.results.results import load
 from s2s_search.runs import trackers
 from s2s_search.runs.log import read_events
-from s2s_search.runs.recorder import KEPT, Recorder
+from s2s_search.runs.recorder import NEEDED_TO_RESUME, Recorder
 from s2s_search.runs.trackers import TRACKERS, Trackers, check_trackers
 from s2s_search.spaces.load import load_space
 
@@ -567,7 +567,7 @@ def test_a_failing_tracker_is_one_note_of_the_run(
     space, folder = load_space(tmp_path / "space.yaml"), tmp_path / "run"
     folder.mkdir()
     recorder = Recorder(space, folder, trackers=Trackers(["mlflow"], folder, "toy"))
-    recorder.begin(2, dict.fromkeys(KEPT) | {"corpus": {}})
+    recorder.begin(2, dict.fromkeys(NEEDED_TO_RESUME) | {"corpus": {}})
     for k, config in enumerate(space.trials(2)):
         recorder.begin_trial(f"trial-{k:05d}", config)
         recorder.report(f"trial-{k:05d}", {"step": 10, "status": "running", "dev.loss": 1.0})

@@ -323,8 +323,8 @@ def test_batches_cut_at_any_size_give_the_same_metrics(
         built, "encode", lambda ids, lengths: (rows.append(len(ids)), encode(ids, lengths))[1]
     )
     for limit, most in ((2**24, 20), (1000, 4), (1, 1)):
-        monkeypatch.setattr(cuts, "CELLS", limit)
-        monkeypatch.setattr(evaluations, "CELLS", limit)
+        monkeypatch.setattr(cuts, "MOST_CELLS", limit)
+        monkeypatch.setattr(evaluations, "MOST_CELLS", limit)
         measured, found = evaluation(built, corpus.dev, corpus, hparams)
         assert found == edits
         for name in ("dev.token_accuracy", "dev.error_rate", "dev.word_error_rate", "dev.bleu"):

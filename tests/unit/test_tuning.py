@@ -121,7 +121,7 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[Search]:
         found.append(search)
         return Outcome("finished", search.folder)
 
-    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(running, "run_trials", run)
     return found
 
 

@@ -416,7 +416,7 @@ class Attend(torch.autograd.Function):
             )
             layers.append(layer)
             dropouts.append(Dropout(rows, layer.output[1:], mask))
-        run(layers, dropouts, attention)
+        run_forward(layers, dropouts, attention)
         keep(ctx, (layers, dropouts, attention), tensors)
         return dropouts[-1].output, attention.context[1:], attention.weights
 
@@ -444,7 +444,9 @@ class Attend(torch.autograd.Function):
         return *[None] * 6, d_x, *d_layers, attention.d_values(), *attention.d_tensors(queries)
 
 
-def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps) -> None:
+def run_forward(
+    layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: AttentionSteps
+) -> None:
     """Runs the forward loop, compiled or in torch.
 
     At each step every layer follows its dropout, from the bottom, and attention follows the last.
@@ -453,7 +455,7 @@ def run(layers: Sequence[Steps], dropouts: Sequence[Dropout], attention: Attenti
     if layers[0].compiled:
         cells = [layer.arguments(backward=False) for layer in layers]
         dropped = [dropout.arguments(backward=False) for dropout in dropouts]
-        native.run(
+        native.run_loops(
             "forward", last.output.dtype, cells, rows, attention.arguments(last.output), dropped
         )
         return
@@ -478,7 +480,7 @@ def run_backward(
         cells = [layer.arguments(backward=True) for layer in layers]
         dropped = [dropout.arguments(backward=True) for dropout in dropouts]
         of_attention = attention.arguments(last.output, last.d_output)
-        native.run("backward", last.output.dtype, cells, rows, of_attention, dropped)
+        native.run_loops("backward", last.output.dtype, cells, rows, of_attention, dropped)
         return
     parts: list[Steps | Dropout | AttentionSteps] = [*layers, *dropouts, attention]
     for part in parts:

@@ -510,7 +510,7 @@ class Recurrence:
     weights: tuple[Tensor, ...]
 
 
-def unroll(
+def unroll_layer(
     recurrence: Recurrence,
     x: Tensor,
     lengths: Tensor,
@@ -563,7 +563,7 @@ class Unroll(torch.autograd.Function):
         steps = recurrence.steps(
             rows, x, None, weights, state, lengths, reverse, tokens, differentiable
         )
-        run(steps)
+        run_forward(steps)
         keep(ctx, steps, tensors)
         return steps.made(steps.output), *steps.last_state()
 
@@ -579,10 +579,12 @@ class Unroll(torch.autograd.Function):
         return None, None, None, None, None, d_x, *d_weights, *steps.d_first_state()
 
 
-def run(steps: Steps) -> None:
+def run_forward(steps: Steps) -> None:
     """Runs the forward loop of one layer, compiled or in torch."""
     if steps.compiled:
-        native.run("forward", steps.gates.dtype, [steps.arguments(backward=False)], steps.rows)
+        native.run_loops(
+            "forward", steps.gates.dtype, [steps.arguments(backward=False)], steps.rows
+        )
         return
     steps.start()
     for t in range(len(steps.rows))[:: -1 if steps.reverse else 1]:
@@ -592,7 +594,9 @@ def run(steps: Steps) -> None:
 def run_backward(steps: Steps) -> None:
     """Runs the backward loop of one layer, compiled or in torch."""
     if steps.compiled:
-        native.run("backward", steps.gates.dtype, [steps.arguments(backward=True)], steps.rows)
+        native.run_loops(
+            "backward", steps.gates.dtype, [steps.arguments(backward=True)], steps.rows
+        )
         return
     steps.start_backward()
     for t in range(len(steps.rows))[:: 1 if steps.reverse else -1]:

@@ -59,7 +59,7 @@ def greedy_ids(model: Seq2Seq, encoding: Encoding, max_length: int) -> Tensor | 
             "mixed": torch.empty_like(outputs[0]),
         }
     cells = [layer.arguments(backward=False) for layer in layers]
-    native.greedy(outputs.dtype, cells, of_attention, native.Prediction(**prediction))
+    native.run_greedy(outputs.dtype, cells, of_attention, native.Prediction(**prediction))
     return all_ids
 
 

@@ -239,7 +239,7 @@ def agrees(library: Any) -> bool:
     return True
 
 
-def load() -> Any:
+def load_library() -> Any:
     """Returns the library that the installation built, or None when there is none that agrees."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"loops{suffix}")
@@ -261,7 +261,7 @@ def load_blas() -> Any:
     return None
 
 
-LIBRARY, BLAS = load(), load_blas()
+LIBRARY, BLAS = load_library(), load_blas()
 
 
 def usable(tensor: Tensor) -> bool:
@@ -291,7 +291,7 @@ def blas(dtype: torch.dtype) -> Blas:
     return Blas(gemm=address, threads=torch.get_num_threads())
 
 
-def run(
+def run_loops(
     direction: str,
     dtype: torch.dtype,
     cells: Sequence[CellArguments],
@@ -332,7 +332,7 @@ def run(
     )
 
 
-def greedy(
+def run_greedy(
     dtype: torch.dtype,
     cells: Sequence[CellArguments],
     attention: AttentionArguments | None,
