@@ -119,7 +119,7 @@ def graphics() -> dict[str, Any]:
     device = NO_GPU
     if torch.cuda.device_count():
         device = ", ".join(sorted(models)) or "a GPU without a name"
-    tf32 = torch.get_float32_matmul_precision() != "highest"
+    tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
     return {"device": device, "cuda": torch.version.cuda, "driver": driver, "tf32": tf32}
 
 

@@ -135,8 +135,8 @@ def test_nothing_has_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert changes(run) == ["commit: uncommitted changes then and now, which are not recorded"]
 
 
-GPU = {"device": "NVIDIA H200", "cuda": "12.8", "driver": "570.86.15", "tf32": False}
-GONE = [f"cuda: 12.8 then, {torch.version.cuda} now", "driver: 570.86.15 then, None now"]
+GPU = {"device": "NVIDIA H200", "cuda": "1.0", "driver": "570.86.15", "tf32": False}
+GONE = [f"cuda: 1.0 then, {torch.version.cuda} now", "driver: 570.86.15 then, None now"]
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,11 @@ def test_the_gpus_of_a_machine_are_named(run: Path, monkeypatch: pytest.MonkeyPa
         "driver": "570.86.15",
         "tf32": False,
     }
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    assert graphics()["tf32"] is True
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        assert graphics()["tf32"] is True
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
     assert "device" not in software()
 
 
