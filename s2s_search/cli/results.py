@@ -67,6 +67,12 @@ def add_verbs(verb: AddVerb) -> None:
         metavar="DIR2",
         help="more run folders whose trials count too, such as the replicates of DIR",
     )
+    sub.add_argument(
+        "--margin",
+        type=positive_number,
+        metavar="M",
+        help="also say whether A and B are equivalent: whether they differ by less than M",
+    )
     add_fetch_argument(sub)
 
     sub = verb(
@@ -196,7 +202,8 @@ def trial_yaml(table: "Results", args: argparse.Namespace) -> str:
 def compare(args: argparse.Namespace) -> int:
     from s2s_search.results import compare
 
-    for line in compare.compare([args.folder, *args.others], args.a, args.b, args.fetch):
+    folders = [args.folder, *args.others]
+    for line in compare.compare(folders, args.a, args.b, args.fetch, args.margin):
         print(line)
     return 0
 

@@ -1,21 +1,33 @@
 """A comparison of A with B: the trials of each side, which of them count, and the verdict."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from s2s_search.errors import ConfigError, nearest, shown
 from s2s_search.hparams.configuration import Hparams
-from s2s_search.results.statistics import SEED, Comparison, apart, rate_difference_interval, verdict
+from s2s_search.results.statistics import (
+    LEAST,
+    LEVEL,
+    SEED,
+    Comparison,
+    apart,
+    rate_difference_interval,
+    verdict,
+)
 from s2s_search.runs.answers import load_answers
 from s2s_search.runs.folder import no_trial, trial_name, trial_number
+from s2s_search.runs.inputs import space_of
 from s2s_search.runs.state import History, TrialHistory, load_history
 from s2s_search.runs.storage import below, is_far, place_of, shown_place
 from s2s_search.spaces.space import completed
+from s2s_search.statuses import FAILED, OUT_OF_MEMORY
+
+EXAMPLES, EVERY = "train.eval_examples", "train.eval_every_steps"
+BROKEN = ("diverged", FAILED, OUT_OF_MEMORY)  # the ends that a configuration may bring about
 
 
 @dataclass(frozen=True)
@@ -28,18 +40,43 @@ class ComparedTrial:
     curve: Mapping[int, float]  # the metric by step
     configuration: Hparams | str  # equal for trials that differ in nothing but their seed
     is_replicate: bool
+    method: str = ""  # of its search, such as "tpe"
+    grids: frozenset[str] = frozenset()  # the keys of which its search ran all values at each draw
+
+    @property
+    def seed(self) -> object:
+        return self.trial.config.get(SEED, 0)
 
     @property
     def is_finished(self) -> bool:
-        return self.trial.status == "finished" and not np.isnan(self.value)
+        return self.trial.status == "finished" and not math.isnan(self.value)
+
+    @property
+    def is_broken(self) -> bool:
+        return self.trial.status in BROKEN
+
+    def flat(self) -> Mapping[str, object]:
+        """Returns the complete configuration, or what the log has of one that is invalid now."""
+        if isinstance(self.configuration, Hparams):
+            return self.configuration.flat()
+        return self.trial.config
 
     def values(self, key: str) -> list[str]:
         """Returns the ways in which the value of a key may be written: its label, and the value.
 
         This includes keys that no search has varied.
         """
-        flat = self.configuration.flat() if isinstance(self.configuration, Hparams) else {}
-        return [_text(known[key]) for known in (self.trial.settings, flat) if key in known]
+        known = (self.trial.settings, self.flat())
+        return [_text(each[key]) for each in known if key in each]
+
+    def rest(self, left_out: frozenset[str]) -> str:
+        """Returns the settings without some keys and without the seed, as text."""
+        config = self.trial.config.items()
+        rest = {key: value for key, value in config if key not in left_out and key != SEED}
+        return json.dumps(rest, sort_keys=True)
+
+
+Value = tuple[ComparedTrial, float]  # a trial that counts, and what it counts with
 
 
 @dataclass(frozen=True)
@@ -48,7 +85,9 @@ class Side:
 
     name: str
     runs: Sequence[ComparedTrial]
-    left_out: str = ""  # a phrase: the number of trials that are left out, and why
+    key: str = ""  # the key of a setting; empty for a trial
+    is_fresh: bool = False  # True if only replicates count
+    left_out: Sequence[str] = ()  # phrases: the number of trials that are left out, and why
 
     @property
     def finished(self) -> list[ComparedTrial]:
@@ -75,11 +114,89 @@ class Side:
         )
         out = "".join(f"; {number} {status}" for status, number in sorted(others.items()))
         of = f"of {configurations} configuration{'' if configurations == 1 else 's'}"
-        out += f"; {self.left_out}" if self.left_out else ""
+        out += "".join(f"; {phrase}" for phrase in self.left_out)
         return f"{self.name}: {len(self.finished)} of {len(self.runs)} trials finished, {of}{out}"
 
 
-def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Iterator[str]:
+@dataclass(frozen=True)
+class Design:
+    """The units that a comparison counts: draws, configurations or seeds.
+
+    Trials of one draw of a space with grids differ in the keys of the grids alone. They share the
+    luck of the draw, so they are one unit. If both sides ran the same draws or configurations, the
+    sides are compared within each of these, so that it does not matter how they differ.
+    """
+
+    unit: str  # "draw", "configuration" or "seed"
+    is_paired: bool = False
+    grids: frozenset[str] = frozenset()
+    one_sided: frozenset[str] = frozenset()  # keys in which the two sides of a block may differ
+
+    def of(self, run: ComparedTrial) -> object:
+        """Returns what is equal for the trials of one unit, on both sides if they are paired."""
+        if self.unit == "seed":
+            return run.seed
+        if self.unit == "draw":
+            return run.rest(self.grids | self.one_sided)
+        return run.rest(self.one_sided) if self.is_paired else run.configuration
+
+    def block(self, run: ComparedTrial) -> str:
+        """Returns what is equal for trials that differ in the compared keys and the seed alone."""
+        return run.rest(self.one_sided)
+
+
+def design_of(left: Side, right: Side) -> Design:
+    """Returns the largest units of which a side has several."""
+    sides = (left, right)
+    grids = frozenset(key for side in sides for run in side.runs for key in run.grids)
+    configs = [{key for run in side.runs for key in run.trial.config} for side in sides]
+    one_sided = frozenset({left.key, right.key} - {""}) | (configs[0] ^ configs[1])
+    for unit in ("draw", "configuration"):
+        if unit == "draw" and not grids:
+            continue
+        units = []
+        paired = Design(unit, True, grids, one_sided)
+        for side in sides:
+            units.append({paired.of(run) for run in side.runs})
+        common = len(units[0] & units[1])
+        if common >= 2 and 2 * common >= min(map(len, units)):
+            return paired
+        alone = Design(unit, False, grids)
+        if max(len({alone.of(run) for run in side.runs}) for side in sides) > 1:
+            return alone
+    return Design("seed")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two sides, how they are compared, and by what."""
+
+    left: Side
+    right: Side
+    design: Design
+    metric: str
+    goal: str
+    margin: float | None = None
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.left, self.right
+
+    @property
+    def runs(self) -> list[ComparedTrial]:
+        return [*self.left.runs, *self.right.runs]
+
+    def reservations(self) -> Iterator[str]:
+        """Yields what no claim about these sides covers, as phrases."""
+        if not any(side.key or side.is_fresh for side in self.sides):
+            yield "unless they were chosen by these results"
+        if any(run.method == "tpe" for run in self.runs):
+            yield "of trials that tpe chose by earlier results"
+
+
+def compare(
+    folders: Sequence[Path], a: str, b: str, fetch: bool = False, margin: float | None = None
+) -> Iterator[str]:
     """Compares A with B, and yields the lines that say the result.
 
     Each of A and B is a trial or a setting:
@@ -92,18 +209,20 @@ def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Ite
       configurations, which may all be on one side.
 
     Finished trials count, with their best reports. If some trials were stopped, a second comparison
-    counts them, too, at the last step that all trials have reached. The unit of a comparison is a
-    configuration, with the mean over its seeds. If each side has one configuration, it is a seed.
+    counts them, too, at the last step at which all trials reported. A configuration and seed counts
+    once. `Design` says what the units of a comparison are.
 
     Args:
         folders: the run folders.
         a: a trial or a setting.
         b: another trial or setting.
         fetch: True to read also answers that lie at a URL.
+        margin: a difference of the metric that is too small to matter; None: none is.
 
     Raises:
         ConfigError: a folder is no run folder or is named twice; the folders differ in metric, goal
-            or corpus; A or B names no trial, or both name the same trial.
+            or corpus; A or B names no trial, or both name the same trial; their trials were
+            evaluated on different dev examples; or one of two trials has replicates alone.
     """
     histories = [load_history(folder) for folder in folders]
     _check_alike(folders, histories)
@@ -112,70 +231,165 @@ def compare(folders: Sequence[Path], a: str, b: str, fetch: bool = False) -> Ite
     ]
     problems: list[str] = []
     left, right = (_side(text, runs, folders[0], problems) for text in (a, b))
-    if both := [run.trial.name for run in left.runs if run in right.runs]:
-        problems.append(
-            f"{a} and {b} both name {', '.join(both[:4])}{', ...' if len(both) > 4 else ''}"
-        )
+    problems += _unfair(a, b, left, right)
     if problems:
         raise ConfigError(problems)
     for folder, history in zip(folders, histories, strict=True):
         if history.is_running:
             yield f"{folder} is still running: what follows may change"
-    yield from _cautions(left, right)
     metric, goal = histories[0].search["metric"], histories[0].search["goal"]
-    finished = [[(run.configuration, run.value) for run in side.finished] for side in (left, right)]
-    yield _compared(left.name, right.name, finished, metric, goal).sentence()
-    yield from _at_a_common_step(left, right, metric, goal)
-    yield from _on_examples(_best(left, goal), _best(right, goal), fetch)
+    question = Question(left, right, design_of(left, right), metric, goal, margin)
+    yield from _cautions(question)
+    intervals = sorted({_whole(run.flat().get(EVERY)) for run in [*left.finished, *right.finished]})
+    if len(intervals) > 1:
+        yield (
+            f"they reported every {intervals[0]:,} to {intervals[-1]:,} steps: the best of more "
+            "reports is better by luck, so only values at the same step are compared"
+        )
+    else:
+        yield from _at_the_best_reports(question)
+    yield from _at_a_common_step(question, len(intervals) > 1)
+    yield from _on_examples(question, fetch)
+
+
+def _unfair(a: str, b: str, left: Side, right: Side) -> Iterator[str]:
+    """Yields why two sides cannot be compared."""
+    if both := [run.trial.name for run in left.runs if run in right.runs]:
+        yield f"{a} and {b} both name {', '.join(both[:4])}{', ...' if len(both) > 4 else ''}"
+    examples = {_whole(run.flat().get(EXAMPLES)) for run in [*left.runs, *right.runs]}
+    if len(examples) > 1:
+        numbers = " and ".join(f"{number:,}" for number in sorted(examples))
+        yield (
+            f"{EXAMPLES} is {numbers} in trials of {a} and {b}: they were evaluated on different "
+            "dev examples, so that their numbers would not compare"
+        )
+    if not left.key and not right.key and left.is_fresh != right.is_fresh:
+        fresh, chosen = (left, right) if left.is_fresh else (right, left)
+        yield (
+            f"{fresh.name} has replicates in these folders and {chosen.name} has none: fresh seeds "
+            "do not compare with results by which a trial was chosen; name replicates of both, or "
+            "of neither"
+        )
 
 
 def _compared(
-    a: str, b: str, sides: Sequence[Sequence[tuple[Hparams | str, float]]], metric: str, goal: str
+    question: Question, values: Sequence[Sequence[Value]], reservations: Sequence[str]
 ) -> Comparison:
-    """Returns the comparison of two sides, each a list of configurations with values.
+    """Returns the comparison of the values of two sides.
 
     Args:
-        a: the name of the first side.
-        b: the name of the second side.
-        sides: for each side a pair of configuration and value for each trial.
-        metric: the name of the metric.
-        goal: "minimize" or "maximize".
+        question: the two sides.
+        values: for each side the trials that count, each with its value; NaN if it diverged or
+            failed.
+        reservations: what the claim does not cover, as phrases.
     """
-    groups: list[dict[Hparams | str, list[float]]] = [{}, {}]
-    for group, pairs in zip(groups, sides, strict=True):
-        for configuration, value in pairs:
-            group.setdefault(configuration, []).append(value)
-    if all(len(group) <= 1 for group in groups):
-        left, right = (next(iter(group.values()), []) for group in groups)
-        return Comparison((a, b), (left, right), metric, goal, "seed")
-    left, right = ([float(np.mean(values)) for values in group.values()] for group in groups)
-    return Comparison((a, b), (left, right), metric, goal, "configuration")
+    design = question.design
+    units: list[dict[object, list[Value]]] = [{}, {}]
+    for of_side, known in zip(units, values, strict=True):
+        for run, value in known:
+            of_side.setdefault(design.of(run), []).append((run, value))
+    left, right = [], []
+    if design.is_paired:
+        for unit in units[0]:
+            pair = _within_blocks(design, units[0][unit], units[1].get(unit, []))
+            if pair is not None:
+                left.append(pair[0])
+                right.append(pair[1])
+    else:
+        left, right = ([_mean(found) for found in of_side.values()] for of_side in units)
+    return Comparison(
+        (question.left.name, question.right.name),
+        (left, right),
+        question.metric,
+        question.goal,
+        design.unit,
+        design.is_paired,
+        "".join(f", {phrase}" for phrase in [*reservations, *question.reservations()]),
+        question.margin,
+    )
 
 
-def _at_a_common_step(left: Side, right: Side, metric: str, goal: str) -> Iterator[str]:
-    """Compares all ended trials at the last step that all of them reached.
+def _within_blocks(
+    design: Design, left: Sequence[Value], right: Sequence[Value]
+) -> tuple[float, float] | None:
+    """Returns the means of both sides over the blocks that both have; None if there is none.
 
-    It yields nothing when no trial was stopped for being worse.
-
-    Args:
-        left: one side.
-        right: the other side.
-        metric: the name of the metric.
-        goal: "minimize" or "maximize".
+    Only blocks with a value on both sides count, if there are any.
     """
-    ended = [*left.ended, *right.ended]
-    if all(run.trial.status == "finished" for run in ended):
+    blocks: list[dict[str, list[Value]]] = [{}, {}]
+    for of_side, known in zip(blocks, (left, right), strict=True):
+        for run, value in known:
+            of_side.setdefault(design.block(run), []).append((run, value))
+    common, whole = [], []
+    for block in blocks[0]:
+        if block in blocks[1]:
+            pair = _mean(blocks[0][block]), _mean(blocks[1][block])
+            common.append(pair)
+            if not any(map(math.isnan, pair)):
+                whole.append(pair)
+    if not common:
+        return None
+    return _mean_of([a for a, _ in whole or common]), _mean_of([b for _, b in whole or common])
+
+
+def _mean(values: Sequence[Value]) -> float:
+    return _mean_of([value for _, value in values])
+
+
+def _mean_of(values: Sequence[float]) -> float:
+    """Returns the mean of the values that are known; NaN if none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _at_the_best_reports(question: Question) -> Iterator[str]:
+    """Compares the finished trials by their best reports."""
+    values: list[list[Value]] = []
+    for side in question.sides:
+        broken = [(run, math.nan) for run in side.runs if run.is_broken]
+        values.append([(run, run.value) for run in side.finished] + broken)
+    reservations = []
+    counts = [f"{len(side.finished)} of {len(side.runs)}" for side in question.sides]
+    if any(not run.is_finished for run in question.runs):
+        reservations.append(f"among the trials that finished ({' and '.join(counts)})")
+    steps = sorted({run.trial.step for run in question.runs if run.is_finished})
+    if len(steps) > 1:
+        reservations.append(f"which made {steps[0]:,} to {steps[-1]:,} steps")
+    comparison = _compared(question, values, reservations)
+    yield comparison.sentence()
+    if not any(run.trial.status == "stopped" for run in question.runs):
+        yield from comparison.pairs()  # without what was stopped, they would say too much
+
+
+def _at_a_common_step(question: Question, is_wanted: bool) -> Iterator[str]:
+    """Compares all trials at the last step at which all that ended well have a report.
+
+    It yields nothing when no trial was stopped for being worse, unless it `is_wanted`.
+    """
+    ended = [*question.left.ended, *question.right.ended]
+    if not ended or not (is_wanted or any(run.trial.status == "stopped" for run in ended)):
         return
-    step = min(max(run.curve) for run in ended)
-    if all(step in run.curve for run in ended):
-        values = [
-            [(run.configuration, run.curve[step]) for run in side.ended] for side in (left, right)
-        ]
-        sentence = _compared(left.name, right.name, values, metric, goal).sentence()
+    common = set(ended[0].curve).intersection(*(run.curve for run in ended))
+    if not common:
         yield (
-            f"at step {step:,}, which these {len(ended)} reached, before any was stopped: "
-            f"{sentence}"
+            f"there is no step at which all {len(ended)} trials that finished or were stopped have "
+            "a report, so they are not compared at equal steps"
         )
+        return
+    step = max(common)
+    values: list[list[Value]] = []
+    for side in question.sides:
+        known = [(run, run.curve[step]) for run in side.runs if step in run.curve]
+        broken = [(run, math.nan) for run in side.runs if run.is_broken and step not in run.curve]
+        values.append(known + broken)
+    reached = sum(step in run.curve for run in question.runs)
+    comparison = _compared(question, values, [])
+    yield (
+        f"at step {step:,}, which {reached} of {len(question.runs)} trials reached: "
+        f"{comparison.sentence()}"
+    )
+    for pairs in comparison.pairs():
+        yield f"at step {step:,}: {pairs}"
 
 
 def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
@@ -203,18 +417,40 @@ def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
 
 def _runs(folder: Path, history: History) -> Iterator[ComparedTrial]:
     metric, place = history.search["metric"], place_of(history.search, folder)
+    is_replicate = "configs" in history.search
+    method, grids = _method(folder, history)
     for trial in history.trials.values():
         seedless = {**trial.config, SEED: 0}
-        configuration = completed(seedless) or json.dumps(seedless, sort_keys=True)
-        value = float("nan") if trial.best is None else float(trial.best[metric])
-        curve: dict[int, float] = {}
-        for event, _ in trial.news:
-            if event.get(metric) is not None:
-                curve.setdefault(event["step"], float(event[metric]))
-        is_replicate = "configs" in history.search
         yield ComparedTrial(
-            trial, below(place, trial.name), value, curve, configuration, is_replicate
+            trial,
+            below(place, trial.name),
+            math.nan if trial.best is None else float(trial.best[metric]),
+            _curve(trial, metric),
+            completed(seedless) or json.dumps(seedless, sort_keys=True),
+            is_replicate,
+            "" if is_replicate else method,
+            grids,
         )
+
+
+def _method(folder: Path, history: History) -> tuple[str, frozenset[str]]:
+    """Returns the method of a search, and the keys of which it runs all values at each draw."""
+    try:
+        space = space_of(history, folder)
+    except ConfigError:  # without its space, a configuration counts as a draw of its own
+        return "", frozenset()
+    if space.search.method == "grid":  # no draws: all configurations are chosen
+        return "grid", frozenset()
+    return space.search.method, frozenset(each.key for each in space.varying if each.grid)
+
+
+def _curve(trial: TrialHistory, metric: str) -> dict[int, float]:
+    """Returns the metric by step, without the report of a divergence."""
+    curve: dict[int, float] = {}
+    for event, _ in trial.news:
+        if event.get(metric) is not None and event.get("status") != "diverged":
+            curve.setdefault(event["step"], float(event[metric]))
+    return curve
 
 
 def _side(
@@ -237,21 +473,35 @@ def _side(
         found = [run for run in every if run.configuration in named]
         if not found:
             problems.append(f"{folder}: {no_trial(number, [run.trial.name for run in runs[0]])}")
-        return _counting(trial_name(number), found, any(run.is_replicate for run in found))
+        return _counting(trial_name(number), "", found, any(run.is_replicate for run in found))
     key, equals, value = text.partition("=")
     found = [run for run in every if equals and value in run.values(key)]
     if not found:
         problems.append(_unknown(text, every))
-    return _counting(text, found, all(run.is_replicate for run in every))
+    return _counting(text, key, found, all(run.is_replicate for run in every))
 
 
-def _counting(name: str, found: Sequence[ComparedTrial], replicates: bool) -> Side:
-    """Returns the side in which only replicates count, or only the other trials."""
-    runs = [run for run in found if run.is_replicate == replicates]
-    why = "as chosen for its result" if replicates else "as replicates of what was chosen"
-    return Side(
-        name, runs, f"left out, {why}: {len(found) - len(runs)}" if len(runs) < len(found) else ""
-    )
+def _counting(name: str, key: str, found: Sequence[ComparedTrial], is_fresh: bool) -> Side:
+    """Returns the side in which only replicates count, or only the other trials.
+
+    A configuration and seed counts once, if possible with a trial that finished.
+    """
+    left_out = []
+    chosen = [run for run in found if run.is_replicate == is_fresh]
+    if others := len(found) - len(chosen):
+        why = "as chosen for its result" if is_fresh else "as replicates of what was chosen"
+        left_out.append(f"left out, {why}: {others}")
+    once: dict[object, ComparedTrial] = {}
+    for run in sorted(chosen, key=lambda run: not run.is_finished):
+        once.setdefault((run.configuration, run.seed), run)
+    runs = [run for run in chosen if run is once[run.configuration, run.seed]]
+    if again := len(chosen) - len(runs):
+        left_out.append(f"left out, as the same configuration and seed again: {again}")
+    return Side(name, runs, key, is_fresh, left_out)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0  # a log may hold anything
 
 
 def _text(value: object) -> str:
@@ -271,42 +521,69 @@ def _unknown(text: str, runs: Sequence[ComparedTrial]) -> str:
     return law + nearest(key, sorted({key for run in runs for key in run.trial.settings}))
 
 
-def _cautions(*sides: Side) -> Iterator[str]:
+def _cautions(question: Question) -> Iterator[str]:
     """Says which trials count on each side, and where the comparison is not fair."""
-    yield from map(Side.line, sides)
-    runs = [run for side in sides for run in side.runs]
-    steps = sorted({run.trial.step for side in sides for run in side.finished})
-    if len(steps) > 1:
-        yield f"not all made the same number of steps: {steps[0]:,} to {steps[-1]:,}"
-    if any(run.trial.status == "stopped" for run in runs):
+    yield from map(Side.line, question.sides)
+    if any(run.trial.status == "stopped" for run in question.runs):
         yield (
             "some were stopped early for being worse: what finished is the better part of each side"
         )
+    if any(run.is_broken for run in question.runs):
+        yield _broken(question)
 
 
-def _best(side: Side, goal: str) -> ComparedTrial | None:
-    ranked = sorted(side.finished, key=lambda run: run.value, reverse=goal == "maximize")
-    return ranked[0] if ranked else None
+def _broken(question: Question) -> str:
+    """Says how many units of each side diverged or failed, and whether the sides differ in that."""
+    from scipy.stats import fisher_exact  # late, as scipy.stats takes a second to import
+
+    table, shares = [], []
+    for side in question.sides:
+        ended = [run for run in side.runs if run.is_broken or run in side.ended]
+        units = {question.design.of(run) for run in ended}
+        broken = {question.design.of(run) for run in ended if run.is_broken}
+        table.append([len(broken), len(units) - len(broken)])
+        shares.append(f"{len(broken)} of {len(units)}")
+    p = fisher_exact(table).pvalue
+    said = "more than chance" if p <= 1 - LEVEL else "which may be chance"
+    return (
+        f"{question.design.unit}s in which a trial diverged or failed: {shares[0]} of "
+        f"{question.left.name}, {shares[1]} of {question.right.name}; {said} "
+        f"(p = {p:.2g} by Fisher's test)"
+    )
 
 
-def _on_examples(a: ComparedTrial | None, b: ComparedTrial | None, fetch: bool) -> Iterator[str]:
-    """Compares the best models of both sides on the dev examples, if they have recorded answers."""
-    if a is None or b is None:
+def _on_examples(question: Question, fetch: bool) -> Iterator[str]:
+    """Compares the best models of both sides on the dev examples, if they have recorded answers.
+
+    The best of more models is better by luck, so each side has as many models as the smaller one.
+    """
+    count = min(len(side.finished) for side in question.sides)
+    if count == 0:
         return
-    names = [
-        f"the model of {shown_place(run.place)} (seed {run.trial.config.get(SEED, 0)})"
-        for run in (a, b)
-    ]
-    if far := [shown_place(run.place) for run in (a, b) if is_far(run.place) and not fetch]:
+    models, names = [], []
+    for side in question.sides:
+        ranked = sorted(
+            side.finished[:count], key=lambda run: run.value, reverse=question.goal == "maximize"
+        )
+        models.append(ranked[0])
+        of = f"{ranked[0].seed}"
+        if len(side.finished) > count:
+            of += f", the best of the first {count}" if count > 1 else ", the first"
+        elif count > 1:
+            of += f", the best of {count}"
+        names.append(f"the model of {shown_place(ranked[0].place)} (seed {of})")
+    far = [shown_place(run.place) for run in models if is_far(run.place) and not fetch]
+    if far:
         yield (
             f"not compared on single dev examples: the answers lie at {' and '.join(far)}, where "
             "--fetch reads them"
         )
         return
-    answers = [load_answers(run.place) for run in (a, b)]
-    if missing := [
-        shown_place(run.place) for run, found in zip((a, b), answers, strict=True) if found is None
-    ]:
+    answers = [load_answers(run.place) for run in models]
+    missing = [
+        shown_place(run.place) for run, found in zip(models, answers, strict=True) if found is None
+    ]
+    if missing:
         yield (
             "not compared on single dev examples: there is no answers.json in "
             f"{' and '.join(missing)}"
@@ -319,8 +596,16 @@ def _on_examples(a: ComparedTrial | None, b: ComparedTrial | None, fetch: bool) 
             f"{len(of_b[0]):,} of them"
         )
         return
+    if len(of_a[0]) < LEAST:
+        yield (
+            f"not compared on single dev examples: they answered {len(of_a[0])}, and {LEAST} are "
+            "needed to say anything"
+        )
+        return
     difference, low, high = rate_difference_interval(of_a, of_b)
-    claim = verdict(names[0], names[1], (low, high), "minimize")[0]
+    claim = f"{names[0]} against {names[1]}, which differ alike on all examples"
+    if high - low > 1e-12:
+        claim = verdict(names[0], names[1], (low, high), "minimize")[0]
     rates = " against ".join(
         f"{sum(errors) / max(sum(lengths), 1):.4g}" for errors, lengths in (of_a, of_b)
     )
