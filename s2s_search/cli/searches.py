@@ -5,7 +5,7 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s2s_search.cli.arguments import (
     AddVerb,
@@ -173,21 +173,7 @@ def search(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    from s2s_search.display.progress import Progress
-    from s2s_search.tuning.start import resume_search
-
-    outcome = resume_search(
-        args.folder,
-        trials=args.trials,
-        hours=args.hours,
-        gpu_hours=args.gpu_hours,
-        address=args.address,
-        progress=Progress(),
-        say=print,
-        log=args.log,
-        corpus=moved_corpus(args),
-    )
-    return conclude(outcome, args.folder)
+    return resume_with(args, trials=args.trials, hours=args.hours, gpu_hours=args.gpu_hours)
 
 
 def retry(args: argparse.Namespace) -> int:
@@ -200,17 +186,22 @@ def retry(args: argparse.Namespace) -> int:
         raise ConfigError(problems, "--status")
     if not args.status:
         raise ConfigError(f"{law}, but got none", "--status")
+    return resume_with(args, again=args.status)
+
+
+def resume_with(args: argparse.Namespace, **given: Any) -> int:
+    """Resumes a search. `given` are the arguments that only one of resume and retry has."""
     from s2s_search.display.progress import Progress
     from s2s_search.tuning.start import resume_search
 
     outcome = resume_search(
         args.folder,
-        again=args.status,
         address=args.address,
         progress=Progress(),
         say=print,
         log=args.log,
         corpus=moved_corpus(args),
+        **given,
     )
     return conclude(outcome, args.folder)
 
@@ -250,8 +241,6 @@ def conclude(outcome: "Outcome", folder: Path | None) -> int:
         # The terminal was closed, and what is printed to it is lost.
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if outcome.status == "finished":
-        return 0
     return {"interrupted": 130, "failed": 1}.get(outcome.status, 0)
 
 

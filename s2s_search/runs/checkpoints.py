@@ -15,7 +15,6 @@ best.pt in their place, and deletes files that an interrupted save left behind.
 
 import contextlib
 import io
-import logging
 import math
 import secrets
 import zipfile
@@ -33,7 +32,6 @@ from s2s_search.runs.storage import below, file_system, reason
 ALL = (LAST, PREVIOUS, BEST)
 
 Snapshot = dict[str, Any]
-logger = logging.getLogger(__name__)
 
 
 class Saveable(Protocol):

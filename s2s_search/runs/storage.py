@@ -1,14 +1,21 @@
 """The place of checkpoints and answers: the run folder, or below a URL."""
 
-import logging
 import os
 import re
 from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pyarrow import fs
 
-from s2s_search.errors import ConfigError
+from s2s_search.errors import ConfigError, shown
 from s2s_search.runs.events import Event
+
+# A key of a URL has a secret value when its name holds one of these words.
+SECRETS = {
+    "token", "secret", "password", "passwd", "passphrase", "pass", "pwd", "key", "keys", "apikey",
+    "accesskey", "secretkey", "credential", "credentials", "sig", "signature", "sas", "auth",
+    "authorization", "bearer",
+}  # fmt: skip
 
 
 def place_of(search: Event, folder: Path) -> str:
@@ -22,9 +29,6 @@ def place_of(search: Event, folder: Path) -> str:
 def is_far(place: str) -> bool:
     """Returns whether a place is reached over a network, with the credentials of the reader."""
     return "://" in place and not place.startswith("file://")
-
-
-logger = logging.getLogger(__name__)
 
 
 def below(place: str | Path, name: str) -> str:
@@ -67,3 +71,43 @@ def file_system(place: str) -> tuple[fs.FileSystem, str]:
 def reason(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return next(iter(text.splitlines()), type(error).__name__).split(". ")[0]
+
+
+def storage_problems(storage: str | None) -> list[str]:
+    """Returns the problems of a new storage for checkpoints, and makes its folder."""
+    if storage is None:
+        return []
+    try:
+        parts = urlsplit(storage)
+    except ValueError as error:
+        return [f"--storage {storage}: is no URL: {error}"]
+    if "://" in storage and (secrets := _secrets(parts)):
+        law = "must hold no password or key, because it is recorded; give them by the environment"
+        return [f"--storage {parts.scheme}://...: {law}; it has {' and '.join(secrets)}"]
+    try:
+        files, path = file_system(storage)
+        files.create_dir(path, recursive=True)
+    except Exception as error:  # PyArrow and the clouds raise many kinds of errors
+        return [f"--storage {storage}: cannot be used: {str(error).splitlines()[0]}"]
+    return []
+
+
+def _secrets(parts: SplitResult) -> list[str]:
+    """Returns phrases for the parts of a URL that look like secrets, without the secrets.
+
+    Such parts are a password, the access key of an S3 store, and keys in its query whose names say
+    so. A user name alone is no secret: it is part of hdfs://user@host, gs://anonymous@bucket and
+    abfss://files@account.
+    """
+    found = []
+    if parts.password is not None:
+        found.append("a password")
+    elif parts.username is not None and parts.scheme in ("s3", "http", "https"):
+        found.append("an access key")
+    for text in (parts.query, parts.fragment):
+        for name, _ in parse_qsl(text.replace(";", "&"), keep_blank_values=True):
+            # The words of names such as secret_key, X-Amz-Signature and accountKey.
+            words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+            if any(word.lower() in SECRETS for word in words):
+                found.append(f"the key {shown(name)}")
+    return found

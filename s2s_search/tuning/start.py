@@ -12,17 +12,15 @@ search is resumed from its own log and its own checkpoints, and not from files o
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from s2s_search.corpus.load import load_corpus
 from s2s_search.display.progress import Progress
-from s2s_search.errors import ConfigError, InputWarning, collecting, shown
+from s2s_search.errors import ConfigError, InputWarning, collecting
 from s2s_search.results.results import load
 from s2s_search.runs.environment import environment
 from s2s_search.runs.failures import AGAIN
@@ -30,7 +28,7 @@ from s2s_search.runs.folder import check_new, is_locked, new_folder, new_folder_
 from s2s_search.runs.inputs import corpus_of, space_of
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import REPLICATES, History, load_history
-from s2s_search.runs.storage import file_system
+from s2s_search.runs.storage import storage_problems
 from s2s_search.runs.trackers import check_trackers
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.samplers import TPE, Listed, make_sampler, objective_values, replicated
@@ -46,34 +44,6 @@ NOTE_OF_REPLICATES = (
     "# Replicates: the configurations are those listed in events.jsonl, and no scheduler stops "
     "them.\n"
 )
-
-# A key of a URL has a secret value when its name holds one of these words.
-SECRETS = {
-    *(
-        "token",
-        "secret",
-        "password",
-        "passwd",
-        "passphrase",
-        "pass",
-        "pwd",
-        "key",
-        "keys",
-        "apikey",
-        "accesskey",
-    ),
-    *(
-        "secretkey",
-        "credential",
-        "credentials",
-        "sig",
-        "signature",
-        "sas",
-        "auth",
-        "authorization",
-        "bearer",
-    ),
-}
 
 
 def run_search(
@@ -124,17 +94,16 @@ def run_search(
         ConfigError: the problems of the space, the arguments and the machine, all at once. No trial
             has started, and `out` is as it was.
     """
-    folder = (
-        out or RUNS / f"{space.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    ).absolute()
-    storage = os.path.abspath(storage) if storage is not None and "://" not in storage else storage
+    folder = (out or _dated_folder(space.name)).absolute()
+    if storage is not None and "://" not in storage:
+        storage = os.path.abspath(storage)
     problems: list[str] = []
     with collecting(problems, where=str(space.path)):
         sampler = make_sampler(space, trials, seed, overrides, configs)
     with collecting(problems):
         corpus = load_corpus(space.corpus)
     problems += cluster.ray_problems(space.resources, address)
-    problems += _storage_problems(storage)
+    problems += storage_problems(storage)
     with collecting(problems):
         check_trackers(log)
     with collecting(problems):
@@ -145,11 +114,10 @@ def run_search(
         if warm_start is not None:
             past = load_history(Path(warm_start))
             if space.search.method != "tpe":
-                law = (
-                    "only search.method tpe learns from an earlier run, but method = "
-                    f"{space.search.method}"
+                raise ConfigError(
+                    "--warm-start: only search.method tpe learns from an earlier run, "
+                    f"but method = {space.search.method}"
                 )
-                raise ConfigError(f"--warm-start: {law}")
     if not problems:
         with collecting(problems):
             if out is None:
@@ -160,9 +128,10 @@ def run_search(
         raise ConfigError(problems, str(space.path))
     if warn is not None:
         fixed = space.fixed(overrides) if overrides else space
-        configurations = (
-            sampler.configs if isinstance(sampler, Listed) else fixed.trials(trials, seed)
-        )
+        if isinstance(sampler, Listed):
+            configurations = sampler.configs
+        else:
+            configurations = fixed.trials(trials, seed)
         warn(space_warnings(fixed, corpus, configurations))
     drawn = (trials, seed, overrides or {})
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
@@ -172,14 +141,15 @@ def run_search(
         if configs is not None:
             more |= {"configs": list(configs), "replicates_of": str(replicates_of)}
         if past is not None:
-            more |= {"warm_start": _ended(past, space)}
+            learned = _ended(past, space)
+            more |= {"warm_start": learned}
         search.recorder.begin(len(sampler), about, **more)
         if space.scheduler.name == "pbt":
             search.recorder.note(
                 f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}"
             )
         if past is not None and isinstance(sampler, TPE):
-            taken, left_out = sampler.warm_start(_ended(past, space))
+            taken, left_out = sampler.warm_start(learned)
             search.recorder.note(
                 f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit "
                 "the space"
@@ -363,6 +333,11 @@ def replicate_search(
     )
 
 
+def _dated_folder(name: str) -> Path:
+    """Returns the run folder of a space for which the user names none."""
+    return RUNS / f"{name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def _with_budgets(
     space: Space, before: Mapping[str, Any], hours: float | None, gpu_hours: float | None
 ) -> Space:
@@ -384,45 +359,6 @@ def _with_budgets(
 
 def _budgets(space: Space) -> dict[str, object]:
     return {"hours": space.search.hours, "gpu_hours": space.search.gpu_hours}
-
-
-def _storage_problems(storage: str | None) -> list[str]:
-    if storage is None:
-        return []
-    try:
-        parts = urlsplit(storage)
-    except ValueError as error:
-        return [f"--storage {storage}: is no URL: {error}"]
-    if "://" in storage and (secrets := _secrets(parts)):
-        law = "must hold no password or key, because it is recorded; give them by the environment"
-        return [f"--storage {parts.scheme}://...: {law}; it has {' and '.join(secrets)}"]
-    try:
-        files, path = file_system(storage)
-        files.create_dir(path, recursive=True)
-    except Exception as error:  # PyArrow and the clouds raise many kinds of errors
-        return [f"--storage {storage}: cannot be used: {str(error).splitlines()[0]}"]
-    return []
-
-
-def _secrets(parts: SplitResult) -> list[str]:
-    """Returns phrases for the parts of a URL that look like secrets, without the secrets.
-
-    Such parts are a password, the access key of an S3 store, and keys in its query whose names say
-    so. A user name alone is no secret: it is part of hdfs://user@host, gs://anonymous@bucket and
-    abfss://files@account.
-    """
-    found = []
-    if parts.password is not None:
-        found.append("a password")
-    elif parts.username is not None and parts.scheme in ("s3", "http", "https"):
-        found.append("an access key")
-    for text in (parts.query, parts.fragment):
-        for name, _ in parse_qsl(text.replace(";", "&"), keep_blank_values=True):
-            # The words of names such as secret_key, X-Amz-Signature and accountKey.
-            words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
-            if any(word.lower() in SECRETS for word in words):
-                found.append(f"the key {shown(name)}")
-    return found
 
 
 def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:

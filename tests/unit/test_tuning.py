@@ -15,6 +15,7 @@ from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
 from s2s_search.results import results
 from s2s_search.runs import recorder
+from s2s_search.runs import storage as storages
 from s2s_search.runs.checkpoints import Checkpoints
 from s2s_search.runs.explain import explain
 from s2s_search.runs.log import EventLog, log_size, read_events
@@ -315,8 +316,8 @@ def test_a_secret_in_a_url_of_storage_is_refused_and_not_said(
         used.append(place)
         return SimpleNamespace(create_dir=lambda *_, **__: None), "x"
 
-    monkeypatch.setattr(start, "file_system", file_system)
-    problems = start._storage_problems(storage)
+    monkeypatch.setattr(storages, "file_system", file_system)
+    problems = storages.storage_problems(storage)
     assert [*map(bool, (problems, used))] == ([True, False] if storage in SECRET else [False, True])
     assert "SECRET" not in "".join(problems)
     assert all("must hold no password or key" in problem for problem in problems)
