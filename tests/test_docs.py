@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from s2s_search.cli import command_line
-from s2s_search.cli.trials import debug_configuration
+from s2s_search.cli.debug import debug_configuration
 from s2s_search.spaces.load import load_space
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s2s_search.corpus.text import line_prefix
 from s2s_search.errors import ConfigError, InputWarning, shown
@@ -129,6 +129,20 @@ def print_warnings(warnings: Iterable[InputWarning], where: object) -> None:
 
 def print_json(row: Mapping[str, object]) -> None:
     print(json.dumps(row, ensure_ascii=False, default=str), flush=True)
+
+
+def report_line(metrics: Mapping[str, Any]) -> str:
+    """Returns a report as one line: step 200 · train.loss 2.1 · dev.loss 2.0 · ..."""
+    shown = [
+        "train.loss",
+        "dev.loss",
+        "dev.error_rate",
+        "dev.word_error_rate",
+        "dev.bleu",
+        "learning_rate",
+    ]
+    numbers = [f"{name} {metrics[name]:.4g}" for name in shown]
+    return " · ".join([f"step {metrics['step']}", *numbers, f"{metrics['seconds']:.1f} s"])
 
 
 def print_rows(table: "pd.DataFrame") -> None:

@@ -172,7 +172,7 @@ def test_threads_of_a_debug_run(
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     space = tmp_path / "space.yaml"
     for cpu, cores, threads in ((2, 4, 2), (4, 2, 2), (1, 1, 1)):
-        monkeypatch.setattr("s2s_search.cli.trials.usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("s2s_search.cli.debug.usable_cores", lambda cores=cores: cores)
         space.write_text(SPACE.replace("CPU", str(cpu)))
         assert command_line.main(["debug", "--space", str(space), "--json"]) == 0
         assert seen.pop() == threads
