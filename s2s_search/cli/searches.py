@@ -118,6 +118,13 @@ def add_verbs(verb: AddVerb) -> None:
         help="the number of new seeds for each configuration (default: 5)",
     )
     sub.add_argument(
+        "--audit",
+        type=counted(1),
+        metavar="N",
+        help="in place of that: train N stopped trials to the end, to see how often the scheduler "
+        "was wrong",
+    )
+    sub.add_argument(
         "--out",
         type=Path,
         metavar="DIR2",
@@ -214,6 +221,7 @@ def replicate(args: argparse.Namespace) -> int:
         args.folder,
         top=args.top,
         seeds=args.seeds,
+        audit=args.audit,
         out=args.out,
         address=args.address,
         command=["run_search.py", *sys.argv[1:]],

@@ -340,6 +340,8 @@ def _learning_curves(run: ReportedRun) -> Iterator[Block]:
     )
     kept = bool(trials["status"].eq("stopped").any())
     yield Text(early.verdict(early.predictions(run.results, [step]).iloc[0], where, kept))
+    if run.audits is not None:
+        yield Text(early.audited(run.results, run.audits))
 
 
 def _quarter(curves: pd.DataFrame) -> float:

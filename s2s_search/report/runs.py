@@ -18,7 +18,7 @@ from s2s_search.results.expected import expected_best
 from s2s_search.results.many import check_distinct
 from s2s_search.results.replicates import configurations, replicates
 from s2s_search.results.results import Results, load
-from s2s_search.runs.state import History
+from s2s_search.runs.state import AUDIT, History
 from s2s_search.spaces.space import Space
 
 
@@ -88,6 +88,11 @@ class ReportedRun:
     @cached_property
     def importance(self) -> pd.DataFrame:
         return self.results.importance()
+
+    @cached_property
+    def audits(self) -> Results | None:
+        """Returns the stopped trials that were trained to the end, from folders beside the run."""
+        return beside(self.results.folder, self.history, AUDIT)
 
     @cached_property
     def expected(self) -> pd.DataFrame:

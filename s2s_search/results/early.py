@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from s2s_search.results.ranked import Ranked
+from s2s_search.results.results import Results
 from s2s_search.results.statistics import LEAST, LEVEL, Floats
 
 # A rank correlation of at least this much between a rung and the end is enough for a scheduler.
@@ -85,3 +86,40 @@ def verdict(prediction: "pd.Series[float]", where: str, kept: bool) -> str:
     if prediction["high"] < ENOUGH:
         return f"{said}. That is low: a scheduler that compares trials there stops good ones."
     return f"{said}. These trials are too few to say whether trials can be compared there."
+
+
+def audited(results: Results, audits: Results) -> str:
+    """Says how many stopped trials became good when they were trained to the end.
+
+    A trial that diverged on the way counts, as one that did not.
+
+    Args:
+        results: the search whose scheduler stopped them.
+        audits: the search that trained them to the end.
+    """
+    column, minimize = f"best.{results.metric}", results.minimizes(results.metric)
+    status = audits.trials["status"]
+    ends = audits.trials[column].where(status.eq("finished"))
+    finished = results.trials[column][results.trials["status"].eq("finished")].dropna()
+    count = int(status.isin(["finished", "diverged"]).sum())
+    if count == 0 or finished.empty:
+        return "No stopped trial has been trained to the end yet."
+    parts = []
+    for name, value in (
+        ("the best of the search", finished.min() if minimize else finished.max()),
+        (f"the middle one of the {len(finished):,} that finished", finished.median()),
+    ):
+        better = int((ends < value if minimize else ends > value).sum())
+        low, high = share_interval(better, count)
+        parts.append(f"{better} better than {name} (95 % interval {low:.0%} to {high:.0%})")
+    return f"Of {count:,} stopped trials that were trained to the end, {' and '.join(parts)}."
+
+
+def share_interval(count: int, every: int) -> tuple[float, float]:
+    """Returns the exact 95 % interval of the share count / every (Clopper and Pearson, 1934)."""
+    from scipy.special import betaincinv  # late, as no search needs it
+
+    tail = (1 - LEVEL) / 2
+    low = betaincinv(count, every - count + 1, tail) if count > 0 else 0.0
+    high = betaincinv(count + 1, every - count, 1 - tail) if count < every else 1.0
+    return float(low), float(high)

@@ -87,6 +87,7 @@ class About(AnyEvent, kw_only=True):
     log: list[str] | UnsetType = UNSET
     configs: list[Configuration] | UnsetType = UNSET
     replicates_of: str | None = None
+    audits_of: str | None = None
     warm_start: list[EarlierTrial] | UnsetType = UNSET
 
 

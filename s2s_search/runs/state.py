@@ -15,6 +15,7 @@ from s2s_search.runs.log import Log, open_log
 from s2s_search.statuses import KILLED, LOST
 
 REPLICATES = "-replicates"  # how the names of replicates end
+AUDIT = "-audit"  # how the name ends of a search that trains stopped trials to the end
 
 # The statuses of a last report with which a trial ends by itself. A driver that was killed may not
 # have recorded the end.

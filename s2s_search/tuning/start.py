@@ -12,6 +12,7 @@ search is resumed from its own log and its own checkpoints, and not from files o
 """
 
 import os
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,13 +22,15 @@ from typing import Any
 from s2s_search.corpus.load import load_corpus
 from s2s_search.display.progress import Progress
 from s2s_search.errors import ConfigError, InputWarning, collecting
+from s2s_search.results.beside import folders_beside
 from s2s_search.results.results import load
 from s2s_search.runs.environment import environment
 from s2s_search.runs.failures import AGAIN
 from s2s_search.runs.folder import check_new, is_locked, new_folder, new_folder_of_its_own
 from s2s_search.runs.inputs import corpus_of, space_of
+from s2s_search.runs.log import first_event
 from s2s_search.runs.recorder import Recorder
-from s2s_search.runs.state import REPLICATES, History, load_history
+from s2s_search.runs.state import AUDIT, REPLICATES, History, load_history
 from s2s_search.runs.storage import storage_problems
 from s2s_search.runs.trackers import check_trackers
 from s2s_search.spaces.dimensions import Flat
@@ -61,6 +64,7 @@ def run_search(
     warm_start: Path | None = None,
     configs: Sequence[Flat] | None = None,
     replicates_of: Path | None = None,
+    audits_of: Path | None = None,
     log: Sequence[str] = (),
     warn: Callable[[Sequence[InputWarning]], object] | None = None,
 ) -> Outcome:
@@ -87,6 +91,7 @@ def run_search(
         warm_start: an earlier run folder from which a tpe sampler learns.
         configs: the configurations of the trials, in place of the sampler's: replicates.
         replicates_of: the run folder of which the trials are replicates.
+        audits_of: the run folder whose stopped trials are trained to the end.
         log: the names of trackers (runs.trackers).
         warn: a function that gets the warnings of the space before the search starts.
 
@@ -139,7 +144,9 @@ def run_search(
         about = environment(space, corpus, trials, seed, overrides, storage, command)
         more: dict[str, object] = {"log": list(log)}
         if configs is not None:
-            more |= {"configs": list(configs), "replicates_of": str(replicates_of)}
+            origin = {"replicates_of": replicates_of, "audits_of": audits_of}
+            more |= {"configs": list(configs)}
+            more |= {name: str(path) for name, path in origin.items() if path is not None}
         if past is not None:
             learned = _ended(past, space)
             more |= {"warm_start": learned}
@@ -255,6 +262,7 @@ def replicate_search(
     *,
     top: int,
     seeds: int,
+    audit: int | None = None,
     out: Path | None = None,
     address: str | None = None,
     command: Sequence[str] = (),
@@ -266,12 +274,15 @@ def replicate_search(
 ) -> Outcome:
     """Runs the best configurations of an earlier run with other seeds, as a search of its own.
 
-    No scheduler stops these trials. `resume_search` resumes this search like any other.
+    No scheduler stops these trials. `resume_search` resumes this search like any other. With
+    `audit`, trials that the scheduler of the earlier run stopped are trained to the end instead.
 
     Args:
         folder: the run folder of the earlier run.
         top: the number of different configurations, the first ones of `Results.best`.
         seeds: the number of seeds for each configuration, none of which it has had in the run.
+        audit: the number of stopped trials to train to the end, with their own seeds, in place of
+            `top` and `seeds`. They are drawn at random from those that no earlier audit had.
         out: the new run folder; None stands for a new folder in runs/.
         address: the address of a Ray cluster; None stands for a Ray of our own.
         command: the command line, which is recorded with the versions.
@@ -283,7 +294,8 @@ def replicate_search(
 
     Raises:
         ConfigError: `folder` is no run folder, a search uses it, or its scheduler was pbt; too few
-            configurations have a result; the corpus has changed; or a problem of `run_search`.
+            configurations have a result; too few trials were stopped; the corpus has changed; or a
+            problem of `run_search`.
     """
     run = load(folder)
     history = run.history()
@@ -302,9 +314,12 @@ def replicate_search(
     configs: list[Flat] = []
     with collecting(problems):
         everything = [trial.config for trial in history.trials.values()]
-        configs = replicated(
-            [history.trials[name].config for name in names], everything, top, seeds
-        )
+        if audit is None:
+            configs = replicated(
+                [history.trials[name].config for name in names], everything, top, seeds
+            )
+        else:
+            configs = _to_audit(folder, history, audit)
     with collecting(problems):
         corpus_of(space, history.fingerprint, folder)
     if problems:
@@ -313,7 +328,7 @@ def replicate_search(
         space,
         path=Path(history.search.get("space") or space.path),
         text=NOTE_OF_REPLICATES + space.text.removeprefix(NOTE_OF_REPLICATES),
-        name=f"{space.name.removesuffix(REPLICATES)}{REPLICATES}",
+        name=f"{space.name.removesuffix(REPLICATES)}{REPLICATES if audit is None else AUDIT}",
         scheduler=replace(space.scheduler, name="none", interval_steps=None),
     )
     shared: dict[str, Any] = {
@@ -323,14 +338,26 @@ def replicate_search(
         "train": train,
         "log": log,
     }
-    return run_search(
-        replicates,
-        out=out,
-        storage=storage,
-        configs=configs,
-        replicates_of=folder.absolute(),
-        **shared,
-    )
+    origin = "replicates_of" if audit is None else "audits_of"
+    shared[origin] = folder.absolute()
+    return run_search(replicates, out=out, storage=storage, configs=configs, **shared)
+
+
+def _to_audit(folder: Path, history: History, count: int) -> list[Flat]:
+    """Returns the configurations of `count` stopped trials that no earlier audit has trained.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    stopped = [trial.config for trial in history.of("stopped")]
+    audited = []
+    for earlier in folders_beside(folder, history, AUDIT):
+        audited += first_event(earlier).get("configs", [])
+    left = [config for config in stopped if config not in audited]
+    if count > len(left):
+        law = f"of {len(stopped)} trials that were stopped, {len(left)} have not been audited"
+        raise ConfigError(f"--audit {count}: {law}", str(folder))
+    return random.Random(f"{folder.name} {len(left)} audit").sample(left, count)
 
 
 def _dated_folder(name: str) -> Path:

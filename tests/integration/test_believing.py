@@ -77,6 +77,37 @@ def test_the_best_run_again_with_other_seeds_to_the_end(
     assert "paired over 20 dev examples" in printed
 
 
+def test_stopped_trials_are_trained_to_the_end(
+    address: str, searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = results.load(searched)
+    stopped = original.trials[original.trials["status"] == "stopped"]
+    assert 1 <= len(stopped) < 4
+    out = searched.parent / "audit"
+    count = len(stopped)
+    outcome = replicate_search(searched, top=1, seeds=1, audit=count, out=out, address=address)
+    assert outcome.status == "finished"
+    audits = results.load(out)
+    assert audits.name == "space-audit"
+    assert audits.trials["status"].eq("finished").all()
+    assert audits.trials["step"].eq(40).all()
+    assert sorted(audits.trials[RATE]) == sorted(stopped[RATE])
+    # Until its stop, each trial is the same as before.
+    for _, row in stopped.iterrows():
+        again = audits.trials["trial"][audits.trials[RATE] == row[RATE]].iloc[0]
+        was, now = (
+            table.reports[table.reports["trial"] == name].set_index("step")["dev.loss"]
+            for table, name in ((original, row["trial"]), (audits, again))
+        )
+        assert now[was.index].tolist() == was.tolist()
+    with pytest.raises(ConfigError, match=rf"of {count} trials that were stopped, 0 have not been"):
+        replicate_search(searched, top=1, seeds=1, audit=1, address=address)
+    assert command_line.main(["report", str(searched)]) == 0
+    text = (searched / "report.md").read_text()
+    assert f"Of {count} stopped trials that were trained to the end" in text
+    capsys.readouterr()
+
+
 def test_replicates_that_were_killed_go_on(address: str, searched: Path, tmp_path: Path) -> None:
     out = tmp_path / "replicates"
     command = [

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import pandas as pd
 import pytest
 
 from s2s_search.report.contents import write_report
-from s2s_search.results.early import predictions, rank_correlation, verdict
+from s2s_search.results.early import (
+    audited,
+    predictions,
+    rank_correlation,
+    share_interval,
+    verdict,
+)
 from s2s_search.results.expected import best_of, expected_best, sentences
 from s2s_search.results.optimism import by_halves, optimism
 from s2s_search.results.results import load
@@ -126,6 +133,33 @@ def test_a_low_correlation_is_no_claim_where_rungs_chose_the_trials(
 ) -> None:
     row = pd.Series({"step": 50.0, "n": 20.0, "correlation": 0.4, "low": low, "high": high})
     assert said in verdict(row, "the first rung", kept)
+
+
+@pytest.mark.parametrize(
+    "count, every, low, high",
+    [(0, 8, 0.0, 0.369), (1, 8, 0.003, 0.527), (8, 8, 0.631, 1.0), (5, 10, 0.187, 0.813)],
+)
+def test_exact_intervals_are_those_of_the_tables(
+    count: int, every: int, low: float, high: float
+) -> None:
+    assert share_interval(count, every) == pytest.approx((low, high), abs=6e-4)
+
+
+def test_it_is_counted_how_many_stopped_trials_would_have_been_good(tmp_path: Path) -> None:
+    found = load(write_run(tmp_path / "run", text=NO_SCHEDULER))
+    ends = found.trials["best.dev.error_rate"]
+    finished = found.trials["status"].eq("finished")
+    best, middle, worst = ends[finished].min(), ends[finished].median(), ends[finished].max()
+    audits = load(write_run(tmp_path / "audit", trials=4, text=NO_SCHEDULER))
+    values = pd.array([best - 0.01, (best + middle) / 2, worst, None], "Float64")
+    status = pd.array(["finished", "finished", "finished", "diverged"], "string")
+    table = audits.trials.assign(**{"best.dev.error_rate": values}, status=status)
+    said = audited(found, replace(audits, trials=table))
+    assert said == (
+        "Of 4 stopped trials that were trained to the end, 1 better than the best of the search "
+        f"(95 % interval 1% to 81%) and 2 better than the middle one of the {finished.sum()} that "
+        "finished (95 % interval 7% to 93%)."
+    )
 
 
 # --- the winner's luck ---
