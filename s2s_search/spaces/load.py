@@ -8,8 +8,9 @@ from typing import Any
 from s2s_search.errors import nearest, shown
 from s2s_search.hparams.table import TABLE
 from s2s_search.metrics import METRICS, OBJECTIVES, Metric
-from s2s_search.spaces.dimensions import Choice, Dimension, Range, read_dimensions
+from s2s_search.spaces.dimensions import Choice, Dimension, Range
 from s2s_search.spaces.packaged import space_file
+from s2s_search.spaces.parameters import read_dimensions
 from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler, SearchSettings
 from s2s_search.spaces.space import Space, draw_problems, grid_problems
 from s2s_search.spaces.yaml_file import (

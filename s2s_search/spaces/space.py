@@ -31,8 +31,9 @@ from s2s_search.hparams.configuration import Hparams, overlay, resolve
 from s2s_search.hparams.rules import RULES
 from s2s_search.hparams.table import owners
 from s2s_search.metrics import Metric
-from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Tie, checked, value_of
+from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Tie, value_of
 from s2s_search.spaces.draws import halton, uniform
+from s2s_search.spaces.parameters import checked
 from s2s_search.spaces.settings import (
     BUDGET,
     CheckpointSettings,
