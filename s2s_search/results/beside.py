@@ -13,7 +13,9 @@ from s2s_search.runs.state import AUDIT, REPLICATES, History
 LINKS = {REPLICATES: "replicates_of", AUDIT: "audits_of"}
 
 
-def folders_beside(folder: Path, history: History, kind: str = REPLICATES) -> list[Path]:
+def folders_beside(
+    folder: Path, history: History, kind: str = REPLICATES, home: Path | None = None
+) -> list[Path]:
     """Returns the run folders with replicates of a search that lie beside its own folder.
 
     A folder holds replicates of the search if its log names the search's folder. As folders may
@@ -24,10 +26,11 @@ def folders_beside(folder: Path, history: History, kind: str = REPLICATES) -> li
         folder: the run folder of the search.
         history: what its log says.
         kind: REPLICATES; or AUDIT, for the stopped trials that were trained to the end.
+        home: another place to look for them; None: the folder that holds the run folder.
     """
     found = []
     link = LINKS[kind]
-    for log in sorted(folder.absolute().parent.glob(f"*/{EVENTS}")):
+    for log in sorted((home or folder.absolute().parent).glob(f"*/{EVENTS}")):
         try:
             other = first_event(log.parent)
         except ConfigError:

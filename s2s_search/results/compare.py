@@ -9,6 +9,7 @@ from pathlib import Path
 
 from s2s_search.errors import ConfigError, nearest, shown
 from s2s_search.hparams.configuration import Hparams
+from s2s_search.results.beside import LINKS
 from s2s_search.results.statistics import (
     LEAST,
     LEVEL,
@@ -21,7 +22,7 @@ from s2s_search.results.statistics import (
 from s2s_search.runs.answers import load_answers
 from s2s_search.runs.folder import no_trial, trial_name, trial_number
 from s2s_search.runs.inputs import space_of
-from s2s_search.runs.state import History, TrialHistory, load_history
+from s2s_search.runs.state import AUDIT, History, TrialHistory, load_history
 from s2s_search.runs.storage import below, is_far, place_of, shown_place
 from s2s_search.spaces.space import completed
 from s2s_search.statuses import FAILED, OUT_OF_MEMORY
@@ -417,7 +418,7 @@ def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:
 
 def _runs(folder: Path, history: History) -> Iterator[ComparedTrial]:
     metric, place = history.search["metric"], place_of(history.search, folder)
-    is_replicate = "configs" in history.search
+    is_replicate = "configs" in history.search and LINKS[AUDIT] not in history.search
     method, grids = _method(folder, history)
     for trial in history.trials.values():
         seedless = {**trial.config, SEED: 0}

@@ -307,11 +307,11 @@ def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: 
     """Returns the first `top` different configurations of a ranking, each with `seeds` new seeds.
 
     The new seeds are the whole numbers after the largest seed that the configuration had in any
-    trial.
+    trial. So no two replicates of a search have the same numbers.
 
     Args:
         ranked: the configurations of trials, best first.
-        others: the configurations of trials that are not ranked.
+        others: the configurations of trials that are not ranked, and of earlier replicates.
         top: the number of configurations.
         seeds: the number of seeds of each.
 

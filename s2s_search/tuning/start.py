@@ -280,7 +280,8 @@ def replicate_search(
     Args:
         folder: the run folder of the earlier run.
         top: the number of different configurations, the first ones of `Results.best`.
-        seeds: the number of seeds for each configuration, none of which it has had in the run.
+        seeds: the number of seeds for each configuration. It has had none of them in the run, nor
+            in earlier replicates that lie beside the run or beside `out`.
         audit: the number of stopped trials to train to the end, with their own seeds, in place of
             `top` and `seeds`. They are drawn at random from those that no earlier audit had.
         out: the new run folder; None stands for a new folder in runs/.
@@ -313,11 +314,13 @@ def replicate_search(
     names = ranked["trial"][ranked[f"best.{space.metric.name}"].notna()]
     configs: list[Flat] = []
     with collecting(problems):
-        everything = [trial.config for trial in history.trials.values()]
         if audit is None:
-            configs = replicated(
-                [history.trials[name].config for name in names], everything, top, seeds
-            )
+            others = [trial.config for trial in history.trials.values()]
+            for home in {folder.absolute().parent, (out or RUNS / "replicates").absolute().parent}:
+                for earlier in folders_beside(folder, history, home=home):
+                    others += first_event(earlier).get("configs", [])
+            best = [history.trials[name].config for name in names]
+            configs = replicated(best, others, top, seeds)
         else:
             configs = _to_audit(folder, history, audit)
     with collecting(problems):

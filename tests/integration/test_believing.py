@@ -108,7 +108,9 @@ def test_stopped_trials_are_trained_to_the_end(
     capsys.readouterr()
 
 
-def test_replicates_that_were_killed_go_on(address: str, searched: Path, tmp_path: Path) -> None:
+def test_replicates_that_were_killed_go_on(
+    address: str, searched: Path, replicated: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "replicates"
     command = [
         sys.executable,
@@ -135,7 +137,7 @@ def test_replicates_that_were_killed_go_on(address: str, searched: Path, tmp_pat
         resume_search(out, trials=9)
     assert resume_search(out, address=address).status == "finished"
     table = results.load(out)
-    assert sorted(table.trials["seed"]) == [4, 4, 5, 5, 6, 6]
+    assert sorted(table.trials["seed"]) == [6, 6, 7, 7, 8, 8]  # `replicated` has 4 and 5
     assert table.trials["step"].eq(40).all()
     assert not table.reports.duplicated(["trial", "step"]).any()
 

@@ -589,3 +589,20 @@ def test_a_margin_makes_equals_equivalent(tmp_path: Path) -> None:
         f"{DOT} and {BAHDANAU} are not distinguishable at this budget, nor shown to be equivalent"
     )
     assert any(line.startswith(text) for line in said([run], DOT, BAHDANAU, 0.0001))
+
+
+def test_an_audit_holds_trials_of_the_search_and_no_fresh_seeds(tmp_path: Path) -> None:
+    """What was stopped counts with what it reached when it was trained to the end."""
+    rows = [
+        (settings, seed, "stopped" if settings[SCORE] == "dot" else status, best)
+        for settings, seed, status, best in SEEDS
+    ]
+    run = write_run(tmp_path / "run", rows)
+    to_the_end: list[Row] = [row for row in SEEDS if row[0][SCORE] == "dot"]
+    audit = write_run(tmp_path / "audit", to_the_end, configs=[BASE], audits_of=str(run))
+    lines = said([run, audit], "0", "1")
+    assert lines[0] == (
+        "trial-00000: 3 of 3 trials finished, of 1 configuration; "
+        "left out, as the same configuration and seed again: 3"
+    )
+    assert lines[2] == said([write_run(tmp_path / "whole", SEEDS)], "0", "1")[2]

@@ -27,7 +27,7 @@ from s2s_search.spaces.space import Space
 from s2s_search.tuning import cluster, running, start
 from s2s_search.tuning.best_kept import BestKept
 from s2s_search.tuning.search import Outcome, Search
-from s2s_search.tuning.start import resume_search, run_search
+from s2s_search.tuning.start import replicate_search, resume_search, run_search
 
 SPACE = """
 model: BasicSeq2Seq
@@ -422,3 +422,35 @@ def test_without_a_name_searches_of_one_second_get_folders_of_their_own(
     folders = [run_search(space).folder for _ in range(3)]
     names = [f"a-b-20260101-000000{number}" for number in ("", "-2", "-3")]
     assert folders == [tmp_path / "runs" / name for name in names]
+
+
+def test_replicates_have_seeds_that_no_earlier_replicate_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same seeds give the same numbers, which would count twice."""
+    begin = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize"}
+    begin |= {"searched": {}, "trials": 1}
+    run = tmp_path / "runs" / "run"
+    run.mkdir(parents=True)
+    (run / "space.yaml").write_text(SPACE)
+    with EventLog(run) as log:
+        trial = {"trial": "trial-00000"}
+        config = {"model": "BasicSeq2Seq", "train.seed": 3}
+        log.append(begin)
+        log.append({"event": "trial", **trial, "settings": {}, "config": config})
+        log.append({"event": "report", **trial, "step": 10, "dev.loss": 1.0})
+        log.append({"event": "status", **trial, "status": "finished"})
+        log.append({"event": "status", "status": "finished"})
+    monkeypatch.setattr(start, "corpus_of", lambda *_: None)
+
+    def fake_search(_: Space, *, out: Path, configs: Any, replicates_of: Path, **__: Any) -> Any:
+        out.mkdir(parents=True)
+        with EventLog(out) as log:
+            log.append(begin | {"configs": configs, "replicates_of": str(replicates_of)})
+        return [config["train.seed"] for config in configs]
+
+    monkeypatch.setattr(start, "run_search", fake_search)
+    found = []
+    for out in ("runs/a", "elsewhere/b", "elsewhere/c", "runs/d", "runs/run-replicates-e"):
+        found.append(replicate_search(run, top=1, seeds=2, out=tmp_path / out))
+    assert found == [[4, 5], [6, 7], [8, 9], [6, 7], [8, 9]]  # d cannot know of elsewhere
