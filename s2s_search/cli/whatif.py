@@ -242,6 +242,7 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
     from rich.console import Console
 
     from s2s_search.display.tables import cell, grid
+    from s2s_search.whatif.tune_decoding import margin_of
 
     columns = [
         "trial",
@@ -260,18 +261,23 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
     headings = ["", *columns, "ms per source", "behind the best (95 %)"]
     Console(width=1000).print(grid(f"{folder}: {sources} dev sources decoded", headings, rows))
     print("* on the Pareto front of error rate and time")
-    chosen = table[table["recommended"]].to_dict("records")[0]
-    print(
-        "recommended (the fastest that is not distinguishably worse than the best): "
-        f"{chosen['trial']} with"
-    )
-    for key, value in recommended(chosen).items():
+    margin = margin_of(table["dev.error_rate"].min())
+    law = f"at most {margin:.4f} worse than any other"
+    chosen = table[table["recommended"]].to_dict("records")
+    if chosen:
+        print(f"recommended (the fastest that is {law}, by 95 % intervals): ", end="")
+    else:
+        chosen = table.to_dict("records")
+        print(f"nothing is recommended: {sources:,} sources show of no setting that it is {law}")
+        print("the best on them: ", end="")
+    print(f"{chosen[0]['trial']} with")
+    for key, value in decoding_of(chosen[0]).items():
         print(f"  {key}: {value}")
-    settings = ",".join(f"{key}={value}" for key, value in recommended(chosen).items())
+    settings = ",".join(f"{key}={value}" for key, value in decoding_of(chosen[0]).items())
     print(f"or {shlex.join(['--hparams', settings])}")
 
 
-def recommended(row: Mapping[Any, Any]) -> dict[str, Any]:
+def decoding_of(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Returns the hyperparameters of a row; a beam of width 1 has no length penalty."""
     values = {WIDTH: row["beam_width"]}
     if row["beam_width"] > 1:

@@ -13,6 +13,7 @@ from s2s_search.results.pareto import pareto
 from s2s_search.runs.inputs import space_of
 from s2s_search.runs.log import Log, first_event
 from s2s_search.runs.state import History, history_of
+from s2s_search.spaces.samplers import GROWING
 from s2s_search.spaces.space import Space
 
 
@@ -160,11 +161,17 @@ class Ranked:
     def pareto(self) -> pd.DataFrame:
         """Returns the trials on the Pareto front of the objectives at their best reports.
 
-        If the metric is the only objective, that is the best trial, and those equal to it.
+        If the metric is the only objective, that is the best trial, and those equal to it. A trial
+        that did not finish took few seconds only because it ended early. So its seconds count as
+        the most of any trial, as they do for tpe.
         """
         names = [self.column(name) for name, _ in self.objectives]
         goals = [goal for _, goal in self.objectives]
-        table = self.trials[names]
+        table = self.trials[names].copy()
+        is_cut = self.trials["status"].ne("finished").fillna(True)
+        for name in names:
+            if name in GROWING:
+                table[name] = table[name].mask(is_cut & table[name].notna(), table[name].max())
         values = table.astype(object).where(table.notna(), None).to_numpy().tolist()
         return self.trials[pareto(values, goals)].reset_index(drop=True)
 

@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from s2s_search.corpus.corpus import Corpus
@@ -22,7 +21,7 @@ from s2s_search.metrics import Edits
 from s2s_search.results.kept import kept_checkpoints
 from s2s_search.results.pareto import pareto
 from s2s_search.results.results import load
-from s2s_search.results.statistics import interval
+from s2s_search.results.statistics import rate_difference_interval
 from s2s_search.runs.inputs import corpus_of, space_of
 from s2s_search.runs.state import load_history
 from s2s_search.spaces.settings import Resources
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 WIDTH, PENALTY = "inference.beam_search.beam_width", "inference.beam_search.length_penalty_weight"
 SOURCES_AT_ONCE = 128
+MARGIN = 0.02  # the share of the least error rate by which a recommended setting may be worse
+LEAST_MARGIN = 0.001  # the least such margin
 
 COLUMNS = {
     "trial": "string",
@@ -203,31 +204,61 @@ def table(settings: Sequence[Setting], decoded: Sequence[Decoded]) -> pd.DataFra
     """Returns a table with one row per setting, the least error rate first.
 
     behind: how many more errors a setting makes than the best one, per reference token
-    behind.low, behind.high: the 95 % interval of `behind`, by the bootstrap over the dev sources,
-        on which the two settings are paired; NA for one source
+    behind.low, behind.high: the 95 % interval of `behind`, on whose sources the settings are paired
     front: the setting is on the Pareto front of error rate and time
-    recommended: the fastest setting whose interval does not say that it is worse than the best
+    recommended: the fastest setting that is worse than no other by more than `margin_of` the least
+        error rate, by the upper ends of 95 % intervals; no row if no setting is shown to be so
     """
     order = sorted(
         range(len(settings)), key=lambda i: (decoded[i].edits.error_rate, decoded[i].seconds)
     )
-    best = decoded[order[0]].edits
+    best = decoded[order[0]]
     rows = [_row(settings[i], decoded[i], best) for i in order]
     found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     costs = found[["dev.error_rate", "seconds_per_source"]].to_numpy(float).tolist()
     found["front"] = pareto(costs, ["minimize", "minimize"])
-    is_as_good = ~(found["behind.low"] > 0).fillna(False)
-    found["recommended"] = found.index == found["seconds_per_source"].where(is_as_good).idxmin()
+    found["recommended"] = False
+    for row in found["seconds_per_source"].sort_values().index:
+        if _is_as_good(order[row], decoded, margin_of(best.edits.error_rate)):
+            found.loc[row, "recommended"] = True
+            break
     return found.astype(COLUMNS)
 
 
-def _row(setting: Setting, decoded: Decoded, best: Edits) -> dict[str, object]:
-    # Scaled so that the mean over sources is the difference of the error rates.
-    more = np.array(decoded.edits.errors) - np.array(best.errors)
-    more = more * len(best.errors) / max(sum(best.lengths), 1)
-    low, high = 0.0, 0.0
-    if more.any():
-        low, high = interval(more)
+def margin_of(error_rate: float) -> float:
+    """Returns by how much more than an error rate another may be, to count as good."""
+    return max(MARGIN * error_rate, LEAST_MARGIN)
+
+
+def _is_as_good(number: int, decoded: Sequence[Decoded], margin: float) -> bool:
+    """Returns whether a setting is worse than no other by more than a margin.
+
+    The best setting on these sources may be the best by luck, so it is compared, too. All the
+    intervals must say so, and therefore one that is too bad passes in at most 2.5 of 100 cases.
+    """
+    for other, result in enumerate(decoded):
+        if other != number and _behind(decoded[number].edits, result.edits)[2] > margin:
+            return False
+    return True
+
+
+def _behind(edits: Edits, best: Edits) -> tuple[float, float, float]:
+    """Returns the difference of two error rates, and its 95 % interval.
+
+    Two more sources, with an edit more on one side each, keep the interval from having no width
+    where the answers of two settings differ on few sources (as Agresti and Coull, 1998).
+    """
+    usual = round(sum(best.lengths) / max(len(best.lengths), 1))
+    a = [*edits.errors, 1, 0], [*edits.lengths, usual, usual]
+    b = [*best.errors, 0, 1], [*best.lengths, usual, usual]
+    _, low, high = rate_difference_interval(a, b)
+    return edits.error_rate - best.error_rate, low, high
+
+
+def _row(setting: Setting, decoded: Decoded, best: Decoded) -> dict[str, object]:
+    behind = 0.0, 0.0, 0.0
+    if decoded is not best:
+        behind = _behind(decoded.edits, best.edits)
     return {
         "trial": setting.trial,
         "beam_width": setting.width,
@@ -236,7 +267,7 @@ def _row(setting: Setting, decoded: Decoded, best: Edits) -> dict[str, object]:
         "dev.word_error_rate": decoded.edits.word_error_rate,
         "dev.bleu": decoded.bleu,
         "seconds_per_source": decoded.seconds,
-        "behind": float(more.mean()),
-        "behind.low": low,
-        "behind.high": high,
+        "behind": behind[0],
+        "behind.low": behind[1],
+        "behind.high": behind[2],
     }

@@ -616,6 +616,32 @@ def test_methods_take_the_trials_of_all_runs(tmp_path: Path) -> None:
     assert runs.worker_seconds()["steps"] == pytest.approx(sum(parts["steps"] for parts in each))
 
 
+def test_a_trial_that_was_cut_short_is_not_fast(tmp_path: Path) -> None:
+    """It took a second of the four that its neighbours took, as it made a quarter of the steps."""
+    begin = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize"}
+    objectives = [["dev.loss", "minimize"], ["seconds", "minimize"]]
+    with EventLog(tmp_path) as log:
+        log.append(begin | {"searched": {}, "trials": 5, "objectives": objectives})
+        for k, (status, loss, seconds) in enumerate(
+            [
+                ("finished", 0.1, 4.0),
+                ("finished", 0.2, 3.0),
+                ("stopped", 0.5, 1.0),
+                ("diverged", 0.05, 0.5),
+                ("failed", 0.6, 0.1),
+            ]
+        ):
+            trial = {"trial": f"trial-{k:05d}"}
+            log.append({"event": "trial", **trial, "settings": {}, "config": {"train.seed": k}})
+            log.append(
+                {"event": "report", **trial, "step": 10, "dev.loss": loss, "seconds": seconds}
+            )
+            log.append({"event": "status", **trial, "status": status})
+    front = load(tmp_path).pareto()
+    assert front["trial"].tolist() == ["trial-00001", "trial-00003"]  # 0.05 after 4 s, at most
+    assert front["seconds"].tolist() == [3.0, 0.5]  # as they were measured
+
+
 def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
     folders = two_runs(tmp_path)
     with pytest.raises(ConfigError, match="no run folder"):
