@@ -13,6 +13,7 @@ from s2s_search.errors import ConfigError, collecting, unreadable
 GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
 BYTES_AT_ONCE = 65_536  # the capacity of a pipe
 LONGEST_LINE = 1 << 20  # the limit of a line that comes through a pipe, in bytes
+NAMED = 5  # the number of lines, and of different sentences, that a problem of a file names
 FROM_UTF16 = "is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"
 AS_TSV = (
     'pandas writes plain TSV with to_csv(..., sep="\\t", header=False, index=False, '
@@ -40,32 +41,31 @@ def why_unreadable(path: Path) -> list[str]:
         return [f"{path}: {unreadable(path, error)}"]
 
 
-def shortened(problems: Iterable[tuple[int, str]], path: str | Path, most: int = 5) -> list[str]:
+def shortened(problems: Iterable[tuple[int, str]], path: str | Path) -> list[str]:
     """Returns the sentences about a file, of which there are few even if a thousand lines are bad.
 
     Args:
         problems: pairs of a line and a sentence; line 0 stands for the whole file. Equal sentences
             become one that names the first lines and counts the others.
         path: the file.
-        most: the number of different sentences that are kept.
     """
     lines: dict[str, list[int]] = {}
     for line, sentence in problems:
         lines.setdefault(sentence, []).append(line)
     texts = [f"{path}: {line_prefix(found)}{sentence}" for sentence, found in lines.items()]
-    left_out = sum(map(len, list(lines.values())[most:]))
+    left_out = sum(map(len, list(lines.values())[NAMED:]))
     if left_out == 0:
         return texts
-    return [*texts[:most], f"{path}: ... and {left_out:,} more lines like these"]
+    return [*texts[:NAMED], f"{path}: ... and {left_out:,} more lines like these"]
 
 
-def line_prefix(lines: Sequence[int], most: int = 5) -> str:
+def line_prefix(lines: Sequence[int]) -> str:
     """Returns "line 3: ", "lines 3, 4: " or "lines 3, 4, 5, 6, 7 and 993 more: "; "" for line 0."""
     if lines[0] == 0:
         return ""
-    named = ", ".join(str(line) for line in lines[:most])
-    if len(lines) > most:
-        named += f" and {len(lines) - most:,} more"
+    named = ", ".join(str(line) for line in lines[:NAMED])
+    if len(lines) > NAMED:
+        named += f" and {len(lines) - NAMED:,} more"
     return f"line {named}: " if len(lines) == 1 else f"lines {named}: "
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Literal
 
+from s2s_search.corpus.corpus import SIDES
 from s2s_search.corpus.text import AS_TSV, CONVERT_CR, FROM_UTF16, tokenize
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
 from s2s_search.errors import InputWarning, noticed, percent, shown
@@ -19,7 +20,6 @@ from s2s_search.errors import InputWarning, noticed, percent, shown
 Lines = Sequence[str]
 Pairs = Sequence[tuple[str, str]]
 
-SIDES = ("source", "target")
 # Characters that hardly any text is meant to hold: what they are, and a hint.
 ODD_CHARACTERS = {
     "\ufeff": (

@@ -49,6 +49,6 @@ def width(name: str, default: object = REQUIRED) -> Argument:
     return Argument(name, INT, default, minimum=1, maximum=WIDEST)
 
 
-def positive(name: str, default: object) -> Argument:
-    """Returns the declaration of a number above zero."""
-    return Argument(name, FLOAT, default, above=0)
+def positive(name: str) -> Argument:
+    """Returns the declaration of a number above zero that is null by default."""
+    return Argument(name, FLOAT, None, above=0)

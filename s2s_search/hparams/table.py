@@ -54,7 +54,7 @@ FORGET_BIAS = Argument("forget_bias", FLOAT, 1.0)
 PEEPHOLES = Argument("use_peepholes", BOOL, False)
 TUPLE = Argument("state_is_tuple", BOOL, True)
 ONE_TENSOR = Argument("state_is_tuple", BOOL, False)
-PROJECTION = (width("num_proj", None), positive("proj_clip", None))
+PROJECTION = (width("num_proj", None), positive("proj_clip"))
 LAYER_NORM = (
     Argument("layer_norm", BOOL, True),
     Argument("norm_gain", FLOAT, 1.0),
@@ -64,7 +64,7 @@ LAYER_NORM = (
 
 CELLS: dict[str, tuple[Argument, ...]] = {
     "BasicLSTMCell": (width("num_units"), FORGET_BIAS, TUPLE, ACTIVATION),
-    "LSTMCell": (width("num_units"), PEEPHOLES, positive("cell_clip", None), *PROJECTION,
+    "LSTMCell": (width("num_units"), PEEPHOLES, positive("cell_clip"), *PROJECTION,
                  FORGET_BIAS, TUPLE, ACTIVATION),
     "GRUCell": (width("num_units"), ACTIVATION),
     "BasicRNNCell": (width("num_units"), ACTIVATION),
