@@ -10,6 +10,7 @@ from pathlib import Path
 from s2s_search.errors import ConfigError, nearest, shown
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.results.beside import LINKS
+from s2s_search.results.scores import EXAMPLES
 from s2s_search.results.statistics import (
     LEAST,
     LEVEL,
@@ -27,7 +28,7 @@ from s2s_search.runs.storage import below, is_far, place_of, shown_place
 from s2s_search.spaces.space import completed
 from s2s_search.statuses import FAILED, OUT_OF_MEMORY
 
-EXAMPLES, EVERY = "train.eval_examples", "train.eval_every_steps"
+EVERY = "train.eval_every_steps"
 BROKEN = ("diverged", FAILED, OUT_OF_MEMORY)  # the ends that a configuration may bring about
 
 
@@ -384,7 +385,10 @@ def _at_a_common_step(question: Question, is_wanted: bool) -> Iterator[str]:
         broken = [(run, math.nan) for run in side.runs if run.is_broken and step not in run.curve]
         values.append(known + broken)
     reached = sum(step in run.curve for run in question.runs)
-    comparison = _compared(question, values, [])
+    reservations = []
+    if any(run.trial.step > step for run in question.runs):
+        reservations.append("which later steps may reverse")
+    comparison = _compared(question, values, reservations)
     yield (
         f"at step {step:,}, which {reached} of {len(question.runs)} trials reached: "
         f"{comparison.sentence()}"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.results import Results
-from s2s_search.results.statistics import LEAST, LEVEL, Floats
+from s2s_search.results.statistics import LEAST, LEVEL, Floats, share_interval
 
 # A rank correlation of at least this much between a rung and the end is enough for a scheduler.
 # Two of three trials are then on the same side of the median at both.
@@ -113,13 +113,3 @@ def audited(results: Results, audits: Results) -> str:
         low, high = share_interval(better, count)
         parts.append(f"{better} better than {name} (95 % interval {low:.0%} to {high:.0%})")
     return f"Of {count:,} stopped trials that were trained to the end, {' and '.join(parts)}."
-
-
-def share_interval(count: int, every: int) -> tuple[float, float]:
-    """Returns the exact 95 % interval of the share count / every (Clopper and Pearson, 1934)."""
-    from scipy.special import betaincinv  # late, as no search needs it
-
-    tail = (1 - LEVEL) / 2
-    low = betaincinv(count, every - count + 1, tail) if count > 0 else 0.0
-    high = betaincinv(count + 1, every - count, 1 - tail) if count < every else 1.0
-    return float(low), float(high)

@@ -134,7 +134,12 @@ def test_what_was_stopped_counts_at_the_last_step_that_all_reached(tmp_path: Pat
     *_, found, pairs = said([run], f"{SCORE}=dot", f"{SCORE}=bahdanau")
     names = (f"{SCORE}=dot", f"{SCORE}=bahdanau")
     expected = Comparison(
-        names, ([0.501, 0.502], [0.801, 0.802]), "dev.loss", "minimize", "configuration"
+        names,
+        ([0.501, 0.502], [0.801, 0.802]),
+        "dev.loss",
+        "minimize",
+        "configuration",
+        reservation=", which later steps may reverse",
     )
     assert found == f"at step 20, which 4 of 4 trials reached: {expected.sentence()}"
     assert [pairs] == [f"at step 20: {line}" for line in expected.pairs()]

@@ -15,12 +15,12 @@ from s2s_search.results.early import (
     audited,
     predictions,
     rank_correlation,
-    share_interval,
     verdict,
 )
 from s2s_search.results.expected import best_of, expected_best, sentences
 from s2s_search.results.optimism import by_halves, optimism
 from s2s_search.results.results import load
+from s2s_search.results.statistics import share_interval
 from tests.runs import write_run
 
 NO_SCHEDULER = """
