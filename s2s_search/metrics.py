@@ -5,6 +5,7 @@ references are sequences of tokens, ids or strings, without special tokens. rapi
 are imported late, because commands that compute no metric read the registry too.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -50,6 +51,16 @@ REGISTRY = {metric.name: metric for metric in (*DEV, TRAIN_LOSS, *COSTS)}
 WORST = {metric.name: metric.worst for metric in (TRAIN_LOSS, *DEV) if metric.worst is not None}
 COLUMNS = (*METRICS, TRAIN_LOSS.name, "learning_rate")  # of the tables, in their order
 
+# What the targets and the answers of one source add to the sums of which all metrics are made.
+SUMS = (
+    *("loss", "correct", "tokens"),  # of all its targets: nats, correct tokens, tokens
+    *("errors", "length"),  # of its answer: see Edits
+    *("wrong", "sources"),  # 1 if the answer equals no reference; 1
+    *("predicted", "reference"),  # see bleu_counts
+    *(f"matched.{n}" for n in range(1, 5)),
+    *(f"counted.{n}" for n in range(1, 5)),
+)
+
 Tokens = Sequence[Hashable]
 
 PAIRS_AT_ONCE = 512
@@ -74,6 +85,31 @@ class Edits(NamedTuple):
     def word_error_rate(self) -> float:
         """Returns the share of predictions that equal none of their references."""
         return sum(edits > 0 for edits in self.errors) / len(self.errors)
+
+
+def metrics_of(sums: Sequence[float], split: str = "dev") -> dict[str, float]:
+    """Returns the metrics of a split, given the sums over its sources in the order of SUMS."""
+    loss, correct, tokens, errors, length, wrong, sources, *counts = sums
+    return {
+        f"{split}.loss": loss / tokens,
+        f"{split}.perplexity": math.exp(min(loss / tokens, 100.0)),
+        f"{split}.token_accuracy": correct / tokens,
+        f"{split}.error_rate": errors / max(length, 1),
+        f"{split}.word_error_rate": wrong / sources,
+        f"{split}.bleu": bleu_of(counts),
+    }
+
+
+def answer_sums(
+    predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> list[list[float]]:
+    """Returns the sums of SUMS that come from answers, a row for each of N predictions."""
+    edits = nearest_edits(predictions, references)
+    counts = bleu_counts(predictions, references)
+    rows = []
+    for errors, length, counted in zip(*edits, counts, strict=True):
+        rows.append([float(value) for value in (errors, length, errors > 0, 1, *counted)])
+    return rows
 
 
 def nearest_edits(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Edits:
@@ -108,6 +144,19 @@ def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
     The tokens are counted as they are given.
     """
+    rows = bleu_counts(predictions, references, PAIRS_AT_ONCE)
+    return bleu_of([sum(column) for column in zip(*rows, strict=True)])
+
+
+def bleu_counts(
+    predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]], at_once: int = 1
+) -> list[list[int]]:
+    """Returns what BLEU counts, in a row for each `at_once` predictions.
+
+    The sum of rows is the row of all their predictions. A row has the number of tokens of the
+    predictions, that of the references nearest in length, the numbers of matched 1-, 2-, 3- and
+    4-grams, and the numbers of all of them in the predictions.
+    """
     # Tokens get numbers as names, because sacrebleu splits text at spaces and a token may hold one.
     # BLEU does not depend on the names.
     names: dict[Hashable, str] = {}
@@ -118,27 +167,31 @@ def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     metric = _sacrebleu()
     most = max(map(len, references))
     pairs = list(zip(predictions, references, strict=True))
-    matched, counted = [0] * metric.max_ngram_order, [0] * metric.max_ngram_order
-    predicted_length = reference_length = 0
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):  # all lines at once would take megabytes
-        part = pairs[first : first + PAIRS_AT_ONCE]
+    counts = []
+    for first in range(0, len(pairs), at_once):  # all lines at once would take megabytes
+        part = pairs[first : first + at_once]
         rows = [[*map(line, answers), *[None] * (most - len(answers))] for _, answers in part]
         score = metric.corpus_score(
             [line(prediction) for prediction, _ in part], list(zip(*rows, strict=True))
         )
-        matched = [a + b for a, b in zip(matched, score.counts, strict=True)]
-        counted = [a + b for a, b in zip(counted, score.totals, strict=True)]
-        predicted_length += score.sys_len
-        reference_length += score.ref_len
-    whole = metric.compute_bleu(
-        matched,
-        counted,
+        counts.append([score.sys_len, score.ref_len, *score.counts, *score.totals])
+    return counts
+
+
+def bleu_of(counts: Sequence[float]) -> float:
+    """Returns the BLEU of a row of `bleu_counts`, or of a sum of rows."""
+    metric = _sacrebleu()
+    order = metric.max_ngram_order
+    predicted_length, reference_length, *grams = map(int, counts)  # sacrebleu takes no 3.0
+    score = metric.compute_bleu(
+        grams[:order],
+        grams[order:],
         predicted_length,
         reference_length,
         metric.smooth_method,
         metric.smooth_value,
     )
-    return float(whole.score)
+    return float(score.score)
 
 
 def bleu_signature(reference_counts: Iterable[int] = (1,)) -> str:

@@ -1,13 +1,26 @@
 """Trials that differ in nothing but their seed."""
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from s2s_search.hparams.configuration import Hparams
 from s2s_search.results.results import Results
 from s2s_search.results.statistics import SEED, alike, interval
+from s2s_search.spaces.space import completed
+
+
+def seedless(config: Mapping[str, object]) -> Hparams | str:
+    """Returns what is equal for configurations that differ in nothing but their seed.
+
+    It is the complete configuration, or the text of one that is not valid.
+    """
+    without = {**config, SEED: 0}
+    return completed(without) or json.dumps(without, sort_keys=True)
 
 
 def configurations(results: Results) -> "pd.Series[int]":

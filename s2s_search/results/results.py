@@ -5,6 +5,7 @@ Needs pandas; neither Ray nor torch.
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,13 @@ class Results(Ranked):
         from s2s_search.results import importance  # late, as Optuna is slow to import
 
         return importance.importance(self, metric)
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """The evaluations of the run folder: what `evaluate` measured (docs/results.md)."""
+        from s2s_search.results import evaluations  # late, as few need sacrebleu
+
+        return evaluations.table(self.folder)
 
     def to_optuna(self, storage: str | None = None) -> "optuna.Study":
         """Returns the search as an Optuna study, named after the run folder.

@@ -20,7 +20,7 @@ from s2s_search.errors import ConfigError, command, printable
 EVENTS, LOCK = "events.jsonl", "driver.lock"
 SPACE, ENVIRONMENT = "space.yaml", "environment.json"
 TRIALS_CSV, TRIALS, REPORTS = "trials.csv", "trials.parquet", "reports.parquet"
-DECODING, PAGE = "decoding.csv", "report.html"
+DECODING, EVALUATIONS, PAGE = "decoding.csv", "evaluations.jsonl", "report.html"
 RAY, RAY_LOG = "ray", "ray.log"
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow.db"  # W&B names its folder itself
 # The files of a trial's folder, and of a debug run.

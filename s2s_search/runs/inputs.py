@@ -1,6 +1,6 @@
 """The inputs of a past search, its space and its corpus, as its run folder describes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
     Relative paths of the corpus start from the folder of the original space file. The files of the
     corpus need not be there. `corpus` says where they lie now. Entries that it leaves out, such as
     delimiters, are as the search had them. A search of replicates has the space of the original
-    search without its scheduler, because a trial that is stopped early tells less.
+    search, changed by `of_replicates`.
     """
     home = Path(history.search.get("space") or folder / SPACE).parent
     space = replace(load_space(folder / SPACE, home, files=False), name=history.search["name"])
@@ -27,8 +27,21 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
         is_same_kind = "name" not in corpus and "name" not in space.corpus
         space = replace(space, corpus={**space.corpus, **corpus} if is_same_kind else dict(corpus))
     if "configs" in history.search:
-        return replace(space, scheduler=replace(space.scheduler, name="none", interval_steps=None))
+        return of_replicates(space, history.search["configs"])
     return space
+
+
+def of_replicates(space: Space, configs: Sequence[object]) -> Space:
+    """Returns the space of a search of replicates.
+
+    No scheduler stops a replicate, and the weights of all of them are kept: an evaluation of the
+    best seeds alone would be too good.
+    """
+    return replace(
+        space,
+        scheduler=replace(space.scheduler, name="none", interval_steps=None),
+        checkpoints=replace(space.checkpoints, best=max(space.checkpoints.best, len(configs))),
+    )
 
 
 def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:

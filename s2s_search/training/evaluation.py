@@ -1,15 +1,18 @@
 """Evaluation: the metrics of a model on a split, and its answers."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from s2s_search import metrics
-from s2s_search.corpus.batches import Batch, evaluation_batches, make_batch, moved
+from s2s_search.corpus.batches import Batch, Indices, evaluation_batches, make_batch, moved
 from s2s_search.corpus.corpus import Corpus, Split
 from s2s_search.corpus.cuts import MOST_CELLS, cut_at_cells
 from s2s_search.hparams.configuration import Hparams
@@ -41,10 +44,91 @@ def evaluation(
     model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams
 ) -> tuple[dict[str, float], metrics.Edits]:
     """Returns the metrics, and the edits of each decoded source in the split's order."""
-    model.eval()
     device = next(model.parameters()).device
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct tokens, tokens
     decoded: dict[int, list[int]] = {}  # group of pairs with the same source -> answer
+    for evaluated in evaluated_batches(model, split, corpus, hparams):
+        sums += evaluated.scores.sums()
+        decoded |= evaluated.answers
+    predictions = [decoded[group] for group in sorted(decoded)]
+    unk = corpus.target_vocab.unk
+    references = [comparable_targets(split, group, unk) for group in sorted(decoded)]
+    edits = metrics.nearest_edits(predictions, references)
+    wrong = sum(errors > 0 for errors in edits.errors)
+    of_answers = [sum(edits.errors), sum(edits.lengths), wrong, len(predictions)]
+    counts = metrics.bleu_counts(predictions, references, metrics.PAIRS_AT_ONCE)
+    of_bleu = [sum(column) for column in zip(*counts, strict=True)]
+    return metrics.metrics_of([*sums.tolist(), *of_answers, *of_bleu]), edits
+
+
+@torch.no_grad()
+def source_sums(
+    model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
+) -> npt.NDArray[np.float64]:
+    """Returns what each source of a split adds to the sums of `metrics.SUMS`.
+
+    Args:
+        model: the model.
+        split: the pairs, in G groups of one source with all its references.
+        corpus: the corpus, for its vocabularies.
+        hparams: the hyperparameters of the model, with those of decoding.
+        part: the number of the part that is evaluated, from 0.
+        parts: the number of parts. A part has every `parts`-th batch, and the sums of all parts
+            add up to those of the split.
+
+    Returns:
+        The sums [G, len(SUMS)]. What another part evaluates is 0.
+    """
+    groups = np.repeat(np.arange(len(split.groups) - 1), np.diff(split.groups))
+    sums = np.zeros((len(split.groups) - 1, len(metrics.SUMS)))
+    decoded: dict[int, list[int]] = {}
+    for evaluated in evaluated_batches(model, split, corpus, hparams, part, parts):
+        rows = evaluated.scores.rows().cpu().numpy()
+        np.add.at(sums[:, : rows.shape[1]], groups[evaluated.pairs], rows)
+        decoded |= evaluated.answers
+    if decoded:
+        unk = corpus.target_vocab.unk
+        references = [comparable_targets(split, group, unk) for group in decoded]
+        of_answers = metrics.answer_sums(list(decoded.values()), references)
+        sums[list(decoded), -len(of_answers[0]) :] = of_answers
+    return sums
+
+
+class TargetScores(NamedTuple):
+    """How well a model predicts the targets of a batch, token by token, [B, T]."""
+
+    losses: Tensor  # in nats; 0 after the end of a target
+    correct: Tensor  # False after the end of a target
+    counted: Tensor  # False after the end of a target
+
+    def sums(self) -> Tensor:
+        """Returns the loss, the number of correct tokens and the number of tokens, float64 [3]."""
+        return torch.stack(
+            [self.losses.sum(dtype=torch.float64), self.correct.sum(), self.counted.sum()]
+        )
+
+    def rows(self) -> Tensor:
+        """Returns the sums of each row, float64 [B, 3]."""
+        return torch.stack([each.sum(1, dtype=torch.float64) for each in self], dim=1)
+
+
+class EvaluatedBatch(NamedTuple):
+    """A batch of a split after its evaluation."""
+
+    pairs: Indices  # the pairs of the batch, [B]
+    scores: TargetScores
+    answers: dict[int, list[int]]  # to the sources whose first pair is in the batch, by group
+
+
+def evaluated_batches(
+    model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
+) -> Iterator[EvaluatedBatch]:
+    """Yields the batches of a split, or every `parts`-th of them from number `part` on, evaluated.
+
+    The split is cut to `train.eval_examples` sources.
+    """
+    model.eval()
+    device = next(model.parameters()).device
     first_pairs = {int(pair): group for group, pair in enumerate(split.groups[:-1])}
     batches = evaluation_batches(
         split,
@@ -54,45 +138,29 @@ def evaluation(
         hparams["train.eval_examples"],
         row_cells(hparams, len(corpus.target_vocab)),
     )
-    for cpu_batch, pairs in batches:
-        batch = cpu_batch.to(device)
+    for batch, pairs in islice(batches, part, None, parts):
         rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]
-        batch_sums, answered = evaluate_batch(model, batch, hparams, rows)
-        sums += batch_sums
-        decoded |= zip([first_pairs[int(pairs[row])] for row in rows], answered, strict=True)
-    loss, right, tokens = sums.tolist()
-    predictions = [decoded[group] for group in sorted(decoded)]
-    unk = corpus.target_vocab.unk
-    references = [comparable_targets(split, group, unk) for group in sorted(decoded)]
-    edits = metrics.nearest_edits(predictions, references)
-    measured = {
-        "dev.loss": loss / tokens,
-        "dev.perplexity": math.exp(min(loss / tokens, 100.0)),
-        "dev.token_accuracy": right / tokens,
-        "dev.error_rate": edits.error_rate,
-        "dev.word_error_rate": edits.word_error_rate,
-        "dev.bleu": metrics.bleu(predictions, references),
-    }
-    return measured, edits
+        scores, answered = evaluate_batch(model, batch.to(device), hparams, rows)
+        groups = [first_pairs[int(pairs[row])] for row in rows]
+        yield EvaluatedBatch(pairs, scores, dict(zip(groups, answered, strict=True)))
 
 
 def evaluate_batch(
     model: Seq2Seq, batch: Batch, hparams: Hparams, rows: Sequence[int]
-) -> tuple[Tensor, list[list[int]]]:
-    """Returns the `target_sums` of a batch, and the answers to the sources of `rows`."""
+) -> tuple[TargetScores, list[list[int]]]:
+    """Returns the scores of the targets of a batch, and the answers to the sources of `rows`."""
     encoding = model.encode(batch.source_ids, batch.source_lengths)
-    sums = target_sums(model, encoding, batch)
+    scores = target_scores(model, encoding, batch)
     if not rows:
-        return sums, []
-    chosen = selected(encoding, moved(torch.tensor(rows), sums.device))
-    return sums, answers(model, chosen, hparams)
+        return scores, []
+    chosen = selected(encoding, moved(torch.tensor(rows), scores.losses.device))
+    return scores, answers(model, chosen, hparams)
 
 
-def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
-    """Returns three sums over the targets, float64 [3].
+def target_scores(model: Seq2Seq, encoding: Encoding, batch: Batch) -> TargetScores:
+    """Returns the scores of the targets of a batch.
 
-    They are the loss in nats, the number of correct tokens and the number of tokens. Logits are
-    computed for a slice of steps at a time, with at most MOST_CELLS numbers.
+    Logits are computed for a slice of steps at a time, with at most MOST_CELLS numbers.
     """
     x = model.decoder_inputs(batch.target_ids, encoding.extra)
     lengths = batch.target_lengths - 1
@@ -110,7 +178,7 @@ def target_sums(model: Seq2Seq, encoding: Encoding, batch: Batch) -> Tensor:
         losses[:, part] = loss.view_as(targets[:, part])
     losses.masked_fill_(ended, 0.0)  # outputs past a row's end are not defined
     correct.masked_fill_(ended, False)
-    return torch.stack([losses.sum(dtype=torch.float64), correct.sum(), (~ended).sum()])
+    return TargetScores(losses, correct, ~ended)
 
 
 def group_targets(split: Split, group: int) -> list[list[int]]:

@@ -27,7 +27,7 @@ from s2s_search.results.results import load
 from s2s_search.runs.environment import environment
 from s2s_search.runs.failures import AGAIN
 from s2s_search.runs.folder import check_new, is_locked, new_folder, new_folder_of_its_own
-from s2s_search.runs.inputs import corpus_of, space_of
+from s2s_search.runs.inputs import corpus_of, of_replicates, space_of
 from s2s_search.runs.log import first_event
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import AUDIT, REPLICATES, History, load_history
@@ -332,8 +332,8 @@ def replicate_search(
         path=Path(history.search.get("space") or space.path),
         text=NOTE_OF_REPLICATES + space.text.removeprefix(NOTE_OF_REPLICATES),
         name=f"{space.name.removesuffix(REPLICATES)}{REPLICATES if audit is None else AUDIT}",
-        scheduler=replace(space.scheduler, name="none", interval_steps=None),
     )
+    replicates = of_replicates(replicates, configs)
     shared: dict[str, Any] = {
         "address": address,
         "command": command,

@@ -1,0 +1,147 @@
+"""The verb that measures trained models, on dev or once on the test part: evaluate."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2s_search.cli.arguments import (
+    AddVerb,
+    add_corpus_argument,
+    add_fetch_argument,
+    counted,
+    moved_corpus,
+    print_json,
+    trial,
+)
+from s2s_search.errors import ConfigError, collecting
+from s2s_search.runs.folder import EVALUATIONS
+
+if TYPE_CHECKING:
+    from s2s_search.runs.evaluations import Evaluated, Evaluation
+
+
+def add_verbs(verb: AddVerb) -> None:
+    sub = verb(
+        "evaluate",
+        evaluate,
+        "measure the best configuration on all of dev or test, with intervals over seeds and "
+        "examples",
+    )
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument(
+        "--split",
+        choices=("dev", "test"),
+        default="dev",
+        help="the part of the corpus (default: dev). Look at test once, after the choice",
+    )
+    sub.add_argument(
+        "--trial",
+        type=trial,
+        nargs="+",
+        default=[],
+        metavar="K",
+        help="evaluate the configurations of these trials: names or numbers (default: the best)",
+    )
+    sub.add_argument(
+        "--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)"
+    )
+    sub.add_argument("--json", action="store_true", help="print one JSON object per configuration")
+    add_corpus_argument(sub)
+    add_fetch_argument(sub)
+    sub.epilog = (
+        "The replicates of a configuration are measured, in the run folders beside DIR. Without "
+        "replicates it is the trial itself. Each evaluation is kept in DIR, and those of the test "
+        "part are counted."
+    )
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from s2s_search.runs.evaluations import keep_evaluation, load_evaluations
+    from s2s_search.runs.folder import check_writable
+    from s2s_search.runs.inputs import corpus_of, space_of
+    from s2s_search.runs.state import load_history
+    from s2s_search.whatif import evaluate as evaluation
+
+    history = load_history(args.folder)
+    problems: list[str] = []
+    where = str(args.folder)
+    chosen, corpus = [], None
+    with collecting(problems, where=where):
+        chosen = evaluation.choose(args.folder, args.trial, args.fetch)
+    with collecting(problems, where=where):
+        space = space_of(history, args.folder, moved_corpus(args))
+        corpus = corpus_of(space, history.fingerprint, args.folder)
+        evaluation.part_of(corpus, args.split, args.folder)
+    with collecting(problems, where=where):
+        check_writable(args.folder / EVALUATIONS)
+    if problems or corpus is None:
+        raise ConfigError(problems, where)
+    if history.is_running:
+        print(f"{args.folder} is still running: what follows may change", file=sys.stderr)
+    for each in chosen:
+        for line in each.about(args.folder):
+            print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    found = evaluation.evaluate(chosen, corpus, args.split, args.beam, say)
+    before = load_evaluations(args.folder)
+    try:
+        keep_evaluation(args.folder, found)
+    finally:  # the numbers are not lost where the disk is full
+        print_evaluation(found, [*before, found], args)
+    if not args.json:
+        print(f"kept in {args.folder / EVALUATIONS}")
+    return 0
+
+
+def print_evaluation(
+    found: "Evaluation", every: "list[Evaluation]", args: argparse.Namespace
+) -> None:
+    """Prints the numbers of an evaluation, given all evaluations of the run folder with it."""
+    from s2s_search.runs.evaluations import looks
+
+    for evaluated in found.trials:
+        if args.json:
+            print_json(as_row(found, evaluated) | {"looks": looks(every)})
+        else:
+            print_table(found, evaluated)
+    if found.split == "test" and not args.json:
+        count = looks(every)
+        times = "once" if count == 1 else f"{count} times"
+        print(f"the test part of this corpus has been looked at {times} in this run folder")
+
+
+def print_table(found: "Evaluation", evaluated: "Evaluated") -> None:
+    seeds = len(evaluated.models)
+    decoding = "greedy" if evaluated.beam == 1 else f"beam {evaluated.beam}"
+    over = "sources" if seeds == 1 else f"{seeds} seeds and the sources"
+    what = f"{found.examples:,} {found.split} sources, {decoding}"
+    print(f"\n{evaluated.trial} on {what}, with the 95 % interval over {over}")
+    for name, metric in evaluated.metrics.items():
+        interval = "no interval"
+        if metric.low is not None and metric.high is not None:
+            interval = f"{metric.low:.4g} to {metric.high:.4g}"
+        print(f"  {name:<22}{metric.value:<11.4g}{interval}")
+    if seeds == 1:
+        print("  one seed: the interval says nothing about other seeds")
+
+
+def as_row(found: "Evaluation", evaluated: "Evaluated") -> dict[str, object]:
+    """Returns an evaluated configuration as --json prints it."""
+    row: dict[str, object] = {
+        "trial": evaluated.trial,
+        "split": found.split,
+        "examples": found.examples,
+        "beam": evaluated.beam,
+        "fresh": evaluated.fresh,
+        "models": [
+            {"run": model.run, "trial": model.trial, "seed": model.seed, "step": model.step}
+            for model in evaluated.models
+        ],
+    }
+    for name, metric in evaluated.metrics.items():
+        row |= {name: metric.value, f"{name}.low": metric.low, f"{name}.high": metric.high}
+    return row
