@@ -46,8 +46,8 @@ class ComparedTrial:
     grids: frozenset[str] = frozenset()  # the keys of which its search ran all values at each draw
 
     @property
-    def seed(self) -> object:
-        return self.trial.config.get(SEED, 0)
+    def seed(self) -> str:
+        return _text(self.trial.config.get(SEED, 0))  # a log may hold anything
 
     @property
     def is_finished(self) -> bool:
@@ -148,25 +148,30 @@ class Design:
 
 
 def design_of(left: Side, right: Side) -> Design:
-    """Returns the largest units of which a side has several."""
+    """Returns how two sides are compared: by the largest units, and paired if they share them."""
     sides = (left, right)
+    if all(len({run.configuration for run in side.runs}) <= 1 for side in sides):
+        return Design("seed")
     grids = frozenset(key for side in sides for run in side.runs for key in run.grids)
-    configs = [{key for run in side.runs for key in run.trial.config} for side in sides]
-    one_sided = frozenset({left.key, right.key} - {""}) | (configs[0] ^ configs[1])
-    for unit in ("draw", "configuration"):
-        if unit == "draw" and not grids:
-            continue
-        units = []
-        paired = Design(unit, True, grids, one_sided)
-        for side in sides:
-            units.append({paired.of(run) for run in side.runs})
-        common = len(units[0] & units[1])
-        if common >= 2 and 2 * common >= min(map(len, units)):
-            return paired
-        alone = Design(unit, False, grids)
-        if max(len({alone.of(run) for run in side.runs}) for side in sides) > 1:
-            return alone
-    return Design("seed")
+    keys = [{key for run in side.runs for key in run.trial.config} for side in sides]
+    one_sided = frozenset({left.key, right.key} - {""}) | (keys[0] ^ keys[1])
+    if grids:
+        by_draws = Design("draw", True, grids, one_sided)
+        draws = [{by_draws.of(run) for run in side.runs} for side in sides]
+        if _are_shared(*draws):
+            return by_draws
+        if draws[0] != draws[1] or len(draws[0]) > 1:
+            return Design("draw", False, grids)
+    by_configurations = Design("configuration", True, grids, one_sided)
+    if _are_shared(*({by_configurations.of(run) for run in side.runs} for side in sides)):
+        return by_configurations
+    return Design("configuration")
+
+
+def _are_shared(left: set[object], right: set[object]) -> bool:
+    """Returns whether both sides have several units in common, and half of the smaller side's."""
+    common = len(left & right)
+    return common >= 2 and 2 * common >= min(len(left), len(right))
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,8 @@ def compare(
     metric, goal = histories[0].search["metric"], histories[0].search["goal"]
     question = Question(left, right, design_of(left, right), metric, goal, margin)
     yield from _cautions(question)
-    intervals = sorted({_whole(run.flat().get(EVERY)) for run in [*left.finished, *right.finished]})
+    known = [run.flat() for run in [*left.finished, *right.finished]]
+    intervals = sorted({_whole(flat[EVERY]) for flat in known if EVERY in flat})
     if len(intervals) > 1:
         yield (
             f"they reported every {intervals[0]:,} to {intervals[-1]:,} steps: the best of more "
@@ -543,7 +549,7 @@ def _broken(question: Question) -> str:
 
     table, shares = [], []
     for side in question.sides:
-        ended = [run for run in side.runs if run.is_broken or run in side.ended]
+        ended = [run for run in side.runs if run.trial.status in (*BROKEN, "finished", "stopped")]
         units = {question.design.of(run) for run in ended}
         broken = {question.design.of(run) for run in ended if run.is_broken}
         table.append([len(broken), len(units) - len(broken)])
@@ -571,7 +577,7 @@ def _on_examples(question: Question, fetch: bool) -> Iterator[str]:
             side.finished[:count], key=lambda run: run.value, reverse=question.goal == "maximize"
         )
         models.append(ranked[0])
-        of = f"{ranked[0].seed}"
+        of = ranked[0].seed
         if len(side.finished) > count:
             of += f", the best of the first {count}" if count > 1 else ", the first"
         elif count > 1:

@@ -611,3 +611,18 @@ def test_an_audit_holds_trials_of_the_search_and_no_fresh_seeds(tmp_path: Path) 
         "left out, as the same configuration and seed again: 3"
     )
     assert lines[2] == said([write_run(tmp_path / "whole", SEEDS)], "0", "1")[2]
+
+
+def test_one_draw_a_side_tells_nothing_of_a_drawn_setting(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", grid_rows(2, seed=7))
+    (run / "space.yaml").write_text(GRID)
+    lines = said([run], "attention.dim=64", "attention.dim=128")
+    assert lines[2].endswith(
+        " over 1 and 1 draws: at least 2 draws each are needed to say anything"
+    )
+    assert lines[3].startswith("not compared on single dev examples")
+
+
+def test_a_log_may_hold_anything_for_a_seed(tmp_path: Path) -> None:
+    rows: list[Row] = [(settings, [seed], status, best) for settings, seed, status, best in SEEDS]  # type: ignore[misc]
+    assert " over 3 and 3 seeds" in said([write_run(tmp_path / "run", rows)], "0", "1")[2]
