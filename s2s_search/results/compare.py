@@ -351,22 +351,35 @@ def _mean_of(values: Sequence[float]) -> float:
 
 
 def _at_the_best_reports(question: Question) -> Iterator[str]:
-    """Compares the finished trials by their best reports."""
+    """Compares the finished trials by their best reports.
+
+    Where a scheduler stopped trials it concludes nothing: of a side whose trials learn slowly, only
+    the best ones were left.
+    """
+    counts = [f"{len(side.finished)} of {len(side.runs)}" for side in question.sides]
+    among = f"among the trials that finished ({' and '.join(counts)})"
+    if any(run.trial.status == "stopped" for run in question.runs):
+        means = " against ".join(map(_finished_mean, question.sides))
+        yield f"{among}: {question.metric} {means}; the scheduler chose these, so this says nothing"
+        return
     values: list[list[Value]] = []
     for side in question.sides:
         broken = [(run, math.nan) for run in side.runs if run.is_broken]
         values.append([(run, run.value) for run in side.finished] + broken)
     reservations = []
-    counts = [f"{len(side.finished)} of {len(side.runs)}" for side in question.sides]
     if any(not run.is_finished for run in question.runs):
-        reservations.append(f"among the trials that finished ({' and '.join(counts)})")
+        reservations.append(among)
     steps = sorted({run.trial.step for run in question.runs if run.is_finished})
     if len(steps) > 1:
         reservations.append(f"which made {steps[0]:,} to {steps[-1]:,} steps")
     comparison = _compared(question, values, reservations)
     yield comparison.sentence()
-    if not any(run.trial.status == "stopped" for run in question.runs):
-        yield from comparison.pairs()  # without what was stopped, they would say too much
+    yield from comparison.pairs()
+
+
+def _finished_mean(side: Side) -> str:
+    values = [run.value for run in side.finished]
+    return f"{sum(values) / len(values):.4g}" if values else "none"
 
 
 def _at_a_common_step(question: Question, is_wanted: bool) -> Iterator[str]:
