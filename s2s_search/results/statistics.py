@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# The ends of a bootstrap interval are then accurate to a twentieth of its half width.
+# With this number, the ends of a bootstrap interval are accurate to a twentieth of its half width.
 RESAMPLES_OF_EXAMPLES = 2_000
-AT_ONCE = 2_000_000  # the most numbers of resamples in memory
+AT_ONCE = 2_000_000  # the most numbers of resamples or shuffles in memory
 MANY = 1_000  # with this number of values, Student's distribution is practically the normal one
 LEVEL = 0.95  # the confidence level of intervals
 LEVEL_WITHIN = 0.9  # that of two one-sided tests at 5 %: an interval inside a margin
@@ -161,15 +161,6 @@ def pooled_deviation(a: Sequence[float], b: Sequence[float]) -> float:
 def present(values: Sequence[float] | Floats | pd.Series) -> Floats:
     """Returns values as numbers, without missing ones."""
     return pd.Series(values, dtype="Float64").dropna().to_numpy(float)
-
-
-def student_ratio(degrees: float, level: float) -> float:
-    """Returns Student's quantile divided by the normal one.
-
-    It is the factor by which intervals are wider because the standard deviation is estimated.
-    """
-    tail = (1 + level) / 2
-    return student_quantile(tail, degrees) / NormalDist().inv_cdf(tail)
 
 
 def student_quantile(p: float, degrees: float) -> float:
