@@ -1,12 +1,12 @@
-"""Compares the values of a hyperparameter: the best of each, and the mean of the best few.
+"""Compares the values of a hyperparameter: the best of each, and the mean of the better half.
 
     python examples/which_attention.py runs/attention
-    python examples/which_attention.py runs/monday runs/tuesday --key encoder.type --top 5
+    python examples/which_attention.py runs/monday runs/tuesday --key encoder.type
 
-The mean of the best few says more than the best, as one lucky trial does not decide it. A value
-with more configurations had more chances, and therefore the same share of every value is averaged.
-The conclusion comes from a permutation test, which says how often equal values would differ as
-much. Trials that a scheduler stopped early count with the value that they had reached.
+The mean of the better half says more than the best, as one lucky trial does not decide it, and a
+value with more configurations had more chances. The conclusion comes from a permutation test, which
+says how often equal values would differ as much. If a scheduler stopped trials, values at the last
+step that all trials reached are compared.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 from s2s_search import results
 from s2s_search.hparams import ConfigError
 from s2s_search.results.isolation import conclusion, isolated
+from s2s_search.results.scores import comparable
 
 
 def main() -> None:
@@ -27,20 +28,14 @@ def main() -> None:
     parser.add_argument(
         "--key", default="attention.score_type", help="a searched hyperparameter, or `run`"
     )
-    parser.add_argument(
-        "--top",
-        type=int,
-        default=3,
-        help="configurations averaged, for the value with the fewest (default: %(default)s)",
-    )
     args = parser.parse_args()
     try:
         run = results.load_many(args.folders)
-        table = isolated(run, args.key, args.top)
+        table = isolated(run, args.key)
     except ConfigError as error:
         sys.exit(str(error))
     shown = table[["value", "n", "best", "top", "mean", "low", "high"]]
-    print(f"{run.name}: {run.metric}, to {run.goal}")
+    print(f"{run.name}: {run.metric}, to {run.goal}, {comparable(run).phrase}")
     print(shown.to_string(index=False, float_format="{:.4f}".format))
     print(conclusion(table, run.minimizes(run.metric)))
 

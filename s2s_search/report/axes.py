@@ -1,7 +1,8 @@
 """The axes of a search: the values of each searched hyperparameter against the metric.
 
 The names and the method are those of Google's tuning playbook: basic axis plots, and whether the
-best points lie at an end of the searched range. Needs pandas; neither Ray nor torch.
+results still improve at an end of the searched range. Needs pandas, and SciPy late; neither Ray nor
+torch.
 """
 
 import itertools
@@ -11,23 +12,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from s2s_search.display.tables import cell
 from s2s_search.hparams.arguments import Argument
 from s2s_search.hparams.table import declared
-from s2s_search.results.isolation import TOP, by_configuration, isolation
+from s2s_search.results.draws import draws_of
+from s2s_search.results.isolation import DIGITS, by_configuration, isolation
 from s2s_search.results.replicates import configurations
 from s2s_search.results.results import Results
-from s2s_search.results.statistics import BEST_SHARE, FEWEST_BEST, LEAST
+from s2s_search.results.scores import Scores, comparable
+from s2s_search.results.statistics import BEST_SHARE, LEAST, LEVEL
 from s2s_search.runs.tables import stored
 from s2s_search.spaces.dimensions import Choice, Dimension, Range
 from s2s_search.spaces.space import Space
+from s2s_search.statuses import FAILURES, RUNNING
 
 PARTS = 4  # a range is shown in this number of parts of the same width on its scale
 FEW = 8  # up to this number of points, a range is shown point by point
-NEAR = 0.05  # the share of a range's scale within which a value counts as being at the end
+OUTER = 0.2  # most of the best tenth must lie in this share of a range's scale, at its end
+FEWEST_AT_END = 3  # the least number of configurations that are the best tenth there
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +41,21 @@ class Axis:
     """A searched hyperparameter, and the trials in which it takes part.
 
     names: the names of a choice's values, all different; numbers are in order
-    points: the trials that have a best report, best first. Columns: trial (string); number (its row
-        in the trials table); status; value; name (the value as tables print it); score (the best
-        value of the metric); configuration (the same for trials that differ only in their seed)
-    without: the number of trials with a best report in which the hyperparameter takes no part
+    points: the trials that can be compared, best first. Columns: trial (string); number (its row in
+        the trials table); status; value; name (the value as tables print it); score (as in
+        `comparable`; the worst of all for a trial that diverged); configuration (the same for
+        trials that differ only in their seed); block (where the values are crossed with the draws,
+        what the trials of a draw share); draw (the trial's draw)
+    ended: the trials that have ended, whatever became of them. Columns: value; name; lost (whether
+        it diverged or failed)
+    without: the number of trials that can be compared in which the hyperparameter takes no part
     minimizes: whether a lower score is better
     """
 
     dimension: Dimension
     names: tuple[str, ...]
     points: pd.DataFrame
+    ended: pd.DataFrame
     without: int
     minimizes: bool
 
@@ -89,21 +100,25 @@ class Axis:
             low, high, value = math.log(low), math.log(high), math.log(max(value, low))
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
-    def groups(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Yields the names of the values, or of the parts of a range, with their points."""
+    def groups(self, trials: pd.DataFrame | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yields the names of the values, or of the parts of a range, with their trials.
+
+        trials: a table with the columns value and name; None: the points.
+        """
+        points = self.points if trials is None else trials
         if self.names:
             for name in self.names:
-                yield name, self.points[self.points["name"] == name]
+                yield name, points[points["name"] == name]
             return
         if self.steps:
             for name, value in zip(_texts(self.steps), self.steps, strict=True):
-                yield name, self.points[self.points["value"] == value]
+                yield name, points[points["value"] == value]
             return
-        part = self.points["value"].map(self.position).mul(PARTS).astype(int).clip(upper=PARTS - 1)
+        part = points["value"].map(self.position).mul(PARTS).astype(int).clip(upper=PARTS - 1)
         values = [float(self.value_at(index / PARTS)) for index in range(PARTS + 1)]
         edges = _texts(values, digits=3)
         for index, (low, high) in enumerate(itertools.pairwise(edges)):
-            yield f"{low} to {high}", self.points[part == index]
+            yield f"{low} to {high}", points[part == index]
 
     def value_at(self, position: float) -> float:
         """Returns the value of a range at a position in [0, 1], on the range's own scale."""
@@ -113,19 +128,27 @@ class Axis:
             return float(low * (high / low) ** position)
         return low + position * (high - low)
 
-    def isolation(self, top: int = TOP) -> pd.DataFrame:
+    def isolation(self) -> pd.DataFrame:
         """Returns what each value, or each part of a range, reached."""
-        return isolation(self.groups(), self.minimizes, top)
+        return isolation(self.groups(), self.minimizes)
 
 
-def axes(results: Results, space: Space) -> list[Axis]:
-    """Returns the axes of a search, in the order of the space."""
-    score, minimizes = f"best.{results.metric}", results.minimizes(results.metric)
+def axes(results: Results, space: Space, scores: Scores | None = None) -> list[Axis]:
+    """Returns the axes of a search, in the order of the space.
+
+    scores: the scores of the trials; None: those of `comparable`.
+    """
+    scores = scores or comparable(results)
+    minimizes, draws = scores.minimize, draws_of(results)
     every = results.trials.assign(
-        configuration=configurations(results), number=range(len(results.trials))
+        configuration=configurations(results),
+        number=range(len(results.trials)),
+        score=scores.judged.astype(float),
+        draw=draws.numbers,
     )
-    ranked = replace(results, trials=every).best(None)
-    ranked = ranked[ranked[score].notna()]
+    status = every["status"]
+    every = every.assign(ended=status.ne(RUNNING), lost=status.isin(["diverged", *FAILURES]))
+    ranked = every.sort_values(["score", "trial"], ascending=[minimizes, True], kind="stable")
     found = []
     for dimension in space.varying:
         key, domain = dimension.key, dimension.domain
@@ -149,16 +172,25 @@ def axes(results: Results, space: Space) -> list[Axis]:
             "status": ranked["status"],
             "value": values,
             "name": shown,
-            "score": ranked[score],
+            "score": ranked["score"],
             "configuration": ranked["configuration"],
+            "draw": ranked["draw"],
+            "ended": ranked["ended"],
+            "lost": ranked["lost"],
         }
-        points = pd.DataFrame(columns)[active].reset_index(drop=True)
+        blocks = draws.blocks(key)
+        if blocks is not None:
+            columns["block"] = blocks[ranked.index]
+        table = pd.DataFrame(columns)
+        table = table.assign(active=active.astype(bool))
+        points = table[table["active"] & table["score"].notna()].reset_index(drop=True)
+        ended = table[table["active"] & table["ended"]][["value", "name", "lost"]]
         when = {}
         for parent, conditions in dimension.when.items():
             when[parent] = tuple(space.label(parent, value) for value in conditions)
         labelled = replace(dimension, when=when)
-        without = int((~active).sum())
-        found.append(Axis(labelled, tuple(names.values()), points, without, minimizes))
+        without = int(table["score"].notna().sum()) - len(points)
+        found.append(Axis(labelled, tuple(names.values()), points, ended, without, minimizes))
     return found
 
 
@@ -185,52 +217,110 @@ def _in_order(domain: Choice) -> tuple[Any, ...]:
     return tuple(values)
 
 
-# --- is the best point at an end of the searched values? ---
+# --- do the results still improve at an end of the searched values? ---
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """An end of a hyperparameter's values at which the best trials are."""
+    """An end of a hyperparameter's values beyond which better ones may lie."""
 
     key: str
     why: str  # a sentence without its full stop
     next: str  # what to search next, as a line of a search-space file
+    p: float  # how often chance alone would say this of any end of the report
 
 
-def boundary(axis: Axis) -> Boundary | None:
-    """Returns the end of an axis at which the best trials are; None if there is none.
+def boundaries(axes: Sequence[Axis]) -> list[Boundary]:
+    """Returns the ends of axes towards which the results improve by more than chance.
 
-    The best configuration, or most of the best tenth, must be at the end, and values beyond it must
-    be allowed. The end of a range is the outermost twentieth of its scale. The end of a list of at
-    least three numbers is its last number; there the best configuration alone is not enough, as
-    chance puts it there too often. With fewer than 10 configurations there is no answer.
+    An end of a range counts if the better half of the configurations improves towards it (rank
+    correlation), and most of the best tenth lies in the outermost fifth of the scale. The end of a
+    list of at least three numbers counts if its configurations are better than all others (Mann and
+    Whitney's test), and better than those of the next number on average. A p is multiplied by the
+    number of ends that are judged, so that at most 5 of 100 reports of chance name an end. With
+    fewer than 10 configurations there is no answer.
+    """
+    ends = [(axis, upper) for axis in axes if is_judged(axis) for upper in (False, True)]
+    found = []
+    for axis, upper in ends:
+        p = len(ends) * _improves(axis, upper)
+        following = _beyond(axis, upper) if p <= 1 - LEVEL else None
+        if following is not None:
+            found.append(Boundary(axis.key, _why(axis, upper, p), following, p))
+    return found
+
+
+def is_judged(axis: Axis) -> bool:
+    """Returns whether an axis has ends, and enough configurations to judge them."""
+    has_ends = axis.range is not None and not axis.steps
+    return len(_units(axis)) >= LEAST and (has_ends or len(axis.steps) >= 3)
+
+
+def _units(axis: Axis) -> pd.DataFrame:
+    """Returns the configurations, best first; a draw of a crossed search counts once.
+
+    If the values themselves are crossed with the draws, a score is the distance from its draw.
     """
     found = by_configuration(axis.points, axis.minimizes)
-    if len(found) < LEAST:
-        return None
-    if (axis.range is None or axis.steps) and len(axis.steps) < 3:
-        return None
-    values = found["value"].head(max(FEWEST_BEST, round(BEST_SHARE * len(found))))
-    for upper in (False, True):
-        at_end = values.map(lambda value, upper=upper: _is_at_end(axis, value, upper))
-        counts = at_end.mean() > 0.5 or (at_end.iloc[0] and not axis.steps)
-        following = _beyond(axis, upper) if counts else None
-        if following is None:
-            continue
-        end = f"at the {'upper' if upper else 'lower'} end, {_end(axis, upper):.4g}"
-        count = f"{int(at_end.sum())} of the best {len(values)} configurations"
-        why = f"{count} (n = {len(found):,}) are {end}"
-        if at_end.iloc[0]:
-            why = f"the best is {end}, as are {count} (n = {len(found):,})"
-        return Boundary(axis.key, why, following)
-    return None
+    if "block" in found:
+        found["score"] -= found.groupby("block")["score"].transform("mean")
+    elif "draw" in found and found["draw"].nunique() < len(found):
+        found = found.groupby("draw", as_index=False).agg({"value": "first", "score": "mean"})
+    return found.sort_values("score", ascending=axis.minimizes, kind="stable", ignore_index=True)
 
 
-def _is_at_end(axis: Axis, value: float, upper: bool) -> bool:
+def _improves(axis: Axis, upper: bool) -> float:
+    """Returns the p of a test whether results improve towards an end; 1 if they do not."""
+    from scipy.stats import mannwhitneyu, spearmanr
+
+    found = _units(axis)
+    scores = found["score"].to_numpy(float) * (1 if axis.minimizes else -1)
+    scores = np.round(scores / (np.abs(scores).max() or 1.0), DIGITS)
+    if np.ptp(scores) == 0:
+        return 1.0
+    values = found["value"]
     if axis.steps:
-        return bool(value == axis.steps[-1 if upper else 0])
-    position = axis.position(value)
-    return position >= 1 - NEAR if upper else position <= NEAR
+        steps = axis.steps if upper else axis.steps[::-1]
+        last = scores[values.eq(steps[-1])]
+        previous = scores[values.eq(steps[-2])]
+        others = scores[values.ne(steps[-1])]
+        if len(last) < 2 or len(previous) == 0 or last.mean() >= previous.mean():
+            return 1.0
+        if "block" in found:
+            return _paired(found.assign(score=scores), steps)
+        return float(mannwhitneyu(last, others, alternative="less").pvalue)
+    position = values.map(axis.position).to_numpy(float)
+    position = position if upper else 1 - position
+    half = math.ceil(len(found) / 2)
+    best = max(FEWEST_AT_END, round(BEST_SHARE * len(found)))
+    if np.median(position[:best]) < 1 - OUTER or np.ptp(scores[:half]) == 0:
+        return 1.0
+    if np.ptp(position[:half]) == 0:
+        return 1.0
+    return float(spearmanr(position[:half], scores[:half], alternative="less").pvalue)
+
+
+def _paired(found: pd.DataFrame, steps: Sequence[Any]) -> float:
+    """Returns the p of the last step being better than the others in the same block."""
+    from scipy.stats import wilcoxon
+
+    table = found.pivot_table(index="block", columns="value", values="score").dropna()
+    if len(table) < 2:
+        return 1.0
+    apart = table[steps[-1]] - table.drop(columns=steps[-1]).mean(axis=1)
+    if (apart == 0).all():
+        return 1.0
+    return float(wilcoxon(apart.to_numpy(), alternative="less").pvalue)
+
+
+def _why(axis: Axis, upper: bool, p: float) -> str:
+    """Returns why the results seem to improve towards an end."""
+    found = _units(axis)
+    n = f"n = {len(found):,}, p = {min(p, 1.0):.2g}"
+    end = f"the {'upper' if upper else 'lower'} end, {_end(axis, upper):.4g}"
+    if axis.steps:
+        return f"the configurations at {end}, are better than the others ({n})"
+    return f"the better half of the configurations still improves towards {end} ({n})"
 
 
 def _end(axis: Axis, upper: bool) -> float:

@@ -10,11 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.report.axes import Axis
+from s2s_search.report.axes import Axis, is_judged
 from s2s_search.report.page import code
 from s2s_search.report.runs import ReportedRun
-from s2s_search.results.isolation import conclusion
-from s2s_search.results.statistics import LEAST
+from s2s_search.results.importance import Reversal
+from s2s_search.results.isolation import CHANCE, by_configuration, conclusion
+from s2s_search.results.replicates import seed_deviation
+from s2s_search.results.statistics import BEST_SHARE, FEWEST_BEST, LEAST, share_interval
+from s2s_search.statuses import FAILURES
 
 STATUS = {
     "finished": "The search finished.",
@@ -35,13 +38,30 @@ def state(run: ReportedRun) -> str:
     return f"{said} Of {len(run.ranked):,} trials: {each}."
 
 
+ENDED = {
+    "stopped": ", which was stopped early,",
+    "diverged": ", which diverged later,",
+    "running": ", which still runs,",
+}
+
+
 def winner(run: ReportedRun) -> str:
     """Says which trial is the best, with its value and its step. The run must have a result."""
     best = run.scored.iloc[0]
-    return (
-        f"{code(best['trial'])} is the best of {len(run.scored):,} trials with a result: "
-        f"{code(run.metric)} {best[run.score]:.4g} at step {best['best.step']:,}. Its settings:"
+    ending = ENDED.get(best["status"], f", which ended as {best['status'].replace('_', ' ')},")
+    if best["status"] == "finished":
+        ending = ""
+    alone = len(run.scored) == 1
+    of = "the only trial" if alone else f"the best of {len(run.scored):,} trials"
+    said = (
+        f"{code(best['trial'])}{ending} is {of} with a result: "
+        f"{code(run.metric)} {best[run.score]:.4g} at step {best['best.step']:,}."
     )
+    equal = int((run.scored[run.score] == best[run.score]).sum()) - 1
+    if equal:
+        others = "Another trial has" if equal == 1 else f"{equal:,} other trials have"
+        said += f" {others} the same value."
+    return f"{said} Its settings:"
 
 
 def best_of(runs: Sequence[ReportedRun]) -> str:
@@ -71,9 +91,9 @@ def sureness(run: ReportedRun) -> Iterator[str]:
         )
     elif len(run.replicates):
         yield (
-            "Configurations ran with several seeds. Quote their means, in the table below, not the "
-            "best seed, which was also lucky. `run_search.py compare` says whether two "
-            "configurations differ."
+            "Configurations ran with several seeds. The first mean in the table below is too good, "
+            "because it was chosen as the best. `run_search.py replicate` runs the best "
+            "configurations again with fresh seeds: quote those means."
         )
     else:
         if len(rows) > 1:
@@ -83,12 +103,21 @@ def sureness(run: ReportedRun) -> Iterator[str]:
             "difference between two trials is more than chance. `run_search.py replicate` runs the "
             "best configurations again with other seeds."
         )
+    if len(run.replicates):
+        yield from _deviation(run)
+    yield from unequal(run)
     if best["best.step"] == best["step"] and best["status"] == "finished":
         yield (
             f"The best report of the best trial was its last, at step {best['step']:,}: more steps "
             "may improve it, and may change the ranking."
         )
     stopped = int((run.ranked["status"] == "stopped").sum())
+    lost = int(run.ranked["status"].isin(["diverged", *FAILURES]).sum())
+    if lost > 0:
+        yield (
+            f"{lost:,} of {len(run.ranked):,} trials diverged or failed. Below, a trial that "
+            "diverged counts as the worst of all, and one that failed does not count."
+        )
     if stopped > 0:
         yield (
             f"{stopped:,} of {len(run.ranked):,} trials were stopped early; what they would have "
@@ -96,9 +125,35 @@ def sureness(run: ReportedRun) -> Iterator[str]:
         )
 
 
+def _deviation(run: ReportedRun) -> Iterator[str]:
+    """Yields the deviation of a seed, if a table of few seeds needs it."""
+    deviation, degrees = seed_deviation(run.replicates)
+    if degrees > 1:
+        yield (
+            f"The standard deviation of a seed is {deviation:.2g}, pooled over all configurations "
+            f"({degrees} degrees of freedom). An interval of few seeds knows its own seeds only."
+        )
+
+
+def unequal(run: ReportedRun) -> Iterator[str]:
+    """Yields why the ranking does not compare like with like, where that is so."""
+    if run.scores.reason.startswith("the trials were evaluated"):
+        yield f"The ranking does not compare like with like: {run.scores.reason}."
+    finished = run.results.trials[run.results.trials["status"] == "finished"]["trial"]
+    reports = run.results.reports[run.results.reports["trial"].isin(finished)]
+    counts = reports["trial"].value_counts()
+    if counts.nunique() > 1:
+        yield (
+            f"Finished trials made {counts.min():,} to {counts.max():,} reports. The best of more "
+            "reports is better by luck, which the ranking does not take into account."
+        )
+
+
 def _distance(best: Any, second: Any, score: str) -> str:
     text = f"The second, {code(second['trial'])}, reached {second[score]:.4g}"
-    if best[score]:
+    if second[score] == best[score]:
+        text += ", the same"
+    elif best[score]:
         distance = abs(second[score] - best[score]) / abs(best[score])
         if not math.isnan(distance):
             text += f", {distance:.1%} worse"
@@ -107,18 +162,111 @@ def _distance(best: Any, second: Any, score: str) -> str:
 
 def influences(run: ReportedRun) -> Iterator[str]:
     """Yields what the hyperparameters contributed."""
-    if run.configurations[0] >= LEAST and run.importance["importance"].notna().any():
-        first = run.importance.iloc[0]
-        share = f"{code(first['hyperparameter'])} has {first['importance']:.0%} of the importance"
-        yield f"{share} for being among the best (n = {first['trials']:,})."
-    for axis in run.axes:
-        if axis.is_scientific:
-            yield verdict(axis)
+    if run.scores.reason:
+        yield f"Nothing is said of single hyperparameters: {run.scores.reason}."
+        return
+    scientific = [axis for axis in run.axes if axis.is_scientific]
+    for axis in scientific:
+        yield verdict(run, axis)
+    axes = {axis.key: axis for axis in run.axes if not axis.is_scientific}
+    unclear = []
+    judged = run.importance.dropna(subset="p")
+    for _, row in judged.iterrows():
+        key = row["hyperparameter"]
+        if key in axes and row["p"] <= CHANCE:
+            yield influence(run, axes[key], row)
+        elif key in axes:
+            unclear.append(code(key))
+    if unclear:
+        n = f"n = {run.configurations[0]:,}"
+        yield f"No more than chance, by this search ({n}): {', '.join(unclear)}."
+    for reversal in run.reversals:
+        yield _reversed(reversal)
+    yield from losses(run)
+    if len(judged):
+        yield from reservations(run)
 
 
-def verdict(axis: Axis) -> str:
+def _reversed(found: Reversal) -> str:
+    """Says of which hyperparameter another value is better under another condition."""
+    better, other = found.better, code(found.other)
+    with_first, with_second = (code(condition) for condition in found.conditions)
+    return (
+        f"The better value of {code(found.key)} depends on {other}: {code(better[0])} with "
+        f"{with_first}, {code(better[1])} with {with_second}; more than chance (p = {found.p:.2g})."
+    )
+
+
+def verdict(run: ReportedRun, axis: Axis) -> str:
     """Says which value of a hyperparameter did best, and whether that is more than chance."""
-    return f"{code(axis.key)}: {conclusion(axis.isolation(), axis.minimizes, code)}."
+    keys = sum(other.is_scientific for other in run.axes)
+    said = conclusion(axis.isolation(), axis.minimizes, code, keys)
+    if run.scores.step is not None:
+        said += f", {run.scores.phrase}"
+    return f"{code(axis.key)}: {said}."
+
+
+def influence(run: ReportedRun, axis: Axis, row: Any) -> str:
+    """Says how much a hyperparameter mattered, which values did best, and what to search next."""
+    table = axis.isolation()
+    table = table[table["n"] > 0].sort_values("mean", ascending=axis.minimizes, kind="stable")
+    share = f"{row['importance']:.0%} of the places, where chance gives up to {row['chance']:.0%}"
+    step = "" if run.scores.step is None else f" at step {run.scores.step:,}"
+    n = int(table["n"].sum())
+    said = f"{code(axis.key)} explains {share} (p = {row['p']:.2g}, n = {n:,}{step})"
+    first, last = table.iloc[0], table.iloc[-1]
+    said += f": {code(first['value'])} did best ({first['mean']:.4g}), "
+    said += f"{code(last['value'])} worst ({last['mean']:.4g})."
+    found = by_configuration(axis.points, axis.minimizes)
+    best = found.head(max(FEWEST_BEST, round(BEST_SHARE * len(found))))
+    if axis.names:
+        names = best["name"].value_counts()
+        those = ", ".join(f"{code(name)} ({count})" for name, count in names.items())
+        return f"{said} The best {len(best)} have {those}: search these next."
+    low, high = best["value"].min(), best["value"].max()
+    return f"{said} The best {len(best)} have {low:.3g} to {high:.3g}: search there next."
+
+
+def losses(run: ReportedRun) -> Iterator[str]:
+    """Yields the values with which more trials diverged or failed than with all others."""
+    from scipy.stats import fisher_exact
+
+    found, tests = [], 0
+    for axis in run.axes:
+        groups = [(name, trials) for name, trials in axis.groups(axis.ended) if len(trials)]
+        if len(groups) < 2:
+            continue
+        tests += len(groups) if len(groups) > 2 else 1
+        every, lost = len(axis.ended), int(axis.ended["lost"].sum())
+        for name, trials in groups:
+            mine = int(trials["lost"].sum())
+            others = every - len(trials)
+            if mine * others <= (lost - mine) * len(trials):
+                continue  # not more than with the other values
+            rest = [lost - mine, others - (lost - mine)]
+            p = float(fisher_exact([[mine, len(trials) - mine], rest]).pvalue)
+            said = (
+                f"With {code(f'{axis.key} {name}')}, {mine} of {len(trials)} trials diverged or "
+                f"failed, and {lost - mine} of {others} with its other values; more than chance"
+            )
+            found.append((said, p))
+    for said, p in found:
+        if p * tests <= CHANCE:
+            yield f"{said} (p = {p * tests:.2g})."
+
+
+def reservations(run: ReportedRun) -> Iterator[str]:
+    """Yields what the p of this search do not cover."""
+    if run.space.search.method == "tpe":
+        yield (
+            "tpe chose each trial by earlier results, which no p here allows for: more claims may "
+            "be wrong than p says. `run_search.py replicate` decides."
+        )
+    if run.has_grown:
+        yield (
+            "The search was resumed with more trials. Whoever looks again after each resumption "
+            "until something shows is wrong more often than p says."
+        )
 
 
 def interval_text(row: Any) -> str:
@@ -127,17 +275,35 @@ def interval_text(row: Any) -> str:
     return f"{row['low']:.3g} to {row['high']:.3g}"
 
 
+def share_text(count: int, of: int) -> str:
+    """Returns a share with its 95 % interval, such as "3 of 20 (3 to 38 %)"."""
+    if of == 0:
+        return "-"
+    low, high = share_interval(count, of)
+    return f"{count:,} of {of:,} ({low:.0%} to {high:.0%})"
+
+
 def outlook(run: ReportedRun) -> str:
-    """Says whether the searched ranges were wide enough."""
+    """Says whether the results still improve at the ends of what was searched."""
+    if run.scores.reason:
+        return f"Nothing is said of the ends of the ranges: {run.scores.reason}."
     scored, every = run.configurations
     if scored < LEAST:
         return (
             f"At least {LEAST} configurations with a result are needed to say whether the ranges "
             f"were wide enough; {scored} of {every} have one."
         )
-    if not run.boundaries:
+    if run.boundaries:
         return (
-            "The searched ranges were wide enough: the best trials lie at no end of a range or of "
-            "a list of numbers."
+            "The results still improve towards an end of what was searched; better values may lie "
+            "beyond it:"
         )
-    return "The best trials lie at an end of what was searched; better values may lie beyond it:"
+    values = run.scores.judged.dropna()
+    if values.max() - values.min() <= 1e-9 * values.abs().max():
+        return f"All {scored} configurations have the same result, so no end of a range stands out."
+    if not any(map(is_judged, run.axes)):
+        return "No range and no list of three or more numbers was searched often enough to judge."
+    return (
+        f"No sign that better values lie beyond the searched ranges (n = {scored:,}). With few or "
+        "noisy trials there may be some all the same."
+    )

@@ -41,7 +41,7 @@ from s2s_search.report.page import (
 )
 from s2s_search.report.runs import ReportedRun, read_runs
 from s2s_search.results import early, expected
-from s2s_search.results.isolation import TOP
+from s2s_search.results.isolation import CHANCE
 from s2s_search.results.optimism import optimism
 from s2s_search.results.statistics import LEAST
 from s2s_search.runs.answers import Answers, Example, load_answers
@@ -55,17 +55,17 @@ MAPS = 4  # the number of attention maps
 TABLE_BELOW = "The same as a table"  # the title of a folded table below a figure
 
 AXIS_PLOTS = (
-    "Each mark is a trial at its best report. A filled mark is a finished trial. An open mark is a "
-    "trial that was stopped early, and so had fewer steps to improve. The star is the best trial. "
-    "The other hyperparameters differ between trials too: a slope is a hint, not evidence of an "
-    "effect."
+    "Each mark is a trial, and all values are compared at equal steps. A filled mark is a finished "
+    "trial, an open mark one that ended or still runs otherwise. The star is the best trial. The "
+    "other hyperparameters differ between trials too: a slope is a hint, not evidence of an effect."
 )
 ISOLATION = (
-    "What each value reached when the other hyperparameters suited it: the best of n "
-    "configurations, and the mean of the best ones. This mean is taken over the same share of "
-    f"configurations for every value: {TOP} where n is smallest. The interval (95 %, bootstrap) "
-    "says how far the averaged configurations spread. p is the probability of a difference this "
-    "large if both values were equally good."
+    "The mean of the better half of the n configurations of each value: the other hyperparameters "
+    "did not suit the worse half. All values are compared at equal steps. The interval (95 %) is "
+    "that of this mean, as for a trimmed mean. p says how often equal values would differ as much: "
+    "a permutation test of the configurations' places, within draws if the search crossed its "
+    "draws with the values, and corrected for the number of values and of scientific "
+    "hyperparameters. In 5 of 100 searches a p is 0.05 or less by chance alone."
 )
 NOT_SCIENTIFIC = (
     "No searched hyperparameter has `role: scientific` in the search-space file. Add it to those "
@@ -73,14 +73,19 @@ NOT_SCIENTIFIC = (
     "`encoder.type: {choices: [...], role: scientific}`."
 )
 BOUNDARIES = (
-    "Better values may lie beyond the end of a range if the best configuration, or most of the "
-    "best tenth, lies in the outermost twentieth of the range. The same holds for a few numbers to "
-    "choose from, if most of the best tenth have the first or the last of them."
+    "Better values may lie beyond the end of a range if the better half of the configurations "
+    "improves towards it (rank correlation), and most of the best tenth lies in its outermost "
+    "fifth. Of three or more numbers to choose from, the first or the last must be better than the "
+    "others. Both are tested; p is multiplied by the number of ends, so that at most 5 of 100 "
+    "reports name an end by chance."
 )
 IMPORTANCE = (
-    "How differently the best tenth (at least 5 configurations) and all configurations are "
-    "distributed over the values of each hyperparameter (PED-ANOVA), as shares of 1. It says what "
-    "mattered within the searched ranges, and nothing about values outside them."
+    "The bar is the share of the variance of the configurations' places that a hyperparameter "
+    "explains by itself. The mark is the share that 95 of 100 searches stay below if nothing "
+    "matters. A place is the square root of a rank: places near the top count more. p says how "
+    "often any hyperparameter of a shuffled search would stand out as much. The shares do not add "
+    "up to 100 %: the rest is chance, and what hyperparameters do together. It says nothing about "
+    "values outside the searched ranges."
 )
 NODES = (
     "For each node: the number of trials that it ran, and the most at once; the hours of all its "
@@ -380,6 +385,8 @@ def _axis_plots(run: ReportedRun) -> Iterator[Block]:
 
 def _axis_plot(run: ReportedRun, axis: Axis) -> Figure:
     how = f"n = {len(axis.points):,}"
+    if not run.scores.reason:
+        how += f", {run.scores.phrase}"
     if axis.without:
         how += f"; it takes no part in {axis.without:,} other trials"
     if axis.range is not None and axis.range.log:
@@ -391,35 +398,40 @@ def _axis_plot(run: ReportedRun, axis: Axis) -> Figure:
 
 
 def _isolation_table(axis: Axis, title: str = "") -> Table:
-    columns = [
-        "value",
-        "n",
-        "best",
-        "mean of the best",
-        "95 % interval",
-        "averaged",
-        "best trial",
-    ]
+    columns = ["value", "n", "best", "mean of the better half", "95 % interval", "averaged"]
+    columns += ["best trial", "diverged or failed"]
+    lost = {}
+    for name, trials in axis.groups(axis.ended):
+        lost[name] = conclusions.share_text(int(trials["lost"].sum()), len(trials))
     rows = []
     for _, row in axis.isolation().iterrows():
         counts = [row["value"], f"{row['n']:,}"]
         means = [cell(row["best"]), cell(row["mean"]), conclusions.interval_text(row)]
-        rows.append([*counts, *means, str(row["top"]), cell(row["trial"])])
+        rest = [str(row["top"]), cell(row["trial"]), lost[row["value"]]]
+        rows.append([*counts, *means, *rest])
     return Table(columns, rows, columns[1:6], title)
 
 
 def _isolation(run: ReportedRun) -> Iterator[Block]:
     found = [axis for axis in run.axes if axis.is_scientific]
+    if run.scores.reason:
+        yield Text(f"Nothing can be compared: {run.scores.reason}.")
+        return
     if not found:
         yield Text(NOT_SCIENTIFIC)
     for axis in found:
         figure = figures.isolation_plot(axis.isolation(), axis.key, run.metric)
-        yield Figure(figure, conclusions.verdict(axis), run.number, axis.key)
+        how = f"{conclusions.verdict(run, axis)} Dot and line: the mean of the better half and its "
+        how += "95 % interval. Star: the best."
+        yield Figure(figure, how, run.number, axis.key)
         yield _isolation_table(axis)
 
 
 def _importance(run: ReportedRun) -> Iterator[Block]:
     scored, every = run.configurations
+    if run.scores.reason:
+        yield Text(f"Nothing can be compared: {run.scores.reason}.")
+        return
     if scored < LEAST or run.importance.empty:
         yield Text(
             "Importance needs a searched hyperparameter and at least "
@@ -427,12 +439,25 @@ def _importance(run: ReportedRun) -> Iterator[Block]:
         )
         return
     table = run.importance
-    yield Figure(figures.importance_plot(table), IMPORTANCE, run.number)
-    shares = ["-" if pd.isna(share) else f"{share:.1%}" for share in table["importance"]]
-    counts = [f"{count:,}" for count in table["trials"]]
-    rows = [list(row) for row in zip(table["hyperparameter"].map(str), shares, counts, strict=True)]
-    columns = ["hyperparameter", "importance", "n (trials where it takes part)"]
-    yield Table(columns, rows, columns[1:], TABLE_BELOW)
+    yield Figure(
+        figures.importance_plot(table), f"{IMPORTANCE} Compared {run.scores.phrase}.", run.number
+    )
+    rows = []
+    for _, row in table.iterrows():
+        shares = []
+        for name in ("importance", "chance"):
+            shares.append("-" if pd.isna(row[name]) else f"{row[name]:.1%}")
+        p = "-" if pd.isna(row["p"]) else f"{row['p']:.2g}"
+        is_chance = pd.isna(row["p"]) or row["p"] > CHANCE
+        said = "no more than chance" if is_chance else "more than chance"
+        rows.append([str(row["hyperparameter"]), *shares, p, said, f"{row['trials']:,}"])
+    columns = ["hyperparameter", "importance", "by chance up to", "p", "verdict"]
+    columns += ["n (trials where it takes part)"]
+    yield Table(columns, rows, [*columns[1:4], columns[5]], TABLE_BELOW)
+    if not run.reversals and run.configurations[0] >= 2 * LEAST:
+        yield Text(
+            "No sign that the better value of a hyperparameter depends on another hyperparameter."
+        )
 
 
 def _boundaries(run: ReportedRun) -> Iterator[Block]:
@@ -557,7 +582,7 @@ def _software(run: ReportedRun) -> Iterator[Block]:
     yield Text(
         f"The best report of a trial is the one with the best {code(run.metric)}, and the earliest "
         "of several equal ones. The report of a divergence is never the best. n counts trials that "
-        "have a best report. Intervals are bootstrap intervals of a mean."
+        "have a best report."
     )
     try:
         made = cleaned(json.loads((run.results.folder / ENVIRONMENT).read_text(encoding="utf-8")))

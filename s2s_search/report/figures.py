@@ -433,7 +433,7 @@ def _marks(x: "pd.Series[float]", rows: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
-    """Draws, for each value of a hyperparameter, the best result and the mean of the best few."""
+    """Draws the best result of each value of a hyperparameter, and the mean of its better half."""
     counted = zip(table["value"], table["n"], strict=True)
     names = [plain(f"{value} (n = {n})") for value, n in counted]
     figure = _figure(
@@ -450,7 +450,7 @@ def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
             "thickness": 2,
         },
         marker={"color": BLUE, "size": 9},
-        name="mean of the best few, 95 % interval",
+        name="mean of the better half, 95 % interval",
     )
     star = {"color": ORANGE, "symbol": "star", "size": 11}
     figure.add_scatter(x=_short(table["best"]), y=names, marker=star, name="best")
@@ -459,14 +459,24 @@ def isolation_plot(table: pd.DataFrame, key: str, metric: str) -> go.Figure:
 
 
 def importance_plot(table: pd.DataFrame) -> go.Figure:
-    """Draws the importance of each hyperparameter as a bar."""
+    """Draws the importance of each hyperparameter as a bar, and what chance gives as a mark."""
     names = [plain(name) for name in table["hyperparameter"]]
     figure = _figure(
         80 + 28 * len(table),
-        xaxis={"title": _title("share of the importance"), "tickformat": ".0%"},
+        xaxis={"title": _title("share of the places explained"), "tickformat": ".0%"},
     )
     figure.update_layout(yaxis={"autorange": "reversed"}, bargap=0.35)
-    figure.add_bar(x=_short(table["importance"]), y=names, orientation="h", marker={"color": BLUE})
+    figure.add_bar(
+        x=_short(table["importance"]),
+        y=names,
+        orientation="h",
+        marker={"color": BLUE},
+        name="importance",
+    )
+    mark = {"color": ORANGE, "symbol": "line-ns-open", "size": 14, "line": {"width": 2}}
+    figure.add_scatter(
+        x=_short(table["chance"]), y=names, mode="markers", marker=mark, name="by chance up to"
+    )
     figure.update_traces(hovertemplate="%{y}: %{x:.1%}<extra></extra>")
     return figure
 

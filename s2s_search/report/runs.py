@@ -12,12 +12,15 @@ import pandas as pd
 
 from s2s_search.display.tables import cell
 from s2s_search.errors import ConfigError, printable
-from s2s_search.report.axes import Axis, Boundary, axes, boundary
+from s2s_search.report.axes import Axis, Boundary, axes, boundaries
 from s2s_search.results.beside import beside
 from s2s_search.results.expected import expected_best
-from s2s_search.results.many import check_distinct
+from s2s_search.results.importance import Reversal, importance, reversals
+from s2s_search.results.many import check_distinct, other_examples
 from s2s_search.results.replicates import configurations, replicates
 from s2s_search.results.results import Results, load
+from s2s_search.results.scores import Scores, comparable
+from s2s_search.runs.log import first_event
 from s2s_search.runs.state import AUDIT, History
 from s2s_search.spaces.space import Space
 
@@ -59,9 +62,22 @@ class ReportedRun:
 
     @cached_property
     def configurations(self) -> tuple[int, int]:
-        """Returns the number of configurations with a best report, and the number of all."""
+        """Returns the number of configurations that can be compared, and the number of all."""
         every = configurations(self.results)
-        return every[self.results.trials[self.score].notna()].nunique(), every.nunique()
+        return every[self.scores.judged.notna()].nunique(), every.nunique()
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Returns the scores of the trials that can be compared."""
+        return comparable(self.results)
+
+    @cached_property
+    def has_grown(self) -> bool:
+        """Returns whether the search was resumed with more trials than it began with."""
+        if self.results.log is None:
+            return False
+        began = first_event(self.results.folder).get("trials") or 0
+        return bool(self.history.search["trials"] > began > 0)
 
     @property
     def seeds(self) -> Results:
@@ -79,15 +95,19 @@ class ReportedRun:
 
     @cached_property
     def axes(self) -> list[Axis]:
-        return axes(self.results, self.space)
+        return axes(self.results, self.space, self.scores)
 
     @cached_property
     def boundaries(self) -> list[Boundary]:
-        return [found for found in map(boundary, self.axes) if found]
+        return boundaries(self.axes)
 
     @cached_property
     def importance(self) -> pd.DataFrame:
-        return self.results.importance()
+        return importance(self.results, scores=self.scores)
+
+    @cached_property
+    def reversals(self) -> list[Reversal]:
+        return reversals(self.results, self.scores)
 
     @cached_property
     def audits(self) -> Results | None:
@@ -185,7 +205,7 @@ def _most_at_once(spans: pd.DataFrame) -> int:
 
 
 def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[ReportedRun]:
-    """Reads run folders, whose searches must have the same metric.
+    """Reads run folders, whose searches must have the same metric and the same dev examples.
 
     fetch: also read what the searches saved at a URL.
 
@@ -208,6 +228,8 @@ def read_runs(folders: Sequence[Path], fetch: bool = False) -> list[ReportedRun]
         problems.append(
             f"runs side by side must be judged by the same metric, but these are not: {each}"
         )
+    elif runs:
+        problems += other_examples([run.results for run in runs])
     if problems:
         raise ConfigError(problems)
     return runs

@@ -9,10 +9,14 @@ import numpy as np
 import pandas as pd
 
 from s2s_search.errors import ConfigError
+from s2s_search.hparams.table import TABLE
 from s2s_search.results.ranked import run_names
 from s2s_search.results.results import Results, load
+from s2s_search.results.scores import EXAMPLES
+from s2s_search.runs.log import first_event
+from s2s_search.runs.state import History
 from s2s_search.runs.tables import stored, typed
-from s2s_search.spaces.dimensions import value_of
+from s2s_search.spaces.dimensions import Choice, value_of
 from s2s_search.spaces.space import Space
 
 
@@ -27,7 +31,7 @@ def load_many(folders: Iterable[str | os.PathLike[str]]) -> Results:
 
     Raises:
         ConfigError: a folder is no run folder, a folder is named twice, or the runs differ in their
-            metric or goal.
+            metric, their goal, their corpus or the number of dev examples.
     """
     runs = [load(folder) for folder in folders]
     _check_together(runs)
@@ -87,6 +91,46 @@ def _check_together(runs: Sequence[Results]) -> None:
         raise ConfigError(
             f"runs in one table need the same metric and goal, but these are ranked: {different}"
         )
+    if problems := other_examples(runs):
+        raise ConfigError(problems)
+
+
+def other_examples(runs: Sequence[Results]) -> list[str]:
+    """Returns a sentence for each run whose dev examples are not those of the first run."""
+    problems = []
+    first = runs[0]
+    for run in runs[1:]:
+        corpora = _fingerprint(first), _fingerprint(run)
+        if corpora[0] != corpora[1] and all(corpora):
+            problems.append(
+                f"{run.folder} is of another corpus than {first.folder}: their numbers would not "
+                "compare"
+            )
+        counts = _examples(first), _examples(run)
+        if counts[0] != counts[1] and all(counts):
+            numbers = " against ".join(", ".join(map(str, sorted(count))) for count in counts)
+            problems.append(
+                f"{first.folder} and {run.folder} were evaluated on different numbers of dev "
+                f"examples ({EXAMPLES} {numbers}): their numbers would not compare"
+            )
+    return problems
+
+
+def _fingerprint(run: Results) -> str:
+    """Returns the fingerprint of a run's corpus; empty if it is not known."""
+    return History([first_event(run.folder)]).fingerprint if run.log is not None else ""
+
+
+def _examples(run: Results) -> set[int]:
+    """Returns the values that a run had for the number of dev examples; empty if not known."""
+    try:
+        dimensions = run.space().dimensions
+    except ConfigError:
+        return set()
+    for dimension in dimensions:
+        if dimension.key == EXAMPLES and isinstance(dimension.domain, Choice):
+            return {int(str(value)) for value in dimension.domain.values}
+    return {int(TABLE[EXAMPLES].default)}
 
 
 def _completed(run: Results, searched: Mapping[str, Results]) -> pd.DataFrame:

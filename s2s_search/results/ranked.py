@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -225,12 +226,17 @@ class Ranked:
         known = self.trials[key].notna()
         if known.all():
             return known
+        return known | pd.Series([key in keys for keys in self._settings], index=known.index)
+
+    @cached_property
+    def _settings(self) -> list[set[str]]:
+        """Returns the keys of the searched hyperparameters that take part in each trial."""
         found = []
         for run in self.runs or (self,):
             trials = run.history().trials
             for name in run.trials["trial"]:
-                found.append(name in trials and key in trials[name].settings)
-        return known | pd.Series(found, index=known.index)
+                found.append(set(trials[name].settings) if name in trials else set())
+        return found
 
     def worker_seconds(self) -> dict[str, float]:
         """Returns where the workers' seconds went, from the first step of all to the last event.

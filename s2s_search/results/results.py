@@ -27,26 +27,30 @@ class Results(Ranked):
     """The tables of one search, ranked, and what Optuna can compute from them."""
 
     def importance(self, metric: str | None = None) -> pd.DataFrame:
-        """Returns how much each searched hyperparameter mattered, the most important first.
+        """Returns how much each searched hyperparameter mattered, the clearest evidence first.
 
-        The method is PED-ANOVA (Watanabe et al., 2023) as implemented by Optuna. It compares how
-        the best configurations and all configurations are distributed over the values of a
-        hyperparameter. The best are a tenth of the configurations, but at least 5. A configuration
-        with several seeds counts once, with the mean over its seeds. A trial that diverged without
-        a best report is as bad as the worst. A hyperparameter that takes part in some trials only
-        is judged by these trials, weighted by their share among the best and among all. Whether it
-        takes part counts for the hyperparameter that decides this.
+        The importance is the share of the variance of the configurations' places that the values of
+        a hyperparameter explain by themselves, less what chance explains on average. A place is the
+        square root of a rank, so that places near the top count more. Four or more different
+        numbers are fitted by a parabola over their ranks, other values by a mean for each value.
+        Trials are compared at equal steps, as `results.scores.comparable` says. A configuration
+        with several seeds counts once, with the mean over its seeds, and a trial that diverged is
+        as bad as the worst. If the search crossed its draws with grids, the values of a grid are
+        compared within draws, and other values by the means of draws. A hyperparameter that takes
+        part in some trials only is judged by these trials.
 
-        Columns: hyperparameter (string); importance (Float64), with a sum of 1; trials (Int64), the
-        number of trials in which it takes part. The importance is NA if fewer than 2 of the best
-        have the hyperparameter, and 0 if it had one value. With fewer than 10 configurations that
-        have a value the table is empty, and `attrs["reason"]` says why.
+        Columns: hyperparameter (string); importance (Float64); chance (Float64), the importance
+        that 95 of 100 shuffled searches stay below; p (Float64), how often any hyperparameter of a
+        shuffled search stands out as much as this one; trials (Int64), the number of trials in
+        which it takes part. If it took part in no trial, importance, chance and p are NA. With
+        fewer than 10 configurations that have a score the table is empty, and `attrs["reason"]`
+        says why.
 
         Raises:
             ConfigError: there is no such metric, or the run folder's space.yaml is missing or
                 damaged.
         """
-        from s2s_search.results import importance  # late, as Optuna is slow to import
+        from s2s_search.results import importance  # late, as only some readers need it
 
         return importance.importance(self, metric)
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from s2s_search.report import conclusions, figures
 from s2s_search.report.contents import sections, write_report
 from s2s_search.report.page import Code, Figure, Table, Text, code
 from s2s_search.report.runs import read_runs
+from s2s_search.results.many import load_many
 from s2s_search.results.replicates import replicates
 from s2s_search.results.results import load
 from s2s_search.runs.log import EventLog
@@ -197,7 +198,7 @@ def test_idle_time_by_hand(tmp_path: Path) -> None:
 
 
 def test_values_that_differ_are_told_from_those_that_do_not(tmp_path: Path) -> None:
-    for gap, said in ((5.0, "more than chance (p = 0.0005"), (0.0, "does not tell them apart")):
+    for gap, said in ((5.0, "more than chance (p = 0.0005"), (0.0, "no sign that one is better")):
         folder = tmp_path / str(gap)
         write_run(
             folder,
@@ -205,9 +206,9 @@ def test_values_that_differ_are_told_from_those_that_do_not(tmp_path: Path) -> N
         )
         (run,) = read_runs([folder])
         (axis,) = [axis for axis in run.axes if axis.is_scientific]
-        assert said in conclusions.verdict(axis)
+        assert said in conclusions.verdict(run, axis)
         assert (
-            "`encoder.type`: `BidirectionalRNNEncoder` " in conclusions.verdict(axis)
+            "`encoder.type`: `BidirectionalRNNEncoder` " in conclusions.verdict(run, axis)
         ) or not gap
 
 
@@ -244,6 +245,22 @@ def test_seeds_are_no_configurations_of_their_own(tmp_path: Path) -> None:
         == trials["optimizer.learning_rate"].nunique()
         == run.configurations[0]
     )
+
+
+def test_a_configuration_whose_seeds_diverged_is_not_the_first(tmp_path: Path) -> None:
+    folder = with_seeds(tmp_path / "run")
+    first = replicates(load(folder)).iloc[0]
+    lost = first["trial"]
+    log = folder / "events.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    for event in events:
+        if event["event"] == "status" and event["trial"] == lost:
+            event["status"] = "diverged"
+    log.write_text("".join(json.dumps(event) + "\n" for event in events))
+    table = replicates(load(folder))
+    key = "optimizer.learning_rate"
+    assert table[key].iloc[-1] == first[key] or pd.isna(table["mean"].iloc[-1])
+    assert table[key].iloc[0] != first[key]
 
 
 def test_nine_configurations_of_three_seeds_are_too_few_to_say_what_matters(tmp_path: Path) -> None:
@@ -466,6 +483,21 @@ def test_a_report_uses_the_replicates_beside_a_run(tmp_path: Path) -> None:
         shutil.rmtree(beside)
 
 
+def test_other_dev_examples_are_not_ranked_together(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", trials=2)
+    other = write_run(tmp_path / "corpus", trials=2)
+    log = other / "events.jsonl"
+    log.write_text(log.read_text().replace("0" * 64, "1" * 64, 1))
+    part = SPACE.replace("parameters:", "parameters:\n  train.eval_examples: 5")
+    some = write_run(tmp_path / "part", trials=2, text=part)
+    with pytest.raises(ConfigError) as error:
+        write_report([run, other, some])
+    assert "corpus is of another corpus than" in str(error.value)
+    assert "(train.eval_examples 0 against 5)" in str(error.value)
+    with pytest.raises(ConfigError, match="of another corpus"):
+        load_many([run, other])
+
+
 def test_the_legend_counts_every_trial_that_has_a_curve(folder: Path) -> None:
     (run,) = read_runs([folder])
     best = run.numbers[run.scored.iloc[0]["trial"]]
@@ -581,25 +613,33 @@ def test_code_below_a_list_is_no_part_of_it_and_figures_have_captions(
     fence = Code("a\n```\nb").markdown().splitlines()
     assert fence == ["````", "a", "```", "b", "````"]
     assert not re.search("^- .*\n\n    ", texts[1], re.MULTILINE)
-    assert "(PED-ANOVA)" in texts[1]
+    assert "| hyperparameter | importance | by chance up to | p |" in texts[1]
     assert Figure(go.Figure(), "Drawn").markdown() == "Drawn"
 
 
 def test_an_importance_that_is_not_known_is_a_dash(tmp_path: Path) -> None:
-    text = SPACE.replace("  attention.dim: [32, 64, 128]", "  attention.dim: [32, 64]")
-
-    def loss(k: int, config: Mapping[str, Any]) -> float:
-        return 1.0 + k / 100 + (config["model"] == "AttentionSeq2Seq")
-
-    _, markdown = write_report([write_run(tmp_path / "run", text=text, loss=loss)])
-    assert "| attention.dim | - |" in markdown.read_text()
+    """A key that takes part in no trial with a result."""
+    folder = write_run(tmp_path / "run", text=SPACE.replace("trials: 40", "trials: 60"))
+    log = folder / "events.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    without = {event["trial"] for event in events if "attention.dim" in event.get("settings", {})}
+    kept = [event for event in events if event.get("trial") not in without or "rung" in event]
+    kept = [event for event in kept if event["event"] != "decision"]
+    log.write_text("".join(json.dumps(event) + "\n" for event in kept))
+    _, markdown = write_report([folder])
+    assert "| attention.dim | - | - | - |" in markdown.read_text()
     assert "NA\\>" not in markdown.read_text()
 
 
 def test_it_is_written_without_ray_and_torch(folder: Path, tmp_path: Path) -> None:
+    # SciPy looks into sys.modules["torch"], so a None there would break it.
     code = (
-        "import sys; sys.modules['ray'] = sys.modules['torch'] = None; "
-        "from s2s_search.cli import main; "
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('ray', 'torch'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from s2s_search.cli import main\n"
     )
     code += f"sys.exit(main(['report', {str(folder)!r}, '--out', {str(tmp_path / 'page.html')!r}]))"
     result = subprocess.run(

@@ -88,8 +88,10 @@ def by_rate(config: Config) -> float:
 def test_what_decides_the_result_is_most_important(tmp_path: Path) -> None:
     table = record(tmp_path / "run", by_rate, 200).importance()
     assert table["hyperparameter"][0] == "optimizer.learning_rate"
-    assert table["importance"][0] > 0.8
-    assert table["importance"].sum() == pytest.approx(1)
+    assert table["importance"][0] > 0.6
+    assert table["p"][0] <= 0.001
+    assert (table["importance"][1:] < 0.1).all()
+    assert (table["chance"] < 0.1).all()
     assert sorted(table["hyperparameter"]) == sorted(load(tmp_path / "run").searched)
 
 
@@ -157,10 +159,8 @@ def test_one_good_trial_does_not_make_a_conditional_key_important(tmp_path: Path
     def loss(config: Config) -> float:
         return losses.get(repr(config), 2.0 + random.Random(repr(config)).random())
 
-    table = record(tmp_path / "run", loss, 40).importance()
-    assert table["hyperparameter"].iloc[-1] == "optimizer.lr_decay_rate"
-    assert table["importance"].isna().tolist() == [False] * 7 + [True]
-    assert table["importance"].sum() == pytest.approx(1)
+    table = record(tmp_path / "run", loss, 40).importance().set_index("hyperparameter")
+    assert table.loc["optimizer.lr_decay_rate", "p"] > 0.05
 
 
 def test_few_trials_say_nothing_and_the_reason_is_given(tmp_path: Path) -> None:
@@ -170,6 +170,8 @@ def test_few_trials_say_nothing_and_the_reason_is_given(tmp_path: Path) -> None:
     assert table.dtypes.astype(str).to_dict() == {
         "hyperparameter": "string",
         "importance": "Float64",
+        "chance": "Float64",
+        "p": "Float64",
         "trials": "Int64",
     }
     assert "at least 10" in table.attrs["reason"]
