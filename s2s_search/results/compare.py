@@ -262,7 +262,8 @@ def compare(
 
 def _unfair(a: str, b: str, left: Side, right: Side) -> Iterator[str]:
     """Yields why two sides cannot be compared."""
-    if both := [run.trial.name for run in left.runs if run in right.runs]:
+    others = {id(run) for run in right.runs}
+    if both := [run.trial.name for run in left.runs if id(run) in others]:
         yield f"{a} and {b} both name {', '.join(both[:4])}{', ...' if len(both) > 4 else ''}"
     examples = {_whole(run.flat().get(EXAMPLES)) for run in [*left.runs, *right.runs]}
     if len(examples) > 1:
