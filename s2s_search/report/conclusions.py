@@ -164,6 +164,7 @@ def influences(run: ReportedRun) -> Iterator[str]:
     """Yields what the hyperparameters contributed."""
     if run.scores.reason:
         yield f"Nothing is said of single hyperparameters: {run.scores.reason}."
+        yield from losses(run)
         return
     scientific = [axis for axis in run.axes if axis.is_scientific]
     for axis in scientific:
@@ -183,7 +184,7 @@ def influences(run: ReportedRun) -> Iterator[str]:
     for reversal in run.reversals:
         yield _reversed(reversal)
     yield from losses(run)
-    if len(judged):
+    if scientific or len(judged):
         yield from reservations(run)
 
 

@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+import pandas as pd
 import pytest
 
 from s2s_search.errors import ConfigError
+from s2s_search.results.importance import importance, reversals
 from s2s_search.results.many import load_many
 from s2s_search.results.results import Results, load
+from s2s_search.results.scores import Scores
 from s2s_search.runs.recorder import NEEDED_TO_RESUME, Recorder
 from s2s_search.spaces.load import load_space
 
@@ -93,6 +97,78 @@ def test_what_decides_the_result_is_most_important(tmp_path: Path) -> None:
     assert (table["importance"][1:] < 0.1).all()
     assert (table["chance"] < 0.1).all()
     assert sorted(table["hyperparameter"]) == sorted(load(tmp_path / "run").searched)
+
+
+def test_what_decides_everything_is_named_although_others_depend_on_it(tmp_path: Path) -> None:
+    """Half of the trials have a model with a key of its own, and only the model matters."""
+
+    def loss(config: Config) -> float:
+        noise = random.Random(repr(config)).gauss(0, 0.004)
+        return 0.2 - 0.1 * (config["model"] == "AttentionSeq2Seq") + noise
+
+    table = record(tmp_path / "run", loss, 30).importance()
+    assert table["hyperparameter"][0] == "model"
+    assert table["importance"][0] > 0.5
+    assert (table["p"][1:] > 0.05).all()
+
+
+def test_chance_is_named_beside_the_importance_of_chance(tmp_path: Path) -> None:
+    """Equal results explain nothing; of noise no key stands out, and its share is that of chance."""
+    equal = record(tmp_path / "equal", lambda config: 0.2, 30).importance()
+    assert (equal["importance"] == 0).all()
+    assert (equal["p"] == 1).all()
+    noise = record(tmp_path / "noise", lambda c: random.Random(repr(c)).random(), 60).importance()
+    assert (noise["p"] > 0.05).all()
+    assert (noise["chance"] > 0.03).all()
+
+
+def test_draws_count_once_beside_a_grid(tmp_path: Path) -> None:
+    """Each learning rate is run with both encoders: the draws differ by more than the encoders."""
+    text = SPACE.replace("encoder.type: [Uni", "encoder.type: {{grid: [Uni")
+    text = text.replace("Encoder]", "Encoder]}}").replace("model: [BasicSeq2Seq, A", "model: [A")
+
+    def loss(config: Config) -> float:
+        draw = {key: value for key, value in config.items() if key != "encoder.type"}
+        noise = random.Random(repr(draw)).gauss(0, 1) + random.Random(repr(config)).gauss(0, 0.1)
+        return 0.5 * config["encoder.type"].startswith("Uni") + noise
+
+    table = record(tmp_path / "run", loss, 12, text=text).importance()
+    assert table["hyperparameter"][0] == "encoder.type"
+    assert table["p"][0] <= 0.05
+    assert (table["p"][1:] > 0.05).all()
+
+
+def test_a_value_that_depends_on_another_is_named_and_a_larger_effect_is_not(
+    tmp_path: Path,
+) -> None:
+    def noise(config: Config) -> float:
+        return random.Random(repr(config)).gauss(0, 0.3)
+
+    def reversed_(config: Config) -> float:
+        is_bi, is_large = config["encoder.type"].startswith("Bi"), config["embedding.dim"] > 32
+        return 1.0 * (is_bi == is_large) + noise(config)
+
+    def larger(config: Config) -> float:
+        is_bi, is_large = config["encoder.type"].startswith("Bi"), config["embedding.dim"] > 32
+        return (3.0 if is_large else 1.0) * is_bi + noise(config)
+
+    first, *_ = reversals(record(tmp_path / "reversed", reversed_, 100))
+    assert {first.key, first.other} == {"encoder.type", "embedding.dim"}
+    assert len(set(first.better)) == 2
+    assert reversals(record(tmp_path / "larger", larger, 100)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [12, 16, 32])
+def test_chance_names_a_key_in_at_most_5_of_100_searches(tmp_path: Path, n: int) -> None:
+    """The scores of one search, drawn again 150 times."""
+    run = record(tmp_path / "run", by_rate, n)
+    rng, wrong = np.random.default_rng(n), 0
+    for _ in range(150):
+        values = pd.Series(pd.array(rng.normal(size=n), "Float64"), run.trials.index)
+        scores = Scores(values, None, pd.Series(False, run.trials.index), True)
+        wrong += bool((importance(run, scores=scores)["p"] <= 0.05).any())
+    assert wrong / 150 <= 0.05 + 3 * 0.0178  # 5 % of 150, and three deviations of that
 
 
 def test_it_is_the_better_side_that_counts(tmp_path: Path) -> None:

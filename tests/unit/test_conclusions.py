@@ -1,0 +1,166 @@
+"""The sentences of a report, for runs of which it is known what can be said."""
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2s_search.report import conclusions
+from s2s_search.report.runs import ReportedRun, read_runs
+from s2s_search.runs.log import EventLog
+from tests.runs import SPACE, loss_of, write_run
+from tests.unit.test_studies import SPACE as WIDE
+from tests.unit.test_studies import record
+
+Config = Mapping[str, Any]
+SCIENTIFIC = WIDE.replace(
+    "attention.score_type: [bahdanau, dot]",
+    "attention.score_type: {{choices: [bahdanau, dot], role: scientific}}",
+).replace("model: [BasicSeq2Seq, AttentionSeq2Seq]", "model: AttentionSeq2Seq")
+
+
+def noise(config: Config) -> float:
+    return random.Random(repr(config)).random()
+
+
+def read(folder: Path) -> ReportedRun:
+    (run,) = read_runs([folder])
+    return run
+
+
+def said(
+    folder: Path, loss: Callable[[Config], float], trials: int, **options: Any
+) -> tuple[ReportedRun, str]:
+    """Returns a run, and all that its report says of what mattered and what to search next."""
+    record(folder, loss, trials, text=options.pop("text", SCIENTIFIC), **options)
+    run = read(folder)
+    return run, " ".join([*conclusions.influences(run), conclusions.outlook(run)])
+
+
+def test_a_claim_names_the_step_at_which_trials_are_compared(tmp_path: Path) -> None:
+    """A third of the trials was stopped at step 100."""
+    run = read(write_run(tmp_path / "run"))
+    (axis,) = [axis for axis in run.axes if axis.is_scientific]
+    text = conclusions.verdict(run, axis)
+    assert "at step 100, which 37 of 40 trials reached" in text
+    assert "n = 37 at step 100" in " ".join(conclusions.influences(run))
+
+
+def test_stopped_and_finished_trials_are_compared_by_reports_of_the_same_step(
+    tmp_path: Path,
+) -> None:
+    """All trials have the same curve, so who was stopped makes no difference."""
+    run = read(write_run(tmp_path / "run", loss=lambda number, config: 0.2))
+    assert run.results.trials[run.score].nunique() == 2
+    assert run.scores.values.dropna().tolist() == pytest.approx([0.4] * 37)
+    text = " ".join([*conclusions.influences(run), conclusions.outlook(run)])
+    assert "no sign that one is better (p = 1), at step 100" in text
+    assert "have the same result" in text
+
+
+def test_equal_results_say_nothing(tmp_path: Path) -> None:
+    run, text = said(tmp_path / "run", lambda config: 0.0731, 20)
+    assert "no sign that one is better (p = 1)" in text
+    assert "All 20 configurations have the same result" in text
+    assert "more than chance" not in text.replace("No more than chance", "")
+    assert "19 other trials have the same value" in conclusions.winner(run)
+    assert "0.0%" not in " ".join(conclusions.sureness(run))
+
+
+def test_when_all_diverged_nothing_is_compared(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    record(folder, noise, 20, text=SCIENTIFIC)
+    log = folder / "events.jsonl"
+    log.write_text(log.read_text().replace('"finished"', '"diverged"'))
+    (folder / "trials.parquet").unlink()
+    run = read(folder)
+    assert ", which diverged later, is the best of 20" in conclusions.winner(run)
+    text = " ".join([*conclusions.influences(run), conclusions.outlook(run)])
+    assert "no trial has finished or was stopped" in text
+    assert "chance" not in text
+
+
+def test_a_single_trial_is_the_only_one(tmp_path: Path) -> None:
+    run, _ = said(tmp_path / "run", noise, 1)
+    assert "is the only trial with a result" in conclusions.winner(run)
+
+
+@pytest.mark.parametrize("status", ["stopped", "running"])
+def test_the_status_of_the_winner_is_said(tmp_path: Path, status: str) -> None:
+    scores = [noise(config) for config in read_configs(tmp_path)]
+    best = min(range(12), key=scores.__getitem__)
+    statuses = {best: status}
+    record(tmp_path / "run", noise, 12, text=SCIENTIFIC, statuses=statuses)
+    text = conclusions.winner(read(tmp_path / "run"))
+    assert {"stopped": ", which was stopped early,", "running": ", which still runs,"}[
+        status
+    ] in text
+
+
+def read_configs(tmp_path: Path) -> list[Config]:
+    record(tmp_path / "drawn", noise, 12, text=SCIENTIFIC)
+    return list(read(tmp_path / "drawn").space.trials(12))
+
+
+def test_a_value_whose_trials_diverge_is_named_with_both_rates(tmp_path: Path) -> None:
+    record(tmp_path / "drawn", noise, 40, text=SCIENTIFIC)
+    values = read(tmp_path / "drawn").results.trials["attention.score_type"]
+    lost = {k: "diverged" for k, value in enumerate(values) if value == "dot" and k % 4}
+    dots = int((values == "dot").sum())
+    _, text = said(tmp_path / "run", noise, 40, statuses=lost)
+    assert (
+        f"With `attention.score_type dot`, {len(lost)} of {dots} trials diverged or failed, and 0 "
+        f"of {40 - dots} with its other values; more than chance"
+    ) in text
+    _, text = said(tmp_path / "few", noise, 40, statuses={1: "diverged", 2: "failed"})
+    assert "diverged or failed" not in text
+
+
+def test_what_mattered_is_said_with_values_numbers_and_what_is_next(tmp_path: Path) -> None:
+    def loss(config: Config) -> float:
+        return 3.0 * (config["optimizer.learning_rate"] > 1e-3) + noise(config)
+
+    _, text = said(tmp_path / "run", loss, 60)
+    assert "`optimizer.learning_rate` explains " in text
+    assert ", n = 60): `0.0001 to 0.000316` did best" in text or "`0.000316 to 0.001` did" in text
+    assert "`0.00316 to 0.01` worst" in text or "`0.001 to 0.00316` worst" in text
+    assert ": search there next." in text
+    assert "No more than chance, by this search (n = 60): " in text
+
+
+def test_what_a_p_does_not_cover_is_said(tmp_path: Path) -> None:
+    _, text = said(tmp_path / "random", noise, 12)
+    assert "tpe" not in text
+    assert "resumed" not in text
+    tpe = SCIENTIFIC.replace("trials: 8", "trials: 8, method: tpe")
+    _, text = said(tmp_path / "tpe", noise, 12, text=tpe)
+    assert "tpe chose each trial by earlier results" in text
+    record(tmp_path / "grown", noise, 12, text=SCIENTIFIC)
+    with EventLog(tmp_path / "grown") as log:
+        log.append({"event": "resume", "trials": 24})
+    text = " ".join(conclusions.influences(read(tmp_path / "grown")))
+    assert "The search was resumed with more trials." in text
+
+
+def test_reports_at_different_intervals_are_said(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", trials=6)
+    assert not [text for text in conclusions.unequal(read(folder)) if "reports" in text]
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    late = [
+        line
+        for line in lines
+        if not ('"trial-00000"' in line and '"step":200' in line.replace(" ", ""))
+    ]
+    (folder / "events.jsonl").write_text("\n".join(late) + "\n")
+    assert "Finished trials made 3 to 4 reports." in " ".join(conclusions.unequal(read(folder)))
+
+
+def test_seeds_that_ranked_the_configurations_are_not_to_be_quoted(tmp_path: Path) -> None:
+    text = SPACE.replace("trials: 40", "trials: 40, replicates: 3")
+    run = read(write_run(tmp_path / "run", 14, text=text, loss=lambda k, c: loss_of(k % 3, c)))
+    sure = " ".join(conclusions.sureness(run))
+    assert "Quote their means" not in sure
+    assert "The first mean in the table below is too good" in sure
+    assert "The standard deviation of a seed is" in sure
