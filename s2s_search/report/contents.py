@@ -305,14 +305,16 @@ def _fewer_trials(run: ReportedRun) -> Iterator[Block]:
         yield Text(sentence)
     how = (
         f"The line is the mean of the best {code(run.metric)} over all smaller searches of so many "
-        "of these configurations (Dodge et al., 2019). The band is the 95 % interval of this mean."
+        "of these configurations (Dodge et al., 2019), over their number (below) and the worker "
+        "hours of training that they take (above). The band is the 95 % interval of this mean."
     )
     yield Figure(figures.expected_best(table, run.metric), how)
     rows = []
     for _, row in table[table["n"].isin(expected.sizes(table))].iterrows():
         interval = "-" if pd.isna(row["low"]) else f"{row['low']:.4g} to {row['high']:.4g}"
-        rows.append([f"{row['n']:.0f}", f"{row['mean']:.4g}", interval])
-    columns = ["configurations", f"mean of the best {run.metric}", "95 % interval"]
+        hours = f"{row['seconds'] / 3600:.3g}"
+        rows.append([f"{row['n']:.0f}", hours, f"{row['mean']:.4g}", interval])
+    columns = ["configurations", "worker hours", f"mean of the best {run.metric}", "95 % interval"]
     yield Table(columns, rows, columns, TABLE_BELOW)
 
 

@@ -196,10 +196,26 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
 
 
 def expected_best(table: pd.DataFrame, metric: str) -> go.Figure:
-    """Draws the expected best of n configurations over n, with its interval where it is known."""
+    """Draws the expected best of n configurations, with its interval where it is known.
+
+    The axis below is n. The axis above is what n configurations cost, in worker hours.
+    """
+    ends, hours = table["n"].iloc[[0, -1]].tolist(), table["seconds"].iloc[[0, -1]] / 3600
     figure = _figure(
-        300, xaxis={"title": _title("configurations")}, yaxis={"title": _title(metric)}
+        340,
+        xaxis={"title": _title("configurations"), "range": ends},
+        xaxis2={
+            "title": _title("worker hours"),
+            "range": hours.tolist(),
+            "overlaying": "x",
+            "side": "top",
+            "showgrid": False,
+        },
+        yaxis={"title": _title(metric)},
     )
+    figure.update_layout(margin={"t": 60})
+    # plotly draws an axis only if a trace belongs to it.
+    figure.add_scatter(x=hours.tolist(), y=[None, None], xaxis="x2", hoverinfo="skip")
     known = table.dropna(subset="low")
     for end, fill in (("high", None), ("low", "tonexty")):
         figure.add_scatter(

@@ -25,8 +25,9 @@ def expected_best(results: Results) -> pd.DataFrame:
     or diverged, is as bad as the worst. With fewer than 10 configurations that have a value the
     table is empty.
 
-    Columns: n (the number of configurations, from 2 on); mean; low and high (its 95 % interval).
-    The interval is NaN for more than a quarter of the configurations: it would be too narrow.
+    Columns: n (the number of configurations, from 2 on); mean; low and high (its 95 % interval);
+    seconds (the worker seconds that n configurations take, at the mean of this search). The
+    interval is NaN for more than a quarter of the configurations: it would be too narrow.
     """
     values = results.trials[f"best.{results.metric}"].astype(float)
     scores = values.groupby(configurations(results)).mean()
@@ -36,7 +37,9 @@ def expected_best(results: Results) -> pd.DataFrame:
         worst = scores.max() if minimize else scores.min()
         known = np.asarray(scores.fillna(worst), float)
         rows = [(n, *best_of(known, n, minimize)) for n in range(2, len(known) + 1)]
-    return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
+    table = pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
+    each = results.trials["seconds"].astype(float).sum() / max(len(scores), 1)
+    return table.assign(seconds=table["n"] * each)
 
 
 def best_of(scores: Floats, n: int, minimize: bool) -> tuple[float, float, float]:
@@ -85,12 +88,14 @@ def sentences(table: pd.DataFrame, metric: str) -> Iterator[str]:
     `table` is that of `expected_best`, and `metric` the metric as the sentence names it.
     """
     whole = int(table["n"].max())
-    mean, low, high = (table.set_index("n")[name].astype(float) for name in table.columns[1:])
+    columns = table.astype(float).set_index(table["n"])
+    mean, low, high, seconds = (columns[name] for name in ("mean", "low", "high", "seconds"))
     quarter = max(whole // PARTS, 2)
     yield (
         f"A search of {quarter:,} of these {whole:,} configurations would have reached {metric} "
         f"{mean[quarter]:.4g} on average (95 % interval {low[quarter]:.4g} to "
-        f"{high[quarter]:.4g}), with the same scheduler."
+        f"{high[quarter]:.4g}), with the same scheduler, in {seconds[quarter] / 3600:.2g} worker "
+        f"hours in place of {seconds[whole] / 3600:.2g}."
     )
     yield (
         f"The mean of {whole // 2:,} is {mean[whole // 2]:.4g}, and all {whole:,} reached "

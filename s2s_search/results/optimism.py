@@ -28,8 +28,9 @@ class Optimism:
     examples: int
 
     def sentence(self) -> str:
+        much = "less than 0.0001" if self.value < 1e-4 else f"about {self.value:.2g}"
         return (
-            f"The first value is about {self.value:.2g} too low: it was chosen as the best of "
+            f"The first value is {much} too low: it was chosen as the best of "
             f"{self.trials:,} on the same {self.examples:,} dev examples. Chance of the seed is "
             "not in this estimate."
         )

@@ -203,4 +203,5 @@ def test_the_ranking_says_how_much_luck_is_in_its_first_value(tmp_path: Path) ->
     assert found.examples == 50
     page = write_report([folder])[1].read_text()
     assert f"The first value is about {found.value:.2g} too low" in page
+    assert "is less than 0.0001 too low" in replace(found, value=0.0).sentence()
     assert "## Fewer trials" in page
