@@ -203,7 +203,7 @@ def verdict(run: ReportedRun, axis: Axis) -> str:
     keys = sum(other.is_scientific for other in run.axes)
     said = conclusion(axis.isolation(), axis.minimizes, code, keys)
     if run.scores.step is not None:
-        said += f", {run.scores.phrase}"
+        said += f", {run.scores.phrase}; later steps may reverse it"
     return f"{code(axis.key)}: {said}."
 
 
