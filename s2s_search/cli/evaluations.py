@@ -115,10 +115,11 @@ def print_evaluation(
 
 
 def print_table(found: "Evaluation", evaluated: "Evaluated") -> None:
+    from s2s_search.results.evaluations import decoding
+
     seeds = len(evaluated.models)
-    decoding = "greedy" if evaluated.beam == 1 else f"beam {evaluated.beam}"
     over = "sources" if seeds == 1 else f"{seeds} seeds and the sources"
-    what = f"{found.examples:,} {found.split} sources, {decoding}"
+    what = f"{found.examples:,} {found.split} sources, {decoding(evaluated.beam)}"
     print(f"\n{evaluated.trial} on {what}, with the 95 % interval over {over}")
     for name, metric in evaluated.metrics.items():
         interval = "no interval"

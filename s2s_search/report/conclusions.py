@@ -12,6 +12,7 @@ import pandas as pd
 
 from s2s_search.report.axes import Axis, is_judged
 from s2s_search.report.page import code
+from s2s_search.report.quoted import quoted
 from s2s_search.report.runs import ReportedRun
 from s2s_search.results.importance import Reversal
 from s2s_search.results.isolation import CHANCE, by_configuration, conclusion
@@ -85,15 +86,15 @@ def sureness(run: ReportedRun) -> Iterator[str]:
     if len(run.replicates) and run.beside is not None:
         yield (
             f"{len(run.replicates):,} configurations ran again with other seeds, in "
-            f"{code(run.beside.name)} beside this run. Quote their means, in the table below, not "
-            "the value of the best trial: that trial was chosen because its value is good. "
+            f"{code(run.beside.name)} beside this run. Trust their means, in the table below, more "
+            "than the value of the best trial, which was chosen because its value is good. "
             "`run_search.py compare` says whether two configurations differ."
         )
     elif len(run.replicates):
         yield (
             "Configurations ran with several seeds. The first mean in the table below is too good, "
             "because it was chosen as the best. `run_search.py replicate` runs the best "
-            "configurations again with fresh seeds: quote those means."
+            "configurations again with fresh seeds: trust those means."
         )
     else:
         if len(rows) > 1:
@@ -123,6 +124,7 @@ def sureness(run: ReportedRun) -> Iterator[str]:
             f"{stopped:,} of {len(run.ranked):,} trials were stopped early; what they would have "
             "reached in the end is not known."
         )
+    yield from quoted(run)
 
 
 def _deviation(run: ReportedRun) -> Iterator[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from s2s_search.errors import ConfigError, nearest, shown
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.results.beside import LINKS
+from s2s_search.results.evaluations import compared
+from s2s_search.results.replicates import seedless
 from s2s_search.results.scores import EXAMPLES
 from s2s_search.results.statistics import (
     LEAST,
@@ -25,7 +27,6 @@ from s2s_search.runs.folder import no_trial, trial_name, trial_number
 from s2s_search.runs.inputs import space_of
 from s2s_search.runs.state import AUDIT, History, TrialHistory, load_history
 from s2s_search.runs.storage import below, is_far, place_of, shown_place
-from s2s_search.spaces.space import completed
 from s2s_search.statuses import FAILED, OUT_OF_MEMORY
 
 EVERY = "train.eval_every_steps"
@@ -217,7 +218,8 @@ def compare(
 
     Finished trials count, with their best reports. If some trials were stopped, a second comparison
     counts them, too, at the last step at which all trials reported. A configuration and seed counts
-    once. `Design` says what the units of a comparison are.
+    once. `Design` says what the units of a comparison are. If each side is one configuration, the
+    evaluations of the first folder are compared, too.
 
     Args:
         folders: the run folders.
@@ -258,6 +260,13 @@ def compare(
         yield from _at_the_best_reports(question)
     yield from _at_a_common_step(question, len(intervals) > 1)
     yield from _on_examples(question, fetch)
+    configurations = [{run.configuration for run in side.runs} for side in question.sides]
+    if all(len(of_side) == 1 for of_side in configurations):
+        of_a, of_b = (
+            {run.trial.name for run in runs[0] if run.configuration in of_side}
+            for of_side in configurations
+        )
+        yield from compared(folders[0], (left.name, right.name), (of_a, of_b), metric, goal)
 
 
 def _unfair(a: str, b: str, left: Side, right: Side) -> Iterator[str]:
@@ -445,13 +454,12 @@ def _runs(folder: Path, history: History) -> Iterator[ComparedTrial]:
     is_replicate = "configs" in history.search and LINKS[AUDIT] not in history.search
     method, grids = _method(folder, history)
     for trial in history.trials.values():
-        seedless = {**trial.config, SEED: 0}
         yield ComparedTrial(
             trial,
             below(place, trial.name),
             math.nan if trial.best is None else float(trial.best[metric]),
             _curve(trial, metric),
-            completed(seedless) or json.dumps(seedless, sort_keys=True),
+            seedless(trial.config),
             is_replicate,
             "" if is_replicate else method,
             grids,

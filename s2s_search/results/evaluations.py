@@ -1,13 +1,14 @@
 """Evaluations: metrics over seeds and examples, from what single sources add to them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from s2s_search.metrics import METRICS, metrics_of
-from s2s_search.results.two_way import Floats, OverSeeds, resampled_sums
+from s2s_search.results.statistics import apart, verdict
+from s2s_search.results.two_way import Floats, OverSeeds, paired_interval, resampled_sums
 from s2s_search.runs.evaluations import Estimate, Evaluated, MeasuredModel, load_evaluations
 
 METRIC_NAMES = tuple(name.removeprefix("dev.") for name in METRICS)
@@ -49,6 +50,72 @@ def _known(value: float) -> float | None:
 def sums_of(model: MeasuredModel) -> Floats:
     """Returns what each source adds to the sums of a model that was kept."""
     return np.array(model.sums.rows(), float)
+
+
+def compared(
+    folder: Path, names: tuple[str, str], trials: tuple[Set[str], Set[str]], metric: str, goal: str
+) -> Iterator[str]:
+    """Yields what the newest evaluations of a run folder say about two configurations.
+
+    There is a sentence for each split and beam width with which both were measured. The models are
+    paired over the sources of the split.
+
+    Args:
+        folder: the run folder.
+        names: how the two configurations are called.
+        trials: the trials of the folder that have each configuration.
+        metric: the metric of the search; one that is not measured is replaced by dev.error_rate.
+        goal: "minimize" or "maximize".
+    """
+    newest: dict[tuple[str, str, int, int], dict[int, Evaluated]] = {}
+    for evaluation in load_evaluations(folder):
+        for evaluated in evaluation.trials:
+            key = (
+                evaluation.split,
+                evaluation.fingerprint,
+                evaluation.examples,
+                evaluated.beam,
+            )
+            for side, of_side in enumerate(trials):
+                if evaluated.trial in of_side:
+                    newest.setdefault(key, {})[side] = evaluated
+    if metric not in METRICS:
+        metric, goal = "dev.error_rate", "minimize"
+    for (split, _, examples, beam), found in newest.items():
+        if len(found) == 2:
+            name = f"{split}.{metric.removeprefix('dev.')}"
+            of_split = f"{examples:,} {split} sources, {decoding(beam)}"
+            yield f"on {of_split}: {_sentence(names, found[0], found[1], split, name, goal)}"
+
+
+def _sentence(
+    names: tuple[str, str], a: Evaluated, b: Evaluated, split: str, metric: str, goal: str
+) -> str:
+    if a.fresh != b.fresh:
+        return (
+            f"{names[0]} and {names[1]} are not compared: one was measured by replicates, and the "
+            "other by the trial that was chosen for its result"
+        )
+    left, right = (
+        sides([sums_of(model) for model in each.models], split)[metric] for each in (a, b)
+    )
+    values = f"{metric} {left.mean:.4g} against {right.mean:.4g}"
+    low, high = paired_interval(left, right)
+    if np.isnan(low):
+        return f"{names[0]} against {names[1]}: {values}: nothing can be said of the difference"
+    said = verdict(*names, (low, high), goal)[0]
+    seeds = f"{len(left.values)} and {len(right.values)} seeds"
+    text = f"{said}: {values}, {apart(left.mean - right.mean, (low, high))}"
+    if min(len(left.values), len(right.values)) == 1:
+        return f"{text} over the sources; this says nothing about other seeds"
+    if not a.fresh:
+        seeds += ", which chose the configurations"
+    return f"{text} over {seeds}, paired over the sources"
+
+
+def decoding(beam: int) -> str:
+    """Returns how answers were found, as a phrase."""
+    return "greedy" if beam == 1 else f"beam {beam}"
 
 
 def table(folder: Path) -> pd.DataFrame:

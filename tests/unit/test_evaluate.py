@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from s2s_search.training.evaluation import decode, source_sums
 from s2s_search.training.trained_model import TrainedModel, load_trained
 from s2s_search.training.trial import train
 from s2s_search.tuning.start import replicate_search
+from s2s_search.whatif import evaluate as whatif_evaluate
 from s2s_search.whatif.evaluate import choose
 from tests.spaces import distance, space_text
 
@@ -100,6 +103,18 @@ def home(made: Path, tmp_path: Path) -> Path:
     for log in home.glob("*/events.jsonl"):
         log.write_text(log.read_text().replace(str(made), str(home)))
     return home
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves the start of processes, which import torch; other tests have real ones."""
+
+    @contextmanager
+    def threads(count: int) -> Iterator[list[ThreadPoolExecutor]]:
+        with ThreadPoolExecutor(1) as pool:
+            yield [pool] * count
+
+    monkeypatch.setattr(whatif_evaluate, "_processes", threads)
 
 
 Call = Callable[..., tuple[int, str, str]]
@@ -304,6 +319,7 @@ def test_new_replicates_have_new_seeds_and_all_keep_their_weights(
 # --- what is kept ---
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_looks_at_the_test_part_are_counted_and_all_is_kept(home: Path, call: Call) -> None:
     assert results.load(home / "run").evaluations.empty
     command = ["evaluate", home / "run", "--trial", 1]
@@ -327,6 +343,53 @@ def test_looks_at_the_test_part_are_counted_and_all_is_kept(home: Path, call: Ca
     assert (table["run"] == "run-replicates").all()
 
 
+@pytest.mark.usefixtures("in_threads")
+def test_compare_pairs_two_evaluations_over_the_sources(home: Path, call: Call) -> None:
+    """Of one call or of two; the newest counts; not replicates against a trial that was chosen."""
+    run = home / "run"
+    command = ["compare", run, 0, 1, home / "run-replicates"]
+    assert "test sources" not in call(*command)[1]
+    for trials in ([0], [1, 2]):
+        assert call("evaluate", run, "--split", "test", "--trial", *trials)[0] == 0
+    table = results.load(run).evaluations.set_index("trial")["loss"]
+    (line,) = [line for line in call(*command)[1].splitlines() if "test sources" in line]
+    assert line.startswith("on 30 test sources, greedy: ")
+    assert (
+        f"test.loss {table['trial-00000']:.4g} against {table['trial-00001']:.4g}, difference "
+        f"{table['trial-00000'] - table['trial-00001']:+.3g} (95 % interval " in line
+    )
+    assert line.endswith("over 3 and 2 seeds, paired over the sources")
+    turned = call("compare", run, 1, 0, home / "run-replicates")[1].splitlines()
+    assert any(line.endswith("over 2 and 3 seeds, paired over the sources") for line in turned)
+    said = call("compare", run, 0, 2)[1]
+    assert "trial-00000 and trial-00002 are not compared: one was measured by replicates" in said
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_the_report_asks_for_the_test_part_once_and_quotes_it(home: Path, call: Call) -> None:
+    run = home / "run"
+
+    def said() -> str:
+        assert call("report", run)[0] == 0
+        return " ".join((run / "report.md").read_text().split())
+
+    assert f"`python run_search.py evaluate {run} --split test`" in said()
+    assert f"replicate {run}" not in said()
+    row = json.loads(call("evaluate", run, "--split", "test", "--json")[1])
+    assert (
+        f"The number to quote: `{row['trial']}` has `test.loss` {row['test.loss']:.4g} on the 30 "
+        f"test sources, greedy (95 % interval {row['test.loss.low']:.4g} to "
+        f"{row['test.loss.high']:.4g}, over {len(row['models'])} seeds and the sources)." in said()
+    )
+    assert "looked at" not in said()
+    assert call("evaluate", run, "--split", "test")[0] == 0
+    assert "The test part has been looked at 2 times." in said()
+    shutil.rmtree(home / "run-replicates")
+    (run / EVALUATIONS).unlink()
+    assert f"`python run_search.py replicate {run} --top 1 --seeds 5`, then `python" in said()
+
+
+@pytest.mark.usefixtures("in_threads")
 def test_damaged_lines_are_left_out(home: Path, call: Call) -> None:
     """As a killed writer leaves them, or another hand."""
     command = ["evaluate", home / "run", "--trial", 2, "--split", "test"]
@@ -366,6 +429,7 @@ def test_sums_are_kept_as_they_are() -> None:
 # --- what is refused ---
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_corpus_without_a_test_part_is_refused(home: Path, call: Call) -> None:
     text = SPACE.replace("test: test.tsv, ", "")
     assert text != SPACE
@@ -399,6 +463,7 @@ def test_all_problems_are_said_before_anything_is_evaluated(home: Path, call: Ca
     assert "is no run folder of a search" in err
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_moved_corpus_is_found_by_corpus(home: Path, call: Call) -> None:
     (home / "there").mkdir()
     for name in ("train.tsv", "dev.tsv", "test.tsv"):
@@ -415,6 +480,7 @@ def test_a_moved_corpus_is_found_by_corpus(home: Path, call: Call) -> None:
     assert "the corpus is not the one" in err
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_damaged_checkpoints_are_all_named_and_nothing_is_kept(home: Path, call: Call) -> None:
     for trial in ("trial-00000", "trial-00002"):
         (home / "run-replicates" / trial / BEST).write_bytes(b"damaged")

@@ -1,0 +1,59 @@
+"""The number to quote: what the test part says, or how to ask it."""
+
+from collections.abc import Iterator
+
+from s2s_search.errors import command
+from s2s_search.report.page import code
+from s2s_search.report.runs import ReportedRun
+from s2s_search.results.evaluations import decoding
+from s2s_search.runs.evaluations import load_evaluations, looks
+
+
+def quoted(run: ReportedRun) -> Iterator[str]:
+    """Yields the number to quote with its interval, or the commands that compute it.
+
+    Everything is chosen by dev, so numbers of dev are too good. The test part is looked at once.
+    """
+    folder = run.results.folder
+    evaluations = load_evaluations(folder)
+    count = looks(evaluations)
+    if count == 0:
+        yield _advice(run)
+        return
+    newest = [evaluation for evaluation in evaluations if evaluation.split == "test"][-1]
+    for evaluated in newest.trials:
+        name = f"test.{run.metric.removeprefix('dev.')}"
+        name = name if name in evaluated.metrics else "test.error_rate"
+        found = evaluated.metrics[name]
+        over = "the sources alone: one seed says nothing about others"
+        if len(evaluated.models) > 1:
+            over = f"{len(evaluated.models)} seeds and the sources"
+        interval = "no interval"
+        if found.low is not None and found.high is not None:
+            interval = f"95 % interval {found.low:.4g} to {found.high:.4g}, over {over}"
+        yield (
+            f"The number to quote: {code(evaluated.trial)} has {code(name)} {found.value:.4g} on "
+            f"the {newest.examples:,} test sources, {decoding(evaluated.beam)} ({interval})."
+        )
+    if count > 1:
+        yield (
+            f"The test part has been looked at {count} times. A number that was chosen among "
+            "several looks is too good."
+        )
+
+
+def _advice(run: ReportedRun) -> str:
+    corpus = run.space.corpus
+    if "name" not in corpus and "test" not in corpus:
+        return (
+            "The corpus has no test part. All numbers are of the dev sources, by which everything "
+            "was chosen, so they are too good to quote."
+        )
+    folder = run.results.folder
+    commands = [command("evaluate", folder, "--split", "test")]
+    if run.beside is None:
+        commands.insert(0, command("replicate", folder, "--top", 1, "--seeds", 5))
+    return (
+        "The number to quote is one of the test part, since everything was chosen by dev. After "
+        f"the choice, and once: {', then '.join(map(code, commands))}."
+    )
