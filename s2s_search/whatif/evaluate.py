@@ -26,7 +26,7 @@ from s2s_search.results.beside import LINKS, folders_beside
 from s2s_search.results.evaluations import with_intervals
 from s2s_search.results.kept import kept_checkpoints
 from s2s_search.results.replicates import seedless
-from s2s_search.results.results import load
+from s2s_search.results.results import Results, load
 from s2s_search.results.two_way import Floats
 from s2s_search.runs.evaluations import Evaluated, Evaluation, MeasuredModel, Sums
 from s2s_search.runs.state import REPLICATES, History, TrialHistory, load_history
@@ -69,10 +69,9 @@ class Chosen:
             yield f"{self.trial}: {len(self.models)} replicate{many} of {runs}, seed{many} {seeds}"
         else:
             again = command("replicate", folder, "--seeds", 5)
-            what = "this seed" if len(self.models) == 1 else "these seeds"
             yield (
-                f"{self.trial}: no replicate, so seed{many} {seeds}; the configuration was chosen "
-                f"by its results with {what}; {again} trains the best with other seeds"
+                f"{self.trial}: there is no replicate, so it is measured with seed{many} {seeds}, "
+                f"by which it was chosen; {again} trains the best with other seeds"
             )
         if self.left_out:
             yield f"{self.trial}: left out: {', '.join(self.left_out)}"
@@ -89,13 +88,24 @@ class TrialsOf:
             self.trials.setdefault(seedless(trial.config), []).append(trial)
 
     @cached_property
+    def results(self) -> Results:
+        return load(self.folder)
+
+    @cached_property
     def name(self) -> str:
         return printable(self.folder.absolute().name)
 
     def checkpoints(self, trials: Sequence[TrialHistory]) -> dict[str, str]:
         """Returns the places of the best checkpoints of those trials that have one."""
         names = [trial.name for trial in trials]
-        return dict(kept_checkpoints(load(self.folder), names, self.fetch))
+        return dict(kept_checkpoints(self.results, names, self.fetch))
+
+    def checkpoint(self, trial: TrialHistory, place: str) -> Checkpoint:
+        return Checkpoint(self.name, trial.name, seed_of(trial), place)
+
+
+def seed_of(trial: TrialHistory) -> int | None:
+    return trial.seed if isinstance(trial.seed, int) else None  # a log may hold anything
 
 
 def choose(folder: Path, numbers: Sequence[int] = (), fetch: bool = False) -> list[Chosen]:
@@ -106,8 +116,8 @@ def choose(folder: Path, numbers: Sequence[int] = (), fetch: bool = False) -> li
 
     Args:
         folder: the run folder.
-        numbers: the trials that name the configurations. None: the configuration with the best
-            mean over replicates, or without replicates the best trial that has a checkpoint.
+        numbers: the trials that name the configurations. Without any it is the configuration with
+            the best mean over replicates, or without replicates the best trial with a checkpoint.
         fetch: also look at the URL where the search saved its checkpoints.
 
     Raises:
@@ -143,7 +153,7 @@ def _best(search: TrialsOf, replicates: Sequence[TrialsOf]) -> int:
         ConfigError: no trial has a checkpoint.
     """
     history, metric = search.history, search.history.search["metric"]
-    ranked = [str(name) for name in load(search.folder).best(None)["trial"]]
+    ranked = [str(name) for name in search.results.best(None)["trial"]]
     best, best_mean = None, 0.0
     for name in ranked:
         configuration = seedless(history.trials[name].config)
@@ -176,9 +186,7 @@ def _chosen(
     if trial.name not in [model.trial for model in models] and not fresh:
         # It did not finish. Other seeds of its configuration may have made more steps.
         places = search.checkpoints([trial])
-        models = [
-            Checkpoint(search.name, trial.name, trial.seed, place) for place in places.values()
-        ]
+        models = [search.checkpoint(trial, place) for place in places.values()]
     if not models:
         raise ConfigError(f"{trial.name} {WITHOUT_CHECKPOINT}", str(search.folder))
     return Chosen(trial.name, models, fresh, left_out)
@@ -191,23 +199,21 @@ def _models(
 
     A seed counts once: a trial with the same seed has the same numbers.
     """
-    found: dict[object, Checkpoint] = {}
+    found: dict[int | None, Checkpoint] = {}
     left_out = []
     for search in searches:
         trials = search.trials.get(configuration, [])
         places = search.checkpoints(trials)
         for trial in trials:
-            name = f"{search.name}/{trial.name}"
+            name, seed = f"{search.name}/{trial.name}", seed_of(trial)
             if trial.status != "finished":
                 left_out.append(f"{name} ({trial.status.replace('_', ' ')})")
             elif trial.name not in places:
                 left_out.append(f"{name} (no checkpoint)")
-            elif trial.seed in found:
-                left_out.append(f"{name} (seed {trial.seed} again)")
+            elif seed in found:
+                left_out.append(f"{name} (seed {seed} again)")
             else:
-                found[trial.seed] = Checkpoint(
-                    search.name, trial.name, trial.seed, places[trial.name]
-                )
+                found[seed] = search.checkpoint(trial, places[trial.name])
     return list(found.values()), left_out
 
 
