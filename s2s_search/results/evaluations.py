@@ -139,9 +139,8 @@ def table(folder: Path) -> pd.DataFrame:
                 "examples": evaluation.examples,
             }
             for name in METRIC_NAMES:
-                found = evaluated.metrics.get(f"{evaluation.split}.{name}")
-                if found is not None:
-                    row |= {name: found.value, f"{name}.low": found.low, f"{name}.high": found.high}
+                found = evaluated.metrics[f"{evaluation.split}.{name}"]
+                row |= {name: found.value, f"{name}.low": found.low, f"{name}.high": found.high}
             rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMN_TYPES)).astype(COLUMN_TYPES)
 

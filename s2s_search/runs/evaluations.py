@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from s2s_search.errors import ConfigError, printable
-from s2s_search.metrics import SUMS
+from s2s_search.metrics import METRICS, SUMS
 from s2s_search.runs.events import TrialName, one_of
 from s2s_search.runs.folder import EVALUATIONS
 
@@ -98,7 +98,7 @@ class Evaluated(Struct, frozen=True):
 class Evaluation(Struct, frozen=True):
     """One evaluation: some configurations on all sources of a split."""
 
-    time: float  # in seconds since 1970
+    time: Annotated[float, Meta(ge=0, lt=2**33)]  # in seconds since 1970
     split: Split
     fingerprint: str  # of the corpus
     examples: Positive  # the number of sources
@@ -130,10 +130,12 @@ def load_evaluations(folder: Path) -> list[Evaluation]:
 
 
 def _is_whole(evaluation: Evaluation) -> bool:
-    """Returns whether all numbers of sources are those of `examples`, and all text is printable."""
+    """Returns whether all metrics and all sources are there, and all text is printable."""
     texts, lengths = [evaluation.fingerprint], set()
+    names = {name.replace("dev.", f"{evaluation.split}.") for name in METRICS}
     for evaluated in evaluation.trials:
-        texts += evaluated.metrics
+        if set(evaluated.metrics) != names:
+            return False
         for model in evaluated.models:
             texts.append(model.run)
             lengths |= {len(getattr(model.sums, field)) for field in Sums.__struct_fields__}

@@ -402,6 +402,8 @@ def test_damaged_lines_are_left_out(home: Path, call: Call) -> None:
         whole.replace(b'"split":"test"', b'"split":"train"'),
         whole.replace(b'"examples":30', b'"examples":31'),
         whole.replace(b'"run":"run"', b'"run":"\\u001b[2J"'),
+        whole.replace(b'"test.error_rate"', b'"test.errors"'),
+        whole.replace(b'"time":', b'"time":9'),
         b"[" * 100_000 + b"\n",
         b"\xff\n",
     ):
