@@ -21,7 +21,6 @@ from s2s_search.hparams.arguments import Argument
 from s2s_search.hparams.table import declared
 from s2s_search.results.draws import draws_of
 from s2s_search.results.isolation import DIGITS, by_configuration, isolation
-from s2s_search.results.replicates import configurations
 from s2s_search.results.results import Results
 from s2s_search.results.scores import Scores, comparable
 from s2s_search.results.statistics import BEST_SHARE, LEAST, LEVEL
@@ -44,8 +43,8 @@ class Axis:
     points: the trials that can be compared, best first. Columns: trial (string); number (its row in
         the trials table); status; value; name (the value as tables print it); score (as in
         `comparable`; the worst of all for a trial that diverged); configuration (the same for
-        trials that differ only in their seed); block (where the values are crossed with the draws,
-        what the trials of a draw share); draw (the trial's draw)
+        trials that differ only in their seed, or for all trials of a draw that is crossed with
+        other keys); block (the trial's draw, if this key is crossed with the draws)
     ended: the trials that have ended, whatever became of them. Columns: value; name; lost (whether
         it diverged or failed)
     without: the number of trials that can be compared in which the hyperparameter takes no part
@@ -141,10 +140,8 @@ def axes(results: Results, space: Space, scores: Scores | None = None) -> list[A
     scores = scores or comparable(results)
     minimizes, draws = scores.minimize, draws_of(results)
     every = results.trials.assign(
-        configuration=configurations(results),
         number=range(len(results.trials)),
         score=scores.judged.astype(float),
-        draw=draws.numbers,
     )
     status = every["status"]
     every = every.assign(ended=status.ne(RUNNING), lost=status.isin(["diverged", *FAILURES]))
@@ -173,8 +170,7 @@ def axes(results: Results, space: Space, scores: Scores | None = None) -> list[A
             "value": values,
             "name": shown,
             "score": ranked["score"],
-            "configuration": ranked["configuration"],
-            "draw": ranked["draw"],
+            "configuration": draws.units(key)[ranked.index],
             "ended": ranked["ended"],
             "lost": ranked["lost"],
         }
@@ -257,15 +253,13 @@ def is_judged(axis: Axis) -> bool:
 
 
 def _units(axis: Axis) -> pd.DataFrame:
-    """Returns the configurations, best first; a draw of a crossed search counts once.
+    """Returns the configurations, best first.
 
-    If the values themselves are crossed with the draws, a score is the distance from its draw.
+    If the values are crossed with the draws, a score is the distance from its draw.
     """
     found = by_configuration(axis.points, axis.minimizes)
     if "block" in found:
         found["score"] -= found.groupby("block")["score"].transform("mean")
-    elif "draw" in found and found["draw"].nunique() < len(found):
-        found = found.groupby("draw", as_index=False).agg({"value": "first", "score": "mean"})
     return found.sort_values("score", ascending=axis.minimizes, kind="stable", ignore_index=True)
 
 

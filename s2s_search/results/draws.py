@@ -10,6 +10,7 @@ import pandas as pd
 
 from s2s_search.errors import ConfigError
 from s2s_search.results.ranked import Ranked
+from s2s_search.results.replicates import configurations
 from s2s_search.results.statistics import SEED, alike
 
 FEWEST_DRAWS = 6  # with 5 draws no test of two values reaches a p of 0.05
@@ -26,6 +27,16 @@ class Draws:
     results: Ranked
     crossed: frozenset[str]
     numbers: "pd.Series[int]"
+
+    def units(self, key: str) -> "pd.Series[int]":
+        """Returns the number of the unit of each trial, by which the values of a key are compared.
+
+        It is the configuration; but the trials of a draw share its values of all keys that are not
+        crossed with it, so for such a key the whole draw is one unit.
+        """
+        if self.crossed and key not in self.crossed:
+            return self.numbers
+        return configurations(self.results)
 
     def blocks(self, key: str) -> "pd.Series[int] | None":
         """Returns the blocks of trials in which the values of a key meet the same conditions.

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from s2s_search.errors import ConfigError
 from s2s_search.results.draws import draws_of
-from s2s_search.results.replicates import configurations
 from s2s_search.results.results import Results
 from s2s_search.results.scores import comparable
 from s2s_search.results.statistics import AT_ONCE, LEVEL, Floats
@@ -30,7 +29,8 @@ DIGITS = 9  # two scores are equal if they agree to this number of digits of the
 def isolation(groups: Iterable[tuple[str, pd.DataFrame]], minimize: bool) -> pd.DataFrame:
     """Returns a table of what groups of trials reached, one row per group.
 
-    A configuration with several seeds counts once, with the mean over its seeds. The mean of a
+    A configuration with several seeds counts once, with the mean over its seeds. (So does a draw
+    with several trials, if the column configuration holds the draw.) The mean of a
     group is that of the better half of its configurations: the same share for every group, because
     the best 5 of 40 are better than the best 5 of 16 by chance alone.
 
@@ -86,8 +86,9 @@ def isolated(results: Results, key: str) -> pd.DataFrame:
     scores = comparable(results)
     if scores.reason:
         raise ConfigError(f"nothing can be compared: {scores.reason}", str(results.folder))
-    trials = results.trials.assign(configuration=configurations(results), score=scores.judged)
-    blocks = draws_of(results).blocks(column)
+    draws = draws_of(results)
+    trials = results.trials.assign(configuration=draws.units(column), score=scores.judged)
+    blocks = draws.blocks(column)
     if blocks is not None:
         trials = trials.assign(block=blocks)
     trials = trials.dropna(subset=[column, "score"])
@@ -309,4 +310,5 @@ def _pairs(found: Verdict, place: int) -> str:
         return ""
     apart = found.scores[place] - found.scores[0]
     middle = f"by {np.median(apart):.3g} in the middle one"
-    return f", and in {int((apart > 0).sum())} of {len(apart)} draws, {middle}"
+    count = f"{int((apart > 0).sum())} of {len(apart)}"
+    return f", and in {count} pairs of the same draw, {middle}"

@@ -27,7 +27,6 @@ def axis(dimension: Dimension, values: list[object], scores: list[float] | None 
         range(len(values)),
         range(len(values)),
     )
-    points["draw"] = range(len(values))
     names = tuple(map(str, dimension.domain.values)) if isinstance(dimension.domain, Choice) else ()
     ended = points[["value", "name"]].assign(lost=False)
     return Axis(dimension, names, points, ended, 0, minimizes=True)

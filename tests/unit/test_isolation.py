@@ -133,7 +133,7 @@ def test_an_effect_within_draws_is_found_although_the_draws_differ_more() -> Non
     assert "no sign" in said_of([worse, better])
     said = said_of([worse, better], paired=True)
     assert "b is better than a" in said
-    assert "in 8 of 8 draws, by 0.3" in said
+    assert "in 8 of 8 pairs of the same draw, by 0.3" in said
 
 
 def test_equal_scores_are_never_apart() -> None:
@@ -224,6 +224,16 @@ def test_grids_are_crossed_with_draws(tmp_path: Path) -> None:
     for _, block in run.trials.groupby(blocks):
         assert block["optimizer.learning_rate"].nunique() == 1
         assert block["encoder.type"].nunique() == len(block)
+
+
+def test_a_draw_counts_once_where_draws_are_compared(tmp_path: Path) -> None:
+    """Two encoders for each draw are no two values of its learning rate."""
+    text = SPACE.replace("{choices: [Uni", "{grid: [Uni")
+    run = load(write_run(tmp_path / "run", text=text, trials=16))
+    table = isolated(run, "attention.dim")
+    draws = draws_of(run)
+    scored = run.trials.dropna(subset=["attention.dim", "best.dev.error_rate"])
+    assert table["n"].sum() == draws.numbers[scored.index].nunique() < len(scored)
 
 
 def test_a_difference_is_found_and_said_with_its_numbers() -> None:
