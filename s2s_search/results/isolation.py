@@ -101,7 +101,7 @@ def better_half(scores: Sequence[float]) -> tuple[float, float]:
     """Returns the 95 % interval of the mean of the better half; (nan, nan) for fewer than 4 scores.
 
     It is the interval of a trimmed mean (Tukey and McLaughlin, 1963): a worse score counts like the
-    last one of the better half.
+    end of the better half.
 
     scores: the scores, best first.
     """
@@ -112,7 +112,8 @@ def better_half(scores: Sequence[float]) -> tuple[float, float]:
     if top < 2 or len(values) < 4:
         return math.nan, math.nan
     mean = values[:top].mean()
-    capped = np.concatenate([values[:top], np.full(len(values) - top, values[top - 1])])
+    middle = (values[top - 1] + values[top]) / 2
+    capped = np.concatenate([values[:top], np.full(len(values) - top, middle)])
     error = capped.std(ddof=1) / (top / len(values) * math.sqrt(len(values)))
     reach = float(t.ppf((1 + LEVEL) / 2, top - 1)) * error
     return float(mean - reach), float(mean + reach)
