@@ -213,7 +213,7 @@ def influence(run: ReportedRun, axis: Axis, row: Any) -> str:
     """Says how much a hyperparameter mattered, which values did best, and what to search next."""
     table = axis.isolation()
     table = table[table["n"] > 0].sort_values("mean", ascending=axis.minimizes, kind="stable")
-    share = f"{row['importance']:.0%} of the places, where chance gives up to {row['chance']:.0%}"
+    share = f"{row['importance']:.0%} of the ranking, where chance gives up to {row['chance']:.0%}"
     step = "" if run.scores.step is None else f" at step {run.scores.step:,}"
     n = int(table["n"].sum())
     said = f"{code(axis.key)} explains {share} (p = {row['p']:.2g}, n = {n:,}{step})"

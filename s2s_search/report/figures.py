@@ -479,7 +479,7 @@ def importance_plot(table: pd.DataFrame) -> go.Figure:
     names = [plain(name) for name in table["hyperparameter"]]
     figure = _figure(
         80 + 28 * len(table),
-        xaxis={"title": _title("share of the places explained"), "tickformat": ".0%"},
+        xaxis={"title": _title("share of the ranking explained"), "tickformat": ".0%"},
     )
     figure.update_layout(yaxis={"autorange": "reversed"}, bargap=0.35)
     figure.add_bar(
