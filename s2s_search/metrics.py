@@ -21,6 +21,7 @@ class Metric:
     Attributes:
         name: the key of the number in a report.
         goal: "minimize" or "maximize".
+        about: what it is, as a phrase.
         worst: what a diverged trial reports: a finite number that is worse than any that a model
             can earn, so that asha and median rank the trial behind all others. None for costs,
             which a diverged trial reports as measured.
@@ -28,22 +29,30 @@ class Metric:
 
     name: str
     goal: str
+    about: str
     worst: float | None = None
 
 
 # A model is measured on the dev split. A search can be judged by any of these.
 DEV = (
-    Metric("dev.loss", MINIMIZE, worst=BEYOND_ALL),
-    Metric("dev.perplexity", MINIMIZE, worst=BEYOND_ALL),
-    Metric("dev.token_accuracy", MAXIMIZE, worst=-1.0),  # 0 at least, when no token is right
-    Metric("dev.error_rate", MINIMIZE, worst=BEYOND_ALL),
-    Metric("dev.word_error_rate", MINIMIZE, worst=2.0),  # 1 at most, when no answer is right
-    Metric("dev.bleu", MAXIMIZE, worst=-1.0),  # 0 at least, when no n-gram is right
+    Metric("dev.loss", MINIMIZE, "cross-entropy, in nats a token", worst=BEYOND_ALL),
+    Metric("dev.perplexity", MINIMIZE, "the exponential of the loss", worst=BEYOND_ALL),
+    Metric(
+        "dev.token_accuracy",
+        MAXIMIZE,
+        "the share of tokens that are predicted right, given those before them",
+        worst=-1.0,  # 0 at least, when no token is right
+    ),
+    Metric("dev.error_rate", MINIMIZE, "edits a reference token", worst=BEYOND_ALL),
+    # 1 at most, when no answer is right
+    Metric("dev.word_error_rate", MINIMIZE, "the share of answers with an error", worst=2.0),
+    # 0 at least, when no n-gram is right
+    Metric("dev.bleu", MAXIMIZE, "BLEU of the answers, at most 100", worst=-1.0),
 )
-TRAIN_LOSS = Metric("train.loss", MINIMIZE, worst=BEYOND_ALL)
-SECONDS = Metric("seconds", MINIMIZE)
-EVALUATION_SECONDS = Metric("evaluation_seconds", MINIMIZE)
-COSTS = (Metric("parameters", MINIMIZE), SECONDS, EVALUATION_SECONDS)
+TRAIN_LOSS = Metric("train.loss", MINIMIZE, "cross-entropy, in nats a token", worst=BEYOND_ALL)
+SECONDS = Metric("seconds", MINIMIZE, "the time of training")
+EVALUATION_SECONDS = Metric("evaluation_seconds", MINIMIZE, "the time of evaluation")
+COSTS = (Metric("parameters", MINIMIZE, "the number of weights"), SECONDS, EVALUATION_SECONDS)
 
 METRICS = {metric.name: metric for metric in DEV}
 OBJECTIVES = {metric.name: metric for metric in (*DEV, *COSTS)}  # what a search may optimize

@@ -158,7 +158,7 @@ def _distance(best: Any, second: Any, score: str) -> str:
     elif best[score]:
         distance = abs(second[score] - best[score]) / abs(best[score])
         if not math.isnan(distance):
-            text += f", {distance:.1%} worse"
+            text += f", {abs(second[score] - best[score]):.2g} worse ({distance:.1%} of the best)"
     return f"{text}."
 
 
@@ -181,13 +181,18 @@ def influences(run: ReportedRun) -> Iterator[str]:
         elif key in axes:
             unclear.append(code(key))
     if unclear:
-        n = f"n = {run.configurations[0]:,}"
-        yield f"No more than chance, by this search ({n}): {', '.join(unclear)}."
+        n = f"{run.configurations[0]:,} configurations{_at(run)}"
+        yield f"No more than chance, by {n}: {', '.join(unclear)}."
     for reversal in run.reversals:
         yield _reversed(reversal)
     yield from losses(run)
     if scientific or len(judged):
         yield from reservations(run)
+
+
+def _at(run: ReportedRun) -> str:
+    """Returns the step at which values are compared, as a phrase; "" for the best reports."""
+    return "" if run.scores.step is None else f" at step {run.scores.step:,}"
 
 
 def _reversed(found: Reversal) -> str:
@@ -210,24 +215,29 @@ def verdict(run: ReportedRun, axis: Axis) -> str:
 
 
 def influence(run: ReportedRun, axis: Axis, row: Any) -> str:
-    """Says how much a hyperparameter mattered, which values did best, and what to search next."""
+    """Says how much a hyperparameter mattered, which values did best, and what to search next.
+
+    Where a scheduler stopped trials, the values are compared early. They then advise nothing: the
+    best trials at the end may have other values.
+    """
     table = axis.isolation()
     table = table[table["n"] > 0].sort_values("mean", ascending=axis.minimizes, kind="stable")
     share = f"{row['importance']:.0%} of the ranking, where chance gives up to {row['chance']:.0%}"
-    step = "" if run.scores.step is None else f" at step {run.scores.step:,}"
     n = int(table["n"].sum())
-    said = f"{code(axis.key)} explains {share} (p = {row['p']:.2g}, n = {n:,}{step})"
+    said = f"{code(axis.key)} explains {share} (p = {row['p']:.2g}, n = {n:,}{_at(run)})"
     first, last = table.iloc[0], table.iloc[-1]
-    said += f": {code(first['value'])} did best ({first['mean']:.4g}), "
+    said += f": {code(first['value'])} did best (mean of the better half {first['mean']:.4g}), "
     said += f"{code(last['value'])} worst ({last['mean']:.4g})."
     found = by_configuration(axis.points, axis.minimizes)
     best = found.head(max(FEWEST_BEST, round(BEST_SHARE * len(found))))
     if axis.names:
         names = best["name"].value_counts()
         those = ", ".join(f"{code(name)} ({count})" for name, count in names.items())
-        return f"{said} The best {len(best)} have {those}: search these next."
-    low, high = best["value"].min(), best["value"].max()
-    return f"{said} The best {len(best)} have {low:.3g} to {high:.3g}: search there next."
+    else:
+        those = f"{best['value'].min():.3g} to {best['value'].max():.3g}"
+    if run.scores.step is None:
+        return f"{said} The best {len(best)} have {those}: search there next."
+    return f"{said} The best {len(best)} at that step have {those}; later steps may reverse it."
 
 
 def losses(run: ReportedRun) -> Iterator[str]:

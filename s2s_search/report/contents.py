@@ -22,6 +22,7 @@ from s2s_search.display.tables import (
     trial_list,
 )
 from s2s_search.errors import ConfigError, printable
+from s2s_search.metrics import REGISTRY
 from s2s_search.report import conclusions, figures
 from s2s_search.report.axes import Axis
 from s2s_search.report.page import (
@@ -56,13 +57,15 @@ TABLE_BELOW = "The same as a table"  # the title of a folded table below a figur
 
 AXIS_PLOTS = (
     "Each mark is a trial, and all values are compared at equal steps. A filled mark is a finished "
-    "trial, an open mark one that ended or still runs otherwise. The star is the best trial. The "
-    "other hyperparameters differ between trials too: a slope is a hint, not evidence of an effect."
+    "trial. An open mark is a trial that was stopped, failed or still runs. The star is the best "
+    "at these steps. The other hyperparameters differ between trials too: a slope is a hint, not "
+    "evidence of an effect."
 )
 ISOLATION = (
-    "The mean of the better half of the n configurations of each value: the other hyperparameters "
-    "did not suit the worse half. All values are compared at equal steps. The interval (95 %) is "
-    "that of this mean, as for a trimmed mean. p says how often equal values would differ as much: "
+    "The mean of the better half of the n configurations of each value. In the worse half the "
+    "other hyperparameters may not suit the value. All values are compared at equal steps. The "
+    "interval (95 %) is that of this mean, as for a trimmed mean. p says how often equal values "
+    "would differ as much: "
     "a permutation test of the configurations' places, within draws if the search crossed its "
     "draws with the values, and corrected for the number of values and of scientific "
     "hyperparameters. In 5 of 100 searches a p is 0.05 or less by chance alone."
@@ -86,6 +89,10 @@ IMPORTANCE = (
     "often any hyperparameter of a shuffled search would stand out as much. The shares do not add "
     "up to 100 %: the rest is chance, and what hyperparameters do together. It says nothing about "
     "values outside the searched ranges."
+)
+RUNGS = (
+    "A rung is a step at which the scheduler compares a trial with those that have reached it so "
+    "far, and stops the worse ones. The first trials are compared with few others, and pass easily."
 )
 NODES = (
     "For each node: the number of trials that it ran, and the most at once; the hours of all its "
@@ -152,6 +159,8 @@ def sections(runs: Sequence[ReportedRun]) -> list[Section]:
     names = [run.name for run in runs] if len(runs) > 1 else []
     better = "lower" if runs[0].minimizes else "higher"
     ranked_by = f"By the best report of each trial; {better} is better."
+    if any(run.ranked["status"].eq("stopped").any() for run in runs):
+        ranked_by += " Stopped trials made fewer steps and fewer reports."
 
     def each(
         title: str, blocks: Callable[[ReportedRun], Iterable[Block]], how: str = ""
@@ -182,7 +191,9 @@ def sections(runs: Sequence[ReportedRun]) -> list[Section]:
 def _about(runs: Sequence[ReportedRun]) -> str:
     counts = ", ".join(f"{len(run.ranked):,} trials of {code(run.name)}" for run in runs)
     better = "lower" if runs[0].minimizes else "higher"
-    judged = f"judged by {code(runs[0].metric)}, the {better} the better"
+    metric = runs[0].metric
+    about = f" ({REGISTRY[metric].about})" if metric in REGISTRY else ""
+    judged = f"judged by {code(metric)}{about}, the {better} the better"
     if len(runs) == 1:
         return f"What a search found: {counts}; {judged}."
     best = conclusions.best_of(runs)
@@ -207,7 +218,8 @@ def _in_short(run: ReportedRun) -> Iterator[Block]:
             yield Table(columns, rows, columns[: columns.index("trial")])
         found = list(conclusions.influences(run))
         if found:
-            yield Heading("What mattered?")
+            step = run.scores.step
+            yield Heading("What mattered?" if step is None else f"What mattered at step {step:,}?")
             yield List(found)
         yield Heading("What to search next?")
         yield Text(conclusions.outlook(run))
@@ -342,6 +354,7 @@ def _learning_curves(run: ReportedRun) -> Iterator[Block]:
     if rungs:
         columns = ["rung (step)", "trials compared", "passed", "stopped"]
         yield Table(columns, rows, columns, "The rungs as a table")
+        yield Text(RUNGS, "note")
     step, where = (
         (rungs[0][0], "the first rung") if rungs else (_quarter(curves), "a quarter of it")
     )

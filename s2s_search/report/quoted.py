@@ -52,8 +52,8 @@ def _advice(run: ReportedRun) -> str:
     folder = run.results.folder
     commands = [command("evaluate", folder, "--split", "test")]
     if run.beside is None:
-        commands.insert(0, command("replicate", folder, "--top", 1, "--seeds", 5))
+        commands.insert(0, command("replicate", folder, "--top", 3, "--seeds", 5))
     return (
-        "The number to quote is one of the test part, since everything was chosen by dev. After "
-        f"the choice, and once: {', then '.join(map(code, commands))}."
+        "Everything was chosen by dev, so quote an error on the test part of the corpus. Measure "
+        f"it once, after the choice: {', then '.join(map(code, commands))}."
     )

@@ -79,9 +79,9 @@ def verdict(prediction: "pd.Series[float]", where: str, kept: bool) -> str:
         return f"{said}. There is no sign that this is too early to compare trials."
     if kept:
         return (
-            f"{said}. The rungs kept these trials because they were alike there, and that lowers "
-            "the correlation. `run_search.py replicate DIR --audit N` trains stopped trials to the "
-            "end, and says how often the rungs were wrong."
+            f"{said}. Only trials that did well at the rungs went on, which usually lowers the "
+            "correlation, so this does not show whether the rungs were right. `run_search.py "
+            "replicate DIR --audit N` trains stopped trials to the end, and shows that."
         )
     if prediction["high"] < ENOUGH:
         return f"{said}. That is low: a scheduler that compares trials there stops good ones."

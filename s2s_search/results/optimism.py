@@ -30,9 +30,9 @@ class Optimism:
     def sentence(self) -> str:
         much = "less than 0.0001" if self.value < 1e-4 else f"about {self.value:.2g}"
         return (
-            f"The first value is {much} too low: it was chosen as the best of "
-            f"{self.trials:,} on the same {self.examples:,} dev examples. Chance of the seed is "
-            "not in this estimate."
+            f"The error rate of the best trial is {much} too low, because it was chosen as the "
+            f"best of {self.trials:,} on the same {self.examples:,} dev examples. Chance of the "
+            "seed comes on top, and is often larger."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from s2s_search.report import conclusions
+from s2s_search.report.contents import write_report
 from s2s_search.report.runs import ReportedRun, read_runs
 from s2s_search.runs.log import EventLog
 from tests.runs import SPACE, loss_of, write_run
@@ -127,7 +128,7 @@ def test_what_mattered_is_said_with_values_numbers_and_what_is_next(tmp_path: Pa
     assert ", n = 60): `0.0001 to 0.000316` did best" in text or "`0.000316 to 0.001` did" in text
     assert "`0.00316 to 0.01` worst" in text or "`0.001 to 0.00316` worst" in text
     assert ": search there next." in text
-    assert "No more than chance, by this search (n = 60): " in text
+    assert "No more than chance, by 60 configurations: " in text
 
 
 def test_what_a_p_does_not_cover_is_said(tmp_path: Path) -> None:
@@ -164,3 +165,16 @@ def test_seeds_that_ranked_the_configurations_are_not_to_be_quoted(tmp_path: Pat
     assert "Quote their means" not in sure
     assert "The first mean in the table below is too good" in sure
     assert "The standard deviation of a seed is" in sure
+
+
+def test_values_that_are_compared_early_advise_nothing(tmp_path: Path) -> None:
+    """asha stopped trials, so values are compared at the first rung, and the best at the end may differ."""
+    folder = write_run(tmp_path / "run", trials=60)
+    text = " ".join(conclusions.influences(read(folder)))
+    assert "`optimizer.learning_rate` explains " in text
+    assert " at that step have " in text
+    assert "; later steps may reverse it." in text
+    assert "search there next" not in text
+    page = write_report([folder])[1].read_text()
+    assert "### What mattered at step 100?" in page
+    assert "Stopped trials made fewer steps and fewer reports." in page

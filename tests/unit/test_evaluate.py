@@ -386,7 +386,7 @@ def test_the_report_asks_for_the_test_part_once_and_quotes_it(home: Path, call: 
     assert "The test part has been looked at 2 times." in said()
     shutil.rmtree(home / "run-replicates")
     (run / EVALUATIONS).unlink()
-    assert f"`python run_search.py replicate {run} --top 1 --seeds 5`, then `python" in said()
+    assert f"`python run_search.py replicate {run} --top 3 --seeds 5`, then `python" in said()
 
 
 @pytest.mark.usefixtures("in_threads")

@@ -78,7 +78,7 @@ def test_a_configuration_without_a_result_is_as_bad_as_the_worst(tmp_path: Path)
     assert table["mean"][2] == pytest.approx(np.mean([min(p) for p in combinations(filled, 2)]))
     assert table["low"].notna().sum() == 9  # up to a quarter of 40
     said = " ".join(sentences(expected_best(found), "dev.error_rate"))
-    assert "A search of 10 of these 40 configurations would have reached dev.error_rate" in said
+    assert "Searches of 10 configurations like these 40 would reach dev.error_rate" in said
     assert f"and all 40 reached {values.min():.4g}" in said
     assert expected_best(load(write_run(tmp_path / "few", trials=9, text=NO_SCHEDULER))).empty
 
@@ -202,6 +202,6 @@ def test_the_ranking_says_how_much_luck_is_in_its_first_value(tmp_path: Path) ->
     assert found is not None
     assert found.examples == 50
     page = write_report([folder])[1].read_text()
-    assert f"The first value is about {found.value:.2g} too low" in page
+    assert f"The error rate of the best trial is about {found.value:.2g} too low" in page
     assert "is less than 0.0001 too low" in replace(found, value=0.0).sentence()
     assert "## Fewer trials" in page
