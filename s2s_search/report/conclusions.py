@@ -317,6 +317,6 @@ def outlook(run: ReportedRun) -> str:
     if not any(map(is_judged, run.axes)):
         return "No range and no list of three or more numbers was searched often enough to judge."
     return (
-        f"No sign that better values lie beyond the searched ranges (n = {scored:,}). With few or "
-        "noisy trials there may be some all the same."
+        f"No sign that better values lie beyond the searched ranges (n = {scored:,}{_at(run)}). "
+        "With few or noisy trials there may be some all the same."
     )

@@ -111,5 +111,5 @@ def audited(results: Results, audits: Results) -> str:
     ):
         better = int((ends < value if minimize else ends > value).sum())
         low, high = share_interval(better, count)
-        parts.append(f"{better} better than {name} (95 % interval {low:.0%} to {high:.0%})")
+        parts.append(f"{better} became better than {name} (95 % interval {low:.0%} to {high:.0%})")
     return f"Of {count:,} stopped trials that were trained to the end, {' and '.join(parts)}."

@@ -302,7 +302,7 @@ def test_damaged_space_files(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "count", [50, *(pytest.param(n, marks=pytest.mark.slow) for n in (1_200, 1_300))]
+    "count", [50, *(pytest.param(n, marks=pytest.mark.slow) for n in (800, 850, 900))]
 )
 def test_damaged_run_folders(tmp_path: Path, count: int) -> None:
     rng, good = random.Random(count), 0
