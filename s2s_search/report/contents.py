@@ -356,7 +356,7 @@ def _learning_curves(run: ReportedRun) -> Iterator[Block]:
         yield Table(columns, rows, columns, "The rungs as a table")
         yield Text(RUNGS, "note")
     step, where = (
-        (rungs[0][0], "the first rung") if rungs else (_quarter(curves), "a quarter of it")
+        (rungs[0][0], "the first rung") if rungs else (_quarter(curves), "a quarter of the way")
     )
     kept = bool(trials["status"].eq("stopped").any())
     yield Text(early.verdict(early.predictions(run.results, [step]).iloc[0], where, kept))

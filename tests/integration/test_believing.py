@@ -78,12 +78,24 @@ def test_the_best_run_again_with_other_seeds_to_the_end(
 
 
 def test_stopped_trials_are_trained_to_the_end(
-    address: str, searched: Path, capsys: pytest.CaptureFixture[str]
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One trial at a time, and the last two learn nothing: asha stops them."""
+    text = space_text(
+        {RATE: [1e-2, 3e-3, 1e-6, 1e-7], "attention.dim": 8},
+        model="AttentionSeq2Seq",
+        corpus=COPY | {"train": 200, "dev": 20, "max_length": 4},
+        search={"method": "grid"},
+        scheduler={"name": "asha", "max_steps": 40, "grace_steps": 10, "reduction_factor": 2},
+        resources={"cpu": 2},
+    )
+    (tmp_path / "space.yaml").write_text(text)
+    searched = tmp_path / "run"
+    run_search(load_space(tmp_path / "space.yaml"), out=searched, address=address)
     original = results.load(searched)
     stopped = original.trials[original.trials["status"] == "stopped"]
-    assert 1 <= len(stopped) < 4
-    out = searched.parent / "audit"
+    assert {1e-6, 1e-7} <= set(stopped[RATE])
+    out = tmp_path / "audit"
     count = len(stopped)
     outcome = replicate_search(searched, top=1, seeds=1, audit=count, out=out, address=address)
     assert outcome.status == "finished"
