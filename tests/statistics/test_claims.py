@@ -12,7 +12,7 @@ from tests.statistics.rates import counted
 
 pytestmark = pytest.mark.slow
 
-RUNS = 20
+RUNS = 12
 # With a true rate of 5 in 100, more false ones than this come in 1 of 1,000 tests.
 MOST_FALSE = int(binom.ppf(0.999, RUNS, 0.05))
 
