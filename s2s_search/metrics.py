@@ -70,6 +70,8 @@ SUMS = (
     *(f"counted.{n}" for n in range(1, 5)),
 )
 
+MEASURED_SPLITS = ("dev", "test")  # the parts of a corpus on which a trained model is measured
+
 Tokens = Sequence[Hashable]
 
 PAIRS_AT_ONCE = 512

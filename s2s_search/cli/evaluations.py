@@ -15,6 +15,7 @@ from s2s_search.cli.arguments import (
     trial,
 )
 from s2s_search.errors import ConfigError, collecting
+from s2s_search.metrics import MEASURED_SPLITS
 from s2s_search.runs.folder import EVALUATIONS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument(
         "--split",
-        choices=("dev", "test"),
+        choices=MEASURED_SPLITS,
         default="dev",
         help="the part of the corpus (default: dev). Look at test once, after the choice",
     )

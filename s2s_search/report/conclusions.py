@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from s2s_search.report.axes import Axis, is_judged
+from s2s_search.report.axes import Axis
+from s2s_search.report.boundaries import is_judged
 from s2s_search.report.page import code
 from s2s_search.report.quoted import quoted
 from s2s_search.report.runs import ReportedRun
@@ -170,7 +171,7 @@ def influences(run: ReportedRun) -> Iterator[str]:
         return
     scientific = [axis for axis in run.axes if axis.is_scientific]
     for axis in scientific:
-        yield verdict(run, axis)
+        yield best_value(run, axis)
     axes = {axis.key: axis for axis in run.axes if not axis.is_scientific}
     unclear = []
     judged = run.importance.dropna(subset="p")
@@ -205,7 +206,7 @@ def _reversed(found: Reversal) -> str:
     )
 
 
-def verdict(run: ReportedRun, axis: Axis) -> str:
+def best_value(run: ReportedRun, axis: Axis) -> str:
     """Says which value of a hyperparameter did best, and whether that is more than chance."""
     keys = sum(other.is_scientific for other in run.axes)
     said = conclusion(axis.isolation(), axis.minimizes, code, keys)

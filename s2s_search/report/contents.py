@@ -169,7 +169,7 @@ def sections(runs: Sequence[ReportedRun]) -> list[Section]:
 
     return [
         each("In short", _in_short),
-        Section("Ranking", ranked_by, [[*_flattery(runs), _ranking(runs)]]),
+        Section("Ranking", ranked_by, [[*_luck_of_the_best(runs), _ranking(runs)]]),
         Section("Best so far", "", [list(_best_so_far(runs))]),
         each("Fewer trials", _fewer_trials),
         each("Learning curves", _learning_curves),
@@ -243,8 +243,8 @@ def _complete_settings(run: ReportedRun) -> Iterator[Block]:
 # --- trials ---
 
 
-def _flattery(runs: Sequence[ReportedRun]) -> Iterator[Block]:
-    """Yields how much too good the first value of the ranking of a single run is."""
+def _luck_of_the_best(runs: Sequence[ReportedRun]) -> Iterator[Block]:
+    """Yields how much too good the value of the best trial is, for a single run."""
     found = optimism(runs[0].results, runs[0].fetch) if len(runs) == 1 else None
     if found is not None:
         yield Text(found.sentence(), "note")
@@ -359,7 +359,7 @@ def _learning_curves(run: ReportedRun) -> Iterator[Block]:
         (rungs[0][0], "the first rung") if rungs else (_quarter(curves), "a quarter of the way")
     )
     kept = bool(trials["status"].eq("stopped").any())
-    yield Text(early.verdict(early.predictions(run.results, [step]).iloc[0], where, kept))
+    yield Text(early.sentence(early.predictions(run.results, [step]).iloc[0], where, kept))
     if run.audits is not None:
         yield Text(early.audited(run.results, run.audits))
 
@@ -436,8 +436,8 @@ def _isolation(run: ReportedRun) -> Iterator[Block]:
         yield Text(NOT_SCIENTIFIC)
     for axis in found:
         figure = figures.isolation_plot(axis.isolation(), axis.key, run.metric)
-        how = f"{conclusions.verdict(run, axis)} Dot and line: the mean of the better half and its "
-        how += "95 % interval. Star: the best."
+        how = f"{conclusions.best_value(run, axis)} Dot and line: the mean of the better half and "
+        how += "its 95 % interval. Star: the best."
         yield Figure(figure, how, run.number, axis.key)
         yield _isolation_table(axis)
 

@@ -12,7 +12,8 @@ import pandas as pd
 
 from s2s_search.display.tables import cell
 from s2s_search.errors import ConfigError, printable
-from s2s_search.report.axes import Axis, Boundary, axes, boundaries
+from s2s_search.report.axes import Axis, axes
+from s2s_search.report.boundaries import Boundary, boundaries
 from s2s_search.results.beside import beside
 from s2s_search.results.expected import expected_best
 from s2s_search.results.importance import Reversal, importance, reversals

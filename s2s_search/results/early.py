@@ -55,7 +55,7 @@ def rank_correlation(x: Floats, y: Floats) -> tuple[float, float, float]:
     return found, math.tanh(middle - half), math.tanh(middle + half)
 
 
-def verdict(prediction: "pd.Series[float]", where: str, kept: bool) -> str:
+def sentence(prediction: "pd.Series[float]", where: str, kept: bool) -> str:
     """Says whether a scheduler can compare trials at a step, from the row of `predictions`.
 
     Args:

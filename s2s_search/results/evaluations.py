@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from s2s_search.metrics import METRICS, metrics_of
-from s2s_search.results.statistics import apart, verdict
-from s2s_search.results.two_way import Floats, OverSeeds, paired_interval, resampled_sums
+from s2s_search.results.statistics import Floats, apart, better_or_worse
+from s2s_search.results.two_way import OverSeeds, paired_interval, resampled_sums
 from s2s_search.runs.evaluations import Estimate, Evaluated, MeasuredModel, load_evaluations
 
 METRIC_NAMES = tuple(name.removeprefix("dev.") for name in METRICS)
@@ -103,7 +103,7 @@ def _sentence(
     low, high = paired_interval(left, right)
     if np.isnan(low):
         return f"{names[0]} against {names[1]}: {values}: nothing can be said of the difference"
-    said = verdict(*names, (low, high), goal)[0]
+    said = better_or_worse(*names, (low, high), goal)[0]
     seeds = f"{len(left.values)} and {len(right.values)} seeds"
     text = f"{said}: {values}, {apart(left.mean - right.mean, (low, high))}"
     if min(len(left.values), len(right.values)) == 1:

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from s2s_search.results.draws import Draws, draws_of
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.replicates import configurations
-from s2s_search.results.scores import Scores, comparable
+from s2s_search.results.scores import Scores, comparable, root_ranks
 from s2s_search.results.statistics import LEAST, LEVEL, SEED, Floats
 
 SHUFFLES = 1_000  # the number of shuffled searches with which a search is compared
 FEWEST = 5  # a value of a choice is judged by itself if this number of configurations has it
 ONE_SIDED = 5  # the number of pairs in which one value may matter under one condition alone
 CURVED = 4  # from this number of different numbers on, a key is judged by a parabola
-DIGITS = 9  # two scores are equal if they agree to this number of digits of the largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,8 +247,6 @@ def _units(places: Places, factor: Factor) -> int:
 
 def _places(results: Ranked, scores: Scores) -> Places:
     """Returns the configurations with a score, each with the mean over its seeds."""
-    from scipy.stats import rankdata
-
     trials = results.trials.assign(
         configuration=configurations(results),
         score=scores.judged.astype(float) * (1 if scores.minimize else -1),
@@ -260,10 +257,8 @@ def _places(results: Ranked, scores: Scores) -> Places:
     table = table.assign(score=trials.groupby("configuration", sort=False)["score"].mean())
     if table.empty:
         return Places(table, np.empty((0, 1)), np.empty(0, np.int64))
-    unit = float(table["score"].abs().max()) or 1.0
-    places = np.sqrt(rankdata(np.round(table["score"].to_numpy() / unit, DIGITS)))
     draw = pd.factorize(table["draw"])[0]
-    return Places(table, _shuffled(places, draw), draw)
+    return Places(table, _shuffled(root_ranks(table["score"].to_numpy()), draw), draw)
 
 
 def _shuffled(places: Floats, draw: NDArray[np.int64]) -> Floats:

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from s2s_search.errors import ConfigError
 from s2s_search.results.draws import draws_of
 from s2s_search.results.results import Results
-from s2s_search.results.scores import comparable
-from s2s_search.results.statistics import AT_ONCE, LEVEL, Floats
+from s2s_search.results.scores import comparable, root_ranks
+from s2s_search.results.statistics import AT_ONCE, LEVEL, Floats, student_quantile
 
 SHUFFLES = 2_000  # the number of permutations of a test
 CHANCE = 1 - LEVEL  # a p above it is no more than chance
-DIGITS = 9  # two scores are equal if they agree to this number of digits of the largest
 
 
 def isolation(groups: Iterable[tuple[str, pd.DataFrame]], minimize: bool) -> pd.DataFrame:
@@ -105,8 +104,6 @@ def better_half(scores: Sequence[float]) -> tuple[float, float]:
 
     scores: the scores, best first.
     """
-    from scipy.stats import t
-
     values = np.asarray(scores, float)
     top = math.ceil(len(values) / 2)
     if top < 2 or len(values) < 4:
@@ -115,7 +112,7 @@ def better_half(scores: Sequence[float]) -> tuple[float, float]:
     middle = (values[top - 1] + values[top]) / 2
     capped = np.concatenate([values[:top], np.full(len(values) - top, middle)])
     error = capped.std(ddof=1) / (top / len(values) * math.sqrt(len(values)))
-    reach = float(t.ppf((1 + LEVEL) / 2, top - 1)) * error
+    reach = student_quantile((1 + LEVEL) / 2, top - 1) * error
     return float(mean - reach), float(mean + reach)
 
 
@@ -246,14 +243,12 @@ def _places(groups: Sequence[Floats], is_paired: bool) -> list[Floats]:
     The best score has the place 1, and equal scores share a place. Paired scores are ranked by
     their distance from the mean of their block.
     """
-    from scipy.stats import rankdata
-
     table = list(groups)
-    unit = max(float(np.abs(group).max()) for group in groups) or 1.0
+    largest = max(float(np.abs(group).max()) for group in groups)
     if is_paired:
         table = list(np.array(groups) - np.mean(groups, axis=0))
-    places = np.sqrt(rankdata(np.round(np.concatenate(table) / unit, DIGITS)))
-    return np.split(places, np.cumsum([len(group) for group in groups])[:-1])
+    ends = np.cumsum([len(group) for group in groups])
+    return np.split(root_ranks(np.concatenate(table), largest), ends[:-1])
 
 
 # --- in words ---

@@ -12,8 +12,10 @@ import pandas as pd
 
 from s2s_search.errors import ConfigError
 from s2s_search.results.ranked import Ranked
+from s2s_search.results.statistics import Floats
 
 EXAMPLES = "train.eval_examples"
+DIGITS = 9  # two scores are equal if they agree to this number of digits of the largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,3 +117,23 @@ def _reason(results: Ranked) -> str:
         if scheduler.name == "pbt":
             return "pbt copies weights between trials and changes their hyperparameters"
     return ""
+
+
+def rounded(scores: Floats, largest: float | None = None) -> Floats:
+    """Returns scores in units of the largest, where scores that differ by rounding alone are equal.
+
+    largest: None: the largest of these scores. Differences of scores take that of the scores.
+    """
+    unit = float(np.abs(scores).max()) if largest is None else largest
+    return np.asarray(np.round(scores / (unit or 1.0), DIGITS))
+
+
+def root_ranks(scores: Floats, largest: float | None = None) -> Floats:
+    """Returns the square root of the rank of each score [N], the lowest score first.
+
+    Equal scores share a rank. With the root, ranks near the top count more, and a wild score counts
+    little. `largest` is that of `rounded`.
+    """
+    from scipy.stats import rankdata
+
+    return np.asarray(np.sqrt(rankdata(rounded(scores, largest))))

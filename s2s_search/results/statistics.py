@@ -291,7 +291,7 @@ class Comparison:
                 "not tell how far chance moves them, so nothing can be said"
             )
         ends = self.interval()
-        claim, is_sure = verdict(a, b, ends, self.goal)
+        claim, is_sure = better_or_worse(a, b, ends, self.goal)
         by = apart(self.difference, ends)
         is_equivalent = False
         if self.margin is not None:
@@ -367,7 +367,7 @@ def _within(
     return f"{claim}, nor shown to be equivalent within {margin:g}"
 
 
-def verdict(a: str, b: str, interval: tuple[float, float], goal: str) -> tuple[str, bool]:
+def better_or_worse(a: str, b: str, interval: tuple[float, float], goal: str) -> tuple[str, bool]:
     """Returns what an interval of a's value minus b's says, and whether it says which is better."""
     low, high = interval if goal == "minimize" else (-interval[1], -interval[0])
     if not (low > 0 or high < 0):

@@ -11,13 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from s2s_search.results.statistics import LEAST, LEVEL, RESAMPLES_OF_EXAMPLES
-
-COUNTS_AT_ONCE = 2_000_000  # the most counts of examples in memory
-
-Floats = NDArray[np.float64]
+from s2s_search.results.statistics import AT_ONCE, LEAST, LEVEL, RESAMPLES_OF_EXAMPLES, Floats
 
 
 def resampled_sums(sums: Floats, seed: int = 0) -> Floats:
@@ -31,7 +26,7 @@ def resampled_sums(sums: Floats, seed: int = 0) -> Floats:
         seed: the seed of the resamples.
     """
     rng, examples = np.random.default_rng(seed), len(sums)
-    rows, parts = max(1, COUNTS_AT_ONCE // examples), []
+    rows, parts = max(1, AT_ONCE // examples), []
     for first in range(0, RESAMPLES_OF_EXAMPLES, rows):
         counts = []
         for _ in range(min(rows, RESAMPLES_OF_EXAMPLES - first)):

@@ -15,16 +15,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from s2s_search.errors import ConfigError, printable
-from s2s_search.metrics import METRICS, SUMS
+from s2s_search.metrics import MEASURED_SPLITS, METRICS, SUMS
 from s2s_search.runs.events import TrialName, one_of
 from s2s_search.runs.folder import EVALUATIONS
 
-MEASURED_PARTS = ("dev", "test")
 LOSS_DIGITS = 5  # of the losses of single sources
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Positive = Annotated[int, Meta(ge=1, lt=2**53)]
-Split = Annotated[str, one_of(MEASURED_PARTS)]
+SplitName = Annotated[str, one_of(MEASURED_SPLITS)]
 
 
 class Sums(Struct, frozen=True):
@@ -99,7 +98,7 @@ class Evaluation(Struct, frozen=True):
     """One evaluation: some configurations on all sources of a split."""
 
     time: Annotated[float, Meta(ge=0, lt=2**33)]  # in seconds since 1970
-    split: Split
+    split: SplitName
     fingerprint: str  # of the corpus
     examples: Positive  # the number of sources
     trials: list[Evaluated]

@@ -27,7 +27,7 @@ from s2s_search.results.evaluations import with_intervals
 from s2s_search.results.kept import kept_checkpoints
 from s2s_search.results.replicates import seedless
 from s2s_search.results.results import Results, load
-from s2s_search.results.two_way import Floats
+from s2s_search.results.statistics import Floats
 from s2s_search.runs.evaluations import Evaluated, Evaluation, MeasuredModel, Sums
 from s2s_search.runs.state import REPLICATES, History, TrialHistory, load_history
 

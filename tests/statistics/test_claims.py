@@ -23,5 +23,6 @@ def test_claims(kind: str) -> None:
     plain = found.pop("Welch's t test", None)
     for sentence, counts in found.items():
         assert counts[FALSE] <= MOST_FALSE, f"{sentence}: {counts}"
-    if "compare" in found and plain is not None and "grid" not in kind:
+    # Where draws or seeds share their luck, the plain test claims more than is true.
+    if "compare" in found and plain is not None and not KINDS[kind].spread:
         assert found["compare"][TRUE] >= plain[TRUE] - 0.15 * RUNS

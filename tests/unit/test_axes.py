@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from s2s_search.report.axes import Axis, Boundary, axes, boundaries
+from s2s_search.report.axes import Axis, axes
+from s2s_search.report.boundaries import Boundary, boundaries
 from s2s_search.results.results import load
 from s2s_search.spaces.dimensions import Choice, Dimension, Range
 from s2s_search.spaces.load import load_space

@@ -13,6 +13,7 @@ from s2s_search.results.replicates import replicates
 from s2s_search.results.results import load
 from s2s_search.results.statistics import (
     Comparison,
+    better_or_worse,
     difference_interval,
     interval,
     number_needed,
@@ -20,7 +21,6 @@ from s2s_search.results.statistics import (
     share_interval,
     student_quantile,
     superiority_interval,
-    verdict,
 )
 from s2s_search.runs.log import EventLog
 
@@ -351,7 +351,10 @@ def test_too_little_to_say_anything() -> None:
 
 @pytest.mark.parametrize("ends", [(0.0, 1.0), (-1.0, 1.0), (-1.0, 0.0)])
 def test_an_interval_with_zero_in_it_says_nothing(ends: tuple[float, float]) -> None:
-    assert [verdict("A", "B", ends, goal)[1] for goal in ("minimize", "maximize")] == [False, False]
+    assert [better_or_worse("A", "B", ends, goal)[1] for goal in ("minimize", "maximize")] == [
+        False,
+        False,
+    ]
 
 
 # --- replicates ---

@@ -44,7 +44,7 @@ def test_a_claim_names_the_step_at_which_trials_are_compared(tmp_path: Path) -> 
     """A third of the trials was stopped at step 100."""
     run = read(write_run(tmp_path / "run"))
     (axis,) = [axis for axis in run.axes if axis.is_scientific]
-    text = conclusions.verdict(run, axis)
+    text = conclusions.best_value(run, axis)
     assert "at step 100, which 37 of 40 trials reached" in text
     assert "n = 37 at step 100" in " ".join(conclusions.influences(run))
 

@@ -206,9 +206,9 @@ def test_values_that_differ_are_told_from_those_that_do_not(tmp_path: Path) -> N
         )
         (run,) = read_runs([folder])
         (axis,) = [axis for axis in run.axes if axis.is_scientific]
-        assert said in conclusions.verdict(run, axis)
+        assert said in conclusions.best_value(run, axis)
         assert (
-            "`encoder.type`: `BidirectionalRNNEncoder` " in conclusions.verdict(run, axis)
+            "`encoder.type`: `BidirectionalRNNEncoder` " in conclusions.best_value(run, axis)
         ) or not gap
 
 

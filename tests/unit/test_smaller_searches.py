@@ -15,7 +15,7 @@ from s2s_search.results.early import (
     audited,
     predictions,
     rank_correlation,
-    verdict,
+    sentence,
 )
 from s2s_search.results.expected import best_of, expected_best, sentences
 from s2s_search.results.optimism import by_halves, optimism
@@ -115,8 +115,8 @@ def test_only_finished_trials_predict_the_end(tmp_path: Path) -> None:
     assert table["n"].tolist() == [finished, 0]
     assert table["correlation"][0] == pytest.approx(1.0)  # each curve is a multiple of one curve
     assert math.isnan(table["correlation"][1])
-    assert "no sign that this is too early" in verdict(table.iloc[0], "the first rung", True)
-    assert "150, the first rung, 0 trials" in verdict(table.iloc[1], "the first rung", True)
+    assert "no sign that this is too early" in sentence(table.iloc[0], "the first rung", True)
+    assert "150, the first rung, 0 trials" in sentence(table.iloc[1], "the first rung", True)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_low_correlation_is_no_claim_where_rungs_chose_the_trials(
     low: float, high: float, kept: bool, said: str
 ) -> None:
     row = pd.Series({"step": 50.0, "n": 20.0, "correlation": 0.4, "low": low, "high": high})
-    assert said in verdict(row, "the first rung", kept)
+    assert said in sentence(row, "the first rung", kept)
 
 
 @pytest.mark.parametrize(
