@@ -10,7 +10,7 @@ import pandas as pd
 
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.results.ranked import Ranked
-from s2s_search.results.statistics import SEED, alike, interval
+from s2s_search.results.statistics import SEED, alike, mean_interval
 from s2s_search.spaces.space import completed
 
 
@@ -47,7 +47,7 @@ def replicates(results: Ranked) -> pd.DataFrame:
     by: list[Any] = keys or [np.zeros(len(trials))]
     groups = trials.groupby(by, dropna=False, sort=False)
     values = groups["value"]
-    intervals = [interval(group) if len(group) > 1 else (math.nan, math.nan) for _, group in values]
+    intervals = [mean_interval(group) for _, group in values]
     finished = values.count() > 0
     columns = {
         "trials": values.size().astype("Int64"),

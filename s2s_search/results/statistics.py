@@ -1,7 +1,7 @@
 """How certain a result is: intervals, and whether A is better than B.
 
-Intervals are Student's: over seeds or configurations, or paired over draws or dev examples. Needs
-numpy, pandas and, late, SciPy; neither Ray nor torch.
+Intervals of differences are Student's: over seeds or configurations, or paired over draws or dev
+examples. Needs numpy, pandas and, late, SciPy; neither Ray nor torch.
 """
 
 import functools
@@ -24,6 +24,7 @@ POWER = 0.8  # the probability with which a difference should be shown
 SEED = "train.seed"
 BEST_SHARE = 0.1  # the share of configurations that count as the best
 FEWEST_BEST = 5  # the least number of them
+FEWEST_SKEWED = 5  # the least number of values whose skewness says anything
 LEAST = 10  # with fewer configurations or examples, nothing is said about them
 
 Floats = NDArray[np.float64]
@@ -44,6 +45,33 @@ def interval(
         return math.nan, math.nan
     error = float(known.std(ddof=1)) / math.sqrt(len(known))
     return _around(float(known.mean()), error, len(known) - 1, level)
+
+
+def mean_interval(values: Sequence[float] | Floats | pd.Series) -> tuple[float, float]:
+    """Returns the 95 % interval of the mean of values that may be skewed.
+
+    It is the wider one of two: Student's, and, from FEWEST_SKEWED values on, that of Hall (1992),
+    which corrects Student's t for the skewness of the values by a cubic. Missing values are left
+    out. It is (nan, nan) for fewer than 2 values.
+    """
+    known = present(values)
+    student = interval(known)
+    n = len(known)
+    if n < FEWEST_SKEWED or student[0] == student[1]:
+        return student
+    mean, deviation = float(known.mean()), float(known.std(ddof=1))
+    cubes = float((((known - mean) / deviation) ** 3).sum())
+    third = cubes * n / ((n - 1) * (n - 2)) / 3  # a third of the skewness
+    half = student_quantile((1 + LEVEL) / 2, n - 1) / math.sqrt(n)
+    ends = [mean - deviation * _without_skew(sign * half, third, n) for sign in (1, -1)]
+    return min(student[0], ends[0]), max(student[1], ends[1])
+
+
+def _without_skew(t: float, third: float, n: int) -> float:
+    """Returns the u with u + third u^2 + third^2 u^3 / 3 + third / (2 n) = t."""
+    if third == 0:
+        return t
+    return (math.cbrt(1 + 3 * third * (t - third / (2 * n))) - 1) / third
 
 
 def difference_interval(
@@ -134,6 +162,20 @@ def superiority_interval(share: float, n: int, m: int, level: float = LEVEL) -> 
     if share < 1:
         high = brentq(beyond, max(share, 1e-9), 1.0)
     return low, high
+
+
+def violation(a: Floats, b: Floats) -> float:
+    """Returns how far costs are from a being stochastically smaller than b, from 0 to 1.
+
+    It is the share of the squared distance between the two quantile functions at which a has the
+    larger one (Dror et al., 2019, after del Barrio et al., 2018). It is NaN for equal values.
+    """
+    parts = np.unique([*np.arange(len(a) + 1) / len(a), *np.arange(len(b) + 1) / len(b)])
+    middles = (parts[1:] + parts[:-1]) / 2
+    of_a, of_b = (np.sort(side)[(middles * len(side)).astype(int)] for side in (a, b))
+    squares = (of_a - of_b) ** 2 * np.diff(parts)
+    total = float(squares.sum())
+    return float(squares[of_a > of_b].sum()) / total if total else math.nan
 
 
 def share_interval(count: float, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -352,6 +394,14 @@ class Comparison:
             f"{self.names[0]} is better {where}{broken}: of all such pairs in {100 * low:.0f} to "
             f"{100 * high:.0f} of 100 (95 % interval)"
         )
+        if not self.is_paired and min(map(len, self.values)) >= LEAST and not broken:
+            against = violation(left, right)
+            if not math.isnan(against):
+                yield (
+                    f"almost stochastic order: {100 * against:.0f} % of the distance between the "
+                    f"two distributions speaks against {self.names[0]} (0 % if it is better at "
+                    "every quantile, 50 % if both are alike)"
+                )
 
 
 def _within(
