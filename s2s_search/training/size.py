@@ -1,8 +1,7 @@
 """The size of a model: its number of parameters, and the bytes of its snapshot."""
 
-from typing import Any
-
 from s2s_search.corpus.corpus import Corpus
+from s2s_search.hparams import model_size
 from s2s_search.hparams.configuration import Hparams
 
 FLOAT_BYTES = 4  # of a float32
@@ -11,28 +10,9 @@ TENSOR_BYTES = 5_000  # of the description of all weights, or of all tensors of 
 
 
 def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
-    """Returns the number of a model's parameters, without the memory that they would take."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    from s2s_search.nn.models import build_model
-
-    class Uninitialized(TorchFunctionMode):
-        """Skips the random initial weights.
-
-        To draw them on the meta device, torch 2.13 imports its compiler, which takes a second.
-        """
-
-        def __torch_function__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if function.__name__.endswith(("uniform_", "normal_")):
-                return args[0] if args else kwargs["tensor"]
-            return function(*args, **(kwargs or {}))
-
-    with torch.device("meta"), Uninitialized():
-        model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab))
-    return sum(p.numel() for p in model.parameters())
+    """Returns the number of parameters of the model that a trial on the corpus trains."""
+    sizes = (len(corpus.source_vocab), len(corpus.target_vocab))
+    return model_size.count_parameters(hparams, *sizes)
 
 
 def checkpoint_bytes(parameters: int, optimizer_name: str) -> int:

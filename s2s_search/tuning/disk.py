@@ -11,7 +11,7 @@ from s2s_search.spaces.settings import CheckpointSettings
 from s2s_search.spaces.space import Space
 from s2s_search.training.size import checkpoint_bytes, count_parameters, size_text
 
-# The parameters of at most this number of trials are counted, because a model takes milliseconds.
+# The parameters of at most this number of trials are counted. They stand for all trials.
 SAMPLE_SIZE = 300
 
 

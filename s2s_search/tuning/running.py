@@ -75,7 +75,7 @@ def run_trials(search: Search) -> Outcome:
 
 def _check_disk(search: Search) -> None:
     if search.space.checkpoints.disk_gb is not None:
-        # Imported late: it counts parameters, and needs torch for that.
+        # Imported late: it needs torch, whose optimizers know their slots.
         from s2s_search.tuning.disk import check_disk
 
         if isinstance(search.sampler, Listed):
