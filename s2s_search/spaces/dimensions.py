@@ -1,8 +1,10 @@
 """Dimensions of a search space: the values of a key, and the conditions under which it is set."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from s2s_search.errors import shown
 from s2s_search.hparams.table import ENTRIES, TABLE, owners
@@ -12,17 +14,24 @@ Flat = dict[str, object]  # a partial configuration: values by dotted keys, "mod
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, which are equally likely. A constant is a choice of one value.
+    """One of several values. A constant is a choice of one value.
 
-    Labels are the names that the file gives to specs.
+    Labels are the names that the file gives to specs. Without weights all values are equally
+    likely.
     """
 
     values: tuple[object, ...]
     labels: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def at(self, u: float) -> object:
         """Returns the value at a coordinate from 0 to 1."""
-        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+        if self.weights:
+            ends = list(accumulate(self.weights))
+            index = bisect_right(ends, u * ends[-1])
+        else:
+            index = int(u * len(self.values))
+        return self.values[min(index, len(self.values) - 1)]
 
     def points(self) -> tuple[object, ...]:
         return self.values

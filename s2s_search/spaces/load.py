@@ -74,6 +74,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         _further(parts, metric["name"], problems),
         lines=problems.lines,
     )
+    _check_grid(space, problems)
     _check_tpe(space, parts, problems)
     _check_pbt(space, problems, derived)
     if space.search.gpu_hours and not space.resources.gpu:
@@ -217,6 +218,16 @@ def _further(parts: Mapping[str, object], metric: str, problems: Problems) -> tu
         else:
             found[name] = OBJECTIVES[name]
     return tuple(found.values())
+
+
+def _check_grid(space: Space, problems: Problems) -> None:
+    """Records weights as problems where the method runs every value anyway."""
+    if space.search.method != "grid":
+        return
+    for dimension in space.dimensions:
+        if isinstance(dimension.domain, Choice) and dimension.domain.weights:
+            law = "weights decide how often a value is drawn, and method grid runs each value"
+            problems.add(("parameters", dimension.key, "weights"), f"{dimension.key}: {law}")
 
 
 def _check_tpe(space: Space, parts: Mapping[str, object], problems: Problems) -> None:

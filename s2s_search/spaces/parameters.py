@@ -12,8 +12,9 @@ from s2s_search.hparams.values import convert, typed
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, Tie, value_of
 from s2s_search.spaces.yaml_file import KeyPath, Problems, described, listed, mapping
 
-OPTIONS = ("choices", "grid", "same_as", "min", "max", "log", "step", "when", "role")
+OPTIONS = ("choices", "weights", "grid", "same_as", "min", "max", "log", "step", "when", "role")
 ROLE = Argument("role", NAME, None, choices=("scientific", "nuisance"))
+WEIGHT = Argument("weight", FLOAT, REQUIRED, above=0)
 MOST_STEPS = 10**16  # the largest number of steps in a range: float64 has 16 digits
 
 
@@ -117,6 +118,11 @@ def _dimension(
         domain = _range(key, value, models, problems)
     else:
         domain = _choice(key, value[ways[0]], (*key_path, ways[0]), models, problems)
+    if "weights" in value:
+        if ways != ["choices"]:
+            raise ValueError(f"{key}: weights are for choices, but this has {ways[0]}")
+        if isinstance(domain, Choice):
+            domain = _weighted(key, domain, value["weights"], problems)
     if domain is None:
         return None
     return Dimension(key, domain, role=str(role) if role else None, grid=ways == ["grid"])
@@ -157,6 +163,42 @@ def _choice(
     if len(values) < len(items):
         return None
     return Choice(tuple(values), tuple(items) if isinstance(items, dict) else ())
+
+
+def _weighted(key: str, choice: Choice, given: object, problems: Problems) -> Choice | None:
+    """Returns the choice with weights; None when a weight is a problem.
+
+    Raises:
+        ValueError: the weights have not the form of the choices.
+    """
+    names: Sequence[Any] = choice.labels or range(len(choice.values))
+    named: dict[Any, object]
+    if choice.labels:
+        if not isinstance(given, dict):
+            law = "weights must be a mapping from the labels of choices"
+            raise ValueError(f"{key}: {law}, but got {described(given)}")
+        named = given
+    else:
+        if not isinstance(given, list):
+            law = "weights must be a list, as choices are"
+            raise ValueError(f"{key}: {law}, but got {described(given)}")
+        if len(given) != len(names):
+            fact = f"there are {len(names)} choices and {len(given)} weights"
+            raise ValueError(f"{key}: each choice needs a weight, but {fact}")
+        named = dict(enumerate(given))
+    before = len(problems.found)
+    weights: dict[Any, Any] = {}
+    for name, item in named.items():
+        with problems.at("parameters", key, "weights", name, label=f"{key}: weights: "):
+            if name not in names:
+                raise ValueError(f"there is no choice {shown(name)}{nearest(name, names)}")
+            weights[name] = convert(WEIGHT, item)
+    for name in names:
+        if name not in named:
+            problems.add(("parameters", key, "weights"), f"{key}: weights: {name} has no weight")
+    if len(problems.found) > before:
+        return None
+    return replace(choice, weights=tuple(weights[name] for name in names))
 
 
 def _range(

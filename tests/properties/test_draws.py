@@ -5,6 +5,7 @@ What tpe suggests depends on nothing but what it was asked and told besides, and
 
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,20 @@ def assert_inside(value: object, domain: Choice | Range) -> None:
         assert abs(value - point) <= 1e-11 * max(
             abs(domain.low), abs(domain.high)
         )  # points have twelve digits
+
+
+def test_weights_are_the_frequencies_of_the_draws(tmp_path):
+    """A chi-square test over 2,000 draws with a fixed seed."""
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "model: BasicSeq2Seq\nparameters:\n"
+        "  optimizer.learning_rate: {min: 1e-4, max: 1e-2}\n"
+        "  embedding.dim: {choices: [8, 16, 32, 64], weights: [5, 1, 0.5, 3.5]}\n"
+    )
+    drawn = Counter(flat["embedding.dim"] for flat in load_space(path).draw(2000, seed=1))
+    expected = {8: 1000, 16: 200, 32: 100, 64: 700}
+    statistic = sum((drawn[dim] - n) ** 2 / n for dim, n in expected.items())
+    assert statistic < 11.34  # the quantile 0.99 of 3 degrees of freedom
 
 
 @spaces

@@ -76,6 +76,19 @@ class TestForms:
             256,
         ]
 
+    def test_weights(self, load):
+        space = load("embedding.dim: {choices: [64, 128], weights: [3, 1]}")
+        assert [space.at([u])["embedding.dim"] for u in (0, 0.74, 0.75, 1)] == [64, 64, 128, 128]
+
+    def test_weights_by_labels(self, load):
+        space = load("""
+            bridge_spec:
+              choices: {zero: {class: ZeroBridge}, state: {class: InitialStateBridge}}
+              weights: {state: 1, zero: 4}
+        """)
+        drawn = [space.label("bridge_spec", space.at([u])["bridge_spec"]) for u in (0.79, 0.8)]
+        assert drawn == ["zero", "state"]
+
     def test_kinds_come_from_the_table(self, load):
         space = load("""
             optimizer.learning_rate: 1e-4
@@ -584,6 +597,47 @@ class TestProblems:
             (
                 "embedding.dim: {choices: [3], role: x}",
                 "line 4: embedding.dim: role: unknown name 'x'; known: scientific, nuisance",
+            ),
+            (
+                "embedding.dim: {min: 1, max: 9, weights: [1, 2]}",
+                "line 4: embedding.dim: weights are for choices, but this has min and max",
+            ),
+            (
+                "embedding.dim: {grid: [1, 2], weights: [1, 2]}",
+                "line 4: embedding.dim: weights are for choices, but this has grid",
+            ),
+            (
+                "embedding.dim: {choices: [1, 2], weights: {a: 1}}",
+                "line 4: embedding.dim: weights must be a list, as choices are, but got a mapping",
+            ),
+            (
+                "embedding.dim: {choices: [1, 2], weights: [1]}",
+                "line 4: embedding.dim: each choice needs a weight, but there are 2 choices and 1 "
+                "weights",
+            ),
+            (
+                "embedding.dim:\n  choices: [1, 2]\n  weights:\n    - 1\n    - 0",
+                "line 8: embedding.dim: weights: must be a number above 0, but got '0'",
+            ),
+            (
+                "embedding.dim:\n  choices: {a: 1, b: 2}\n  weights: [1, 2]",
+                "line 4: embedding.dim: weights must be a mapping from the labels of choices, but "
+                "got a list",
+            ),
+            (
+                "embedding.dim:\n  choices: {small: 1, large: 2}\n  weights:\n    small: 1\n"
+                "    lrage: 2",
+                "line 8: embedding.dim: weights: there is no choice 'lrage'; did you mean 'large'?",
+            ),
+            (
+                "embedding.dim:\n  choices: {small: 1, large: 2}\n  weights: {small: 1}",
+                "line 6: embedding.dim: weights: large has no weight",
+            ),
+            (
+                "model: BasicSeq2Seq\nsearch: {method: grid}\nparameters:\n"
+                "  embedding.dim: {choices: [1, 2], weights: [1, 2]}",
+                "line 4: embedding.dim: weights decide how often a value is drawn, and method grid "
+                "runs each value",
             ),
             ("embedding.dim:\n  min: 1", "line 4: embedding.dim: max is missing"),
             (
