@@ -107,6 +107,8 @@ def _figure(height: int, **layout: Any) -> go.Figure:
             "itemsizing": "constant",
         },
         "hovermode": "closest",
+        # The buttons have room above the plot, and no ground of their own.
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": FAINT, "activecolor": INK},
     }
     return go.Figure(layout=base | layout)
 
@@ -404,9 +406,9 @@ def axis_plot(axis: Axis, metric: str) -> go.Figure:
     Choices stand side by side, and the trials of a choice are spread sideways.
     """
     figure = _figure(
-        300, xaxis={"zeroline": False}, yaxis={"title": _title(metric)}, showlegend=False
+        320, xaxis={"zeroline": False}, yaxis={"title": _title(metric)}, showlegend=False
     )
-    figure.update_layout(margin={"l": 60, "r": 10, "t": 10, "b": 30})
+    figure.update_layout(margin={"l": 60, "r": 10, "t": 30, "b": 30})
     figure.update_yaxes(**_scale(axis.points["score"]))
     x = _places(axis)
     if axis.names:
@@ -523,7 +525,7 @@ def attention_map(example: Example) -> go.Figure:
     assert example.attention is not None
     source = [*map(plain, example.source), "END"]
     answer = [*map(plain, example.answer), "END"]
-    figure = _figure(120 + 22 * len(answer), margin={"l": 60, "r": 10, "t": 40, "b": 10})
+    figure = _figure(136 + 22 * len(answer), margin={"l": 60, "r": 10, "t": 56, "b": 10})
     figure.add_heatmap(
         z=example.attention, colorscale=SCALE, zmin=0, zmax=1, xgap=1, ygap=1, showscale=False
     )

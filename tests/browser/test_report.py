@@ -54,6 +54,15 @@ CONTRAST = """() => {
   return [found.length, found.sort((x, y) => x[0] - y[0])[0]];
 }"""
 
+# The marks and labels of the figures that lie below the buttons of their figure.
+COVERED = """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
+  const bar = plot.querySelector('.modebar').getBoundingClientRect();
+  return [...plot.querySelectorAll('.point, .bars path, .xtick text, .x2tick text, .ytick text, .legendtext, .axis-title')]
+    .filter((e) => { const r = e.getBoundingClientRect();
+      return r.left < bar.right && r.right > bar.left && r.top < bar.bottom && r.bottom > bar.top; })
+    .map((e) => `${plot.ariaLabel.slice(0, 30)}: ${e.getAttribute('class')} ${e.textContent}`);
+})"""
+
 # Where a point of a plot is in the window, by the number of its trial.
 PLACE = """([plot, number]) => {
   const trace = plot._fullData.find((t) => t.customdata?.includes(number) && t.visible === true);
@@ -154,6 +163,26 @@ def test_every_plot_is_drawn(reader: Reader) -> None:
     marks = "path.point, path.js-line, .points path, image, canvas"
     drawn = plots.evaluate_all(f"(plots) => plots.map((p) => p.querySelectorAll('{marks}').length)")
     assert all(count > 0 for count in drawn)
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_the_buttons_of_a_figure_show_under_the_pointer_and_cover_nothing(
+    browser: Any, report: Path, touch: bool
+) -> None:
+    """Without a pointer, as on a phone or in a picture of the page, plotly would show them always."""
+    opened = Reader(
+        browser, report, viewport={"width": 1280, "height": 900}, has_touch=touch, is_mobile=touch
+    )
+    opened.page.evaluate(DRAW_ALL)
+    buttons = opened.page.locator(".plot .modebar-btn")
+    assert buttons.count() > 50
+    shown = "(all) => all.filter((one) => one.checkVisibility({ opacityProperty: true })).length"
+    assert buttons.evaluate_all(shown) == 0
+    assert opened.page.evaluate(COVERED) == []
+    plot = opened.plot("one-hyperparameter-at-a-time")
+    plot.locator(".nsewdrag").first.hover()
+    opened.page.wait_for_function(f"({shown})([...document.querySelectorAll('.modebar-btn')]) > 0")
+    opened.page.close()
 
 
 @pytest.mark.parametrize("width", [800, 1300, 3000])
