@@ -14,42 +14,34 @@ from s2s_search.results.replicates import replicates
 from s2s_search.results.results import Results
 from s2s_search.runs.failures import Failure, grouped
 
-# Columns of the ranking. The best value of the search's metric comes after the first column, the
-# searched hyperparameters after the last.
-RANKING = (
-    "trial",
-    "status",
-    "best.step",
-    "last.{metric}",
-    "best.dev.error_rate",
-    "best.dev.word_error_rate",
-    "seconds",
-)
-NARROW = 3  # the number of these columns that a narrow terminal shows
+# Columns of the ranking. It begins with the trial, the best value of the search's metric and these.
+ENDING = ("status", "best.step")
+# These follow the searched hyperparameters. A narrow terminal does not show them.
+MORE = ("last.{metric}", "best.dev.error_rate", "best.dev.word_error_rate", "seconds")
 TRIALS_LISTED = 6  # the number of failed trials that are named for a cause
 
 
 def print_ranking(table: Results, top: int | None, sort: str | None = None) -> None:
     """Prints the `top` best trials; None: all trials.
 
-    Each searched hyperparameter has a column. In a narrow terminal all share one column.
+    First come the trial, its best value and how it ended, then a column for each searched
+    hyperparameter. In a narrow terminal the hyperparameters share one column.
     """
     ranked = table.best(top, sort)
     title = f"{table.name}: {len(table.trials)} trials, {table.status}"
     sorted_by = [f"best.{sort}" if f"best.{sort}" in ranked else sort] if sort else []
 
-    def columns(count: int) -> list[str]:
-        named = [column.format(metric=table.metric) for column in RANKING[1:count]]
-        wanted = dict.fromkeys([RANKING[0], *sorted_by, f"best.{table.metric}", *named])
-        return [column for column in wanted if column in ranked]
+    def known(columns: Sequence[str]) -> list[str]:
+        return [column for column in dict.fromkeys(columns) if column in ranked]
 
-    every = list(dict.fromkeys([*columns(len(RANKING)), *table.searched]))
+    narrow = known(["trial", *sorted_by, f"best.{table.metric}", *ENDING])
+    more = [column.format(metric=table.metric) for column in MORE]
+    every = known([*narrow, *table.searched, *more])
     wide = grid(title, every, cells(ranked, every))
     console, width = Console(), Console(width=1000).measure(wide).maximum
     if width <= console.width or not console.is_terminal:
         Console(width=width).print(wide)
         return
-    narrow = columns(NARROW)
     rows = cells(ranked, narrow)
     for row, values in zip(rows, cells(ranked, table.searched), strict=True):
         pairs = zip(table.searched, values, strict=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2s_search.display.tables import (
+    ENDING,
     cell,
     cells,
     failures,
@@ -259,8 +260,8 @@ def _ranking(runs: Sequence[ReportedRun]) -> Block:
     )
     objectives = [f"best.{name}" for run in runs for name, _ in run.results.objectives]
     searched = [key for run in runs for key in run.results.searched]
-    wanted = ["trial", "status", *objectives, "best.step", f"last.{first.metric}", "step"]
-    wanted += ["seconds", "parameters", *searched]
+    wanted = ["trial", *objectives, *ENDING, *searched, f"last.{first.metric}", "step"]
+    wanted += ["seconds", "parameters"]
     if len(runs) > 1:
         wanted.insert(0, "run")
     names = [name for name in dict.fromkeys(wanted) if name in table]

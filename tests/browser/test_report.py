@@ -246,14 +246,14 @@ def test_trials_without_a_value_come_last_both_ways(reader: Reader) -> None:
     )
     for _ in range(2):
         heading.click()
-        assert "-" not in reader.column(4)
+        assert "-" not in reader.column(3)
     reader.page.get_by_role("button", name="Next").click()
-    assert reader.column(4)[-3:] == ["-", "-", "-"]
+    assert reader.column(3)[-3:] == ["-", "-", "-"]
 
 
 def test_the_field_keeps_the_rows_with_all_its_words(reader: Reader) -> None:
     reader.page.get_by_label("Rows that contain").fill("stopped Attention")
-    statuses = reader.column(3)
+    statuses = reader.column(4)
     assert statuses
     assert set(statuses) == {"stopped"}
     assert all("Attention" in text for text in reader.page.locator(ROWS).all_inner_texts())
@@ -277,7 +277,7 @@ def test_it_is_sorted_and_filtered_with_the_keyboard_alone(reader: Reader) -> No
         )
         if seen[-1] == "filter":
             page.keyboard.type("finished")
-            assert set(reader.column(3)) == {"finished"}
+            assert set(reader.column(4)) == {"finished"}
         if seen[-1].startswith("trial"):
             break
     page.keyboard.press("Enter")
@@ -357,7 +357,7 @@ def test_two_thousand_trials_stay_usable(browser: Any, many: Path) -> None:
     clicked = time.monotonic()
     heading.click()
     sorted_after = time.monotonic() - clicked
-    found = [float(text) for text in reader.column(4)]
+    found = [float(text) for text in reader.column(3)]
     assert found == sorted(found)
     assert reader.page.locator(ROWS).count() <= 50
     assert reader.page.evaluate("document.querySelectorAll('*').length") < 20_000

@@ -130,6 +130,9 @@ def test_the_ranking_is_that_of_the_results(folder: Path, texts: tuple[str, str]
     values = [f"{x:.4g}" for x in expected["best.dev.error_rate"].dropna()]
     assert [row[score] for row in ranking["rows"] if row[score] != "-"] == values
     assert "15 more in trials.csv" in texts[1]
+    first = ["rank", "trial", "best.dev.error_rate", "status", "best.step"]
+    searched = list(load(folder).searched)
+    assert ranking["columns"][: 5 + len(searched)] == [*first, *searched]
 
 
 def test_who_led_and_when(folder: Path) -> None:

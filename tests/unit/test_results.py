@@ -472,6 +472,18 @@ def test_a_column_that_sorts_the_ranking_is_printed_once(
     assert capsys.readouterr().out.count("learning_rate") == 1
 
 
+def test_the_ranking_begins_with_what_is_read_first(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = load(run.folder)
+    print_ranking(found, None)
+    heading = next(line for line in capsys.readouterr().out.splitlines() if " trial " in line)
+    # The last parts of the dotted headings stand in the same line.
+    searched = [key.split(".")[-1] for key in found.searched]
+    first = ["trial", "loss", "status", "step", *searched]
+    assert heading.split()[: len(first)] == first
+
+
 def test_equal_values_rank_the_earlier_report_first(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.trial(0)
