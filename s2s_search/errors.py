@@ -124,6 +124,11 @@ def unreadable(path: Path, error: OSError | ValueError, known: Iterable[str] = (
     return f"cannot be read: {getattr(error, 'strerror', None) or error}{hint}"
 
 
+def quantity(number: int, noun: str) -> str:
+    """Returns a number with its noun, such as "1 trial" or "1,200 trials"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def command(*words: object) -> str:
     """Returns a command of this program, quoted for a shell."""
     texts = []

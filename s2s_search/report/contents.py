@@ -22,7 +22,7 @@ from s2s_search.display.tables import (
     replicate_rows,
     trial_list,
 )
-from s2s_search.errors import ConfigError, printable
+from s2s_search.errors import ConfigError, printable, quantity
 from s2s_search.metrics import REGISTRY
 from s2s_search.report import conclusions, figures
 from s2s_search.report.axes import Axis
@@ -612,4 +612,26 @@ def _software(run: ReportedRun) -> Iterator[Block]:
         yield Text(
             "Versions and commit are not known: the run folder has no valid environment.json."
         )
+    yield Text(f"The search space as its file was given. {_asked(run)}")
     yield Code("\n".join(map(printable, run.space.text.strip().splitlines())))
+
+
+def _asked(run: ReportedRun) -> str:
+    """Says what the search ran, which its command may have changed from what the file says."""
+    search = run.history.search
+    said = f"This search: {quantity(search['trials'], 'trial')}"
+    if "audits_of" in search:
+        return f"{said} that {code(search['audits_of'])} had stopped, trained to the end."
+    if "configs" in search:
+        origin = code(search.get("replicates_of", "another search"))
+        return f"{said} with configurations of {origin} and other seeds."
+    if search.get("draws") is not None:
+        option = f"--trials {search['draws']}"
+        said += f" by {code(option)}"
+    seed = run.space.search.seed if search.get("seed") is None else search["seed"]
+    said += f", seed {code(seed)}"
+    fixed = []
+    for key, value in (search.get("overrides") or {}).items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        fixed.append(code(f"{key}: {text}"))
+    return f"{said}, fixed: {', '.join(fixed)}." if fixed else f"{said}."

@@ -365,6 +365,37 @@ def test_a_search_without_a_report_has_a_report(tmp_path: Path) -> None:
     assert "The search was killed" in markdown.read_text()
 
 
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ({}, "This search: 4 trials, seed `1`."),
+        ({"trials": 1}, "This search: 1 trial, seed `1`."),
+        (
+            {"draws": 4, "seed": 7, "overrides": {"model": "BasicSeq2Seq", "train.batch_size": 8}},
+            "This search: 4 trials by `--trials 4`, seed `7`, fixed: `model: BasicSeq2Seq`, "
+            "`train.batch_size: 8`.",
+        ),
+        (
+            {"configs": [], "replicates_of": "/runs/a"},
+            "This search: 4 trials with configurations of `/runs/a` and other seeds.",
+        ),
+        (
+            {"configs": [], "audits_of": "/runs/a"},
+            "This search: 4 trials that `/runs/a` had stopped, trained to the end.",
+        ),
+    ],
+)
+def test_what_the_command_asked_for_stands_beside_the_file(
+    tmp_path: Path, asked: dict[str, Any], said: str
+) -> None:
+    """The file asks for 40 trials."""
+    log = write_run(tmp_path / "run", trials=4) / "events.jsonl"
+    first, *rest = log.read_text().splitlines()
+    log.write_text("\n".join([json.dumps(json.loads(first) | asked), *rest]) + "\n")
+    text = write_report([log.parent])[1].read_text()
+    assert f"The search space as its file was given. {said}" in text
+
+
 def test_damage_to_the_log_is_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", trials=3)
     with open(folder / "events.jsonl", "ab") as log:
