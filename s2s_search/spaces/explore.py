@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range
 from s2s_search.spaces.settings import BUDGET
-from s2s_search.spaces.space import Space, completed, survives
+from s2s_search.spaces.space import Space, survives
 
 
 def explore(space: Space, config: Mapping[str, object], rng: random.Random) -> Flat:
@@ -13,8 +13,8 @@ def explore(space: Space, config: Mapping[str, object], rng: random.Random) -> F
 
     Each key of `space.mutable` that takes part is drawn anew with probability 0.25. Otherwise a
     number is multiplied by 0.8 or 1.2, and a choice moves to a neighbour. Conditions and ties are
-    applied to the new values. A change that makes the configuration invalid, or its checkpoint
-    useless, is left out.
+    applied to the new values. A change is left out if it makes the configuration invalid, breaks a
+    constraint, or makes the checkpoint useless.
 
     Args:
         space: the space; with overrides, `space.fixed(overrides)`.
@@ -48,4 +48,4 @@ def _mutated(space: Space, config: Flat, mutated: Dimension, rng: random.Random)
 
     flat = {key: config[key] for key in BUDGET if key in config} | space.configuration(choose)
     changed = [key for key in {**config, **flat} if config.get(key) != flat.get(key)]
-    return flat if all(map(survives, changed)) and completed(flat) is not None else config
+    return flat if all(map(survives, changed)) and space.complete(flat) is not None else config

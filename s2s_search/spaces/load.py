@@ -5,14 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s2s_search.errors import nearest, shown
+from s2s_search.errors import ConfigError, nearest, shown
 from s2s_search.hparams.table import TABLE
 from s2s_search.metrics import METRICS, OBJECTIVES, Metric
+from s2s_search.spaces.constraints import PARAMETERS, read_constraints
 from s2s_search.spaces.dimensions import Choice, Dimension, Range
 from s2s_search.spaces.packaged import space_file
 from s2s_search.spaces.parameters import read_dimensions
 from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler, SearchSettings
-from s2s_search.spaces.space import Space, draw_problems, grid_problems
+from s2s_search.spaces.space import (
+    Space,
+    constraint_problems,
+    draw_problems,
+    grid_problems,
+)
 from s2s_search.spaces.yaml_file import (
     LEAST_SHARE,
     SECTIONS,
@@ -42,6 +48,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     text, parts = read_parts(path, problems)
     models = read_models(parts, problems)
     corpus = read_corpus(parts, Path(folder or path.absolute().parent), problems, files)
+    has_corpus = not problems.found
     metric, search, scheduler, resources, checkpoints = (
         read_section(name, parts, problems, is_past=not files) for name in SECTIONS
     )
@@ -72,6 +79,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         dimensions,
         CheckpointSettings(**checkpoints),
         _further(parts, metric["name"], problems),
+        read_constraints(parts, models, problems),
         lines=problems.lines,
     )
     _check_grid(space, problems)
@@ -85,6 +93,9 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
     if are_whole:
         for key, sentence in draw_problems(space).items():
             problems.add(("parameters", *_nearest_key(key, keys)), sentence)
+        named = [name for constraint in space.constraints for name in constraint.names]
+        if files and (has_corpus or PARAMETERS not in named):
+            _check_constraints(space, problems)
     problems.fail()
     return space
 
@@ -228,6 +239,17 @@ def _check_grid(space: Space, problems: Problems) -> None:
         if isinstance(dimension.domain, Choice) and dimension.domain.weights:
             law = "weights decide how often a value is drawn, and method grid runs each value"
             problems.add(("parameters", dimension.key, "weights"), f"{dimension.key}: {law}")
+
+
+def _check_constraints(space: Space, problems: Problems) -> None:
+    """Records constraints that no configuration satisfies as problems."""
+    try:
+        for key_path, sentence in constraint_problems(space):
+            problems.add(key_path, sentence)
+    except ConfigError as error:  # the corpus, which decides the number of parameters
+        where = f"{error.where}: " if error.where else ""
+        for problem in error.problems:
+            problems.add(("corpus",), f"corpus: {where}{problem}")
 
 
 def _check_tpe(space: Space, parts: Mapping[str, object], problems: Problems) -> None:

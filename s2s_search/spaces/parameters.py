@@ -18,7 +18,7 @@ WEIGHT = Argument("weight", FLOAT, REQUIRED, above=0)
 MOST_STEPS = 10**16  # the largest number of steps in a range: float64 has 16 digits
 
 
-def _check_owner(key: str, models: Sequence[str]) -> Argument:
+def check_owner(key: str, models: Sequence[str]) -> Argument:
     """Returns the declaration of a key.
 
     Raises:
@@ -42,7 +42,7 @@ def checked(key: str, value: object, models: Sequence[str]) -> object:
         if name not in models:
             raise ValueError(f"model: {name} is not searched here; known: {', '.join(models)}")
         return name
-    _check_owner(key, models)
+    check_owner(key, models)
     in_kind = typed(key, value)
     problems: list[Problem] = []
     if isinstance(in_kind, dict):
@@ -63,7 +63,7 @@ def read_dimensions(
         with problems.at("parameters", key):
             if key == "model":
                 raise ValueError("model is a section of its own, beside parameters:")
-            _check_owner(key, models)
+            check_owner(key, models)
             dimension = _dimension(key, value, models, problems)
             if dimension:
                 found[key] = dimension
@@ -131,7 +131,7 @@ def _dimension(
 def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
     """Returns the tie of a key to another. Raises ValueError when their kinds differ."""
     kind = declared(key).kind
-    other = _check_owner(str(source), models).kind
+    other = check_owner(str(source), models).kind
     if kind is not other:
         raise ValueError(f"{key}: same_as: {key} is {kind.value}, but {source} is {other.value}")
     return Tie(str(source))

@@ -161,7 +161,7 @@ class TPE:
         is_start = sum(bool(trial.values) for trial in trials) < STARTUP
         candidates = chain(drawn, suggested) if is_start else chain(suggested, drawn)
         for config in candidates:
-            complete = completed(config)
+            complete = self.space.complete(config)
             if complete is not None and complete not in met:
                 self.running(number, config)
                 return config
@@ -223,7 +223,7 @@ class TPE:
         except (ValueError, KeyError):
             return None
         budget = {key: config[key] for key in BUDGET if key in config and key not in flat}
-        complete = completed(flat | budget)
+        complete = self.space.complete(flat | budget)
         return point if complete is not None and complete == completed(config) else None
 
     def _heard(self) -> list[KnownTrial]:

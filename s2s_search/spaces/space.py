@@ -11,8 +11,8 @@ through a space:
                                    ├── grid()                 all points
                                    └── trials(n, seed)        what a search runs
 
-`trials` takes draws or the grid, as the file says, and adds replicates, budgets and seeds. Invalid
-points are left out, except by `at` and `configuration`.
+`trials` takes draws or the grid, as the file says, and adds replicates, budgets and seeds. Points
+that are invalid or break a constraint are left out, except by `at` and `configuration`.
 
 All of them call `configuration`, which leaves out keys whose conditions do not hold, and copies
 tied values. The result is a partial configuration: `hparams.resolve` adds the defaults. Where
@@ -26,11 +26,14 @@ from functools import cached_property
 from itertools import chain, islice, product
 from pathlib import Path
 
+from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError, shown
 from s2s_search.hparams.configuration import Hparams, overlay, resolve
+from s2s_search.hparams.model_size import count_parameters
 from s2s_search.hparams.rules import RULES
-from s2s_search.hparams.table import owners
+from s2s_search.hparams.table import TABLE, owners, spec_classes
 from s2s_search.metrics import Metric
+from s2s_search.spaces.constraints import PARAMETERS, Constraint
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Tie, value_of
 from s2s_search.spaces.draws import halton, uniform
 from s2s_search.spaces.parameters import checked
@@ -60,6 +63,7 @@ class Space:
     dimensions: tuple[Dimension, ...]
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     further: tuple[Metric, ...] = ()  # objectives beside the metric
+    constraints: tuple[Constraint, ...] = ()
     # True after `fixed`: the space may hold fewer configurations than the file asks for.
     is_fixed: bool = False
     # The line of each key path of the file, for messages.
@@ -136,6 +140,50 @@ class Space:
                 flat[key] = domain.at(0.0)
         return _copy(flat)
 
+    @cached_property
+    def vocabulary_sizes(self) -> tuple[int, int]:
+        """Returns the sizes of the corpus's vocabularies, which the size of a model depends on.
+
+        Raises:
+            ConfigError: the corpus cannot be read.
+        """
+        corpus = load_corpus(self.corpus)
+        return len(corpus.source_vocab), len(corpus.target_vocab)
+
+    def complete(self, flat: Flat) -> Hparams | None:
+        """Returns the complete configuration; None when it is invalid or breaks a constraint."""
+        complete = completed(flat)
+        if complete is None or any(self.broken(flat, complete)):
+            return None
+        return complete
+
+    def broken(self, flat: Flat, complete: Hparams) -> list[str | None]:
+        """Returns for each constraint what breaks it in a valid configuration, None if it holds."""
+
+        def number(name: str) -> float | None:
+            value = self._value(name, flat, complete)
+            return float(value) if isinstance(value, int | float) else None
+
+        return [constraint.broken(number) for constraint in self.constraints]
+
+    def _value(self, name: str, flat: Flat, complete: Hparams) -> object:
+        """Returns the value of a side of a constraint; None where it takes no part."""
+        if name == PARAMETERS:
+            return count_parameters(complete, *self.vocabulary_sizes)
+        keys = {dimension.key for dimension in self.dimensions}
+        row, _, entry = name.rpartition(".")
+        if name not in flat and (name in keys or (row in keys and row not in flat)):
+            return None
+        if name in BUDGET:
+            return self.budgeted(flat, self.search.seed)[name]
+        if name in TABLE:
+            return complete.get(name)
+        spec = complete[row]
+        for argument in spec_classes(row)[spec["class"]]:
+            if argument.name == entry:
+                return spec.get(entry, argument.default)
+        return None
+
     def budgeted(self, flat: Flat, seed: int) -> Flat:
         """Returns a configuration with the budget and seed that the space does not set itself."""
         own = {dimension.key for dimension in self.dimensions}
@@ -196,6 +244,10 @@ class Space:
         is_demanded = trials is not None or not space.is_fixed
         if wanted is not None and is_demanded and self.search.method != "grid":
             space._check_count(len(blocks), wanted)
+        elif not blocks:
+            law = "satisfies the constraints" if self.constraints else "is valid"
+            problem = f"search.trials: no configuration that {law} was found"
+            raise ConfigError(problem, str(self.path))
         each = product(chain.from_iterable(blocks), range(self.search.replicates))
         return [space.budgeted(flat, seed + replicate) for flat, replicate in each]
 
@@ -259,7 +311,7 @@ class Space:
             block = []
             for rest in _enumerated(grids):
                 flat = self._flat(point | rest)
-                complete = completed(flat)
+                complete = self.complete(flat)
                 if complete is not None and complete not in seen:
                     seen.add(complete)
                     block.append(flat)
@@ -286,6 +338,8 @@ class Space:
         if found < wanted:
             law = f"{wanted} different configurations were asked for"
             fact = f"only {found} valid ones were found"
+            if self.constraints:
+                fact = f"only {found} valid ones that satisfy the constraints were found"
             raise ConfigError(f"search.trials: {law}, but {fact}", str(self.path))
 
 
@@ -387,3 +441,42 @@ def draw_problems(space: Space) -> dict[str, str]:
         return found
     many = "no valid configuration among 2000 draws: " if space.varying else ""
     return {"": many + reasons[0]}
+
+
+TRIED = 2000  # the number of draws, or of all configurations, that are tried for the constraints
+
+
+def constraint_problems(space: Space) -> Iterator[tuple[KeyPath, str]]:
+    """Yields why no configuration satisfies the constraints, as pairs of a key path and a sentence.
+
+    All configurations of a grid or a small space are tried, and random ones of a larger space.
+
+    Raises:
+        ConfigError: a constraint names the parameters, and the corpus cannot be read.
+    """
+    size = math.prod(dimension.domain.size for dimension in space.varying)
+    is_grid = space.search.method == "grid" and size <= LARGEST_GRID
+    if not space.constraints:
+        return
+    if size <= TRIED or is_grid:
+        flats = map(space._flat, _enumerated(space.varying))
+    else:
+        flats = map(space.at, islice(uniform(space.searched, 0), TRIED))
+    tried = 0
+    never = set(range(len(space.constraints)))  # the constraints that have not held so far
+    for flat in flats:
+        complete = completed(flat)
+        if complete is None:
+            continue
+        tried += 1
+        broken = space.broken(flat, complete)
+        if not any(broken):
+            return
+        never = {index for index in never if broken[index]}
+    if not tried:
+        return
+    law = f"in none of {tried:,} configurations"
+    for index in sorted(never):
+        yield ("constraints", index), f"constraints: {space.constraints[index]}: holds {law}"
+    if not never:
+        yield ("constraints",), f"constraints: all of them hold {law}"

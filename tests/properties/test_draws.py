@@ -8,12 +8,14 @@ import random
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import overlay, resolve
 from s2s_search.hparams.rules import RULES
 from s2s_search.spaces.dimensions import Choice, Range, Tie
@@ -118,6 +120,80 @@ def test_weights_are_the_frequencies_of_the_draws(tmp_path):
     expected = {8: 1000, 16: 200, 32: 100, 64: 700}
     statistic = sum((drawn[dim] - n) ** 2 / n for dim, n in expected.items())
     assert statistic < 11.34  # the quantile 0.99 of 3 degrees of freedom
+
+
+COMPARED = ("embedding.dim", "attention.dim", "encoder.rnn_cell.num_layers")
+SIGNS = {
+    "<=": lambda a, b: a <= b,
+    ">=": lambda a, b: a >= b,
+    "<": lambda a, b: a < b,
+    ">": lambda a, b: a > b,
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+}
+comparisons = st.tuples(
+    st.sampled_from(COMPARED), st.sampled_from(sorted(SIGNS)), st.sampled_from((*COMPARED, 2, 4))
+).filter(lambda sides: sides[0] != sides[2])
+
+
+def satisfied(wanted: list[tuple], point: dict) -> bool:
+    return all(SIGNS[sign](point[left], point.get(right, right)) for left, sign, right in wanted)
+
+
+@SOME
+@given(
+    wanted=st.lists(comparisons, min_size=1, max_size=4),
+    method=st.sampled_from(("random", "halton", "grid", "tpe")),
+)
+def test_draws_are_the_points_that_satisfy_the_constraints(tmp_path_factory, wanted, method):
+    path = tmp_path_factory.mktemp("space") / "space.yaml"
+    texts = [f"{left} {sign} {right}" for left, sign, right in wanted]
+    parameters = {key: {"min": 1, "max": 5} for key in COMPARED}
+    points = [dict(zip(COMPARED, values, strict=True)) for values in product(range(1, 6), repeat=3)]
+    left = [point for point in points if satisfied(wanted, point)]
+    trials = min(len(left), 12)
+    sections = {
+        "model": "AttentionSeq2Seq",
+        "search": {"method": method, "trials": trials or 1},
+        "constraints": texts,
+        "parameters": parameters,
+    }
+    path.write_text(json.dumps(sections))
+    if not left:
+        with pytest.raises(ConfigError, match="constraints"):
+            load_space(path)
+        return
+    space = load_space(path)
+    assert len(space.grid()) == len(left)
+    assert all(satisfied(wanted, flat) for flat in space.grid())
+    sampler = make_sampler(space)
+    asked = []
+    for number in range(trials):  # better where the constraints may not hold
+        asked.append(sampler.ask(number))
+        sampler.tell(number, asked[-1], [-sum(asked[-1][key] for key in COMPARED)], "finished")
+    assert len({resolve("AttentionSeq2Seq", flat) for flat in asked}) == trials
+    assert all(satisfied(wanted, flat) for flat in asked)
+
+
+def test_tpe_and_pbt_stay_within_the_constraints(tmp_path):
+    path = tmp_path / "space.yaml"
+    keep = "encoder.rnn_cell.dropout_{}_keep_prob"
+    path.write_text(
+        "model: BasicSeq2Seq\nsearch: {method: tpe, trials: 40}\n"
+        f"constraints: [{keep.format('input')} < {keep.format('output')}]\nparameters:\n"
+        f"  {keep.format('input')}: {{min: 0.1, max: 1}}\n"
+        f"  {keep.format('output')}: {{min: 0.1, max: 1}}\n"
+    )
+    space, rng = load_space(path), random.Random(1)
+    sampler = make_sampler(space)
+    for number in range(40):
+        config = sampler.ask(number)
+        low, high = (config[keep.format(side)] for side in ("input", "output"))
+        assert low < high
+        sampler.tell(number, config, [high - low], "finished")  # best where it just holds
+    for _ in range(200):
+        config = explore(space, config, rng)
+        assert config[keep.format("input")] < config[keep.format("output")]
 
 
 @spaces

@@ -6,15 +6,21 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import resolve
+from s2s_search.nn.models import build_model
+from s2s_search.spaces.constraints import read_constraints
 from s2s_search.spaces.dimensions import Choice, Range, Tie
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
+from s2s_search.spaces.yaml_file import Problems
 
 ROOT = Path(__file__).parents[2]
 CELL = "encoder.rnn_cell.cell_spec"
@@ -321,6 +327,222 @@ class TestDraws:
         for u in ([0.5] * 2, [0.5, 0.5, 1.5], [0.5, 0.5, math.nan]):
             with pytest.raises(ValueError, match="at needs 3 numbers from 0 to 1"):
                 space.at(u)
+
+
+UNITS = "cell_spec.num_units"
+CONSTRAINED = f"""
+    model: [BasicSeq2Seq, AttentionSeq2Seq]
+    search: {{trials: 20}}
+    scheduler: {{max_steps: 3000}}
+    constraints:
+      - decoder.rnn_cell.{UNITS} >= encoder.rnn_cell.{UNITS}
+      - attention.dim < embedding.dim
+      - train.max_steps == 3000
+      - encoder.rnn_cell.num_layers != 2
+    parameters:
+      embedding.dim: {{min: 8, max: 64}}
+      attention.dim: {{min: 8, max: 64}}
+      encoder.rnn_cell.num_layers: [1, 2, 3]
+      encoder.rnn_cell.{UNITS}: {{min: 8, max: 64}}
+      decoder.rnn_cell.{UNITS}: {{min: 8, max: 64}}
+"""
+
+
+class TestConstraints:
+    def test_they_hold_in_every_draw(self, load):
+        space = load(CONSTRAINED)
+        drawn = space.draw(200)
+        for flat in drawn:
+            values = resolve(str(flat["model"]), flat)
+            encoder, decoder = (
+                values[f"{side}.rnn_cell.cell_spec"]["num_units"] for side in ("encoder", "decoder")
+            )
+            assert decoder >= encoder
+            assert values["encoder.rnn_cell.num_layers"] in (1, 3)
+            if flat["model"] == "AttentionSeq2Seq":
+                assert values["attention.dim"] < values["embedding.dim"]
+        # A key of the other model takes no part, so its constraint holds.
+        assert any(flat["model"] == "BasicSeq2Seq" for flat in drawn)
+
+    def test_the_draws_are_those_without_constraints_that_satisfy_them(self, load):
+        text = "embedding.dim: {min: 8, max: 64}"
+        free = load(text).draw(50)
+        wanted = [flat for flat in free if flat["embedding.dim"] <= 20]
+        space = load(text, constraints="[embedding.dim <= 20]")
+        assert 3 < len(wanted) < 13
+        assert space.draw(13)[: len(wanted)] == wanted
+
+    def test_parameters_are_those_of_the_model(self, load):
+        text, corpus = "embedding.dim: {min: 8, max: 64}", "{name: copy, vocabulary: 5}"
+        drawn = load(text, corpus=corpus).draw(20)
+        vocabularies = load_corpus({"name": "copy", "vocabulary": 5})
+        sizes = []
+        for flat in drawn:
+            hparams = resolve("AttentionSeq2Seq", flat)
+            with torch.device("meta"):
+                model = build_model(
+                    hparams, len(vocabularies.source_vocab), len(vocabularies.target_vocab)
+                )
+            sizes.append(sum(p.numel() for p in model.parameters()))
+        limit = sorted(sizes)[10]
+        space = load(text, corpus=corpus, constraints=f"[parameters <= {limit}]")
+        assert [space.complete(flat) is not None for flat in drawn] == [
+            size <= limit for size in sizes
+        ]
+
+    @pytest.mark.parametrize(
+        "key, value",
+        [
+            (f"{CELL}.num_units", None),  # GRUBlockCell has a cell_size
+            (f"{CELL}.cell_size", 7),
+            ("decoder.rnn_cell.cell_spec.num_units", 128),  # the default of the table
+            ("decoder.rnn_cell.cell_spec.forget_bias", 1),  # the default of the class
+            ("decoder.rnn_cell.cell_spec.num_proj", None),  # null
+            ("attention.dim", 9),
+            ("optimizer.lr_decay_rate", None),  # its condition does not hold
+            ("optimizer.lr_decay_steps", 100),
+        ],
+    )
+    def test_a_constraint_on_what_takes_no_part_holds(self, load, key, value):
+        """A constraint that no number satisfies holds only where there is no number."""
+        text = f"""
+            embedding.dim: [8, 16]
+            {CELL}: {{class: GRUBlockCell, cell_size: 7}}
+            attention.dim: 9
+            optimizer.lr_decay_rate: {{choices: [0.5], when: {{embedding.dim: 16}}}}
+        """
+        for number in ("-1", *([] if value is None else [str(value)])):
+            space, problems = load(text), Problems("here")
+            given = {"constraints": f"{key} == {number}"}
+            read = read_constraints(given, space.models, problems)
+            constrained = replace(space, constraints=read)
+            holds = constrained.complete(space.at([0.0])) is not None
+            assert holds is (value is None or number == str(value))
+
+    def test_a_grid_leaves_points_out(self, load):
+        space = load(
+            "embedding.dim: [8, 16, 32]\nattention.dim: [8, 16, 32]",
+            search="{method: grid}",
+            constraints="[attention.dim <= embedding.dim]",
+        )
+        assert len(space.trials()) == len(space.grid()) == 6
+
+    def test_overrides_that_break_them(self, load):
+        space = load("embedding.dim: [8, 16, 32]", constraints="[embedding.dim <= 16]")
+        with pytest.raises(ConfigError, match="no configuration that satisfies the constraints"):
+            space.trials(overrides={"embedding.dim": 32})
+        with pytest.raises(ConfigError, match="only 2 valid ones that satisfy the constraints"):
+            space.trials(3)
+
+    def test_the_file_of_a_run_folder_needs_no_corpus(self, load, tmp_path):
+        path = tmp_path / "space.yaml"
+        path.write_text(
+            "model: BasicSeq2Seq\ncorpus: {train: [a, b], dev: [c, d]}\n"
+            "constraints: [parameters > 9]\n"
+        )
+        assert load_space(path, files=False).fixed({"embedding.dim": 3}).searched == ()
+
+    @pytest.mark.parametrize(
+        "given, expected",
+        [
+            (
+                "\n  - embedding.dim <= 8\n  - embedding.dmi <= 8",
+                "line 5: constraints: embedding.dmi <= 8: unknown hyperparameter 'embedding.dmi'; "
+                "did you mean 'embedding.dim'?",
+            ),
+            (
+                "[paramters <= 8]",
+                "line 3: constraints: paramters <= 8: unknown hyperparameter 'paramters'; did you "
+                "mean 'parameters'?",
+            ),
+            (
+                "[embedding.dim = 8]",
+                "line 3: constraints: embedding.dim = 8: unknown comparison '='; known: <=, >=, <, "
+                ">, ==, !=",
+            ),
+            (
+                "[8 <= embedding.dim <= 16]",
+                "line 3: constraints: 8 <= embedding.dim <= 16: a comparison is LEFT OP RIGHT with "
+                "one of <=, >=, <, >, ==, !=",
+            ),
+            (
+                "[embedding.dim <=]",
+                "line 3: constraints: embedding.dim <=: a comparison is LEFT OP RIGHT with one of "
+                "<=, >=, <, >, ==, !=",
+            ),
+            (
+                "{embedding.dim: 8}",
+                "line 3: constraints: a comparison is LEFT OP RIGHT with one of <=, >=, <, >, ==, "
+                "!=, but got a mapping",
+            ),
+            (
+                "",
+                "line 3: constraints: a comparison is LEFT OP RIGHT with one of <=, >=, <, >, ==, "
+                "!=, but got nothing",
+            ),
+            (
+                "[embedding.dim <= 2 * attention.dim]",
+                "line 3: constraints: embedding.dim <= 2 * attention.dim: a side is a key, a "
+                "number or the word parameters, without arithmetic, but got '2 * attention.dim'",
+            ),
+            ("[1 <= 2]", "line 3: constraints: 1 <= 2: one side must be a key, or the word "
+                         "parameters"),
+            (
+                "[embedding.dim < embedding.dim]",
+                "line 3: constraints: embedding.dim < embedding.dim: both sides are the same",
+            ),
+            (
+                "[optimizer.name != 3]",
+                "line 3: constraints: optimizer.name != 3: only numbers are compared, and "
+                "optimizer.name is a name",
+            ),
+            (
+                f"[{CELL} > 3]",
+                f"line 3: constraints: {CELL} > 3: only numbers are compared, and {CELL} is a "
+                f"mapping with a class; one entry of it may be, such as {CELL}.num_units",
+            ),
+            (
+                "\n  - embedding.dim >= 8\n  - embedding.dim < 8",
+                "line 5: constraints: embedding.dim < 8: holds in none of 2 configurations",
+            ),
+            (
+                "[embedding.dim < 16, embedding.dim > 8]",
+                "line 3: constraints: all of them hold in none of 2 configurations",
+            ),
+            (
+                "[parameters < 10]",
+                "line 3: constraints: parameters < 10: holds in none of 2 configurations",
+            ),
+        ],
+    )  # fmt: skip
+    def test_problems(self, problems, given, expected):
+        assert expected in problems("embedding.dim: [8, 16]", constraints=given)
+
+    def test_a_key_of_another_model(self, problems):
+        assert problems(
+            "model: BasicSeq2Seq\nconstraints: [attention.dim < 3]\nparameters: {}"
+        ) == [
+            "line 2: constraints: attention.dim < 3: attention.dim belongs to AttentionSeq2Seq, "
+            "and this file searches BasicSeq2Seq"
+        ]
+
+    def test_hardly_any_configuration(self, problems):
+        assert problems(
+            "optimizer.learning_rate: {min: 0.1, max: 1}",
+            constraints="[optimizer.learning_rate < 0.10001]",
+        ) == [
+            "line 3: constraints: optimizer.learning_rate < 0.10001: holds in none of 2,000 "
+            "configurations"
+        ]
+
+    def test_a_corpus_that_is_not_there_is_one_problem(self, problems):
+        found = problems(
+            "embedding.dim: [8, 16]",
+            corpus="{train: [a, b], dev: [a, b]}",
+            constraints="[parameters < 10]",
+        )
+        assert found
+        assert all("corpus." in problem for problem in found)
 
 
 class TestTrials:
@@ -987,7 +1209,7 @@ class TestProblems:
             (
                 b"",
                 "the file (sections: model, corpus, metric, search, scheduler, resources, "
-                "checkpoints, objectives, parameters): must be a mapping, but got nothing",
+                "checkpoints, objectives, constraints, parameters): must be a mapping, but got nothing",
             ),
             (b"- a\n", "but got a list"),
             (
