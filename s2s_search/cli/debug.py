@@ -19,7 +19,7 @@ from s2s_search.cli.arguments import (
     trial,
 )
 from s2s_search.corpus.load import load_corpus
-from s2s_search.errors import ConfigError
+from s2s_search.errors import ConfigError, quantity
 from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.hparams.table import MODELS
 from s2s_search.machine import usable_cores
@@ -113,7 +113,7 @@ def debug(args: argparse.Namespace) -> int:
         reports = saved(reports, args.out, hparams, corpus_spec, space)
     if not args.json:
         name = corpus_spec.get("name", "your corpus")
-        print(f"{hparams.model} on {name}, {hparams['train.max_steps']} steps")
+        print(f"{hparams.model} on {name}, {quantity(hparams['train.max_steps'], 'step')}")
     status = ""
     for report in reports:
         status = str(report.metrics["status"])
@@ -168,8 +168,9 @@ def usable_threads(space: Space | None) -> int:
     cores = usable_cores()
     if threads > cores:
         print(
-            f"a trial of the search has {threads} threads, but this process may use only {cores} "
-            "cores, and takes one thread for each: numbers can differ in the last digits",
+            f"a trial of the search has {threads} threads, but this process may use only "
+            f"{quantity(cores, 'core')}, and takes one thread for each: numbers can differ in the "
+            "last digits",
             file=sys.stderr,
         )
     return min(threads, cores)

@@ -14,7 +14,7 @@ from s2s_search.cli.arguments import (
     print_json,
     trial,
 )
-from s2s_search.errors import ConfigError, collecting
+from s2s_search.errors import ConfigError, collecting, quantity
 from s2s_search.metrics import MEASURED_SPLITS
 from s2s_search.runs.folder import EVALUATIONS
 
@@ -120,7 +120,7 @@ def print_table(found: "Evaluation", evaluated: "Evaluated") -> None:
 
     seeds = len(evaluated.models)
     over = "sources" if seeds == 1 else f"{seeds} seeds and the sources"
-    what = f"{found.examples:,} {found.split} sources, {decoding(evaluated.beam)}"
+    what = f"{quantity(found.examples, f'{found.split} source')}, {decoding(evaluated.beam)}"
     print(f"\n{evaluated.trial} on {what}, with the 95 % interval over {over}")
     for name, metric in evaluated.metrics.items():
         interval = "no interval"

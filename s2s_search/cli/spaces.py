@@ -17,7 +17,7 @@ from s2s_search.cli.arguments import (
     print_json,
     print_warnings,
 )
-from s2s_search.errors import ConfigError, collecting, started_as
+from s2s_search.errors import ConfigError, collecting, quantity, started_as
 from s2s_search.runs.folder import trial_name
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
@@ -97,7 +97,7 @@ def check(args: argparse.Namespace) -> int:
             print_json({"file": str(path), "ok": True, "problems": [], "warnings": rows} | found)
         else:
             models, searched = " and ".join(space.models), ", ".join(space.searched) or "nothing"
-            print(f"{path}: ok: {len(trials)} trials of {models}, searching {searched}")
+            print(f"{path}: ok: {quantity(len(trials), 'trial')} of {models}, searching {searched}")
     return status
 
 

@@ -16,7 +16,7 @@ from s2s_search.cli.arguments import (
     moved_corpus,
     print_rows,
 )
-from s2s_search.errors import ConfigError
+from s2s_search.errors import ConfigError, quantity
 from s2s_search.hparams.arguments import Argument
 from s2s_search.hparams.table import TABLE
 from s2s_search.hparams.values import convert
@@ -150,7 +150,8 @@ def print_replays(record: "Record", table: "pd.DataFrame", orders: int) -> None:
         cells = [replay_cell(str(key), value, is_known) for key, value in row.items()]
         rows.append(["*" if front else "", *cells])
     trials, workers = len(record.curves), table["workers"][0]
-    title = f"{record.space.name}: {trials} trials replayed on {workers} workers"
+    title = f"{record.space.name}: {quantity(trials, 'trial')} replayed on "
+    title += quantity(workers, "worker")
     if orders > 1:
         title += f", means over {orders} orders"
     Console(width=1000).print(grid(title, ["", *map(str, shown)], rows))
@@ -191,7 +192,7 @@ def remarks(record: "Record", table: "pd.DataFrame") -> Iterator[str]:
     same, of = made_again(record)
     if of:
         yield (
-            f"check: {same} of {of} decisions of the search are recomputed alike "
+            f"check: {same} of {quantity(of, 'decision')} of the search recomputed alike "
             "when its log is replayed in its own order"
         )
     if (table["unknown"] > 0).any():
@@ -259,7 +260,9 @@ def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
         behind = f"{row['behind']:.4f} ({row['behind.low']:.4f} to {row['behind.high']:.4f})"
         rows.append(["*" if row["front"] else "", *cells, milliseconds, behind])
     headings = ["", *columns, "ms per source", "behind the best (95 %)"]
-    Console(width=1000).print(grid(f"{folder}: {sources} dev sources decoded", headings, rows))
+    Console(width=1000).print(
+        grid(f"{folder}: {quantity(sources, 'dev source')} decoded", headings, rows)
+    )
     print("* on the Pareto front of error rate and time")
     margin = margin_of(table["dev.error_rate"].min())
     law = f"at most {margin:.4f} worse than any other"

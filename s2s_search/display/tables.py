@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from s2s_search.errors import command
+from s2s_search.errors import command, quantity
 from s2s_search.results.replicates import replicates
 from s2s_search.results.results import Results
 from s2s_search.runs.failures import Failure, grouped
@@ -28,7 +28,7 @@ def print_ranking(table: Results, top: int | None, sort: str | None = None) -> N
     hyperparameter. In a narrow terminal the hyperparameters share one column.
     """
     ranked = table.best(top, sort)
-    title = f"{table.name}: {len(table.trials)} trials, {table.status}"
+    title = f"{table.name}: {quantity(len(table.trials), 'trial')}, {table.status}"
     sorted_by = [f"best.{sort}" if f"best.{sort}" in ranked else sort] if sort else []
 
     def known(columns: Sequence[str]) -> list[str]:
@@ -108,7 +108,7 @@ def failures(table: Results) -> list[Failure]:
 def print_failures(table: Results, folder: Path) -> None:
     """Prints the failed trials by cause, what they have in common, and how to debug one of them."""
     for failure in failures(table):
-        count = f"{len(failure.trials)} trials" if len(failure.trials) > 1 else "1 trial"
+        count = quantity(len(failure.trials), "trial")
         print(f"{failure.status.replace('_', ' ')}, {count}: {failure.message}")
         if failure.shared:
             shared = ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
@@ -140,7 +140,7 @@ def print_times(table: Results) -> None:
     driver = table.driver
     if driver:
         cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"
-        print(f"the driver: {cost}, for {driver['reports']:.0f} reports")
+        print(f"the driver: {cost}, for {quantity(round(driver['reports']), 'report')}")
 
 
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.text import Text
 
 from s2s_search.display.standing import Points, Standing
+from s2s_search.errors import quantity
 from s2s_search.runs.events import Event
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -100,7 +101,7 @@ def _failures(standing: Standing) -> Iterator[Text]:
         count = (f"{len(trials):,} {what}", STYLES[what])
         yield Text.assemble(count, f" ({which}): {message or 'without a message'}")
     if len(causes) > CAUSES_SHOWN:
-        yield Text(f"and {len(causes) - CAUSES_SHOWN} other causes", style="dim")
+        yield Text(f"and {quantity(len(causes) - CAUSES_SHOWN, 'other cause')}", style="dim")
 
 
 # --- the trials that run ---
@@ -211,7 +212,7 @@ def _block(value: float, low: float, high: float) -> str:
 
 def counts_text(standing: Standing) -> str:
     """Returns the number of trials and how many have each status."""
-    return f"{standing.trials:,} trials: {standing.counts()}"
+    return f"{quantity(standing.trials, 'trial')}: {standing.counts()}"
 
 
 def value_text(metric: str, report: Event) -> str:

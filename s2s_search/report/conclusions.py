@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from s2s_search.errors import quantity
 from s2s_search.report.axes import Axis
 from s2s_search.report.boundaries import is_judged
 from s2s_search.report.page import code
@@ -37,7 +38,7 @@ def state(run: ReportedRun) -> str:
     if not counts:
         return f"{said} No trial has started."
     each = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts)
-    return f"{said} Of {len(run.ranked):,} trials: {each}."
+    return f"{said} Of {quantity(len(run.ranked), 'trial')}: {each}."
 
 
 ENDED = {
@@ -86,7 +87,7 @@ def sureness(run: ReportedRun) -> Iterator[str]:
     best = rows.iloc[0]
     if len(run.replicates) and run.beside is not None:
         yield (
-            f"{len(run.replicates):,} configurations ran again with other seeds, in "
+            f"{quantity(len(run.replicates), 'configuration')} ran again with other seeds, in "
             f"{code(run.beside.name)} beside this run. Trust their means, in the table below, more "
             "than the value of the best trial, which was chosen because its value is good. "
             "`run_search.py compare` says whether two configurations differ."
@@ -117,13 +118,13 @@ def sureness(run: ReportedRun) -> Iterator[str]:
     lost = int(run.ranked["status"].isin(["diverged", *FAILURES]).sum())
     if lost > 0:
         yield (
-            f"{lost:,} of {len(run.ranked):,} trials diverged or failed. Below, a trial that "
-            "diverged counts as the worst of all, and one that failed does not count."
+            f"{lost:,} of {quantity(len(run.ranked), 'trial')} diverged or failed. Below, a trial "
+            "that diverged counts as the worst of all, and one that failed does not count."
         )
     if stopped > 0:
         yield (
-            f"{stopped:,} of {len(run.ranked):,} trials were stopped early; what they would have "
-            "reached in the end is not known."
+            f"The scheduler stopped {stopped:,} of {quantity(len(run.ranked), 'trial')} early. "
+            "What a stopped trial would have reached in the end is not known."
         )
     yield from quoted(run)
 
@@ -260,8 +261,9 @@ def losses(run: ReportedRun) -> Iterator[str]:
             rest = [lost - mine, others - (lost - mine)]
             p = float(fisher_exact([[mine, len(trials) - mine], rest]).pvalue)
             said = (
-                f"With {code(f'{axis.key} {name}')}, {mine} of {len(trials)} trials diverged or "
-                f"failed, and {lost - mine} of {others} with its other values; more than chance"
+                f"With {code(f'{axis.key} {name}')}, {mine} of {quantity(len(trials), 'trial')} "
+                f"diverged or failed, and {lost - mine} of {others} with its other values; more "
+                "than chance"
             )
             found.append((said, p))
     for said, p in found:

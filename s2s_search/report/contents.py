@@ -190,7 +190,7 @@ def sections(runs: Sequence[ReportedRun]) -> list[Section]:
 
 
 def _about(runs: Sequence[ReportedRun]) -> str:
-    counts = ", ".join(f"{len(run.ranked):,} trials of {code(run.name)}" for run in runs)
+    counts = ", ".join(f"{quantity(len(run.ranked), 'trial')} of {code(run.name)}" for run in runs)
     better = "lower" if runs[0].minimizes else "higher"
     metric = runs[0].metric
     about = f" ({REGISTRY[metric].about})" if metric in REGISTRY else ""
@@ -339,8 +339,8 @@ def _learning_curves(run: ReportedRun) -> Iterator[Block]:
     rungs = run.rungs()
     best = run.numbers[run.scored.iloc[0]["trial"]] if len(run.scored) else None
     how = (
-        f"{code(run.metric)} at each report, n = {len(trials):,} trials. Stopped trials are faint, "
-        "the best trial is thick. The pointer names a trial and highlights its curve."
+        f"{code(run.metric)} at each report, n = {quantity(len(trials), 'trial')}. Stopped trials "
+        "are faint, the best trial is thick. The pointer names a trial and highlights its curve."
     )
     if rungs:
         how += " Dotted lines are the rungs at which the scheduler compared trials."
@@ -404,7 +404,7 @@ def _axis_plot(run: ReportedRun, axis: Axis) -> Figure:
     if not run.scores.reason:
         how += f", {run.scores.phrase}"
     if axis.without:
-        how += f"; it takes no part in {axis.without:,} other trials"
+        how += f"; it takes no part in {quantity(axis.without, 'other trial')}"
     if axis.range is not None and axis.range.log:
         how += "; logarithmic, as it was searched"
     if axis.names:
@@ -494,13 +494,14 @@ def _failures(run: ReportedRun) -> Iterator[Block]:
         shared = ", ".join(f"{key} = {value}" for key, value in failure.shared.items())
         rows.append([status, count, failure.message, shared or "-", trial_list(failure)])
     diverged = int((run.ranked["status"] == "diverged").sum())
+    every = quantity(len(run.ranked), "trial")
     if diverged > 0:
-        yield Text(f"{diverged} of {len(run.ranked):,} trials diverged: a result, not a failure.")
+        yield Text(f"{diverged} of {every} diverged: a result, not a failure.")
     if rows:
         columns = ["status", "n", "message", "what only these trials have", "trials"]
         yield Table(columns, rows, ["n"])
     else:
-        yield Text(f"None of {len(run.ranked):,} trials failed.")
+        yield Text(f"None of {every} failed.")
 
 
 def _time(run: ReportedRun) -> Iterator[Block]:
@@ -547,8 +548,8 @@ def _answers(run: ReportedRun) -> Iterator[Block]:
     best, answers = found[0]
     right = sum(example.answer in example.references for example in answers.examples)
     yield Text(
-        f"Answers of {code(best)} at step {answers.step:,} to {len(answers.examples)} sources of "
-        f"the dev set: {right} right."
+        f"Answers of {code(best)} at step {answers.step:,} to "
+        f"{quantity(len(answers.examples), 'source')} of the dev set: {right} right."
     )
     rows = []
     for example in answers.examples:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from s2s_search.errors import command
+from s2s_search.errors import command, quantity
 from s2s_search.report.page import code
 from s2s_search.report.runs import ReportedRun
 from s2s_search.results.evaluations import decoding
@@ -33,7 +33,8 @@ def quoted(run: ReportedRun) -> Iterator[str]:
             interval = f"95 % interval {found.low:.4g} to {found.high:.4g}, over {over}"
         yield (
             f"The number to quote: {code(evaluated.trial)} has {code(name)} {found.value:.4g} on "
-            f"the {newest.examples:,} test sources, {decoding(evaluated.beam)} ({interval})."
+            f"the {quantity(newest.examples, 'test source')}, {decoding(evaluated.beam)} "
+            f"({interval})."
         )
     if count > 1:
         yield (

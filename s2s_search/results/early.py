@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from s2s_search.errors import quantity
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.results import Results
 from s2s_search.results.statistics import LEAST, LEVEL, Floats, share_interval
@@ -67,8 +68,8 @@ def sentence(prediction: "pd.Series[float]", where: str, kept: bool) -> str:
     step, n = int(prediction["step"]), int(prediction["n"])
     if math.isnan(prediction["correlation"]):
         return (
-            f"At step {step:,}, {where}, {n} trials that finished have a report; at least {LEAST} "
-            "with different values are needed to say whether trials can be compared there."
+            f"At step {step:,}, {where}, {quantity(n, 'finished trial')} can be ranked; at least "
+            f"{LEAST} with different values are needed to say whether trials can be compared there."
         )
     interval = f"95 % interval {prediction['low']:.2f} to {prediction['high']:.2f}"
     said = (
@@ -112,4 +113,5 @@ def audited(results: Results, audits: Results) -> str:
         better = int((ends < value if minimize else ends > value).sum())
         low, high = share_interval(better, count)
         parts.append(f"{better} became better than {name} (95 % interval {low:.0%} to {high:.0%})")
-    return f"Of {count:,} stopped trials that were trained to the end, {' and '.join(parts)}."
+    audit = quantity(count, "stopped trial")
+    return f"Of {audit} trained to the end, {' and '.join(parts)}."

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from s2s_search.errors import quantity
 from s2s_search.metrics import METRICS, metrics_of
 from s2s_search.results.statistics import Floats, apart, better_or_worse
 from s2s_search.results.two_way import OverSeeds, paired_interval, resampled_sums
@@ -84,7 +85,7 @@ def compared(
     for (split, _, examples, beam), found in newest.items():
         if len(found) == 2:
             name = f"{split}.{metric.removeprefix('dev.')}"
-            of_split = f"{examples:,} {split} sources, {decoding(beam)}"
+            of_split = f"{quantity(examples, f'{split} source')}, {decoding(beam)}"
             yield f"on {of_split}: {_sentence(names, found[0], found[1], split, name, goal)}"
 
 
@@ -104,7 +105,7 @@ def _sentence(
     if np.isnan(low):
         return f"{names[0]} against {names[1]}: {values}: nothing can be said of the difference"
     said = better_or_worse(*names, (low, high), goal)[0]
-    seeds = f"{len(left.values)} and {len(right.values)} seeds"
+    seeds = f"{len(left.values)} and {quantity(len(right.values), 'seed')}"
     text = f"{said}: {values}, {apart(left.mean - right.mean, (low, high))}"
     if min(len(left.values), len(right.values)) == 1:
         return f"{text} over the sources; this says nothing about other seeds"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from s2s_search.errors import ConfigError
+from s2s_search.errors import ConfigError, quantity
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.statistics import Floats
 
@@ -53,7 +53,7 @@ class Scores:
         """Says where the scores are from, such as "at step 50, which all 32 trials reached"."""
         measured, every = int(self.values.notna().sum()), len(self.values)
         if self.step is None:
-            return f"at the best reports of {measured:,} finished trials"
+            return f"at the best reports of {quantity(measured, 'finished trial')}"
         which = f"all {every:,}" if measured == every else f"{measured:,} of {every:,}"
         return f"at step {self.step:,}, which {which} trials reached"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s2s_search.errors import ConfigError, nearest, shown
+from s2s_search.errors import ConfigError, nearest, quantity, shown
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.results.beside import LINKS
 from s2s_search.results.replicates import seedless
@@ -101,9 +101,10 @@ class Side:
             run.trial.status.replace("_", " ") for run in self.runs if not run.is_finished
         )
         out = "".join(f"; {number} {status}" for status, number in sorted(others.items()))
-        of = f"of {configurations} configuration{'' if configurations == 1 else 's'}"
+        of = f"of {quantity(configurations, 'configuration')}"
         out += "".join(f"; {phrase}" for phrase in self.left_out)
-        return f"{self.name}: {len(self.finished)} of {len(self.runs)} trials finished, {of}{out}"
+        trials = quantity(len(self.runs), "trial")
+        return f"{self.name}: {len(self.finished)} of {trials} finished, {of}{out}"
 
 
 def compared_trials(folder: Path, history: History) -> Iterator[ComparedTrial]:

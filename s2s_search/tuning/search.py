@@ -10,6 +10,7 @@ from typing import Any
 
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.display.progress import Progress
+from s2s_search.errors import quantity
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import ENDS_ITSELF, History, TrialHistory
 from s2s_search.runs.trackers import Trackers
@@ -45,7 +46,7 @@ class Remaining:
     decisions: dict[str, dict[str, Any]]  # the scheduler's, which were not recorded before the kill
 
     def lines(self) -> Iterator[str]:
-        yield f"kept {self.ended} trials that have ended"
+        yield f"kept {quantity(self.ended, 'trial')} that had ended"
         if self.unrecorded_ends:
             yield (
                 f"{len(self.unrecorded_ends)} more had already ended, "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s2s_search.corpus.corpus import Corpus
+from s2s_search.errors import quantity
 from s2s_search.metrics import WORST
 from s2s_search.runs.environment import software
 from s2s_search.runs.folder import ENVIRONMENT
@@ -55,7 +56,7 @@ class Check:
     difference: str | None  # the first difference
 
     def sentence(self) -> str:
-        counted = f"{self.reports} report{'s' if self.reports != 1 else ''}, {self.numbers} numbers"
+        counted = f"{quantity(self.reports, 'report')}, {quantity(self.numbers, 'number')}"
         if self.difference is None:
             return f"identical ({counted})"
         return f"not identical: {self.difference}; everything before is equal ({counted})"

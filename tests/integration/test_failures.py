@@ -211,7 +211,7 @@ def test_failed_trials_are_run_again_when_asked_to_and_no_others(
     )
     assert outcome.status == "finished"
     assert said == [
-        "kept 2 trials that have ended",
+        "kept 2 trials that had ended",
         "resume 2: trial-00001 at step 20, trial-00003 at step 20",
         "new: 0",
     ]

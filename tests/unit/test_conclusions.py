@@ -1,7 +1,9 @@
 """The sentences of a report, for runs of which it is known what can be said."""
 
 import random
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from s2s_search.report import conclusions
 from s2s_search.report.contents import write_report
 from s2s_search.report.runs import ReportedRun, read_runs
+from s2s_search.results.results import Results, load
 from s2s_search.runs.log import EventLog
 from tests.runs import SPACE, loss_of, write_run
 from tests.unit.test_studies import SPACE as WIDE
@@ -86,6 +89,23 @@ def test_when_all_diverged_nothing_is_compared(tmp_path: Path) -> None:
 def test_a_single_trial_is_the_only_one(tmp_path: Path) -> None:
     run, _ = said(tmp_path / "run", noise, 1)
     assert "is the only trial with a result" in conclusions.winner(run)
+
+
+def test_no_sentence_counts_one_of_many(tmp_path: Path) -> None:
+    """A page about one trial with one replicated configuration."""
+    record(tmp_path / "run", noise, 1, text=SCIENTIFIC)
+    text = write_report([tmp_path / "run"])[1].read_text()
+    plural = "trials|configurations|sources|seeds|reports|steps|values|draws"
+    found = re.findall(rf"\b1 (?:[a-z]+ )?(?:{plural})\b", text)
+    assert found == []
+    run = read(write_run(tmp_path / "beside", trials=2))
+    text = " ".join(conclusions.sureness(replace(run, beside=_of_two_seeds(tmp_path))))
+    assert text.startswith("1 configuration ran again with other seeds")
+
+
+def _of_two_seeds(tmp_path: Path) -> Results:
+    text = SPACE.replace("trials: 40", "trials: 40, replicates: 2")
+    return load(write_run(tmp_path / "seeds", trials=1, text=text))
 
 
 @pytest.mark.parametrize("status", ["stopped", "running"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from s2s_search.cli.command_line import main
-from s2s_search.errors import ConfigError, collecting, command, nearest
+from s2s_search.errors import ConfigError, collecting, command, nearest, quantity
 
 
 def test_problems_are_collected_with_their_places() -> None:
@@ -69,3 +69,10 @@ def test_printed_commands_begin_as_this_process_did(
     assert f"{words} search tpe\n" in capsys.readouterr().out
     assert main(["search", "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: {words.split()[-1]} search ")
+
+
+@pytest.mark.parametrize(
+    "number, text", [(0, "0 trials"), (1, "1 trial"), (2, "2 trials"), (1200, "1,200 trials")]
+)
+def test_a_noun_agrees_with_its_number(number: int, text: str) -> None:
+    assert quantity(number, "trial") == text

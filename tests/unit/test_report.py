@@ -328,7 +328,7 @@ def test_a_choice_of_null_takes_part(tmp_path: Path) -> None:
 
 
 def test_answers_and_where_the_model_looked(texts: tuple[str, str]) -> None:
-    assert "to 1 sources of the dev set: 1 right." in texts[1]
+    assert "to 1 source of the dev set: 1 right." in texts[1]
     assert r"| a \<b\> | A | A | yes |" in texts[1]
     maps = [
         data["data"][0]
@@ -343,7 +343,7 @@ def test_answers_lie_below_a_url_with_a_query(
 ) -> None:
     monkeypatch.setitem(ENVIRONMENT, "storage", f"file://{tmp_path}/run?use_mmap=true")
     run = write_run(tmp_path / "run", trials=2, example=EXAMPLE)
-    assert "to 1 sources of the dev set" in write_report([run])[1].read_text()
+    assert "to 1 source of the dev set" in write_report([run])[1].read_text()
 
 
 def test_a_search_without_a_report_has_a_report(tmp_path: Path) -> None:

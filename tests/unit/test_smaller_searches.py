@@ -156,7 +156,7 @@ def test_it_is_counted_how_many_stopped_trials_would_have_been_good(tmp_path: Pa
     table = audits.trials.assign(**{"best.dev.error_rate": values}, status=status)
     said = audited(found, replace(audits, trials=table))
     assert said == (
-        "Of 4 stopped trials that were trained to the end, 1 became better than the best of the search "
+        "Of 4 stopped trials trained to the end, 1 became better than the best of the search "
         f"(95 % interval 1% to 81%) and 2 became better than the middle one of the {finished.sum()} that "
         "finished (95 % interval 7% to 93%)."
     )
