@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import TypeGuard
 
 from s2s_search.errors import shown
 from s2s_search.hparams.table import ENTRIES, TABLE, owners
@@ -35,6 +36,24 @@ class Choice:
 
     def points(self) -> tuple[object, ...]:
         return self.values
+
+    def allows(self, value: object) -> bool:
+        """Returns whether a configuration can have the value."""
+        return value in self.values
+
+    @property
+    def law(self) -> str:
+        """Returns what a value must be, in words."""
+        return "one of " + ", ".join(str(name) for name in self.labels or self.values)
+
+    def nearest(self, value: object) -> object:
+        """Returns the value itself, else the nearest number, else the first value."""
+        if value in self.values:
+            return value
+        numbers = [each for each in self.values if is_number(each)]
+        if not is_number(value) or not numbers:
+            return self.values[0]
+        return min(numbers, key=lambda each: abs(each - value))
 
     def perturbed(self, value: object, factor: float) -> object:
         """Returns the next value for a factor above 1, else the one before it."""
@@ -98,7 +117,7 @@ class Range:
         Raises:
             ValueError: the value is outside the range, or between two points.
         """
-        if not self._is_inside(value) or (self.step is not None and value not in self):
+        if not self.allows(value):
             raise ValueError(f"must be a value of {self}, but got {shown(value)}")
         assert isinstance(value, int | float)
         x, low, end = float(value), self.low, self._end
@@ -125,6 +144,27 @@ class Range:
     def points(self) -> tuple[object, ...]:
         return tuple(self._point(index) for index in range(int(self.size)))
 
+    def allows(self, value: object) -> bool:
+        """Returns whether a configuration can have the value."""
+        return self._is_inside(value) and (self.step is None or value in self)
+
+    @property
+    def law(self) -> str:
+        """Returns what a value must be, in words."""
+        steps = ""
+        if self.step is not None and not (self.whole and self.step == 1):
+            steps = f" in steps of {self.step:.12g}"
+        return f"from {self.low:.12g} to {self.high:.12g}{steps}"
+
+    def nearest(self, value: object) -> object:
+        """Returns the number nearest to a number; for other values, the middle of the range."""
+        if not is_number(value):
+            return self.at(0.5)
+        x = min(max(value, self.low), self.high)
+        if self.step is None:
+            return x
+        return self._point(min(self._index(x), int(self.size) - 1))
+
     def __contains__(self, value: object) -> bool:
         if self.step is None or not self._is_inside(value):
             return False
@@ -139,9 +179,7 @@ class Range:
         return math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
     def _is_inside(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high
+        return is_number(value) and self.low <= value <= self.high
 
     def _index(self, value: float) -> int:
         assert self.step is not None
@@ -177,6 +215,10 @@ class Dimension:
     @property
     def varies(self) -> bool:
         return self.domain.size > 1
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def value_of(key: str, flat: Mapping[str, object]) -> object:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.errors import ConfigError, nearest, shown
+from s2s_search.hparams.configuration import Hparams
 from s2s_search.hparams.table import TABLE
 from s2s_search.metrics import METRICS, OBJECTIVES, Metric
 from s2s_search.spaces.constraints import PARAMETERS, read_constraints
-from s2s_search.spaces.dimensions import Choice, Dimension, Range
+from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range
+from s2s_search.spaces.first import read_first
 from s2s_search.spaces.packaged import space_file
 from s2s_search.spaces.parameters import read_dimensions
 from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler, SearchSettings
@@ -17,6 +19,7 @@ from s2s_search.spaces.space import (
     Space,
     constraint_problems,
     draw_problems,
+    first_problems,
     grid_problems,
 )
 from s2s_search.spaces.yaml_file import (
@@ -64,6 +67,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
             ("parameters", "train.seed"),
             "train.seed: cannot be set, because search.replicates differ by it",
         )
+    first = read_first(parts, dimensions, models, search["method"], problems)
     space = Space(
         path,
         text,
@@ -72,7 +76,10 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         corpus,
         _metric(metric, problems),
         SearchSettings(
-            **{**search, "trials": _number_of_draws(search, dimensions, problems, derived)}
+            **{
+                **search,
+                "trials": _number_of_draws(search, dimensions, len(first), problems, derived),
+            }
         ),
         _scheduler(scheduler, dimensions, problems, derived),
         _resources(resources, problems),
@@ -80,6 +87,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         CheckpointSettings(**checkpoints),
         _further(parts, metric["name"], problems),
         read_constraints(parts, models, problems),
+        tuple(named for _, named in first),
         lines=problems.lines,
     )
     _check_grid(space, problems)
@@ -95,7 +103,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
             problems.add(("parameters", *_nearest_key(key, keys)), sentence)
         named = [name for constraint in space.constraints for name in constraint.names]
         if files and (has_corpus or PARAMETERS not in named):
-            _check_constraints(space, problems)
+            _check_configurations(space, first, problems)
     problems.fail()
     return space
 
@@ -137,6 +145,7 @@ def _resources(section: Mapping[str, Any], problems: Problems) -> Resources:
 def _number_of_draws(
     search: Mapping[str, Any],
     dimensions: Sequence[Dimension],
+    first: int,
     problems: Problems,
     derived: Problems,
 ) -> int | None:
@@ -144,7 +153,7 @@ def _number_of_draws(
 
     It is the number in the file. Without one it is 16, or fewer when the space is smaller. It is a
     problem when a grid is endless or too large, or when the file asks for more draws than there
-    are configurations.
+    are configurations, or for fewer than `first` has.
     """
     is_grid = search["method"] == "grid"
     given: int | None = search["trials"]
@@ -154,9 +163,12 @@ def _number_of_draws(
     if given and given > size and not is_grid:
         law = f"draws must differ, but trials = {given} and there {_are(size)}"
         derived.add(("search", "trials"), f"search.trials: {law}; method: grid runs each once")
+    if given and given < first:
+        law = f"must be at least the number of configurations in first, which is {first}"
+        problems.add(("search", "trials"), f"search.trials: {law}, but trials = {given}")
     if is_grid or given:
         return given
-    return int(min(16, size))
+    return max(int(min(16, size)), first)
 
 
 def _are(configurations: float) -> str:
@@ -241,15 +253,38 @@ def _check_grid(space: Space, problems: Problems) -> None:
             problems.add(("parameters", dimension.key, "weights"), f"{dimension.key}: {law}")
 
 
-def _check_constraints(space: Space, problems: Problems) -> None:
-    """Records constraints that no configuration satisfies as problems."""
+def _check_configurations(
+    space: Space, first: Sequence[tuple[int, Flat]], problems: Problems
+) -> None:
+    """Records constraints that hold nowhere, and wrong configurations of `first`, as problems."""
     try:
-        for key_path, sentence in constraint_problems(space):
+        found = list(constraint_problems(space))
+        for key_path, sentence in found:
             problems.add(key_path, sentence)
+        if not found:
+            _check_first(space, first, problems)
     except ConfigError as error:  # the corpus, which decides the number of parameters
         where = f"{error.where}: " if error.where else ""
         for problem in error.problems:
             problems.add(("corpus",), f"corpus: {where}{problem}")
+
+
+def _check_first(space: Space, first: Sequence[tuple[int, Flat]], problems: Problems) -> None:
+    """Records configurations of `first` that cannot be run, or are the same, as problems."""
+    places: dict[Hparams, int] = {}
+    for index, named in first:
+        before = len(problems.found)
+        for key_path, sentence in first_problems(space, index, named):
+            problems.add(key_path, sentence)
+        if len(problems.found) > before:
+            continue
+        for flat in space.crossed(named, space.chosen):
+            complete = space.complete(flat)
+            if complete is not None and places.setdefault(complete, index) != index:
+                line = space.line(("first", places[complete]))
+                law = f"first: it is the same configuration as that of line {line}"
+                problems.add(("first", index), law)
+                break
 
 
 def _check_tpe(space: Space, parts: Mapping[str, object], problems: Problems) -> None:

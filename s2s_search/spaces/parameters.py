@@ -254,19 +254,28 @@ def _conditions(
     conditions = {}
     for parent, given in when.items():
         domain = dimensions[parent].domain if parent in dimensions else None
-        named = domain.named if isinstance(domain, Choice) else {}
         values = []
         for value in listed(given):
             with problems.at(*key_path, parent, label=f"{key_path[1]}: when: "):
-                if named and not isinstance(value, dict) and value not in named:
-                    hint = nearest(value, named)
-                    raise ValueError(f"{parent} has no choice {described(value)}{hint}")
-                if named and isinstance(value, str):
-                    values.append(named[value])
-                else:
-                    values.append(checked(parent, value, models))
+                values.append(named_value(parent, value, domain, models))
         conditions[parent] = tuple(values)
     return conditions
+
+
+def named_value(
+    key: str, value: object, domain: Choice | Range | Tie | None, models: Sequence[str]
+) -> object:
+    """Returns the value of a key that a label or a value in the file names.
+
+    Raises:
+        ValueError: there is no such label, or the value breaks the law of the key.
+    """
+    named = domain.named if isinstance(domain, Choice) else {}
+    if named and not isinstance(value, dict) and value not in named:
+        raise ValueError(f"{key} has no choice {described(value)}{nearest(value, named)}")
+    if named and isinstance(value, str):
+        return named[value]
+    return checked(key, value, models)
 
 
 def _parents(dimension: Dimension, keys: Iterable[str]) -> list[str]:

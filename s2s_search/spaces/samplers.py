@@ -159,6 +159,7 @@ class TPE:
         drawn = [*self._draws[number:], *self._draws[:number]]
         suggested = self._suggestions(number, trials)
         is_start = sum(bool(trial.values) for trial in trials) < STARTUP
+        is_start = is_start or number < len(self.space.first)
         candidates = chain(drawn, suggested) if is_start else chain(suggested, drawn)
         for config in candidates:
             complete = self.space.complete(config)

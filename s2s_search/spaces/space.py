@@ -64,6 +64,8 @@ class Space:
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     further: tuple[Metric, ...] = ()  # objectives beside the metric
     constraints: tuple[Constraint, ...] = ()
+    # The configurations that are run before all draws: the values that each of them names.
+    first: tuple[Flat, ...] = ()
     # True after `fixed`: the space may hold fewer configurations than the file asks for.
     is_fixed: bool = False
     # The line of each key path of the file, for messages.
@@ -139,6 +141,28 @@ class Space:
             else:
                 flat[key] = domain.at(0.0)
         return _copy(flat)
+
+    def chosen(self, named: Mapping[str, object]) -> Flat:
+        """Returns the configuration with given values of some varying keys.
+
+        Every other varying key has its default, or what the space has nearest to it: the nearest
+        number, else the first value of a choice, else the middle of a range.
+        """
+        known: Flat = {}
+        for dimension in self.dimensions:
+            if isinstance(dimension.domain, Choice) and not dimension.varies:
+                known[dimension.key] = dimension.domain.values[0]
+
+        def choose(dimension: Dimension) -> object:
+            key, domain = dimension.key, dimension.domain
+            assert not isinstance(domain, Tie)
+            if key in named:
+                known[key] = named[key]
+            else:
+                known[key] = domain.nearest(None if key == "model" else value_of(key, known))
+            return known[key]
+
+        return self.configuration(choose)
 
     @cached_property
     def vocabulary_sizes(self) -> tuple[int, int]:
@@ -220,12 +244,13 @@ class Space:
     ) -> list[Flat]:
         """Returns the configurations that a search runs, in order, each with its budget and seed.
 
-        Each draw is combined with every point of the grids, and each combination is repeated once
-        for each replicate. For tpe, which chooses when results are known, they are the random draws
-        with which it begins.
+        Those of `first` come before the draws. Each draw is combined with every point of the grids,
+        and each combination is repeated once for each replicate. For tpe, which chooses when
+        results are known, they are the random draws with which it begins.
 
         Args:
-            trials: the number of draws; None takes the number of the file.
+            trials: the number of draws, those of `first` included; None takes the number of the
+                file.
             seed: the seed of the draws; None takes the seed of the file.
             overrides: values that win over the file, with its conditions and ties. With overrides
                 there may be fewer configurations than the file asks for.
@@ -240,7 +265,7 @@ class Space:
                 f"search.trials: must be at least 1, but got {wanted}", str(self.path)
             )
         seed = self.search.seed if seed is None else seed
-        blocks = list(islice(space._blocks(seed), wanted))
+        blocks = list(islice(space._blocks(seed, space.first), wanted))
         is_demanded = trials is not None or not space.is_fixed
         if wanted is not None and is_demanded and self.search.method != "grid":
             space._check_count(len(blocks), wanted)
@@ -294,30 +319,47 @@ class Space:
         for u in cube([dimension.key for dimension in free], seed):
             yield _values_at(free, u)
 
-    def _blocks(self, seed: int | None) -> Iterator[list[Flat]]:
+    def _blocks(self, seed: int | None, first: Sequence[Flat] = ()) -> Iterator[list[Flat]]:
         """Yields the new valid configurations of each point, where it has any.
 
         A point has one configuration, or with grids one for each point of the grids. The blocks end
         when many points in a row had nothing new.
+
+        Args:
+            seed: the seed of the draws; None takes the seed of the file.
+            first: the values that are named by the configurations before all draws.
         """
-        is_grid = self.search.method == "grid"
         seen = set[Hparams]()
+        yield from self._new_blocks((self.crossed(named, self.chosen) for named in first), seen)
+        points = self._points(self.search.seed if seed is None else seed)
+        yield from self._new_blocks((self.crossed(point, self._flat) for point in points), seen)
+
+    def crossed(self, point: Flat, made: Callable[[Flat], Flat]) -> Iterator[Flat]:
+        """Yields the configurations of a point: with grids, one for each point of the grids."""
+        is_grid = self.search.method == "grid"
+        grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
+        for rest in _enumerated(grids):
+            yield made(point | rest)
+
+    def _new_blocks(
+        self, blocks: Iterable[Iterable[Flat]], seen: set[Hparams]
+    ) -> Iterator[list[Flat]]:
+        """Yields of each block what is valid and new, where there is any, and adds it to `seen`."""
         misses = 0
         sizes = [d.domain.size for d in self.varying if self._can_take_part(d)]
-        size = math.prod(sizes)
-        patience = math.inf if is_grid else 1000 + 20 * min(size, 2000)
-        grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
-        for point in self._points(self.search.seed if seed is None else seed):
-            block = []
-            for rest in _enumerated(grids):
-                flat = self._flat(point | rest)
+        patience = math.inf
+        if self.search.method != "grid":
+            patience = 1000 + 20 * min(math.prod(sizes), 2000)
+        for block in blocks:
+            new = []
+            for flat in block:
                 complete = self.complete(flat)
                 if complete is not None and complete not in seen:
                     seen.add(complete)
-                    block.append(flat)
-            if block:
-                yield block
-            misses = 0 if block else misses + 1
+                    new.append(flat)
+            if new:
+                yield new
+            misses = 0 if new else misses + 1
             if misses > patience:
                 return
 
@@ -480,3 +522,43 @@ def constraint_problems(space: Space) -> Iterator[tuple[KeyPath, str]]:
         yield ("constraints", index), f"constraints: {space.constraints[index]}: holds {law}"
     if not never:
         yield ("constraints",), f"constraints: all of them hold {law}"
+
+
+def first_problems(space: Space, index: int, named: Flat) -> Iterator[tuple[KeyPath, str]]:
+    """Yields what is wrong with a configuration of `first`, as pairs of a key path and a sentence.
+
+    Args:
+        space: the space.
+        index: the place of the configuration in the list.
+        named: the values that it names.
+    """
+    flats = list(space.crossed(named, space.chosen))
+    for key in named:
+        if not any(key in flat for flat in flats):
+            yield ("first", index, key), f"first: {_inactive(space, key, flats[0])}"
+    if any(space.complete(flat) is not None for flat in flats):
+        return
+    flat = flats[0]
+    try:
+        broken = space.broken(flat, resolve(str(flat["model"]), flat))
+    except ConfigError as error:
+        for problem in error.problems:
+            yield ("first", index), f"first: {problem}"
+        return
+    for constraint, values in zip(space.constraints, broken, strict=True):
+        if values:
+            yield ("first", index), f"first: it breaks the constraint {constraint}: {values}"
+
+
+def _inactive(space: Space, key: str, flat: Flat) -> str:
+    """Returns why a key takes no part in a configuration."""
+    if flat["model"] not in owners(key):
+        return f"{key} takes no part where the model is {flat['model']}"
+    for dimension in space.dimensions:
+        if dimension.key == key:
+            for parent, values in dimension.when.items():
+                value = value_of(parent, flat)
+                if value not in values:
+                    named = space.label(parent, value)
+                    return f"{key} takes no part where {parent} is {shown(named)}"
+    return f"{key} takes no part"

@@ -60,7 +60,15 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
 BEFORE = {
     "scheduler": (Argument("reduction_factor", FLOAT, 3.0, above=1),),
 }
-SECTION_NAMES = ("model", "corpus", *SECTIONS, "objectives", "constraints", "parameters")
+SECTION_NAMES = (
+    "model",
+    "corpus",
+    *SECTIONS,
+    "objectives",
+    "constraints",
+    "first",
+    "parameters",
+)
 # Lines are counted as editors count them. To YAML U+0085, U+2028 and U+2029 break lines, too.
 LINE_BREAK = re.compile("\r\n|\r|\n")
 CORPUS_FILES = ("train", "dev", "test", "source_vocab", "target_vocab")  # keys that name files

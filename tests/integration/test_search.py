@@ -480,6 +480,32 @@ def test_asha_stops_the_worse_and_a_nan_neither_wins_nor_blocks(
     assert trials["step"].tolist() == [40, 10, 40, 10, 40]
 
 
+FIRST = space_text(
+    RATES | {"embedding.dim": {"min": 4, "max": 16}, "attention.dim": {"min": 4, "max": 16}},
+    model="AttentionSeq2Seq",
+    search={"trials": 4, "seed": 3},
+    scheduler={"name": "none", "max_steps": 10},
+    constraints=["attention.dim <= embedding.dim", "parameters <= 2100"],
+    first=[{"attention.dim": 9}, {"embedding.dim": 5, "attention.dim": 5}],
+)
+
+
+def test_first_and_constraints_hold_in_a_search_and_its_extension(
+    address: str, tmp_path: Path
+) -> None:
+    space = write_space(tmp_path, FIRST)
+    tuning.run_search(space, out=tmp_path / "run", address=address)
+    tuning.resume_search(tmp_path / "run", trials=6, address=address)
+    run = results.load(tmp_path / "run")
+    configs = [trial.config for trial in run.history().trials.values()]
+    assert configs == space.trials(6)
+    assert (configs[0]["embedding.dim"], configs[0]["attention.dim"]) == (16, 9)
+    assert (configs[1]["embedding.dim"], configs[1]["attention.dim"]) == (5, 5)
+    assert (run.trials["parameters"] <= 2100).all()
+    assert (run.trials["attention.dim"] <= run.trials["embedding.dim"]).all()
+    assert run.trials["status"].tolist() == ["finished"] * 6
+
+
 def test_a_cluster_that_is_too_small_is_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs 3 CPU and 0 GPU, and the largest node has 2 CPU"):
         tuning.run_search(seeds(tmp_path, [0], cpu=3), out=tmp_path / "run", address=address)

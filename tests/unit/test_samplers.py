@@ -84,6 +84,15 @@ class TestTPE:
         assert run(tpe, STARTUP) == draws[:STARTUP]
         assert tpe.ask(STARTUP) != draws[STARTUP]
 
+    def test_what_the_file_names_first_is_first_after_a_warm_start_too(self, space):
+        first = ", ".join(f"{{embedding.dim: {dim}}}" for dim in range(20, 34))
+        sections = {"first": f"[{first}]", "search": "{method: tpe, trials: 16}"}
+        tpe = make_sampler(space(WIDE, **sections))
+        earlier = space(WIDE, search="{trials: 12}").trials()
+        assert tpe.warm_start((config, [cost(config)], "finished") for config in earlier)[0] == 12
+        asked = [config["embedding.dim"] for config in run(tpe, 14)]
+        assert asked == list(range(20, 34))
+
     def test_the_order_in_which_it_hears_changes_nothing(self, space):
         configs = run(make_sampler(space(WIDE)), 29)
         asked = []

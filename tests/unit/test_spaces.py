@@ -545,6 +545,187 @@ class TestConstraints:
         assert all("corpus." in problem for problem in found)
 
 
+FIRST = """
+    model: [BasicSeq2Seq, AttentionSeq2Seq]
+    search: {{trials: 12, method: {method}, seed: 3}}
+    {first}
+    parameters:
+      embedding.dim: {{min: 8, max: 64}}
+      optimizer.learning_rate: {{min: 3e-4, max: 1e-2, log: true}}
+      optimizer.lr_decay_type: ["", exponential_decay]
+      optimizer.lr_decay_rate:
+        {{min: 0.5, max: 0.9, when: {{optimizer.lr_decay_type: exponential_decay}}}}
+      bridge_spec:
+        choices: {{state: {{class: InitialStateBridge}}, zero: {{class: ZeroBridge}}}}
+"""
+TWO = """first:
+      - default
+      - {{model: AttentionSeq2Seq, embedding.dim: 20, bridge_spec: zero,
+         optimizer.lr_decay_type: exponential_decay}}"""
+DEFAULTS = {
+    "model": "BasicSeq2Seq",
+    "embedding.dim": 64,
+    "optimizer.learning_rate": 3e-4,
+    "optimizer.lr_decay_type": "",
+    "bridge_spec": {"class": "InitialStateBridge"},
+}
+BUDGET = {"train.max_steps": 1000, "train.seed": 3}
+
+
+class TestFirst:
+    @pytest.mark.parametrize("method", ["random", "halton", "tpe"])
+    def test_they_come_first_and_the_draws_are_as_without(self, load, method):
+        space = load(FIRST.format(first=TWO.format(), method=method))
+        without = load(FIRST.format(first="", method=method)).trials()
+        first, second, *others = space.trials()
+        assert first == DEFAULTS | BUDGET
+        assert second == DEFAULTS | BUDGET | {
+            "model": "AttentionSeq2Seq",
+            "embedding.dim": 20,
+            "optimizer.lr_decay_type": "exponential_decay",
+            "optimizer.lr_decay_rate": 0.9,  # the default, 0.99, is outside
+            "bridge_spec": {"class": "ZeroBridge"},
+        }
+        assert others == without[:10]
+        assert space.trials(1) == [first]
+        assert space.draw(3) == load(FIRST.format(first="", method=method)).draw(3)
+
+    def test_what_was_first_is_not_drawn_again(self, load):
+        text = "embedding.dim: {min: 8, max: 13}"
+        without = [flat["embedding.dim"] for flat in load(text).trials(6)]
+        trials = load(
+            text, search="{trials: 6}", first="[{embedding.dim: 12}, {embedding.dim: 9}]"
+        ).trials()
+        rest = [dim for dim in without if dim not in (12, 9)]
+        assert [flat["embedding.dim"] for flat in trials] == [12, 9, *rest]
+
+    @pytest.mark.parametrize(
+        "parameter, expected",
+        [
+            ("embedding.dim: [64, 120, 30]", 120),  # the default is 100
+            ("embedding.dim: {min: 8, max: 256, step: 16}", 104),
+            ("embedding.dim: {min: 200, max: 256}", 200),
+            ("optimizer.name: [SGD, Adam]", "Adam"),
+            ("optimizer.name: [SGD, Momentum]", "SGD"),
+            ("optimizer.learning_rate: {min: 5e-5, max: 1}", 1e-4),
+            (f"{CELL}.num_units: {{min: 8, max: 512}}", 128),
+            (f"{CELL}.class: [GRUCell, LSTMCell]", "GRUCell"),
+            (f"{CELL}: [{{class: GRUCell, num_units: 8}}, "
+             "{class: BasicLSTMCell, num_units: 128}]", {"class": "BasicLSTMCell",
+                                                         "num_units": 128}),
+        ],
+    )  # fmt: skip
+    def test_a_default_is_that_of_the_table_or_the_nearest(self, load, parameter, expected):
+        (trial,) = load(parameter, first="default").trials()
+        assert trial[parameter.partition(": ")[0]] == expected
+
+    def test_an_entry_without_a_default_has_the_middle(self, load):
+        (trial,) = load(
+            f"{CELL}: {{class: LSTMCell, num_units: 32}}\n{CELL}.num_proj: {{min: 1, max: 9}}",
+            first="default",
+        ).trials()
+        assert trial[f"{CELL}.num_proj"] == 5
+
+    def test_grids_and_replicates_multiply_them(self, load):
+        space = load(
+            "embedding.dim: {min: 8, max: 64}\nattention.score_type: {grid: [dot, bahdanau]}",
+            search="{trials: 2, replicates: 2}",
+            first="[{embedding.dim: 9}]",
+        )
+        rows = [
+            (flat["embedding.dim"], flat["attention.score_type"], flat["train.seed"])
+            for flat in space.trials()
+        ]
+        assert rows[:4] == [(9, "dot", 0), (9, "dot", 1), (9, "bahdanau", 0), (9, "bahdanau", 1)]
+        assert len(rows) == 8
+
+    def test_in_a_grid_they_are_its_first_points(self, load):
+        text = "embedding.dim: [8, 16]\nattention.score_type: {grid: [dot, bahdanau]}"
+        space = load(text, search="{method: grid}", first="[{attention.score_type: bahdanau}]")
+        rows = [(flat["embedding.dim"], flat["attention.score_type"]) for flat in space.trials()]
+        assert rows == [(16, "bahdanau"), (8, "dot"), (8, "bahdanau"), (16, "dot")]
+
+    def test_overrides_win(self, load):
+        space = load(FIRST.format(first=TWO.format(), method="random"))
+        trials = space.trials(overrides={"embedding.dim": 7, "model": "BasicSeq2Seq"})
+        assert {flat["embedding.dim"] for flat in trials} == {7}
+        assert trials[0] == DEFAULTS | BUDGET | {"embedding.dim": 7}
+        assert trials[1]["bridge_spec"] == {"class": "ZeroBridge"}
+
+    def test_sixteen_trials_or_as_many_as_are_first(self, load):
+        rates = ", ".join(f"{{optimizer.learning_rate: {n}}}" for n in range(1, 21))
+        text = "optimizer.learning_rate: {min: 1, max: 99}"
+        assert len(load(text, search="{}", first=f"[{rates}]").trials()) == 20
+        assert len(load(text, search="{}", first="default").trials()) == 16
+
+    @pytest.mark.parametrize(
+        "given, expected",
+        [
+            (
+                "\n  - default\n  - defualt",
+                "line 5: first: must be default, or a mapping from searched keys to values, but "
+                "got 'defualt'",
+            ),
+            ("", "line 3: first: must be default, or a mapping from searched keys to values, but "
+                 "got nothing"),
+            (
+                "\n  - embedding.dim: 9\n    embedding.dmi: 8",
+                "line 5: first: unknown hyperparameter 'embedding.dmi'; did you mean "
+                "'embedding.dim'?",
+            ),
+            ("[{train.batch_size: 8}]", "line 3: first: train.batch_size is not set in this file; "
+                                        "known: model, embedding.dim, source.max_seq_len, "
+                                        "target.max_seq_len, encoder.type, bridge_spec, "
+                                        "optimizer.name, optimizer.lr_decay_rate, train.seed"),
+            ("[{embedding.dim: 80}]", "line 3: first: embedding.dim: must be from 8 to 64, but "
+                                      "got '80'"),
+            ("[{embedding.dim: x}]", "line 3: first: embedding.dim: must be a whole number at "
+                                     "least 1 and at most 65536, but got 'x'"),
+            ("[{source.max_seq_len: 15}]", "line 3: first: source.max_seq_len: must be from 10 to "
+                                           "30 in steps of 10, but got '15'"),
+            ("[{optimizer.name: Ftrl}]", "line 3: first: optimizer.name: must be one of Adam, SGD, "
+                                         "but got 'Ftrl'"),
+            ("[{bridge_spec: zreo}]", "line 3: first: bridge_spec has no choice 'zreo'; did you "
+                                      "mean 'zero'?"),
+            ("[{train.seed: 4}]", "line 3: first: train.seed: this file sets it to 3, but got 4"),
+            ("[{target.max_seq_len: 20}]", "line 3: first: target.max_seq_len cannot be named, "
+                                           "because it follows source.max_seq_len"),
+            ("[{encoder.type: BidirectionalRNNEncoder}]",
+             "line 3: first: encoder.type cannot be named, because each configuration is run with "
+             "its grid"),
+            ("\n  - optimizer.name: Adam\n    optimizer.lr_decay_rate: 0.7",
+             "line 5: first: optimizer.lr_decay_rate takes no part where optimizer.name is "
+             "'Adam'"),
+            ("[{bridge_spec: pass}]",
+             "line 3: first: bridge_spec: PassThroughBridge needs an encoder whose final state is "
+             "shaped as the decoder's state, but encoder = (LSTM(128, 128), LSTM(128, 128)) and "
+             "decoder = LSTM(128, 128); InitialStateBridge fits any"),
+            ("[{embedding.dim: 13}]", "line 3: first: it breaks the constraint embedding.dim != "
+                                      "13: embedding.dim = 13"),
+            ("\n  - default\n  - {embedding.dim: 64}",
+             "line 5: first: it is the same configuration as that of line 4"),
+            ("[default, {embedding.dim: 9}, {embedding.dim: 10}]",
+             "line 2: search.trials: must be at least the number of configurations in first, "
+             "which is 3, but trials = 2"),
+        ],
+    )  # fmt: skip
+    def test_problems(self, problems, given, expected):
+        text = """
+            embedding.dim: {min: 8, max: 64}
+            source.max_seq_len: {min: 10, max: 30, step: 10}
+            target.max_seq_len: {same_as: source.max_seq_len}
+            encoder.type: {grid: [BidirectionalRNNEncoder]}
+            bridge_spec: {choices: {zero: {class: ZeroBridge}, pass: {class: PassThroughBridge}}}
+            optimizer.name: [Adam, SGD]
+            optimizer.lr_decay_rate: {min: 0.5, max: 0.9, when: {optimizer.name: SGD}}
+            train.seed: 3
+        """
+        found = problems(
+            text, search="{trials: 2}", first=given, constraints="[embedding.dim != 13]"
+        )
+        assert found == [expected]
+
+
 class TestTrials:
     def test_budget_and_seeds(self, load):
         space = load(
@@ -1209,7 +1390,7 @@ class TestProblems:
             (
                 b"",
                 "the file (sections: model, corpus, metric, search, scheduler, resources, "
-                "checkpoints, objectives, constraints, parameters): must be a mapping, but got nothing",
+                "checkpoints, objectives, constraints, first, parameters): must be a mapping, but got nothing",
             ),
             (b"- a\n", "but got a list"),
             (
