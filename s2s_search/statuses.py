@@ -3,10 +3,13 @@
 LOST, OUT_OF_MEMORY, FAILED = "lost", "out_of_memory", "failed"
 FAILURES = (FAILED, OUT_OF_MEMORY, LOST)
 
-RUNNING = "running"
-ENDS = ("finished", "stopped", "diverged", *FAILURES)  # how a trial can end
+RUNNING, STOPPED = "running", "stopped"
+ENDS = ("finished", STOPPED, "diverged", *FAILURES)  # how a trial can end
 REPORTED = (RUNNING, "finished", "diverged")  # the statuses that a report gives to its trial
 SEARCH_ENDS = ("finished", "interrupted", "out of budget", "failed")  # how a search can end
+
+# How the reason begins with which a trial is stopped that has used up search.trial_hours.
+TIME_IS_OVER = "trial_hours: "
 
 # The status of a search whose driver is gone without a last event. No log holds it.
 KILLED = "killed"

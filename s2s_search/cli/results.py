@@ -146,6 +146,7 @@ def print_tables(table: "Results", args: argparse.Namespace) -> None:
     tables.print_pareto(table)
     tables.print_replicates(table)
     tables.print_failures(table, args.folder)
+    tables.print_out_of_time(table)
     if table.log is not None:  # a debug run has no workers, and its checkpoints are in its folder
         tables.print_times(table)
         place = place_of(first_event(args.folder), args.folder)

@@ -261,6 +261,7 @@ def _print_outcome(outcome: "Outcome", folder: Path) -> None:
     tables.print_pareto(table)
     tables.print_replicates(table)
     tables.print_failures(table, folder)
+    tables.print_out_of_time(table)
     tables.print_times(table)
     print(f"\nrun folder: {folder}")
     print(f"more: {command('results', folder)} · {command('decode', folder)}")

@@ -13,6 +13,7 @@ from s2s_search.errors import command, quantity
 from s2s_search.results.replicates import replicates
 from s2s_search.results.results import Results
 from s2s_search.runs.failures import Failure, grouped
+from s2s_search.statuses import TIME_IS_OVER
 
 # Columns of the ranking. It begins with the trial, the best value of the search's metric and these.
 ENDING = ("status", "best.step")
@@ -118,10 +119,25 @@ def print_failures(table: Results, folder: Path) -> None:
         print(f"  to debug it: {command('debug', '--run', folder, '--trial', number)}")
 
 
+def print_out_of_time(table: Results) -> None:
+    """Prints the trials that were stopped because they had used up search.trial_hours."""
+    messages = table.trials["message"].fillna("")
+    over = table.trials[messages.str.startswith(TIME_IS_OVER)]
+    if len(over):
+        count = f"{len(over)} trials" if len(over) > 1 else "1 trial"
+        print(f"stopped, {count}: {over['message'].iloc[0]}")
+        print(f"  {listed(over['trial'].tolist())}")
+
+
 def trial_list(failure: Failure) -> str:
     """Returns the names of the first failed trials."""
-    names = ", ".join(failure.trials[:TRIALS_LISTED])
-    if len(failure.trials) > TRIALS_LISTED:
+    return listed(failure.trials)
+
+
+def listed(trials: Sequence[str]) -> str:
+    """Returns the first of some names."""
+    names = ", ".join(trials[:TRIALS_LISTED])
+    if len(trials) > TRIALS_LISTED:
         names += ", ..."
     return names
 

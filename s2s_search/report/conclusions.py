@@ -20,7 +20,7 @@ from s2s_search.results.importance import Reversal
 from s2s_search.results.isolation import CHANCE, by_configuration, conclusion
 from s2s_search.results.replicates import seed_deviation
 from s2s_search.results.statistics import BEST_SHARE, FEWEST_BEST, LEAST, share_interval
-from s2s_search.statuses import FAILURES
+from s2s_search.statuses import FAILURES, TIME_IS_OVER
 
 STATUS = {
     "finished": "The search finished.",
@@ -126,6 +126,9 @@ def sureness(run: ReportedRun) -> Iterator[str]:
             f"The scheduler stopped {stopped:,} of {quantity(len(run.ranked), 'trial')} early. "
             "What a stopped trial would have reached in the end is not known."
         )
+        over = int(run.ranked["message"].fillna("").str.startswith(TIME_IS_OVER).sum())
+        if over > 0:
+            yield f"{over:,} of these had used up `search.trial_hours`; nothing else stopped them."
     yield from quoted(run)
 
 

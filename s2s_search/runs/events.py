@@ -127,7 +127,10 @@ class ReportEvent(OfTrial, kw_only=True):
 
 
 class DecisionEvent(OfTrial, kw_only=True):
-    """The scheduler let a trial continue, or stopped it. `value` was compared with `cutoff`."""
+    """The scheduler let a trial continue, or stopped it.
+
+    `value` was compared with `cutoff`. `reason` says why a trial was stopped without a comparison.
+    """
 
     action: Any
     step: Whole
@@ -136,6 +139,7 @@ class DecisionEvent(OfTrial, kw_only=True):
     rung: Number | None = None
     rank: Number | None = None
     of: Number | None = None
+    reason: str | None = None
 
 
 class RestartEvent(OfTrial, kw_only=True):

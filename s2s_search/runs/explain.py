@@ -28,7 +28,7 @@ def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterat
         yield _judged(event, metric, minimize)
         if event["event"] == "decision":
             yield from _not_judged(event, trial, history)
-    if trial.message:
+    if trial.message and trial.message != trial.reason:
         yield f"why: {trial.message}"
     yield from _outlook(trial, history, folder)
 
@@ -53,6 +53,8 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     have kept the trial running.
     """
     value, cutoff, stopped = event["value"], event.get("cutoff"), event["action"] == "stop"
+    if event.get("reason"):
+        return f"step {event['step']}: {metric} {value:.4g}: stopped; {event['reason']}"
     has_rung = event.get("rung") is not None
     at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
     if cutoff is None and not has_rung:

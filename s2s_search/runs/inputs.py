@@ -34,11 +34,12 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
 def of_replicates(space: Space, configs: Sequence[object]) -> Space:
     """Returns the space of a search of replicates.
 
-    No scheduler stops a replicate, and the weights of all of them are kept: an evaluation of the
-    best seeds alone would be too good.
+    No scheduler stops a replicate, and no limit of its time. The weights of all of them are kept:
+    an evaluation of the best seeds alone would be too good.
     """
     return replace(
         space,
+        search=replace(space.search, trial_hours=None),
         scheduler=replace(space.scheduler, name="none", interval_steps=None),
         checkpoints=replace(space.checkpoints, best=max(space.checkpoints.best, len(configs))),
     )

@@ -29,7 +29,7 @@ from s2s_search.runs.state import History, TrialHistory
 from s2s_search.runs.tables import write_tables
 from s2s_search.runs.trackers import Trackers
 from s2s_search.spaces.space import Space
-from s2s_search.statuses import FAILED
+from s2s_search.statuses import FAILED, STOPPED
 
 SECONDS_BETWEEN_TABLES = 10.0  # the shortest time between two writings of the tables
 SHARE_OF_TABLES = 0.001  # the largest share of the driver's time that the tables may take
@@ -237,6 +237,10 @@ class Recorder:
         self._waiting = why
 
     def end_trial(self, trial: str, status: str, message: str | None = None) -> None:
+        """Writes the end of a trial. A stopped trial has the reason of the decision as message."""
+        past = self.trial(trial)
+        if status == STOPPED and message is None and past is not None:
+            message = past.reason
         if len(self._first_ends) < FIRST_FAILURES:
             self._first_ends.append((status, "" if self.step(trial) else cause(message or "")))
             self._first_message = message

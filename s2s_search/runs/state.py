@@ -59,6 +59,11 @@ class TrialHistory:
     def number(self) -> int:
         return int(self.name.removeprefix("trial-"))
 
+    @property
+    def reason(self) -> str | None:
+        """The reason of the newest decision; None if it has none, or there is no decision."""
+        return self.decisions[-1].get("reason") if self.decisions else None
+
 
 class History:
     """The state of a search. Only this class says what the events of a log mean.

@@ -17,6 +17,12 @@ class SearchSettings:
     retries: int = 3  # how often a trial is started again after its worker was lost
     hours: float | None = None  # the budget of the whole search
     gpu_hours: float | None = None  # the budget of the whole search, summed over GPUs
+    trial_hours: float | None = None  # the worker time of one trial, after which it is stopped
+    max_at_once: int | None = None  # the largest number of trials that run at once
+
+    def at_once(self, fitting: int) -> int:
+        """Returns the number of trials that run at once where `fitting` trials would fit."""
+        return fitting if self.max_at_once is None else min(fitting, self.max_at_once)
 
 
 @dataclass(frozen=True)

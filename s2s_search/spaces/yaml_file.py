@@ -39,6 +39,8 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("retries", INT, 3, minimum=0, maximum=1000),
         Argument("hours", FLOAT, None, above=0),
         Argument("gpu_hours", FLOAT, None, above=0),
+        Argument("trial_hours", FLOAT, None, above=0),
+        Argument("max_at_once", INT, None, minimum=1, maximum=1_000_000),
     ),
     "scheduler": (
         Argument("name", NAME, "asha", choices=("asha", "hyperband", "median", "pbt", "none")),

@@ -24,6 +24,7 @@ from s2s_search.interrupts import Interrupt
 from s2s_search.machine import usable_cores
 from s2s_search.spaces.settings import Resources
 
+AHEAD = 32  # the number of trials that Ray Tune has ready to start
 # Variables of the environment that Ray 2.60 reads. tests/contracts/test_ray.py looks for their
 # names in Ray's files.
 RAY_ENVIRONMENT = {
@@ -37,7 +38,7 @@ RAY_ENVIRONMENT = {
     # Ray's own snapshots of the search are not needed: a search is resumed from its own log.
     "TUNE_GLOBAL_CHECKPOINT_S": "100000000",
     # With a limit the driver is faster: in Ray 2.60 each step looks at all trials that wait.
-    "TUNE_MAX_PENDING_TRIALS_PG": "32",
+    "TUNE_MAX_PENDING_TRIALS_PG": str(AHEAD),
 }
 SECONDS_BETWEEN_LOOKS = 0.5  # the time between two checks for signals while tasks run
 # The longest path of a socket below Ray's folder, and the bytes that the path of a Unix socket may

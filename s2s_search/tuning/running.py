@@ -82,7 +82,8 @@ def _check_disk(search: Search) -> None:
             trials = search.sampler.configs
         else:
             trials = search.space.trials(search.draws, search.seed, search.overrides)
-        check_disk(search.space, search.corpus, trials, cluster.slots(search.space.resources))
+        at_once = search.space.search.at_once(cluster.slots(search.space.resources))
+        check_disk(search.space, search.corpus, trials, at_once)
 
 
 def _tuner(search: Search, trials: Trials, listener: Listener) -> tune.Tuner:

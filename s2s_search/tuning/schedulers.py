@@ -27,12 +27,13 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from s2s_search.metrics import SECONDS
 from s2s_search.runs.events import Event
 from s2s_search.runs.failures import AGAIN
 from s2s_search.spaces.rungs import asha_rungs
 from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
-from s2s_search.statuses import FAILURES
+from s2s_search.statuses import FAILURES, TIME_IS_OVER
 
 ALIVE = (Trial.PENDING, Trial.RUNNING, Trial.PAUSED)
 
@@ -46,7 +47,14 @@ def make_scheduler(space: Space, explore: Explore) -> "Watched":
     inner.set_search_properties(
         space.metric.name, "min" if space.metric.goal == "minimize" else "max"
     )
-    return Watched(inner, settings, space.metric.name, space.metric.goal == "minimize")
+    return Watched(
+        inner,
+        settings,
+        space.metric.name,
+        space.metric.goal == "minimize",
+        trial_hours=space.search.trial_hours,
+        max_at_once=space.search.max_at_once,
+    )
 
 
 def _inner(settings: Scheduler, explore: Explore) -> TrialScheduler:
@@ -113,21 +121,31 @@ class Watched(TrialScheduler):
     - `cutoff`: the value that the trial had to reach; None when nothing was compared.
     - `of`: the number of trials that were compared, this trial included.
     - `rung` and `rank`, for asha: the rung, and the rank of the trial there so far.
+    - `reason`: why a trial was stopped that was not compared with others; else not there.
 
     Args:
         inner: the scheduler of Ray Tune.
         settings: the scheduler's settings in the space.
         metric: the name of the metric.
         minimize: True when less is better.
+        trial_hours: the worker time after which a trial is stopped; None for no limit.
+        max_at_once: the largest number of trials that run at once; None for no limit.
     """
 
     def __init__(
-        self, inner: TrialScheduler, settings: Scheduler, metric: str, minimize: bool
+        self,
+        inner: TrialScheduler,
+        settings: Scheduler,
+        metric: str,
+        minimize: bool,
+        trial_hours: float | None = None,
+        max_at_once: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.inner: Any = inner
         self.name, self.metric_name, self.minimize = settings.name, metric, minimize
         self.pauses = settings.pauses
+        self._trial_hours, self._max_at_once = trial_hours, max_at_once
         self._share = 1 / settings.reduction_factor
         self.decisions: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, float] = {}  # the step of each trial's newest report
@@ -165,7 +183,7 @@ class Watched(TrialScheduler):
             elif kind == "restart" and event["cause"] == AGAIN and self.name == "hyperband":
                 self._past.pop(name, None)  # the trial waits for a bracket
             elif kind == "report" and name in self._past and self._past[name].status in ALIVE:
-                result = {key: event.get(key) for key in ("step", self.metric_name, "status")}
+                result = {key: event.get(key) for key in self.keys}
                 if None not in (result["step"], result[self.metric_name]):
                     self._again(self._past[name], result)
                     if name in self.decisions:
@@ -250,12 +268,17 @@ class Watched(TrialScheduler):
         if self.pauses and result.get("status") != "running":
             # The trial has ended. Ray 2.60 would pause it and wait for it forever.
             return TrialScheduler.STOP
+        # A trial that has ended by itself needs no decision.
+        runs_on = result.get("status") in (None, "running")
+        is_over = runs_on and self._has_used_its_time(result)
+        if is_over and self.pauses:
+            return self._stop_for_its_time(trial, step, value)
         reason = self._reason(trial, step, value)
         action: str = self._settled(
             self.inner.on_trial_result, tune_controller, trial, dict(result)
         )
-        # A trial that has ended by itself needs no decision.
-        runs_on = result.get("status") in (None, "running")
+        if is_over and action == TrialScheduler.CONTINUE:
+            return self._stop_for_its_time(trial, step, value)
         if (
             runs_on
             and reason is not None
@@ -267,6 +290,21 @@ class Watched(TrialScheduler):
                 "value": value,
             } | reason
         return action
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Returns the keys of a report from which decisions are made."""
+        return ("step", self.metric_name, "status", SECONDS.name)
+
+    def _has_used_its_time(self, result: Mapping[str, Any]) -> bool:
+        seconds = result.get(SECONDS.name) or 0.0
+        return self._trial_hours is not None and seconds > 3600 * self._trial_hours
+
+    def _stop_for_its_time(self, trial: Any, step: float, value: float) -> str:
+        why = f"{TIME_IS_OVER}{self._trial_hours:g} h are over"
+        stop = {"action": "stop", "step": step, "value": value, "reason": why}
+        self.decisions[trial.trial_id] = stop
+        return TrialScheduler.STOP
 
     def _reason(self, trial: Any, step: float, value: float) -> dict[str, Any] | None:
         """Returns the reason of a decision; None when there is no decision to make."""
@@ -312,8 +350,27 @@ class Watched(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         name = trial.trial_id
+        is_new = self._waiting.get(name) is not trial
         self._waiting[name] = trial
         self._waiting.move_to_end(name)  # a trial that was lost starts after the others
+        self._add(tune_controller, trial)
+        if is_new and self.pauses and self._max_at_once is not None:
+            self._hold_back(trial)
+
+    def _hold_back(self, trial: Any) -> None:
+        """Pauses a new trial, so that it starts only when `choose_trial_to_run` names it.
+
+        Ray 2.60 starts a pending trial as soon as there are resources. `Trials` does not give other
+        schedulers a trial that is one too many, but hyperband and pbt must know one that waits.
+        """
+        if trial.status != Trial.PENDING:
+            return
+        trial.set_status(Trial.PAUSED)
+        if self.name == "hyperband":
+            self.inner._trial_info[trial][0].trials_to_unpause.add(trial)
+
+    def _add(self, tune_controller: Any, trial: Any) -> None:
+        name = trial.trial_id
         if self.name == "hyperband":
             if name in self._past and self._past[name].status in ALIVE:
                 self._take_place(self._past.pop(name), trial)
@@ -386,13 +443,22 @@ class Watched(TrialScheduler):
         at all trials to find it, also at trials that have ended, and is slower.
         """
         if self.pauses:
-            return self.inner.choose_trial_to_run(tune_controller)
+            chosen = self.inner.choose_trial_to_run(tune_controller)
+            is_paused = chosen is not None and chosen.status == Trial.PAUSED
+            return None if is_paused and self._are_enough(tune_controller) else chosen
         while self._waiting:
             first = next(iter(self._waiting.values()))
             if first.status == Trial.PENDING:
                 return first
             self._waiting.popitem(last=False)
         return None
+
+    def _are_enough(self, tune_controller: Any) -> bool:
+        """Returns whether as many trials have a worker, or wait for one, as may run at once."""
+        if self._max_at_once is None:
+            return False
+        live = tune_controller.get_live_trials()
+        return sum(t.status in (Trial.PENDING, Trial.RUNNING) for t in live) >= self._max_at_once
 
     def debug_string(self) -> str:
         return str(self.inner.debug_string())

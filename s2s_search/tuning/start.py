@@ -37,7 +37,7 @@ from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.samplers import TPE, Listed, make_sampler, objective_values, replicated
 from s2s_search.spaces.space import Space
 from s2s_search.spaces.warnings import space_warnings
-from s2s_search.statuses import ENDS
+from s2s_search.statuses import ENDS, TIME_IS_OVER
 from s2s_search.tuning import cluster, running
 from s2s_search.tuning.search import Outcome, Search
 from s2s_search.tuning.worker import Train
@@ -349,10 +349,17 @@ def replicate_search(
 def _to_audit(folder: Path, history: History, count: int) -> list[Flat]:
     """Returns the configurations of `count` stopped trials that no earlier audit has trained.
 
+    A trial that had used up search.trial_hours is not among them: nobody judged it.
+
     Raises:
         ConfigError: there are fewer.
     """
-    stopped = [trial.config for trial in history.of("stopped")]
+    judged = [
+        trial
+        for trial in history.of("stopped")
+        if not (trial.message or "").startswith(TIME_IS_OVER)
+    ]
+    stopped = [trial.config for trial in judged]
     audited = []
     for earlier in folders_beside(folder, history, AUDIT):
         audited += first_event(earlier).get("configs", [])

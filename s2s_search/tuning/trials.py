@@ -5,6 +5,7 @@ of a trial holds two values: its number, and its hyperparameters as JSON text (t
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -35,14 +36,14 @@ class Trials(SearchAlgorithm):
     """Gives trials to Ray Tune: first the trials that are resumed, then new trials of the sampler.
 
     A sampler that learns is only asked when a trial can start, so that it knows as many results as
-    possible.
+    possible. With search.max_at_once, no trial is given that would be one too many.
     """
 
     def __init__(self, search: Search) -> None:
         self._search = search
         self._resumed = [(trial.number, trial.config, 0) for trial in reversed(search.resumed)]
         self._new = list(reversed(search.new))
-        self._running: set[str] = set()
+        self._alive: dict[str, SearchTrial] = {}
         self._slots, self._slots_due = 0, 0.0
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -55,10 +56,10 @@ class Trials(SearchAlgorithm):
         self._resources = self._trainable.default_resource_request({})
 
     def next_trial(self) -> Trial | None:
+        if self._are_enough():
+            return None
         if self._resumed:
             return self._trial(*self._resumed.pop())
-        if isinstance(self._search.sampler, TPE) and len(self._running) >= self._slots_now():
-            return None
         config = self._search.sampler.ask(self._new[-1]) if self._new else None
         if config is None:
             self._finished = True
@@ -70,14 +71,42 @@ class Trials(SearchAlgorithm):
         self._resumed.append((number, dict(config), losses))
 
     def is_finished(self) -> bool:
-        return self._finished and not self._resumed
+        # Ray 2.60 ends the process of a paused trial when no new trials come and none waits for a
+        # worker. With search.max_at_once none waits, and each resumed trial would need a new one.
+        is_limited = self._search.space.search.max_at_once is not None
+        waits = is_limited and any(t.status == Trial.PAUSED for t in self._alive.values())
+        return self._finished and not self._resumed and not waits
+
+    def _are_enough(self) -> bool:
+        """Returns whether as many trials run, or wait for their first worker, as may do so.
+
+        Paused trials do not count. Where a scheduler pauses trials, more trials may wait: hyperband
+        puts them into brackets, and would halve a bracket of the trials so far, and pbt would pause
+        no trial. A sampler that learns gives one of them.
+        """
+        space = self._search.space
+        most = math.inf if space.search.max_at_once is None else space.search.max_at_once
+        ahead = cluster.AHEAD
+        if isinstance(self._search.sampler, TPE):
+            most, ahead = min(most, self._slots_now()), 1
+        if most == math.inf:
+            return False
+        if space.scheduler.pauses:
+            most += ahead
+        return sum(map(self._takes_a_place, self._alive.values())) >= most
+
+    def _takes_a_place(self, trial: "SearchTrial") -> bool:
+        if trial.status == Trial.PAUSED:
+            return not self._search.recorder.has_begun(trial.trial_id)
+        return trial.status in (Trial.PENDING, Trial.RUNNING)
 
     def _trial(self, number: int, config: Config, losses: int = 0) -> "SearchTrial":
         name = trial_name(number)
-        self._running.add(name)
         tune_config = {NUMBER_KEY: number, HPARAMS_KEY: json.dumps(config)}
         shared = (self._search.space.search.retries, self._trainable, self._resources)
-        return SearchTrial(self._spec, name, tune_config, losses, *shared)
+        trial = SearchTrial(self._spec, name, tune_config, losses, *shared)
+        self._alive[name] = trial
+        return trial
 
     def _slots_now(self) -> int:
         if time.monotonic() > self._slots_due:
@@ -87,7 +116,7 @@ class Trials(SearchAlgorithm):
         return self._slots
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
-        self._running.discard(trial_id)
+        self._alive.pop(trial_id, None)
 
 
 class SearchTrial(Trial):

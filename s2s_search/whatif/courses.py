@@ -24,6 +24,9 @@ class Span:
     def times(self, factor: float) -> "Span":
         return Span(self.least * factor, self.most * factor)
 
+    def at_most(self, limit: float) -> "Span":
+        return Span(min(self.least, limit), min(self.most, limit))
+
 
 def total(ranges: Iterable[Span]) -> Span:
     """Returns the sum of ranges."""

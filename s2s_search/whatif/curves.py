@@ -9,6 +9,7 @@ from random import Random
 from typing import NamedTuple
 
 from s2s_search.errors import ConfigError
+from s2s_search.metrics import SECONDS
 from s2s_search.runs.events import Event
 from s2s_search.runs.inputs import space_of
 from s2s_search.runs.state import History, load_history
@@ -27,13 +28,14 @@ class CurvePoint(NamedTuple):
     """A report of a curve.
 
     `seconds` is the worker's time since the report before it. `value` is None when the report has
-    no value of the metric.
+    no value of the metric. `trained` is the training time of the trial so far, in seconds.
     """
 
     step: int
     value: float | None
     seconds: float
     status: str
+    trained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _curves(history: History, metric: str) -> Iterator[Curve]:
                 continue
             status = event.get("status") or "running"
             seconds = _seconds(before, event)
-            reports.append(CurvePoint(event["step"], event.get(metric), seconds, status))
+            value, trained = event.get(metric), event.get(SECONDS.name)
+            reports.append(CurvePoint(event["step"], value, seconds, status, trained))
             before = event
         is_cut = history.trials[name].status in ("stopped", "running")
         yield Curve(name, tuple(reports), is_cut)

@@ -51,6 +51,7 @@ class Plan:
     parameters: the number of parameters of each trial that was counted
     worker_hours: the hours of all workers together
     wall_hours: the hours from the first step to the last
+    max_at_once: search.max_at_once, where more trials would fit; otherwise None
     checkpoint_bytes: the size of the largest checkpoint
     disk_bytes: the size of all checkpoints that are kept at one time
     busy_cores: the number of cores with other work before the probes
@@ -69,6 +70,7 @@ class Plan:
     probes: tuple[Probe, ...]
     gpus: int | None
     trials_at_once: int
+    max_at_once: int | None
     worker_hours: Span | None
     wall_hours: Span | None
     checkpoint_bytes: int
@@ -157,6 +159,8 @@ class Plan:
 
     def _room(self) -> str:
         needed = f"each takes {self.resources.cpu:g} CPU and {self.resources.gpu:g} GPU"
+        if self.max_at_once is not None:
+            return f"{self.trials_at_once}, as many as search.max_at_once allows; {needed}"
         if self.gpus is None:
             return f"{self.trials_at_once} on this machine; {needed}"
         if self.resources.gpu:
@@ -203,7 +207,8 @@ def make_plan(
     courses = make_courses(hparams, space.scheduler)
     counted = sampled_trials(len(trials))
     parameters = {k: count_parameters(hparams[k], corpus) for k in counted}
-    at_once = min(trials_at_once(space.resources, gpus), len(trials))
+    fitting = min(trials_at_once(space.resources, gpus), len(trials))
+    at_once = space.search.at_once(fitting)
     checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
     disk = disk_needed(checkpoint, at_once, len(trials), space)
     free = shutil.disk_usage(".").free
@@ -213,12 +218,14 @@ def make_plan(
     if probed:
         work = {k: parameters[k] * hparams[k]["train.batch_size"] for k in counted}
         chosen = {k: hparams[k] for k in trials_to_probe(work)}
-        processes = min(trials_here(space.resources), len(trials))
+        processes = space.search.at_once(min(trials_here(space.resources), len(trials)))
         busy_before = busy_cores()
         probes = tuple(
             run_probes(chosen, parameters, corpus, space.corpus, space.resources, processes)
         )
         seconds = [trial_seconds(courses[k], *interpolated(probes, work, k)) for k in counted]
+        limit = 3600 * (space.search.trial_hours or math.inf)  # of one trial
+        seconds = [one.at_most(limit) for one in seconds]
         worker = total(seconds).times(len(trials) / len(counted) / 3600)
         longest = max(one.most for one in seconds) / 3600
         busy = at_once
@@ -239,6 +246,7 @@ def make_plan(
         probes=probes,
         gpus=gpus,
         trials_at_once=at_once,
+        max_at_once=None if at_once == fitting else space.search.max_at_once,
         worker_hours=worker,
         wall_hours=wall,
         checkpoint_bytes=checkpoint,

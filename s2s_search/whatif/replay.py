@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from s2s_search.errors import ConfigError
+from s2s_search.metrics import SECONDS
 from s2s_search.results.pareto import pareto
 from s2s_search.runs.events import Event
 from s2s_search.spaces.settings import Scheduler
@@ -221,6 +222,7 @@ class Simulation:
                 "step": report.step,
                 self.record.space.metric.name: report.value,
                 "status": status,
+                SECONDS.name: report.trained,
             }
             action = self.scheduler.on_trial_result(self, trial, result)
             trial.last_result = result
@@ -319,7 +321,9 @@ def replay_table(
 
 
 def scheduler_of(space: Space, settings: Scheduler) -> Watched:
-    return make_scheduler(replace(space, scheduler=settings), explore=dict)
+    # How many trials run at once is the number of workers here.
+    search = replace(space.search, max_at_once=None)
+    return make_scheduler(replace(space, scheduler=settings, search=search), explore=dict)
 
 
 def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
@@ -338,9 +342,7 @@ def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:
         elif (
             kind == "report" and name in trials and event.get(record.space.metric.name) is not None
         ):
-            trials[name].last_result = {
-                key: event.get(key) for key in ("step", record.space.metric.name, "status")
-            }
+            trials[name].last_result = {key: event.get(key) for key in scheduler.keys}
             scheduler.on_trial_result(scheduler, trials[name], trials[name].last_result)
             if name in scheduler.decisions:
                 made[name, event["step"]] = scheduler.decisions.pop(name)

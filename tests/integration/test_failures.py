@@ -256,6 +256,95 @@ def test_a_budget_of_hours_ends_a_search_in_order_and_a_larger_one_lets_it_go_on
     assert len(found.reports) == 48
 
 
+def levels(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
+    """Every trial has a level of its own, so that any order of the trials gives the same ranks."""
+    for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
+        yield report(step, 1 + hparams["train.seed"] * 7 % 9 + 1 / step)
+
+
+@pytest.mark.parametrize(
+    "scheduler, method",
+    [
+        ("none", "tpe"),
+        ("asha", "grid"),
+        ("hyperband", "grid"),
+        ("hyperband", "tpe"),
+        ("pbt", "grid"),
+    ],
+)
+def test_no_more_trials_than_max_at_once_run_at_once(
+    address: str, tmp_path: Path, scheduler: str, method: str
+) -> None:
+    space = seeds(tmp_path, 9, search=", max_at_once: 1")
+    settings = replace(space.scheduler, name=scheduler, interval_steps=10)
+    search = replace(space.search, method=method, trials=9)
+    space = replace(space, scheduler=settings, search=search)
+    run = start.run_search(space, out=tmp_path / "run", address=address, train=levels).folder
+    found = results.load(run)
+    assert found.status == "finished"
+    assert found.workers == 1
+    assert len(found.trials) == 9
+    assert set(found.trials["status"]) <= {"finished", "stopped"}
+    events = read_events(run)[0]
+    paused = [event["trial"] for event in events if event["event"] == "pause"]
+    if scheduler in ("none", "asha"):
+        assert not paused
+    elif scheduler == "pbt":  # the trials take turns, after each interval
+        assert all(paused.count(name) >= 2 for name in found.trials["trial"])
+    elif method == "grid":
+        assert paused
+        free = replace(space, search=replace(search, max_at_once=None))
+        other = start.run_search(free, out=tmp_path / "free", address=address, train=levels)
+        ends = [results.load(folder).trials[["status", "step"]] for folder in (run, other.folder)]
+        assert ends[0].to_dict() == ends[1].to_dict()
+
+
+def test_a_killed_search_with_max_at_once_goes_on_with_as_many(
+    address: str, tmp_path: Path
+) -> None:
+    space = seeds(tmp_path, 6, search=", max_at_once: 1, hours: 0.0002")
+    for scheduler in ("none", "hyperband"):
+        folder = tmp_path / scheduler
+        limited = replace(space, scheduler=replace(space.scheduler, name=scheduler))
+        outcome = start.run_search(limited, out=folder, address=address, train=slow)
+        assert outcome.status == "out of budget"
+        (folder / "space.yaml").write_text(space.text.replace("name: none", f"name: {scheduler}"))
+        if scheduler == "hyperband":
+            text = (folder / "space.yaml").read_text().replace(", grace_steps: 10", "")
+            (folder / "space.yaml").write_text(text)
+        outcome = start.resume_search(folder, hours=1, address=address, train=slow)
+        assert outcome.status == "finished"
+        found = results.load(folder)
+        assert found.workers == 1
+        assert len(found.trials) == 6
+        assert not found.reports.duplicated(["trial", "step"]).any()
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "pbt"])
+def test_a_trial_whose_hours_are_over_is_stopped_at_its_next_report(
+    address: str, tmp_path: Path, scheduler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trial reports step / 10 seconds; 2.5 seconds are over at step 30."""
+    space = seeds(tmp_path, 3, search=f", trial_hours: {2.5 / 3600}")
+    settings = replace(space.scheduler, name=scheduler, interval_steps=10)
+    space = replace(space, scheduler=settings)
+    run = start.run_search(space, out=tmp_path / "run", address=address, train=slow).folder
+    found = results.load(run)
+    assert found.status == "finished"
+    assert found.reports["step"].max() == 30
+    over = found.trials[found.trials["step"] == 30]
+    assert len(over)
+    assert set(over["status"]) == {"stopped"}
+    why = f"trial_hours: {2.5 / 3600:g} h are over"
+    assert set(over["message"]) == {why}
+    assert command_line.main(["explain", str(run), over["trial"].iloc[0]]) == 0
+    explained = capsys.readouterr().out
+    assert f"step 30: dev.loss 0.03333: stopped; {why}" in explained
+    assert explained.count(why) == 1
+    assert command_line.main(["results", str(run)]) == 0
+    assert f": {why}\n  trial-0000" in capsys.readouterr().out
+
+
 HOLDER = """
 import sys, time, ray
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)

@@ -52,6 +52,19 @@ def test_a_claim_names_the_step_at_which_trials_are_compared(tmp_path: Path) -> 
     assert "n = 37 at step 100" in " ".join(conclusions.influences(run))
 
 
+def test_the_hours_of_a_trial_are_named_where_they_stopped_it(tmp_path: Path) -> None:
+    """13 of 40 trials were stopped; the hours of one of these were over."""
+    folder = write_run(tmp_path / "run")
+    assert "search.trial_hours" not in " ".join(conclusions.sureness(read(folder)))
+    log = (folder / "events.jsonl").read_text()
+    line = '"status": "stopped"'
+    assert line in log
+    why = '"message": "trial_hours: 2 h are over"'
+    (folder / "events.jsonl").write_text(log.replace(line, f"{line}, {why}", 1))
+    text = " ".join(conclusions.sureness(read(folder)))
+    assert "1 of these had used up `search.trial_hours`" in text
+
+
 def test_stopped_and_finished_trials_are_compared_by_reports_of_the_same_step(
     tmp_path: Path,
 ) -> None:

@@ -228,6 +228,17 @@ def test_why_asha_stopped_a_trial() -> None:
     ]
 
 
+def test_why_a_trial_was_stopped_that_was_compared_with_none() -> None:
+    why = "trial_hours: 2 h are over"
+    stopped = decision(0, "stop", 2.0, None, reason=why)
+    history = past(trial(0), report(0, 9, 2.0), stopped, end(0, "stopped", message=why))
+    assert list(explain(history, 0)) == [
+        "trial-00000: stopped after step 9",
+        "best dev.loss 2 at step 9",
+        "step 9: dev.loss 2: stopped; trial_hours: 2 h are over",
+    ]
+
+
 def test_why_the_median_rule_stopped_a_trial_that_should_be_large() -> None:
     stopped = decision(0, "stop", 20.0, 31.5, of=5)
     line = list(

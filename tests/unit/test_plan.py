@@ -5,8 +5,9 @@ import io
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -324,6 +325,38 @@ def test_trials_at_once(
     monkeypatch.setattr(plan, "local_gpus", lambda: 1)
     assert plan.trials_at_once(Resources(cpu, gpu), gpus) == fit
     assert bool(plan.room_problems(Resources(cpu, gpu), gpus)) == (fit == 0)
+
+
+@pytest.mark.parametrize("most, at_once", [(2, 2), (12, 12), (99, 12)])
+def test_no_more_trials_at_once_than_the_space_allows(
+    path: Path, monkeypatch: pytest.MonkeyPatch, most: int, at_once: int
+) -> None:
+    processes: list[int] = []
+
+    def probed(chosen: Mapping[int, object], *rest: Any) -> list[Probe]:
+        processes.append(rest[-1])
+        return [Probe(trial, "cpu", 1.0, 0.0, None) for trial in chosen]
+
+    monkeypatch.setattr(plan, "run_probes", probed)
+    monkeypatch.setattr(plan, "usable_cores", lambda: 12)
+    made = planned(path, SPACE.replace("seed: 3", f"seed: 3, max_at_once: {most}"), probed=True)
+    assert made.trials_at_once == at_once
+    assert processes == [at_once]
+    said = dict(made.lines())["at once"]
+    assert ("2, as many as search.max_at_once allows; each takes 1 CPU" in said) == (most == 2)
+    assert made.worker_hours is not None
+    assert made.wall_hours is not None
+    assert made.wall_hours.most == pytest.approx(made.worker_hours.most / at_once)
+
+
+def test_no_trial_takes_longer_than_its_hours(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second: 100 seconds without a limit."""
+    monkeypatch.setattr(probes, "probe", lambda trial, *_: Probe(trial, "cpu", 1.0, 0.0, None))
+    text = SPACE.replace("seed: 3", f"seed: 3, trial_hours: {40 / 3600}")
+    made = planned(path, text, probed=True)
+    assert made.worker_hours is not None
+    assert made.worker_hours.most == pytest.approx(18 * 40 / 3600)
+    assert made.worker_hours.least < made.worker_hours.most
 
 
 def test_trials_that_share_a_cpu_take_turns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

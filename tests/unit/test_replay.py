@@ -440,6 +440,28 @@ def test_a_record_is_read_from_the_log(tmp_path: Path) -> None:
     assert (known.workers, known.best, known.steps) == (2, (0.5, "trial-00001"), [10, 20, 40])
 
 
+def test_a_trial_whose_hours_were_over_is_stopped_again(tmp_path: Path) -> None:
+    """Under the same limit its record is whole, and without the limit nobody knows more of it."""
+    make_space(tmp_path)
+    text = (tmp_path / "space.yaml").read_text()
+    (tmp_path / "space.yaml").write_text(text.replace("grid}", "grid, trial_hours: 1}"))
+    why = {"action": "stop", "step": 20, "value": 1.0, "reason": "trial_hours: 1 h are over"}
+    write_log(
+        tmp_path,
+        trial(0),
+        reported(0, 10, 2.0, seconds=3000.0),
+        reported(0, 20, 1.0, seconds=4000.0),
+        {"event": "decision", "trial": "trial-00000", **why},
+        {"event": "status", "trial": "trial-00000", "status": "stopped"},
+    )
+    known = load_record(tmp_path)
+    assert replay.made_again(known) == (1, 1)
+    again = run(known)
+    assert (again.stopped, again.unknown, again.steps) == (1, {}, 20)
+    space = replace(known.space, search=replace(known.space.search, trial_hours=None))
+    assert run(replace(known, space=space)).unknown == {"trial-00000": 20}
+
+
 @pytest.mark.parametrize(
     "scheduler, events", [("pbt", [trial(0), reported(0, 10, 1.0)]), ("asha", [trial(0)])]
 )

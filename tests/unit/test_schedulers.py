@@ -205,7 +205,120 @@ def test_a_failed_trial_of_hyperband_that_is_run_again_waits_for_a_bracket() -> 
     )
 
 
+def limited(name: str, **limits: Any) -> Watched:
+    settings = Scheduler(name, 90, 10, 3.0, 10 if name == "pbt" else None)
+    inner = _inner(settings, dict)
+    inner.set_search_properties("dev.loss", "min")
+    return Watched(inner, settings, "dev.loss", minimize=True, **limits)
+
+
+def timed(step: int, seconds: float | None, status: str = "running") -> dict[str, Any]:
+    return {"step": step, "dev.loss": 1 / step, "status": status, "seconds": seconds}
+
+
 NAMES = next(argument for argument in SECTIONS["scheduler"] if argument.name == "name").choices
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trial_is_stopped_by_the_first_report_after_its_hours(name: str) -> None:
+    scheduler, trial = limited(name, trial_hours=0.5), Past("trial-00000")
+    tune: Any = SimpleNamespace(get_trials=list, search_alg=None)
+    trial.run_metadata = SimpleNamespace(
+        checkpoint_manager=SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+    )
+    trial.experiment_tag = ""
+    scheduler.on_trial_add(tune, trial)
+    trial.status = "RUNNING"
+    for step, seconds in ((1, None), (2, 1000.0), (3, 1800.0)):
+        assert scheduler.on_trial_result(tune, trial, timed(step, seconds)) == "CONTINUE"
+    scheduler.decisions.clear()
+    assert scheduler.on_trial_result(tune, trial, timed(4, 1800.1)) == "STOP"
+    why = "trial_hours: 0.5 h are over"
+    stop = {"action": "stop", "step": 4, "value": 0.25, "reason": why}
+    assert scheduler.decisions.pop("trial-00000") == stop
+    scheduler.on_trial_result(tune, trial, timed(5, 9999.0, "finished"))
+    assert not scheduler.decisions  # it has ended by itself
+
+
+def test_asha_counts_a_trial_whose_hours_are_over_at_its_rung() -> None:
+    scheduler, tune = limited("asha", trial_hours=0.5), SimpleNamespace()
+    for k, seconds in enumerate((9999.0, 1.0)):
+        trial = Past(f"trial-{k:05d}")
+        scheduler.on_trial_add(tune, trial)
+        scheduler.on_trial_result(tune, trial, timed(10 + k, seconds))
+    assert scheduler.decisions["trial-00000"]["reason"] == "trial_hours: 0.5 h are over"
+    assert scheduler.decisions["trial-00001"]["of"] == 2
+    # A trial that the rung stops is stopped by the rung.
+    worse = Past("trial-00002")
+    scheduler.on_trial_add(tune, worse)
+    scheduler.on_trial_result(tune, worse, timed(10, 9999.0) | {"dev.loss": 5.0})
+    assert scheduler.decisions["trial-00002"].items() >= {"action": "stop", "rung": 10}.items()
+    assert "reason" not in scheduler.decisions["trial-00002"]
+
+
+@pytest.mark.parametrize("name", ["none", "asha", "median", "hyperband"])
+def test_after_a_kill_it_is_known_whose_hours_were_over(name: str) -> None:
+    of = {"trial": "trial-00000"}
+    events: list[dict[str, Any]] = [
+        {"event": "queued", **of},
+        {"event": "trial", **of},
+        {"event": "report", **of, **timed(5, 1.0)},
+        {"event": "report", **of, **timed(6, 7200.1)},
+    ]
+    decided = limited(name, trial_hours=2).replay(events)["trial-00000"]
+    assert (decided["action"], decided["reason"]) == ("stop", "trial_hours: 2 h are over")
+    assert limited(name).replay(events).get("trial-00000", {}).get("action") != "stop"
+
+
+class Tuned(Past):
+    """A trial as Tune has it: it has a status that others set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        manager = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+        self.experiment_tag, self.run_metadata = name, SimpleNamespace(checkpoint_manager=manager)
+
+    def set_status(self, status: str) -> None:
+        self.status = status
+
+
+@pytest.mark.parametrize("name", ["hyperband", "pbt"])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_scheduler_that_pauses_names_a_trial_that_is_one_too_many(name: str, seed: int) -> None:
+    """Tune starts what is pending, and what the scheduler names; each trial pauses at random."""
+    draw, scheduler = random.Random(seed), limited(name, max_at_once=2)
+    trials = [Tuned(f"trial-{k:05d}") for k in range(5)]  # of one bracket
+    tune: Any = SimpleNamespace(
+        search_alg=None, get_trials=lambda: trials, get_live_trials=lambda: trials
+    )
+    for trial in trials:
+        scheduler.on_trial_add(tune, trial)
+    assert {trial.status for trial in trials} == {"PAUSED"}
+    ran: set[str] = set()
+    for _ in range(100):
+        trial = scheduler.choose_trial_to_run(tune)
+        if trial is not None:
+            trial.set_status(draw.choice(["PENDING", "RUNNING"]))
+            ran.add(trial.trial_id)
+        busy = [trial for trial in trials if trial.status != "PAUSED"]
+        assert len(busy) <= 2
+        assert (trial is None) <= (len(busy) == 2)  # a free place is not left free
+        if len(busy) == 2:
+            left = draw.choice(busy)
+            left.set_status("PAUSED")
+            if name == "pbt":
+                scheduler.inner._trial_state[left].last_train_time += 1
+            else:
+                scheduler.inner._trial_info[left][0].trials_to_unpause.add(left)
+                bracket = scheduler.inner._trial_info[left][0]
+                bracket._live_trials[left] = bracket._live_trials.pop(left)  # the last in line
+    assert len(ran) == 5
+    # A trial whose worker was lost stays pending: Tune has its status in books of its own.
+    lost = draw.choice(trials)
+    lost.set_status("PENDING")
+    scheduler.on_trial_error(tune, lost)
+    scheduler.on_trial_add(tune, lost)
+    assert lost.status == "PENDING"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1238,6 +1238,19 @@ class TestProblems:
                 "null, but got '0'",
             ),
             (
+                {"search": "{trials: 1, max_at_once: 0}"},
+                "line 2: search.max_at_once: must be a whole number at least 1 and at most 1000000 "
+                "or null, but got '0'",
+            ),
+            (
+                {"search": "{trials: 1, trial_hours: 0}"},
+                "line 2: search.trial_hours: must be a number above 0 or null, but got '0'",
+            ),
+            (
+                {"search": "{trials: 1, max_at_one: 2}"},
+                "line 2: search: unknown key 'max_at_one'; did you mean 'max_at_once'?",
+            ),
+            (
                 {"search": "{trials: 3}"},
                 "line 2: search.trials: draws must differ, but trials = 3 and there are 2 "
                 "configurations; method: grid runs each once",

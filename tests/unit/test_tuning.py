@@ -92,6 +92,7 @@ COPY = "corpus: {name: copy, train: 9, dev: 3, vocabulary: 5, min_length: 2, max
 
 def a_run(folder: Path, *events: dict[str, Any], text: str = SPACE, **search: Any) -> Space:
     """A run folder whose log has these events, of a search on the corpus COPY."""
+    folder.mkdir(exist_ok=True)
     (folder / "space.yaml").write_text(text + COPY)
     space = load_space(folder / "space.yaml")
     corpus = load_corpus(space.corpus)
@@ -194,6 +195,36 @@ def test_a_decision_that_a_kill_lost_is_written_when_the_search_goes_on(
     lines = "\n".join(explain(found, 1))
     assert "trial-00001: stopped after step 10" in lines
     assert "rung 10, at step 10: dev.loss 2 against the cutoff 1, 2 of 2 so far: stopped" in lines
+
+
+HOURS = SPACE.replace("method: grid", "method: grid, trial_hours: 2")
+
+
+def test_a_kill_does_not_lose_that_the_hours_of_a_trial_were_over(
+    tmp_path: Path, resumed: list[Search]
+) -> None:
+    score = {"step": 10, "dev.loss": 1.0, "seconds": 7201.0}
+    a_run(tmp_path, *trial(0), {"event": "report", "trial": "trial-00000", **score}, text=HOURS)
+    resume_search(tmp_path)
+    found = load_history(tmp_path).trial(0)
+    why = "trial_hours: 2 h are over"
+    assert (found.status, found.message, found.reason) == ("stopped", why, why)
+    assert results.load(tmp_path).trials["message"].tolist() == [why]
+    assert resumed[0].new == [1, 2, 3, 4, 5]
+
+
+def test_who_is_audited_was_judged_and_has_no_limit_of_its_time(
+    tmp_path: Path, resumed: list[Search]
+) -> None:
+    over = {"event": "status", "trial": "trial-00001", "status": "stopped"}
+    over |= {"message": "trial_hours: 2 h are over"}
+    space = a_run(tmp_path / "run", *trial(0, "stopped"), *trial(1), over, text=HOURS)
+    with pytest.raises(ConfigError, match="of 1 trials that were stopped, 1 have not been audited"):
+        replicate_search(tmp_path / "run", top=1, seeds=1, audit=2)
+    replicate_search(tmp_path / "run", top=1, seeds=1, audit=1, out=tmp_path / "audit")
+    assert [config["train.seed"] for config in resumed[0].sampler.configs] == [0]  # type: ignore[attr-defined]
+    assert space.search.trial_hours == 2
+    assert resumed[0].space.search.trial_hours is None
 
 
 @pytest.mark.parametrize("before", ["running", "interrupted", "out of budget"])
