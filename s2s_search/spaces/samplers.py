@@ -7,6 +7,7 @@ was killed can therefore resume: a new sampler that hears the same gives the sam
 
 import math
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from s2s_search.spaces.space import Space, completed
 from s2s_search.statuses import FAILURES
 
 ObjectiveValues = Sequence[float | None]  # the values of a space's objectives, in their order
+# The configuration of a trial of an earlier search, its values of the objectives, and its status.
+EarlierTrial = tuple[Mapping[str, object], ObjectiveValues | None, str]
 SEED = "train.seed"
 STARTUP = 10  # the number of trials with results from which tpe learns
 ATTEMPTS = 20  # how often tpe looks for a configuration that is valid and new
@@ -146,7 +149,7 @@ class TPE:
             dimension.key: self._distribution(dimension) for dimension in space.varying
         }
         self._trials: dict[int, KnownTrial] = {}
-        self._earlier: list[KnownTrial] = []  # the trials of an earlier search
+        self._earlier: list[KnownTrial] = []  # the trials of earlier searches
 
     def __len__(self) -> int:
         return len(self._draws)
@@ -176,10 +179,8 @@ class TPE:
     ) -> None:
         self._trials[number] = self._ended(config, values, status)
 
-    def warm_start(
-        self, rows: Iterable[tuple[Mapping[str, object], ObjectiveValues | None, str]]
-    ) -> tuple[int, int]:
-        """Records the trials of an earlier search; returns how many are used and how many skipped.
+    def warm_start(self, rows: Iterable[EarlierTrial]) -> tuple[int, int]:
+        """Records the trials of earlier searches; returns how many are used and how many skipped.
 
         A trial is used when the space contains its configuration, whatever its budget and seed, and
         when it ended with values or diverged.
@@ -212,20 +213,11 @@ class TPE:
 
     def _point(self, config: Mapping[str, object]) -> dict[str, float] | None:
         """Returns the point of a configuration of any origin; None when the space has none."""
-        point: dict[str, float] = {}
-
-        def read(dimension: Dimension) -> object:
-            value = value_of(dimension.key, config)
-            point[dimension.key] = _optuna_number(dimension, value)
-            return value
-
-        try:
-            flat = self.space.configuration(read)
-        except (ValueError, KeyError):
+        flat = fitted(self.space, config)
+        if flat is None:
             return None
-        budget = {key: config[key] for key in BUDGET if key in config and key not in flat}
-        complete = self.space.complete(flat | budget)
-        return point if complete is not None and complete == completed(config) else None
+        taking_part = [d for d in self.space.varying if d.key in flat]
+        return {d.key: _optuna_number(d, flat[d.key]) for d in taking_part}
 
     def _heard(self) -> list[KnownTrial]:
         """Returns all trials in the order of their numbers, those of an earlier search first."""
@@ -246,7 +238,7 @@ class TPE:
         """Returns an Optuna study of all trials, whose seed depends on the number of the trial."""
         optuna = self._optuna
         seed = random.Random(f"{self.seed} {number}").getrandbits(32)
-        sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=seed)
+        sampler = self._optuna_sampler(seed)
         directions = [objective.goal for objective in self.space.objectives]
         study = optuna.create_study(sampler=sampler, directions=directions)
         for trial, values in self._judged(trials):
@@ -260,6 +252,22 @@ class TPE:
             )
             study.add_trial(frozen)
         return study
+
+    def _optuna_sampler(self, seed: int) -> Any:
+        """Returns Optuna's sampler, with one model of all keys that take part together.
+
+        Keys with conditions have a joint model of their own. With several objectives each key has
+        a model of its own, as Optuna recommends.
+        """
+        make = partial(self._optuna.samplers.TPESampler, n_startup_trials=STARTUP, seed=seed)
+        if self.space.further:
+            return make()
+        with warnings.catch_warnings():
+            # Optuna 5.0 says so of the argument `group`, each time.
+            warnings.filterwarnings(
+                "ignore", "Argument ``group``", self._optuna.exceptions.ExperimentalWarning
+            )
+            return make(multivariate=True, group=True)
 
     def _judged(
         self, trials: Iterable[KnownTrial]
@@ -302,6 +310,26 @@ class TPE:
         if isinstance(dimension.domain, Choice):
             return distributions.CategoricalDistribution(range(len(dimension.domain.values)))
         return distributions.FloatDistribution(0.0, 1.0)
+
+
+def fitted(space: Space, config: Mapping[str, object]) -> Flat | None:
+    """Returns a configuration of any origin as a space has it, without budget and seed.
+
+    Returns None when the space does not contain it, whatever its budget and seed.
+    """
+
+    def read(dimension: Dimension) -> object:
+        value = value_of(dimension.key, config)
+        _optuna_number(dimension, value)
+        return value
+
+    try:
+        flat = space.configuration(read)
+    except (ValueError, KeyError):
+        return None
+    budget = {key: config[key] for key in BUDGET if key in config and key not in flat}
+    complete = space.complete(flat | budget)
+    return flat if complete is not None and complete == completed(config) else None
 
 
 def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: int) -> list[Flat]:

@@ -229,6 +229,28 @@ class TestTPE:
             tpe.tell(number, tpe.ask(number), *end)
         assert [values for _, values in tpe._judged(tpe._heard())] == [[0.5, 90], [0.7, 90]]
 
+    def test_keys_under_a_condition_are_modelled_together(self, space):
+        """The best are on a diagonal of two keys that take part in half of the trials."""
+        decay = "when: {optimizer.lr_decay_type: exponential_decay}"
+        parameters = (
+            f"optimizer.lr_decay_type: ['', exponential_decay],"
+            f"optimizer.lr_decay_rate: {{min: 0.01, max: 1, {decay}}},"
+            f"optimizer.lr_min_learning_rate: {{min: 0, max: 1, {decay}}}"
+        )
+        diagonal = space(parameters, search="{method: tpe, trials: 160, seed: 1}")
+
+        def off(config: dict) -> float:
+            if not config["optimizer.lr_decay_type"]:
+                return 0.5
+            least = config["optimizer.lr_min_learning_rate"]
+            return abs(config["optimizer.lr_decay_rate"] - least)
+
+        tpe = make_sampler(diagonal)
+        for number, config in enumerate(diagonal.trials(100)):
+            tpe.tell(number, config, [off(config)], "finished")
+        asked = [off(tpe.ask(number)) for number in range(100, 130)]
+        assert statistics.mean(asked) < 0.12
+
     def test_two_objectives_are_traded_off(self, space):
         both = space("embedding.dim: {min: 8, max: 64}, attention.dim: {min: 8, max: 64}",
                      objectives="[parameters]", search="{method: tpe, trials: 40}")  # fmt: skip
