@@ -3,8 +3,9 @@
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from statistics import NormalDist
 from typing import TypeGuard
 
 from s2s_search.errors import shown
@@ -36,6 +37,11 @@ class Choice:
 
     def points(self) -> tuple[object, ...]:
         return self.values
+
+    def share(self, value: object) -> float:
+        """Returns the probability of a value. Raises ValueError when there is no such value."""
+        index = self.values.index(value)
+        return self.weights[index] / sum(self.weights) if self.weights else 1 / len(self.values)
 
     def allows(self, value: object) -> bool:
         """Returns whether a configuration can have the value."""
@@ -120,9 +126,18 @@ class Range:
         if not self.allows(value):
             raise ValueError(f"must be a value of {self}, but got {shown(value)}")
         assert isinstance(value, int | float)
-        x, low, end = float(value), self.low, self._end
-        if self.step is not None:
-            x = low + (self._index(x) + 0.5) * self.step
+        if self.step is None:
+            return self._coordinate(value)
+        return self._coordinate(self.low + (self._index(value) + 0.5) * self.step)
+
+    def interval(self, value: float) -> tuple[float, float]:
+        """Returns the coordinates between which `at` gives a point of a range with steps."""
+        assert self.step is not None
+        begin = self.low + self._index(value) * self.step
+        return self._coordinate(begin), self._coordinate(begin + self.step)
+
+    def _coordinate(self, x: float) -> float:
+        low, end = self.low, self._end
         if self.log:
             x, low, end = math.log(x), math.log(low), math.log(end)
         return min(max((x - low) / (end - low), 0.0), 1.0)
@@ -202,6 +217,54 @@ class Tie:
 
 
 @dataclass(frozen=True)
+class Prior:
+    """A value of a choice or a range that is probably good, near which some draws lean.
+
+    In a leaning draw, a range has a normal distribution around the value, cut at both ends. Its
+    standard deviation is `spread`, a share of the range on its own scale. A choice has the value
+    with probability 1/2, and else any value as without the prior.
+    """
+
+    value: object
+    spread: float = 0.15
+
+    def at(self, domain: Choice | Range, u: float) -> object:
+        """Returns the value of a leaning draw at a coordinate from 0 to 1."""
+        if isinstance(domain, Choice):
+            return self._leaning(domain).at(u)
+        normal = NormalDist(domain.position(self.value), self.spread)
+        begin, end = normal.cdf(0), normal.cdf(1)
+        share = begin + u * (end - begin)
+        x = normal.inv_cdf(min(max(share, SMALLEST), 1 - SMALLEST))
+        return domain.at(min(max(x, 0.0), 1.0))
+
+    def ratio(self, domain: Choice | Range, value: object) -> float:
+        """Returns how many times as likely a value is in a leaning draw as without the prior.
+
+        Raises:
+            ValueError: the domain does not have the value.
+        """
+        if isinstance(domain, Choice):
+            return self._leaning(domain).share(value) / domain.share(value)
+        x = domain.position(value)
+        normal = NormalDist(domain.position(self.value), self.spread)
+        within = normal.cdf(1) - normal.cdf(0)
+        if domain.step is None:
+            return normal.pdf(x) / within
+        assert is_number(value)
+        begin, end = domain.interval(value)
+        return (normal.cdf(end) - normal.cdf(begin)) / (end - begin) / within
+
+    def _leaning(self, choice: Choice) -> Choice:
+        weights = list(choice.weights or (1.0,) * len(choice.values))
+        weights[choice.values.index(self.value)] += sum(weights)
+        return replace(choice, weights=tuple(weights))
+
+
+SMALLEST = 1e-16  # the quantile at 0 or 1 would be infinite
+
+
+@dataclass(frozen=True)
 class Dimension:
     """A key of the file: its values, and the conditions under which it takes part."""
 
@@ -211,6 +274,7 @@ class Dimension:
     when: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     role: str | None = None  # "scientific" | "nuisance"
     grid: bool = False
+    prior: Prior | None = None
 
     @property
     def varies(self) -> bool:

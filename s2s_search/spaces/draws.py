@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 
-def uniform(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
+def uniform(keys: Sequence[str], seed: int | str) -> Iterator[list[float]]:
     """Yields random points.
 
     Each key has a random stream of its own, so that fixing one key does not change the others.
@@ -16,7 +16,7 @@ def uniform(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
         yield [stream.random() for stream in streams]
 
 
-def halton(keys: Sequence[str], seed: int) -> Iterator[list[float]]:
+def halton(keys: Sequence[str], seed: int | str) -> Iterator[list[float]]:
     """Yields the points of Halton's sequence.
 
     The digits of each coordinate are permuted at random (Owen, 2017).

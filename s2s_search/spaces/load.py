@@ -244,10 +244,13 @@ def _further(parts: Mapping[str, object], metric: str, problems: Problems) -> tu
 
 
 def _check_grid(space: Space, problems: Problems) -> None:
-    """Records weights as problems where the method runs every value anyway."""
+    """Records weights and priors as problems where the method runs every value anyway."""
     if space.search.method != "grid":
         return
     for dimension in space.dimensions:
+        if dimension.prior is not None:
+            law = "a prior decides how often a value is drawn, and method grid runs each value"
+            problems.add(("parameters", dimension.key, "prior"), f"{dimension.key}: {law}")
         if isinstance(dimension.domain, Choice) and dimension.domain.weights:
             law = "weights decide how often a value is drawn, and method grid runs each value"
             problems.add(("parameters", dimension.key, "weights"), f"{dimension.key}: {law}")

@@ -9,12 +9,26 @@ from s2s_search.hparams.arguments import BOOL, FLOAT, INT, NAME, REQUIRED, SPEC,
 from s2s_search.hparams.configuration import check_spec
 from s2s_search.hparams.table import ENTRIES, SPECS, Problem, canonical_model, declared, owners
 from s2s_search.hparams.values import convert, typed
-from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, Tie, value_of
+from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Prior, Range, Tie, value_of
 from s2s_search.spaces.yaml_file import KeyPath, Problems, described, listed, mapping
 
-OPTIONS = ("choices", "weights", "grid", "same_as", "min", "max", "log", "step", "when", "role")
+OPTIONS = (
+    "choices",
+    "weights",
+    "grid",
+    "same_as",
+    "min",
+    "max",
+    "log",
+    "step",
+    "prior",
+    "spread",
+    "when",
+    "role",
+)
 ROLE = Argument("role", NAME, None, choices=("scientific", "nuisance"))
 WEIGHT = Argument("weight", FLOAT, REQUIRED, above=0)
+SPREAD = Argument("spread", FLOAT, REQUIRED, minimum=0.01, maximum=0.5)
 MOST_STEPS = 10**16  # the largest number of steps in a range: float64 has 16 digits
 
 
@@ -123,9 +137,11 @@ def _dimension(
             raise ValueError(f"{key}: weights are for choices, but this has {ways[0]}")
         if isinstance(domain, Choice):
             domain = _weighted(key, domain, value["weights"], problems)
+    prior = _prior(key, value, domain, models, problems)
     if domain is None:
         return None
-    return Dimension(key, domain, role=str(role) if role else None, grid=ways == ["grid"])
+    name = str(role) if role else None
+    return Dimension(key, domain, role=name, grid=ways == ["grid"], prior=prior)
 
 
 def _tie(key: str, source: object, models: Sequence[str]) -> Tie:
@@ -199,6 +215,39 @@ def _weighted(key: str, choice: Choice, given: object, problems: Problems) -> Ch
     if len(problems.found) > before:
         return None
     return replace(choice, weights=tuple(weights[name] for name in names))
+
+
+def _prior(
+    key: str,
+    options: Mapping[str, object],
+    domain: Choice | Range | Tie | None,
+    models: Sequence[str],
+    problems: Problems,
+) -> Prior | None:
+    """Returns the prior of a key; None when it has none, or when an option is a problem."""
+    if "prior" not in options:
+        if "spread" in options:
+            law = f"{key}: spread is how far draws lie from a prior, and there is no prior"
+            problems.add(("parameters", key, "spread"), law)
+        return None
+    before = len(problems.found)
+    spread: Any = None
+    with problems.at("parameters", key, "prior"):
+        if "grid" in options or "same_as" in options:
+            raise ValueError(f"{key}: prior is for choices, or min and max")
+        if domain is not None and not isinstance(domain, Tie):
+            value = named_value(key, options["prior"], domain, models)
+            if not domain.allows(value):
+                shown_value = described(options["prior"])
+                raise ValueError(f"{key}: prior must be {domain.law}, but got {shown_value}")
+    if "spread" in options:
+        with problems.at("parameters", key, "spread", label=f"{key}: spread "):
+            if isinstance(domain, Choice):
+                raise ValueError("is for min and max, and this has choices")
+            spread = convert(SPREAD, options["spread"])
+    if domain is None or len(problems.found) > before:
+        return None
+    return Prior(value) if spread is None else Prior(value, spread)
 
 
 def _range(

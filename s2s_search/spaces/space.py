@@ -20,6 +20,7 @@ results decide which configuration is next (tpe), samplers.py calls `configurati
 """
 
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -45,6 +46,8 @@ from s2s_search.spaces.settings import (
     SearchSettings,
 )
 from s2s_search.spaces.yaml_file import KeyPath, Problems
+
+LEANING = 0.5  # the share of the draws that lean towards the priors
 
 
 @dataclass(frozen=True)
@@ -306,10 +309,26 @@ class Space:
     def _flat(self, chosen: Mapping[str, object]) -> Flat:
         return self.configuration(lambda dimension: chosen[dimension.key])
 
-    def _points(self, seed: int) -> Iterator[Flat]:
+    def log_prior(self, flat: Mapping[str, object]) -> float:
+        """Returns the log of how much more likely a configuration is drawn than without priors.
+
+        It is 0 without priors, and never below log(1/2), because half of the draws do not lean.
+
+        Raises:
+            ValueError: the space does not contain a value.
+        """
+        ratio = 1.0
+        for dimension in self.varying:
+            if dimension.prior is not None and dimension.key in flat:
+                assert not isinstance(dimension.domain, Tie)
+                ratio *= dimension.prior.ratio(dimension.domain, flat[dimension.key])
+        return math.log(1 - LEANING + LEANING * ratio)
+
+    def _points(self, seed: int | str, leaning: bool = False) -> Iterator[Flat]:
         """Yields values of the varying keys outside grids, without end.
 
-        For a grid search it yields all values of all varying keys.
+        For a grid search it yields all values of all varying keys. The values of leaning points lie
+        near the priors.
         """
         if self.search.method == "grid":
             yield from _enumerated(self.varying)
@@ -317,7 +336,12 @@ class Space:
         free = [dimension for dimension in self.varying if not dimension.grid]
         cube = halton if self.search.method == "halton" else uniform
         for u in cube([dimension.key for dimension in free], seed):
-            yield _values_at(free, u)
+            point = _values_at(free, u)
+            if leaning:
+                for dimension, x in zip(free, u, strict=True):
+                    if dimension.prior is not None and not isinstance(dimension.domain, Tie):
+                        point[dimension.key] = dimension.prior.at(dimension.domain, x)
+            yield point
 
     def _blocks(self, seed: int | None, first: Sequence[Flat] = ()) -> Iterator[list[Flat]]:
         """Yields the new valid configurations of each point, where it has any.
@@ -329,10 +353,38 @@ class Space:
             seed: the seed of the draws; None takes the seed of the file.
             first: the values that are named by the configurations before all draws.
         """
+        seed = self.search.seed if seed is None else seed
         seen = set[Hparams]()
         yield from self._new_blocks((self.crossed(named, self.chosen) for named in first), seen)
-        points = self._points(self.search.seed if seed is None else seed)
-        yield from self._new_blocks((self.crossed(point, self._flat) for point in points), seen)
+        if any(dimension.prior for dimension in self.varying):
+            yield from self._mixed_blocks(seed, seen)
+        else:
+            yield from self._new_blocks(self._crossed_points(self._points(seed)), seen)
+
+    def _mixed_blocks(self, seed: int, seen: set[Hparams]) -> Iterator[list[Flat]]:
+        """Yields blocks of which about one half leans towards the priors.
+
+        The others are those without priors, each at its number. Where either half has nothing new
+        left, the other half goes on.
+        """
+        plain = self._new_blocks(self._crossed_points(self._points(seed)), set())
+        points = self._points(f"{seed} prior", leaning=True)
+        leaning = self._new_blocks(self._crossed_points(points), seen)
+        rng = random.Random(f"{seed} prior")
+        left = []
+        for block in plain:
+            halves = [self._new_blocks([block], seen), leaning]
+            if rng.random() < LEANING:
+                halves.reverse()
+                left.append(block)
+            new = next(chain.from_iterable(halves), None)
+            if new is not None:
+                yield new
+        yield from self._new_blocks(left, seen)
+
+    def _crossed_points(self, points: Iterable[Flat]) -> Iterator[Iterator[Flat]]:
+        for point in points:
+            yield self.crossed(point, self._flat)
 
     def crossed(self, point: Flat, made: Callable[[Flat], Flat]) -> Iterator[Flat]:
         """Yields the configurations of a point: with grids, one for each point of the grids."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import overlay, resolve
 from s2s_search.hparams.rules import RULES
-from s2s_search.spaces.dimensions import Choice, Range, Tie
+from s2s_search.spaces.dimensions import Choice, Prior, Range, Tie
 from s2s_search.spaces.explore import explore
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.samplers import make_sampler
@@ -118,6 +118,22 @@ def test_weights_are_the_frequencies_of_the_draws(tmp_path):
     )
     drawn = Counter(flat["embedding.dim"] for flat in load_space(path).draw(2000, seed=1))
     expected = {8: 1000, 16: 200, 32: 100, 64: 700}
+    statistic = sum((drawn[dim] - n) ** 2 / n for dim, n in expected.items())
+    assert statistic < 11.34  # the quantile 0.99 of 3 degrees of freedom
+
+
+def test_priors_are_the_frequencies_of_the_draws(tmp_path):
+    """A chi-square test over 2,000 draws with a fixed seed."""
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "model: BasicSeq2Seq\nparameters:\n"
+        "  optimizer.learning_rate: {min: 1e-4, max: 1e-2}\n"
+        "  embedding.dim: {choices: [8, 16, 32, 64], weights: [2, 1, 1, 1], prior: 16}\n"
+    )
+    space = load_space(path)
+    drawn = Counter(flat["embedding.dim"] for flat in space.draw(2000, seed=1))
+    # One half without the prior; of the other half one half at the prior, and one half without it.
+    expected = {8: 600, 16: 800, 32: 300, 64: 300}
     statistic = sum((drawn[dim] - n) ** 2 / n for dim, n in expected.items())
     assert statistic < 11.34  # the quantile 0.99 of 3 degrees of freedom
 
@@ -241,6 +257,33 @@ def test_a_position_is_where_a_value_is(domain, u):
         )
     else:
         assert domain.at(domain.position(value)) == value
+
+
+@SOME
+@given(ranges(), st.floats(0, 1), st.floats(0.01, 0.5))
+def test_leaning_values_lie_in_the_range_and_their_ratios_have_the_mean_one(domain, u, spread):
+    prior = Prior(domain.at(u), spread)
+    shares = [(k + 0.5) / 1000 for k in range(1000)]
+    drawn = [prior.at(domain, share) for share in (0, *shares, 1)]
+    for value in drawn:
+        assert_inside(value, domain)
+    assert drawn == sorted(drawn)
+    if domain.step is None:
+        ratios = [prior.ratio(domain, domain.at(share)) for share in shares]
+        assert sum(ratios) / 1000 == pytest.approx(1, rel=0.02)
+        # Half of the draws lie below the value at one half.
+        below = [
+            ratio
+            for ratio, share in zip(ratios, shares, strict=True)
+            if domain.at(share) < prior.at(domain, 0.5)
+        ]
+        assert sum(below) / 1000 == pytest.approx(0.5, abs=0.05)
+    elif domain.size <= 1000:
+        total = 0.0
+        for point in domain.points():
+            begin, end = domain.interval(point)
+            total += (end - begin) * prior.ratio(domain, point)
+        assert total == pytest.approx(1, rel=1e-6)
 
 
 @SOME

@@ -726,6 +726,146 @@ class TestFirst:
         assert found == [expected]
 
 
+PRIORS = """
+    embedding.dim: {{min: 8, max: 64{dim}}}
+    optimizer.learning_rate: {{min: 3e-4, max: 1e-2, log: true{rate}}}
+    attention.score_type: {{choices: [dot, bahdanau]{score}}}
+    encoder.rnn_cell.dropout_input_keep_prob: {{min: 0.5, max: 1}}
+"""
+WITH = {"dim": ", prior: 20, spread: 0.05", "rate": ", prior: 1e-3", "score": ", prior: bahdanau"}
+WITHOUT = dict.fromkeys(WITH, "")
+RATE, SCORE = "optimizer.learning_rate", "attention.score_type"
+
+
+class TestPrior:
+    @pytest.mark.parametrize("method", ["random", "halton", "tpe"])
+    @pytest.mark.parametrize("constraints", ["[]", "[embedding.dim != 30, embedding.dim <= 50]"])
+    def test_half_of_the_draws_are_those_without_at_their_numbers(self, load, method, constraints):
+        sections = {"search": f"{{method: {method}, seed: 1}}", "constraints": constraints}
+        drawn = load(PRIORS.format(**WITH), **sections).draw(200)
+        free = load(PRIORS.format(**WITHOUT), **sections).draw(200)
+        leaning = [flat for flat, other in zip(drawn, free, strict=True) if flat != other]
+        assert 80 < len(leaning) < 120
+        near = [abs(flat["embedding.dim"] - 20) <= 2.5 * 0.05 * 57 for flat in leaning]
+        assert sum(near) > 0.95 * len(leaning)  # 0.988 of a normal distribution
+        decade = [
+            abs(math.log(flat[RATE] / 1e-3)) < 0.15 * math.log(1e-2 / 3e-4) for flat in leaning
+        ]
+        assert 0.55 * len(leaning) < sum(decade) < 0.8 * len(leaning)  # 0.68, and cut below
+        scores = [flat[SCORE] == "bahdanau" for flat in leaning]
+        assert 0.6 * len(leaning) < sum(scores) < 0.9 * len(leaning)  # 3/4
+        keeps = [flat["encoder.rnn_cell.dropout_input_keep_prob"] < 0.75 for flat in leaning]
+        assert 0.35 * len(leaning) < sum(keeps) < 0.65 * len(leaning)  # no prior
+
+    @pytest.mark.parametrize("method", ["random", "halton"])
+    def test_the_first_draws_do_not_depend_on_how_many_follow(self, load, method):
+        space = load(PRIORS.format(**WITH), search=f"{{method: {method}, seed: 5}}")
+        assert space.trials(40)[:12] == space.trials(12)
+
+    def test_fixing_a_key_leaves_the_others(self, load):
+        space = load(PRIORS.format(**WITH))
+        fixed = space.fixed({"embedding.dim": 32}).draw(20)
+        assert [flat[RATE] for flat in fixed] == [flat[RATE] for flat in space.draw(20)]
+
+    def test_when_the_only_prior_is_fixed_the_draws_are_those_without(self, load):
+        fixed = {SCORE: "dot"}
+        only = load(PRIORS.format(**WITHOUT | {"score": ", prior: dot"})).fixed(fixed)
+        assert only.draw(9) == load(PRIORS.format(**WITHOUT)).fixed(fixed).draw(9)
+
+    def test_first_comes_before_them(self, load):
+        first = "[{embedding.dim: 9}]"
+        space = load(PRIORS.format(**WITH), search="{trials: 20}", first=first)
+        plain = load(PRIORS.format(**WITH), search="{trials: 20}")
+        assert space.trials()[1:] == plain.trials()[:19]
+
+    @pytest.mark.parametrize("prior", [8, 13])
+    def test_a_small_space_is_run_through(self, load, prior):
+        space = load(f"embedding.dim: {{min: 8, max: 13, prior: {prior}, spread: 0.01}}")
+        for seed in range(20):
+            assert {flat["embedding.dim"] for flat in space.draw(6, seed)} == {*range(8, 14)}
+
+    def test_grids_multiply_leaning_draws(self, load):
+        text = "embedding.dim: {min: 8, max: 64, prior: 9}\n"
+        text += "attention.score_type: {grid: [dot, bahdanau]}"
+        flats = [flat["embedding.dim"] for flat in load(text).trials(10)]
+        assert flats[::2] == flats[1::2]
+
+    def test_the_log_density(self, load):
+        space = load(PRIORS.format(**WITH | {"dim": ""}))
+        assert load(PRIORS.format(**WITHOUT)).log_prior(space.at([0.3] * 4)) == 0
+        width = math.log(1e-2 / 3e-4)
+        for u in ([0.1, 0.2, 0.3, 0.4], [0.5] * 4, [1.0] * 4):
+            flat = space.at(u)
+            # A plain loop over the truncated normal distribution on the logarithmic scale.
+            x, mean = (math.log(rate / 3e-4) / width for rate in (flat[RATE], 1e-3))
+            bell = [
+                math.exp(-(((k + 0.5) / 1e4 - mean) ** 2) / (2 * 0.15**2)) for k in range(10000)
+            ]
+            rate = math.exp(-((x - mean) ** 2) / (2 * 0.15**2)) / (sum(bell) / 10000)
+            score = 1.5 if flat[SCORE] == "bahdanau" else 0.5
+            expected = math.log(0.5 + 0.5 * rate * score)
+            assert space.log_prior(flat) == pytest.approx(expected, rel=1e-4)
+        with pytest.raises(ValueError, match="must be a value of"):
+            space.log_prior({"model": "AttentionSeq2Seq", RATE: 1.0})
+
+    @pytest.mark.parametrize(
+        "text, expected",
+        [
+            (
+                "embedding.dim:\n  min: 8\n  max: 64\n  prior: 65",
+                "line 7: embedding.dim: prior must be from 8 to 64, but got '65'",
+            ),
+            (
+                "embedding.dim: {min: 8, max: 64, step: 8, prior: 9}",
+                "line 4: embedding.dim: prior must be from 8 to 64 in steps of 8, but got '9'",
+            ),
+            (
+                "embedding.dim: {choices: [8, 64], prior: 9}",
+                "line 4: embedding.dim: prior must be one of 8, 64, but got '9'",
+            ),
+            (
+                "embedding.dim: {min: 8, max: 64, prior: x}",
+                "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but "
+                "got 'x'",
+            ),
+            (
+                "bridge_spec: {choices: {zero: {class: ZeroBridge}}, prior: zreo}",
+                "line 4: bridge_spec has no choice 'zreo'; did you mean 'zero'?",
+            ),
+            (
+                "embedding.dim: {grid: [8, 64], prior: 8}",
+                "line 4: embedding.dim: prior is for choices, or min and max",
+            ),
+            (
+                "attention.dim: [8, 9]\nembedding.dim: {same_as: attention.dim, prior: 8}",
+                "line 5: embedding.dim: prior is for choices, or min and max",
+            ),
+            (
+                "embedding.dim:\n  min: 8\n  max: 64\n  prior: 9\n  spread: 0.6",
+                "line 8: embedding.dim: spread must be a number at least 0.01 and at most 0.5, but "
+                "got '0.6'",
+            ),
+            (
+                "embedding.dim: {min: 8, max: 64, spread: 0.1}",
+                "line 4: embedding.dim: spread is how far draws lie from a prior, and there is no "
+                "prior",
+            ),
+            (
+                "embedding.dim: {choices: [8, 64], prior: 8, spread: 0.1}",
+                "line 4: embedding.dim: spread is for min and max, and this has choices",
+            ),
+        ],
+    )  # fmt: skip
+    def test_problems(self, problems, text, expected):
+        assert problems(text) == [expected]
+
+    def test_a_grid_search_has_none(self, problems):
+        assert problems("embedding.dim: {choices: [8, 64], prior: 8}", search="{method: grid}") == [
+            "line 4: embedding.dim: a prior decides how often a value is drawn, and method grid "
+            "runs each value"
+        ]
+
+
 class TestTrials:
     def test_budget_and_seeds(self, load):
         space = load(
