@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from s2s_search.errors import nearest, printable, shown
+from s2s_search.errors import nearest, printable, quantity, shown
 from s2s_search.hparams.arguments import BOOL, FLOAT, INT, NAME, REQUIRED, SPEC, Argument
 from s2s_search.hparams.configuration import check_spec
 from s2s_search.hparams.table import ENTRIES, SPECS, Problem, canonical_model, declared, owners
@@ -199,7 +199,8 @@ def _weighted(key: str, choice: Choice, given: object, problems: Problems) -> Ch
             law = "weights must be a list, as choices are"
             raise ValueError(f"{key}: {law}, but got {described(given)}")
         if len(given) != len(names):
-            fact = f"there are {len(names)} choices and {len(given)} weights"
+            choices, weights_given = quantity(len(names), "choice"), quantity(len(given), "weight")
+            fact = f"{choices} and {weights_given} are given"
             raise ValueError(f"{key}: each choice needs a weight, but {fact}")
         named = dict(enumerate(given))
     before = len(problems.found)

@@ -28,7 +28,7 @@ from itertools import chain, islice, product
 from pathlib import Path
 
 from s2s_search.corpus.load import load_corpus
-from s2s_search.errors import ConfigError, shown
+from s2s_search.errors import ConfigError, quantity, shown
 from s2s_search.hparams.configuration import Hparams, overlay, resolve
 from s2s_search.hparams.model_size import count_parameters
 from s2s_search.hparams.rules import RULES
@@ -569,7 +569,7 @@ def constraint_problems(space: Space) -> Iterator[tuple[KeyPath, str]]:
         never = {index for index in never if broken[index]}
     if not tried:
         return
-    law = f"in none of {tried:,} configurations"
+    law = f"in none of {quantity(tried, 'configuration')}"
     for index in sorted(never):
         yield ("constraints", index), f"constraints: {space.constraints[index]}: holds {law}"
     if not never:

@@ -1155,8 +1155,8 @@ class TestProblems:
             ),
             (
                 "embedding.dim: {choices: [1, 2], weights: [1]}",
-                "line 4: embedding.dim: each choice needs a weight, but there are 2 choices and 1 "
-                "weights",
+                "line 4: embedding.dim: each choice needs a weight, but 2 choices and 1 weight are "
+                "given",
             ),
             (
                 "embedding.dim:\n  choices: [1, 2]\n  weights:\n    - 1\n    - 0",
@@ -1782,7 +1782,7 @@ class TestDocument:
             "```yaml\n(.*?)```", (ROOT / "docs" / "search_spaces.md").read_text(), re.DOTALL
         )
         counts = [len(load(block).trials()) for block in blocks]
-        assert counts == [64, 8, 4, 40, 8]
+        assert counts == [64, 8, 4, 16, 32, 32, 40, 8]
 
 
 def test_checking_a_file_imports_nothing_heavy():
