@@ -167,10 +167,21 @@ def test_what_mattered_is_said_with_values_numbers_and_what_is_next(tmp_path: Pa
 def test_what_a_p_does_not_cover_is_said(tmp_path: Path) -> None:
     _, text = said(tmp_path / "random", noise, 12)
     assert "tpe" not in text
-    assert "resumed" not in text
+    for word in ("resumed", "first", "depend on each other"):
+        assert word not in text
     tpe = SCIENTIFIC.replace("trials: 8", "trials: 8, method: tpe")
     _, text = said(tmp_path / "tpe", noise, 12, text=tpe)
     assert "tpe chose each trial by earlier results" in text
+    _, text = said(tmp_path / "first", noise, 12, text="first: default\n" + SCIENTIFIC)
+    assert "The file names 1 configuration in `first`." in text
+    assert read(tmp_path / "first").expected.empty
+    assert not read(tmp_path / "random").expected.empty
+    constrained = "constraints: [attention.dim <= 128]\n" + SCIENTIFIC
+    _, text = said(tmp_path / "constrained", noise, 12, text=constrained)
+    assert "Constraints of the search space made the hyperparameters depend" in text
+    leaning = constrained.replace("role: scientific", "role: scientific, prior: dot")
+    _, text = said(tmp_path / "leaning", noise, 12, text=leaning)
+    assert "Constraints and priors of the search space made" in text
     record(tmp_path / "grown", noise, 12, text=SCIENTIFIC)
     with EventLog(tmp_path / "grown") as log:
         log.append({"event": "resume", "trials": 24})
