@@ -71,7 +71,7 @@ def read_constraints(
     """Returns the constraints of a file. Those that are no comparison are problems."""
     found = []
     for index, text in enumerate(listed(parts.get("constraints", []))):
-        label = f"constraints: {text}: " if isinstance(text, str) else "constraints: "
+        label = f"constraints: {text[:100]}: " if isinstance(text, str) else "constraints: "
         with problems.at("constraints", index, label=label):
             found.append(_parsed(text, models))
     return tuple(found)

@@ -60,7 +60,8 @@ def _named(
         raise ValueError(f"{key} cannot be named, because each configuration is run with its grid")
     found = named_value(key, value, domain, models)
     if not domain.allows(found):
+        given = described(value)
         if isinstance(domain, Choice) and len(domain.values) == 1:
-            raise ValueError(f"{key}: this file sets it to {domain.values[0]}, but got {value}")
-        raise ValueError(f"{key}: must be {domain.law}, but got {described(value)}")
+            raise ValueError(f"{key}: this file sets it to {domain.values[0]}, but got {given}")
+        raise ValueError(f"{key}: must be {domain.law}, but got {given}")
     return found

@@ -167,6 +167,13 @@ class Space:
 
         return self.configuration(choose)
 
+    def crossed(self, point: Flat, made: Callable[[Flat], Flat]) -> Iterator[Flat]:
+        """Yields the configurations of a point: with grids, one for each point of the grids."""
+        is_grid = self.search.method == "grid"
+        grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
+        for rest in _enumerated(grids):
+            yield made(point | rest)
+
     @cached_property
     def vocabulary_sizes(self) -> tuple[int, int]:
         """Returns the sizes of the corpus's vocabularies, which the size of a model depends on.
@@ -216,6 +223,21 @@ class Space:
         own = {dimension.key for dimension in self.dimensions}
         budget: Flat = dict(zip(BUDGET, (self.scheduler.max_steps, seed), strict=True))
         return _copy(flat) | {key: value for key, value in budget.items() if key not in own}
+
+    def log_prior(self, flat: Mapping[str, object]) -> float:
+        """Returns the log of how much more likely a configuration is drawn than without priors.
+
+        It is 0 without priors, and never below log(1/2), because half of the draws do not lean.
+
+        Raises:
+            ValueError: the space does not contain a value.
+        """
+        ratio = 1.0
+        for dimension in self.varying:
+            if dimension.prior is not None and dimension.key in flat:
+                assert not isinstance(dimension.domain, Tie)
+                ratio *= dimension.prior.ratio(dimension.domain, flat[dimension.key])
+        return math.log(1 - LEANING + LEANING * ratio)
 
     def draw(self, n: int, seed: int | None = None) -> list[Flat]:
         """Returns n valid configurations, no two of which are equal when resolved.
@@ -309,26 +331,11 @@ class Space:
     def _flat(self, chosen: Mapping[str, object]) -> Flat:
         return self.configuration(lambda dimension: chosen[dimension.key])
 
-    def log_prior(self, flat: Mapping[str, object]) -> float:
-        """Returns the log of how much more likely a configuration is drawn than without priors.
-
-        It is 0 without priors, and never below log(1/2), because half of the draws do not lean.
-
-        Raises:
-            ValueError: the space does not contain a value.
-        """
-        ratio = 1.0
-        for dimension in self.varying:
-            if dimension.prior is not None and dimension.key in flat:
-                assert not isinstance(dimension.domain, Tie)
-                ratio *= dimension.prior.ratio(dimension.domain, flat[dimension.key])
-        return math.log(1 - LEANING + LEANING * ratio)
-
     def _points(self, seed: int | str, leaning: bool = False) -> Iterator[Flat]:
         """Yields values of the varying keys outside grids, without end.
 
-        For a grid search it yields all values of all varying keys. The values of leaning points lie
-        near the priors.
+        For a grid search it yields all values of all varying keys. Leaning points lie near the
+        priors.
         """
         if self.search.method == "grid":
             yield from _enumerated(self.varying)
@@ -356,7 +363,8 @@ class Space:
         seed = self.search.seed if seed is None else seed
         seen = set[Hparams]()
         yield from self._new_blocks((self.crossed(named, self.chosen) for named in first), seen)
-        if any(dimension.prior for dimension in self.varying):
+        has_priors = any(dimension.prior for dimension in self.varying)
+        if has_priors and self.search.method != "grid":
             yield from self._mixed_blocks(seed, seen)
         else:
             yield from self._new_blocks(self._crossed_points(self._points(seed)), seen)
@@ -385,13 +393,6 @@ class Space:
     def _crossed_points(self, points: Iterable[Flat]) -> Iterator[Iterator[Flat]]:
         for point in points:
             yield self.crossed(point, self._flat)
-
-    def crossed(self, point: Flat, made: Callable[[Flat], Flat]) -> Iterator[Flat]:
-        """Yields the configurations of a point: with grids, one for each point of the grids."""
-        is_grid = self.search.method == "grid"
-        grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
-        for rest in _enumerated(grids):
-            yield made(point | rest)
 
     def _new_blocks(
         self, blocks: Iterable[Iterable[Flat]], seen: set[Hparams]

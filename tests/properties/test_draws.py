@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import overlay, resolve
 from s2s_search.hparams.rules import RULES
-from s2s_search.spaces.dimensions import Choice, Prior, Range, Tie
+from s2s_search.spaces.dimensions import Choice, Prior, Range, Tie, value_of
 from s2s_search.spaces.explore import explore
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.samplers import make_sampler
@@ -106,6 +106,25 @@ def assert_inside(value: object, domain: Choice | Range) -> None:
         assert abs(value - point) <= 1e-11 * max(
             abs(domain.low), abs(domain.high)
         )  # points have twelve digits
+
+
+@spaces
+def test_the_default_can_be_the_first_trial_of_every_space(name, tmp_path):
+    path = tmp_path / Path(name).name
+    path.write_text(load(name).text + "\nfirst: default\n")
+    space = load_space(path)
+    first, *others = space.trials()
+    for dimension in space.varying:
+        if dimension.key in first and dimension.key != "model":
+            default = value_of(dimension.key, {"model": first["model"]})
+            assert dimension.domain.allows(first[dimension.key])
+            assert first[dimension.key] == default or not dimension.domain.allows(default)
+    grids = [dimension.key for dimension in space.varying if dimension.grid]
+    if not grids and space.search.replicates == 1:
+        without = load(name).trials()
+        kept = [trial for trial in without if trial != first]
+        assert others == kept[: len(others)]
+        assert len(others) >= len(without) - 1
 
 
 def test_weights_are_the_frequencies_of_the_draws(tmp_path):

@@ -687,7 +687,7 @@ class TestFirst:
                                          "but got 'Ftrl'"),
             ("[{bridge_spec: zreo}]", "line 3: first: bridge_spec has no choice 'zreo'; did you "
                                       "mean 'zero'?"),
-            ("[{train.seed: 4}]", "line 3: first: train.seed: this file sets it to 3, but got 4"),
+            ("[{train.seed: 4}]", "line 3: first: train.seed: this file sets it to 3, but got '4'"),
             ("[{target.max_seq_len: 20}]", "line 3: first: target.max_seq_len cannot be named, "
                                            "because it follows source.max_seq_len"),
             ("[{encoder.type: BidirectionalRNNEncoder}]",
@@ -783,6 +783,11 @@ class TestPrior:
         space = load(f"embedding.dim: {{min: 8, max: 13, prior: {prior}, spread: 0.01}}")
         for seed in range(20):
             assert {flat["embedding.dim"] for flat in space.draw(6, seed)} == {*range(8, 14)}
+
+    def test_all_points_of_a_space_with_priors_are_those_without(self, load):
+        text = "embedding.dim: [8, 9, 10{}]\nattention.score_type: [dot, bahdanau]"
+        prior = text.replace("[8, 9, 10{}]", "{{choices: [8, 9, 10], prior: 10}}")
+        assert load(prior.format()).grid() == load(text.format("")).grid()
 
     def test_grids_multiply_leaning_draws(self, load):
         text = "embedding.dim: {min: 8, max: 64, prior: 9}\n"
