@@ -51,8 +51,19 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument(
         "--warm-start",
         type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
         metavar="DIR",
-        help="a tpe sampler first learns from the trials of this run folder",
+        help="first run the best configurations of earlier run folders; a tpe sampler also learns "
+        "from all their trials",
+    )
+    sub.add_argument(
+        "--warm-start-best",
+        type=counted(0),
+        default=3,
+        metavar="K",
+        help="the number of these configurations (default: 3)",
     )
     add_cluster_argument(sub)
     add_log_argument(sub)
@@ -156,6 +167,10 @@ def add_log_argument(parser: argparse.ArgumentParser, resumes: bool = False) -> 
 
 
 def search(args: argparse.Namespace) -> int:
+    swallowed = [path for path in args.warm_start if path.suffix in (".yaml", ".yml")]
+    if args.file is None and swallowed:
+        law = "is taken for a run folder; name the file of the search space before --warm-start"
+        raise ConfigError(f"{swallowed[0]} {law}", "--warm-start")
     file = args.file or packaged_spaces()[QUICKSTART]
     space = load_space(file)
     given = overrides(args)
@@ -173,6 +188,7 @@ def search(args: argparse.Namespace) -> int:
         progress=Progress(),
         storage=args.storage,
         warm_start=args.warm_start,
+        warm_start_best=args.warm_start_best,
         log=args.log,
         warn=lambda warnings: print_warnings(warnings, file),
     )

@@ -631,6 +631,8 @@ def _asked(run: ReportedRun) -> str:
         said += f" by {code(option)}"
     seed = run.space.search.seed if search.get("seed") is None else search["seed"]
     said += f", seed {code(seed)}"
+    if search.get("warm_start_from"):
+        said += f", warm start from {', '.join(map(code, search['warm_start_from']))}"
     fixed = []
     for key, value in (search.get("overrides") or {}).items():
         text = value if isinstance(value, str) else json.dumps(value)

@@ -89,6 +89,8 @@ class About(AnyEvent, kw_only=True):
     replicates_of: str | None = None
     audits_of: str | None = None
     warm_start: list[EarlierTrial] | UnsetType = UNSET
+    warm_start_first: list[dict[str, Any]] | UnsetType = UNSET
+    warm_start_from: list[str] | UnsetType = UNSET
 
 
 class SearchEvent(About, kw_only=True):

@@ -158,11 +158,12 @@ class TPE:
         if number >= len(self):
             return None
         trials = self._heard()
-        met = {trial.complete for trial in trials}
+        is_first = number < len(self.space.first)
+        # What is to run first runs, though an earlier search may have run it.
+        met = {trial.complete for trial in (self._trials.values() if is_first else trials)}
         drawn = [*self._draws[number:], *self._draws[:number]]
         suggested = self._suggestions(number, trials)
-        is_start = sum(bool(trial.values) for trial in trials) < STARTUP
-        is_start = is_start or number < len(self.space.first)
+        is_start = is_first or sum(bool(trial.values) for trial in trials) < STARTUP
         candidates = chain(drawn, suggested) if is_start else chain(suggested, drawn)
         for config in candidates:
             complete = self.space.complete(config)

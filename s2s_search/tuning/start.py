@@ -34,12 +34,13 @@ from s2s_search.runs.state import AUDIT, REPLICATES, History, load_history
 from s2s_search.runs.storage import storage_problems
 from s2s_search.runs.trackers import check_trackers
 from s2s_search.spaces.dimensions import Flat
-from s2s_search.spaces.samplers import TPE, Listed, make_sampler, objective_values, replicated
+from s2s_search.spaces.samplers import TPE, Listed, make_sampler, replicated
 from s2s_search.spaces.space import Space
 from s2s_search.spaces.warnings import space_warnings
-from s2s_search.statuses import ENDS, TIME_IS_OVER
+from s2s_search.statuses import TIME_IS_OVER
 from s2s_search.tuning import cluster, running
 from s2s_search.tuning.search import Outcome, Search
+from s2s_search.tuning.warm_start import BEST, EarlierRun, earlier_runs, warm_start_of
 from s2s_search.tuning.worker import Train
 
 RUNS = Path("runs")  # the place of a run folder for which no other place is given
@@ -61,7 +62,8 @@ def run_search(
     progress: Progress | None = None,
     train: Train | None = None,
     storage: str | None = None,
-    warm_start: Path | None = None,
+    warm_start: str | Path | Sequence[str | Path] | None = None,
+    warm_start_best: int = BEST,
     configs: Sequence[Flat] | None = None,
     replicates_of: Path | None = None,
     audits_of: Path | None = None,
@@ -88,7 +90,9 @@ def run_search(
         progress: the display of the search.
         train: a stand-in for training.train.
         storage: a folder or URL for the checkpoints; None stands for the run folder.
-        warm_start: an earlier run folder from which a tpe sampler learns.
+        warm_start: an earlier run folder, or several. The best configurations there that the space
+            contains are run first. For a tpe sampler, all trials there are data.
+        warm_start_best: the number of configurations that are run first.
         configs: the configurations of the trials, in place of the sampler's: replicates.
         replicates_of: the run folder of which the trials are replicates.
         audits_of: the run folder whose stopped trials are trained to the end.
@@ -103,8 +107,15 @@ def run_search(
     if storage is not None and "://" not in storage:
         storage = os.path.abspath(storage)
     problems: list[str] = []
+    earlier: list[EarlierRun] = []
+    with collecting(problems):
+        folders = [warm_start] if isinstance(warm_start, str | Path) else warm_start or ()
+        earlier = earlier_runs(list(map(Path, folders)), space)
     with collecting(problems, where=str(space.path)):
+        taken = warm_start_of(earlier, space, overrides or {}, trials, warm_start_best)
+        space = replace(space, first=(*space.first, *taken.first))
         sampler = make_sampler(space, trials, seed, overrides, configs)
+        notes = taken.teach(sampler)
     with collecting(problems):
         corpus = load_corpus(space.corpus)
     problems += cluster.ray_problems(space.resources, address)
@@ -114,15 +125,6 @@ def run_search(
     with collecting(problems):
         if out is not None:
             check_new(folder)
-    past = None
-    with collecting(problems):
-        if warm_start is not None:
-            past = load_history(Path(warm_start))
-            if space.search.method != "tpe":
-                raise ConfigError(
-                    "--warm-start: only search.method tpe learns from an earlier run, "
-                    f"but method = {space.search.method}"
-                )
     if not problems:
         with collecting(problems):
             if out is None:
@@ -147,20 +149,14 @@ def run_search(
             origin = {"replicates_of": replicates_of, "audits_of": audits_of}
             more |= {"configs": list(configs)}
             more |= {name: str(path) for name, path in origin.items() if path is not None}
-        if past is not None:
-            learned = _ended(past, space)
-            more |= {"warm_start": learned}
+        more |= taken.entries(sampler)
         search.recorder.begin(len(sampler), about, **more)
         if space.scheduler.name == "pbt":
             search.recorder.note(
                 f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}"
             )
-        if past is not None and isinstance(sampler, TPE):
-            taken, left_out = sampler.warm_start(learned)
-            search.recorder.note(
-                f"warm start from {warm_start}: {taken} trials taken, {left_out} do not fit "
-                "the space"
-            )
+        for note in [*notes, *taken.corpus_notes(corpus.fingerprint)]:
+            search.recorder.note(note)
         return running.run_trials(search)
 
 
@@ -212,6 +208,7 @@ def resume_search(
     problems: list[str] = []
     drawn = (trials or search.get("draws"), search.get("seed"), search.get("overrides") or {})
     with collecting(problems):
+        space = replace(space, first=(*space.first, *search.get("warm_start_first", ())))
         sampler = make_sampler(space, *drawn, search.get("configs"))
         if trials is not None and "configs" in search:
             raise ConfigError(
@@ -396,9 +393,3 @@ def _with_budgets(
 
 def _budgets(space: Space) -> dict[str, object]:
     return {"hours": space.search.hours, "gpu_hours": space.search.gpu_hours}
-
-
-def _ended(past: History, space: Space) -> list[tuple[dict[str, Any], list[float] | None, str]]:
-    """Returns configuration, values of the objectives and status of each ended trial."""
-    ended = past.of(*ENDS)
-    return [(trial.config, objective_values(trial.best, space), trial.status) for trial in ended]
