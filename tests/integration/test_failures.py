@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -555,6 +556,31 @@ def test_tpe_learns_several_objectives_is_extended_and_learns_from_an_earlier_ru
         event["message"] for event in read_events(tmp_path / "warm")[0] if event["event"] == "note"
     ]
     assert any("14 trials taken, 0 do not fit" in note for note in notes)
+    rates = found.trials.sort_values("best.dev.loss")["optimizer.learning_rate"].tolist()
+    warm = results.load(tmp_path / "warm").trials
+    assert warm["optimizer.learning_rate"].tolist() == rates[:2]
+
+
+def test_a_warm_start_survives_a_kill_and_the_end_of_its_folders(
+    address: str, tmp_path: Path
+) -> None:
+    for name, metric in (("a", 1), ("b", 2)):
+        space = seeds(tmp_path / name, 3 * metric)
+        start.run_search(space, out=tmp_path / name / "run", address=address, train=levels)
+    best = sorted(range(6), key=lambda seed: seed * 7 % 9)[:3]  # as `levels` has it
+    space = seeds(tmp_path, 9, search=", hours: 0.0002")
+    runs = [tmp_path / name / "run" for name in ("a", "b")]
+    outcome = start.run_search(
+        space, out=tmp_path / "run", address=address, train=slow, warm_start=runs
+    )
+    assert outcome.status == "out of budget"
+    for name in ("a", "b"):
+        shutil.rmtree(tmp_path / name)
+    start.resume_search(tmp_path / "run", hours=1, address=address, train=slow)
+    found = results.load(tmp_path / "run")
+    assert found.status == "finished"
+    rest = [seed for seed in range(9) if seed not in best]
+    assert found.trials["train.seed"].tolist() == [*best, *rest]
 
 
 def partly_nan(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:

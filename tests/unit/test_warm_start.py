@@ -109,7 +109,9 @@ def test_the_best_of_all_folders_are_run_first(
     folders = [earlier(tmp_path / "a", *FIRST), earlier(tmp_path / "b", *SECOND)]
     space = write(tmp_path / "new", method=method)
     if count == 0 and method != "tpe":
-        with pytest.raises(ConfigError, match="leave nothing to run first; only search.method tpe"):
+        with pytest.raises(
+            ConfigError, match=r"leave nothing to run first; only search\.method tpe"
+        ):
             run_search(space, out=tmp_path / "run", warm_start=folders, warm_start_best=count)
         return
     run_search(space, out=tmp_path / "run", warm_start=folders, warm_start_best=count)
