@@ -376,6 +376,10 @@ def test_a_search_without_a_report_has_a_report(tmp_path: Path) -> None:
             "`train.batch_size: 8`.",
         ),
         (
+            {"warm_start_from": ["/runs/a", "/runs/b"]},
+            "This search: 4 trials, seed `1`, warm start from `/runs/a`, `/runs/b`.",
+        ),
+        (
             {"configs": [], "replicates_of": "/runs/a"},
             "This search: 4 trials with configurations of `/runs/a` and other seeds.",
         ),
