@@ -28,6 +28,7 @@ from s2s_search.tuning import cluster, running, start
 from s2s_search.tuning.best_kept import BestKept
 from s2s_search.tuning.search import Outcome, Search
 from s2s_search.tuning.start import replicate_search, resume_search, run_search
+from s2s_search.tuning.trials import Trials
 
 SPACE = """
 model: BasicSeq2Seq
@@ -162,6 +163,52 @@ def test_failed_trials_keep_their_weights_when_a_search_goes_on(
         "last.pt",
     ]
     assert [path.name for path in (tmp_path / "trial-00001").iterdir()] == ["best.pt"]
+
+
+@pytest.mark.parametrize(
+    "method, scheduler, limit, running, paused, ended, waiting, enough",
+    [
+        ("random", "asha", None, 99, 0, 0, 0, False),  # Ray decides by the resources
+        ("random", "asha", 2, 1, 0, 9, 0, False),
+        ("random", "asha", 2, 2, 0, 0, 0, True),
+        ("random", "asha", 2, 1, 0, 0, 1, True),
+        ("random", "hyperband", 2, 2, 9, 0, 31, False),  # brackets are filled ahead
+        ("random", "hyperband", 2, 2, 9, 0, 32, True),
+        ("tpe", "asha", None, 2, 0, 9, 0, False),  # three fit into the cluster
+        ("tpe", "asha", None, 3, 0, 0, 0, True),
+        ("tpe", "asha", 2, 2, 0, 0, 0, True),
+        ("tpe", "asha", 9, 3, 0, 0, 0, True),
+        ("tpe", "hyperband", None, 3, 9, 0, 0, False),  # paused trials do not count
+        ("tpe", "hyperband", None, 3, 9, 0, 1, True),
+        ("tpe", "hyperband", 2, 2, 9, 0, 1, True),
+    ],
+)
+def test_how_many_trials_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, scheduler: str,
+    limit: int | None, running: int, paused: int, ended: int, waiting: int, enough: bool,
+) -> None:  # fmt: skip
+    text = SPACE.replace("method: grid", f"method: {method}, trials: 6")
+    text = text.replace("asha", scheduler).replace("[0, 1, 2, 3, 4, 5]", "{min: 0, max: 99}")
+    if scheduler == "hyperband":
+        text = text.replace("grace_steps: 10, ", "")
+    (tmp_path / "space.yaml").write_text(text)
+    space = load_space(tmp_path / "space.yaml")
+    space = replace(space, search=replace(space.search, max_at_once=limit))
+    monkeypatch.setattr(cluster, "slots", lambda resources: 3)
+    search: Any = SimpleNamespace(
+        space=space, sampler=make_sampler(space), resumed=[], new=[],
+        recorder=SimpleNamespace(has_begun=lambda name: not name.startswith("waiting")),
+    )  # fmt: skip
+    trials = Trials(search)
+    # With a limit, a trial of hyperband that waits for its first worker is paused to Tune.
+    first = "PAUSED" if scheduler == "hyperband" and limit else "PENDING"
+    counts = {"RUNNING": running, "PAUSED": paused, "TERMINATED": ended, first + " ": waiting}
+    for status, count in counts.items():
+        for k in range(count):
+            name = f"waiting {k}" if status.endswith(" ") else f"{status} {k}"
+            alive: Any = SimpleNamespace(trial_id=name, status=status.strip())
+            trials._alive[name] = alive
+    assert trials._are_enough() == enough
 
 
 def test_a_warm_start_is_known_after_a_kill(tmp_path: Path, resumed: list[Search]) -> None:
