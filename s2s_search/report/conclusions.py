@@ -281,14 +281,11 @@ def reservations(run: ReportedRun) -> Iterator[str]:
             "tpe chose each trial by earlier results, which no p here allows for: more claims may "
             "be wrong than p says. `run_search.py replicate` decides."
         )
-    causes = ["constraints"] if run.space.constraints else []
-    if any(dimension.prior for dimension in run.space.varying):
-        causes.append("priors")
-    if causes:
+    if run.space.couplings:
         yield (
-            f"{' and '.join(causes).capitalize()} of the search space made the hyperparameters "
-            "depend on each other, which no p here allows for: one can seem to matter because "
-            "another does."
+            f"{' and '.join(run.space.couplings).capitalize()} of the search space made the "
+            "hyperparameters depend on each other, which no p here allows for: one can seem to "
+            "matter because another does."
         )
     if run.space.first:
         yield (

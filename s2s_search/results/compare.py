@@ -107,6 +107,14 @@ class Question:
             yield "unless they were chosen by these results"
         if any(run.method == "tpe" for run in self.runs):
             yield "of trials that tpe chose by earlier results"
+        keys = {side.key for side in self.sides if side.key}
+        couplings: set[str] = set()
+        for run in self.runs:
+            if not keys <= run.grids:  # every draw is run with all values of a grid
+                couplings.update(run.couplings)
+        if keys and couplings:
+            causes = " and ".join(sorted(couplings))
+            yield f"of trials whose other settings may depend on this one by {causes}"
 
 
 def compare(

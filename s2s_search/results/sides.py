@@ -33,6 +33,7 @@ class ComparedTrial:
     is_replicate: bool
     method: str = ""  # of its search, such as "tpe"
     grids: frozenset[str] = frozenset()  # the keys of which its search ran all values at each draw
+    couplings: tuple[str, ...] = ()  # what made the keys of its search depend on each other
 
     @property
     def seed(self) -> str:
@@ -110,7 +111,7 @@ class Side:
 def compared_trials(folder: Path, history: History) -> Iterator[ComparedTrial]:
     metric, place = history.search["metric"], place_of(history.search, folder)
     is_replicate = "configs" in history.search and LINKS[AUDIT] not in history.search
-    method, grids = _method(folder, history)
+    method, grids, couplings = _method(folder, history)
     for trial in history.trials.values():
         yield ComparedTrial(
             trial,
@@ -121,18 +122,24 @@ def compared_trials(folder: Path, history: History) -> Iterator[ComparedTrial]:
             is_replicate,
             "" if is_replicate else method,
             grids,
+            () if is_replicate else couplings,
         )
 
 
-def _method(folder: Path, history: History) -> tuple[str, frozenset[str]]:
-    """Returns the method of a search, and the keys of which it runs all values at each draw."""
+def _method(folder: Path, history: History) -> tuple[str, frozenset[str], tuple[str, ...]]:
+    """Returns how a search chose its configurations.
+
+    That is its method, the keys of which it ran all values at each draw, and what made its keys
+    depend on each other.
+    """
     try:
         space = space_of(history, folder)
     except ConfigError:  # without its space, a configuration counts as a draw of its own
-        return "", frozenset()
+        return "", frozenset(), ()
+    grids = frozenset(each.key for each in space.varying if each.grid)
     if space.search.method == "grid":  # no draws: all configurations are chosen
-        return "grid", frozenset()
-    return space.search.method, frozenset(each.key for each in space.varying if each.grid)
+        grids = frozenset()
+    return space.search.method, grids, space.couplings
 
 
 def _curve(trial: TrialHistory, metric: str) -> dict[int, float]:

@@ -6,6 +6,7 @@ through a space:
     space.yaml ── load_space ──> Space ── fixed(overrides) ──> Space with constants
                                    │
                                    ├── at(u)                  one point of the unit cube
+                                   ├── chosen(named)          named values, and defaults elsewhere
                                    ├── configuration(choose)  one point, value by value
                                    ├── draw(n, seed)          n random points, no two alike
                                    ├── grid()                 all points
@@ -107,6 +108,14 @@ class Space:
     def size(self) -> int:
         """Returns the number of coordinates that `at` takes."""
         return len(self.varying)
+
+    @property
+    def couplings(self) -> tuple[str, ...]:
+        """Returns which parts of the file make drawn keys depend on each other."""
+        found = ["constraints"] if self.constraints else []
+        if any(dimension.prior for dimension in self.varying):
+            found.append("priors")
+        return tuple(found)
 
     def label(self, key: str, value: object) -> object:
         """Returns the label that the file gives to a value of a key, or the value itself."""

@@ -580,6 +580,18 @@ def test_what_tpe_chose_is_named(tmp_path: Path) -> None:
     assert ", of trials that tpe chose by earlier results: dev.loss " in claim
 
 
+def test_what_makes_settings_depend_on_each_other_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", SEEDS)
+    constrained = "constraints: [attention.dim <= 128]\n" + GRID
+    (run / "space.yaml").write_text(constrained)
+    # Every draw was run with both values of a grid.
+    assert "depend on" not in " ".join(said([run], DOT, BAHDANAU))
+    (run / "space.yaml").write_text(constrained.replace("{grid: [dot", "{choices: [dot"))
+    (claim,) = claims(said([run], DOT, BAHDANAU))
+    assert ", of trials whose other settings may depend on this one by constraints: " in claim
+    assert "depend on" not in " ".join(said([run], "0", "1"))
+
+
 def test_a_margin_makes_equals_equivalent(tmp_path: Path) -> None:
     rows: list[Row] = [
         (setting(score, 0.001 * (k + 1)), 0, "finished", 0.5 + 0.1 * k + 0.001 * ((k + m) % 3))
