@@ -29,12 +29,16 @@ def read_first(
         problems: gets the problems.
     """
     known = {dimension.key: dimension for dimension in dimensions}
+    parameters = parts.get("parameters")
+    given = parameters if isinstance(parameters, dict) else {}
     found = []
     for index, entry in enumerate(listed(parts.get("first", []))):
         before = len(problems.found)
         named: Flat = {}
         if isinstance(entry, dict):
             for key, value in entry.items():
+                if key in given and key not in known:
+                    continue  # its problem is known
                 with problems.at("first", index, key, label="first: "):
                     named[key] = _named(key, value, known, models, method)
         elif entry != DEFAULT:

@@ -652,6 +652,10 @@ class TestFirst:
         assert trials[0] == DEFAULTS | BUDGET | {"embedding.dim": 7}
         assert trials[1]["bridge_spec"] == {"class": "ZeroBridge"}
 
+    def test_one_mistake_is_one_problem(self, problems):
+        found = problems("embedding.dim: {min: 9, max: 8}", first="[{embedding.dim: 9}]")
+        assert found == ["line 5: embedding.dim: min must be below max, but min = 9 and max = 8"]
+
     def test_sixteen_trials_or_as_many_as_are_first(self, load):
         rates = ", ".join(f"{{optimizer.learning_rate: {n}}}" for n in range(1, 21))
         text = "optimizer.learning_rate: {min: 1, max: 99}"
