@@ -84,6 +84,14 @@ class Axis:
                 return values
         return ()
 
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Returns the values of a choice by their names; nothing for a range."""
+        domain = self.dimension.domain
+        if not isinstance(domain, Choice):
+            return {}
+        return dict(zip(self.names, _in_order(domain), strict=True))
+
     def position(self, value: float) -> float:
         """Returns where in [0, 1] a value of a range lies, on the range's own scale."""
         assert self.range is not None

@@ -17,7 +17,7 @@ from s2s_search.report.page import code
 from s2s_search.report.quoted import quoted
 from s2s_search.report.runs import ReportedRun
 from s2s_search.results.importance import Reversal
-from s2s_search.results.isolation import CHANCE, by_configuration, conclusion
+from s2s_search.results.isolation import CHANCE, by_configuration, conclusion, leaders
 from s2s_search.results.replicates import seed_deviation
 from s2s_search.results.statistics import BEST_SHARE, FEWEST_BEST, LEAST, share_interval
 from s2s_search.statuses import FAILURES, TIME_IS_OVER
@@ -99,17 +99,17 @@ def sureness(run: ReportedRun) -> Iterator[str]:
             "configurations again with fresh seeds: trust those means."
         )
     else:
-        if len(rows) > 1:
-            yield _distance(best, rows.iloc[1], run.score)
         yield (
             "Each configuration ran with one seed, so these numbers cannot say whether a small "
             "difference between two trials is more than chance. `run_search.py replicate` runs the "
             "best configurations again with other seeds."
         )
+        if len(rows) > 1:
+            yield _distance(best, rows.iloc[1], run.score)
     if len(run.replicates):
         yield from _deviation(run)
     yield from unequal(run)
-    if best["best.step"] == best["step"] and best["status"] == "finished":
+    if still_improved(run):
         yield (
             f"The best report of the best trial was its last, at step {best['step']:,}: more steps "
             "may improve it, and may change the ranking."
@@ -123,13 +123,19 @@ def sureness(run: ReportedRun) -> Iterator[str]:
         )
     if stopped > 0:
         yield (
-            f"The scheduler stopped {stopped:,} of {quantity(len(run.ranked), 'trial')} early. "
+            f"Stopped early: {stopped:,} of {quantity(len(run.ranked), 'trial')}. "
             "What a stopped trial would have reached in the end is not known."
         )
         over = int(run.ranked["message"].fillna("").str.startswith(TIME_IS_OVER).sum())
         if over > 0:
             yield f"{over:,} of these had used up `search.trial_hours`; nothing else stopped them."
     yield from quoted(run)
+
+
+def still_improved(run: ReportedRun) -> bool:
+    """Returns whether the best report of the best trial was its last; there must be one."""
+    best = run.scored.iloc[0]
+    return bool(best["best.step"] == best["step"] and best["status"] == "finished")
 
 
 def _deviation(run: ReportedRun) -> Iterator[str]:
@@ -186,8 +192,8 @@ def influences(run: ReportedRun) -> Iterator[str]:
         elif key in axes:
             unclear.append(code(key))
     if unclear:
-        n = f"{run.configurations[0]:,} configurations{_at(run)}"
-        yield f"No more than chance, by {n}: {', '.join(unclear)}."
+        n = f"n = {run.configurations[0]:,}{at_step(run)}"
+        yield f"No more than chance ({n}): {', '.join(unclear)}. They are undecided."
     for reversal in run.reversals:
         yield _reversed(reversal)
     yield from losses(run)
@@ -195,7 +201,7 @@ def influences(run: ReportedRun) -> Iterator[str]:
         yield from reservations(run)
 
 
-def _at(run: ReportedRun) -> str:
+def at_step(run: ReportedRun) -> str:
     """Returns the step at which values are compared, as a phrase; "" for the best reports."""
     return "" if run.scores.step is None else f" at step {run.scores.step:,}"
 
@@ -212,11 +218,31 @@ def _reversed(found: Reversal) -> str:
 
 def best_value(run: ReportedRun, axis: Axis) -> str:
     """Says which value of a hyperparameter did best, and whether that is more than chance."""
-    keys = sum(other.is_scientific for other in run.axes)
-    said = conclusion(axis.isolation(), axis.minimizes, code, keys)
+    table = axis.isolation()
+    said = conclusion(table, axis.minimizes, code, _scientific_keys(run))
     if run.scores.step is not None:
-        said += f", {run.scores.phrase}; later steps may reverse it"
+        is_claim = len(contenders(run, axis)) < int((table["n"] > 0).sum())
+        later = "later steps may reverse it" if is_claim else "later steps may tell more"
+        said += f", {run.scores.phrase}; {later}"
     return f"{code(axis.key)}: {said}."
+
+
+def contenders(run: ReportedRun, axis: Axis) -> list[str]:
+    """Returns the values of a scientific hyperparameter that may be the best, the best first."""
+    table = axis.isolation()
+    rows = leaders(table, axis.minimizes, _scientific_keys(run))
+    return [str(table["value"].iloc[row]) for row in rows]
+
+
+def _scientific_keys(run: ReportedRun) -> int:
+    """Returns the number of hyperparameters whose values are judged together."""
+    return sum(axis.is_scientific for axis in run.axes)
+
+
+def best_configurations(axis: Axis) -> pd.DataFrame:
+    """Returns the best tenth of the configurations, or the best five, the best first."""
+    found = by_configuration(axis.points, axis.minimizes)
+    return found.head(max(FEWEST_BEST, round(BEST_SHARE * len(found))))
 
 
 def influence(run: ReportedRun, axis: Axis, row: Any) -> str:
@@ -229,12 +255,11 @@ def influence(run: ReportedRun, axis: Axis, row: Any) -> str:
     table = table[table["n"] > 0].sort_values("mean", ascending=axis.minimizes, kind="stable")
     share = f"{row['importance']:.0%} of the ranking, where chance gives up to {row['chance']:.0%}"
     n = int(table["n"].sum())
-    said = f"{code(axis.key)} explains {share} (p = {row['p']:.2g}, n = {n:,}{_at(run)})"
+    said = f"{code(axis.key)} explains {share} (p = {row['p']:.2g}, n = {n:,}{at_step(run)})"
     first, last = table.iloc[0], table.iloc[-1]
     said += f": {code(first['value'])} did best (mean of the better half {first['mean']:.4g}), "
     said += f"{code(last['value'])} worst ({last['mean']:.4g})."
-    found = by_configuration(axis.points, axis.minimizes)
-    best = found.head(max(FEWEST_BEST, round(BEST_SHARE * len(found))))
+    best = best_configurations(axis)
     if axis.names:
         names = best["name"].value_counts()
         those = ", ".join(f"{code(name)} ({count})" for name, count in names.items())
@@ -325,8 +350,8 @@ def outlook(run: ReportedRun) -> str:
         )
     if run.boundaries:
         return (
-            "The results still improve towards an end of what was searched; better values may lie "
-            "beyond it:"
+            f"The results{at_step(run)} still improve towards an end of what was searched; better "
+            "values may lie beyond it."
         )
     values = run.scores.judged.dropna()
     if values.max() - values.min() <= 1e-9 * values.abs().max():
@@ -334,6 +359,6 @@ def outlook(run: ReportedRun) -> str:
     if not any(map(is_judged, run.axes)):
         return "No range and no list of three or more numbers was searched often enough to judge."
     return (
-        f"No sign that better values lie beyond the searched ranges (n = {scored:,}{_at(run)}). "
-        "With few or noisy trials there may be some all the same."
+        "No sign that better values lie beyond the searched ranges "
+        f"(n = {scored:,}{at_step(run)}). With few or noisy trials there may be some all the same."
     )

@@ -25,6 +25,7 @@ from s2s_search.display.tables import (
 from s2s_search.errors import ConfigError, printable, quantity
 from s2s_search.metrics import REGISTRY
 from s2s_search.report import conclusions, figures
+from s2s_search.report.advice import advice
 from s2s_search.report.axes import Axis
 from s2s_search.report.page import (
     Block,
@@ -221,11 +222,19 @@ def _in_short(run: ReportedRun) -> Iterator[Block]:
         if found:
             step = run.scores.step
             yield Heading("What mattered?" if step is None else f"What mattered at step {step:,}?")
+            if step is not None:
+                yield Text(
+                    f"All trials are compared {run.scores.phrase}. Trained to the end they make "
+                    f"{run.space.scheduler.max_steps:,} steps, where other values may be better.",
+                    "note",
+                )
             yield List(found)
-        yield Heading("What to search next?")
-        yield Text(conclusions.outlook(run))
-        if run.boundaries:
-            yield Code("\n".join(boundary.next for boundary in run.boundaries))
+        yield Heading("What to do next?")
+        if not run.boundaries:
+            yield Text(conclusions.outlook(run))
+        lines = advice(run)
+        if lines:
+            yield List(lines)
     for problem in run.results.damaged:
         yield Text(code(problem), "warning")
 

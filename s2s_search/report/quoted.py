@@ -10,7 +10,7 @@ from s2s_search.runs.evaluations import load_evaluations, looks
 
 
 def quoted(run: ReportedRun) -> Iterator[str]:
-    """Yields the number to quote with its interval, or the commands that compute it.
+    """Yields the number to quote with its interval, or says which one to quote.
 
     Everything is chosen by dev, so numbers of dev are too good. The test part is looked at once.
     """
@@ -43,18 +43,30 @@ def quoted(run: ReportedRun) -> Iterator[str]:
         )
 
 
+def to_quote(run: ReportedRun) -> list[str]:
+    """Returns the commands that are still to be run for a number to quote."""
+    folder = run.results.folder
+    if run.scored.empty or looks(load_evaluations(folder)) > 0:
+        return []
+    commands = []
+    if run.beside is None:
+        commands.append(command("replicate", folder, "--top", 3, "--seeds", 5))
+    if _has_test(run):
+        commands.append(command("evaluate", folder, "--split", "test"))
+    return commands
+
+
+def _has_test(run: ReportedRun) -> bool:
+    return "name" in run.space.corpus or "test" in run.space.corpus
+
+
 def _advice(run: ReportedRun) -> str:
-    corpus = run.space.corpus
-    if "name" not in corpus and "test" not in corpus:
+    if not _has_test(run):
         return (
             "The corpus has no test part. All numbers are of the dev sources, by which everything "
             "was chosen, so they are too good to quote."
         )
-    folder = run.results.folder
-    commands = [command("evaluate", folder, "--split", "test")]
-    if run.beside is None:
-        commands.insert(0, command("replicate", folder, "--top", 3, "--seeds", 5))
     return (
-        "Everything was chosen by dev, so quote an error on the test part of the corpus. Measure "
-        f"it once, after the choice: {', then '.join(map(code, commands))}."
+        "Everything was chosen by dev, so quote an error on the test part of the corpus, measured "
+        "once, after the choice."
     )

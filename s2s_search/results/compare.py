@@ -101,6 +101,16 @@ class Question:
     def runs(self) -> list[ComparedTrial]:
         return [*self.left.runs, *self.right.runs]
 
+    @property
+    def ended(self) -> list[ComparedTrial]:
+        return [*self.left.ended, *self.right.ended]
+
+    @property
+    def common_step(self) -> int | None:
+        """Returns the last step at which all trials that ended well have a report, if any."""
+        steps = [set(run.curve) for run in self.ended]
+        return max(set.intersection(*steps), default=None) if steps else None
+
     def reservations(self) -> Iterator[str]:
         """Yields what no claim about these sides covers, as phrases."""
         if not any(side.key or side.is_fresh for side in self.sides):
@@ -207,7 +217,10 @@ def _unfair(a: str, b: str, left: Side, right: Side) -> Iterator[str]:
 
 
 def _compared(
-    question: Question, values: Sequence[Sequence[Value]], reservations: Sequence[str]
+    question: Question,
+    values: Sequence[Sequence[Value]],
+    scope: Sequence[str] = (),
+    reservations: Sequence[str] = (),
 ) -> Comparison:
     """Returns the comparison of the values of two sides.
 
@@ -215,7 +228,8 @@ def _compared(
         question: the two sides.
         values: for each side the trials that count, each with its value; NaN if it diverged or
             failed.
-        reservations: what the claim does not cover, as phrases.
+        scope: which trials are compared, as phrases.
+        reservations: what a claim does not cover, as phrases.
     """
     design = question.design
     units: list[dict[object, list[Value]]] = [{}, {}]
@@ -238,6 +252,7 @@ def _compared(
         question.goal,
         design.unit,
         design.is_paired,
+        "".join(f", {phrase}" for phrase in scope),
         "".join(f", {phrase}" for phrase in [*reservations, *question.reservations()]),
         question.margin,
     )
@@ -289,19 +304,24 @@ def _at_the_best_reports(question: Question) -> Iterator[str]:
         why = "the scheduler chose these, so nothing is concluded"
         yield f"{among}: {question.metric} {means}; {why}"
         return
+    scope = []
+    if any(not run.is_finished for run in question.runs):
+        scope.append(among)
+    steps = sorted({run.trial.step for run in question.runs if run.is_finished})
+    if len(steps) > 1:
+        scope.append(f"which made {steps[0]:,} to {steps[-1]:,} steps")
+    comparison = _compared(question, _best_values(question), scope)
+    yield comparison.sentence()
+    yield from comparison.pairs()
+
+
+def _best_values(question: Question) -> list[list[Value]]:
+    """Returns for each side the trials that finished or broke, with the values of best reports."""
     values: list[list[Value]] = []
     for side in question.sides:
         broken = [(run, math.nan) for run in side.runs if run.is_broken]
         values.append([(run, run.value) for run in side.finished] + broken)
-    reservations = []
-    if any(not run.is_finished for run in question.runs):
-        reservations.append(among)
-    steps = sorted({run.trial.step for run in question.runs if run.is_finished})
-    if len(steps) > 1:
-        reservations.append(f"which made {steps[0]:,} to {steps[-1]:,} steps")
-    comparison = _compared(question, values, reservations)
-    yield comparison.sentence()
-    yield from comparison.pairs()
+    return values
 
 
 def _finished_mean(side: Side) -> str:
@@ -314,33 +334,63 @@ def _at_a_common_step(question: Question, is_wanted: bool) -> Iterator[str]:
 
     It yields nothing when no trial was stopped for being worse, unless it `is_wanted`.
     """
-    ended = [*question.left.ended, *question.right.ended]
+    ended = question.ended
     if not ended or not (is_wanted or any(run.trial.status == "stopped" for run in ended)):
         return
-    common = set(ended[0].curve).intersection(*(run.curve for run in ended))
-    if not common:
+    step = question.common_step
+    if step is None:
         yield (
             f"there is no step at which all {len(ended)} trials that finished or were stopped have "
             "a report, so they are not compared at equal steps"
         )
         return
-    step = max(common)
-    values: list[list[Value]] = []
-    for side in question.sides:
-        known = [(run, run.curve[step]) for run in side.runs if step in run.curve]
-        broken = [(run, math.nan) for run in side.runs if run.is_broken and step not in run.curve]
-        values.append(known + broken)
     reached = sum(step in run.curve for run in question.runs)
     reservations = []
     if any(run.trial.step > step for run in question.runs):
         reservations.append("which later steps may reverse")
-    comparison = _compared(question, values, reservations)
+    comparison = _compared(question, _values_at(question, step), reservations=reservations)
     yield (
         f"at step {step:,}, which {reached} of {len(question.runs)} trials reached: "
         f"{comparison.sentence()}"
     )
     for pairs in comparison.pairs():
         yield f"at step {step:,}: {pairs}"
+
+
+def _values_at(question: Question, step: int) -> list[list[Value]]:
+    """Returns for each side the trials with a report at a step, or that broke before it."""
+    values: list[list[Value]] = []
+    for side in question.sides:
+        known = [(run, run.curve[step]) for run in side.runs if step in run.curve]
+        broken = [(run, math.nan) for run in side.runs if run.is_broken and step not in run.curve]
+        values.append(known + broken)
+    return values
+
+
+def settings_compared(
+    folder: Path, history: History, a: str, b: str
+) -> tuple[Comparison, int | None] | None:
+    """Returns the comparison of two settings of one search, and the step of the values.
+
+    They are the values of the best reports, with the step None, if all trials that ended well
+    finished. Otherwise they are those at the last common step. The result is None where `compare`
+    would refuse, or has nothing to compare.
+    """
+    problems: list[str] = []
+    runs = [list(compared_trials(folder, history))]
+    left, right = (named_side(text, runs, folder, problems) for text in (a, b))
+    if problems or list(_unfair(a, b, left, right)):
+        return None
+    design = design_of(left, right)
+    question = Question(left, right, design, history.search["metric"], history.search["goal"])
+    if not any(run.trial.status == "stopped" for run in question.runs):
+        found, step = _compared(question, _best_values(question)), None
+    elif question.common_step is not None:
+        step = question.common_step
+        found = _compared(question, _values_at(question, step))
+    else:
+        return None
+    return (found, step) if all(found.known) else None
 
 
 def _check_alike(folders: Sequence[Path], histories: Sequence[History]) -> None:

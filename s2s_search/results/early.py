@@ -89,6 +89,29 @@ def sentence(prediction: "pd.Series[float]", where: str, kept: bool) -> str:
     return f"{said}. These trials are too few to say whether trials can be compared there."
 
 
+def overtaking(results: Results, audits: Results) -> tuple[int, int]:
+    """Returns how many audited trials became better than the best of the search, and of how many.
+
+    The arguments are those of `audited`.
+    """
+    ends, finished, count = _ends(results, audits)
+    if finished.empty:
+        return 0, count
+    is_better = (
+        ends < finished.min() if results.minimizes(results.metric) else ends > finished.max()
+    )
+    return int(is_better.sum()), count
+
+
+def _ends(results: Results, audits: Results) -> tuple["pd.Series[float]", "pd.Series[float]", int]:
+    """Returns what audited trials reached, what finished trials did, and how many were audited."""
+    column = f"best.{results.metric}"
+    status = audits.trials["status"]
+    ends = audits.trials[column].where(status.eq("finished"))
+    finished = results.trials[column][results.trials["status"].eq("finished")].dropna()
+    return ends, finished, int(status.isin(["finished", "diverged"]).sum())
+
+
 def audited(results: Results, audits: Results) -> str:
     """Says how many stopped trials became good when they were trained to the end.
 
@@ -98,11 +121,8 @@ def audited(results: Results, audits: Results) -> str:
         results: the search whose scheduler stopped them.
         audits: the search that trained them to the end.
     """
-    column, minimize = f"best.{results.metric}", results.minimizes(results.metric)
-    status = audits.trials["status"]
-    ends = audits.trials[column].where(status.eq("finished"))
-    finished = results.trials[column][results.trials["status"].eq("finished")].dropna()
-    count = int(status.isin(["finished", "diverged"]).sum())
+    minimize = results.minimizes(results.metric)
+    ends, finished, count = _ends(results, audits)
     if count == 0 or finished.empty:
         return "No stopped trial has been trained to the end yet."
     parts = []

@@ -269,15 +269,10 @@ def conclusion(
     rows = [table.iloc[row] for row in found.order]
     if len(rows) < 2:
         return "fewer than two of its values have a result, so there is nothing to compare"
-    chances = [min(keys * p, 1.0) for p in found.chances]
+    chances = _corrected(found, keys)
     names = [quoted(row["value"]) for row in rows]
     means = [_mean(row) for row in rows]
-    ordered = table.iloc[list(found.order)]["mean"].to_numpy() * (1 if minimize else -1)
-    worse = []
-    for place in range(1, len(rows)):
-        # No claim by places that the means contradict.
-        if chances[place] <= CHANCE and ordered[place] > ordered[0]:
-            worse.append(place)
+    worse = _worse(found, table, minimize, keys)
     if 1 in worse and len(worse) == len(rows) - 1:
         against = names[1] if len(rows) == 2 else f"the other {len(rows) - 1} values"
         said = f"{names[0]} is better than {against}, {means[0]} against {means[1]}"
@@ -294,6 +289,32 @@ def conclusion(
     else:
         said = f"no sign that one is better (p = {min(chances[1:]):.2g})"
     return f"{names[0]} {means[0]}, then {names[1]} {means[1]}; {said}"
+
+
+def leaders(table: pd.DataFrame, minimize: bool, keys: int = 1) -> list[int]:
+    """Returns the rows of an isolation whose values may be the best, the best first.
+
+    They are those that `conclusion` does not call worse than the first. The arguments are its own.
+    """
+    found = verdict(table, minimize)
+    worse = _worse(found, table, minimize, keys)
+    return [row for place, row in enumerate(found.order) if place not in worse]
+
+
+def _worse(found: Verdict, table: pd.DataFrame, minimize: bool, keys: int) -> list[int]:
+    """Returns the places in the order of a verdict that are worse than the first."""
+    means = table.iloc[list(found.order)]["mean"].to_numpy() * (1 if minimize else -1)
+    worse = []
+    for place, p in enumerate(_corrected(found, keys)):
+        # No claim by places that the means contradict.
+        if p <= CHANCE and means[place] > means[0]:
+            worse.append(place)
+    return worse
+
+
+def _corrected(found: Verdict, keys: int) -> list[float]:
+    """Returns the p of a verdict, multiplied by the number of keys that are judged together."""
+    return [min(keys * p, 1.0) for p in found.chances]
 
 
 def _mean(row: "pd.Series[Any]") -> str:

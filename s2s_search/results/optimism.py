@@ -28,12 +28,15 @@ class Optimism:
     examples: int
 
     def sentence(self) -> str:
-        much = "less than 0.0001" if self.value < 1e-4 else f"about {self.value:.2g}"
-        return (
-            f"The error rate of the best trial is {much} too low, because it was chosen as the "
-            f"best of {self.trials:,} on the same {self.examples:,} dev examples. Chance of the "
-            "seed comes on top, and is often larger."
-        )
+        chosen = f"chosen as the best of {self.trials:,} on the same {self.examples:,} dev examples"
+        if self.value < 1e-4:
+            said = (
+                f"That the best trial was {chosen} makes its error rate less than 0.0001 too low."
+            )
+        else:
+            said = f"The error rate of the best trial is about {self.value:.2g} too low, as it was "
+            said += f"{chosen}."
+        return f"{said} The luck of its seed is not in this, and is often larger."
 
 
 def optimism(results: Ranked, fetch: bool = False) -> Optimism | None:

@@ -276,7 +276,8 @@ class Comparison:
     goal: str
     unit: str  # "seed", "configuration" or "draw"
     is_paired: bool = False  # True if the k-th values of both sides belong together
-    reservation: str = ""  # what the claim does not cover, as the end of a clause
+    scope: str = ""  # which units are compared, as the end of a clause
+    reservation: str = ""  # what a claim does not cover, as the end of a clause
     margin: float | None = None  # a difference that is too small to matter
 
     @functools.cached_property
@@ -321,12 +322,12 @@ class Comparison:
             return f"{a} against {b}: no finished trial on one side, so nothing can be said"
         over = self._over()
         means = " against ".join(f"{np.mean(values):.4g}" for values in self.known)
-        if min(map(len, self.known)) < 2:
+        if not self._has_several:
             return (
                 f"{a} against {b}: {self.metric} {means} {over}: "
                 f"at least 2 {self.unit}s each are needed to say anything"
             )
-        if self.deviation <= 1e-9 * max(map(abs, [*self.known[0], *self.known[1]])):
+        if not self._varies:
             what = "differences" if self.is_paired else "values of a side"
             return (
                 f"{a} against {b}: {self.metric} {means} {over}: all {what} are equal, which does "
@@ -341,10 +342,28 @@ class Comparison:
             is_equivalent = max(-low, high) < self.margin
             by = f"{by[:-1]}, 90 % interval {low:+.3g} to {high:+.3g})"
             claim = _within(claim, self.names, is_sure, is_equivalent, self.margin)
-        said = f"{claim}{self.reservation}: {self.metric} {means}, {by} {over}"
+        values = f"{self.metric} {means}, {by} {over}"
         if is_sure or is_equivalent:
-            return said
-        return f"{said}; {self._needed(ends)}"
+            return f"{claim}{self.scope}{self.reservation}: {values}"
+        return (
+            f"{claim}{self.scope}: {values}; {self.needed()} would show differences as large as "
+            "the ends of the interval in 80 of 100 cases, and smaller ones may never show"
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Returns whether there is an interval of the difference, and it contains 0."""
+        if not (self._has_several and self._varies):
+            return False
+        return not better_or_worse(*self.names, self.interval(), self.goal)[1]
+
+    @property
+    def _has_several(self) -> bool:
+        return min(map(len, self.known)) >= 2
+
+    @property
+    def _varies(self) -> bool:
+        return self.deviation > 1e-9 * max(map(abs, [*self.known[0], *self.known[1]]))
 
     def _over(self) -> str:
         if self.is_paired:
@@ -352,10 +371,13 @@ class Comparison:
             return f"paired over {len(self.known[0])} {self.unit}s{of}"
         return f"over {len(self.known[0])} and {len(self.known[1])} {self.unit}s"
 
-    def _needed(self, ends: tuple[float, float]) -> str:
-        """Says how many units would show the differences at the ends of an interval around 0."""
+    def needed(self) -> str:
+        """Returns how many units would show the differences at the ends of an interval around 0.
+
+        An example: "12 to 300 seeds each".
+        """
         more = min(map(len, self.known)) + 1
-        needed = [number_needed(end, self.deviation, self.is_paired) for end in ends]
+        needed = [number_needed(end, self.deviation, self.is_paired) for end in self.interval()]
         least, most = (max(number, more) for number in sorted(needed))
         number = f"{least:,}"
         if math.isinf(most):
@@ -363,10 +385,7 @@ class Comparison:
         elif most > least:
             number += f" to {most:,}"
         each = "" if self.is_paired else " each"
-        return (
-            f"{number} {self.unit}s{each} would show differences as large as the ends of the "
-            "interval in 80 of 100 cases, and smaller ones may never show"
-        )
+        return f"{number} {self.unit}s{each}"
 
     def pairs(self) -> Iterator[str]:
         """Yields in how many pairs of units A is better, with fewer than 2 units a side nothing.

@@ -7,11 +7,12 @@ import pytest
 from scipy.stats import fisher_exact
 
 from s2s_search.errors import ConfigError
-from s2s_search.results.compare import compare
+from s2s_search.results.compare import compare, settings_compared
 from s2s_search.results.statistics import Comparison, difference_interval, interval
 from s2s_search.runs.answers import Answers
 from s2s_search.runs.folder import ANSWERS
 from s2s_search.runs.log import EventLog
+from s2s_search.runs.state import load_history
 
 BASE = {"model": "AttentionSeq2Seq", "train.max_steps": 20}
 SCORE = "attention.score_type"
@@ -142,6 +143,25 @@ def test_what_was_stopped_counts_at_the_last_step_that_all_reached(tmp_path: Pat
     )
     assert found == f"at step 20, which 4 of 4 trials reached: {expected.sentence()}"
     assert [pairs] == [f"at step 20: {line}" for line in expected.pairs()]
+
+
+def test_without_a_claim_there_is_nothing_for_later_steps_to_reverse(tmp_path: Path) -> None:
+    rates = (0.001, 0.002)
+    rows: list[Row] = [(setting("dot", rate), 0, "finished", 0.5 + 9 * rate) for rate in rates]
+    rows += [(setting("bahdanau", 10 * rate), 0, "stopped", 0.5 + 8 * rate) for rate in rates]
+    run = write_run(tmp_path / "run", rows)
+    with EventLog(run) as log:
+        for k in (0, 1):
+            log.append({"event": "report", "trial": f"trial-0000{k}", "step": 40, "dev.loss": 0.1})
+    names = f"{SCORE}=dot", f"{SCORE}=bahdanau"
+    found = " ".join(said([run], *names))
+    assert f"{names[0]} and {names[1]} are not distinguishable at this budget: dev.loss" in found
+    assert "reverse" not in found
+    comparison, step = settings_compared(run, load_history(run), *names) or (None, None)
+    assert comparison is not None
+    assert comparison.is_open
+    assert step == 20
+    assert f"; {comparison.needed()} would show differences" in found
 
 
 def test_of_a_configuration_replicates_count_alone(tmp_path: Path) -> None:

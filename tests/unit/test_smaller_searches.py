@@ -116,7 +116,9 @@ def test_only_finished_trials_predict_the_end(tmp_path: Path) -> None:
     assert table["correlation"][0] == pytest.approx(1.0)  # each curve is a multiple of one curve
     assert math.isnan(table["correlation"][1])
     assert "no sign that this is too early" in sentence(table.iloc[0], "the first rung", True)
-    assert "150, the first rung, 0 trials" in sentence(table.iloc[1], "the first rung", True)
+    assert "150, the first rung, 0 finished trials" in sentence(
+        table.iloc[1], "the first rung", True
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,5 +205,5 @@ def test_the_ranking_says_how_much_luck_is_in_its_first_value(tmp_path: Path) ->
     assert found.examples == 50
     page = write_report([folder])[1].read_text()
     assert f"The error rate of the best trial is about {found.value:.2g} too low" in page
-    assert "is less than 0.0001 too low" in replace(found, value=0.0).sentence()
+    assert "makes its error rate less than 0.0001 too low" in replace(found, value=0.0).sentence()
     assert "## Fewer trials" in page
