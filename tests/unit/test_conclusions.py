@@ -37,7 +37,7 @@ def read(folder: Path) -> ReportedRun:
 def said(
     folder: Path, loss: Callable[[Config], float], trials: int, **options: Any
 ) -> tuple[ReportedRun, str]:
-    """Returns a run, and all that its report says of what mattered and what to search next."""
+    """Returns a run, and all that its report says of what mattered and what to do next."""
     record(folder, loss, trials, text=options.pop("text", SCIENTIFIC), **options)
     run = read(folder)
     return run, " ".join([*conclusions.influences(run), conclusions.outlook(run)])
