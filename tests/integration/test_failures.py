@@ -258,9 +258,13 @@ def test_a_budget_of_hours_ends_a_search_in_order_and_a_larger_one_lets_it_go_on
 
 
 def levels(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
-    """Every trial has a level of its own, so that any order of the trials gives the same ranks."""
+    """Every trial has a level of its own, so that any order of the trials gives the same ranks.
+
+    A report names its process, as a number that the tables keep.
+    """
     for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
-        yield report(step, 1 + hparams["train.seed"] * 7 % 9 + 1 / step)
+        loss = 1 + hparams["train.seed"] * 7 % 9 + 1 / step
+        yield report(step, loss, process_seconds=os.getpid())
 
 
 @pytest.mark.parametrize(
@@ -285,6 +289,7 @@ def test_no_more_trials_than_max_at_once_run_at_once(
     assert found.status == "finished"
     assert found.workers == 1
     assert len(found.trials) == 9
+    assert found.reports["process_seconds"].nunique() == 1  # a pause does not end the process
     assert set(found.trials["status"]) <= {"finished", "stopped"}
     events = read_events(run)[0]
     paused = [event["trial"] for event in events if event["event"] == "pause"]
