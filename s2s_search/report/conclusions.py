@@ -314,8 +314,8 @@ def reservations(run: ReportedRun) -> Iterator[str]:
         )
     if run.space.first:
         yield (
-            f"The file names {quantity(len(run.space.first), 'configuration')} in `first`. They "
-            "were chosen, and every p takes them for draws."
+            f"{quantity(len(run.space.first), 'configuration')} came before the draws, by `first` "
+            "or a warm start. They were chosen, and every p takes them for draws."
         )
     if run.has_grown:
         yield (

@@ -18,11 +18,12 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
 
     Relative paths of the corpus start from the folder of the original space file. The files of the
     corpus need not be there. `corpus` says where they lie now. Entries that it leaves out, such as
-    delimiters, are as the search had them. A search of replicates has the space of the original
-    search, changed by `of_replicates`.
+    delimiters, are as the search had them. What a warm start runs first is in `first`. A search of
+    replicates has the space of the original search, changed by `of_replicates`.
     """
     home = Path(history.search.get("space") or folder / SPACE).parent
     space = replace(load_space(folder / SPACE, home, files=False), name=history.search["name"])
+    space = replace(space, first=(*space.first, *history.search.get("warm_start_first", ())))
     if corpus is not None:
         is_same_kind = "name" not in corpus and "name" not in space.corpus
         space = replace(space, corpus={**space.corpus, **corpus} if is_same_kind else dict(corpus))

@@ -208,7 +208,6 @@ def resume_search(
     problems: list[str] = []
     drawn = (trials or search.get("draws"), search.get("seed"), search.get("overrides") or {})
     with collecting(problems):
-        space = replace(space, first=(*space.first, *search.get("warm_start_first", ())))
         sampler = make_sampler(space, *drawn, search.get("configs"))
         if trials is not None and "configs" in search:
             raise ConfigError(

@@ -1,5 +1,6 @@
 """The sentences of a report, for runs of which it is known what can be said."""
 
+import json
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -175,8 +176,17 @@ def test_what_a_p_does_not_cover_is_said(tmp_path: Path) -> None:
     _, text = said(tmp_path / "tpe", noise, 12, text=tpe)
     assert "tpe chose each trial by earlier results" in text
     _, text = said(tmp_path / "first", noise, 12, text="first: default\n" + SCIENTIFIC)
-    assert "The file names 1 configuration in `first`." in text
+    chosen = "1 configuration came before the draws, by `first` or a warm start."
+    assert chosen in text
     assert read(tmp_path / "first").expected.empty
+    record(tmp_path / "warm", noise, 12, text=SCIENTIFIC)
+    assert chosen not in " ".join(conclusions.reservations(read(tmp_path / "warm")))
+    log = tmp_path / "warm" / "events.jsonl"
+    search, *events = log.read_text().splitlines()
+    search = json.dumps(json.loads(search) | {"warm_start_first": [{}]})
+    log.write_text("\n".join([search, *events]) + "\n")
+    assert chosen in " ".join(conclusions.reservations(read(tmp_path / "warm")))
+    assert read(tmp_path / "warm").expected.empty
     assert not read(tmp_path / "random").expected.empty
     constrained = "constraints: [attention.dim <= 128]\n" + SCIENTIFIC
     _, text = said(tmp_path / "constrained", noise, 12, text=constrained)
