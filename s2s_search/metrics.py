@@ -25,29 +25,32 @@ class Metric:
         worst: what a diverged trial reports: a finite number that is worse than any that a model
             can earn, so that asha and median rank the trial behind all others. None for costs,
             which a diverged trial reports as measured.
+        perfect: the best value that a model can have.
     """
 
     name: str
     goal: str
     about: str
     worst: float | None = None
+    perfect: float = 0.0
 
 
 # A model is measured on the dev split. A search can be judged by any of these.
 DEV = (
     Metric("dev.loss", MINIMIZE, "cross-entropy, in nats a token", worst=BEYOND_ALL),
-    Metric("dev.perplexity", MINIMIZE, "the exponential of the loss", worst=BEYOND_ALL),
+    Metric("dev.perplexity", MINIMIZE, "the exponential of the loss", BEYOND_ALL, perfect=1.0),
     Metric(
         "dev.token_accuracy",
         MAXIMIZE,
         "the share of tokens that are predicted right, given those before them",
         worst=-1.0,  # 0 at least, when no token is right
+        perfect=1.0,
     ),
     Metric("dev.error_rate", MINIMIZE, "edits a reference token", worst=BEYOND_ALL),
     # 1 at most, when no answer is right
     Metric("dev.word_error_rate", MINIMIZE, "the share of answers with an error", worst=2.0),
     # 0 at least, when no n-gram is right
-    Metric("dev.bleu", MAXIMIZE, "BLEU of the answers, at most 100", worst=-1.0),
+    Metric("dev.bleu", MAXIMIZE, "BLEU of the answers, at most 100", worst=-1.0, perfect=100.0),
 )
 TRAIN_LOSS = Metric("train.loss", MINIMIZE, "cross-entropy, in nats a token", worst=BEYOND_ALL)
 SECONDS = Metric("seconds", MINIMIZE, "the time of training")

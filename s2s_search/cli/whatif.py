@@ -1,9 +1,11 @@
 """Verbs that try other settings without training again: replay · tune-decoding."""
 
 import argparse
+import json
+import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,30 @@ REPLAYED = (
 )
 
 
+def share(text: str) -> float:
+    """Returns a number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, but got {text}")
+    return value
+
+
+def margin(text: str) -> float:
+    """Returns a finite number of at least 0."""
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {text}")
+    return value
+
+
+# The options of a league: flag, type, default, letter and help.
+LEAGUE: tuple[tuple[str, Callable[[str], Any], Any, str, str], ...] = (
+    ("--methods", str, "", "M,...", "only these methods of the league, separated by commas"),
+    ("--within", margin, 0.01, "X", "the target: the best value, or at most X from it"),
+    ("--share", share, 1.0, "S", "each order of the league has a random share of the trials"),
+)
+
+
 def add_verbs(verb: AddVerb) -> None:
     sub = verb(
         "replay",
@@ -71,6 +97,13 @@ def add_verbs(verb: AddVerb) -> None:
         metavar="N",
         help="print means over N orders of the trials: the recorded one and N - 1 random ones",
     )
+    sub.add_argument(
+        "--league",
+        action="store_true",
+        help="compare search methods: the compute of each until the best value is found",
+    )
+    for flag, convert_text, default, letter, text in LEAGUE:
+        sub.add_argument(flag, type=convert_text, default=default, metavar=letter, help=text)
     sub.add_argument("--json", action="store_true", help="print one JSON object per row")
     flags = [flag for flag, _, _ in REPLAYED]
     sub.epilog = (
@@ -123,6 +156,8 @@ def replay(args: argparse.Namespace) -> int:
     from s2s_search.whatif.curves import load_record
 
     record = load_record(args.folder)
+    if args.league:
+        return league(args, record)
     asked = {}
     for _, key, _ in REPLAYED:
         values = getattr(args, key)
@@ -134,6 +169,39 @@ def replay(args: argparse.Namespace) -> int:
         print_rows(table)
     else:
         print_replays(record, table, args.orders)
+    return 0
+
+
+def league(args: argparse.Namespace, record: "Record") -> int:
+    from rich.console import Console
+
+    from s2s_search.display.tables import cell, grid
+    from s2s_search.whatif.league import contenders, league_rows, pool_of
+
+    pool = pool_of(record)
+    names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    methods = contenders(pool, names)
+    workers = args.workers or record.workers
+    rows = []
+    for row in league_rows(pool, methods, args.orders, workers, args.within, args.share):
+        rows.append(row)
+        if args.json:
+            print(json.dumps(row), flush=True)
+        else:
+            print(f"{len(rows)} of {len(methods)}: {row['method']}", file=sys.stderr)
+    if args.json:
+        return 0
+    rows.sort(key=lambda row: (row["to_target"], row["regret_10"]))
+    title = f"{record.space.name}: {quantity(len(pool.configs), 'trial')} on "
+    title += f"{quantity(workers, 'worker')}, {quantity(args.orders, 'order')}"
+    Console(width=1000).print(
+        grid(title, list(rows[0]), [list(map(cell, row.values())) for row in rows])
+    )
+    print(
+        f"to_target: full trials until a report within {args.within:g} of the best value, "
+        f"{pool.best:.4g}: the median over orders, and its 95 % interval low to high"
+    )
+    print("lost: orders without such a report; regret_N: the mean difference after N full trials")
     return 0
 
 

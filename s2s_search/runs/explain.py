@@ -8,6 +8,8 @@ from s2s_search.runs.events import Event
 from s2s_search.runs.state import History, TrialHistory
 from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY
 
+ACTIONS = {"stop": "stopped", "pause": "paused", "continue": "continued"}
+
 
 def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterator[str]:
     """Says in lines what happened to a trial and why. Commands in these lines name `folder`.
@@ -54,7 +56,8 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     """
     value, cutoff, stopped = event["value"], event.get("cutoff"), event["action"] == "stop"
     if event.get("reason"):
-        return f"step {event['step']}: {metric} {value:.4g}: stopped; {event['reason']}"
+        how = ACTIONS.get(event["action"], event["action"])
+        return f"step {event['step']}: {metric} {value:.4g}: {how}; {event['reason']}"
     has_rung = event.get("rung") is not None
     at = f"rung {event['rung']:g}, at step {event['step']}" if has_rung else f"step {event['step']}"
     if cutoff is None and not has_rung:

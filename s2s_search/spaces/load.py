@@ -14,7 +14,16 @@ from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range
 from s2s_search.spaces.first import read_first
 from s2s_search.spaces.packaged import space_file
 from s2s_search.spaces.parameters import read_dimensions
-from s2s_search.spaces.settings import CheckpointSettings, Resources, Scheduler, SearchSettings
+from s2s_search.spaces.settings import (
+    KEEP,
+    LEARNING,
+    SETTINGS_OF,
+    STOP,
+    CheckpointSettings,
+    Resources,
+    Scheduler,
+    SearchSettings,
+)
 from s2s_search.spaces.space import (
     Space,
     constraint_problems,
@@ -32,6 +41,14 @@ from s2s_search.spaces.yaml_file import (
     read_parts,
     read_section,
 )
+
+# Schedulers without a step at which trials are first compared, and what there is instead.
+WITHOUT_GRACE = {
+    "hyperband": (
+        "its brackets begin at max_steps / {factor:g}^k, k = 0, 1, ...; asha has grace_steps"
+    ),
+    "freeze_thaw": "it compares trials at every report; train.eval_every_steps sets these",
+}
 
 
 def load_space(path: str | Path, folder: str | Path | None = None, files: bool = True) -> Space:
@@ -91,7 +108,7 @@ def load_space(path: str | Path, folder: str | Path | None = None, files: bool =
         lines=problems.lines,
     )
     _check_grid(space, problems)
-    _check_tpe(space, parts, problems)
+    _check_learning(space, parts, problems)
     _check_pbt(space, problems, derived)
     if space.search.gpu_hours and not space.resources.gpu:
         problems.add(
@@ -201,19 +218,27 @@ def _scheduler(
         law = f"must be at most max_steps, but grace_steps = {grace} and max_steps = {steps}"
         of_steps.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}")
     name, interval = section["name"], section["interval_steps"]
-    if section["grace_steps"] and name == "hyperband":
-        law = f"hyperband has no grace_steps, but grace_steps = {grace}"
-        brackets = f"its brackets begin at max_steps / {factor:g}^k, k = 0, 1, ..."
-        hint = f"{brackets}; asha has grace_steps"
-        problems.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}; {hint}")
-    if interval and name != "pbt":
-        law = f"only pbt has interval_steps, but name = {name}"
-        problems.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
+    if section["grace_steps"] and name in WITHOUT_GRACE:
+        law = f"{name} has no grace_steps, but grace_steps = {grace}"
+        why = WITHOUT_GRACE[name].format(factor=factor)
+        problems.add(("scheduler", "grace_steps"), f"scheduler.grace_steps: {law}; {why}")
+    for key, names in SETTINGS_OF.items():
+        if section[key] not in (None, STOP) and name not in names:
+            law = f"only {' and '.join(names)} has {key}, but name = {name}"
+            problems.add(("scheduler", key), f"scheduler.{key}: {law}")
     if interval and interval > steps:
         law = f"must be at most max_steps, but interval_steps = {interval} and max_steps = {steps}"
         of_steps.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")
-    interval_steps = (interval or grace) if name == "pbt" else None
-    return Scheduler(name, steps, grace, factor, interval_steps)
+    return Scheduler(
+        name,
+        steps,
+        grace,
+        factor,
+        interval_steps=(interval or grace) if name == "pbt" else None,
+        variant=section["variant"],
+        keep=section["keep"] or KEEP,
+        total_steps=section["total_steps"],
+    )
 
 
 def longest_training(dimensions: Iterable[Dimension]) -> int | None:
@@ -290,19 +315,26 @@ def _check_first(space: Space, first: Sequence[tuple[int, Flat]], problems: Prob
                 break
 
 
-def _check_tpe(space: Space, parts: Mapping[str, object], problems: Problems) -> None:
-    """Records settings that tpe cannot do, and objectives that need tpe, as problems."""
-    if space.search.method != "tpe":
-        if "objectives" in parts:
-            law = f"need search.method tpe, but method = {space.search.method}"
-            problems.add(("objectives",), f"objectives: {law}")
+def _check_learning(space: Space, parts: Mapping[str, object], problems: Problems) -> None:
+    """Records settings that a method which learns cannot do, and objectives that need tpe."""
+    method, scheduler = space.search.method, space.scheduler.name
+    if method != "tpe" and "objectives" in parts:
+        problems.add(("objectives",), f"objectives: need search.method tpe, but method = {method}")
+    if scheduler == "freeze_thaw" and method not in ("random", "halton"):
+        law = f"freeze_thaw chooses configurations itself, but method = {method}"
+        problems.add(("search", "method"), f"search.method: {law}; take random or halton")
+    if method in LEARNING:
+        section, name = "search.method", method
+    elif scheduler == "freeze_thaw":
+        section, name = "scheduler.name", scheduler
+    else:
         return
     for dimension in space.dimensions:
         if dimension.grid:
-            law = "search.method: tpe chooses every value itself; write choices, not grid"
+            law = f"{section}: {name} chooses every value itself; write choices, not grid"
             problems.add(("parameters", dimension.key, "grid"), law)
     if space.search.replicates > 1:
-        law = f"tpe runs each configuration once, but replicates = {space.search.replicates}"
+        law = f"{name} runs each configuration once, but replicates = {space.search.replicates}"
         problems.add(("search", "replicates"), f"search.replicates: {law}; use random")
 
 
@@ -310,8 +342,9 @@ def _check_pbt(space: Space, problems: Problems, derived: Problems) -> None:
     """Records settings with which pbt cannot work as problems."""
     if space.scheduler.name != "pbt":
         return
-    if space.search.method == "tpe":
-        law = "tpe learns from configurations that stay the same, and pbt changes them"
+    if space.search.method in LEARNING:
+        method = space.search.method
+        law = f"{method} learns from configurations that stay the same, and pbt changes them"
         problems.add(("search", "method"), f"search.method: {law}; take random or halton")
     if not space.mutable:
         law = "pbt needs a searched key that may change in training"

@@ -56,6 +56,9 @@ class Sampler(Protocol):
     def running(self, number: int, config: Mapping[str, object]) -> None:
         """Records a running trial whose configuration another sampler gave, before a restart."""
 
+    def report(self, number: int, step: int, value: float) -> None:
+        """Records a report of a trial that runs. A report may come twice."""
+
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
     ) -> None:
@@ -110,6 +113,8 @@ class Listed:
         return self.configs[number] if number < len(self) else None
 
     def running(self, number: int, config: Mapping[str, object]) -> None: ...
+
+    def report(self, number: int, step: int, value: float) -> None: ...
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
@@ -174,6 +179,8 @@ class TPE:
 
     def running(self, number: int, config: Mapping[str, object]) -> None:
         self._trials[number] = KnownTrial(completed(config), self._point(config), "running")
+
+    def report(self, number: int, step: int, value: float) -> None: ...
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str

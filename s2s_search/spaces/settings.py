@@ -1,5 +1,6 @@
 """The sections of a search space: search, scheduler, resources and checkpoints."""
 
+import math
 from dataclasses import dataclass
 
 # A trial has these from the sections `scheduler` and `search`, unless the parameters set them.
@@ -25,6 +26,24 @@ class SearchSettings:
         return fitting if self.max_at_once is None else min(fitting, self.max_at_once)
 
 
+METHODS = ("random", "halton", "grid", *(LEARNING := ("tpe", "gp")))
+# The schedulers that pause trials and resume them from their checkpoints. asha does with PROMOTE.
+PAUSING = ("hyperband", "pbt", "pasha", "first_reports", "freeze_thaw")
+SCHEDULERS = ("asha", "median", *PAUSING, "none")
+VARIANTS = (STOP, PROMOTE) = ("stop", "promote")
+# The settings that only some schedulers have.
+SETTINGS_OF = {
+    "variant": ("asha",),
+    "interval_steps": ("pbt",),
+    "keep": ("first_reports",),
+    "total_steps": ("freeze_thaw",),
+}
+KEEP = 4  # the default of `keep`
+# Without total_steps, freeze_thaw makes as many steps as all trials to their ends, divided by this.
+# With a reduction_factor of 3, asha makes about as many.
+SHARE = 4
+
+
 @dataclass(frozen=True)
 class Scheduler:
     """Which trials are stopped early, or changed."""
@@ -34,6 +53,18 @@ class Scheduler:
     grace_steps: int  # the steps that every trial makes
     reduction_factor: float  # one in so many trials goes on to the next rung
     interval_steps: int | None = None  # the steps between two perturbations of pbt
+    variant: str = STOP  # asha stops trials at rungs, or makes them wait
+    keep: int = KEEP  # the number of trials that first_reports trains to the end
+    total_steps: int | None = None  # the steps of all trials after which freeze_thaw ends
+
+    def steps_of_all(self, trials: int) -> int:
+        """Returns the steps of all trials of a search after which freeze_thaw ends."""
+        return self.total_steps or math.ceil(trials * self.max_steps / SHARE)
+
+    @property
+    def promotes(self) -> bool:
+        """Returns whether trials wait at the rungs of asha until they are among the best."""
+        return self.name == "pasha" or (self.name == "asha" and self.variant == PROMOTE)
 
     @property
     def pauses(self) -> bool:
@@ -41,7 +72,7 @@ class Scheduler:
 
         Then all trials of a search may be alive at once.
         """
-        return self.name in ("hyperband", "pbt")
+        return self.promotes or self.name in PAUSING
 
 
 @dataclass(frozen=True)

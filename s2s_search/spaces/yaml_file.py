@@ -24,6 +24,7 @@ from s2s_search.hparams.table import ENTRIES, MODELS, TABLE, canonical_model
 from s2s_search.hparams.values import convert
 from s2s_search.metrics import GOALS, METRICS
 from s2s_search.spaces.packaged import packaged_spaces
+from s2s_search.spaces.settings import METHODS, SCHEDULERS, VARIANTS
 
 LEAST_SHARE = 0.0001  # the smallest share of a processor: Ray counts in ten thousandths
 SECTIONS: dict[str, tuple[Argument, ...]] = {
@@ -32,7 +33,7 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("goal", NAME, None, choices=GOALS),
     ),
     "search": (
-        Argument("method", NAME, "random", choices=("random", "halton", "grid", "tpe")),
+        Argument("method", NAME, "random", choices=METHODS),
         Argument("trials", INT, None, minimum=1, maximum=1_000_000),
         Argument("seed", INT, 0, minimum=0, maximum=2**32 - 1),
         Argument("replicates", INT, 1, minimum=1, maximum=1000),
@@ -43,11 +44,14 @@ SECTIONS: dict[str, tuple[Argument, ...]] = {
         Argument("max_at_once", INT, None, minimum=1, maximum=1_000_000),
     ),
     "scheduler": (
-        Argument("name", NAME, "asha", choices=("asha", "hyperband", "median", "pbt", "none")),
+        Argument("name", NAME, "asha", choices=SCHEDULERS),
+        Argument("variant", NAME, "stop", choices=VARIANTS),
         Argument("max_steps", INT, None, minimum=1),
         Argument("grace_steps", INT, None, minimum=1),
         Argument("reduction_factor", FLOAT, 3.0, minimum=1.1),  # 1.00001 would give 690,779 rungs
         Argument("interval_steps", INT, None, minimum=1),
+        Argument("keep", INT, None, minimum=1),
+        Argument("total_steps", INT, None, minimum=1),
     ),
     "resources": (
         Argument("cpu", FLOAT, 1.0, minimum=LEAST_SHARE),

@@ -103,7 +103,11 @@ class Listener(tune.Callback):
         metrics = {key: value for key, value in result.items() if key not in RAY_KEYS} | {
             "node": result.get(NODE_IP)
         }
-        if self.recorder.report(name, metrics) and name in self.scheduler.decisions:
+        is_news = self.recorder.report(name, metrics)
+        value = metrics.get(self.search.space.metric.name)
+        if is_news and value is not None:
+            self.search.sampler.report(trial.number, metrics["step"], value)
+        if is_news and name in self.scheduler.decisions:
             self.recorder.decision(name, self.scheduler.decisions.pop(name))
 
     def on_trial_complete(

@@ -27,22 +27,37 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from s2s_search.methods.made import make_pausing
 from s2s_search.metrics import SECONDS
 from s2s_search.runs.events import Event
 from s2s_search.runs.failures import AGAIN
 from s2s_search.spaces.rungs import asha_rungs
+from s2s_search.spaces.samplers import Sampler
 from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILURES, TIME_IS_OVER
+from s2s_search.tuning.pausing import PausingScheduler
 
 ALIVE = (Trial.PENDING, Trial.RUNNING, Trial.PAUSED)
 
 Explore = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def make_scheduler(space: Space, explore: Explore) -> "Watched":
-    """Returns the scheduler of a space. For pbt, `explore` changes a configuration of Tune's."""
-    settings = space.scheduler
+def make_scheduler(
+    space: Space, explore: Explore, sampler: Sampler | None = None
+) -> "Watched | PausingScheduler":
+    """Returns the scheduler of a space.
+
+    Args:
+        space: the space.
+        explore: for pbt, changes a configuration of Tune's.
+        sampler: for freeze_thaw, the sampler whose model it shares.
+    """
+    settings, minimize = space.scheduler, space.metric.goal == "minimize"
+    pausing = make_pausing(settings, minimize, sampler)
+    if pausing is not None:
+        hours = space.search.trial_hours
+        return PausingScheduler(pausing, settings.name, space.metric.name, hours)
     inner = _inner(settings, explore)
     inner.set_search_properties(
         space.metric.name, "min" if space.metric.goal == "minimize" else "max"
@@ -51,7 +66,7 @@ def make_scheduler(space: Space, explore: Explore) -> "Watched":
         inner,
         settings,
         space.metric.name,
-        space.metric.goal == "minimize",
+        minimize,
         trial_hours=space.search.trial_hours,
         max_at_once=space.search.max_at_once,
     )

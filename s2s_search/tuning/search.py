@@ -11,6 +11,7 @@ from typing import Any
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.display.progress import Progress
 from s2s_search.errors import quantity
+from s2s_search.runs.events import Event
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import ENDS_ITSELF, History, TrialHistory
 from s2s_search.runs.trackers import Trackers
@@ -89,7 +90,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.new = list(range(len(self.sampler)))
-        self.scheduler = make_scheduler(self.space, self._explore)
+        self.scheduler = make_scheduler(self.space, self._explore, self.sampler)
         self._random = random.Random(f"{self.space.search.seed} explore")
 
     @contextlib.contextmanager
@@ -124,6 +125,8 @@ class Search:
                 unrecorded_ends[trial.name] = "stopped"
             else:
                 self.resumed.append(trial)
+        for event in history.events:
+            self._hear(event, history.trials)
         for trial in history.trials.values():
             if trial in self.resumed:
                 self.sampler.running(trial.number, trial.config)
@@ -143,6 +146,14 @@ class Search:
         resumed = {trial.name: trial.step for trial in self.resumed}
         ended = len(history.trials) - len(resumed) - len(unrecorded_ends)
         return Remaining(ended, unrecorded_ends, resumed, len(self.new), unrecorded_decisions)
+
+    def _hear(self, event: Event, trials: Mapping[str, TrialHistory]) -> None:
+        """Tells the sampler again that a trial began or reported."""
+        trial, value = trials.get(event.get("trial", "")), event.get(self.space.metric.name)
+        if trial is not None and event["event"] == "trial":
+            self.sampler.running(trial.number, event["config"])
+        elif trial is not None and event["event"] == "report" and value is not None:
+            self.sampler.report(trial.number, event["step"], value)
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Returns Tune's configuration for a trial that copies the weights of another trial.

@@ -26,9 +26,10 @@ from ray.tune.search import SearchAlgorithm
 from s2s_search.runs.failures import status_of
 from s2s_search.runs.folder import trial_name
 from s2s_search.runs.recorder import Config
-from s2s_search.spaces.samplers import TPE
+from s2s_search.spaces.samplers import Listed
 from s2s_search.statuses import LOST, OUT_OF_MEMORY
 from s2s_search.tuning import cluster
+from s2s_search.tuning.pausing import PausingScheduler
 from s2s_search.tuning.search import HPARAMS_KEY, NUMBER_KEY, Search
 
 
@@ -45,6 +46,10 @@ class Trials(SearchAlgorithm):
         self._new = list(reversed(search.new))
         self._alive: dict[str, SearchTrial] = {}
         self._slots, self._slots_due = 0, 0.0
+        self._finished = False
+        if isinstance(search.scheduler, PausingScheduler):
+            search.scheduler.slots = lambda: search.space.search.at_once(self._slots_now())
+            search.scheduler.has_new = lambda: bool(self._new)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Pickles as an empty object: Ray 2.60 saves it in its state, and nothing reads that."""
@@ -56,10 +61,24 @@ class Trials(SearchAlgorithm):
         self._resources = self._trainable.default_resource_request({})
 
     def next_trial(self) -> Trial | None:
+        scheduler = self._search.scheduler
+        if isinstance(scheduler, PausingScheduler):
+            return self._chosen(scheduler)
         if self._are_enough():
             return None
         if self._resumed:
             return self._trial(*self._resumed.pop())
+        return self._new_trial()
+
+    def _chosen(self, scheduler: PausingScheduler) -> Trial | None:
+        """Returns a resumed trial, or the new one that a scheduler of methods chooses."""
+        if self._resumed:
+            return self._trial(*self._resumed.pop())
+        # Not before: Ray 2.60 ends the processes of paused trials when no new trial can come.
+        self._finished = scheduler.is_over()
+        return self._new_trial() if scheduler.wants_new() else None
+
+    def _new_trial(self) -> Trial | None:
         config = self._search.sampler.ask(self._new[-1]) if self._new else None
         if config is None:
             self._finished = True
@@ -74,6 +93,8 @@ class Trials(SearchAlgorithm):
         # Ray 2.60 ends the process of a paused trial when no new trials come and none waits for a
         # worker. With search.max_at_once none waits, and each resumed trial would need a new one.
         is_limited = self._search.space.search.max_at_once is not None
+        if isinstance(self._search.scheduler, PausingScheduler):
+            return self._finished and not self._resumed
         waits = is_limited and any(t.status == Trial.PAUSED for t in self._alive.values())
         return self._finished and not self._resumed and not waits
 
@@ -87,7 +108,7 @@ class Trials(SearchAlgorithm):
         space = self._search.space
         most = math.inf if space.search.max_at_once is None else space.search.max_at_once
         ahead = cluster.AHEAD
-        if isinstance(self._search.sampler, TPE):
+        if not isinstance(self._search.sampler, Listed):
             most, ahead = min(most, self._slots_now()), 1
         if most == math.inf:
             return False
@@ -161,6 +182,12 @@ class SearchTrial(Trial):
         self.failure, self.error = "", ""
         self._trainable, self._resources = trainable, resources
         self.storage.trial_dir_name = name  # type: ignore[union-attr]
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """The configuration of the trial."""
+        found: dict[str, Any] = json.loads(self.config[HPARAMS_KEY])
+        return found
 
     def __hash__(self) -> int:
         # Ray 2.60 keeps trials in sets. With small hashes, sets give trials in order of numbers.

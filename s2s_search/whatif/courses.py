@@ -86,8 +86,15 @@ def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
     every, end = hparams["train.eval_every_steps"], hparams["train.max_steps"]
     stops: list[float] = []
     factor: float = scheduler.reduction_factor
-    if scheduler.name == "asha":
+    if scheduler.name in ("asha", "pasha"):
         stops = asha_rungs(scheduler)
+    elif scheduler.name == "first_reports":
+        stops = [scheduler.grace_steps]
+        factor = max(trials / scheduler.keep, 1.0)
+    elif scheduler.name == "freeze_thaw":
+        stops = [every]
+        mean = scheduler.steps_of_all(trials) / trials
+        factor = (end - every) / (mean - every) if mean > every else math.inf
     elif scheduler.name == "median":
         stops = [scheduler.grace_steps]
         factor = math.inf

@@ -35,9 +35,15 @@ VARIANTS = {
     "(Golovin et al., 2017)",
     "pbt": "all trials run to their end; the worse copy the weights of the better "
     "(Jaderberg et al., 2017)",
+    "pasha": "asha whose trials wait at rungs, with few rungs at first (Bohdal et al., 2023)",
+    "first_reports": "all trials reach grace_steps; the best few of them run to their end "
+    "(Egele et al., 2023)",
+    "freeze_thaw": "trials run for one report at a time; a model of all reports chooses which "
+    "(Swersky et al., 2014)",
     "none": "all trials run to their end",
 }
-HALVING = ("asha", "hyperband")
+PROMOTION = "trials wait at rungs until they are among the best there (Li et al., 2020)"
+HALVING = ("asha", "pasha", "hyperband")
 BUSY = 0.3  # the number of cores with other work from which on a plan mentions them
 RUNGS_SHOWN = 8  # also of brackets; rungs are many where train.eval_every_steps is searched
 
@@ -83,7 +89,9 @@ class Plan:
         """Yields the plan in words, as headings and texts."""
         models = ", ".join(f"{n} {model}" for model, n in self.models.items())
         yield "trials", f"{self.trials} by {self.method} search: {models}"
-        yield "scheduler", f"{self.scheduler.name}: {VARIANTS[self.scheduler.name]}"
+        is_promotion = self.scheduler.name == "asha" and self.scheduler.promotes
+        about = PROMOTION if is_promotion else VARIANTS[self.scheduler.name]
+        yield "scheduler", f"{self.scheduler.name}: {about}"
         yield from self._rung_lines()
         yield "steps", span(self.steps, "{:,.0f}".format)
         yield "parameters", self._sizes()
@@ -120,7 +128,9 @@ class Plan:
             reached.append("...")
         reached.append(f"the end (at most step {end.step:,}) by {end.trials:.3g} trials")
         yield "rungs", f"ideally reached: {', '.join(reached)}"
-        if self.scheduler.name == "asha":
+        if self.scheduler.promotes:
+            yield "", "fewer pass at first: a share of the trials there, rounded down"
+        elif self.scheduler.name == "asha":
             yield (
                 "",
                 "more pass in practice: a trial is compared only with earlier ones, "

@@ -34,6 +34,7 @@ SETTINGS = {
     "median": ("grace_steps",),
     "hyperband": ("reduction_factor",),
 }
+SIMULATED = ("none", "pbt", *SETTINGS)  # the schedulers of Ray Tune
 DEFAULT_GRID: dict[str, tuple[Any, ...]] = {
     "name": ("none", "median", "asha"),
     "reduction_factor": (2.0, 3.0, 4.0),
@@ -102,6 +103,10 @@ def _problems(
     record: Record, values: Mapping[str, Sequence[Any]], given: Mapping[str, Sequence[Any]]
 ) -> Iterator[str]:
     names = values["name"]
+    for name in names:
+        if name not in SIMULATED:
+            law = f"{name} is not replayed alone; replay --league compares it with others"
+            yield f"--scheduler: {law}"
     if "pbt" in names:
         yield f"--scheduler pbt: {WEIGHTS_MOVE}"
     for key in ("reduction_factor", "grace_steps"):
@@ -321,9 +326,12 @@ def replay_table(
 
 
 def scheduler_of(space: Space, settings: Scheduler) -> Watched:
+    """Returns a scheduler of Ray Tune."""
     # How many trials run at once is the number of workers here.
     search = replace(space.search, max_at_once=None)
-    return make_scheduler(replace(space, scheduler=settings, search=search), explore=dict)
+    scheduler = make_scheduler(replace(space, scheduler=settings, search=search), explore=dict)
+    assert isinstance(scheduler, Watched)
+    return scheduler
 
 
 def in_recorded_order(record: Record) -> dict[tuple[str, int], Event]:

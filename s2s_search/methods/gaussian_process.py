@@ -1,0 +1,208 @@
+"""A Gaussian process on configurations and steps, fitted to curves of different lengths.
+
+The value of a configuration x at a step is a sum of five parts, each with its own variance:
+
+- what x is worth at every step;
+- what x is worth at this step, alike at steps whose logarithms are near;
+- what is common to all curves at this step;
+- how this trial differs from others of the same x, at every step and at this one;
+- noise.
+
+Configurations are alike by Matern's kernel (nu = 5/2) with a length of its own for each key.
+Swersky et al. (2014) describe such a model of paused trials, Rasmussen and Williams (2006, chapters
+2 and 5) the algebra. Lengths and variances are those that make the curves and a weak prior most
+likely.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.intp]
+
+# The parameters of the kernel beside the lengths of the keys: the logarithms of six deviations and
+# of one length. A prior holds each near its start.
+PARTS = ("always", "step", "curve", "trial", "trial step", "noise")
+START = np.log([0.7, 0.5, 0.5, 0.1, 0.1, 0.05])
+DEVIATIONS = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+STEP_LENGTH = np.log(0.5)
+JITTER = 1e-8
+
+
+@dataclass(frozen=True)
+class Points:
+    """Observed or wanted points: the number of a trial in a table of vectors, and a time.
+
+    The time is the logarithm of the step, 0 at the first report and 1 at the last step.
+    """
+
+    trials: Whole
+    times: Floats
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+
+def squares(a: Floats, b: Floats, keys: Whole) -> Floats:
+    """Returns the squared distance of each pair by each key, of shape (keys, a, b)."""
+    found = np.zeros((int(keys.max()) + 1, len(a), len(b)))
+    for column, key in enumerate(keys):
+        found[key] += np.subtract.outer(a[:, column], b[:, column]) ** 2
+    return found
+
+
+def matern(squared: Floats) -> tuple[Floats, Floats]:
+    """Returns Matern's kernel (nu = 5/2) of squared distances, and its derivative by them."""
+    root = np.sqrt(5 * squared)
+    falling = np.exp(-root)
+    return (1 + root + root**2 / 3) * falling, -5 / 6 * (1 + root) * falling
+
+
+def near(times: Floats, others: Floats, length: float) -> tuple[Floats, Floats]:
+    """Returns how alike times are, and the derivative by the logarithm of the length."""
+    squared = np.subtract.outer(times, others) ** 2 / length**2
+    alike = np.exp(-squared / 2)
+    return alike, alike * squared
+
+
+class GaussianProcess:
+    """The model of some vectors of configurations (trials x entries).
+
+    Args:
+        vectors: one vector for each trial that was observed.
+        keys: for each entry of a vector, the number of its key.
+        points: the observed points.
+        values: the observed values, of about mean 0 and deviation 1.
+    """
+
+    def __init__(self, vectors: Floats, keys: Whole, points: Points, values: Floats) -> None:
+        self.vectors, self.keys, self.points, self.values = vectors, keys, points, values
+        self._count = count = int(keys.max()) + 1  # of keys
+        # Hvarfner et al. (2024): with more keys, each of them matters less.
+        self.start = np.concatenate(
+            [np.full(count, np.log(0.6 * np.sqrt(count))), START, [STEP_LENGTH]]
+        )
+        self.theta = self.start
+
+    def fit(self, theta: Floats | None = None, most: int = 40) -> None:
+        """Finds the parameters, from those of an earlier fit if there are any."""
+        begin = self.start if theta is None else theta
+        self._squares = squares(self.vectors, self.vectors, self.keys)
+        found = minimize(self._loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": most})
+        self.theta = found.x
+
+    def condition(self, theta: Floats | None = None) -> None:
+        """Prepares `predict`."""
+        if theta is not None:
+            self.theta = theta
+        squared = self._between(self.vectors, self.theta)
+        covariance, *_ = self._covariance(self.theta, squared)
+        self._lower = np.linalg.cholesky(covariance)
+        self._weights = cho_solve((self._lower, True), self.values)
+
+    def believing(self, vectors: Floats, points: Points, values: Floats) -> "GaussianProcess":
+        """Returns the process with some more points, and the same parameters.
+
+        Args:
+            vectors: one vector for each trial, those of this process first.
+            points: the further points.
+            values: their values.
+        """
+        all_points = Points(
+            np.concatenate([self.points.trials, points.trials]),
+            np.concatenate([self.points.times, points.times]),
+        )
+        more = GaussianProcess(
+            vectors, self.keys, all_points, np.concatenate([self.values, values])
+        )
+        more.condition(self.theta)
+        return more
+
+    def predict(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
+        """Returns mean and deviation of the value without noise, for each vector and its time.
+
+        Args:
+            vectors: the vectors of configurations.
+            times: the time for each.
+            own: for each the number of the observed trial that it is; -1 for a new trial.
+        """
+        cross, prior = self._cross(vectors, times, own)
+        mean: Floats = cross @ self._weights
+        part = solve_triangular(self._lower, cross.T, lower=True)
+        variance = prior - (part**2).sum(0)
+        return mean, np.sqrt(np.maximum(variance, 1e-10))
+
+    def _cross(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, float]:
+        count = self._count
+        always, step, curve, trial, trial_step, _ = np.exp(2 * self.theta[count : count + 6])
+        alike, _ = matern(self._between(vectors, self.theta))
+        when, _ = near(times, self.points.times, float(np.exp(self.theta[-1])))
+        same = np.equal.outer(own, self.points.trials)
+        of_pairs = alike[:, self.points.trials]
+        cross = (
+            of_pairs * (always + step * when) + curve * when + same * (trial + trial_step * when)
+        )
+        return cross, float(always + step + curve + trial + trial_step)
+
+    def _between(self, vectors: Floats, theta: Floats) -> Floats:
+        """Returns the squared distances between vectors and those of the observed trials."""
+        scale = np.exp(-theta[self.keys])
+        a, b = vectors * scale, self.vectors * scale
+        products: Floats = a @ b.T
+        between = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * products
+        found: Floats = np.maximum(between, 0)
+        return found
+
+    def _covariance(self, theta: Floats, squared: Floats) -> tuple[Floats, ...]:
+        count = self._count
+        always, step, curve, trial, trial_step, noise = np.exp(2 * theta[count : count + 6])
+        alike, slope = matern(squared)
+        which = self.points.trials
+        when, by_length = near(self.points.times, self.points.times, float(np.exp(theta[-1])))
+        same = np.equal.outer(which, which)
+        of_pairs = alike[np.ix_(which, which)]
+        covariance = of_pairs * (always + step * when) + curve * when
+        covariance += same * (trial + trial_step * when)
+        covariance[np.diag_indices(len(which))] += noise + JITTER
+        return covariance, of_pairs, slope, when, by_length, same
+
+    def _loss(self, theta: Floats) -> tuple[float, Floats]:
+        """Returns the negative logarithm of the posterior of the parameters, and its gradient."""
+        count, n = self._count, len(self.values)
+        squared = self._between(self.vectors, theta)
+        covariance, of_pairs, slope, when, by_length, same = self._covariance(theta, squared)
+        try:
+            factor = cho_factor(covariance, lower=True)
+        except np.linalg.LinAlgError:
+            return 1e10, np.zeros_like(theta)
+        weights = cho_solve(factor, self.values)
+        inverse = cho_solve(factor, np.eye(n))
+        residual = theta - self.start
+        loss = (
+            self.values @ weights / 2 + np.log(np.diag(factor[0])).sum() + residual @ residual / 2
+        )
+        towards = inverse - np.outer(weights, weights)
+        variances = np.exp(2 * theta[count : count + 6])
+        always, step, curve, _, trial_step, noise = variances
+        gradient = np.empty_like(theta)
+        # By the lengths: pairs of points of two trials share one derivative.
+        per_pair = towards * (always + step * when)
+        which = self.points.trials
+        summed = np.zeros((len(self.vectors), n))
+        np.add.at(summed, which, per_pair)
+        of_trials = np.zeros((len(self.vectors), len(self.vectors)))
+        np.add.at(of_trials.T, which, summed.T)
+        weighted = of_trials * slope
+        lengths = np.exp(2 * theta[:count])
+        gradient[:count] = -np.tensordot(self._squares, weighted, 2) / lengths
+        parts = (of_pairs, of_pairs * when, when, same, same * when)
+        for k, part in enumerate(parts):
+            gradient[count + k] = variances[k] * (towards * part).sum()
+        gradient[count + 5] = noise * np.trace(towards)
+        changing = of_pairs * step + curve + same * trial_step
+        gradient[-1] = (towards * changing * by_length).sum() / 2
+        return float(loss), gradient + residual

@@ -1,0 +1,76 @@
+"""The sampler and the scheduler that a space asks for, where they are of this room.
+
+What needs SciPy is imported late, because most searches need none of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from s2s_search.methods.halving import FirstReports, Progressive, Promotion
+from s2s_search.methods.pausing import Pausing
+from s2s_search.spaces import samplers
+from s2s_search.spaces.dimensions import Flat, value_of
+from s2s_search.spaces.samplers import Sampler
+from s2s_search.spaces.settings import Scheduler
+from s2s_search.spaces.space import Space
+
+POOL = 256  # the least number of draws among which a model chooses
+
+
+def make_sampler(
+    space: Space,
+    trials: int | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, object] | None = None,
+    configs: Sequence[Flat] | None = None,
+) -> Sampler:
+    """Returns the sampler of a search: `Proposals`, or one of `spaces.samplers`.
+
+    Args:
+        space: the space, whose method and scheduler decide.
+        trials: the number of draws; None takes the number of the file.
+        seed: the seed of the draws; None takes the seed of the file.
+        overrides: values that are fixed.
+        configs: configurations that are run instead of those of the space.
+
+    Raises:
+        ConfigError: as `Space.trials` does.
+    """
+    is_modelled = space.search.method == "gp" or space.scheduler.name == "freeze_thaw"
+    if configs is not None or not is_modelled:
+        return samplers.make_sampler(space, trials, seed, overrides, configs)
+    if overrides:
+        space = space.fixed(overrides)
+    from s2s_search.methods.proposals import Proposals
+    from s2s_search.methods.surrogate import Surrogate
+
+    draws = space.trials(trials, seed)
+    # The space may hold fewer configurations than POOL, which is_fixed allows.
+    wanted = replace(space.search, trials=max(POOL, len(draws)))
+    pool = replace(space, search=wanted, is_fixed=True).trials(None, seed)
+    first = value_of("train.eval_every_steps", draws[0])
+    surrogate = Surrogate(space, first if isinstance(first, int) else 1)
+    return Proposals(space, pool, len(draws), wanted.seed if seed is None else seed, surrogate)
+
+
+def make_pausing(settings: Scheduler, minimize: bool, sampler: Sampler | None) -> Pausing | None:
+    """Returns the scheduler of a search that pauses trials; None for a scheduler of Ray Tune.
+
+    Args:
+        settings: the scheduler's settings.
+        minimize: True when less is better.
+        sampler: the sampler of the search, whose model freeze_thaw shares.
+    """
+    if settings.name == "asha" and settings.promotes:
+        return Promotion(settings, minimize)
+    if settings.name == "pasha":
+        return Progressive(settings, minimize)
+    if settings.name == "first_reports":
+        return FirstReports(settings, minimize)
+    if settings.name != "freeze_thaw":
+        return None
+    from s2s_search.methods.freeze_thaw import FreezeThaw
+    from s2s_search.methods.proposals import Proposals
+
+    assert isinstance(sampler, Proposals)
+    return FreezeThaw(settings, minimize, sampler)

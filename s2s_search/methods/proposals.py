@@ -1,0 +1,155 @@
+"""The configurations that a search proposes by what it expects of them.
+
+The candidates are random draws of the space, and changes of the configurations that promise most.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from s2s_search.methods.surrogate import Expectation, Surrogate
+from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
+from s2s_search.spaces.samplers import ObjectiveValues
+from s2s_search.spaces.space import Space
+
+PARENTS = 3  # the number of best configurations that are changed
+CHILDREN = 8  # the number of changes of each
+CHANGED = 0.3  # the probability that a key is changed
+REACH = 0.1  # the deviation of a change of a number, as a share of its range
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration, and what is expected of it: the gain, and the scaled value at the end."""
+
+    config: Flat
+    gain: float
+    mean: float
+    deviation: float
+
+
+class Proposals:
+    """A sampler that learns from every report.
+
+    Args:
+        space: the space.
+        draws: the random draws of the search in their order, and further ones.
+        trials: the number of trials of the search.
+        seed: the seed of the changes; None for draws alone.
+        surrogate: the model.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        draws: Sequence[Flat],
+        trials: int,
+        seed: int | None,
+        surrogate: Surrogate,
+    ) -> None:
+        self.space, self.surrogate = space, surrogate
+        self._trials, self._seed = trials, seed
+        self._left = list(draws)  # the draws that have not begun, and what belongs to each
+        self._vectors = [surrogate.features.of(draw) for draw in draws]
+        self._complete = [space.complete(draw) for draw in draws]
+        self._met = set(self._complete)
+        self._begun: dict[int, Flat] = {}
+        self._ended: set[int] = set()
+
+    def __len__(self) -> int:
+        return self._trials
+
+    def ask(self, number: int) -> Flat | None:
+        """Returns the configuration of a trial that starts now; None when there are no more."""
+        training = [trial for trial in self._begun if trial not in self._ended]
+        candidate = self.best(number, self.surrogate.expectation(training))
+        if candidate is None:
+            return None
+        self.running(number, candidate.config)
+        return candidate.config
+
+    def best(self, number: int, expectation: Expectation | None) -> Candidate | None:
+        """Returns the configuration that promises most for a new trial.
+
+        Without an expectation it is the next draw.
+        """
+        if number >= len(self) or not self._left:
+            return None
+        if expectation is None:
+            return Candidate(self._left[0], math.nan, math.nan, math.nan)
+        configs, vectors = list(self._left), list(self._vectors)
+        for config in self._changed(number, expectation):
+            configs.append(config)
+            vectors.append(self.surrogate.features.of(config))
+        means, deviations = expectation.at_the_end(np.array(vectors), [None] * len(vectors))
+        gains = expectation.gains(means, deviations)
+        k = int(np.argmax(gains))
+        return Candidate(configs[k], float(gains[k]), float(means[k]), float(deviations[k]))
+
+    def _changed(self, number: int, expectation: Expectation) -> Iterator[Flat]:
+        """Yields changes of the configurations that promise most, none of which has begun."""
+        if self._seed is None:
+            return
+        rng = random.Random(f"{self._seed} {number} changes")
+        met = set(self._met)
+        for parent in self._parents(expectation):
+            for _ in range(CHILDREN):
+                config = self.space.configuration(partial(_changed_value, rng, parent))
+                config = self.space.budgeted(config, self.space.search.seed)
+                complete = self.space.complete(config)
+                if complete is not None and complete not in met:
+                    met.add(complete)
+                    yield config
+
+    def _parents(self, expectation: Expectation) -> list[Flat]:
+        numbers = [number for number in self._begun if self.surrogate.trials[number].steps]
+        vectors = np.array([self.surrogate.trials[number].vector for number in numbers])
+        means, _ = expectation.at_the_end(vectors, numbers)
+        return [self._begun[numbers[k]] for k in np.argsort(means, kind="stable")[:PARENTS]]
+
+    def running(self, number: int, config: Mapping[str, object]) -> None:
+        """Records a trial that has begun."""
+        if number in self._begun:
+            return
+        self._begun[number] = dict(config)
+        self.surrogate.begin(number, config)
+        complete = self.space.complete(dict(config))
+        self._met.add(complete)
+        if complete in self._complete:
+            place = self._complete.index(complete)
+            for kept in (self._left, self._vectors, self._complete):
+                del kept[place]
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Records a report of a trial."""
+        self.surrogate.report(number, step, value)
+
+    def tell(
+        self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
+    ) -> None:
+        """Records that a trial has ended."""
+        if number not in self._begun:
+            self.running(number, config)
+        self._ended.add(number)
+
+
+def _changed_value(
+    rng: random.Random, parent: Mapping[str, object], dimension: Dimension
+) -> object:
+    """Returns the parent's value of a dimension, or sometimes another one."""
+    domain, value = dimension.domain, value_of(dimension.key, parent)
+    is_changed = rng.random() < CHANGED
+    if isinstance(domain, Choice):
+        return rng.choice(domain.values) if is_changed or value not in domain else value
+    assert isinstance(domain, Range)
+    try:
+        position = domain.position(value)
+    except ValueError:  # the key takes no part in the parent
+        return domain.at(rng.random())
+    if not is_changed:
+        return value
+    return domain.at(min(max(rng.gauss(position, REACH), 0.0), 1.0))

@@ -1,0 +1,244 @@
+"""What a search has seen of its trials, and what it expects of them at the end.
+
+A value counts as its distance from the perfect value, on a logarithmic scale: from 0.2 to 0.1 is as
+far as from 0.4 to 0.2. A report of a divergence counts as the worst value of all.
+
+What is expected follows from the reports alone, in the order in which they came. A search that was
+killed and hears its reports again expects the same.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import ndtr
+
+from s2s_search.methods.features import Features
+from s2s_search.methods.gaussian_process import Floats, GaussianProcess, Points
+from s2s_search.metrics import Metric
+from s2s_search.spaces.space import Space
+
+FEWEST = 8  # the least number of reports from which anything is expected
+GROWTH = 1.25  # the model is fitted again after 8, 10, 13, 16, ... reports
+MOST_POINTS = 400  # with more reports, the model sees fewer of each trial, and then fewer trials
+CLIPPED = 0.9  # the quantile of distances from which on a report is just bad
+KEPT = (6, 4, 3, 2, 1)  # how many reports of a trial the model sees
+
+
+@dataclass
+class Seen:
+    """A trial that has begun: the vector of its configuration, and its reports."""
+
+    vector: Floats
+    steps: list[int] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)  # inf for a divergence
+
+    @property
+    def step(self) -> int:
+        return self.steps[-1] if self.steps else 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Parameters of the model, and how distances become values of about mean 0 and deviation 1."""
+
+    reports: int
+    theta: Floats
+    mean: float
+    deviation: float
+    least: float  # a smaller distance counts as this one
+    worst: float  # a larger distance, or a divergence, counts as this one
+
+    def scaled(self, distances: Sequence[float] | Floats) -> Floats:
+        logs: Floats = np.log(np.clip(distances, self.least, self.worst))
+        return (logs - self.mean) / self.deviation
+
+    def distance(self, scaled: float) -> float:
+        return math.exp(scaled * self.deviation + self.mean)
+
+
+class Expectation:
+    """What the model expects after some reports."""
+
+    def __init__(
+        self,
+        process: GaussianProcess,
+        rows: Mapping[int, int],
+        fit: Fit,
+        best: float,
+        last: int,
+        metric: Metric,
+    ) -> None:
+        self._process, self._rows, self._fit = process, rows, fit
+        self._best = float(fit.scaled([best])[0])
+        self._last, self._metric = last, metric
+
+    def at_the_end(self, vectors: Floats, numbers: Sequence[int | None]) -> tuple[Floats, Floats]:
+        """Returns mean and deviation of the scaled value at the end of each trial.
+
+        Args:
+            vectors: the vectors of configurations.
+            numbers: the trial of each; None for one that has not begun.
+        """
+        own = np.array([self._rows.get(number, -1) for number in numbers])  # type: ignore[arg-type]
+        return self._process.predict(vectors, np.ones(len(own)), own)
+
+    def gains(self, means: Floats, deviations: Floats) -> Floats:
+        """Returns the expected improvement on the best value so far (Jones et al., 1998)."""
+        better = (self._best - means) / deviations
+        density = np.exp(-(better**2) / 2) / math.sqrt(2 * math.pi)
+        gains: Floats = deviations * (better * ndtr(better) + density)
+        return gains
+
+    def sentence(self, vector: Floats, number: int | None) -> str:
+        """Says what a trial is expected to be at the end, and how likely it is to win."""
+        (mean,), (deviation,) = self.at_the_end(vector[None], [number])
+        middle, low, high = (self._value(mean + k * deviation) for k in (0, -2, 2))
+        low, high = sorted((low, high))
+        wins = float(ndtr((self._best - mean) / deviation))
+        return (
+            f"expected {middle:.4g} ({low:.4g} to {high:.4g}) at step {self._last:,}; the best so "
+            f"far is {self._value(self._best):.4g}; {wins:.0%} to beat it"
+        )
+
+    def _value(self, scaled: float) -> float:
+        """Returns the value of the metric for a scaled one."""
+        distance = self._fit.distance(scaled)
+        return self._metric.perfect + (distance if self._metric.goal == "minimize" else -distance)
+
+
+class Surrogate:
+    """A model of all reports of a search so far.
+
+    Args:
+        space: the space of the search.
+        first: the step of a trial's first report.
+    """
+
+    def __init__(self, space: Space, first: int) -> None:
+        self.features = Features(space)
+        self.last = space.scheduler.max_steps
+        self.first = min(first, self.last)
+        self.trials: dict[int, Seen] = {}
+        self._metric = space.metric
+        self._reports: list[int] = []  # the trial of each report, in the order of reports
+        self._fit: Fit | None = None
+
+    def begin(self, number: int, config: Mapping[str, object]) -> None:
+        if number not in self.trials:
+            self.trials[number] = Seen(self.features.of(config))
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Adds a report; one of a step that the trial has reported is no news."""
+        seen = self.trials[number]
+        if step > seen.step:
+            seen.steps.append(step)
+            is_known = value != self._metric.worst and math.isfinite(value)
+            seen.distances.append(abs(value - self._metric.perfect) if is_known else math.inf)
+            self._reports.append(number)
+
+    def expectation(self, training: Iterable[int] = ()) -> Expectation | None:
+        """Returns what the model expects now; None while it knows too little.
+
+        A trial that trains is taken to make its next report as expected. The model therefore looks
+        elsewhere (the kriging believer of Ginsbourger et al., 2010).
+        """
+        fit = self._fitted()
+        if fit is None:
+            return None
+        made = {number: len(seen.steps) for number, seen in self.trials.items() if seen.steps}
+        process, rows = self._process(fit, made)
+        process.condition(fit.theta)
+        under_way = [number for number in training if self.trials[number].step < self.last]
+        if under_way:
+            vectors = np.array([self.trials[number].vector for number in under_way])
+            steps = [self.trials[number].step + self.first for number in under_way]
+            own = np.array([rows.get(number, -1) for number in under_way])
+            means, _ = process.predict(vectors, self._times(steps), own)
+            for number in under_way:
+                rows.setdefault(number, len(rows))
+            more = Points(np.array([rows[n] for n in under_way]), self._times(steps))
+            process = process.believing(self._vectors(rows), more, means)
+        return Expectation(process, rows, fit, self.best, self.last, self._metric)
+
+    @property
+    def best(self) -> float:
+        """The least distance from the perfect value that was reported."""
+        return min(min(seen.distances, default=math.inf) for seen in self.trials.values())
+
+    def _vectors(self, numbers: Iterable[int]) -> Floats:
+        return np.array([self.trials[number].vector for number in numbers])
+
+    def _times(self, steps: Sequence[int]) -> Floats:
+        """Returns the logarithms of steps, 0 at the first report and 1 at the end."""
+        span = math.log(self.last / self.first) or 1.0
+        return np.log(np.array(steps) / self.first) / span
+
+    def _fitted(self) -> Fit | None:
+        """Returns the model that was fitted last, by the reports up to then."""
+        count, due = len(self._reports), FEWEST
+        if count < due:
+            return None
+        while math.ceil(due * GROWTH) <= count:
+            due = math.ceil(due * GROWTH)
+        if self._fit is None or self._fit.reports != due:
+            self._fit = self._fit_to(due)
+        return self._fit
+
+    def _fit_to(self, count: int) -> Fit | None:
+        """Fits the model to the first reports of the search."""
+        made: dict[int, int] = {}
+        for number in self._reports[:count]:
+            made[number] = made.get(number, 0) + 1
+        seen = [d for number, m in made.items() for d in self.trials[number].distances[:m]]
+        known = np.array([distance for distance in seen if math.isfinite(distance)])
+        if len(known) == 0:
+            return None
+        least = max(1e-3 * float(np.median(known)), 1e-12)
+        worst = max(float(np.quantile(known, CLIPPED)), least)
+        logs = np.log(np.clip(seen, least, worst))
+        deviation = max(float(logs.std()), 1e-6)
+        fit = Fit(count, np.empty(0), float(logs.mean()), deviation, least, worst)
+        process, _ = self._process(fit, made)
+        process.fit()
+        return Fit(count, process.theta, fit.mean, fit.deviation, fit.least, fit.worst)
+
+    def _process(self, fit: Fit, made: Mapping[int, int]) -> tuple[GaussianProcess, dict[int, int]]:
+        """Returns the process of the first reports of trials, and the row of each trial in it."""
+        rows: dict[int, int] = {}
+        which, steps, distances = [], [], []
+        for number, places in thinned(made).items():
+            seen = self.trials[number]
+            rows[number] = len(rows)
+            for place in places:
+                which.append(rows[number])
+                steps.append(seen.steps[place])
+                distances.append(seen.distances[place])
+        points = Points(np.array(which), self._times(steps))
+        values = fit.scaled(distances)
+        process = GaussianProcess(self._vectors(rows), self.features.keys, points, values)
+        return process, rows
+
+
+def thinned(made: Mapping[int, int]) -> dict[int, list[int]]:
+    """Returns the places of the reports of each trial that a model sees, by trial.
+
+    They are the first, the last and some between them in equal ratios. With too many of them it is
+    fewer of each trial, and in the end only the last of the trials with the most reports.
+    """
+    for most in KEPT:
+        found = {number: places(count, most) for number, count in made.items()}
+        if sum(map(len, found.values())) <= MOST_POINTS:
+            return found
+    longest = sorted(made, key=lambda number: (-made[number], number))[:MOST_POINTS]
+    return {number: found[number] for number in sorted(longest)}
+
+
+def places(count: int, most: int) -> list[int]:
+    """Returns at most `most` of the places 0 to count - 1, the last among them."""
+    if count <= most:
+        return list(range(count))
+    if most == 1:
+        return [count - 1]
+    return sorted({round(count ** (k / (most - 1))) - 1 for k in range(most)})

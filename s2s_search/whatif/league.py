@@ -1,0 +1,360 @@
+"""A league of search methods over the recorded curves of one search.
+
+The recorded trials are a pool. A method decides which of them begins and which trains on, and sees
+only the reports that it has paid for. The classes are those of a real search; only workers and time
+are simulated. Each report comes after the seconds that it took.
+
+Compute is counted in full trials: the steps of all trials, divided by those of a trial that trains
+to its end. A method has the target when it has in hand a report within a margin of the best value
+of the pool. What it expects does not count.
+"""
+
+import heapq
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from s2s_search.errors import ConfigError, nearest
+from s2s_search.methods.made import make_pausing
+from s2s_search.methods.pausing import NEW, Pausing
+from s2s_search.methods.proposals import Proposals
+from s2s_search.methods.surrogate import Surrogate
+from s2s_search.spaces.dimensions import Flat
+from s2s_search.spaces.samplers import Listed, Sampler
+from s2s_search.spaces.settings import PROMOTE, Scheduler
+from s2s_search.spaces.space import Space
+from s2s_search.tuning.schedulers import Past, make_scheduler
+from s2s_search.whatif.curves import Record
+
+REGRETS = (5, 10, 20, 40)  # full trials after which the regret is taken
+MOST = 200.0  # full trials after which a simulated search ends
+RESAMPLES = 2_000  # of the orders, for the interval of a median
+FEWEST = 8  # trials of a pool
+UNLIMITED = 10**12  # steps
+
+
+# --- the pool ---
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The trials of a search that trained to their ends or diverged.
+
+    `values` and `seconds` have a row for each trial and a column for each of `steps`. After a
+    divergence a trial has the worst value of its metric.
+    """
+
+    space: Space
+    configs: tuple[Flat, ...]
+    steps: tuple[int, ...]
+    values: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+    @property
+    def best(self) -> float:
+        return float(self.values.min() if self.minimizes else self.values.max())
+
+    @property
+    def minimizes(self) -> bool:
+        return self.space.metric.goal == "minimize"
+
+    def ordered(self, rows: Sequence[int]) -> "Pool":
+        """Returns the pool of some of the trials, in that order."""
+        configs = tuple(self.configs[row] for row in rows)
+        values, seconds = self.values[list(rows)], self.seconds[list(rows)]
+        return replace(self, configs=configs, values=values, seconds=seconds)
+
+
+def pool_of(record: Record) -> Pool:
+    """Returns the whole curves of a search.
+
+    Raises:
+        ConfigError: the search has too few of them.
+    """
+    history = record.history
+    steps = tuple(record.steps)
+    configs, values, seconds = [], [], []
+    for curve in record.curves:
+        trial = history.trials[curve.trial]
+        known = {point.step: point for point in curve.reports}
+        if trial.status not in ("finished", "diverged") or not known:
+            continue
+        if trial.status == "finished" and set(known) != set(steps):
+            continue
+        last = max(known)
+        points = [known.get(step, known[last]) for step in steps]
+        worst = record.space.metric.worst
+        configs.append(trial.config)
+        values.append(
+            [
+                worst if point.value is None or point.status == "diverged" else point.value
+                for point in points
+            ]
+        )
+        seconds.append([point.seconds for point in points])
+    if len(configs) < FEWEST:
+        law = f"a league needs at least {FEWEST} trials that reported at all of the same steps"
+        hint = "record them with scheduler: {name: none}"
+        raise ConfigError(f"--league: {law}, and there are {len(configs)}; {hint}")
+    whole = np.array(values, float), np.array(seconds, float)
+    return Pool(record.space, tuple(configs), steps, *whole)
+
+
+# --- the methods ---
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A search method: a scheduler, and whether the model proposes configurations."""
+
+    name: str
+    scheduler: Scheduler
+    proposes: bool = False
+
+
+def contenders(pool: Pool, names: Sequence[str] = ()) -> list[Contender]:
+    """Returns methods by their names, or all of them.
+
+    Raises:
+        ConfigError: a name is not known.
+    """
+    last = pool.steps[-1]
+    first = max(pool.steps[0], last // 27)
+    plain = Scheduler("asha", last, first, 3.0, total_steps=UNLIMITED)
+    late = replace(plain, grace_steps=max(pool.steps[0], last // 9))
+    promote = replace(plain, variant=PROMOTE)
+    known = [
+        Contender("random", replace(plain, name="none")),
+        Contender("median", replace(late, name="median")),
+        Contender("asha_9", late),
+        Contender("asha_27", plain),
+        Contender("promote_27", promote),
+        Contender("pasha_27", replace(plain, name="pasha")),
+        Contender("first_reports", replace(plain, name="first_reports", grace_steps=pool.steps[0])),
+        Contender("gp_asha_9", late, proposes=True),
+        Contender("gp_asha_27", plain, proposes=True),
+        Contender("gp_promote_27", promote, proposes=True),
+        Contender("freeze_thaw", replace(plain, name="freeze_thaw"), proposes=True),
+    ]
+    by_name = {contender.name: contender for contender in known}
+    problems = [
+        f"--methods: unknown method {name!r}{nearest(name, by_name)}"
+        for name in names
+        if name not in by_name
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return [by_name[name] for name in names] if names else known
+
+
+class Stopping:
+    """A scheduler of Ray Tune with the methods of one that pauses. It lets no trial wait."""
+
+    def __init__(self, space: Space) -> None:
+        self._tune = make_scheduler(space, dict)
+        self._metric = space.metric.name
+        self._trials: dict[int, Past] = {}
+
+    def begin(self, number: int, config: Flat) -> None:
+        self._trials[number] = Past(f"trial-{number:05d}")
+        self._tune.on_trial_add(self._tune, self._trials[number])
+
+    def report(self, number: int, step: int, value: float, has_new: bool) -> bool:
+        return self._tell(number, step, value, "running") == "CONTINUE"
+
+    def hear(self, number: int, step: int, value: float) -> None:
+        """Hears the last report of a trial."""
+        self._tell(number, step, value, "finished")
+
+    def _tell(self, number: int, step: int, value: float, status: str) -> str:
+        trial = self._trials[number]
+        trial.last_result = {"step": step, self._metric: value, "status": status}
+        return self._tune.on_trial_result(self._tune, trial, trial.last_result)
+
+    def end(self, number: int) -> None:
+        trial = self._trials.pop(number)
+        self._tune.on_trial_complete(self._tune, trial, trial.last_result)
+
+    def choose(self, has_new: bool) -> int | None:
+        return NEW if has_new else None
+
+
+class Race:
+    """A simulated search: a method, and the pool in the order in which draws come."""
+
+    def __init__(self, pool: Pool, contender: Contender, workers: int) -> None:
+        self.pool = pool
+        self._free = workers
+        space = replace(pool.space, scheduler=contender.scheduler)
+        self._sampler: Sampler = Listed(pool.configs)
+        if contender.proposes:
+            surrogate = Surrogate(space, pool.steps[0])
+            self._sampler = Proposals(space, pool.configs, len(pool.configs), None, surrogate)
+        pausing = make_pausing(contender.scheduler, pool.minimizes, self._sampler)
+        self._scheduler: Pausing | Stopping = pausing or Stopping(space)
+        self._rows = {_text(config): row for row, config in enumerate(pool.configs)}
+        self._row: dict[int, int] = {}  # of each trial that has begun
+        self._made: dict[int, int] = {}  # the number of its reports
+        # The next report of each training trial: its time, a count that breaks ties, the trial.
+        self._due: list[tuple[float, int, int]] = []
+        self._count = itertools.count()
+        self._now = 0.0
+
+    def run(self) -> Iterator[float]:
+        """Yields the values of the reports in the order in which they come."""
+        while True:
+            while self._free and self._start():
+                self._free -= 1
+            if not self._due:
+                return
+            self._now, _, number = heapq.heappop(self._due)
+            yield self._report(number)
+
+    def _start(self) -> bool:
+        """Starts the trial that the method chooses; returns whether there is one."""
+        has_new = len(self._row) < len(self.pool.configs)
+        number = self._scheduler.choose(has_new)
+        config: Flat | None = {}
+        if number == NEW:
+            number = len(self._row)
+            config = self._sampler.ask(number)
+        if number is None or config is None:
+            return False
+        if number not in self._row:
+            self._row[number] = self._rows[_text(config)]
+            self._made[number] = 0
+        self._scheduler.begin(number, config)
+        self._train(number)
+        return True
+
+    def _train(self, number: int) -> None:
+        seconds = self.pool.seconds[self._row[number], self._made[number]]
+        heapq.heappush(self._due, (self._now + seconds, next(self._count), number))
+
+    def _report(self, number: int) -> float:
+        row, place = self._row[number], self._made[number]
+        value, step = float(self.pool.values[row, place]), self.pool.steps[place]
+        self._made[number] += 1
+        has_new = len(self._row) < len(self.pool.configs)
+        self._sampler.report(number, step, value)
+        if self._made[number] == len(self.pool.steps):
+            self._scheduler.hear(number, step, value)
+            self._end(number, "finished")
+        elif self._scheduler.report(number, step, value, has_new):
+            self._train(number)
+        elif isinstance(self._scheduler, Stopping):
+            self._end(number, "stopped")
+        else:
+            self._free += 1
+        return value
+
+    def _end(self, number: int, how: str) -> None:
+        self._scheduler.end(number)
+        self._sampler.tell(number, self.pool.configs[self._row[number]], None, how)
+        self._free += 1
+
+
+def _text(config: Flat) -> str:
+    return json.dumps(config, sort_keys=True)
+
+
+# --- the league ---
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method reached in one order: the compute to the target, and regrets at REGRETS."""
+
+    to_target: float
+    regrets: tuple[float, ...]
+
+
+def raced(pool: Pool, contender: Contender, workers: int, margin: float) -> Outcome:
+    """Returns the outcome of a method over a pool in its order."""
+    best, full = pool.best, len(pool.steps)
+    in_hand, to_target = math.inf, math.inf
+    regrets = [math.nan] * len(REGRETS)
+    for count, value in enumerate(Race(pool, contender, workers).run(), start=1):
+        in_hand = min(in_hand, abs(value - best))
+        if in_hand <= margin:
+            to_target = min(to_target, count / full)
+        for k, budget in enumerate(REGRETS):
+            if count <= budget * full:
+                regrets[k] = in_hand
+        if in_hand == 0 or count >= MOST * full:
+            break
+    return Outcome(to_target, tuple(_held(regrets)))
+
+
+def _held(regrets: Sequence[float]) -> Iterator[float]:
+    """Yields regrets; a search that ended keeps what it had."""
+    kept = math.nan
+    for regret in regrets:
+        kept = kept if math.isnan(regret) else regret
+        yield kept
+
+
+def orders_of(pool: Pool, count: int, share: float) -> Iterator[Pool]:
+    """Yields the pool in random orders, each with a share of its trials."""
+    size = max(FEWEST, round(share * len(pool.configs)))
+    for seed in range(count):
+        yield pool.ordered(Random(f"order {seed}").sample(range(len(pool.configs)), size))
+
+
+def league_row(contender: Contender, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Returns the medians and means of a method: a row of the league.
+
+    `to_target` is the median compute in full trials, with its 95 % interval `low` to `high` over
+    orders (bootstrap). `lost` is the number of orders in which the target was not reached.
+    `regret_N` is the mean difference from the best value after N full trials.
+    """
+    reached = np.array([outcome.to_target for outcome in outcomes])
+    drawn = np.random.default_rng(0).integers(0, len(reached), (RESAMPLES, len(reached)))
+    with np.errstate(invalid="ignore"):
+        medians = np.sort(np.median(reached[drawn], axis=1))
+    row = {
+        "method": contender.name,
+        "to_target": float(np.median(reached)),
+        "low": float(medians[int(0.025 * RESAMPLES)]),
+        "high": float(medians[int(0.975 * RESAMPLES)]),
+        "lost": int(np.isinf(reached).sum()),
+    }
+    for k, budget in enumerate(REGRETS):
+        row[f"regret_{budget}"] = float(np.mean([outcome.regrets[k] for outcome in outcomes]))
+    return row
+
+
+def league_rows(
+    pool: Pool,
+    methods: Sequence[Contender],
+    orders: int,
+    workers: int,
+    margin: float,
+    share: float = 1.0,
+) -> Iterator[dict[str, Any]]:
+    """Yields a row for each method, as soon as it is known.
+
+    Args:
+        pool: the recorded trials.
+        methods: the methods.
+        orders: the number of random orders of the pool.
+        workers: the number of trials that train at once.
+        margin: the largest difference from the best value that counts as the target.
+        share: the share of the pool that each order has.
+    """
+    pools = list(orders_of(pool, orders, share))
+    for contender in methods:
+        yield league_row(contender, [raced(each, contender, workers, margin) for each in pools])
+
+
+def league_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Returns the rows as a table, the least compute first."""
+    return pd.DataFrame(rows).sort_values(["to_target", "regret_10"], ignore_index=True)

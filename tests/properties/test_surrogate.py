@@ -1,0 +1,177 @@
+"""The model of configurations and steps: against finite differences, dense algebra, and what must not matter."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2s_search.methods.features import Features
+from s2s_search.methods.gaussian_process import JITTER, GaussianProcess, Points, squares
+from s2s_search.methods.surrogate import MOST_POINTS, Surrogate, places, thinned
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.space import Space
+
+SPACE = """
+model: [BasicSeq2Seq, AttentionSeq2Seq]
+corpus: {name: copy, train: 20, dev: 5, vocabulary: 5, min_length: 2, max_length: 5}
+metric: {name: METRIC}
+search: {trials: 40, seed: 3}
+scheduler: {name: freeze_thaw, max_steps: 160}
+parameters:
+  attention.score_type: [dot, bahdanau]
+  attention.dim: {min: 8, max: 64, log: true}
+  optimizer.learning_rate: {min: 1e-4, max: 1e-2, log: true}
+  train.eval_every_steps: 20
+"""
+
+
+def space(folder: Path, metric: str = "dev.error_rate") -> Space:
+    (folder / "space.yaml").write_text(SPACE.replace("METRIC", metric))
+    return load_space(folder / "space.yaml")
+
+
+def process(seed: int, trials: int = 7, points: int = 20) -> GaussianProcess:
+    rng = np.random.default_rng(seed)
+    which = rng.integers(0, trials, points)
+    vectors, keys = rng.normal(size=(trials, 4)), np.array([0, 0, 1, 2])
+    made = GaussianProcess(
+        vectors, keys, Points(which, rng.uniform(size=points)), rng.normal(size=points)
+    )
+    made.theta = made.start + 0.3 * rng.normal(size=len(made.start))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_gradient_of_the_likelihood(seed: int) -> None:
+    made = process(seed)
+    made._squares = squares(made.vectors, made.vectors, made.keys)
+    _, gradient = made._loss(made.theta)
+    for k in range(len(made.theta)):
+        step = 1e-5 * np.eye(len(made.theta))[k]
+        numeric = (made._loss(made.theta + step)[0] - made._loss(made.theta - step)[0]) / 2e-5
+        assert gradient[k] == pytest.approx(numeric, rel=1e-4, abs=1e-5)
+
+
+def kernel(made: GaussianProcess, a: tuple[int, float], b: tuple[int, float]) -> float:
+    """The covariance of two points as the docstring of the module says it, by scalars."""
+    lengths, parts = np.exp(made.theta[:3]), np.exp(2 * made.theta[3:8])
+    always, step, curve, trial, trial_step = parts
+    difference = made.vectors[a[0]] - made.vectors[b[0]]
+    r = math.sqrt(5 * float(np.sum(difference**2 / lengths[made.keys] ** 2)))
+    alike = (1 + r + r**2 / 3) * math.exp(-r)
+    when = math.exp(-((a[1] - b[1]) ** 2) / 2 / math.exp(made.theta[-1]) ** 2)
+    own = (trial + trial_step * when) if a[0] == b[0] else 0.0
+    return alike * (always + step * when) + curve * when + own
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_predictions_are_those_of_dense_algebra(seed: int) -> None:
+    made = process(seed)
+    points = list(zip(made.points.trials, made.points.times, strict=True))
+    noise = math.exp(2 * made.theta[8])
+    covariance = np.array([[kernel(made, p, q) for q in points] for p in points])
+    covariance += (noise + JITTER) * np.eye(len(points))
+    wanted = [(k, 1.0) for k in range(7)]
+    cross = np.array([[kernel(made, w, p) for p in points] for w in wanted])
+    solved = np.linalg.solve(covariance, cross.T)
+    means = solved.T @ made.values
+    variances = [kernel(made, w, w) - cross[k] @ solved[:, k] for k, w in enumerate(wanted)]
+    made.condition()
+    found, deviations = made.predict(made.vectors, np.ones(7), np.arange(7))
+    np.testing.assert_allclose(found, means, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(deviations**2, variances, rtol=1e-4, atol=1e-6)
+
+
+def test_a_key_that_takes_no_part_adds_nothing(tmp_path: Path) -> None:
+    known = space(tmp_path)
+    features = Features(known)
+    draws = known.draw(60, 1)
+    basic = [draw for draw in draws if draw["model"] == "BasicSeq2Seq"]
+    names = [dimension.key for dimension in known.varying]
+    of_attention = np.isin(features.keys, [names.index(n) for n in names if "attention" in n])
+    for draw in basic:
+        assert not features.of(draw)[of_attention].any()
+    vectors = np.array([features.of(draw) for draw in draws])
+    assert np.abs(vectors).max() <= math.sqrt(0.5)
+    scores = {draw.get("attention.score_type"): features.of(draw) for draw in draws}
+    column = features.keys == names.index("attention.score_type")
+    apart = scores["dot"][column] - scores["bahdanau"][column]
+    assert np.linalg.norm(apart) == pytest.approx(1)
+
+
+def told(known: Space, reports: list[tuple[int, int, float]]) -> Surrogate:
+    surrogate, draws = Surrogate(known, 20), known.draw(40, 3)
+    for number, step, value in reports:
+        surrogate.begin(number, draws[number])
+        surrogate.report(number, step, value)
+    return surrogate
+
+
+def reports(seed: int = 0, trials: int = 12) -> list[tuple[int, int, float]]:
+    rng = np.random.default_rng(seed)
+    made = [(n, 20 * k, float(rng.uniform(0.2, 1))) for n in range(trials) for k in (1, 2, 3)]
+    return sorted(made, key=lambda report: report[1])
+
+
+def test_what_is_expected_follows_from_the_reports_alone(tmp_path: Path) -> None:
+    """One that was asked all the time expects the same as one that hears the log after a kill."""
+    known = space(tmp_path)
+    asked, draws = Surrogate(known, 20), known.draw(40, 3)
+    for number, step, value in reports():
+        asked.begin(number, draws[number])
+        asked.report(number, step, value)
+        asked.expectation([number])
+    vectors = np.array([asked.features.of(draw) for draw in draws[:15]])
+    numbers = [*range(12), None, None, None]
+    answers = []
+    for surrogate in (asked, told(known, reports())):
+        expectation = surrogate.expectation([1, 5])
+        assert expectation is not None
+        answers.append(expectation.at_the_end(vectors, numbers))
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+@pytest.mark.parametrize(
+    "metric, worst, good", [("dev.error_rate", 1e30, 0.1), ("dev.bleu", -1.0, 90.0)]
+)
+def test_a_divergence_is_bad_news_and_no_more(
+    tmp_path: Path, metric: str, worst: float, good: float
+) -> None:
+    known = space(tmp_path, metric)
+    worst = known.metric.worst if known.metric.worst is not None else worst
+    scale = 100 if metric == "dev.bleu" else 1
+    made = [(n, s, scale * v) for n, s, v in reports()]
+    made[0] = (made[0][0], made[0][1], worst)
+    surrogate = told(known, [*made, (3, 80, good)])
+    expectation = surrogate.expectation()
+    assert expectation is not None
+    vectors = np.array([surrogate.trials[n].vector for n in (0, 3)])
+    means, deviations = expectation.at_the_end(vectors, [0, 3])
+    assert np.isfinite(means).all()
+    assert np.isfinite(deviations).all()
+    assert means[1] < means[0]
+
+
+def test_all_equal_and_all_diverged_do_no_harm(tmp_path: Path) -> None:
+    known = space(tmp_path)
+    same = told(known, [(n, s, 0.5) for n, s, _ in reports()]).expectation()
+    assert same is not None
+    means, deviations = same.at_the_end(np.zeros((2, len(Features(known).keys))), [None, None])
+    assert np.isfinite([*means, *deviations, *same.gains(means, deviations)]).all()
+    worst = known.metric.worst
+    assert worst is not None
+    assert told(known, [(n, s, worst) for n, s, _ in reports()]).expectation() is None
+
+
+@pytest.mark.parametrize("trials, reports", [(10, 3), (60, 40), (300, 40), (2000, 40)])
+def test_the_model_sees_a_bounded_number_of_reports(trials: int, reports: int) -> None:
+    found = thinned(dict.fromkeys(range(trials), reports))
+    assert 0 < sum(map(len, found.values())) <= MOST_POINTS
+    assert all(kept[-1] == reports - 1 for kept in found.values())
+    for count in range(1, 50):
+        for most in (1, 2, 3, 6):
+            kept = places(count, most)
+            assert kept == sorted(set(kept))
+            assert kept[-1] == count - 1
+            assert len(kept) <= most
