@@ -117,7 +117,9 @@ def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[st
         )
     if trial.status == LOST:
         yield f"its worker was lost {trial.losses + 1} times, more than search.retries allows"
-    if trial.status == "stopped" and not any(
+    if trial.decisions and trial.decisions[-1]["action"] == "pause" and trial.status == "stopped":
+        yield "it waited for its turn when the search ended"
+    elif trial.status == "stopped" and not any(
         event["action"] == "stop" for event in trial.decisions
     ):
         yield (

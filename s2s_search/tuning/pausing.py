@@ -55,8 +55,12 @@ class PausingScheduler(TrialScheduler):
             number = int(name.removeprefix("trial-")) if name else NEW
             if kind == "trial":
                 self.inner.begin(number, event["config"])
-            elif kind in ("start", "restart") and number in self.inner.trials:
+            elif kind == "start" and number in self.inner.trials:
                 self.inner.begin(number, {})
+            elif kind == "restart" and number in self.inner.trials:
+                # A trial that waited when the search was resumed still waits.
+                if event["cause"] != "resume":
+                    self.inner.begin(number, {})
             elif kind == "pause" and number in self.inner.trials:
                 self.inner.trials[number].state = WAITS
             elif kind == "report" and number in self.inner.trials:
@@ -91,10 +95,8 @@ class PausingScheduler(TrialScheduler):
             self.inner.hear(trial.number, step, value)
             self.inner.end(trial.number)
             return TrialScheduler.STOP
-        if (
-            self._trial_hours is not None
-            and (result.get(SECONDS.name) or 0) > self._trial_hours * 3600
-        ):
+        seconds = result.get(SECONDS.name) or 0.0
+        if self._trial_hours is not None and seconds > 3600 * self._trial_hours:
             self.inner.hear(trial.number, step, value)
             self._decide(trial, step, value, f"{TIME_IS_OVER}{self._trial_hours:g} h are over")
             return TrialScheduler.STOP

@@ -276,6 +276,43 @@ def test_hyperbands_brackets_go_on_after_kills(tmp_path: Path) -> None:
     assert 0 < (calm.trials["status"] == "stopped").sum() < 13
 
 
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "{name: freeze_thaw, max_steps: 400}",
+        "{name: asha, variant: promote, max_steps: 400, grace_steps: 50, reduction_factor: 2}",
+        "{name: pasha, max_steps: 400, grace_steps: 50, reduction_factor: 2}",
+        "{name: first_reports, max_steps: 400, grace_steps: 100, keep: 3}",
+    ],
+)
+def test_waiting_trials_go_on_after_kills(tmp_path: Path, scheduler: str) -> None:
+    """One trial trains at a time, so that a killed search has the trials and reports of a calm one."""
+    text = text_of(trials=9, steps=400, scheduler="asha").replace(
+        "retries:", "max_at_once: 1, retries:"
+    )
+    lines = text.splitlines()
+    lines = [f"scheduler: {scheduler}" if "scheduler:" in line else line for line in lines]
+    for name in ("calm", "run"):
+        (tmp_path / f"{name}.yaml").write_text("\n".join(lines))
+    driver = Driver("search", tmp_path / "calm.yaml", "--out", tmp_path / "calm")
+    out = driver.wait()
+    assert driver.process.returncode == 0, out
+    calm, run = results.load(tmp_path / "calm"), tmp_path / "run"
+    driver = Driver("search", tmp_path / "run.yaml", "--out", run)
+    total = len(calm.reports)
+    for killed in (total // 4, total // 2, 3 * total // 4):
+        assert driver.until_reports(run, killed)
+        driver.kill()
+        driver = Driver("resume", run)
+    out = driver.wait()
+    assert driver.process.returncode == 0, out
+    found = results.load(run)
+    columns = ["trial", "step", "dev.loss", "dev.error_rate"]
+    pd.testing.assert_frame_equal(found.reports[columns], calm.reports[columns])
+    assert found.trials["status"].tolist() == calm.trials["status"].tolist()
+    assert {"finished", "stopped"} <= set(calm.trials["status"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_goes_on_and_one_in_use_is_left_alone(
     calm: results.Results, tmp_path: Path, number: int
