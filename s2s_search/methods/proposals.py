@@ -75,11 +75,11 @@ class Proposals:
     def best(self, number: int, expectation: Expectation | None) -> Candidate | None:
         """Returns the configuration that promises most for a new trial.
 
-        Without an expectation it is the next draw.
+        Without an expectation, and for the first trials that the space names, it is the next draw.
         """
         if number >= len(self) or not self._left:
             return None
-        if expectation is None:
+        if expectation is None or number < len(self.space.first):
             return Candidate(self._left[0], math.nan, math.nan, math.nan)
         configs, vectors = list(self._left), list(self._vectors)
         for config in self._changed(number, expectation):

@@ -192,6 +192,19 @@ def test_proposals_are_draws_and_changes_of_the_best(tmp_path: Path) -> None:
     assert all(config["train.max_steps"] == 200 for config in configs)
 
 
+def test_it_begins_with_the_first_configurations(tmp_path: Path) -> None:
+    text = SPACE.replace("METRIC", "dev.error_rate").replace("TRIALS", "20").replace("BUDGET", "")
+    rates = [0.0001 * k for k in range(10, 22)]
+    first = ", ".join(
+        f"{{model: BasicSeq2Seq, optimizer.learning_rate: {rate:g}}}" for rate in rates
+    )
+    (tmp_path / "space.yaml").write_text(f"{text}first: [{first}]\n")
+    search = Simulated(load_space(tmp_path / "space.yaml"))
+    search.run()
+    begun = [config["optimizer.learning_rate"] for config in search.configs.values()]
+    assert begun[:12] == pytest.approx(rates)
+
+
 def test_trials_elsewhere_are_taken_to_report_as_expected(tmp_path: Path) -> None:
     known = space(tmp_path)
     search = Simulated(known)
