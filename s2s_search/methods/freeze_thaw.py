@@ -60,6 +60,8 @@ class FreezeThaw(Pausing):
         left = self.total_steps - sum(trial.step for trial in self.trials.values())
         if left <= 0:
             return None
+        if has_new and len(self.trials) < len(self._proposals.space.first):
+            return NEW
         expectation = self._proposals.surrogate.expectation(self.of(TRAINS))
         new = self._proposals.best(len(self.trials), expectation) if has_new else None
         waiting = self.of(WAITS)

@@ -28,7 +28,7 @@ class SearchSettings:
 
 METHODS = ("random", "halton", "grid", *(LEARNING := ("tpe", "gp")))
 # The schedulers that pause trials and resume them from their checkpoints. asha does with PROMOTE.
-PAUSING = ("hyperband", "pbt", "pasha", "first_reports", "freeze_thaw")
+PAUSING = ("hyperband", "pbt", *(OURS := ("pasha", "first_reports", "freeze_thaw")))
 SCHEDULERS = ("asha", "median", *PAUSING, "none")
 VARIANTS = (STOP, PROMOTE) = ("stop", "promote")
 # The settings that only some schedulers have.
