@@ -84,6 +84,8 @@ class PausingScheduler(TrialScheduler):
         known = self.inner.trials.get(trial.number)
         if known is not None and known.state == WAITS:
             trial.set_status(Trial.PAUSED)
+            # Without a result Ray 2.60 would take it for one that has ended by itself.
+            trial.update_last_result({"step": known.step, "status": "running"})
         else:
             self.inner.begin(trial.number, trial.hparams)
 

@@ -20,6 +20,9 @@ class TuneTrial(SimpleNamespace):
         name = f"trial-{number:05d}"
         super().__init__(trial_id=name, number=number, status="PENDING", hparams={})
 
+    def update_last_result(self, result: dict[str, Any]) -> None:
+        self.last_result = result
+
     def set_status(self, status: str) -> None:
         self.status = status
 
@@ -128,6 +131,7 @@ def test_a_log_restores_who_waits() -> None:
     for trial in trials:
         scheduler.on_trial_add(tune, trial)
     assert [trial.status for trial in trials] == ["PAUSED", "PAUSED", "PENDING", "PENDING"]
+    assert trials[0].last_result == {"step": 10, "status": "running"}
     assert scheduler.choose_trial_to_run(tune) is trials[2]
 
 
