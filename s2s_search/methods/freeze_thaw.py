@@ -4,10 +4,11 @@ At each report the model of all curves says what every trial may still become, a
 may. The one with the most expected gain trains next, until the next report.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from s2s_search.methods.gaussian_process import Floats
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS, Pausing
 from s2s_search.methods.proposals import Proposals
 from s2s_search.spaces.settings import Scheduler
@@ -69,9 +70,25 @@ class FreezeThaw(Pausing):
             return NEW if new is not None else next(iter(waiting), None)
         vectors = np.array([self._proposals.surrogate.trials[number].vector for number in waiting])
         means, deviations = expectation.at_the_end(vectors, waiting)
-        favourite = waiting[int(np.argmin(means))]
-        if self.settings.max_steps - self.trials[favourite].step >= left:
-            return favourite  # what is left just suffices to train it to the end
+        last = self._last_chance(waiting, means, left)
+        if last is not None:
+            return last
         gains = expectation.gains(means, deviations)
         k = int(np.argmax(gains))
         return NEW if new is not None and new.gain > gains[k] else waiting[k]
+
+    def _last_chance(self, waiting: Sequence[int], means: Floats, left: int) -> int | None:
+        """Returns the best waiting trial that can train to its end, when it must go on now for that.
+
+        Args:
+            waiting: the trials that wait.
+            means: what is expected of each.
+            left: the steps that are left of the budget.
+        """
+        rests = np.array([self.settings.max_steps - self.trials[n].step for n in waiting])
+        able = np.flatnonzero(rests <= left)
+        if len(able) == 0:
+            return None
+        best = int(able[np.argmin(means[able])])
+        is_late = left - rests[best] < self._proposals.surrogate.first
+        return waiting[best] if is_late else None
