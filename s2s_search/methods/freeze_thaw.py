@@ -78,7 +78,7 @@ class FreezeThaw(Pausing):
         return NEW if new is not None and new.gain > gains[k] else waiting[k]
 
     def _last_chance(self, waiting: Sequence[int], means: Floats, left: int) -> int | None:
-        """Returns the best waiting trial that can train to its end, when it must go on now for that.
+        """Returns the best waiting trial that can reach its end, if it must go on now for that.
 
         Args:
             waiting: the trials that wait.
