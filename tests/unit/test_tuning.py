@@ -196,7 +196,7 @@ def test_how_many_trials_are_enough(
     space = replace(space, search=replace(space.search, max_at_once=limit))
     monkeypatch.setattr(cluster, "slots", lambda resources: 3)
     search: Any = SimpleNamespace(
-        space=space, sampler=make_sampler(space), resumed=[], new=[],
+        space=space, sampler=make_sampler(space), scheduler=None, resumed=[], new=[],
         recorder=SimpleNamespace(has_begun=lambda name: not name.startswith("waiting")),
     )  # fmt: skip
     trials = Trials(search)
