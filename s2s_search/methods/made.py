@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from s2s_search.methods.halving import FirstReports, Progressive, Promotion
-from s2s_search.methods.pausing import Pausing
+from s2s_search.methods.pausing import TRAINS, Pausing
 from s2s_search.spaces import samplers
 from s2s_search.spaces.dimensions import Flat, value_of
 from s2s_search.spaces.samplers import Sampler
@@ -59,18 +59,24 @@ def make_pausing(settings: Scheduler, minimize: bool, sampler: Sampler | None) -
     Args:
         settings: the scheduler's settings.
         minimize: True when less is better.
-        sampler: the sampler of the search, whose model freeze_thaw shares.
+        sampler: the sampler of the search. It learns from the scheduler which trials train, and
+            freeze_thaw shares its model.
     """
+    pausing: Pausing
     if settings.name == "asha" and settings.promotes:
-        return Promotion(settings, minimize)
-    if settings.name == "pasha":
-        return Progressive(settings, minimize)
-    if settings.name == "first_reports":
-        return FirstReports(settings, minimize)
-    if settings.name != "freeze_thaw":
-        return None
-    from s2s_search.methods.freeze_thaw import FreezeThaw
-    from s2s_search.methods.proposals import Proposals
+        pausing = Promotion(settings, minimize)
+    elif settings.name == "pasha":
+        pausing = Progressive(settings, minimize)
+    elif settings.name == "first_reports":
+        pausing = FirstReports(settings, minimize)
+    elif settings.name == "freeze_thaw":
+        from s2s_search.methods.freeze_thaw import FreezeThaw
+        from s2s_search.methods.proposals import Proposals
 
-    assert isinstance(sampler, Proposals)
-    return FreezeThaw(settings, minimize, sampler)
+        assert isinstance(sampler, Proposals)
+        pausing = FreezeThaw(settings, minimize, sampler)
+    else:
+        return None
+    if sampler is not None:
+        sampler.follow(lambda: pausing.of(TRAINS))
+    return pausing

@@ -5,7 +5,7 @@ The candidates are random draws of the space, and changes of the configurations 
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,18 +59,24 @@ class Proposals:
         self._met = set(self._complete)
         self._begun: dict[int, Flat] = {}
         self._ended: set[int] = set()
+        self._training: Callable[[], list[int]] = lambda: [
+            trial for trial in self._begun if trial not in self._ended
+        ]
 
     def __len__(self) -> int:
         return self._trials
 
     def ask(self, number: int) -> Flat | None:
         """Returns the configuration of a trial that starts now; None when there are no more."""
-        training = [trial for trial in self._begun if trial not in self._ended]
-        candidate = self.best(number, self.surrogate.expectation(training))
+        candidate = self.best(number, self.surrogate.expectation(self._training()))
         if candidate is None:
             return None
         self.running(number, candidate.config)
         return candidate.config
+
+    def follow(self, training: Callable[[], list[int]]) -> None:
+        """Takes from a scheduler that pauses trials which of them train."""
+        self._training = training
 
     def best(self, number: int, expectation: Expectation | None) -> Candidate | None:
         """Returns the configuration that promises most for a new trial.

@@ -124,6 +124,8 @@ class Surrogate:
         self._metric = space.metric
         self._reports: list[int] = []  # the trial of each report, in the order of reports
         self._fit: Fit | None = None
+        # The newest expectation, and what it was asked for.
+        self._newest: tuple[object, Expectation | None] | None = None
 
     def begin(self, number: int, config: Mapping[str, object]) -> None:
         if number not in self.trials:
@@ -144,6 +146,12 @@ class Surrogate:
         A trial that trains is taken to make its next report as expected. The model therefore looks
         elsewhere (the kriging believer of Ginsbourger et al., 2010).
         """
+        asked = len(self._reports), len(self.trials), tuple(training)
+        if self._newest is None or self._newest[0] != asked:
+            self._newest = asked, self._expected(asked[2])
+        return self._newest[1]
+
+    def _expected(self, training: Sequence[int]) -> Expectation | None:
         fit = self._fitted()
         if fit is None:
             return None

@@ -8,7 +8,7 @@ was killed can therefore resume: a new sampler that hears the same gives the sam
 import math
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -58,6 +58,9 @@ class Sampler(Protocol):
 
     def report(self, number: int, step: int, value: float) -> None:
         """Records a report of a trial that runs. A report may come twice."""
+
+    def follow(self, training: Callable[[], list[int]]) -> None:
+        """Takes from a scheduler that pauses trials which of them train."""
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
@@ -115,6 +118,8 @@ class Listed:
     def running(self, number: int, config: Mapping[str, object]) -> None: ...
 
     def report(self, number: int, step: int, value: float) -> None: ...
+
+    def follow(self, training: Callable[[], list[int]]) -> None: ...
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str
@@ -181,6 +186,8 @@ class TPE:
         self._trials[number] = KnownTrial(completed(config), self._point(config), "running")
 
     def report(self, number: int, step: int, value: float) -> None: ...
+
+    def follow(self, training: Callable[[], list[int]]) -> None: ...
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str

@@ -192,6 +192,19 @@ def test_proposals_are_draws_and_changes_of_the_best(tmp_path: Path) -> None:
     assert all(config["train.max_steps"] == 200 for config in configs)
 
 
+def test_the_sampler_gives_what_the_scheduler_chose(tmp_path: Path) -> None:
+    """Paused trials are not taken to train elsewhere when a new configuration is chosen."""
+    search = Simulated(space(tmp_path))
+    search.run(workers=3, most=40)
+    training = search.scheduler.of(TRAINS)
+    assert search.scheduler.of(WAITS)
+    expectation = search.sampler.surrogate.expectation(training)
+    number = len(search.configs)
+    wanted = search.sampler.best(number, expectation)
+    assert wanted is not None
+    assert search.sampler.ask(number) == wanted.config
+
+
 def test_it_begins_with_the_first_configurations(tmp_path: Path) -> None:
     text = SPACE.replace("METRIC", "dev.error_rate").replace("TRIALS", "20").replace("BUDGET", "")
     rates = [0.0001 * k for k in range(10, 22)]
