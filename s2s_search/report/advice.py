@@ -19,10 +19,10 @@ from s2s_search.results import early
 from s2s_search.results.compare import settings_compared
 from s2s_search.results.isolation import CHANCE
 from s2s_search.results.statistics import LEAST
+from s2s_search.runs.explain import AUDITED
 from s2s_search.spaces.dimensions import Choice
 
 MOST = 6  # the number of lines
-AUDITED = 10  # the number of stopped trials that an audit trains to the end
 
 
 def advice(run: ReportedRun) -> list[str]:

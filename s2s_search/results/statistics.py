@@ -410,8 +410,8 @@ class Comparison:
             low, high = superiority_interval(won / size, len(left), len(right))
             where = f"in {won:,g} of {size:,} pairs of a {self.unit} each"
         yield (
-            f"{self.names[0]} is better {where}{broken}: of all such pairs in {100 * low:.0f} to "
-            f"{100 * high:.0f} of 100 (95 % interval)"
+            f"{self.names[0]} is better {where}{broken}: in {100 * low:.0f} to {100 * high:.0f} "
+            "of 100 such pairs (95 % interval)"
         )
         if not self.is_paired and min(map(len, self.values)) >= LEAST and not broken:
             against = violation(left, right)
@@ -440,7 +440,7 @@ def better_or_worse(a: str, b: str, interval: tuple[float, float], goal: str) ->
     """Returns what an interval of a's value minus b's says, and whether it says which is better."""
     low, high = interval if goal == "minimize" else (-interval[1], -interval[0])
     if not (low > 0 or high < 0):
-        return f"{a} and {b} are not distinguishable at this budget", False
+        return f"{a} and {b} are not distinguishable by these results", False
     return f"{a} is {'better' if high < 0 else 'worse'} than {b}", True
 
 

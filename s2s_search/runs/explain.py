@@ -6,8 +6,9 @@ from pathlib import Path
 from s2s_search.errors import command
 from s2s_search.runs.events import Event
 from s2s_search.runs.state import History, TrialHistory
-from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY
+from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY, TIME_IS_OVER
 
+AUDITED = 10  # the largest number of stopped trials that a command trains to the end
 ACTIONS = {"stop": "stopped", "pause": "paused", "continue": "continued"}
 
 
@@ -70,7 +71,7 @@ def decision_line(event: Event, metric: str, minimize: bool) -> str:
     relation = "below" if minimize else "above"
     what = "the median of the others" if not has_rung else "the cutoff"
     among = (
-        f", {event['rank']} of {event.get('of')} so far"
+        f", rank {event['rank']} of {event.get('of')} so far"
         if "rank" in event
         else f", {event.get('of')} trials so far"
     )
@@ -126,6 +127,24 @@ def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[st
             f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave "
             "no numbers"
         )
+    yield from _to_the_end(trial, history, folder)
     if trial.status == "running" and not history.is_running:
         how = "killed" if history.is_killed else history.status
         yield f"the search ended before it ({how}); resume continues it"
+
+
+def _to_the_end(trial: TrialHistory, history: History, folder: Path) -> Iterator[str]:
+    """Says for a stopped trial how to train such trials to the end, where `replicate` can."""
+    stopped = [each for each in history.of("stopped") if not _used_up_its_hours(each)]
+    if history.is_running or history.search.get("scheduler", {}).get("name") == "pbt":
+        return
+    if trial.status == "stopped" and not _used_up_its_hours(trial):
+        count = min(AUDITED, len(stopped))
+        yield (
+            f"to train stopped trials like this one to the end, {count} drawn at random: "
+            f"{command('replicate', folder, '--audit', count)}"
+        )
+
+
+def _used_up_its_hours(trial: TrialHistory) -> bool:
+    return (trial.message or "").startswith(TIME_IS_OVER)

@@ -214,7 +214,7 @@ def test_what_is_not_distinguishable_needs_as_many_seeds_as_the_ends_of_its_inte
     a, b = [1.0, 2.0, 3.0], [1.5, 2.5, 3.5]
     text = sentence(a, b)
     assert text.startswith(
-        "A and B are not distinguishable at this budget: dev.loss 2 against 2.5, difference -0.5 "
+        "A and B are not distinguishable by these results: dev.loss 2 against 2.5, difference -0.5 "
     )
     numbers = sorted(number_needed(end, 1.0) for end in difference_interval(a, b))
     assert numbers == [4, 7]  # of -2.77 and of 1.77 deviations
@@ -276,8 +276,8 @@ def test_what_broke_is_worse_than_everything_else() -> None:
     # 1.0 beats three of three; NaN loses against two, and ties with the third
     low, high = superiority_interval(3.5 / 6, 2, 3)
     assert text == (
-        "A is better in 3.5 of 6 pairs of a seed each, where what diverged or failed is worse: of "
-        f"all such pairs in {100 * low:.0f} to {100 * high:.0f} of 100 (95 % interval)"
+        "A is better in 3.5 of 6 pairs of a seed each, where what diverged or failed is worse: in "
+        f"{100 * low:.0f} to {100 * high:.0f} of 100 such pairs (95 % interval)"
     )
     assert pairs([1.0, nan], [2.0, nan], "maximize").startswith("A is better in 1.5 of 4 pairs")
     text = pairs([1.0, 2.0, nan, 4.0], [2.0, 2.0, 1.0, nan], is_paired=True)
@@ -323,7 +323,7 @@ def test_sides_are_equivalent_if_both_one_sided_tests_say_so() -> None:
         assert said == (max(below, above) < 0.05)
         assert said == ("would show" not in text)
         assert "90 % interval" in text
-    assert "at this budget, nor shown to be equivalent within 0.001: " in within(
+    assert "by these results, nor shown to be equivalent within 0.001: " in within(
         a.tolist(), b.tolist(), 0.001
     )
     assert within(LOW, HIGH, 2.0).startswith("A is better than B by less than 2: ")

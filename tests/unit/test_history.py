@@ -223,9 +223,28 @@ def test_why_asha_stopped_a_trial() -> None:
         "  cell = GRUCell",
         "best dev.loss 2 at step 9",
         "rung 3, at step 9: dev.loss 2.5, the first of its kind, so it continued",
-        "rung 9, at step 9: dev.loss 2 against the cutoff 1.25, 4 of 6 so far: "
+        "rung 9, at step 9: dev.loss 2 against the cutoff 1.25, rank 4 of 6 so far: "
         "stopped; dev.loss at or below 1.25 would have kept it",
     ]
+
+
+def test_a_stopped_trial_names_the_command_that_trains_such_trials_to_the_end() -> None:
+    """A search that runs is in use; pbt changes configurations; trial_hours judges no trial."""
+    ended, over = (
+        end(None, "finished", at=9),
+        end(1, "stopped", message="trial_hours: 2 h are over"),
+    )
+    events = [trial(0), trial(1), end(0, "stopped"), over]
+    assert list(explain(past(*events, ended), 0))[-1] == (
+        "to train stopped trials like this one to the end, 1 drawn at random: "
+        "python run_search.py replicate DIR --audit 1"
+    )
+    for history, k in (
+        (past(*events), 0),
+        (past(*events, ended), 1),
+        (past(*events, ended, scheduler={"name": "pbt"}), 0),
+    ):
+        assert not any("--audit" in line for line in explain(history, k))
 
 
 def test_why_a_trial_was_stopped_that_was_compared_with_none() -> None:

@@ -155,7 +155,7 @@ def test_without_a_claim_there_is_nothing_for_later_steps_to_reverse(tmp_path: P
             log.append({"event": "report", "trial": f"trial-0000{k}", "step": 40, "dev.loss": 0.1})
     names = f"{SCORE}=dot", f"{SCORE}=bahdanau"
     found = " ".join(said([run], *names))
-    assert f"{names[0]} and {names[1]} are not distinguishable at this budget: dev.loss" in found
+    assert f"{names[0]} and {names[1]} are not distinguishable by these results: dev.loss" in found
     assert "reverse" not in found
     comparison, step = settings_compared(run, load_history(run), *names) or (None, None)
     assert comparison is not None
@@ -396,7 +396,9 @@ def test_an_incomplete_draw_is_compared_where_it_has_both_sides(tmp_path: Path) 
     lines = said([run], DOT, BAHDANAU)
     assert claims(lines) == []
     (found,) = (line for line in lines if "paired over 8 draws" in line)
-    assert f"{DOT} and {BAHDANAU} are not distinguishable at this budget, among the trials" in found
+    assert (
+        f"{DOT} and {BAHDANAU} are not distinguishable by these results, among the trials" in found
+    )
 
 
 def test_of_a_drawn_setting_a_draw_counts_once(tmp_path: Path) -> None:
@@ -622,7 +624,7 @@ def test_a_margin_makes_equals_equivalent(tmp_path: Path) -> None:
     text = f"{DOT} and {BAHDANAU} are equivalent within 0.01: dev.loss "
     assert any(line.startswith(text) for line in said([run], DOT, BAHDANAU, 0.01))
     text = (
-        f"{DOT} and {BAHDANAU} are not distinguishable at this budget, nor shown to be equivalent"
+        f"{DOT} and {BAHDANAU} are not distinguishable by these results, nor shown to be equivalent"
     )
     assert any(line.startswith(text) for line in said([run], DOT, BAHDANAU, 0.0001))
 

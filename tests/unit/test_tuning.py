@@ -241,7 +241,9 @@ def test_a_decision_that_a_kill_lost_is_written_when_the_search_goes_on(
     assert decisions == [["continue"], ["stop"]]
     lines = "\n".join(explain(found, 1))
     assert "trial-00001: stopped after step 10" in lines
-    assert "rung 10, at step 10: dev.loss 2 against the cutoff 1, 2 of 2 so far: stopped" in lines
+    assert (
+        "rung 10, at step 10: dev.loss 2 against the cutoff 1, rank 2 of 2 so far: stopped" in lines
+    )
 
 
 HOURS = SPACE.replace("method: grid", "method: grid, trial_hours: 2")
