@@ -118,6 +118,12 @@ class Question:
         if any(run.method == "tpe" for run in self.runs):
             yield "of trials that tpe chose by earlier results"
         keys = {side.key for side in self.sides if side.key}
+        tried = self.left.tried
+        if self.left.key == self.right.key and tried > 2:
+            yield (
+                f"one of {math.comb(tried, 2):,} pairs of values of {self.left.key}, for which "
+                "nothing corrects"
+            )
         couplings: set[str] = set()
         for run in self.runs:
             if not keys <= run.grids:  # every draw is run with all values of a grid

@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s2s_search.errors import ConfigError, nearest, quantity, shown
@@ -77,6 +77,7 @@ class Side:
     key: str = ""  # the key of a setting; empty for a trial
     is_fresh: bool = False  # True if only replicates count
     left_out: Sequence[str] = ()  # phrases: the number of trials that are left out, and why
+    tried: int = 0  # the number of values of the key that the trials of the folders have
 
     @property
     def finished(self) -> list[ComparedTrial]:
@@ -174,9 +175,28 @@ def named_side(
         return _counting(trial_name(number), "", found, any(run.is_replicate for run in found))
     key, equals, value = text.partition("=")
     found = [run for run in every if equals and value in run.values(key)]
+    if not found and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]  # reports and messages print an empty text in quotes
+        found = [run for run in every if value in run.values(key)]
     if not found:
         problems.append(_unknown(text, every))
-    return _counting(text, key, found, all(run.is_replicate for run in every))
+    side = _counting(
+        f"{key}={_shown_value(value)}", key, found, all(run.is_replicate for run in every)
+    )
+    return replace(side, tried=len(_tried(key, runs)))
+
+
+def _tried(key: str, runs: Sequence[Sequence[ComparedTrial]]) -> set[str]:
+    """Returns the values of a key in the trials of each folder.
+
+    If a search varied the key, other trials may have a default of it, which takes no part.
+    """
+    tried: set[str] = set()
+    for of_folder in runs:
+        varied = [run for run in of_folder if key in run.trial.settings]
+        for run in varied or of_folder:
+            tried.update(run.values(key)[:1])
+    return tried
 
 
 def _counting(name: str, key: str, found: Sequence[ComparedTrial], is_fresh: bool) -> Side:
@@ -202,13 +222,18 @@ def _unknown(text: str, runs: Sequence[ComparedTrial]) -> str:
     key, equals, value = text.partition("=")
     if values := sorted({written[0] for run in runs if (written := run.values(key))}):
         if not equals:
-            return f"{shown(text)} has no value: write KEY=VALUE, such as {key}={values[-1]}"
+            example = f"{key}={_shown_value(values[-1])}"
+            return f"{shown(text)} has no value: write KEY=VALUE, such as {example}"
         return f"{shown(text)}: no trial has that value{nearest(value, values)}"
     law = (
         f"{shown(text)} names no trial: give a trial's name or number, or a setting KEY=VALUE "
         "that the trials have"
     )
     return law + nearest(key, sorted({key for run in runs for key in run.trial.settings}))
+
+
+def _shown_value(value: str) -> str:
+    return value or '""'
 
 
 def _text(value: object) -> str:

@@ -312,7 +312,7 @@ def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
         f"'train.max_steps=999': {values}20",
     ]
     assert problems([run], "optimizer.lr_decay_type", f"{SCORE}=?") == [
-        "'optimizer.lr_decay_type' has no value: write KEY=VALUE, such as optimizer.lr_decay_type=",
+        "'optimizer.lr_decay_type' has no value: write KEY=VALUE, such as optimizer.lr_decay_type=\"\"",
         f"'{SCORE}=?': {values}bahdanau, dot",
     ]
     assert problems([run], "0", "2") == ["0 and 2 both name trial-00000, trial-00002, trial-00004"]
@@ -600,6 +600,48 @@ def test_what_tpe_chose_is_named(tmp_path: Path) -> None:
     )
     (claim,) = claims(said([run], DOT, BAHDANAU))
     assert ", of trials that tpe chose by earlier results: dev.loss " in claim
+
+
+def test_a_claim_about_one_pair_of_several_values_names_their_number(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "two", SEEDS)
+    (claim,) = claims(said([run], DOT, BAHDANAU))
+    assert "one of" not in claim
+    others: list[Row] = [(setting("luong"), seed, "failed", None) for seed in range(2)]
+    # A default that takes no part is no value that the search tried.
+    others += [({"optimizer.learning_rate": 0.001}, seed, "finished", 0.6) for seed in range(2)]
+    run = write_run(tmp_path / "three", SEEDS + others)
+    (claim,) = claims(said([run], DOT, BAHDANAU))
+    law = f", one of 3 pairs of values of {SCORE}, for which nothing corrects: dev.loss "
+    assert law in claim
+    assert "one of" not in " ".join(said([run], "0", "1"))
+    others += [(setting("fourth"), 0, "finished", 0.6)]
+    run = write_run(tmp_path / "four", SEEDS + others)
+    assert f", one of 6 pairs of values of {SCORE}, " in " ".join(said([run], DOT, BAHDANAU))
+    # Without a claim there is nothing to correct.
+    alike: list[Row] = [
+        (setting(score), seed, "finished", 0.5 + seed / 10)
+        for score in ("dot", "bahdanau", "luong")
+        for seed in range(3)
+    ]
+    run = write_run(tmp_path / "alike", alike)
+    assert "one of" not in " ".join(said([run], DOT, BAHDANAU))
+
+
+def test_a_value_may_be_in_quotes_as_messages_print_it(tmp_path: Path) -> None:
+    key = "optimizer.lr_decay_type"
+    rows: list[Row] = [
+        ({key: kind}, seed, "finished", best + seed / 100)
+        for kind, best in (("", 0.5), ("polynomial_decay", 0.9))
+        for seed in range(3)
+    ]
+    run = write_run(tmp_path / "run", rows)
+    lines = said([run], f'{key}=""', f"{key}='polynomial_decay'")
+    assert lines == said([run], f"{key}=", f"{key}=polynomial_decay")
+    (claim,) = claims(lines)
+    assert claim.startswith(f'{key}="" is better than {key}=polynomial_decay: dev.loss 0.51 ')
+    assert problems([run], f'{key}=""', f"{key}='x'") == [
+        f'"{key}=\'x\'": no trial has that value; known: "", polynomial_decay'
+    ]
 
 
 def test_what_makes_settings_depend_on_each_other_is_named(tmp_path: Path) -> None:
