@@ -111,6 +111,15 @@ class Question:
         steps = [set(run.curve) for run in self.ended]
         return max(set.intersection(*steps), default=None) if steps else None
 
+    def pairs_of_values(self) -> Iterator[str]:
+        """Yields how many pairs of values there are, if the sides are one of several."""
+        tried = self.left.tried
+        if self.left.key == self.right.key and tried > 2:
+            yield (
+                f"one of {math.comb(tried, 2):,} pairs of values of {self.left.key}, for which "
+                "nothing corrects"
+            )
+
     def reservations(self) -> Iterator[str]:
         """Yields what no claim about these sides covers, as phrases."""
         if not any(side.key or side.is_fresh for side in self.sides):
@@ -118,12 +127,7 @@ class Question:
         if any(run.method == "tpe" for run in self.runs):
             yield "of trials that tpe chose by earlier results"
         keys = {side.key for side in self.sides if side.key}
-        tried = self.left.tried
-        if self.left.key == self.right.key and tried > 2:
-            yield (
-                f"one of {math.comb(tried, 2):,} pairs of values of {self.left.key}, for which "
-                "nothing corrects"
-            )
+        yield from self.pairs_of_values()
         couplings: set[str] = set()
         for run in self.runs:
             if not keys <= run.grids:  # every draw is run with all values of a grid
@@ -198,7 +202,9 @@ def compare(
             {run.trial.name for run in runs[0] if run.configuration in of_side}
             for of_side in configurations
         )
-        yield from compared(folders[0], (left.name, right.name), (of_a, of_b), metric, goal)
+        reservation = "".join(f", {phrase}" for phrase in question.pairs_of_values())
+        names = (left.name, right.name)
+        yield from compared(folders[0], names, (of_a, of_b), metric, goal, reservation)
 
 
 def _unfair(a: str, b: str, left: Side, right: Side) -> Iterator[str]:
@@ -445,7 +451,9 @@ def _broken(question: Question) -> str:
         table.append([len(broken), len(units) - len(broken)])
         shares.append(f"{len(broken)} of {len(units)}")
     p = fisher_exact(table).pvalue
-    said = "more than chance" if p <= 1 - LEVEL else "which may be chance"
+    said = "which may be chance"
+    if p <= 1 - LEVEL:
+        said = ", ".join(["more than chance", *question.pairs_of_values()])
     return (
         f"{question.design.unit}s in which a trial diverged or failed: {shares[0]} of "
         f"{question.left.name}, {shares[1]} of {question.right.name}; {said} "

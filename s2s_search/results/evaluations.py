@@ -54,7 +54,12 @@ def sums_of(model: MeasuredModel) -> Floats:
 
 
 def compared(
-    folder: Path, names: tuple[str, str], trials: tuple[Set[str], Set[str]], metric: str, goal: str
+    folder: Path,
+    names: tuple[str, str],
+    trials: tuple[Set[str], Set[str]],
+    metric: str,
+    goal: str,
+    reservation: str = "",
 ) -> Iterator[str]:
     """Yields what the newest evaluations of a run folder say about two configurations.
 
@@ -67,6 +72,7 @@ def compared(
         trials: the trials of the folder that have each configuration.
         metric: the metric of the search; one that is not measured is replaced by dev.error_rate.
         goal: "minimize" or "maximize".
+        reservation: what a claim does not cover, as the end of a clause.
     """
     newest: dict[tuple[str, str, int, int], dict[int, Evaluated]] = {}
     for evaluation in load_evaluations(folder):
@@ -86,12 +92,19 @@ def compared(
         if len(found) == 2:
             name = f"{split}.{metric.removeprefix('dev.')}"
             of_split = f"{quantity(examples, f'{split} source')}, {decoding(beam)}"
-            yield f"on {of_split}: {_sentence(names, found[0], found[1], split, name, goal)}"
+            said = _sentence(names, (found[0], found[1]), split, name, goal, reservation)
+            yield f"on {of_split}: {said}"
 
 
 def _sentence(
-    names: tuple[str, str], a: Evaluated, b: Evaluated, split: str, metric: str, goal: str
+    names: tuple[str, str],
+    measured: tuple[Evaluated, Evaluated],
+    split: str,
+    metric: str,
+    goal: str,
+    reservation: str,
 ) -> str:
+    a, b = measured
     if a.fresh != b.fresh:
         return (
             f"{names[0]} and {names[1]} are not compared: one was measured by replicates, and the "
@@ -104,7 +117,9 @@ def _sentence(
     low, high = paired_interval(left, right)
     if np.isnan(low):
         return f"{names[0]} against {names[1]}: {values}: nothing can be said of the difference"
-    said = better_or_worse(*names, (low, high), goal)[0]
+    said, is_sure = better_or_worse(*names, (low, high), goal)
+    if is_sure:
+        said += reservation
     seeds = f"{len(left.values)} and {quantity(len(right.values), 'seed')}"
     text = f"{said}: {values}, {apart(left.mean - right.mean, (low, high))}"
     if min(len(left.values), len(right.values)) == 1:

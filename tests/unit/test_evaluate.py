@@ -25,6 +25,7 @@ from s2s_search.corpus.batches import make_batch
 from s2s_search.corpus.corpus import Corpus, Split
 from s2s_search.corpus.load import load_corpus
 from s2s_search.results import results
+from s2s_search.results.evaluations import compared
 from s2s_search.runs.checkpoints import Checkpoints, keep_snapshots
 from s2s_search.runs.environment import environment
 from s2s_search.runs.evaluations import Sums, keep_evaluation, load_evaluations, looks
@@ -361,6 +362,9 @@ def test_compare_pairs_two_evaluations_over_the_sources(home: Path, call: Call) 
     assert line.endswith("over 3 and 2 seeds, paired over the sources")
     turned = call("compare", run, 1, 0, home / "run-replicates")[1].splitlines()
     assert any(line.endswith("over 2 and 3 seeds, paired over the sources") for line in turned)
+    of_a, of_b = {"trial-00000"}, {"trial-00001"}
+    (line,) = compared(run, ("A", "B"), (of_a, of_b), "dev.loss", "minimize", ", of few pairs")
+    assert "A is better than B, of few pairs: test.loss " in line
     said = call("compare", run, 0, 2)[1]
     assert "trial-00000 and trial-00002 are not compared: one was measured by replicates" in said
 

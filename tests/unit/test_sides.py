@@ -454,6 +454,9 @@ def test_survivors_are_called_survivors(tmp_path: Path) -> None:
         f"configurations in which a trial diverged or failed: 15 of 20 of {DOT}, 0 of 20 of "
         f"{BAHDANAU}; more than chance (p = {p:.2g} by Fisher's test)"
     )
+    luong: list[Row] = [(setting("luong"), 0, "finished", 0.2)]
+    more = said([write_run(tmp_path / "more", rows + luong)], DOT, BAHDANAU)
+    assert f"more than chance, one of 3 pairs of values of {SCORE}, for which" in more[2]
     (claim,) = claims(lines)
     assert claim.startswith(
         f"{DOT} is better than {BAHDANAU}, among the trials that finished (5 of 20 and 20 of 20): "
