@@ -23,6 +23,12 @@ from s2s_search.runs.explain import AUDITED
 from s2s_search.spaces.dimensions import Choice
 
 MOST = 6  # the number of lines
+DECAYS = (
+    "optimizer.lr_decay_steps",
+    "optimizer.lr_start_decay_at",
+    "optimizer.lr_stop_decay_at",
+)
+OF_STEPS = {"choices", "grid", "min", "max", "step", "prior"}  # options that hold values of a key
 
 
 def advice(run: ReportedRun) -> list[str]:
@@ -162,8 +168,13 @@ def _too_early(run: ReportedRun) -> Iterator[str]:
 
 def _more_steps(run: ReportedRun) -> Iterator[str]:
     if len(run.scored) and still_improved(run):
-        longer = _scheduler(run, max_steps=2 * run.space.scheduler.max_steps)
-        yield f"The best trial still improved at its last report. Train longer: {code(longer)}."
+        longer = code(_scheduler(run, max_steps=2 * run.space.scheduler.max_steps))
+        decays = list(_longer_decays(run))
+        how = "Train longer"
+        if decays:
+            how += ", and decay the learning rate over as many more steps"
+            longer = f"{longer} and {', '.join(map(code, decays))}"
+        yield f"The best trial still improved at its last report. {how}: {longer}."
 
 
 def _number_to_quote(run: ReportedRun) -> Iterator[str]:
@@ -237,6 +248,32 @@ def _scheduler(run: ReportedRun, **changes: int) -> str:
     if not isinstance(given, dict):
         given = {"name": run.space.scheduler.name, "max_steps": run.space.scheduler.max_steps}
     return _line("scheduler", given | changes)
+
+
+def _longer_decays(run: ReportedRun) -> Iterator[str]:
+    """Yields the lines of the space's file that say when learning rates decay, in doubled steps."""
+    given = yaml.safe_load(run.space.text).get("parameters") or {}
+    for key in DECAYS:
+        doubled = _doubled(given.get(key), run.space.scheduler.max_steps)
+        if doubled != given.get(key):
+            yield _line(key, doubled)
+
+
+def _doubled(value: Any, longest: int) -> Any:
+    """Returns a value of the space's file with numbers of steps doubled.
+
+    Numbers beyond `longest` stay, as they stand for never.
+    """
+    if isinstance(value, list):
+        return [_doubled(each, longest) for each in value]
+    if isinstance(value, dict) and not OF_STEPS.isdisjoint(value):
+        changes = {key: _doubled(value[key], longest) for key in value if key in OF_STEPS}
+        return value | changes
+    if isinstance(value, dict):  # the values of a choice, by their labels
+        return {name: _doubled(each, longest) for name, each in value.items()}
+    if isinstance(value, int | float) and value <= longest:
+        return 2 * value
+    return value
 
 
 def _unstopped(run: ReportedRun) -> str:

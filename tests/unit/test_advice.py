@@ -133,6 +133,49 @@ def test_of_few_trials_nothing_is_concluded(tmp_path: Path, trials: int) -> None
         assert word not in text
 
 
+DECAYING = """
+model: BasicSeq2Seq
+corpus: {name: copy}
+metric: {name: dev.error_rate}
+search: {trials: 12, seed: 1}
+scheduler: {name: none, max_steps: 400}
+parameters:
+  optimizer.learning_rate: {min: 1e-4, max: 1e-2, log: true}
+  optimizer.lr_decay_type: ["", exponential_decay]
+  optimizer.lr_decay_steps: STEPS
+  optimizer.lr_start_decay_at: {min: 0, max: 100, step: 50, when: {optimizer.lr_decay_type: exponential_decay}}
+  optimizer.lr_stop_decay_at: 1000000000
+"""
+WHEN = "when: {optimizer.lr_decay_type: [exponential_decay]}"
+
+
+@pytest.mark.parametrize(
+    "given, doubled",
+    [
+        ("400", "800"),
+        ("[100, 400]", "[200, 800]"),
+        ("{choices: [400], WHEN}", "{choices: [800], WHEN}"),
+        ("{choices: {soon: 100, late: 400}}", "{choices: {soon: 200, late: 800}}"),
+        ("{choices: [100, 400], weights: [1, 3]}", "{choices: [200, 800], weights: [1, 3]}"),
+    ],
+)
+def test_longer_training_has_longer_decays(tmp_path: Path, given: str, doubled: str) -> None:
+    """The start of 0 to 100 steps, too; a stop that is never reached stays."""
+    text = DECAYING.replace("STEPS", given.replace("WHEN", WHEN))
+    run = read(write_run(tmp_path / "run", trials=12, text=text, loss=lambda k, c: 0.5 + 0.01 * k))
+    (line,) = [line for line in advice(run) if "Train longer" in line]
+    _, steps, start = written = [part for part in in_code(line) if KEYS.match(part)]
+    assert written[0] == "scheduler: {name: none, max_steps: 800}"
+    assert steps == f"optimizer.lr_decay_steps: {doubled.replace('WHEN', WHEN)}"
+    assert start.startswith("optimizer.lr_start_decay_at: {min: 0, max: 200, step: 100, when: ")
+    space = yaml.safe_load(run.space.text)
+    space["scheduler"] = yaml.safe_load(written[0])["scheduler"]
+    for part in written[1:]:
+        space["parameters"] |= yaml.safe_load(part)
+    (tmp_path / "next.yaml").write_text(yaml.safe_dump(space))
+    assert load_space(tmp_path / "next.yaml").trials(2, 1)
+
+
 def test_the_lines_of_a_space_are_valid(tmp_path: Path) -> None:
     """Each line takes the place of the entry with its key."""
 
