@@ -61,6 +61,7 @@ def margin(text: str) -> float:
     return value
 
 
+LEAGUE_WORKERS = 4
 # The options of a league: flag, type, default, letter and help.
 LEAGUE: tuple[tuple[str, Callable[[str], Any], Any, str, str], ...] = (
     ("--methods", str, "", "M,...", "only these methods of the league, separated by commas"),
@@ -88,7 +89,7 @@ def add_verbs(verb: AddVerb) -> None:
         "--workers",
         type=counted(1),
         metavar="W",
-        help="the number of trials that run at once (default: as in the search)",
+        help="the number of trials that run at once (default: as in the search; 4 in a league)",
     )
     sub.add_argument(
         "--orders",
@@ -155,9 +156,9 @@ def replay(args: argparse.Namespace) -> int:
     from s2s_search.whatif import replay
     from s2s_search.whatif.curves import load_record
 
-    record = load_record(args.folder)
     if args.league:
-        return league(args, record)
+        return league(args)
+    record = load_record(args.folder)
     asked = {}
     for _, key, _ in REPLAYED:
         values = getattr(args, key)
@@ -172,16 +173,16 @@ def replay(args: argparse.Namespace) -> int:
     return 0
 
 
-def league(args: argparse.Namespace, record: "Record") -> int:
+def league(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from s2s_search.display.tables import cell, grid
-    from s2s_search.whatif.league import contenders, league_rows, pool_of
+    from s2s_search.whatif.league import contenders, league_rows, load_pool
 
-    pool = pool_of(record)
+    pool = load_pool(args.folder)
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
     methods = contenders(pool, names)
-    workers = args.workers or record.workers
+    workers = args.workers or LEAGUE_WORKERS
     rows = []
     for row in league_rows(pool, methods, args.orders, workers, args.within, args.share):
         rows.append(row)
@@ -192,7 +193,7 @@ def league(args: argparse.Namespace, record: "Record") -> int:
     if args.json:
         return 0
     rows.sort(key=lambda row: (row["to_target"], row["regret_10"]))
-    title = f"{record.space.name}: {quantity(len(pool.configs), 'trial')} on "
+    title = f"{pool.space.name}: {quantity(len(pool.configs), 'trial')} on "
     title += f"{quantity(workers, 'worker')}, {quantity(args.orders, 'order')}"
     Console(width=1000).print(
         grid(title, list(rows[0]), [list(map(cell, row.values())) for row in rows])

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,18 +28,22 @@ from s2s_search.methods.made import make_pausing
 from s2s_search.methods.pausing import NEW, Pausing
 from s2s_search.methods.proposals import Proposals
 from s2s_search.methods.surrogate import Surrogate
+from s2s_search.metrics import SECONDS
+from s2s_search.runs.folder import EVENTS, REPORTS, SPACE, TRIALS
 from s2s_search.spaces.dimensions import Flat
+from s2s_search.spaces.load import load_space
 from s2s_search.spaces.samplers import Listed, Sampler
 from s2s_search.spaces.settings import PROMOTE, Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.tuning.schedulers import Past, make_scheduler
-from s2s_search.whatif.curves import Record
+from s2s_search.whatif.curves import Record, load_record
 
 REGRETS = (5, 10, 20, 40)  # full trials after which the regret is taken
 MOST = 200.0  # full trials after which a simulated search ends
 RESAMPLES = 2_000  # of the orders, for the interval of a median
 FEWEST = 8  # trials of a pool
 UNLIMITED = 10**12  # steps
+TOO_FEW = f"a league needs at least {FEWEST} trials that reported at all of the same steps"
 
 
 # --- the pool ---
@@ -101,11 +106,44 @@ def pool_of(record: Record) -> Pool:
         )
         seconds.append([point.seconds for point in points])
     if len(configs) < FEWEST:
-        law = f"a league needs at least {FEWEST} trials that reported at all of the same steps"
         hint = "record them with scheduler: {name: none}"
-        raise ConfigError(f"--league: {law}, and there are {len(configs)}; {hint}")
+        raise ConfigError(f"--league: {TOO_FEW}, and there are {len(configs)}; {hint}")
     whole = np.array(values, float), np.array(seconds, float)
     return Pool(record.space, tuple(configs), steps, *whole)
+
+
+def load_pool(folder: Path) -> Pool:
+    """Returns the pool of a run folder, or of a folder of recorded curves.
+
+    The latter has no log. It has the space (space.yaml), the configuration of each trial as JSON
+    (trials.parquet), and the reports (reports.parquet).
+
+    Raises:
+        ConfigError: the folder is neither, or has too few whole curves.
+    """
+    tables = [folder / name for name in (SPACE, TRIALS, REPORTS)]
+    if (folder / EVENTS).exists() or not all(path.exists() for path in tables):
+        return pool_of(load_record(folder))
+    space = load_space(tables[0], files=False)
+    trials, reports = (pd.read_parquet(path) for path in tables[1:])
+    metric, worst = space.metric.name, space.metric.worst
+    values = reports.pivot_table(index="trial", columns="step", values=metric, sort=True)
+    broken = reports[reports["status"] == "diverged"].groupby("trial")["step"].min()
+    for trial, step in broken.items():
+        values.loc[trial, values.columns >= step] = worst
+    whole = values[values.notna().all(axis=1)].index
+    if len(whole) < FEWEST:
+        raise ConfigError(f"{TOO_FEW}, and there are {len(whole)}", str(folder))
+    spent = reports.pivot_table(index="trial", columns="step", values=SECONDS.name, sort=True)
+    seconds = spent.ffill(axis=1).diff(axis=1).fillna(spent.iloc[:, :1]).clip(lower=0)
+    by_trial = trials.set_index("trial")["config"]
+    return Pool(
+        space,
+        tuple(json.loads(by_trial[trial]) for trial in whole),
+        tuple(int(step) for step in values.columns),
+        values.loc[whole].to_numpy(float),
+        seconds.loc[whole].to_numpy(float),
+    )
 
 
 # --- the methods ---

@@ -1,6 +1,8 @@
 """The league of search methods: against hand counts, plain loops, and the replay of one scheduler."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,14 @@ from s2s_search.whatif.league import (
     Race,
     contenders,
     league_rows,
+    load_pool,
     orders_of,
     pool_of,
     raced,
 )
 from tests.runs import write_run
 
+ROOT = Path(__file__).parents[2]
 NAMES = (
     "random",
     "median",
@@ -146,6 +150,19 @@ def test_a_league_of_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(rows[0]) >= {"method", "to_target", "low", "high", "lost", "regret_10"}
     command_line.main(["replay", str(folder), "--league", "--methods", names])
     assert "full trials until a report within 0.01" in capsys.readouterr().out
+
+
+def test_tables_of_a_run_are_the_same_pool(tmp_path: Path) -> None:
+    """Of a run that finished, with failed and stopped trials, the whole curves are kept."""
+    folder, kept = write_run(tmp_path / "run", trials=40), tmp_path / "kept"
+    script = ROOT / "benchmarks" / "curves" / "tables.py"
+    subprocess.run([sys.executable, str(script), str(folder), str(kept)], check=True)
+    of_log, of_tables = load_pool(folder), load_pool(kept)
+    assert of_tables.configs == of_log.configs
+    assert of_tables.steps == of_log.steps
+    np.testing.assert_array_equal(of_tables.values, of_log.values)
+    np.testing.assert_allclose(of_tables.seconds, of_log.seconds)
+    assert str(tmp_path) not in (kept / "trials.parquet").read_bytes().decode(errors="replace")
 
 
 def test_wrong_names_and_small_searches(tmp_path: Path) -> None:
