@@ -270,8 +270,11 @@ def remarks(record: "Record", table: "pd.DataFrame") -> Iterator[str]:
             "so what they would have reached is not known; "
             "a search with scheduler none leaves nothing unknown"
         )
-    if record.space.search.method == "tpe":
-        yield "tpe learned from these results: with another scheduler it would propose other trials"
+    if learner := record.space.learner:
+        yield (
+            f"{learner} learned from these results: with another scheduler it would propose other "
+            "trials"
+        )
 
 
 def tune_decoding(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Freeze-thaw search (Swersky et al., 2014): trials train for one report at a time.
 
 At each report the model of all curves says what every trial may still become, and what a new one
-may. The one with the most expected gain trains next, until the next report.
+may. The one with the most expected gain per step to its end trains next, until the next report.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,9 +73,12 @@ class FreezeThaw(Pausing):
         last = self._last_chance(waiting, means, left)
         if last is not None:
             return last
-        gains = expectation.gains(means, deviations)
-        k = int(np.argmax(gains))
-        return NEW if new is not None and new.gain > gains[k] else waiting[k]
+        # Improvement per step that it still costs.
+        rests = [self.settings.max_steps - self.trials[number].step for number in waiting]
+        worth = expectation.gains(means, deviations) / rests
+        k = int(np.argmax(worth))
+        is_new = new is not None and new.gain / self.settings.max_steps > worth[k]
+        return NEW if is_new else waiting[k]
 
     def _last_chance(self, waiting: Sequence[int], means: Floats, left: int) -> int | None:
         """Returns the best waiting trial that can reach its end, if it must go on now for that.

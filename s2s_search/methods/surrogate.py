@@ -19,8 +19,8 @@ from s2s_search.methods.gaussian_process import Floats, GaussianProcess, Points
 from s2s_search.metrics import Metric
 from s2s_search.spaces.space import Space
 
-FEWEST = 8  # the least number of reports from which anything is expected
-GROWTH = 1.25  # the model is fitted again after 8, 10, 13, 16, ... reports
+FEWEST = 16  # the least number of reports from which anything is expected
+GROWTH = 1.25  # the model is fitted again after 16, 20, 25, 32, ... reports
 MOST_POINTS = 400  # with more reports, the model sees fewer of each trial, and then fewer trials
 CLIPPED = 0.9  # the quantile of distances from which on a report is just bad
 KEPT = (6, 4, 3, 2, 1)  # how many reports of a trial the model sees
@@ -73,6 +73,9 @@ class Expectation:
         self._process, self._rows, self._fit = process, rows, fit
         self._best = float(fit.scaled([best])[0])
         self._last, self._metric = last, metric
+        means, _ = self.at_the_end(process.vectors, list(rows))
+        # What is in hand at the end by what is expected, whatever the reports so far.
+        self._in_hand = float(means.min())
 
     def at_the_end(self, vectors: Floats, numbers: Sequence[int | None]) -> tuple[Floats, Floats]:
         """Returns mean and deviation of the scaled value at the end of each trial.
@@ -85,8 +88,12 @@ class Expectation:
         return self._process.predict(vectors, np.ones(len(own)), own)
 
     def gains(self, means: Floats, deviations: Floats) -> Floats:
-        """Returns the expected improvement on the best value so far (Jones et al., 1998)."""
-        better = (self._best - means) / deviations
+        """Returns the expected improvement (Jones et al., 1998) on the best trial so far.
+
+        That is the trial of which the best value is expected at its end. Early in a search every
+        trial is expected to become better than the best report.
+        """
+        better = (self._in_hand - means) / deviations
         density = np.exp(-(better**2) / 2) / math.sqrt(2 * math.pi)
         gains: Floats = deviations * (better * ndtr(better) + density)
         return gains

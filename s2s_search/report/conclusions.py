@@ -301,10 +301,10 @@ def losses(run: ReportedRun) -> Iterator[str]:
 
 def reservations(run: ReportedRun) -> Iterator[str]:
     """Yields what the p of this search do not cover."""
-    if run.space.search.method == "tpe":
+    if run.space.learner is not None:
         yield (
-            "tpe chose each trial by earlier results, which no p here allows for: more claims may "
-            "be wrong than p says. `run_search.py replicate` decides."
+            f"{run.space.learner} chose each trial by earlier results, which no p here allows for: "
+            "more claims may be wrong than p says. `run_search.py replicate` decides."
         )
     if run.space.couplings:
         yield (

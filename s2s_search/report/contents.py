@@ -320,7 +320,7 @@ def _fewer_trials(run: ReportedRun) -> Iterator[Block]:
         yield Text(
             "What fewer trials would have found is not known: that needs at least "
             f"{LEAST} configurations with a result, which were drawn independently of each other "
-            "(not by tpe, `first` or a warm start) and kept (not by pbt)."
+            "(not by tpe, gp, freeze_thaw, `first` or a warm start) and kept (not by pbt)."
         )
         return
     for sentence in expected.sentences(table, code(run.metric)):

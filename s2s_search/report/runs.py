@@ -119,7 +119,7 @@ class ReportedRun:
     def expected(self) -> pd.DataFrame:
         """Returns what smaller searches would have found; empty where that cannot be said."""
         found = expected_best(self.results)
-        is_known = self.space.search.method != "tpe" and self.space.scheduler.name != "pbt"
+        is_known = self.space.learner is None and self.space.scheduler.name != "pbt"
         return found if is_known and not self.space.first else found.head(0)
 
     @cached_property

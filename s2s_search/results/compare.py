@@ -124,8 +124,8 @@ class Question:
         """Yields what no claim about these sides covers, as phrases."""
         if not any(side.key or side.is_fresh for side in self.sides):
             yield "unless they were chosen by these results"
-        if any(run.method == "tpe" for run in self.runs):
-            yield "of trials that tpe chose by earlier results"
+        for learner in sorted({run.learner for run in self.runs} - {""}):
+            yield f"of trials that {learner} chose by earlier results"
         keys = {side.key for side in self.sides if side.key}
         yield from self.pairs_of_values()
         couplings: set[str] = set()

@@ -31,7 +31,7 @@ class ComparedTrial:
     curve: Mapping[int, float]  # the metric by step
     configuration: Hparams | str  # equal for trials that differ in nothing but their seed
     is_replicate: bool
-    method: str = ""  # of its search, such as "tpe"
+    learner: str = ""  # what chose it by earlier results, such as "tpe"
     grids: frozenset[str] = frozenset()  # the keys of which its search ran all values at each draw
     couplings: tuple[str, ...] = ()  # what made the keys of its search depend on each other
 
@@ -112,7 +112,7 @@ class Side:
 def compared_trials(folder: Path, history: History) -> Iterator[ComparedTrial]:
     metric, place = history.search["metric"], place_of(history.search, folder)
     is_replicate = "configs" in history.search and LINKS[AUDIT] not in history.search
-    method, grids, couplings = _method(folder, history)
+    learner, grids, couplings = _drawn(folder, history)
     for trial in history.trials.values():
         yield ComparedTrial(
             trial,
@@ -121,17 +121,17 @@ def compared_trials(folder: Path, history: History) -> Iterator[ComparedTrial]:
             _curve(trial, metric),
             seedless(trial.config),
             is_replicate,
-            "" if is_replicate else method,
+            "" if is_replicate else learner,
             grids,
             () if is_replicate else couplings,
         )
 
 
-def _method(folder: Path, history: History) -> tuple[str, frozenset[str], tuple[str, ...]]:
+def _drawn(folder: Path, history: History) -> tuple[str, frozenset[str], tuple[str, ...]]:
     """Returns how a search chose its configurations.
 
-    That is its method, the keys of which it ran all values at each draw, and what made its keys
-    depend on each other.
+    That is what learned from earlier results, the keys of which it ran all values at each draw, and
+    what made its keys depend on each other.
     """
     try:
         space = space_of(history, folder)
@@ -140,7 +140,7 @@ def _method(folder: Path, history: History) -> tuple[str, frozenset[str], tuple[
     grids = frozenset(each.key for each in space.varying if each.grid)
     if space.search.method == "grid":  # no draws: all configurations are chosen
         grids = frozenset()
-    return space.search.method, grids, space.couplings
+    return space.learner or "", grids, space.couplings
 
 
 def _curve(trial: TrialHistory, metric: str) -> dict[int, float]:

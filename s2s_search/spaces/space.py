@@ -41,6 +41,7 @@ from s2s_search.spaces.draws import halton, uniform
 from s2s_search.spaces.parameters import checked
 from s2s_search.spaces.settings import (
     BUDGET,
+    LEARNING,
     CheckpointSettings,
     Resources,
     Scheduler,
@@ -98,6 +99,13 @@ class Space:
         Tied keys are not among them, because they follow from others.
         """
         return tuple(dimension.key for dimension in self.varying)
+
+    @property
+    def learner(self) -> str | None:
+        """Returns what chooses configurations by earlier results (tpe, gp, freeze_thaw), if any."""
+        if self.search.method in LEARNING:
+            return self.search.method
+        return self.scheduler.name if self.scheduler.name == "freeze_thaw" else None
 
     @property
     def mutable(self) -> tuple[str, ...]:
