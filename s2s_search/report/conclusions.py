@@ -190,10 +190,10 @@ def influences(run: ReportedRun) -> Iterator[str]:
         if key in axes and row["p"] <= CHANCE:
             yield influence(run, axes[key], row)
         elif key in axes:
-            unclear.append(code(key))
+            unclear.append(key)
     if unclear:
-        n = f"n = {run.configurations[0]:,}{at_step(run)}"
-        yield f"No more than chance ({n}): {', '.join(unclear)}. They are undecided."
+        keys = ", ".join(map(code, unclear))
+        yield f"No more than chance ({_number(run, unclear)}): {keys}. They are undecided."
     for reversal in run.reversals:
         yield _reversed(reversal)
     yield from losses(run)
@@ -204,6 +204,29 @@ def influences(run: ReportedRun) -> Iterator[str]:
 def at_step(run: ReportedRun) -> str:
     """Returns the step at which values are compared, as a phrase; "" for the best reports."""
     return "" if run.scores.step is None else f" at step {run.scores.step:,}"
+
+
+def _number(run: ReportedRun, keys: Sequence[str]) -> str:
+    """Returns the number of configurations with these keys, such as "n = 26 to 64 at step 40"."""
+    numbers = sorted(map(run.configurations_with, keys))
+    to = "" if numbers[0] == numbers[-1] else f" to {numbers[-1]:,}"
+    return f"n = {numbers[0]:,}{to}{at_step(run)}"
+
+
+def no_reversals(run: ReportedRun) -> str:
+    """Says that no value was seen to depend on another, and how close the clearest one was."""
+    found = run.possible_reversals
+    if not found:
+        return (
+            "No two hyperparameters were tried together often enough to say whether the better "
+            "value of one depends on the other."
+        )
+    pairs = len({frozenset((each.key, each.other)) for each in found})
+    return (
+        "No sign that the better value of a hyperparameter depends on another (the smallest p of "
+        f"{quantity(pairs, 'pair')} with enough configurations is {found[0].p:.2g} after "
+        "correction). Effects that differ in size alone are not looked for."
+    )
 
 
 def _reversed(found: Reversal) -> str:
@@ -356,9 +379,10 @@ def outlook(run: ReportedRun) -> str:
     values = run.scores.judged.dropna()
     if values.max() - values.min() <= 1e-9 * values.abs().max():
         return f"All {scored} configurations have the same result, so no end of a range stands out."
-    if not any(map(is_judged, run.axes)):
+    judged = [axis.key for axis in run.axes if is_judged(axis)]
+    if not judged:
         return "No range and no list of three or more numbers was searched often enough to judge."
     return (
         "No sign that better values lie beyond the searched ranges "
-        f"(n = {scored:,}{at_step(run)}). With few or noisy trials there may be some all the same."
+        f"({_number(run, judged)}). With few or noisy trials there may be some all the same."
     )

@@ -59,9 +59,8 @@ TABLE_BELOW = "The same as a table"  # the title of a folded table below a figur
 
 AXIS_PLOTS = (
     "Each mark is a trial, and all values are compared at equal steps. A filled mark is a finished "
-    "trial. An open mark is a trial that was stopped, failed or still runs. The star is the best "
-    "at these steps. The other hyperparameters differ between trials too: a slope is a hint, not "
-    "evidence of an effect."
+    "trial. An open mark is a trial that was stopped, failed or still runs. The other "
+    "hyperparameters differ between trials too: a slope is a hint, not evidence of an effect."
 )
 ISOLATION = (
     "The mean of the better half of the n configurations of each value. In the worse half the "
@@ -403,7 +402,7 @@ def _parallel_coordinates(run: ReportedRun) -> Iterator[Block]:
 def _axis_plots(run: ReportedRun) -> Iterator[Block]:
     parts: list[list[Block]] = []
     for axis in run.axes:
-        table = _isolation_table(axis, f"{axis.key} as a table")
+        table = _isolation_table(run, axis, f"{axis.key} as a table")
         parts.append([_axis_plot(run, axis), table])
     yield Grid(parts)
 
@@ -419,12 +418,17 @@ def _axis_plot(run: ReportedRun, axis: Axis) -> Figure:
     if axis.names:
         how += "; the marks of a value are spread out sideways"
     how += "."
+    at_step = conclusions.at_step(run)
+    if len(axis.points):
+        best = axis.points.iloc[0]
+        how += f" The star is {code(best['trial'])}, the best{at_step} ({best['score']:.4g})."
     return Figure(figures.axis_plot(axis, run.metric), how, run.number, axis.key)
 
 
-def _isolation_table(axis: Axis, title: str = "") -> Table:
-    columns = ["value", "n", "best", "mean of the better half", "95 % interval", "averaged"]
-    columns += ["best trial", "diverged or failed"]
+def _isolation_table(run: ReportedRun, axis: Axis, title: str = "") -> Table:
+    at_step = conclusions.at_step(run)
+    columns = ["value", "n", f"best{at_step}", "mean of the better half", "95 % interval"]
+    columns += ["averaged", f"best trial{at_step}", "diverged or failed"]
     lost = {}
     for name, trials in axis.groups(axis.ended):
         lost[name] = conclusions.share_text(int(trials["lost"].sum()), len(trials))
@@ -447,9 +451,10 @@ def _isolation(run: ReportedRun) -> Iterator[Block]:
     for axis in found:
         figure = figures.isolation_plot(axis.isolation(), axis.key, run.metric)
         how = f"{conclusions.best_value(run, axis)} Dot and line: the mean of the better half and "
-        how += "its 95 % interval. Star: the best."
+        how += "its 95 % interval. "
+        how += f"Star: the best of each value{conclusions.at_step(run)}."
         yield Figure(figure, how, run.number, axis.key)
-        yield _isolation_table(axis)
+        yield _isolation_table(run, axis)
 
 
 def _importance(run: ReportedRun) -> Iterator[Block]:
@@ -480,9 +485,7 @@ def _importance(run: ReportedRun) -> Iterator[Block]:
     columns += ["n (trials where it takes part)"]
     yield Table(columns, rows, [*columns[1:4], columns[5]], TABLE_BELOW)
     if not run.reversals and run.configurations[0] >= 2 * LEAST:
-        yield Text(
-            "No sign that the better value of a hyperparameter depends on another hyperparameter."
-        )
+        yield Text(conclusions.no_reversals(run))
 
 
 def _boundaries(run: ReportedRun) -> Iterator[Block]:

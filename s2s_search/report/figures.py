@@ -401,7 +401,7 @@ def _ticks(ticks: Sequence[tuple[float, str]]) -> dict[str, Any]:
 
 
 def axis_plot(axis: Axis, metric: str) -> go.Figure:
-    """Draws the best value of each trial over the values of a hyperparameter.
+    """Draws the compared value of each trial over the values of a hyperparameter.
 
     Choices stand side by side, and the trials of a choice are spread sideways.
     """
@@ -428,7 +428,7 @@ def axis_plot(axis: Axis, metric: str) -> go.Figure:
             figure.add_scatter(**_marks(x, rows), marker=marker, name=name)
     if len(axis.points):
         marker = {"color": ORANGE, "symbol": "star", "size": 15, "line": {"color": INK, "width": 1}}
-        figure.add_scatter(**_marks(x, axis.points.head(1)), marker=marker, name="the best trial")
+        figure.add_scatter(**_marks(x, axis.points.head(1)), marker=marker, name="the best")
     figure.update_traces(mode="markers", hovertemplate="%{text}<br>%{y:.4g}<extra></extra>")
     return figure
 

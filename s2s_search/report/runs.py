@@ -16,7 +16,8 @@ from s2s_search.report.axes import Axis, axes
 from s2s_search.report.boundaries import Boundary, boundaries
 from s2s_search.results.beside import beside
 from s2s_search.results.expected import expected_best
-from s2s_search.results.importance import Reversal, importance, reversals
+from s2s_search.results.importance import Reversal, importance, possible_reversals
+from s2s_search.results.isolation import CHANCE
 from s2s_search.results.many import check_distinct, other_examples
 from s2s_search.results.replicates import configurations, replicates
 from s2s_search.results.results import Results, load
@@ -107,8 +108,17 @@ class ReportedRun:
         return importance(self.results, scores=self.scores)
 
     @cached_property
+    def possible_reversals(self) -> list[Reversal]:
+        return possible_reversals(self.results, self.scores)
+
+    @property
     def reversals(self) -> list[Reversal]:
-        return reversals(self.results, self.scores)
+        return [found for found in self.possible_reversals if found.p <= CHANCE]
+
+    def configurations_with(self, key: str) -> int:
+        """Returns the number of configurations that can be compared in which a key takes part."""
+        takes_part = self.results.takes_part(key) & self.scores.judged.notna()
+        return configurations(self.results)[takes_part].nunique()
 
     @cached_property
     def audits(self) -> Results | None:

@@ -134,6 +134,14 @@ class Reversal:
 def reversals(results: Ranked, scores: Scores | None = None) -> list[Reversal]:
     """Returns the hyperparameters of which another value is better under another condition.
 
+    They are the reversals of `possible_reversals` that are more than chance.
+    """
+    return [found for found in possible_reversals(results, scores) if found.p <= 1 - LEVEL]
+
+
+def possible_reversals(results: Ranked, scores: Scores | None = None) -> list[Reversal]:
+    """Returns the clearest reversal of each two hyperparameters in either order, by their p.
+
     One of two values must be better under one condition, and the other under the other one, each by
     a test of Mann and Whitney. If neither has an effect, both p are as small as the larger one with
     the probability 2 p^2; if one has an effect, with the probability p. So the p of a reversal is
@@ -163,12 +171,11 @@ def reversals(results: Ranked, scores: Scores | None = None) -> list[Reversal]:
                 best = reversal
         if best is not None:
             found.append(best)
-    sure = []
+    judged = []
     for reversal in found:
         p = max(2 * tests * reversal.p**2, ONE_SIDED * reversal.p)
-        if p <= 1 - LEVEL:
-            sure.append(replace(reversal, p=p))
-    return sorted(sure, key=lambda reversal: reversal.p)
+        judged.append(replace(reversal, p=min(p, 1.0)))
+    return sorted(judged, key=lambda reversal: reversal.p)
 
 
 Part = tuple[str, NDArray[np.bool_]]  # a value or a half of the values, and who has it

@@ -54,6 +54,43 @@ def test_a_claim_names_the_step_at_which_trials_are_compared(tmp_path: Path) -> 
     assert "n = 37 at step 100" in " ".join(conclusions.influences(run))
 
 
+def test_what_is_no_more_than_chance_has_the_numbers_of_its_keys(tmp_path: Path) -> None:
+    """A key under a condition takes part in some configurations alone."""
+    run, text = said(tmp_path / "run", noise, 40, text=WIDE)
+    counts = []
+    for key in ("encoder.type", "attention.score_type", "optimizer.lr_decay_rate"):
+        counts.append(int(run.results.trials[key].notna().sum()))
+    assert counts[0] == 40 > max(counts[1:])
+    assert f"No more than chance (n = {min(counts)} to 40): " in text
+    assert "No sign that better values lie beyond the searched ranges (n = " in text
+    judged = [counts[2], 40]  # learning rate, embedding and the rate of the decay
+    assert f"searched ranges (n = {min(judged)} to 40)" in text
+
+
+def test_how_close_a_value_was_to_depend_on_another_is_said(tmp_path: Path) -> None:
+    record(tmp_path / "run", noise, 60, text=WIDE)
+    run = read(tmp_path / "run")
+    first, *_ = run.possible_reversals
+    assert 0.05 < first.p <= 1
+    text = conclusions.no_reversals(run)
+    pairs = {frozenset((each.key, each.other)) for each in run.possible_reversals}
+    assert f"(the smallest p of {len(pairs)} pairs with enough configurations is " in text
+    assert f" is {first.p:.2g} after correction)." in text
+    assert text in write_report([tmp_path / "run"])[1].read_text()
+
+
+def test_the_star_is_named_with_its_step(tmp_path: Path) -> None:
+    """Trials are compared at step 100, where another one is the best than at the end."""
+    run = read(write_run(tmp_path / "run"))
+    page = write_report([tmp_path / "run"])[1].read_text()
+    at_100 = run.results.reports[run.results.reports["step"] == 100]
+    best = at_100.loc[at_100["dev.error_rate"].astype(float).idxmin()]
+    value = f"{best['dev.error_rate']:.4g}"
+    assert f"The star is `{best['trial']}`, the best at step 100 ({value})." in page
+    assert "| value | n | best at step 100 | " in page
+    assert "| best trial at step 100 |" in page
+
+
 def test_the_hours_of_a_trial_are_named_where_they_stopped_it(tmp_path: Path) -> None:
     """13 of 40 trials were stopped; the hours of one of these were over."""
     folder = write_run(tmp_path / "run")
@@ -159,12 +196,13 @@ def test_what_mattered_is_said_with_values_numbers_and_what_is_next(tmp_path: Pa
     def loss(config: Config) -> float:
         return 3.0 * (config["optimizer.learning_rate"] > 1e-3) + noise(config)
 
-    _, text = said(tmp_path / "run", loss, 60)
+    run, text = said(tmp_path / "run", loss, 60)
     assert "`optimizer.learning_rate` explains " in text
     assert ", n = 60): `0.0001 to 0.000316` did best" in text or "`0.000316 to 0.001` did" in text
     assert "`0.00316 to 0.01` worst" in text or "`0.001 to 0.00316` worst" in text
     assert ": search there next." in text
-    assert "No more than chance (n = 60): " in text
+    of_a_condition = run.results.trials["optimizer.lr_decay_rate"].notna().sum()
+    assert f"No more than chance (n = {of_a_condition} to 60): " in text
 
 
 def test_what_a_p_does_not_cover_is_said(tmp_path: Path) -> None:

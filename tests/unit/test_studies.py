@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from scipy.stats import mannwhitneyu
 
 from s2s_search.errors import ConfigError
-from s2s_search.results.importance import importance, reversals
+from s2s_search.results.importance import importance, possible_reversals, reversals
 from s2s_search.results.many import load_many
 from s2s_search.results.results import Results, load
 from s2s_search.results.scores import Scores
@@ -156,6 +158,39 @@ def test_a_value_that_depends_on_another_is_named_and_a_larger_effect_is_not(
     assert {first.key, first.other} == {"encoder.type", "embedding.dim"}
     assert len(set(first.better)) == 2
     assert reversals(record(tmp_path / "larger", larger, 100)) == []
+
+
+def test_the_clearest_of_the_possible_reversals_comes_first(tmp_path: Path) -> None:
+    """Its p is that of plain loops; three keys of two values, or halves, are six tests."""
+    text = SPACE.replace("model: [BasicSeq2Seq, AttentionSeq2Seq]", "model: BasicSeq2Seq")
+    text = re.sub(r"  (attention|optimizer.lr|embedding).*\n", "", text)
+
+    def loss(config: Config) -> float:
+        is_bi = config["encoder.type"].startswith("Bi")
+        is_small = config["encoder.rnn_cell.cell_spec"]["num_units"] == 16
+        return 0.3 * (is_bi == is_small) + random.Random(repr(config)).random()
+
+    found = record(tmp_path / "run", loss, 60, text=text)
+    possible = possible_reversals(found)
+    assert len(possible) == 6
+    assert possible == sorted(possible, key=lambda each: each.p)
+    trials = found.trials.assign(place=found.trials["best.dev.loss"].rank())
+    chances, sides = [], []
+    for _, under in trials.groupby("encoder.type"):
+        small = under["encoder.rnn_cell.cell_spec"] == "small"
+        a, b = under["place"][small], under["place"][~small]
+        is_small = np.sqrt(a).mean() <= np.sqrt(b).mean()
+        sides.append(is_small)
+        side = "less" if is_small else "greater"
+        chances.append(mannwhitneyu(a, b, alternative=side).pvalue)
+    of_one = max(chances) if sides[0] != sides[1] else 1.0
+    (mine,) = (
+        each
+        for each in possible
+        if (each.key, each.other) == ("encoder.rnn_cell.cell_spec", "encoder.type")
+    )
+    assert 0.05 < mine.p < 1
+    assert mine.p == pytest.approx(max(2 * 6 * of_one**2, 5 * of_one))
 
 
 @pytest.mark.slow
