@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2s_search.results.ranked import Ranked
-from s2s_search.results.statistics import Floats
+from s2s_search.results.statistics import Floats, rate_half_width
 from s2s_search.runs.answers import load_answers
 from s2s_search.runs.log import first_event
 from s2s_search.runs.storage import below, is_far, place_of
@@ -26,6 +26,7 @@ class Optimism:
     value: float  # how much lower the best error rate is than on other examples like these
     trials: int
     examples: int
+    half: float = math.nan  # half the 95 % interval of the best error rate over its examples
 
     def sentence(self) -> str:
         chosen = f"chosen as the best of {self.trials:,} on the same {self.examples:,} dev examples"
@@ -36,7 +37,13 @@ class Optimism:
         else:
             said = f"The error rate of the best trial is about {self.value:.2g} too low, as it was "
             said += f"{chosen}."
-        return f"{said} The luck of its seed is not in this, and is often larger."
+        if not self.half > 0:  # no answers of this trial, or equal ones to all examples
+            return f"{said} The luck of its seed is not in this, and is often larger."
+        return (
+            f"{said} Its {self.examples:,} dev examples alone leave this rate uncertain by "
+            f"±{self.half:.2g} (95 % interval). Other seeds, which are in neither number, "
+            "change it, too."
+        )
 
 
 def optimism(results: Ranked, fetch: bool = False) -> Optimism | None:
@@ -56,17 +63,20 @@ def optimism(results: Ranked, fetch: bool = False) -> Optimism | None:
     place = place_of(first_event(results.folder), results.folder)
     if is_far(place) and not fetch:
         return None
-    errors, lengths = [], []
+    errors, lengths, half = [], [], math.nan
+    best = str(results.best(1)["trial"].iloc[0]) if len(results.trials) else ""
     for trial in results.trials["trial"][results.trials[f"best.{METRIC}"].notna()]:
         answers = load_answers(below(place, str(trial)))
         if answers is not None:
             errors.append(answers.errors)
             lengths.append(answers.lengths)
+            if str(trial) == best:
+                half = rate_half_width(answers.errors, answers.lengths)
     sizes = {len(each) for each in errors}
     if len(errors) < 2 or len(sizes) != 1 or sizes.pop() < FEWEST_EXAMPLES:
         return None
     value = by_halves(np.array(errors, float), np.array(lengths, float))
-    return Optimism(value, len(errors), len(errors[0]))
+    return Optimism(value, len(errors), len(errors[0]), half)
 
 
 def by_halves(errors: Floats, lengths: Floats) -> float:

@@ -112,25 +112,42 @@ def rate_difference_interval(
 ) -> tuple[float, float, float]:
     """Returns the difference of two error rates, a's minus b's, and its interval.
 
-    A rate is a ratio of sums. To first order, an example changes it by its edits minus the rate
-    times its length, divided by the sum of the lengths. The interval is that of the mean of these
-    changes, so that an example counts on both sides.
+    The interval is that of the mean of the changes of `_changes`, so that an example counts on both
+    sides.
 
     Args:
         a: the edits and the reference lengths of one side, by example.
         b: those of the other side, for the same examples in the same order.
         level: the confidence level.
     """
-    rates, changes = [], []
-    for side in (a, b):
-        edits, lengths = np.array(side, float)
-        total = max(float(lengths.sum()), 1.0)
-        rate = float(edits.sum()) / total
-        rates.append(rate)
-        changes.append(len(edits) * (edits - rate * lengths) / total)
-    difference = rates[0] - rates[1]
-    low, high = interval(changes[0] - changes[1], level)
+    (rate_a, changes_a), (rate_b, changes_b) = _changes(*a), _changes(*b)
+    difference = rate_a - rate_b
+    low, high = interval(changes_a - changes_b, level)
     return difference, difference + low, difference + high
+
+
+def rate_half_width(edits: Sequence[int], lengths: Sequence[int], level: float = LEVEL) -> float:
+    """Returns half the width of the interval of an error rate over its examples.
+
+    Args:
+        edits: the edits of each example.
+        lengths: the reference lengths.
+        level: the confidence level.
+    """
+    low, high = interval(_changes(edits, lengths)[1], level)
+    return (high - low) / 2
+
+
+def _changes(edits: Sequence[int], lengths: Sequence[int]) -> tuple[float, Floats]:
+    """Returns an error rate, and by how much each example changes it, times their number.
+
+    A rate is a ratio of sums. To first order, an example changes it by its edits minus the rate
+    times its length, divided by the sum of the lengths.
+    """
+    errors, sizes = np.array(edits, float), np.array(lengths, float)
+    total = max(float(sizes.sum()), 1.0)
+    rate = float(errors.sum()) / total
+    return rate, len(errors) * (errors - rate * sizes) / total
 
 
 def superiority_interval(share: float, n: int, m: int, level: float = LEVEL) -> tuple[float, float]:

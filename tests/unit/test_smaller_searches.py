@@ -20,7 +20,7 @@ from s2s_search.results.early import (
 from s2s_search.results.expected import best_of, expected_best, sentences
 from s2s_search.results.optimism import by_halves, optimism
 from s2s_search.results.results import load
-from s2s_search.results.statistics import share_interval
+from s2s_search.results.statistics import rate_half_width, share_interval
 from tests.runs import write_run
 
 NO_SCHEDULER = """
@@ -193,6 +193,20 @@ def _wrong(
     return np.asarray(1 / (1 + np.exp(-odds)))
 
 
+@pytest.mark.parametrize("count, level", [(20, 0.6), (100, 0.3), (500, 0.05)])
+def test_the_half_width_of_an_error_rate_holds_the_rate_of_other_examples(
+    count: int, level: float
+) -> None:
+    """Words of 2 to 8 letters, some of which are harder; each is a draw of its own."""
+    rng, held, runs = np.random.default_rng(count), 0, 500
+    for _ in range(runs):
+        lengths = rng.integers(2, 9, count)
+        wrong = rng.binomial(lengths, rng.beta(4 * level, 4 * (1 - level), count))
+        half = rate_half_width(wrong.tolist(), lengths.tolist())
+        held += abs(wrong.sum() / lengths.sum() - level) <= half
+    assert 0.92 <= held / runs <= 0.98
+
+
 def test_the_ranking_says_how_much_luck_is_in_its_first_value(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     assert optimism(load(folder)) is None
@@ -206,4 +220,19 @@ def test_the_ranking_says_how_much_luck_is_in_its_first_value(tmp_path: Path) ->
     page = write_report([folder])[1].read_text()
     assert f"The error rate of the best trial is about {found.value:.2g} too low" in page
     assert "makes its error rate less than 0.0001 too low" in replace(found, value=0.0).sentence()
+    best = load(folder).best(1)["trial"][0]
+    answers = json.loads((folder / best / "answers.json").read_text())
+    rate, changes = sum(answers["errors"]) / 250, []
+    for errors in answers["errors"]:
+        changes.append(50 * (errors - 5 * rate) / 250)
+    half = 2.00958 * np.std(changes, ddof=1) / math.sqrt(50)  # Student's t at 0.975, 49 degrees
+    assert found.half == pytest.approx(half, rel=1e-5)
+    assert (
+        f"Its 50 dev examples alone leave this rate uncertain by ±{half:.2g} (95 % interval)."
+        in page
+    )
+    (folder / best / "answers.json").unlink()
+    others = optimism(load(folder))
+    assert others is not None
+    assert "uncertain" not in others.sentence()
     assert "## Fewer trials" in page
