@@ -172,7 +172,7 @@ def _more_steps(run: ReportedRun) -> Iterator[str]:
         decays = list(_longer_decays(run))
         how = "Train longer"
         if decays:
-            how += ", and decay the learning rate over as many more steps"
+            how += ", with decays of the learning rate that are twice as long, too"
             longer = f"{longer} and {', '.join(map(code, decays))}"
         yield f"The best trial still improved at its last report. {how}: {longer}."
 
