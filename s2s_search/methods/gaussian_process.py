@@ -122,6 +122,11 @@ class GaussianProcess:
         more.condition(self.theta)
         return more
 
+    def means(self, vectors: Floats, times: Floats, own: Whole) -> Floats:
+        """Returns the means of `predict`, which cost much less than the deviations."""
+        found: Floats = self._cross(vectors, times, own)[0] @ self._weights
+        return found
+
     def predict(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
         """Returns mean and deviation of the value without noise, for each vector and its time.
 

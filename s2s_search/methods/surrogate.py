@@ -73,9 +73,11 @@ class Expectation:
         self._process, self._rows, self._fit = process, rows, fit
         self._best = float(fit.scaled([best])[0])
         self._last, self._metric = last, metric
-        means, _ = self.at_the_end(process.vectors, list(rows))
         # What is in hand at the end by what is expected, whatever the reports so far.
-        self._in_hand = float(means.min())
+        count = len(process.vectors)
+        self._in_hand = float(
+            process.means(process.vectors, np.ones(count), np.arange(count)).min()
+        )
 
     def at_the_end(self, vectors: Floats, numbers: Sequence[int | None]) -> tuple[Floats, Floats]:
         """Returns mean and deviation of the scaled value at the end of each trial.
@@ -170,7 +172,7 @@ class Surrogate:
             vectors = np.array([self.trials[number].vector for number in under_way])
             steps = [self.trials[number].step + self.first for number in under_way]
             own = np.array([rows.get(number, -1) for number in under_way])
-            means, _ = process.predict(vectors, self._times(steps), own)
+            means = process.means(vectors, self._times(steps), own)
             for number in under_way:
                 rows.setdefault(number, len(rows))
             more = Points(np.array([rows[n] for n in under_way]), self._times(steps))
