@@ -65,7 +65,11 @@ class Halving(Pausing):
 
 
 class Promotion(Halving):
-    """Asynchronous successive halving that never stops a trial, and lets the best go on."""
+    """Asynchronous successive halving that never stops a trial, and lets the best go on.
+
+    When no trial is left to begin or to go on, the best of the highest rung trains to its end. A
+    search of few trials would otherwise end without one.
+    """
 
     def choose(self, has_new: bool) -> int | None:
         for rung in reversed(self.open_rungs()):
@@ -73,7 +77,12 @@ class Promotion(Halving):
             number = self.waiting_at(rung, self.best(rung, share))
             if number is not None:
                 return number
-        return NEW if has_new else None
+        if has_new:
+            return NEW
+        reached = [rung for rung in self.rungs if self.rungs[rung]]
+        if self.of(TRAINS) or not reached:
+            return None
+        return self.waiting_at(reached[-1], self.best(reached[-1], 1))
 
     def open_rungs(self) -> list[float]:
         """Returns the rungs from which trials go on, the lowest first."""
@@ -97,16 +106,6 @@ class Progressive(Promotion):
 
     def open_rungs(self) -> list[float]:
         return list(self.rungs)[: self._open - 1]
-
-    def choose(self, has_new: bool) -> int | None:
-        number = super().choose(has_new)
-        if number is not None or self.of(TRAINS):
-            return number
-        # Nothing is left to compare: the best of the highest rung trains to the end.
-        for rung in reversed(list(self.rungs)):
-            if self.rungs[rung]:
-                return self.waiting_at(rung, self.best(rung, 1))
-        return None
 
     def _ranks_alike(self, lower: float, upper: float) -> bool:
         """Returns whether the trials of a rung rank as they did at the rung below.

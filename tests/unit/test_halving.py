@@ -75,7 +75,17 @@ def test_promotion_in_order_by_hand() -> None:
     assert scheduler.choose(True) == NEW
     assert scheduler.report(1, 20, 0.2, True), "between two rungs nothing is compared"
     assert not scheduler.report(1, 30, 0.2, True), "alone at its rung it waits"
-    assert scheduler.dropped(has_new=False) == [0, 1, 2]
+    assert scheduler.dropped(has_new=False) == []
+    assert scheduler.choose(False) == 1, "the best of the highest rung trains to its end"
+    scheduler.begin(1, {})
+    scheduler.end(1)
+    assert scheduler.dropped(has_new=False) == [0, 2]
+
+
+def test_of_two_trials_the_better_one_trains_to_its_end() -> None:
+    scheduler = Promotion(settings(), True)
+    drive(scheduler, flat([0.5, 0.3]), 2, 0)
+    assert [trial.state for trial in scheduler.trials.values()] == [WAITS, ENDED]
 
 
 def test_first_reports_ranks_all_trials_at_one_step() -> None:

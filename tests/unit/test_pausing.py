@@ -87,10 +87,11 @@ def test_waiting_trials_are_stopped_when_nothing_is_left() -> None:
         trial.status = "RUNNING" if value == 0.1 else "PAUSED"
     scheduler.has_new = lambda: False
     assert not scheduler.is_over()
-    assert scheduler.on_trial_result(tune, trials[2], result(30, 0.05)) == "PAUSE"
+    assert scheduler.on_trial_result(tune, trials[2], result(30, 0.05)) == "CONTINUE"
+    assert scheduler.on_trial_result(tune, trials[2], result(90, 0.04, "finished")) == "STOP"
     assert scheduler.is_over()
     assert scheduler.choose_trial_to_run(tune) is None
-    assert tune.stopped == [0, 1, 2]
+    assert tune.stopped == [0, 1]
 
 
 def test_a_trial_is_stopped_by_the_first_report_after_its_hours() -> None:
