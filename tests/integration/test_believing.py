@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s2s_search.cli import command_line
-from s2s_search.errors import ConfigError
+from s2s_search.errors import ConfigError, quantity
 from s2s_search.results import results
 from s2s_search.results.replicates import replicates
 from s2s_search.runs.log import first_event
@@ -116,7 +116,7 @@ def test_stopped_trials_are_trained_to_the_end(
         replicate_search(searched, top=1, seeds=1, audit=1, address=address)
     assert command_line.main(["report", str(searched)]) == 0
     text = (searched / "report.md").read_text()
-    assert f"Of {count} stopped trials that were trained to the end" in text
+    assert f"Of {quantity(count, 'stopped trial')} trained to the end" in text
     capsys.readouterr()
 
 

@@ -497,7 +497,9 @@ def test_first_and_constraints_hold_in_a_search_and_its_extension(
     tuning.run_search(space, out=tmp_path / "run", address=address)
     tuning.resume_search(tmp_path / "run", trials=6, address=address)
     run = results.load(tmp_path / "run")
-    configs = [trial.config for trial in run.history().trials.values()]
+    # Two trials run at once, so that they need not begin in the order of their numbers.
+    trials = sorted(run.history().trials.values(), key=lambda trial: trial.number)
+    configs = [trial.config for trial in trials]
     assert configs == space.trials(6)
     assert (configs[0]["embedding.dim"], configs[0]["attention.dim"]) == (16, 9)
     assert (configs[1]["embedding.dim"], configs[1]["attention.dim"]) == (5, 5)
