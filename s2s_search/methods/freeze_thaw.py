@@ -54,7 +54,7 @@ class FreezeThaw(Pausing):
         surrogate = self._proposals.surrogate
         expectation = surrogate.expectation(n for n in self.of(TRAINS) if n != number)
         if expectation is None:
-            return None
+            return "the model knows too few reports yet; draws come first"
         return expectation.sentence(surrogate.trials[number].vector, number)
 
     def _choose(self, has_new: bool) -> int | None:
@@ -66,6 +66,8 @@ class FreezeThaw(Pausing):
         expectation = self._proposals.surrogate.expectation(self.of(TRAINS))
         new = self._proposals.best(len(self.trials), expectation) if has_new else None
         waiting = self.of(WAITS)
+        if expectation is not None:
+            waiting = [number for number in waiting if expectation.knows(number)]
         if expectation is None or not waiting:
             return NEW if new is not None else next(iter(waiting), None)
         vectors = np.array([self._proposals.surrogate.trials[number].vector for number in waiting])

@@ -24,13 +24,13 @@ from scipy.optimize import minimize
 Floats = NDArray[np.float64]
 Whole = NDArray[np.intp]
 
-# The parameters of the kernel beside the lengths of the keys: the logarithms of six deviations and
-# of one length. A prior holds each near its start.
-PARTS = ("always", "step", "curve", "trial", "trial step", "noise")
+# The parameters of the kernel beside the lengths of the keys: the logarithms of six deviations, in
+# the order of the docstring, and of the length of the steps. The logarithm of each has a normal
+# prior of deviation 1 around its start.
 START = np.log([0.7, 0.5, 0.5, 0.1, 0.1, 0.05])
-DEVIATIONS = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 STEP_LENGTH = np.log(0.5)
-JITTER = 1e-8
+JITTER = 1e-8  # added to the noise, so that equal points can be told apart
+MOST_STEPS = 40  # of the optimizer in a fit
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,6 @@ class Points:
 
     trials: Whole
     times: Floats
-
-    def __len__(self) -> int:
-        return len(self.trials)
 
 
 def squares(a: Floats, b: Floats, keys: Whole) -> Floats:
@@ -88,17 +85,15 @@ class GaussianProcess:
         )
         self.theta = self.start
 
-    def fit(self, theta: Floats | None = None, most: int = 40) -> None:
-        """Finds the parameters, from those of an earlier fit if there are any."""
-        begin = self.start if theta is None else theta
+    def fit(self) -> None:
+        """Finds the parameters."""
         self._squares = squares(self.vectors, self.vectors, self.keys)
-        found = minimize(self._loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": most})
+        options = {"maxiter": MOST_STEPS}
+        found = minimize(self._loss, self.start, jac=True, method="L-BFGS-B", options=options)
         self.theta = found.x
 
-    def condition(self, theta: Floats | None = None) -> None:
-        """Prepares `predict`."""
-        if theta is not None:
-            self.theta = theta
+    def condition(self) -> None:
+        """Prepares `predict` for the parameters `theta`."""
         squared = self._between(self.vectors, self.theta)
         covariance, *_ = self._covariance(self.theta, squared)
         self._lower = np.linalg.cholesky(covariance)
@@ -119,7 +114,8 @@ class GaussianProcess:
         more = GaussianProcess(
             vectors, self.keys, all_points, np.concatenate([self.values, values])
         )
-        more.condition(self.theta)
+        more.theta = self.theta
+        more.condition()
         return more
 
     def means(self, vectors: Floats, times: Floats, own: Whole) -> Floats:

@@ -8,14 +8,15 @@
   end.
 """
 
-import numpy as np
+from itertools import pairwise
+from statistics import quantiles
 
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS, Pausing
 from s2s_search.spaces.rungs import asha_rungs
 from s2s_search.spaces.settings import Scheduler
 
 LEAST_RUNGS = 2  # of PASHA at first
-SWAPS = 90  # the percentile of differences within which two trials rank alike
+TENTHS = 10  # two trials rank alike within nine tenths of the differences of such pairs
 
 
 class Halving(Pausing):
@@ -128,10 +129,12 @@ class Progressive(Promotion):
             for other in numbers[place + 1 :]:
                 pairs = zip(self.trials[number].costs, self.trials[other].costs, strict=False)
                 differences = [a - b for a, b in pairs]
-                signs = np.sign([difference for difference in differences if difference])
-                if np.count_nonzero(np.diff(signs)) > 1:
+                apart = [difference for difference in differences if difference]
+                if sum(a * b < 0 for a, b in pairwise(apart)) > 1:
                     crossing.append(abs(differences[-1]))
-        return float(np.percentile(crossing, SWAPS)) if crossing else 0.0
+        if len(crossing) < 2:
+            return sum(crossing)
+        return quantiles(crossing, n=TENTHS, method="inclusive")[-1]
 
 
 class FirstReports(Halving):

@@ -11,9 +11,9 @@ from functools import partial
 
 import numpy as np
 
+from s2s_search.methods.samplers import ObjectiveValues
 from s2s_search.methods.surrogate import Expectation, Surrogate
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
-from s2s_search.spaces.samplers import ObjectiveValues
 from s2s_search.spaces.space import Space
 
 PARENTS = 3  # the number of best configurations that are changed
@@ -24,12 +24,10 @@ REACH = 0.1  # the deviation of a change of a number, as a share of its range
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration, and what is expected of it: the gain, and the scaled value at the end."""
+    """A configuration, and the improvement that is expected of it; NaN where nothing is."""
 
     config: Flat
     gain: float
-    mean: float
-    deviation: float
 
 
 class Proposals:
@@ -86,7 +84,7 @@ class Proposals:
         if number >= len(self) or not self._left:
             return None
         if expectation is None or number < len(self.space.first):
-            return Candidate(self._left[0], math.nan, math.nan, math.nan)
+            return Candidate(self._left[0], math.nan)
         configs, vectors = list(self._left), list(self._vectors)
         for config in self._changed(number, expectation):
             configs.append(config)
@@ -94,7 +92,7 @@ class Proposals:
         means, deviations = expectation.at_the_end(np.array(vectors), [None] * len(vectors))
         gains = expectation.gains(means, deviations)
         k = int(np.argmax(gains))
-        return Candidate(configs[k], float(gains[k]), float(means[k]), float(deviations[k]))
+        return Candidate(configs[k], float(gains[k]))
 
     def _changed(self, number: int, expectation: Expectation) -> Iterator[Flat]:
         """Yields changes of the configurations that promise most, none of which has begun."""

@@ -40,17 +40,15 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Parameters of the model, and how distances become values of about mean 0 and deviation 1."""
+class Scale:
+    """How distances become values of about mean 0 and deviation 1."""
 
-    reports: int
-    theta: Floats
     mean: float
     deviation: float
     least: float  # a smaller distance counts as this one
     worst: float  # a larger distance, or a divergence, counts as this one
 
-    def scaled(self, distances: Sequence[float] | Floats) -> Floats:
+    def values(self, distances: Sequence[float] | Floats) -> Floats:
         logs: Floats = np.log(np.clip(distances, self.least, self.worst))
         return (logs - self.mean) / self.deviation
 
@@ -58,26 +56,48 @@ class Fit:
         return math.exp(scaled * self.deviation + self.mean)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """The parameters of the model that were fitted to the first reports, and their scale."""
+
+    reports: int
+    theta: Floats
+    scale: Scale
+
+
 class Expectation:
-    """What the model expects after some reports."""
+    """What the model expects after some reports.
+
+    Args:
+        process: the model, conditioned on the reports.
+        rows: the row of each trial in it.
+        scale: the scale of its values.
+        best: the least distance that was reported.
+        last: the step at the end of a trial.
+        metric: the metric.
+    """
 
     def __init__(
         self,
         process: GaussianProcess,
         rows: Mapping[int, int],
-        fit: Fit,
+        scale: Scale,
         best: float,
         last: int,
         metric: Metric,
     ) -> None:
-        self._process, self._rows, self._fit = process, rows, fit
-        self._best = float(fit.scaled([best])[0])
+        self._process, self._rows, self._scale = process, rows, scale
+        self._best = float(scale.values([best])[0])
         self._last, self._metric = last, metric
         # What is in hand at the end by what is expected, whatever the reports so far.
         count = len(process.vectors)
         self._in_hand = float(
             process.means(process.vectors, np.ones(count), np.arange(count)).min()
         )
+
+    def knows(self, number: int) -> bool:
+        """Returns whether the model has seen a report of a trial. It sees a limited number."""
+        return number in self._rows
 
     def at_the_end(self, vectors: Floats, numbers: Sequence[int | None]) -> tuple[Floats, Floats]:
         """Returns mean and deviation of the scaled value at the end of each trial.
@@ -101,19 +121,19 @@ class Expectation:
         return gains
 
     def sentence(self, vector: Floats, number: int | None) -> str:
-        """Says what a trial is expected to be at the end, and how likely it is to win."""
-        (mean,), (deviation,) = self.at_the_end(vector[None], [number])
-        middle, low, high = (self._value(mean + k * deviation) for k in (0, -2, 2))
-        low, high = sorted((low, high))
-        wins = float(ndtr((self._best - mean) / deviation))
+        """Says what a trial is expected to reach, beside the best value so far.
+
+        The model is too sure of itself for an interval (docs/search_efficiency.md).
+        """
+        (mean,), _ = self.at_the_end(vector[None], [number])
         return (
-            f"expected {middle:.4g} ({low:.4g} to {high:.4g}) at step {self._last:,}; the best so "
-            f"far is {self._value(self._best):.4g}; {wins:.0%} to beat it"
+            f"about {self._value(mean):.3g} is expected at step {self._last:,}; the best so far is "
+            f"{self._value(self._best):.4g}"
         )
 
     def _value(self, scaled: float) -> float:
         """Returns the value of the metric for a scaled one."""
-        distance = self._fit.distance(scaled)
+        distance = self._scale.distance(scaled)
         return self._metric.perfect + (distance if self._metric.goal == "minimize" else -distance)
 
 
@@ -165,8 +185,9 @@ class Surrogate:
         if fit is None:
             return None
         made = {number: len(seen.steps) for number, seen in self.trials.items() if seen.steps}
-        process, rows = self._process(fit, made)
-        process.condition(fit.theta)
+        process, rows = self._process(fit.scale, made)
+        process.theta = fit.theta
+        process.condition()
         under_way = [number for number in training if self.trials[number].step < self.last]
         if under_way:
             vectors = np.array([self.trials[number].vector for number in under_way])
@@ -177,7 +198,7 @@ class Surrogate:
                 rows.setdefault(number, len(rows))
             more = Points(np.array([rows[n] for n in under_way]), self._times(steps))
             process = process.believing(self._vectors(rows), more, means)
-        return Expectation(process, rows, fit, self.best, self.last, self._metric)
+        return Expectation(process, rows, fit.scale, self.best, self.last, self._metric)
 
     @property
     def best(self) -> float:
@@ -215,17 +236,19 @@ class Surrogate:
         least = max(1e-3 * float(np.median(known)), 1e-12)
         worst = max(float(np.quantile(known, CLIPPED)), least)
         logs = np.log(np.clip(seen, least, worst))
-        deviation = max(float(logs.std()), 1e-6)
-        fit = Fit(count, np.empty(0), float(logs.mean()), deviation, least, worst)
-        process, _ = self._process(fit, made)
+        scale = Scale(float(logs.mean()), max(float(logs.std()), 1e-6), least, worst)
+        process, _ = self._process(scale, made)
         process.fit()
-        return Fit(count, process.theta, fit.mean, fit.deviation, fit.least, fit.worst)
+        return Fit(count, process.theta, scale)
 
-    def _process(self, fit: Fit, made: Mapping[int, int]) -> tuple[GaussianProcess, dict[int, int]]:
+    def _process(
+        self, scale: Scale, made: Mapping[int, int]
+    ) -> tuple[GaussianProcess, dict[int, int]]:
         """Returns the process of the first reports of trials, and the row of each trial in it."""
         rows: dict[int, int] = {}
         which, steps, distances = [], [], []
-        for number, places in thinned(made).items():
+        newest = {n: self.trials[n].distances[count - 1] for n, count in made.items()}
+        for number, places in thinned(made, newest).items():
             seen = self.trials[number]
             rows[number] = len(rows)
             for place in places:
@@ -233,22 +256,27 @@ class Surrogate:
                 steps.append(seen.steps[place])
                 distances.append(seen.distances[place])
         points = Points(np.array(which), self._times(steps))
-        values = fit.scaled(distances)
+        values = scale.values(distances)
         process = GaussianProcess(self._vectors(rows), self.features.keys, points, values)
         return process, rows
 
 
-def thinned(made: Mapping[int, int]) -> dict[int, list[int]]:
+def thinned(made: Mapping[int, int], newest: Mapping[int, float]) -> dict[int, list[int]]:
     """Returns the places of the reports of each trial that a model sees, by trial.
 
     They are the first, the last and some between them in equal ratios. With too many of them it is
-    fewer of each trial, and in the end only the last of the trials with the most reports.
+    fewer of each trial. In the end it is only the last one of the trials with the most reports, and
+    of those with as many reports the ones with the best newest report.
+
+    Args:
+        made: the number of reports of each trial.
+        newest: the distance of its newest report from the perfect value.
     """
     for most in KEPT:
         found = {number: places(count, most) for number, count in made.items()}
         if sum(map(len, found.values())) <= MOST_POINTS:
             return found
-    longest = sorted(made, key=lambda number: (-made[number], number))[:MOST_POINTS]
+    longest = sorted(made, key=lambda number: (-made[number], newest[number], number))[:MOST_POINTS]
     return {number: found[number] for number in sorted(longest)}
 
 

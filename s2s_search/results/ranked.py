@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from s2s_search.errors import ConfigError, nearest
+from s2s_search.methods.samplers import GROWING
 from s2s_search.metrics import MINIMIZE, REGISTRY
 from s2s_search.results.pareto import pareto
 from s2s_search.runs.inputs import space_of
 from s2s_search.runs.log import Log, first_event
 from s2s_search.runs.state import History, history_of
-from s2s_search.spaces.samplers import GROWING
 from s2s_search.spaces.space import Space
 
 

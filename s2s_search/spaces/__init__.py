@@ -4,7 +4,6 @@ May import: hparams, corpus and the ground floor; neither torch nor numpy.
 """
 
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.samplers import make_sampler
 from s2s_search.spaces.space import Space
 
-__all__ = ["Space", "load_space", "make_sampler"]
+__all__ = ["Space", "load_space"]

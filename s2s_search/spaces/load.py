@@ -11,6 +11,7 @@ from s2s_search.hparams.table import TABLE
 from s2s_search.metrics import METRICS, OBJECTIVES, Metric
 from s2s_search.spaces.constraints import PARAMETERS, read_constraints
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range
+from s2s_search.spaces.feasibility import constraint_problems, first_problems
 from s2s_search.spaces.first import read_first
 from s2s_search.spaces.packaged import space_file
 from s2s_search.spaces.parameters import read_dimensions
@@ -26,9 +27,7 @@ from s2s_search.spaces.settings import (
 )
 from s2s_search.spaces.space import (
     Space,
-    constraint_problems,
     draw_problems,
-    first_problems,
     grid_problems,
 )
 from s2s_search.spaces.yaml_file import (

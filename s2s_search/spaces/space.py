@@ -17,7 +17,7 @@ that are invalid or break a constraint are left out, except by `at` and `configu
 
 All of them call `configuration`, which leaves out keys whose conditions do not hold, and copies
 tied values. The result is a partial configuration: `hparams.resolve` adds the defaults. Where
-results decide which configuration is next (tpe), samplers.py calls `configuration`.
+results decide which configuration is next, methods/samplers.py calls `configuration`.
 """
 
 import math
@@ -29,7 +29,7 @@ from itertools import chain, islice, product
 from pathlib import Path
 
 from s2s_search.corpus.load import load_corpus
-from s2s_search.errors import ConfigError, quantity, shown
+from s2s_search.errors import ConfigError, shown
 from s2s_search.hparams.configuration import Hparams, overlay, resolve
 from s2s_search.hparams.model_size import count_parameters
 from s2s_search.hparams.rules import RULES
@@ -138,7 +138,7 @@ class Space:
         """Returns the configuration at a point, with one coordinate for each of `searched`."""
         if len(u) != self.size or not all(0 <= x <= 1 for x in u):
             raise ValueError(f"at needs {self.size} numbers from 0 to 1, but got {shown(u)}")
-        return self._flat(_values_at(self.varying, u))
+        return self.flat(_values_at(self.varying, u))
 
     def configuration(self, choose: Callable[[Dimension], object]) -> Flat:
         """Returns the partial configuration of the values that `choose` returns.
@@ -188,7 +188,7 @@ class Space:
         """Yields the configurations of a point: with grids, one for each point of the grids."""
         is_grid = self.search.method == "grid"
         grids = [dimension for dimension in self.varying if dimension.grid and not is_grid]
-        for rest in _enumerated(grids):
+        for rest in enumerated(grids):
             yield made(point | rest)
 
     @cached_property
@@ -345,7 +345,8 @@ class Space:
         problems.fail()
         return space
 
-    def _flat(self, chosen: Mapping[str, object]) -> Flat:
+    def flat(self, chosen: Mapping[str, object]) -> Flat:
+        """Returns the configuration with the given value of each varying key."""
         return self.configuration(lambda dimension: chosen[dimension.key])
 
     def _points(self, seed: int | str, leaning: bool = False) -> Iterator[Flat]:
@@ -355,7 +356,7 @@ class Space:
         priors.
         """
         if self.search.method == "grid":
-            yield from _enumerated(self.varying)
+            yield from enumerated(self.varying)
             return
         free = [dimension for dimension in self.varying if not dimension.grid]
         cube = halton if self.search.method == "halton" else uniform
@@ -409,7 +410,7 @@ class Space:
 
     def _crossed_points(self, points: Iterable[Flat]) -> Iterator[Iterator[Flat]]:
         for point in points:
-            yield self.crossed(point, self._flat)
+            yield self.crossed(point, self.flat)
 
     def _new_blocks(
         self, blocks: Iterable[Iterable[Flat]], seen: set[Hparams]
@@ -464,7 +465,7 @@ def _values_at(dimensions: Sequence[Dimension], u: Sequence[float]) -> Flat:
     }
 
 
-def _enumerated(dimensions: Sequence[Dimension]) -> Iterator[Flat]:
+def enumerated(dimensions: Sequence[Dimension]) -> Iterator[Flat]:
     """Yields all combinations of values of the dimensions; of no dimension, one empty dict."""
     points = [d.domain.points() for d in dimensions if not isinstance(d.domain, Tie)]
     keys = [dimension.key for dimension in dimensions]
@@ -553,82 +554,3 @@ def draw_problems(space: Space) -> dict[str, str]:
         return found
     many = "no valid configuration among 2000 draws: " if space.varying else ""
     return {"": many + reasons[0]}
-
-
-TRIED = 2000  # the number of draws, or of all configurations, that are tried for the constraints
-
-
-def constraint_problems(space: Space) -> Iterator[tuple[KeyPath, str]]:
-    """Yields why no configuration satisfies the constraints, as pairs of a key path and a sentence.
-
-    All configurations of a grid or a small space are tried, and random ones of a larger space.
-
-    Raises:
-        ConfigError: a constraint names the parameters, and the corpus cannot be read.
-    """
-    size = math.prod(dimension.domain.size for dimension in space.varying)
-    is_grid = space.search.method == "grid" and size <= LARGEST_GRID
-    if not space.constraints:
-        return
-    if size <= TRIED or is_grid:
-        flats = map(space._flat, _enumerated(space.varying))
-    else:
-        flats = map(space.at, islice(uniform(space.searched, 0), TRIED))
-    tried = 0
-    never = set(range(len(space.constraints)))  # the constraints that have not held so far
-    for flat in flats:
-        complete = completed(flat)
-        if complete is None:
-            continue
-        tried += 1
-        broken = space.broken(flat, complete)
-        if not any(broken):
-            return
-        never = {index for index in never if broken[index]}
-    if not tried:
-        return
-    law = f"in none of {quantity(tried, 'configuration')}"
-    for index in sorted(never):
-        yield ("constraints", index), f"constraints: {space.constraints[index]}: holds {law}"
-    if not never:
-        yield ("constraints",), f"constraints: all of them hold {law}"
-
-
-def first_problems(space: Space, index: int, named: Flat) -> Iterator[tuple[KeyPath, str]]:
-    """Yields what is wrong with a configuration of `first`, as pairs of a key path and a sentence.
-
-    Args:
-        space: the space.
-        index: the place of the configuration in the list.
-        named: the values that it names.
-    """
-    flats = list(space.crossed(named, space.chosen))
-    for key in named:
-        if not any(key in flat for flat in flats):
-            yield ("first", index, key), f"first: {_inactive(space, key, flats[0])}"
-    if any(space.complete(flat) is not None for flat in flats):
-        return
-    flat = flats[0]
-    try:
-        broken = space.broken(flat, resolve(str(flat["model"]), flat))
-    except ConfigError as error:
-        for problem in error.problems:
-            yield ("first", index), f"first: {problem}"
-        return
-    for constraint, values in zip(space.constraints, broken, strict=True):
-        if values:
-            yield ("first", index), f"first: it breaks the constraint {constraint}: {values}"
-
-
-def _inactive(space: Space, key: str, flat: Flat) -> str:
-    """Returns why a key takes no part in a configuration."""
-    if flat["model"] not in owners(key):
-        return f"{key} takes no part where the model is {flat['model']}"
-    for dimension in space.dimensions:
-        if dimension.key == key:
-            for parent, values in dimension.when.items():
-                value = value_of(parent, flat)
-                if value not in values:
-                    named = space.label(parent, value)
-                    return f"{key} takes no part where {parent} is {shown(named)}"
-    return f"{key} takes no part"

@@ -18,9 +18,9 @@ from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS, NODE_IP
 
 from s2s_search.interrupts import Interrupt
+from s2s_search.methods.samplers import objective_values
 from s2s_search.runs.failures import error_message
 from s2s_search.runs.folder import trial_name
-from s2s_search.spaces.samplers import objective_values
 from s2s_search.statuses import LOST
 from s2s_search.tuning import cluster
 from s2s_search.tuning.best_kept import BestKept

@@ -16,8 +16,8 @@ from ray import tune
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.errors import ConfigError
 from s2s_search.interrupts import Interrupt
+from s2s_search.methods.samplers import Listed
 from s2s_search.runs.folder import RAY, RAY_LOG
-from s2s_search.spaces.samplers import Listed
 from s2s_search.tuning import cluster
 from s2s_search.tuning.callback import Listener, Over
 from s2s_search.tuning.search import HPARAMS_KEY, Outcome, Search

@@ -27,12 +27,12 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from s2s_search.methods.made import make_pausing
+from s2s_search.methods.make import make_pausing
+from s2s_search.methods.samplers import Sampler
 from s2s_search.metrics import SECONDS
 from s2s_search.runs.events import Event
 from s2s_search.runs.failures import AGAIN
 from s2s_search.spaces.rungs import asha_rungs
-from s2s_search.spaces.samplers import Sampler
 from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILURES, TIME_IS_OVER

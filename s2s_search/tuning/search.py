@@ -11,12 +11,12 @@ from typing import Any
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.display.progress import Progress
 from s2s_search.errors import quantity
+from s2s_search.methods.samplers import Sampler, objective_values
 from s2s_search.runs.events import Event
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import ENDS_ITSELF, History, TrialHistory
 from s2s_search.runs.trackers import Trackers
 from s2s_search.spaces.explore import explore
-from s2s_search.spaces.samplers import Sampler, objective_values
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILURES
 from s2s_search.tuning.schedulers import make_scheduler

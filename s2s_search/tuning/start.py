@@ -22,7 +22,8 @@ from typing import Any
 from s2s_search.corpus.load import load_corpus
 from s2s_search.display.progress import Progress
 from s2s_search.errors import ConfigError, InputWarning, collecting
-from s2s_search.methods.made import make_sampler
+from s2s_search.methods.make import make_sampler
+from s2s_search.methods.samplers import TPE, Listed, replicated
 from s2s_search.results.beside import folders_beside
 from s2s_search.results.results import load
 from s2s_search.runs.environment import environment
@@ -35,7 +36,6 @@ from s2s_search.runs.state import AUDIT, REPLICATES, History, load_history
 from s2s_search.runs.storage import storage_problems
 from s2s_search.runs.trackers import check_trackers
 from s2s_search.spaces.dimensions import Flat
-from s2s_search.spaces.samplers import TPE, Listed, replicated
 from s2s_search.spaces.space import Space
 from s2s_search.spaces.warnings import space_warnings
 from s2s_search.statuses import TIME_IS_OVER

@@ -23,10 +23,10 @@ from ray.tune.experiment import Trial
 from ray.tune.registry import get_trainable_cls
 from ray.tune.search import SearchAlgorithm
 
+from s2s_search.methods.samplers import Listed
 from s2s_search.runs.failures import status_of
 from s2s_search.runs.folder import trial_name
 from s2s_search.runs.recorder import Config
-from s2s_search.spaces.samplers import Listed
 from s2s_search.statuses import LOST, OUT_OF_MEMORY
 from s2s_search.tuning import cluster
 from s2s_search.tuning.pausing import PausingScheduler

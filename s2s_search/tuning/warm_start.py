@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s2s_search.errors import ConfigError, collecting
+from s2s_search.methods.samplers import TPE, EarlierTrial, Sampler, fitted, objective_values
 from s2s_search.runs.state import History, TrialHistory, load_history
 from s2s_search.spaces.dimensions import Flat
-from s2s_search.spaces.samplers import TPE, EarlierTrial, Sampler, fitted, objective_values
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import ENDS, FAILURES
 

@@ -92,9 +92,8 @@ def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
         stops = [scheduler.grace_steps]
         factor = max(trials / scheduler.keep, 1.0)
     elif scheduler.name == "freeze_thaw":
-        stops = [every]
-        mean = scheduler.steps_of_all(trials) / trials
-        factor = (end - every) / (mean - every) if mean > every else math.inf
+        # The budget is of all trials together. As a mean, each of them has the same share of it.
+        end = min(end, math.ceil(scheduler.steps_of_all(trials) / trials))
     elif scheduler.name == "median":
         stops = [scheduler.grace_steps]
         factor = math.inf

@@ -24,15 +24,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from s2s_search.errors import ConfigError, nearest
-from s2s_search.methods.made import make_pausing
+from s2s_search.methods.make import make_pausing
 from s2s_search.methods.pausing import NEW, Pausing
 from s2s_search.methods.proposals import Proposals
+from s2s_search.methods.samplers import Listed, Sampler
 from s2s_search.methods.surrogate import Surrogate
 from s2s_search.metrics import SECONDS
 from s2s_search.runs.folder import EVENTS, REPORTS, SPACE, TRIALS
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.samplers import Listed, Sampler
 from s2s_search.spaces.settings import PROMOTE, Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.tuning.schedulers import Past, make_scheduler

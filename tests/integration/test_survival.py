@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -252,25 +252,33 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
     assert check_decisions(run) >= trials
 
 
+def calm_and_killed(
+    folder: Path, text: str, kills: Sequence[float]
+) -> tuple[results.Results, results.Results]:
+    """The results of a space's search, and of one whose driver is killed after these shares of its reports."""
+    for name in ("calm", "run"):
+        (folder / f"{name}.yaml").write_text(text)
+    driver = Driver("search", folder / "calm.yaml", "--out", folder / "calm")
+    out = driver.wait()
+    assert driver.process.returncode == 0, out
+    calm, run = results.load(folder / "calm"), folder / "run"
+    driver = Driver("search", folder / "run.yaml", "--out", run)
+    for share in kills:
+        assert driver.until_reports(run, int(share * len(calm.reports)))
+        driver.kill()
+        driver = Driver("resume", run)
+    out = driver.wait()
+    assert driver.process.returncode == 0, out
+    return calm, results.load(run)
+
+
 def test_hyperbands_brackets_go_on_after_kills(tmp_path: Path) -> None:
     """Its choices follow from values alone, so that a search killed at any moment makes those of an undisturbed one."""
     text = text_of(trials=13, steps=200, scheduler="hyperband")
     text = text.replace("reduction_factor: 2", "reduction_factor: 4").replace(
         "grace_steps: 50, ", ""
     )
-    for name in ("calm", "run"):
-        (tmp_path / f"{name}.yaml").write_text(text)
-    out = Driver("search", tmp_path / "calm.yaml", "--out", tmp_path / "calm").wait()
-    calm, run = results.load(tmp_path / "calm"), tmp_path / "run"
-    driver = Driver("search", tmp_path / "run.yaml", "--out", run)
-    total = len(calm.reports)
-    for killed in (total // 4, total // 2, 3 * total // 4):
-        assert driver.until_reports(run, killed)
-        driver.kill()
-        driver = Driver("resume", run)
-    out = driver.wait()
-    assert driver.process.returncode == 0, out
-    found = results.load(run)
+    calm, found = calm_and_killed(tmp_path, text, (0.25, 0.5, 0.75))
     assert compare(found, calm) == 13
     assert found.trials["status"].tolist() == calm.trials["status"].tolist()
     assert 0 < (calm.trials["status"] == "stopped").sum() < 13
@@ -292,21 +300,7 @@ def test_waiting_trials_go_on_after_kills(
     )
     lines = text.splitlines()
     lines = [f"scheduler: {scheduler}" if "scheduler:" in line else line for line in lines]
-    for name in ("calm", "run"):
-        (tmp_path / f"{name}.yaml").write_text("\n".join(lines))
-    driver = Driver("search", tmp_path / "calm.yaml", "--out", tmp_path / "calm")
-    out = driver.wait()
-    assert driver.process.returncode == 0, out
-    calm, run = results.load(tmp_path / "calm"), tmp_path / "run"
-    driver = Driver("search", tmp_path / "run.yaml", "--out", run)
-    total = len(calm.reports)
-    for killed in (int(share * total) for share in kills):
-        assert driver.until_reports(run, killed)
-        driver.kill()
-        driver = Driver("resume", run)
-    out = driver.wait()
-    assert driver.process.returncode == 0, out
-    found = results.load(run)
+    calm, found = calm_and_killed(tmp_path, "\n".join(lines), kills)
     columns = ["trial", "step", "dev.loss", "dev.error_rate"]
     pd.testing.assert_frame_equal(found.reports[columns], calm.reports[columns])
     assert found.trials["status"].tolist() == calm.trials["status"].tolist()

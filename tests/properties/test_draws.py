@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import overlay, resolve
 from s2s_search.hparams.rules import RULES
+from s2s_search.methods.make import make_sampler
 from s2s_search.spaces.dimensions import Choice, Prior, Range, Tie, value_of
 from s2s_search.spaces.explore import explore
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.samplers import make_sampler
 from s2s_search.spaces.space import Space
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"

@@ -166,7 +166,7 @@ def test_all_equal_and_all_diverged_do_no_harm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trials, reports", [(10, 3), (60, 40), (300, 40), (2000, 40)])
 def test_the_model_sees_a_bounded_number_of_reports(trials: int, reports: int) -> None:
-    found = thinned(dict.fromkeys(range(trials), reports))
+    found = thinned(dict.fromkeys(range(trials), reports), {n: n / 7 % 1 for n in range(trials)})
     assert 0 < sum(map(len, found.values())) <= MOST_POINTS
     assert all(kept[-1] == reports - 1 for kept in found.values())
     for count in range(1, 50):
@@ -175,3 +175,15 @@ def test_the_model_sees_a_bounded_number_of_reports(trials: int, reports: int) -
             assert kept == sorted(set(kept))
             assert kept[-1] == count - 1
             assert len(kept) <= most
+
+
+def test_of_too_many_trials_the_longest_and_best_are_seen() -> None:
+    made = {number: 2 if number < 10 else 1 for number in range(1000)}
+    newest = {number: abs(number - 700.5) for number in made}
+    found = thinned(made, newest)
+    assert len(found) == MOST_POINTS
+    assert set(range(10)) < set(found)
+    others = [number for number in found if number >= 10]
+    assert others == list(range(others[0], others[0] + len(others)))
+    assert others[0] < 700.5 < others[-1]
+    assert abs((others[0] + others[-1]) / 2 - 700.5) <= 0.5

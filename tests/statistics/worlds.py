@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from s2s_search.methods.make import make_sampler
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.samplers import make_sampler
 from s2s_search.spaces.space import Space
 
 Config = Mapping[str, Any]

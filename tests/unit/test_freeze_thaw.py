@@ -1,14 +1,14 @@
 """Freeze-thaw search and its proposals, without Ray: simulated searches over curves that a formula gives."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from s2s_search.methods.freeze_thaw import FreezeThaw
-from s2s_search.methods.made import make_pausing, make_sampler
+from s2s_search.methods.make import make_pausing, make_sampler
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS
 from s2s_search.methods.proposals import Proposals
 from s2s_search.spaces.dimensions import Flat
@@ -192,17 +192,22 @@ def test_proposals_are_draws_and_changes_of_the_best(tmp_path: Path) -> None:
     assert all(config["train.max_steps"] == 200 for config in configs)
 
 
-def test_the_sampler_gives_what_the_scheduler_chose(tmp_path: Path) -> None:
-    """Paused trials are not taken to train elsewhere when a new configuration is chosen."""
+def test_the_sampler_looks_away_from_what_trains_and_not_from_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     search = Simulated(space(tmp_path))
     search.run(workers=3, most=40)
-    training = search.scheduler.of(TRAINS)
     assert search.scheduler.of(WAITS)
-    expectation = search.sampler.surrogate.expectation(training)
-    number = len(search.configs)
-    wanted = search.sampler.best(number, expectation)
-    assert wanted is not None
-    assert search.sampler.ask(number) == wanted.config
+    surrogate, asked = search.sampler.surrogate, list[list[int]]()
+    expectation = surrogate.expectation
+
+    def recorded(training: Iterable[int] = ()) -> object:
+        asked.append(list(training))
+        return expectation(asked[-1])
+
+    monkeypatch.setattr(surrogate, "expectation", recorded)
+    search.sampler.ask(len(search.configs))
+    assert asked == [search.scheduler.of(TRAINS)]
 
 
 def test_it_begins_with_the_first_configurations(tmp_path: Path) -> None:

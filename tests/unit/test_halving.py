@@ -120,3 +120,15 @@ def test_equal_values_and_broken_trials_end() -> None:
         scheduler.begin(number, {})
         scheduler.end(number)
     assert scheduler.choose(False) is None
+
+
+def test_pasha_takes_for_noise_what_separates_pairs_that_cross_twice() -> None:
+    scheduler = Progressive(settings("pasha"), True)
+    curves = {0: [0.5, 0.4, 0.5], 1: [0.4, 0.5, 0.3], 2: [0.45, 0.2, 0.1], 3: [0.4, 0.5, 0.46]}
+    for number, costs in curves.items():
+        scheduler.begin(number, {})
+        scheduler.trials[number].costs = costs
+    # 0 and 1, 0 and 3 cross twice, and end 0.2 and 0.04 apart; all others cross once at most
+    assert scheduler._noise([0, 1, 2, 3]) == pytest.approx(0.04 + 0.9 * (0.2 - 0.04))
+    assert scheduler._noise([0, 1]) == pytest.approx(0.2)
+    assert scheduler._noise([1, 2]) == 0

@@ -13,10 +13,11 @@ import pytest
 
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import resolve
+from s2s_search.methods.make import make_sampler
+from s2s_search.methods.samplers import STARTUP, TPE, Listed, replicated
 from s2s_search.results.pareto import pareto
 from s2s_search.spaces.explore import explore
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.samplers import STARTUP, TPE, Listed, make_sampler, replicated
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import FAILURES
 
@@ -407,7 +408,7 @@ def test_tpe_beats_random_search():
 def test_the_module_needs_no_package_of_the_layers_above():
     packages = ("torch", "ray", "pandas", "numpy", "rich", "optuna")
     code = f"import sys\nfor name in {packages}:\n    sys.modules[name] = None\n"
-    code += "import s2s_search.spaces.samplers"
+    code += "import s2s_search.methods.samplers"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )

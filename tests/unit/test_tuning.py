@@ -13,6 +13,8 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
+from s2s_search.methods.make import make_sampler
+from s2s_search.methods.samplers import TPE
 from s2s_search.results import results
 from s2s_search.runs import recorder
 from s2s_search.runs import storage as storages
@@ -22,7 +24,6 @@ from s2s_search.runs.log import EventLog, log_size, read_events
 from s2s_search.runs.recorder import Recorder
 from s2s_search.runs.state import History, load_history
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.samplers import TPE, make_sampler
 from s2s_search.spaces.space import Space
 from s2s_search.tuning import cluster, running, start
 from s2s_search.tuning.best_kept import BestKept

@@ -9,9 +9,9 @@ import pytest
 from s2s_search.cli import command_line
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
+from s2s_search.methods.samplers import TPE
 from s2s_search.runs.log import EventLog, first_event, read_events
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.samplers import TPE
 from s2s_search.spaces.space import Space, completed
 from s2s_search.tuning import running
 from s2s_search.tuning.search import Outcome, Search

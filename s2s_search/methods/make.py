@@ -1,4 +1,4 @@
-"""The sampler and the scheduler that a space asks for, where they are of this room.
+"""The sampler and the scheduler that a space asks for.
 
 What needs SciPy is imported late, because most searches need none of it.
 """
@@ -8,9 +8,8 @@ from dataclasses import replace
 
 from s2s_search.methods.halving import FirstReports, Progressive, Promotion
 from s2s_search.methods.pausing import TRAINS, Pausing
-from s2s_search.spaces import samplers
+from s2s_search.methods.samplers import TPE, Listed, Sampler
 from s2s_search.spaces.dimensions import Flat, value_of
-from s2s_search.spaces.samplers import Sampler
 from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
 
@@ -24,7 +23,7 @@ def make_sampler(
     overrides: Mapping[str, object] | None = None,
     configs: Sequence[Flat] | None = None,
 ) -> Sampler:
-    """Returns the sampler of a search: `Proposals`, or one of `spaces.samplers`.
+    """Returns the sampler of a search.
 
     Args:
         space: the space, whose method and scheduler decide.
@@ -36,21 +35,25 @@ def make_sampler(
     Raises:
         ConfigError: as `Space.trials` does.
     """
-    is_modelled = space.search.method == "gp" or space.scheduler.name == "freeze_thaw"
-    if configs is not None or not is_modelled:
-        return samplers.make_sampler(space, trials, seed, overrides, configs)
+    if configs is not None:
+        return Listed(configs)
     if overrides:
         space = space.fixed(overrides)
+    if space.learner == "tpe":
+        return TPE(space, trials, seed)
+    draws = space.trials(trials, seed)
+    if space.learner is None:
+        return Listed(draws)
     from s2s_search.methods.proposals import Proposals
     from s2s_search.methods.surrogate import Surrogate
 
-    draws = space.trials(trials, seed)
+    seed = space.search.seed if seed is None else seed
     # The space may hold fewer configurations than POOL, which is_fixed allows.
     wanted = replace(space.search, trials=max(POOL, len(draws)))
     pool = replace(space, search=wanted, is_fixed=True).trials(None, seed)
     first = value_of("train.eval_every_steps", draws[0])
     surrogate = Surrogate(space, first if isinstance(first, int) else 1)
-    return Proposals(space, pool, len(draws), wanted.seed if seed is None else seed, surrogate)
+    return Proposals(space, pool, len(draws), seed, surrogate)
 
 
 def make_pausing(settings: Scheduler, minimize: bool, sampler: Sampler | None) -> Pausing | None:

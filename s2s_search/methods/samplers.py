@@ -75,34 +75,6 @@ class Sampler(Protocol):
         """
 
 
-def make_sampler(
-    space: Space,
-    trials: int | None = None,
-    seed: int | None = None,
-    overrides: Mapping[str, object] | None = None,
-    configs: Sequence[Flat] | None = None,
-) -> Sampler:
-    """Returns the sampler of a search.
-
-    Args:
-        space: the space, whose method decides.
-        trials: the number of draws; None takes the number of the file.
-        seed: the seed of the draws; None takes the seed of the file.
-        overrides: values that are fixed.
-        configs: configurations that are run instead of those of the space.
-
-    Raises:
-        ConfigError: as `Space.trials` does.
-    """
-    if configs is not None:
-        return Listed(configs)
-    if overrides:
-        space = space.fixed(overrides)
-    if space.search.method == "tpe":
-        return TPE(space, trials, seed)
-    return Listed(space.trials(trials, seed))
-
-
 class Listed:
     """The sampler of a list: of random or quasi-random draws, grids, replicates."""
 
