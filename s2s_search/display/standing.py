@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from s2s_search.display.time_left import Survival, amount, ideal_ends
+from s2s_search.display.time_left import Survival, amount, ideal_ends, lets_wait, steps_of_all
 from s2s_search.runs.events import Event
 from s2s_search.runs.failures import cause
 from s2s_search.runs.state import History
@@ -92,7 +92,7 @@ class Standing:
             self._end(trial, None)
             self._wait(trial, self.restarting)
             self.restarts += 1
-        elif kind == "pause" and trial in self.running:
+        elif kind == "pause" and has_begun and trial not in self.ends:
             self._wait(trial, self.paused)
         elif kind == "note":
             self.note = event["message"] or ""
@@ -215,35 +215,54 @@ class Standing:
     def seconds_left(self, now: float) -> float | None:
         """Returns an estimate of the seconds that are left; None before the first steps.
 
-        It is the number of steps that are left, at the pace of all steps so far. The number of
-        steps of a trial is estimated from the trials that have ended. At first it is what the
-        scheduler ideally lets a trial make. The estimate is at least the time of the slowest
-        running trial, and at most the rest of search.hours.
+        It is the number of steps that are left, at the pace of all steps so far. The estimate is at
+        least the time of the slowest running trial, and at most the rest of search.hours.
         """
         if self._first is None or not self._made or self.status != "running":
             return None
-        alive = self.running | self.paused | self.restarting
-        made = {trial: self.steps.get(trial, 0) for trial in alive}
-        limit = max(map(self.max_steps, alive or [next(reversed(self.history.trials))]))
-        ended: dict[int, float] = dict(ideal_ends(self.scheduler, limit))
-        for step, number in self._ended_at.items():
-            ended[step] = ended.get(step, 0.0) + number
-        survival = Survival(ended, made.values(), limit)
-        left = {
-            trial: min(survival.left(step), max(self.max_steps(trial) - step, 0))
-            for trial, step in made.items()
-        }
-        steps = sum(left.values()) + max(self.trials - len(self.history.trials), 0) * survival.left(
-            0
-        )
+        steps, left = self._steps_left()
         pace = (self.elapsed(now) - self._first) / self._made
         alone = (
-            n * ((self.history.trials[trial].last or {}).get("seconds") or 0.0) / made[trial]
+            n * ((self.history.trials[trial].last or {}).get("seconds") or 0.0) / self.steps[trial]
             for trial, n in left.items()
-            if made[trial]
+            if self.steps.get(trial)
         )
         seconds: float = max(steps * pace, *alone, 0.0)
         hours: float | None = self.history.search.get("hours")
         if hours is None:
             return seconds
         return min(seconds, max(3600 * hours - self.elapsed(now), 0.0))
+
+    def _steps_left(self) -> tuple[float, dict[str, float]]:
+        """Returns the number of steps that are left, and those of each trial that trains.
+
+        The number of steps of a trial is estimated from the trials that have ended. At first it is
+        what the scheduler ideally lets a trial make.
+
+        Where trials wait until the search ends, only the best have ended before. Then it is the
+        number of steps that all trials ideally make together, less those that they made.
+        """
+        waits = lets_wait(self.scheduler)
+        alive = self.running | self.restarting
+        if not waits:
+            alive |= self.paused  # in brackets, which go on soon
+        made = {trial: self.steps.get(trial, 0) for trial in alive}
+        limit = max(map(self.max_steps, alive or [next(reversed(self.history.trials))]))
+        ends = dict(ideal_ends(self.scheduler, limit, self.trials))
+        together = steps_of_all(self.scheduler, ends, limit, self.trials)
+        if not waits:
+            for step, number in self._ended_at.items():
+                ends[step] = ends.get(step, 0.0) + number
+        survival = Survival(ends, made.values(), limit)
+        left = {
+            trial: min(survival.left(step), max(self.max_steps(trial) - step, 0))
+            for trial, step in made.items()
+        }
+        steps = sum(left.values())
+        if not waits:
+            to_begin = max(self.trials - len(self.history.trials), 0)
+            return steps + to_begin * survival.left(0), left
+        if self.scheduler.get("name") == "freeze_thaw":  # each of them trains for a report or more
+            steps = 0.0
+        steps = max(together - self._made, steps)
+        return steps, {trial: min(n, steps) for trial, n in left.items()}

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from s2s_search.runs.events import Event
 
 IDEAL = 50.0  # the number of trials as which ASHA's ideal shares count
+# These are constants of spaces.settings, which needs more packages than a display.
+OURS, PROMOTE = ("pasha", "first_reports", "freeze_thaw"), "promote"
+SHARE = 4
 
 
 class Survival:
@@ -45,22 +48,46 @@ class Survival:
         return self._steps[following] - step + self._beyond[following]
 
 
-def ideal_ends(scheduler: Event, limit: int) -> Iterator[tuple[int, float]]:
+def ideal_ends(scheduler: Event, limit: int, trials: int) -> Iterator[tuple[int, float]]:
     """Yields steps and how many trials ideally end there: the prior before any trial has ended.
 
     In the long run ASHA lets a fixed share of the trials pass a rung. Of the first ones more pass,
     as ASHA compares them with few others. To outweigh these, the prior counts as IDEAL trials. With
-    other schedulers every trial reaches the end, and the prior counts as one trial.
+    first_reports all but the best few end at the grace steps. With other schedulers every trial
+    reaches the end, and the prior counts as one trial.
     """
-    number = 1.0
+    number, name = 1.0, scheduler.get("name")
     step = amount(scheduler.get("grace_steps"))
     factor = amount(scheduler.get("reduction_factor"))
-    if scheduler.get("name") == "asha" and step >= 1 and factor > 1:
+    if name in ("asha", "pasha") and step >= 1 and factor > 1:
         number = IDEAL
         while step < limit:
             yield round(step), number * (1 - 1 / factor)
             number, step = number / factor, step * factor
+    elif name == "first_reports" and 1 <= step < limit:
+        number = min(amount(scheduler.get("keep")), trials)
+        yield round(step), trials - number
     yield limit, number
+
+
+def lets_wait(scheduler: Event) -> bool:
+    """Returns whether trials wait until the search ends, by the scheduler's settings in the log."""
+    return scheduler.get("name") in OURS or scheduler.get("variant") == PROMOTE
+
+
+def steps_of_all(scheduler: Event, ends: Mapping[int, float], limit: int, trials: int) -> float:
+    """Returns the steps that all trials ideally make together.
+
+    Args:
+        scheduler: the scheduler's settings in the log.
+        ends: the ideal ends.
+        limit: the steps of a trial that reaches its end.
+        trials: the number of trials.
+    """
+    if scheduler.get("name") == "freeze_thaw":
+        return amount(scheduler.get("total_steps")) or trials * limit / SHARE
+    steps = sum(step * number for step, number in ends.items())
+    return trials * steps / (sum(ends.values()) or 1.0)
 
 
 def amount(value: object) -> float:

@@ -13,6 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS, Pausing
 from s2s_search.metrics import SECONDS
 from s2s_search.runs.events import Event
+from s2s_search.runs.folder import trial_name
 from s2s_search.statuses import TIME_IS_OVER
 
 
@@ -76,6 +77,10 @@ class PausingScheduler(TrialScheduler):
             self.inner.hear(number, step, value)
             if is_last:
                 self.inner.end(number)
+
+    def waiting(self) -> set[str]:
+        """Returns the names of the trials that wait."""
+        return {trial_name(number) for number in self.inner.of(WAITS)}
 
     # --- what Ray Tune calls ---
 

@@ -212,6 +212,10 @@ class Watched(TrialScheduler):
         }
         return stopped | newest
 
+    def waiting(self) -> set[str]:
+        """Returns the names of the trials of the log that wait in a bracket."""
+        return {name for name, past in self._past.items() if past.status == Trial.PAUSED}
+
     def _ended(self, trial: "Past", how: str) -> None:
         if self.name == "hyperband":
             self.stop_trial(trial)

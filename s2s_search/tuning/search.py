@@ -43,6 +43,7 @@ class Remaining:
     # Trials whose end was not recorded before the kill, with their status.
     unrecorded_ends: dict[str, str]
     resumed: dict[str, int]  # trials that are resumed, with the step of their newest report
+    waiting: dict[str, int]  # trials that wait for the scheduler's choice, in the same way
     new: int  # the number of trials that have not begun
     decisions: dict[str, dict[str, Any]]  # the scheduler's, which were not recorded before the kill
 
@@ -55,6 +56,8 @@ class Remaining:
             )
         if self.resumed:
             yield f"resume {len(self.resumed)}: {_listed(self.resumed, 'at step ')}"
+        if self.waiting:
+            yield f"{len(self.waiting)} wait: {_listed(self.waiting, 'at step ')}"
         yield f"new: {self.new}"
 
 
@@ -112,6 +115,7 @@ class Search:
             The work that is left.
         """
         decisions = self.scheduler.replay(history.events)
+        waits = self.scheduler.waiting()
         unrecorded_decisions: dict[str, dict[str, Any]] = {}
         unrecorded_ends: dict[str, str] = {}
         for trial in history.of("running", *again):
@@ -143,9 +147,13 @@ class Search:
         self.spent, self.busy = history.elapsed, history.busy
         exploits = sum(trial.exploits for trial in history.trials.values())
         self._random = random.Random(f"{self.space.search.seed} explore {exploits}")
-        resumed = {trial.name: trial.step for trial in self.resumed}
-        ended = len(history.trials) - len(resumed) - len(unrecorded_ends)
-        return Remaining(ended, unrecorded_ends, resumed, len(self.new), unrecorded_decisions)
+        resumed, waiting = dict[str, int](), dict[str, int]()
+        for trial in self.resumed:
+            where = waiting if trial.name in waits else resumed
+            where[trial.name] = trial.step
+        ended = len(history.trials) - len(self.resumed) - len(unrecorded_ends)
+        new = len(self.new)
+        return Remaining(ended, unrecorded_ends, resumed, waiting, new, unrecorded_decisions)
 
     def _hear(self, event: Event, trials: Mapping[str, TrialHistory]) -> None:
         """Tells the sampler again that a trial began or reported."""

@@ -231,7 +231,7 @@ def resume_search(
     if isinstance(sampler, TPE):
         sampler.warm_start(search.get("warm_start", ()))
     plan = run.recall(history, again)
-    if not plan.resumed and not plan.new and not plan.unrecorded_ends:
+    if not plan.resumed and not plan.waiting and not plan.new and not plan.unrecorded_ends:
         more = "--trials N adds more" if not again else f"none is {' or '.join(again)}"
         say(f"nothing to do: all {plan.ended} trials have ended; {more}")
         if history.status in ("finished", "failed"):
@@ -251,6 +251,8 @@ def resume_search(
         for name in plan.resumed:
             cause = AGAIN if history.trials[name].status in again else "resume"
             run.recorder.restart(name, cause)
+        for name in plan.waiting:
+            run.recorder.pause(name)
         return running.run_trials(run)
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from s2s_search.display import time_left
 from s2s_search.display.standing import POINTS, Standing
 from s2s_search.display.time_left import IDEAL, Survival, ideal_ends
 from s2s_search.display.view import view
+from s2s_search.spaces.settings import OURS, PROMOTE, SHARE
 
 SEARCH = {
     "event": "search",
@@ -217,12 +219,12 @@ def test_running_trials_count_as_long_as_they_have_come() -> None:
 
 
 def test_where_trials_end_ideally() -> None:
-    assert dict(ideal_ends(ASHA, 900)) == pytest.approx(
+    assert dict(ideal_ends(ASHA, 900, 4)) == pytest.approx(
         {100: IDEAL * 2 / 3, 300: IDEAL * 2 / 9, 900: IDEAL / 9}
     )
-    assert list(dict(ideal_ends(ASHA, 50))) == [50]
-    assert dict(ideal_ends({"name": "none", "max_steps": 9}, 9)) == {9: 1.0}
-    assert dict(ideal_ends({}, 9)) == {9: 1.0}
+    assert list(dict(ideal_ends(ASHA, 50, 4))) == [50]
+    assert dict(ideal_ends({"name": "none", "max_steps": 9}, 9, 4)) == {9: 1.0}
+    assert dict(ideal_ends({}, 9, 4)) == {9: 1.0}
 
 
 def test_time_left_is_that_of_the_steps_left_at_the_pace_so_far() -> None:
@@ -260,3 +262,74 @@ def test_a_budget_of_hours_ends_everything() -> None:
     assert standing.seconds_left(130.0) == pytest.approx(6.0)
     standing.add({"event": "resume", "time": 110.0, "trials": 4, "hours": 0.02})
     assert standing.seconds_left(130.0) == pytest.approx(42.0)
+
+
+# --- trials that wait until the search ends ---
+
+
+def paused(count: int) -> list[dict[str, Any]]:
+    """So many trials that made 100 steps and wait, all at the time of the search event."""
+    events = []
+    for k in range(count):
+        pause = {"event": "pause", "trial": f"trial-{k:05d}"}
+        events += [trial(k, 900), report(k, 100, 1.0), pause]
+    return [event | {"time": 100.0} for event in events]
+
+
+def again(k: int) -> dict[str, Any]:
+    return {"event": "start", "time": 110.0, "trial": f"trial-{k:05d}"}
+
+
+def searched(name: str, **more: Any) -> dict[str, Any]:
+    return ASHA | {"name": name} | more
+
+
+def test_steps_left_of_trials_that_wait_are_a_share_of_all() -> None:
+    """Of 27 trials a third ideally passes each rung: 27 x 100, 9 x 200 and 3 x 600 steps.
+
+    Twenty have begun. One has finished, which says nothing about the others.
+    """
+    grown = [again(0), report(0, 300, 0.5), report(0, 900, 0.4), status(0, "finished")]
+    ideal = 27 * 100 + 9 * 200 + 3 * 600
+    for scheduler in (searched("asha", variant="promote"), searched("pasha")):
+        standing = after(*paused(20), *grown, trials=27, scheduler=scheduler)
+        pace = 30 / (20 * 100 + 800)
+        assert standing.seconds_left(130.0) == pytest.approx(pace * (ideal - 2800))
+        standing.add(trial(20, 900) | {"time": 130.0})
+        assert standing.counts() == "1 running, 19 paused, 6 to start, 1 finished"
+        assert standing.seconds_left(130.0) == pytest.approx(pace * (ideal - 2800))
+
+
+def test_first_reports_trains_all_for_a_while_and_a_few_to_the_end() -> None:
+    scheduler = searched("first_reports", keep=2)
+    standing = after(*paused(8), trials=10, scheduler=scheduler)
+    assert standing.seconds_left(130.0) == pytest.approx(30 / 800 * (2 * 100 + 2 * 800))
+    standing.add(again(3))
+    standing.add(report(3, 500, 1.0))
+    assert standing.seconds_left(130.0) == pytest.approx(30 / 1200 * (2 * 100 + 800 + 400))
+
+
+@pytest.mark.parametrize("total, budget", [(None, 10 * 900 / 4), (1500, 1500)])
+def test_freeze_thaw_has_a_budget_of_steps(total: int | None, budget: float) -> None:
+    scheduler = searched("freeze_thaw", total_steps=total)
+    standing = after(*paused(8), trials=10, scheduler=scheduler)
+    assert standing.seconds_left(130.0) == pytest.approx(30 / 800 * (budget - 800))
+    # No trial takes longer than the rest of the budget.
+    standing.add(again(3))
+    standing.add(report(3, 100 + budget - 800 - 10, 1.0, seconds=budget))
+    left = standing.seconds_left(130.0)
+    assert left is not None
+    assert 0 < left <= 10 * budget / (budget - 710)
+    standing.add(report(3, 110 + budget - 800, 1.0))
+    assert standing.seconds_left(130.0) == 0
+
+
+def test_the_schedulers_that_let_trials_wait_are_those_of_a_space() -> None:
+    assert (time_left.OURS, time_left.PROMOTE, time_left.SHARE) == (OURS, PROMOTE, SHARE)
+
+
+def test_what_a_damaged_log_says_of_such_a_scheduler_is_no_number() -> None:
+    for name in ("pasha", "first_reports", "freeze_thaw"):
+        broken = {"name": name, "grace_steps": "x", "reduction_factor": None, "keep": []}
+        standing = after(*paused(1), trials=0, scheduler=broken | {"max_steps": -1})
+        assert standing.seconds_left(130.0) is not None

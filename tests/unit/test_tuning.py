@@ -12,6 +12,7 @@ import pytest
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from s2s_search.corpus.load import load_corpus
+from s2s_search.display.standing import Standing
 from s2s_search.errors import ConfigError
 from s2s_search.methods.make import make_sampler
 from s2s_search.methods.samplers import TPE
@@ -245,6 +246,41 @@ def test_a_decision_that_a_kill_lost_is_written_when_the_search_goes_on(
     assert (
         "rung 10, at step 10: dev.loss 2 against the cutoff 1, rank 2 of 2 so far: stopped" in lines
     )
+
+
+@pytest.mark.parametrize(
+    "scheduler, first, step",
+    [
+        ("{name: asha, variant: promote, max_steps: 40, grace_steps: 10}", 0, 10),
+        ("{name: hyperband, max_steps: 40, reduction_factor: 2}", 6, 20),  # 6 in the first bracket
+    ],
+)
+def test_trials_that_wait_still_wait_when_a_search_goes_on(
+    tmp_path: Path, resumed: list[Search], scheduler: str, first: int, step: int
+) -> None:
+    """Of three trials one waits, one was killed before its pause was recorded, and one trained."""
+    text = re.sub("scheduler: .*", f"scheduler: {scheduler}", SPACE)
+    text = text.replace("[0, 1, 2, 3, 4, 5]", str(list(range(12))))
+    queued = [{"event": "queued", "trial": f"trial-{number:05d}"} for number in range(12)]
+    value = {"event": "report", "step": step, "status": "running", "dev.loss": 1.0}
+    reports = [value | {"trial": f"trial-{first + k:05d}"} for k in range(2)]
+    events = [*trial(first), reports[0], {"event": "pause", "trial": f"trial-{first:05d}"}]
+    events += [*trial(first + 1), reports[1], *trial(first + 2)]
+    a_run(tmp_path, *queued, *events, text=text, trials=12)
+    for _ in range(2):
+        said = list[str]()
+        resume_search(tmp_path, say=said.append)
+        assert said[1:3] == [
+            f"resume 1: trial-{first + 2:05d} at step 0",
+            f"2 wait: trial-{first:05d} at step {step}, trial-{first + 1:05d} at step {step}",
+        ]
+        about, *others = read_events(tmp_path)[0]
+        standing = Standing(about)
+        for event in others:
+            standing.add(event)
+        assert standing.counts().startswith("2 paused, 10 to start")
+    restarts = [trial.restarts for trial in load_history(tmp_path).trials.values()]
+    assert restarts == [0, 0, 2]
 
 
 HOURS = SPACE.replace("method: grid", "method: grid, trial_hours: 2")
