@@ -28,7 +28,7 @@ from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
 from s2s_search.tuning import cluster, running, start
 from s2s_search.tuning.best_kept import BestKept
-from s2s_search.tuning.search import Outcome, Search
+from s2s_search.tuning.search import Search
 from s2s_search.tuning.start import replicate_search, resume_search, run_search
 from s2s_search.tuning.trials import Trials
 
@@ -117,31 +117,18 @@ def trial(number: int, status: str | None = None) -> list[dict[str, Any]]:
     )
 
 
-@pytest.fixture
-def resumed(monkeypatch: pytest.MonkeyPatch) -> list[Search]:
-    """The searches that were resumed, which run nothing."""
-    found: list[Search] = []
-
-    def run(search: Search) -> Outcome:
-        found.append(search)
-        return Outcome("finished", search.folder)
-
-    monkeypatch.setattr(running, "run_trials", run)
-    return found
-
-
-def test_a_new_budget_holds_until_the_next(tmp_path: Path, resumed: list[Search]) -> None:
+def test_a_new_budget_holds_until_the_next(tmp_path: Path, started: list[Search]) -> None:
     a_run(
         tmp_path, *trial(0), text=SPACE.replace("method: grid", "method: grid, hours: 1"), hours=1
     )
     for given in ({"hours": 5.0}, {}, {"gpu_hours": 2.0}, {}, {"hours": 7.0}):
         resume_search(tmp_path, **given)
-    budgets = [(search.space.search.hours, search.space.search.gpu_hours) for search in resumed]
+    budgets = [(search.space.search.hours, search.space.search.gpu_hours) for search in started]
     assert budgets == [(5, None), (5, None), (5, 2), (5, 2), (7, 2)]
 
 
 def test_failed_trials_keep_their_weights_when_a_search_goes_on(
-    tmp_path: Path, resumed: list[Search]
+    tmp_path: Path, started: list[Search]
 ) -> None:
     report = {
         "event": "report",
@@ -156,7 +143,7 @@ def test_failed_trials_keep_their_weights_when_a_search_goes_on(
     for name in ("trial-00000", "trial-00001"):
         Checkpoints(tmp_path / name).save({"step": 40}, is_best=True)
     resume_search(tmp_path)
-    (search,) = resumed
+    (search,) = started
     assert search.ended_before == ["trial-00001", "trial-00002"]
     search.recorder = SimpleNamespace(best={"trial-00001": report}.get)  # type: ignore[assignment]
     BestKept(search)
@@ -213,7 +200,7 @@ def test_how_many_trials_are_enough(
     assert trials._are_enough() == enough
 
 
-def test_a_warm_start_is_known_after_a_kill(tmp_path: Path, resumed: list[Search]) -> None:
+def test_a_warm_start_is_known_after_a_kill(tmp_path: Path, started: list[Search]) -> None:
     tpe = SPACE.replace("method: grid", "method: tpe, trials: 6").replace(
         "[0, 1, 2, 3, 4, 5]", "{min: 0, max: 99}"
     )
@@ -222,13 +209,13 @@ def test_a_warm_start_is_known_after_a_kill(tmp_path: Path, resumed: list[Search
     ]
     a_run(tmp_path, *trial(0), text=tpe, warm_start=earlier)
     resume_search(tmp_path)
-    sampler = resumed[0].sampler
+    sampler = started[0].sampler
     assert isinstance(sampler, TPE)
     assert [known.values for known in sampler._earlier] == [(0.0,), (1.0,), (2.0,)]
 
 
 def test_a_decision_that_a_kill_lost_is_written_when_the_search_goes_on(
-    tmp_path: Path, resumed: list[Search]
+    tmp_path: Path, started: list[Search]
 ) -> None:
     """The second trial was stopped at a rung, and killed before that was recorded; explain tells the reason."""
     scores = [(number, {"step": 10, "dev.loss": 1.0 + number}) for number in range(2)]
@@ -256,7 +243,7 @@ def test_a_decision_that_a_kill_lost_is_written_when_the_search_goes_on(
     ],
 )
 def test_trials_that_wait_still_wait_when_a_search_goes_on(
-    tmp_path: Path, resumed: list[Search], scheduler: str, first: int, step: int
+    tmp_path: Path, started: list[Search], scheduler: str, first: int, step: int
 ) -> None:
     """Of three trials one waits, one was killed before its pause was recorded, and one trained."""
     text = re.sub("scheduler: .*", f"scheduler: {scheduler}", SPACE)
@@ -287,7 +274,7 @@ HOURS = SPACE.replace("method: grid", "method: grid, trial_hours: 2")
 
 
 def test_a_kill_does_not_lose_that_the_hours_of_a_trial_were_over(
-    tmp_path: Path, resumed: list[Search]
+    tmp_path: Path, started: list[Search]
 ) -> None:
     score = {"step": 10, "dev.loss": 1.0, "seconds": 7201.0}
     a_run(tmp_path, *trial(0), {"event": "report", "trial": "trial-00000", **score}, text=HOURS)
@@ -296,11 +283,11 @@ def test_a_kill_does_not_lose_that_the_hours_of_a_trial_were_over(
     why = "trial_hours: 2 h are over"
     assert (found.status, found.message, found.reason) == ("stopped", why, why)
     assert results.load(tmp_path).trials["message"].tolist() == [why]
-    assert resumed[0].new == [1, 2, 3, 4, 5]
+    assert started[0].new == [1, 2, 3, 4, 5]
 
 
 def test_who_is_audited_was_judged_and_has_no_limit_of_its_time(
-    tmp_path: Path, resumed: list[Search]
+    tmp_path: Path, started: list[Search]
 ) -> None:
     over = {"event": "status", "trial": "trial-00001", "status": "stopped"}
     over |= {"message": "trial_hours: 2 h are over"}
@@ -308,14 +295,14 @@ def test_who_is_audited_was_judged_and_has_no_limit_of_its_time(
     with pytest.raises(ConfigError, match="of 1 trials that were stopped, 1 have not been audited"):
         replicate_search(tmp_path / "run", top=1, seeds=1, audit=2)
     replicate_search(tmp_path / "run", top=1, seeds=1, audit=1, out=tmp_path / "audit")
-    assert [config["train.seed"] for config in resumed[0].sampler.configs] == [0]  # type: ignore[attr-defined]
+    assert [config["train.seed"] for config in started[0].sampler.configs] == [0]  # type: ignore[attr-defined]
     assert space.search.trial_hours == 2
-    assert resumed[0].space.search.trial_hours is None
+    assert started[0].space.search.trial_hours is None
 
 
 @pytest.mark.parametrize("before", ["running", "interrupted", "out of budget"])
 def test_a_search_that_was_killed_at_its_end_is_finished_by_resume(
-    tmp_path: Path, resumed: list[Search], before: str
+    tmp_path: Path, started: list[Search], before: str
 ) -> None:
     end = [] if before == "running" else [{"event": "status", "status": before}]
     a_run(tmp_path, *(event for number in range(6) for event in trial(number, "finished")), *end)
@@ -325,7 +312,7 @@ def test_a_search_that_was_killed_at_its_end_is_finished_by_resume(
     size = log_size(tmp_path)
     assert results.load(tmp_path).status == "finished"
     assert resume_search(tmp_path).status == "finished"
-    assert (log_size(tmp_path), resumed) == (size, [])
+    assert (log_size(tmp_path), started) == (size, [])
 
 
 def test_a_search_that_is_refused_when_it_goes_on_is_as_it_was(
@@ -441,11 +428,11 @@ def test_a_secret_in_a_url_of_storage_is_refused_and_not_said(
 
 
 def test_a_storage_path_is_the_same_from_everywhere(
-    tmp_path: Path, resumed: list[Search], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, started: list[Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_search(a_run(tmp_path), out=tmp_path / "run", storage="weights")
-    assert resumed[0].storage == str(tmp_path / "weights")
+    assert started[0].storage == str(tmp_path / "weights")
 
 
 # --- a Ray that cannot be started, or finds no room ---
@@ -531,7 +518,7 @@ def test_without_a_short_folder_a_search_is_refused(
 
 
 def test_without_a_name_searches_of_one_second_get_folders_of_their_own(
-    tmp_path: Path, resumed: list[Search], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, started: list[Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = replace(a_run(tmp_path), name="a/b")
     monkeypatch.chdir(tmp_path)

@@ -13,8 +13,7 @@ from s2s_search.methods.samplers import TPE
 from s2s_search.runs.log import EventLog, first_event, read_events
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space, completed
-from s2s_search.tuning import running
-from s2s_search.tuning.search import Outcome, Search
+from s2s_search.tuning.search import Search
 from s2s_search.tuning.start import resume_search, run_search
 
 SPACE = """
@@ -65,19 +64,6 @@ def earlier(folder: Path, *rows: Row, metric: str = "dev.loss", **config: Any) -
             if status != "running":
                 log.append({"event": "status", **name, "status": status})
     return folder
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Search]:
-    """The searches that were started or resumed, which run nothing."""
-    found: list[Search] = []
-
-    def run(search: Search) -> Outcome:
-        found.append(search)
-        return Outcome("interrupted", search.folder)
-
-    monkeypatch.setattr(running, "run_trials", run)
-    return found
 
 
 def asked(search: Search) -> list[dict[str, Any]]:
