@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -225,13 +225,32 @@ class Stopping:
         return NEW if has_new else None
 
 
-class Race:
-    """A simulated search: a method, and the pool in the order in which draws come."""
+class Method(Protocol):
+    """What decides in a simulated search: which trial trains, and for how long.
 
-    def __init__(self, pool: Pool, contender: Contender, workers: int) -> None:
-        self.pool = pool
-        self._free = workers
+    Trials have the numbers 0, 1, ... in the order in which they begin.
+    """
+
+    def start(self) -> tuple[int, int] | None:
+        """Returns the trial that trains now on a free worker, and its row in the pool.
+
+        The trial is a new one, or one that does not train. None leaves the worker free until the
+        next report.
+        """
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """Hears a report of a trial that has steps left; returns whether it trains on now."""
+
+    def finish(self, number: int, step: int, value: float) -> None:
+        """Hears the last report of a trial."""
+
+
+class OwnMethod:
+    """A method of a real search: the sampler and the scheduler of a contender."""
+
+    def __init__(self, pool: Pool, contender: Contender) -> None:
         space = replace(pool.space, scheduler=contender.scheduler)
+        self._configs = pool.configs
         self._sampler: Sampler = Listed(pool.configs)
         if contender.proposes:
             surrogate = Surrogate(space, pool.steps[0])
@@ -239,6 +258,50 @@ class Race:
         pausing = make_pausing(contender.scheduler, pool.minimizes, self._sampler)
         self._scheduler: Pausing | Stopping = pausing or Stopping(space)
         self._rows = {_text(config): row for row, config in enumerate(pool.configs)}
+        self._row: dict[int, int] = {}  # of each trial that has begun
+
+    @property
+    def _has_new(self) -> bool:
+        return len(self._row) < len(self._configs)
+
+    def start(self) -> tuple[int, int] | None:
+        number = self._scheduler.choose(self._has_new)
+        if number is None:
+            return None
+        if number == NEW:
+            number = len(self._row)
+            config = self._sampler.ask(number)
+            if config is None:
+                return None
+            self._row[number] = self._rows[_text(config)]
+        row = self._row[number]
+        self._scheduler.begin(number, self._configs[row])
+        return number, row
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        self._sampler.report(number, step, value)
+        trains = self._scheduler.report(number, step, value, self._has_new)
+        if not trains and isinstance(self._scheduler, Stopping):
+            self._end(number, "stopped")
+        return trains
+
+    def finish(self, number: int, step: int, value: float) -> None:
+        self._sampler.report(number, step, value)
+        self._scheduler.hear(number, step, value)
+        self._end(number, "finished")
+
+    def _end(self, number: int, how: str) -> None:
+        self._scheduler.end(number)
+        self._sampler.tell(number, self._configs[self._row[number]], None, how)
+
+
+class Race:
+    """A simulated search: a method, and the pool in the order in which draws come."""
+
+    def __init__(self, pool: Pool, method: Method, workers: int) -> None:
+        self.pool = pool
+        self._method = method
+        self._free = workers
         self._row: dict[int, int] = {}  # of each trial that has begun
         self._made: dict[int, int] = {}  # the number of its reports
         # The next report of each training trial: its time, a count that breaks ties, the trial.
@@ -258,18 +321,12 @@ class Race:
 
     def _start(self) -> bool:
         """Starts the trial that the method chooses; returns whether there is one."""
-        has_new = len(self._row) < len(self.pool.configs)
-        number = self._scheduler.choose(has_new)
-        config: Flat | None = {}
-        if number == NEW:
-            number = len(self._row)
-            config = self._sampler.ask(number)
-        if number is None or config is None:
+        started = self._method.start()
+        if started is None:
             return False
-        if number not in self._row:
-            self._row[number] = self._rows[_text(config)]
-            self._made[number] = 0
-        self._scheduler.begin(number, config)
+        number, row = started
+        self._row[number] = row
+        self._made.setdefault(number, 0)
         self._train(number)
         return True
 
@@ -281,23 +338,14 @@ class Race:
         row, place = self._row[number], self._made[number]
         value, step = float(self.pool.values[row, place]), self.pool.steps[place]
         self._made[number] += 1
-        has_new = len(self._row) < len(self.pool.configs)
-        self._sampler.report(number, step, value)
         if self._made[number] == len(self.pool.steps):
-            self._scheduler.hear(number, step, value)
-            self._end(number, "finished")
-        elif self._scheduler.report(number, step, value, has_new):
+            self._method.finish(number, step, value)
+            self._free += 1
+        elif self._method.report(number, step, value):
             self._train(number)
-        elif isinstance(self._scheduler, Stopping):
-            self._end(number, "stopped")
         else:
             self._free += 1
         return value
-
-    def _end(self, number: int, how: str) -> None:
-        self._scheduler.end(number)
-        self._sampler.tell(number, self.pool.configs[self._row[number]], None, how)
-        self._free += 1
 
 
 def _text(config: Flat) -> str:
@@ -315,12 +363,12 @@ class Outcome:
     regrets: tuple[float, ...]
 
 
-def raced(pool: Pool, contender: Contender, workers: int, margin: float) -> Outcome:
+def raced(pool: Pool, method: Method, workers: int, margin: float) -> Outcome:
     """Returns the outcome of a method over a pool in its order."""
     best, full = pool.best, len(pool.steps)
     in_hand, to_target = math.inf, math.inf
     regrets = [math.nan] * len(REGRETS)
-    for count, value in enumerate(Race(pool, contender, workers).run(), start=1):
+    for count, value in enumerate(Race(pool, method, workers).run(), start=1):
         in_hand = min(in_hand, abs(value - best))
         if in_hand <= margin:
             to_target = min(to_target, count / full)
@@ -347,7 +395,7 @@ def orders_of(pool: Pool, count: int, share: float) -> Iterator[Pool]:
         yield pool.ordered(Random(f"order {seed}").sample(range(len(pool.configs)), size))
 
 
-def league_row(contender: Contender, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def league_row(method: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Returns the medians and means of a method: a row of the league.
 
     `to_target` is the median compute in full trials, with its 95 % interval `low` to `high` over
@@ -359,7 +407,7 @@ def league_row(contender: Contender, outcomes: Sequence[Outcome]) -> dict[str, A
     with np.errstate(invalid="ignore"):
         medians = np.sort(np.median(reached[drawn], axis=1))
     row = {
-        "method": contender.name,
+        "method": method,
         "to_target": float(np.median(reached)),
         "low": float(medians[int(0.025 * RESAMPLES)]),
         "high": float(medians[int(0.975 * RESAMPLES)]),
@@ -390,7 +438,8 @@ def league_rows(
     """
     pools = list(orders_of(pool, orders, share))
     for contender in methods:
-        yield league_row(contender, [raced(each, contender, workers, margin) for each in pools])
+        outcomes = [raced(each, OwnMethod(each, contender), workers, margin) for each in pools]
+        yield league_row(contender.name, outcomes)
 
 
 def league_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from s2s_search.errors import ConfigError
 from s2s_search.spaces.load import load_space
 from s2s_search.whatif.curves import load_record
 from s2s_search.whatif.league import (
+    OwnMethod,
     Pool,
     Race,
     contenders,
@@ -67,14 +68,18 @@ def pool(folder: Path, trials: int = 27, metric: str = "dev.error_rate") -> Pool
     return Pool(known, tuple(configs), steps, values, np.ones_like(values))
 
 
+def own(known: Pool, name: str) -> OwnMethod:
+    return OwnMethod(known, contenders(known, [name])[0])
+
+
 def named(known: Pool, name: str) -> Race:
-    return Race(known, contenders(known, [name])[0], 1)
+    return Race(known, own(known, name), 1)
 
 
 def test_random_trains_each_trial_in_turn(tmp_path: Path) -> None:
     known = pool(tmp_path, 8)
     assert list(named(known, "random").run()) == known.values.ravel().tolist()
-    found = raced(known, contenders(known, ["random"])[0], 1, 0.0)
+    found = raced(known, own(known, "random"), 1, 0.0)
     winner = int(known.values[:, -1].argmin())
     assert found.to_target == winner + 1
     before = known.values[:5].min() - known.best
@@ -99,7 +104,7 @@ def test_asha_with_one_worker_against_a_plain_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_pays_for_each_report_once(tmp_path: Path, name: str) -> None:
     known = pool(tmp_path, 16)
-    race = Race(known, contenders(known, [name])[0], workers=3)
+    race = Race(known, own(known, name), workers=3)
     seen = list(race.run())
     assert len(seen) == sum(race._made.values())
     assert known.best in seen, "the best of the pool is trained to the end"
