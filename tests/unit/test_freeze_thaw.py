@@ -63,11 +63,18 @@ class Simulated:
         self.log.append(("start", number))
         self.scheduler.begin(number, self.configs[number])
 
+    @property
+    def has_new(self) -> bool:
+        return len(self.scheduler.trials) < len(self.sampler)
+
+    def chosen(self) -> int | None:
+        return self.scheduler.choose(self.has_new)
+
     def run(self, workers: int = 1, most: int = 10_000) -> None:
         training = self.scheduler.of(TRAINS)
         while len(self.log) < most:
             while len(training) < workers:
-                number = self.scheduler.choose(len(self.configs) < len(self.sampler))
+                number = self.chosen()
                 if number is None:
                     break
                 if number == NEW:
@@ -87,25 +94,31 @@ class Simulated:
         step = self.scheduler.trials[number].step + 20
         self.log.append(("report", number))
         value = self.value(self.configs[number], step)
-        if step == self.space.scheduler.max_steps:
+        if self.is_last(step, value):
             self.scheduler.hear(number, step, value)
             self.scheduler.end(number)
             return False
-        return self.scheduler.report(number, step, value, len(self.configs) < len(self.sampler))
+        trains = self.scheduler.report(number, step, value, self.has_new)
+        if trains:
+            self.log.append(("on", number))
+        return trains
 
-    def told(self) -> "Simulated":
-        """A search that hears the log of this one, as after a kill."""
+    def is_last(self, step: int, value: float) -> bool:
+        return step == self.space.scheduler.max_steps or value == self.space.metric.worst
+
+    def told(self, log: list[tuple[str, int]]) -> "Simulated":
+        """A search that hears a part of the log of this one."""
         other = Simulated(self.space, self.value)
-        other.configs = dict(self.configs)
-        for kind, number in self.log:
+        for kind, number in log:
             other.log.append((kind, number))
-            if kind == "start":
+            if kind != "report":
+                other.configs[number] = self.configs[number]
                 other.scheduler.begin(number, self.configs[number])
                 continue
             step = other.scheduler.trials[number].step + 20
             value = self.value(self.configs[number], step)
             other.scheduler.hear(number, step, value)
-            if step == self.space.scheduler.max_steps:
+            if self.is_last(step, value):
                 other.scheduler.end(number)
         return other
 
@@ -135,7 +148,7 @@ def test_the_same_search_twice_and_after_a_kill(tmp_path: Path) -> None:
     for killed in (5, 31, 60):
         search = Simulated(known)
         search.run(most=killed)
-        again = search.told()
+        again = search.told([entry for entry in search.log if entry[0] != "on"])
         # A trial that reported last waits, and is chosen again before anything else happens.
         again.run()
         starts = [entry for entry in calm.log if entry[0] == "report"]
@@ -170,6 +183,56 @@ def test_all_diverge(tmp_path: Path) -> None:
     assert search.sampler.ask(12) is None
 
 
+def test_some_diverge(tmp_path: Path) -> None:
+    """Trials with a large rate diverge at their first report. The others are searched as ever."""
+    known = space(tmp_path, trials=20)
+    worst = known.metric.worst
+    assert worst is not None
+
+    def value(config: Flat, step: int) -> float:
+        diverges = config["optimizer.learning_rate"] > 3e-3  # type: ignore[operator]
+        return worst if diverges else error(config, step)
+
+    search = Simulated(known, value)
+    search.run(workers=3)
+    trials = search.scheduler.trials
+    ends = {n: value(config, 200) for n, config in search.configs.items()}
+    broken = [trials[number].step for number, end in ends.items() if end == worst]
+    assert broken
+    assert set(broken) == {20}
+    assert not search.scheduler.of(TRAINS)
+    assert trials[min(ends, key=ends.__getitem__)].step == 200
+
+
+@pytest.mark.parametrize("workers", [1, 64])
+def test_of_equal_trials_the_budget_is_spent_all_the_same(tmp_path: Path, workers: int) -> None:
+    known = space(tmp_path, trials=16)
+    search = Simulated(known, lambda config, step: 0.5)
+    search.run(workers)
+    made = sum(trial.step for trial in search.scheduler.trials.values())
+    budget = 16 * 200 / 4
+    assert budget <= made <= budget + 20 * workers
+    assert not search.scheduler.of(TRAINS)
+
+
+@pytest.mark.parametrize("workers", [3, 64])
+def test_with_many_workers_it_follows_from_the_order_of_reports(
+    tmp_path: Path, workers: int
+) -> None:
+    known = space(tmp_path, trials=16)
+    search, again = Simulated(known), Simulated(known)
+    search.run(workers)
+    again.run(workers)
+    assert again.log == search.log
+    assert again.configs == search.configs
+    # What it chose after a report is what one chooses that hears the log up to there.
+    for length in range(20, len(search.log), 9):
+        heard, (event, number) = search.told(search.log[:length]), search.log[length]
+        begun = len(heard.scheduler.trials)
+        if event == "start":
+            assert heard.chosen() == (NEW if number == begun else number)
+
+
 def test_the_budget_ends_it(tmp_path: Path) -> None:
     search = Simulated(space(tmp_path, budget=", total_steps: 100"))
     search.run()
@@ -190,6 +253,8 @@ def test_proposals_are_draws_and_changes_of_the_best(tmp_path: Path) -> None:
     assert configs[:4] == known.trials()[:4], "it begins with the draws"
     assert any(each not in drawn for each in complete)
     assert all(config["train.max_steps"] == 200 for config in configs)
+    for config in configs:
+        assert ("attention.score_type" in config) == (config["model"] == "AttentionSeq2Seq")
 
 
 def test_the_sampler_looks_away_from_what_trains_and_not_from_what_waits(
