@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from s2s_search.cli.arguments import (
     moved_corpus,
     print_rows,
 )
-from s2s_search.errors import ConfigError, quantity
+from s2s_search.errors import ConfigError, collecting, quantity
 from s2s_search.hparams.arguments import Argument
 from s2s_search.hparams.table import TABLE
 from s2s_search.hparams.values import convert
@@ -62,12 +62,9 @@ def margin(text: str) -> float:
 
 
 LEAGUE_WORKERS = 4
-# The options of a league: flag, type, default, letter and help.
-LEAGUE: tuple[tuple[str, Callable[[str], Any], Any, str, str], ...] = (
-    ("--methods", str, "", "M,...", "only these methods of the league, separated by commas"),
-    ("--within", margin, 0.01, "X", "the target: the best value, or at most X from it"),
-    ("--share", share, 1.0, "S", "each order of the league has a random share of the trials"),
-)
+TARGETS = ("best", "hundredth")  # those of whatif.league, which takes a second to import
+# The options of a league with their defaults.
+LEAGUE: dict[str, Any] = {"methods": "", "target": "best", "within": 0.01, "share": 1.0}
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -103,8 +100,21 @@ def add_verbs(verb: AddVerb) -> None:
         action="store_true",
         help="compare search methods: the compute of each until the best value is found",
     )
-    for flag, convert_text, default, letter, text in LEAGUE:
-        sub.add_argument(flag, type=convert_text, default=default, metavar=letter, help=text)
+    sub.add_argument("--methods", metavar="M,...", help="only these methods of the league")
+    sub.add_argument(
+        "--target",
+        choices=TARGETS,
+        help="the best value of the trials, or that of their best hundredth",
+    )
+    sub.add_argument(
+        "--within", type=margin, metavar="X", help="how near to the target is enough (0.01)"
+    )
+    sub.add_argument(
+        "--share",
+        type=share,
+        metavar="S",
+        help="the share of the trials in each order",
+    )
     sub.add_argument("--json", action="store_true", help="print one JSON object per row")
     flags = [flag for flag, _, _ in REPLAYED]
     sub.epilog = (
@@ -158,6 +168,9 @@ def replay(args: argparse.Namespace) -> int:
 
     if args.league:
         return league(args)
+    problems = list(check_league(args))
+    if problems:
+        raise ConfigError(problems)
     record = load_record(args.folder)
     asked = {}
     for _, key, _ in REPLAYED:
@@ -173,18 +186,38 @@ def replay(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_league(args: argparse.Namespace) -> Iterator[str]:
+    """Yields the options that say nothing, because only a league has them, or no league."""
+    if args.league:
+        given = [flag for flag, key, _ in REPLAYED if getattr(args, key)]
+        given += ["--grid"] if args.grid else []
+        for flag in given:
+            yield f"{flag}: a league has its own schedulers; --methods names some of its methods"
+    else:
+        for key in LEAGUE:
+            if getattr(args, key) is not None:
+                yield f"--{key}: only a league has it; add --league"
+
+
 def league(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from s2s_search.display.tables import cell, grid
     from s2s_search.whatif.league import contenders, league_rows, load_pool
 
-    pool = load_pool(args.folder)
-    names = [name.strip() for name in args.methods.split(",") if name.strip()]
-    methods = contenders(pool, names)
+    asked = LEAGUE | {key: value for key, value in vars(args).items() if value is not None}
+    names = [name.strip() for name in asked["methods"].split(",") if name.strip()]
+    problems = list(check_league(args))
+    with collecting(problems):
+        methods = contenders(names)
+    with collecting(problems):
+        pool = load_pool(args.folder)
+    if problems:
+        raise ConfigError(problems)
     workers = args.workers or LEAGUE_WORKERS
+    near, target = asked["within"], asked["target"]
     rows = []
-    for row in league_rows(pool, methods, args.orders, workers, args.within, args.share):
+    for row in league_rows(pool, methods, args.orders, workers, near, asked["share"], target):
         rows.append(row)
         if args.json:
             print(json.dumps(row), flush=True)
@@ -195,14 +228,18 @@ def league(args: argparse.Namespace) -> int:
     rows.sort(key=lambda row: (row["to_target"], row["regret_10"]))
     title = f"{pool.space.name}: {quantity(len(pool.configs), 'trial')} on "
     title += f"{quantity(workers, 'worker')}, {quantity(args.orders, 'order')}"
-    Console(width=1000).print(
-        grid(title, list(rows[0]), [list(map(cell, row.values())) for row in rows])
-    )
+    columns = [column for column in rows[0] if column != "oracle"]
+    cells = [[cell(row[column]) for column in columns] for row in rows]
+    Console(width=1000).print(grid(title, columns, cells))
+    what = "the best value" if target == "best" else "the value of the best hundredth"
     print(
-        f"to_target: full trials until a report within {args.within:g} of the best value, "
-        f"{pool.best:.4g}: the median over orders, and its 95 % interval low to high"
+        f"to_target: full trials until a report within {near:g} of {what}, "
+        f"{pool.target(target):.4g}: the median over orders, and its 95 % interval low to high"
     )
-    print("lost: orders without such a report; regret_N: the mean difference after N full trials")
+    print("lost: orders without such a report; work: to_target by worker seconds, not by steps")
+    print("regret_N: the mean difference from the best value after N full trials")
+    if any(row["oracle"] for row in rows):
+        print("oracle_: knows what no search can know, and says how much there is to win")
     return 0
 
 

@@ -6,14 +6,14 @@ are simulated. Each report comes after the seconds that it took.
 
 Compute is counted in full trials: the steps of all trials, divided by those of a trial that trains
 to its end. A method has the target when it has in hand a report within a margin of the best value
-of the pool. What it expects does not count.
+of the pool, or of its best hundredth. What it expects does not count.
 """
 
 import heapq
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -33,7 +33,7 @@ from s2s_search.metrics import SECONDS
 from s2s_search.runs.folder import EVENTS, REPORTS, SPACE, TRIALS
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.load import load_space
-from s2s_search.spaces.settings import PROMOTE, Scheduler
+from s2s_search.spaces.settings import PROMOTE, STOP, Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.tuning.schedulers import Past, make_scheduler
 from s2s_search.whatif.curves import Record, load_record
@@ -42,6 +42,7 @@ REGRETS = (5, 10, 20, 40)  # full trials after which the regret is taken
 MOST = 200.0  # full trials after which a simulated search ends
 RESAMPLES = 2_000  # of the orders, for the interval of a median
 FEWEST = 8  # trials of a pool
+TARGETS = (BEST, HUNDREDTH) = ("best", "hundredth")
 UNLIMITED = 10**12  # steps
 TOO_FEW = f"a league needs at least {FEWEST} trials that reported at all of the same steps"
 
@@ -70,6 +71,14 @@ class Pool:
     @property
     def minimizes(self) -> bool:
         return self.space.metric.goal == "minimize"
+
+    def target(self, which: str) -> float:
+        """Returns the best value, or the worst one among the best hundredth of the trials."""
+        if which == BEST:
+            return self.best
+        ends = np.sort(self.values.min(axis=1) if self.minimizes else -self.values.max(axis=1))
+        value = float(ends[math.ceil(len(ends) / 100) - 1])
+        return value if self.minimizes else -value
 
     def ordered(self, rows: Sequence[int]) -> "Pool":
         """Returns the pool of some of the trials, in that order."""
@@ -151,38 +160,79 @@ def load_pool(folder: Path) -> Pool:
 
 @dataclass(frozen=True)
 class Contender:
-    """A search method: a scheduler, and whether the model proposes configurations."""
+    """A search method: a scheduler, and whether the model proposes configurations.
+
+    Trials are compared from a share of the steps on, 1 / `late`, but not before the first report.
+    """
 
     name: str
-    scheduler: Scheduler
+    scheduler: str
+    late: int = 27
+    variant: str = STOP
     proposes: bool = False
 
+    def settings(self, steps: Sequence[int]) -> Scheduler:
+        """Returns the settings of the scheduler for trials that report at some steps."""
+        first = max(steps[0], steps[-1] // self.late)
+        return Scheduler(
+            self.scheduler, steps[-1], first, 3.0, variant=self.variant, total_steps=UNLIMITED
+        )
 
-def contenders(pool: Pool, names: Sequence[str] = ()) -> list[Contender]:
+    def method(self, pool: Pool) -> "Method":
+        return OwnMethod(pool, self)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A method that knows what no search can know. It says how much there is to win.
+
+    With `reports` it knows the ranking of all trials after as many reports, and trains them to
+    their ends in that order. With None it takes the trials as they come, and knows after the first
+    report of each whether it becomes better than all before it. If not, the trial ends.
+    """
+
+    name: str
+    reports: int | None
+
+    def method(self, pool: Pool) -> "Method":
+        costs = pool.values if pool.minimizes else -pool.values
+        if self.reports is None:
+            whole, best = set(), math.inf
+            for row, end in enumerate(costs.min(axis=1)):
+                if end < best:
+                    whole.add(row)
+                    best = end
+            return InOrder(range(len(costs)), whole)
+        place = min(self.reports, len(pool.steps)) - 1
+        order = np.argsort(costs[:, place], kind="stable").tolist()
+        return InOrder(order, set(order))
+
+
+METHODS: tuple[Contender | Oracle, ...] = (
+    Contender("random", "none"),
+    Contender("median", "median", late=9),
+    Contender("asha_9", "asha", late=9),
+    Contender("asha_27", "asha"),
+    Contender("promote_27", "asha", variant=PROMOTE),
+    Contender("pasha_27", "pasha"),
+    Contender("first_reports", "first_reports", late=UNLIMITED),
+    Contender("gp_asha_9", "asha", late=9, proposes=True),
+    Contender("gp_asha_27", "asha", proposes=True),
+    Contender("gp_promote_27", "asha", variant=PROMOTE, proposes=True),
+    Contender("freeze_thaw", "freeze_thaw", proposes=True),
+    Oracle("oracle_first", 1),
+    Oracle("oracle_third", 3),
+    Oracle("oracle_stop", None),
+)
+
+
+def contenders(names: Sequence[str] = ()) -> list[Contender | Oracle]:
     """Returns methods by their names, or all of them.
 
     Raises:
         ConfigError: a name is not known.
     """
-    last = pool.steps[-1]
-    first = max(pool.steps[0], last // 27)
-    plain = Scheduler("asha", last, first, 3.0, total_steps=UNLIMITED)
-    late = replace(plain, grace_steps=max(pool.steps[0], last // 9))
-    promote = replace(plain, variant=PROMOTE)
-    known = [
-        Contender("random", replace(plain, name="none")),
-        Contender("median", replace(late, name="median")),
-        Contender("asha_9", late),
-        Contender("asha_27", plain),
-        Contender("promote_27", promote),
-        Contender("pasha_27", replace(plain, name="pasha")),
-        Contender("first_reports", replace(plain, name="first_reports", grace_steps=pool.steps[0])),
-        Contender("gp_asha_9", late, proposes=True),
-        Contender("gp_asha_27", plain, proposes=True),
-        Contender("gp_promote_27", promote, proposes=True),
-        Contender("freeze_thaw", replace(plain, name="freeze_thaw"), proposes=True),
-    ]
-    by_name = {contender.name: contender for contender in known}
+    by_name = {method.name: method for method in METHODS}
     problems = [
         f"--methods: unknown method {name!r}{nearest(name, by_name)}"
         for name in names
@@ -190,7 +240,7 @@ def contenders(pool: Pool, names: Sequence[str] = ()) -> list[Contender]:
     ]
     if problems:
         raise ConfigError(problems)
-    return [by_name[name] for name in names] if names else known
+    return [by_name[name] for name in names] if names else list(METHODS)
 
 
 class Stopping:
@@ -249,13 +299,14 @@ class OwnMethod:
     """A method of a real search: the sampler and the scheduler of a contender."""
 
     def __init__(self, pool: Pool, contender: Contender) -> None:
-        space = replace(pool.space, scheduler=contender.scheduler)
+        settings = contender.settings(pool.steps)
+        space = replace(pool.space, scheduler=settings)
         self._configs = pool.configs
         self._sampler: Sampler = Listed(pool.configs)
         if contender.proposes:
             surrogate = Surrogate(space, pool.steps[0])
             self._sampler = Proposals(space, pool.configs, len(pool.configs), None, surrogate)
-        pausing = make_pausing(contender.scheduler, pool.minimizes, self._sampler)
+        pausing = make_pausing(settings, pool.minimizes, self._sampler)
         self._scheduler: Pausing | Stopping = pausing or Stopping(space)
         self._rows = {_text(config): row for row, config in enumerate(pool.configs)}
         self._row: dict[int, int] = {}  # of each trial that has begun
@@ -295,6 +346,29 @@ class OwnMethod:
         self._sampler.tell(number, self._configs[self._row[number]], None, how)
 
 
+class InOrder:
+    """A method that begins the rows of a pool in an order, and trains some of them to their ends.
+
+    The others end after their first report.
+    """
+
+    def __init__(self, order: Sequence[int], whole: Set[int]) -> None:
+        self._order, self._whole = order, whole
+        self._begun = 0
+
+    def start(self) -> tuple[int, int] | None:
+        number = self._begun
+        if number == len(self._order):
+            return None
+        self._begun += 1
+        return number, self._order[number]
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        return self._order[number] in self._whole
+
+    def finish(self, number: int, step: int, value: float) -> None: ...
+
+
 class Race:
     """A simulated search: a method, and the pool in the order in which draws come."""
 
@@ -308,6 +382,7 @@ class Race:
         self._due: list[tuple[float, int, int]] = []
         self._count = itertools.count()
         self._now = 0.0
+        self.seconds = 0.0  # worker seconds of all reports so far
 
     def run(self) -> Iterator[float]:
         """Yields the values of the reports in the order in which they come."""
@@ -337,6 +412,7 @@ class Race:
     def _report(self, number: int) -> float:
         row, place = self._row[number], self._made[number]
         value, step = float(self.pool.values[row, place]), self.pool.steps[place]
+        self.seconds += self.pool.seconds[row, place]
         self._made[number] += 1
         if self._made[number] == len(self.pool.steps):
             self._method.finish(number, step, value)
@@ -357,27 +433,36 @@ def _text(config: Flat) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method reached in one order: the compute to the target, and regrets at REGRETS."""
+    """What a method reached in one order.
+
+    to_target: the compute to the target, in full trials by steps
+    work: the same by worker seconds
+    regrets: the differences from the best value after REGRETS full trials
+    """
 
     to_target: float
+    work: float
     regrets: tuple[float, ...]
 
 
-def raced(pool: Pool, method: Method, workers: int, margin: float) -> Outcome:
+def raced(pool: Pool, method: Method, workers: int, margin: float, target: str = BEST) -> Outcome:
     """Returns the outcome of a method over a pool in its order."""
     best, full = pool.best, len(pool.steps)
-    in_hand, to_target = math.inf, math.inf
+    full_seconds = float(pool.seconds.sum(axis=1).mean())
+    enough = margin + abs(pool.target(target) - best)
+    in_hand, to_target, work = math.inf, math.inf, math.inf
     regrets = [math.nan] * len(REGRETS)
-    for count, value in enumerate(Race(pool, method, workers).run(), start=1):
+    race = Race(pool, method, workers)
+    for count, value in enumerate(race.run(), start=1):
         in_hand = min(in_hand, abs(value - best))
-        if in_hand <= margin:
-            to_target = min(to_target, count / full)
+        if in_hand <= enough and to_target == math.inf:
+            to_target, work = count / full, race.seconds / full_seconds
         for k, budget in enumerate(REGRETS):
             if count <= budget * full:
                 regrets[k] = in_hand
         if in_hand == 0 or count >= MOST * full:
             break
-    return Outcome(to_target, tuple(_held(regrets)))
+    return Outcome(to_target, work, tuple(_held(regrets)))
 
 
 def _held(regrets: Sequence[float]) -> Iterator[float]:
@@ -395,11 +480,12 @@ def orders_of(pool: Pool, count: int, share: float) -> Iterator[Pool]:
         yield pool.ordered(Random(f"order {seed}").sample(range(len(pool.configs)), size))
 
 
-def league_row(method: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def league_row(method: str, outcomes: Sequence[Outcome], oracle: bool = False) -> dict[str, Any]:
     """Returns the medians and means of a method: a row of the league.
 
     `to_target` is the median compute in full trials, with its 95 % interval `low` to `high` over
-    orders (bootstrap). `lost` is the number of orders in which the target was not reached.
+    orders (bootstrap). `lost` is the number of orders in which the target was not reached. `work`
+    is the median compute by worker seconds, in those of a mean full trial.
     `regret_N` is the mean difference from the best value after N full trials.
     """
     reached = np.array([outcome.to_target for outcome in outcomes])
@@ -408,10 +494,12 @@ def league_row(method: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         medians = np.sort(np.median(reached[drawn], axis=1))
     row = {
         "method": method,
+        "oracle": oracle,
         "to_target": float(np.median(reached)),
         "low": float(medians[int(0.025 * RESAMPLES)]),
         "high": float(medians[int(0.975 * RESAMPLES)]),
         "lost": int(np.isinf(reached).sum()),
+        "work": float(np.median([outcome.work for outcome in outcomes])),
     }
     for k, budget in enumerate(REGRETS):
         row[f"regret_{budget}"] = float(np.mean([outcome.regrets[k] for outcome in outcomes]))
@@ -420,11 +508,12 @@ def league_row(method: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def league_rows(
     pool: Pool,
-    methods: Sequence[Contender],
+    methods: Sequence[Contender | Oracle],
     orders: int,
     workers: int,
     margin: float,
     share: float = 1.0,
+    target: str = BEST,
 ) -> Iterator[dict[str, Any]]:
     """Yields a row for each method, as soon as it is known.
 
@@ -433,13 +522,14 @@ def league_rows(
         methods: the methods.
         orders: the number of random orders of the pool.
         workers: the number of trials that train at once.
-        margin: the largest difference from the best value that counts as the target.
+        margin: the largest difference from the target that is near enough.
         share: the share of the pool that each order has.
+        target: one of TARGETS.
     """
     pools = list(orders_of(pool, orders, share))
-    for contender in methods:
-        outcomes = [raced(each, OwnMethod(each, contender), workers, margin) for each in pools]
-        yield league_row(contender.name, outcomes)
+    for method in methods:
+        outcomes = [raced(each, method.method(each), workers, margin, target) for each in pools]
+        yield league_row(method.name, outcomes, isinstance(method, Oracle))
 
 
 def league_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +22,7 @@ from ray.cluster_utils import Cluster
 from s2s_search.results import results
 from s2s_search.runs.answers import load_answers
 from s2s_search.runs.log import read_events
+from s2s_search.runs.state import load_history
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.rungs import asha_rungs
 from s2s_search.tuning.start import run_search
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 CELLS = {"encoder": "GRUCell", "decoder": "LSTMCell"}
 
 
-def text_of(trials: int, steps: int, scheduler: str) -> str:
+def text_of(trials: int, steps: int, scheduler: Mapping[str, object], **search: object) -> str:
     sizes = {
         "embedding.dim": 16,
         "attention.dim": 16,
@@ -48,19 +49,19 @@ def text_of(trials: int, steps: int, scheduler: str) -> str:
         DROPOUT | RATES | sizes | {"train.eval_every_steps": 50},
         model=["BasicSeq2Seq", "AttentionSeq2Seq"],
         corpus=COPY | {"train": 400, "dev": 20, "vocabulary": 6, "max_length": 8},
-        search={"method": "random", "trials": trials, "seed": 5, "retries": 100},
-        scheduler={
-            "name": scheduler,
-            "max_steps": steps,
-            "grace_steps": steps // 4,
-            "reduction_factor": 2,
-        },
+        search={"method": "random", "trials": trials, "seed": 5, "retries": 100} | search,
+        scheduler={"max_steps": steps} | dict(scheduler),
     )
 
 
-def write_space(folder: Path, trials: int = 6, steps: int = 600, scheduler: str = "asha") -> Path:
+def asha_text(trials: int = 6, steps: int = 600) -> str:
+    asha = {"name": "asha", "grace_steps": steps // 4, "reduction_factor": 2}
+    return text_of(trials, steps, asha)
+
+
+def write_space(folder: Path, text: str = "") -> Path:
     path = folder / "space.yaml"
-    path.write_text(text_of(trials, steps, scheduler))
+    path.write_text(text or asha_text())
     return path
 
 
@@ -178,13 +179,16 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
 
 
 def batter(
-    folder: Path, kills: int, seed: int, trials: int = 6, steps: int = 600
+    folder: Path, text: str, reports: int, kills: int, seed: int
 ) -> tuple[Path, dict[str, int]]:
-    """Runs a search and kills its driver at random moments, so many times; sometimes a worker, sometimes a file."""
+    """Runs a search and kills its driver at random moments, so many times; sometimes a worker, sometimes a file.
+
+    An undisturbed search makes about as many reports as named.
+    """
     rng, run = random.Random(seed), folder / "run"
     done = {"drivers": 0, "workers": 0, "checkpoints": 0}
-    driver = Driver("search", write_space(folder, trials, steps), "--out", run)
-    per_kill = trials * steps / 50 * 0.4 / (kills + 1)  # ASHA leaves less than half of all reports
+    driver = Driver("search", write_space(folder, text), "--out", run)
+    per_kill = 0.9 * reports / (kills + 1)
     while done["drivers"] < kills:
         if not driver.until_reports(run, int((done["drivers"] + rng.random()) * per_kill) + 1):
             break
@@ -215,7 +219,7 @@ def batter(
 def test_a_search_whose_driver_is_killed_again_and_again(
     calm: results.Results, tmp_path: Path
 ) -> None:
-    run, done = batter(tmp_path, kills=3, seed=0)
+    run, done = batter(tmp_path, asha_text(), len(calm.reports), kills=3, seed=0)
     assert done["drivers"] >= 2
     found = results.load(run)
     assert compare(found, calm) >= 1
@@ -232,12 +236,12 @@ def test_a_long_search_whose_drivers_workers_and_checkpoints_are_killed(tmp_path
     """With SOAK=1 the driver of a longer search is killed ten times, else of a shorter one four times."""
     kills, trials, steps = (10, 12, 3000) if "SOAK" in os.environ else (4, 8, 900)
     (tmp_path / "calm").mkdir()
-    out = Driver(
-        "search", write_space(tmp_path / "calm", trials, steps), "--out", tmp_path / "calm" / "run"
-    ).wait(600)
+    text = asha_text(trials, steps)
+    space = write_space(tmp_path / "calm", text)
+    out = Driver("search", space, "--out", tmp_path / "calm" / "run").wait(600)
     calm = results.load(tmp_path / "calm" / "run")
     assert calm.status == "finished", out
-    run, done = batter(tmp_path, kills, 1, trials, steps)
+    run, done = batter(tmp_path, text, len(calm.reports), kills, 1)
     found = results.load(run)
     both = compare(found, calm)
     print(
@@ -274,37 +278,45 @@ def calm_and_killed(
 
 def test_hyperbands_brackets_go_on_after_kills(tmp_path: Path) -> None:
     """Its choices follow from values alone, so that a search killed at any moment makes those of an undisturbed one."""
-    text = text_of(trials=13, steps=200, scheduler="hyperband")
-    text = text.replace("reduction_factor: 2", "reduction_factor: 4").replace(
-        "grace_steps: 50, ", ""
-    )
+    text = text_of(13, 200, {"name": "hyperband", "reduction_factor": 4})
     calm, found = calm_and_killed(tmp_path, text, (0.25, 0.5, 0.75))
     assert compare(found, calm) == 13
     assert found.trials["status"].tolist() == calm.trials["status"].tolist()
     assert 0 < (calm.trials["status"] == "stopped").sum() < 13
 
 
-@pytest.mark.parametrize(
-    "scheduler, kills",
-    [
-        ("{name: freeze_thaw, max_steps: 400}", (0.25, 0.75)),
-        ("{name: asha, variant: promote, max_steps: 400, grace_steps: 50}", (0.5,)),
-    ],
-)
-def test_waiting_trials_go_on_after_kills(
-    tmp_path: Path, scheduler: str, kills: tuple[float, ...]
-) -> None:
-    """One trial trains at a time, so that a killed search has the trials and reports of a calm one."""
-    text = text_of(trials=9, steps=400, scheduler="asha").replace(
-        "retries:", "max_at_once: 1, retries:"
-    )
-    lines = text.splitlines()
-    lines = [f"scheduler: {scheduler}" if "scheduler:" in line else line for line in lines]
-    calm, found = calm_and_killed(tmp_path, "\n".join(lines), kills)
+WAITING: list[dict[str, object]] = [
+    {"name": "freeze_thaw"},
+    {"name": "asha", "variant": "promote", "grace_steps": 50},
+    {"name": "pasha", "grace_steps": 50, "reduction_factor": 2},
+]
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("scheduler", WAITING, ids=lambda scheduler: scheduler["name"])
+def test_waiting_trials_go_on_after_kills(tmp_path: Path, scheduler: dict[str, object]) -> None:
+    """One trial trains at a time, so that a battered search has the trials and reports of a calm one.
+
+    With SOAK=1 the search is longer, and its driver is killed ten times.
+    """
+    kills, trials, steps = (10, 16, 1200) if "SOAK" in os.environ else (2, 9, 400)
+    text = text_of(trials, steps, scheduler, max_at_once=1)
+    (tmp_path / "calm").mkdir()
+    space = write_space(tmp_path / "calm", text)
+    out = Driver("search", space, "--out", tmp_path / "calm" / "run").wait(600)
+    calm = results.load(tmp_path / "calm" / "run")
+    assert calm.status == "finished", out
+    run, done = batter(tmp_path, text, len(calm.reports), kills, seed=2)
+    print(f"\nkilled {done}")
+    assert done["drivers"] == kills
+    found = results.load(run)
     columns = ["trial", "step", "dev.loss", "dev.error_rate"]
     pd.testing.assert_frame_equal(found.reports[columns], calm.reports[columns])
+    assert found.status == "finished"
     assert found.trials["status"].tolist() == calm.trials["status"].tolist()
     assert {"finished", "stopped"} <= set(calm.trials["status"])
+    configs = [load_history(folder).trials for folder in (run, tmp_path / "calm" / "run")]
+    assert [t.config for t in configs[0].values()] == [t.config for t in configs[1].values()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from s2s_search.errors import ConfigError
 from s2s_search.spaces.load import load_space
 from s2s_search.whatif.curves import load_record
 from s2s_search.whatif.league import (
-    OwnMethod,
     Pool,
     Race,
     contenders,
@@ -38,6 +38,9 @@ NAMES = (
     "gp_asha_27",
     "gp_promote_27",
     "freeze_thaw",
+    "oracle_first",
+    "oracle_third",
+    "oracle_stop",
 )
 SPACE = """
 model: BasicSeq2Seq
@@ -68,18 +71,14 @@ def pool(folder: Path, trials: int = 27, metric: str = "dev.error_rate") -> Pool
     return Pool(known, tuple(configs), steps, values, np.ones_like(values))
 
 
-def own(known: Pool, name: str) -> OwnMethod:
-    return OwnMethod(known, contenders(known, [name])[0])
-
-
 def named(known: Pool, name: str) -> Race:
-    return Race(known, own(known, name), 1)
+    return Race(known, contenders([name])[0].method(known), 1)
 
 
 def test_random_trains_each_trial_in_turn(tmp_path: Path) -> None:
     known = pool(tmp_path, 8)
     assert list(named(known, "random").run()) == known.values.ravel().tolist()
-    found = raced(known, own(known, "random"), 1, 0.0)
+    found = raced(known, contenders(["random"])[0].method(known), 1, 0.0)
     winner = int(known.values[:, -1].argmin())
     assert found.to_target == winner + 1
     before = known.values[:5].min() - known.best
@@ -104,7 +103,7 @@ def test_asha_with_one_worker_against_a_plain_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_pays_for_each_report_once(tmp_path: Path, name: str) -> None:
     known = pool(tmp_path, 16)
-    race = Race(known, own(known, name), workers=3)
+    race = Race(known, contenders([name])[0].method(known), workers=3)
     seen = list(race.run())
     assert len(seen) == sum(race._made.values())
     assert known.best in seen, "the best of the pool is trained to the end"
@@ -112,13 +111,61 @@ def test_every_method_pays_for_each_report_once(tmp_path: Path, name: str) -> No
 
 
 def test_the_league_has_all_methods(tmp_path: Path) -> None:
-    assert tuple(each.name for each in contenders(pool(tmp_path))) == NAMES
+    assert tuple(each.name for each in contenders()) == NAMES
+
+
+def test_oracles_by_hand(tmp_path: Path) -> None:
+    """Of eight trials the best is the fifth by its first report, the second by its third report."""
+    known = pool(tmp_path, 8)
+    values = np.full((8, 27), 0.9)
+    values[:, 0] = [0.8, 0.5, 0.4, 0.6, 0.7, 0.3, 0.85, 0.9]
+    values[:, 2] = [0.8, 0.5, 0.4, 0.6, 0.3, 0.2, 0.85, 0.9]
+    values[:, -1] = [0.7, 0.6, 0.65, 0.5, 0.1, 0.55, 0.55, 0.8]
+    found = {}
+    for goal in ("minimize", "maximize"):
+        metric = replace(known.space.metric, goal=goal)
+        space = replace(known.space, metric=metric)
+        each = replace(known, space=space, values=values if goal == "minimize" else -values)
+        found[goal] = [
+            raced(each, method.method(each), 1, 0.0)
+            for method in contenders(["oracle_first", "oracle_third", "oracle_stop"])
+        ]
+    assert found["minimize"] == found["maximize"]
+    compute = [outcome.to_target for outcome in found["minimize"]]
+    # By the first reports 5, 2, 1, 3 and then 4; by the third ones 5, 4. With perfect stops 0, 1, 3
+    # and 4 train to their ends, because each is better than all before, and 2 makes one report.
+    assert compute == pytest.approx([5, 2, 4 + 1 / 27])
+
+
+def test_the_best_hundredth_is_the_third_best_of_240(tmp_path: Path) -> None:
+    for metric, sign in (("dev.error_rate", 1), ("dev.token_accuracy", -1)):
+        known = pool(tmp_path, 240, metric)
+        ends = sorted(min(row) if sign == 1 else -max(row) for row in known.values.tolist())
+        assert known.target("best") == sign * ends[0]
+        assert known.target("hundredth") == sign * ends[2]
+    fewer = known.ordered(range(100))
+    assert fewer.target("hundredth") == fewer.best
+    found = raced(known, contenders(["random"])[0].method(known), 1, 0.0, "hundredth")
+    good = [row for row, curve in enumerate(known.values.tolist()) if -max(curve) <= ends[2]]
+    assert min(good) < found.to_target <= min(good) + 1
+
+
+def test_work_counts_seconds(tmp_path: Path) -> None:
+    """The first trial takes three times as long as each other one; the second is the best."""
+    known = pool(tmp_path, 8)
+    order = np.argsort(known.values[:, -1])
+    known = known.ordered([*order[1:2], *order[:1], *order[2:]])
+    seconds = np.ones_like(known.values)
+    seconds[0] = 3
+    slow = replace(known, seconds=seconds)
+    found = raced(slow, contenders(["random"])[0].method(slow), 1, 0.0)
+    assert (found.to_target, found.work) == (2, pytest.approx((3 + 1) / (10 / 8)))
 
 
 def test_methods_that_learn_need_less(tmp_path: Path) -> None:
-    known = pool(tmp_path, 40)
-    methods = contenders(known, ["random", "asha_9", "freeze_thaw"])
-    rows = list(league_rows(known, methods, orders=3, workers=4, margin=0.01))
+    known = pool(tmp_path)
+    methods = contenders(["random", "asha_9", "freeze_thaw"])
+    rows = list(league_rows(known, methods, orders=2, workers=4, margin=0.01))
     by_name = {row["method"]: row["to_target"] for row in rows}
     assert by_name["freeze_thaw"] < by_name["asha_9"] < by_name["random"]
     assert all(row["low"] <= row["to_target"] <= row["high"] for row in rows)
@@ -126,7 +173,7 @@ def test_methods_that_learn_need_less(tmp_path: Path) -> None:
 
 def test_to_maximize(tmp_path: Path) -> None:
     (tmp_path / "up").mkdir()
-    up, down = pool(tmp_path / "up", metric="dev.token_accuracy"), pool(tmp_path)
+    up, down = pool(tmp_path / "up", 8, "dev.token_accuracy"), pool(tmp_path, 8)
     for name in ("asha_27", "promote_27", "freeze_thaw"):
         raised = [1 - value for value in named(up, name).run()]
         assert raised == pytest.approx(list(named(down, name).run()))
@@ -151,7 +198,7 @@ def test_a_league_of_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["method"] for row in rows] == ["random", "freeze_thaw"]
-    assert set(rows[0]) >= {"method", "to_target", "low", "high", "lost", "regret_10"}
+    assert set(rows[0]) >= {"method", "to_target", "low", "high", "lost", "regret_10", "work"}
     command_line.main(["replay", str(folder), "--league", "--methods", names])
     assert "full trials until a report within 0.01" in capsys.readouterr().out
 
@@ -169,11 +216,43 @@ def test_tables_of_a_run_are_the_same_pool(tmp_path: Path) -> None:
     assert str(tmp_path) not in (kept / "trials.parquet").read_bytes().decode(errors="replace")
 
 
+def test_oracles_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run", trials=40)
+    names = ["--methods", "asha_9,oracle_stop", "--target", "hundredth"]
+    assert command_line.main(["replay", str(folder), "--league", *names, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["oracle"] for row in rows] == [False, True]
+    assert command_line.main(["replay", str(folder), "--league", *names]) == 0
+    out = capsys.readouterr().out
+    assert "within 0.01 of the value of the best hundredth" in out
+    assert "oracle_: knows what no search can know" in out
+
+
+def test_all_problems_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run", trials=6)
+    given = ["--methods", "randm,asha", "--scheduler", "asha", "--grid"]
+    assert command_line.main(["replay", str(folder), "--league", *given]) == 2
+    text = capsys.readouterr().err
+    for problem in (
+        "--scheduler: a league has its own schedulers; --methods names some of its methods",
+        "--grid: a league has its own schedulers",
+        "--methods: unknown method 'randm'; did you mean 'random'",
+        "--methods: unknown method 'asha'",
+        "a league needs at least 8 trials that reported",
+    ):
+        assert problem in text
+    given = ["--methods", "random", "--within", "0.1", "--target", "best", "--share", "1"]
+    assert command_line.main(["replay", str(folder), *given]) == 2
+    text = capsys.readouterr().err
+    for flag in ("--methods", "--within", "--target", "--share"):
+        assert f"{flag}: only a league has it; add --league" in text
+
+
 def test_wrong_names_and_small_searches(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="unknown method 'freezethaw'; did you mean 'freeze_thaw'"
     ):
-        contenders(pool(tmp_path), ["freezethaw"])
+        contenders(["freezethaw"])
     folder = write_run(tmp_path / "run", trials=6)
     with pytest.raises(ConfigError, match="a league needs at least 8 trials that reported"):
         pool_of(load_record(folder))
