@@ -22,6 +22,7 @@ from s2s_search.errors import ConfigError, collecting, quantity
 from s2s_search.hparams.arguments import Argument
 from s2s_search.hparams.table import TABLE
 from s2s_search.hparams.values import convert
+from s2s_search.machine import usable_cores
 from s2s_search.runs.folder import DECODING
 from s2s_search.spaces.yaml_file import SECTIONS
 
@@ -216,8 +217,9 @@ def league(args: argparse.Namespace) -> int:
         raise ConfigError(problems)
     workers = args.workers or LEAGUE_WORKERS
     near, target = asked["within"], asked["target"]
+    settings = args.orders, workers, near, asked["share"], target
     rows = []
-    for row in league_rows(pool, methods, args.orders, workers, near, asked["share"], target):
+    for row in league_rows(pool, methods, *settings, min(usable_cores(), args.orders)):
         rows.append(row)
         if args.json:
             print(json.dumps(row), flush=True)

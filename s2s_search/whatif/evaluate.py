@@ -4,12 +4,8 @@ Replicates of a configuration are measured in place of the trial that chose it. 
 and Ray is not needed: the models are spread over processes.
 """
 
-import multiprocessing
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +26,7 @@ from s2s_search.results.results import Results, load
 from s2s_search.results.statistics import Floats
 from s2s_search.runs.evaluations import Evaluated, Evaluation, MeasuredModel, Sums
 from s2s_search.runs.state import REPLICATES, History, TrialHistory, load_history
+from s2s_search.whatif.processes import KILLED, processes_of
 
 BEAM_WIDTH = "inference.beam_search.beam_width"
 WITHOUT_CHECKPOINT = (
@@ -303,7 +300,7 @@ def _found(
     found: dict[int, Found] = {}
     problems: list[str] = []
     ended = 0
-    with _processes(min(processes, len(work))) as pools:
+    with processes_of(min(processes, len(work))) as pools:
         waiting = {}
         for position, each in enumerate(work):
             waiting[pools[position % len(pools)].submit(evaluate_part, corpus, each)] = each
@@ -313,8 +310,7 @@ def _found(
                 try:
                     one = done.result()
                 except BrokenExecutor:
-                    law = "the system killed a process, as it does when memory runs out"
-                    raise ConfigError(law) from None
+                    raise ConfigError(KILLED) from None
                 if each.model in found:
                     one = one._replace(sums=found[each.model].sums + one.sums)
                 found[each.model] = one
@@ -324,42 +320,6 @@ def _found(
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return [found[place] for place in range(len(models))]
-
-
-@contextmanager
-def _processes(count: int) -> Iterator[list[ProcessPoolExecutor]]:
-    """Gives pools of one process each. After an error, Ctrl-C included, the processes are ended.
-
-    One pool with several processes would not notice in Python 3.11 when one of them is killed.
-    """
-    others = set(multiprocessing.active_children())
-    spawn = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, spawn, _begin) for _ in range(count)]
-    try:
-        yield pools
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
-
-
-# --- in the processes ---
-
-
-def _begin() -> None:
-    """Makes Ctrl-C end this process silently, and the end of its parent end it, too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        signal.raise_signal(signal.SIGTERM)
 
 
 def evaluate_part(corpus: Corpus, part: Part) -> Found:

@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -37,6 +38,7 @@ from s2s_search.spaces.settings import PROMOTE, STOP, Scheduler
 from s2s_search.spaces.space import Space
 from s2s_search.tuning.schedulers import Past, make_scheduler
 from s2s_search.whatif.curves import Record, load_record
+from s2s_search.whatif.processes import KILLED, processes_of
 
 REGRETS = (5, 10, 20, 40)  # full trials after which the regret is taken
 MOST = 200.0  # full trials after which a simulated search ends
@@ -514,6 +516,7 @@ def league_rows(
     margin: float,
     share: float = 1.0,
     target: str = BEST,
+    processes: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Yields a row for each method, as soon as it is known.
 
@@ -525,11 +528,35 @@ def league_rows(
         margin: the largest difference from the target that is near enough.
         share: the share of the pool that each order has.
         target: one of TARGETS.
+        processes: the number of processes that share the orders; 1 for this one alone.
+
+    Raises:
+        ConfigError: a process was killed.
     """
     pools = list(orders_of(pool, orders, share))
-    for method in methods:
-        outcomes = [raced(each, method.method(each), workers, margin, target) for each in pools]
-        yield league_row(method.name, outcomes, isinstance(method, Oracle))
+    settings = workers, margin, target
+    if processes == 1:
+        for method in methods:
+            outcomes = [raced_by(method, each, *settings) for each in pools]
+            yield league_row(method.name, outcomes, isinstance(method, Oracle))
+        return
+    with processes_of(processes) as executors:
+        for method in methods:
+            waiting = [
+                executors[place % processes].submit(raced_by, method, each, *settings)
+                for place, each in enumerate(pools)
+            ]
+            try:
+                outcomes = [each.result() for each in waiting]
+            except BrokenExecutor:
+                raise ConfigError(KILLED) from None
+            yield league_row(method.name, outcomes, isinstance(method, Oracle))
+
+
+def raced_by(
+    method: Contender | Oracle, pool: Pool, workers: int, margin: float, target: str
+) -> Outcome:
+    return raced(pool, method.method(pool), workers, margin, target)
 
 
 def league_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         with ThreadPoolExecutor(1) as pool:
             yield [pool] * count
 
-    monkeypatch.setattr(whatif_evaluate, "_processes", threads)
+    monkeypatch.setattr(whatif_evaluate, "processes_of", threads)
 
 
 Call = Callable[..., tuple[int, str, str]]
@@ -503,9 +503,9 @@ def test_damaged_checkpoints_are_all_named_and_nothing_is_kept(home: Path, call:
 ENDLESS = """
 import os, sys, time
 from pathlib import Path
-from s2s_search.whatif.evaluate import _processes
+from s2s_search.whatif.processes import processes_of
 if __name__ == "__main__":
-    with _processes(2) as pools:
+    with processes_of(2) as pools:
         for pool in pools:
             print(pool.submit(os.getpid).result(), flush=True)
         for pool in pools:

@@ -3,8 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from s2s_search.cli import command_line
 from s2s_search.errors import ConfigError
 from s2s_search.spaces.load import load_space
+from s2s_search.whatif import league as whatif_league
 from s2s_search.whatif.curves import load_record
 from s2s_search.whatif.league import (
     Pool,
@@ -169,6 +174,27 @@ def test_methods_that_learn_need_less(tmp_path: Path) -> None:
     by_name = {row["method"]: row["to_target"] for row in rows}
     assert by_name["freeze_thaw"] < by_name["asha_9"] < by_name["random"]
     assert all(row["low"] <= row["to_target"] <= row["high"] for row in rows)
+
+
+def test_several_processes_give_the_same_rows(tmp_path: Path) -> None:
+    methods = contenders(["asha_27", "gp_promote_27", "oracle_stop"])
+    known = pool(tmp_path, 12)
+    alone, shared = (
+        list(league_rows(known, methods, 3, 2, 0.0, 0.75, processes=count)) for count in (1, 2)
+    )
+    assert shared == alone
+
+
+def test_a_killed_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def broken(count: int) -> Iterator[list[SimpleNamespace]]:
+        future = Future[None]()
+        future.set_exception(BrokenExecutor())
+        yield [SimpleNamespace(submit=lambda *_: future)] * count
+
+    monkeypatch.setattr(whatif_league, "processes_of", broken)
+    with pytest.raises(ConfigError, match="the system killed a process"):
+        list(league_rows(pool(tmp_path, 8), contenders(["random"]), 2, 1, 0.0, processes=2))
 
 
 def test_to_maximize(tmp_path: Path) -> None:
