@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
 
+from s2s_search.cli import command_line
 from s2s_search.results import results
 from s2s_search.runs.answers import load_answers
 from s2s_search.runs.log import read_events
@@ -317,6 +318,27 @@ def test_waiting_trials_go_on_after_kills(tmp_path: Path, scheduler: dict[str, o
     assert {"finished", "stopped"} <= set(calm.trials["status"])
     configs = [load_history(folder).trials for folder in (run, tmp_path / "calm" / "run")]
     assert [t.config for t in configs[0].values()] == [t.config for t in configs[1].values()]
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("scheduler", WAITING, ids=lambda scheduler: scheduler["name"])
+def test_trials_of_two_workers_wait_through_kills(
+    tmp_path: Path, scheduler: dict[str, object]
+) -> None:
+    """Each report comes once, with the numbers of a trial that trains alone and without a pause."""
+    kills, trials, steps = (10, 16, 1200) if "SOAK" in os.environ else (2, 9, 400)
+    text = text_of(trials, steps, scheduler, max_at_once=2)
+    run, done = batter(tmp_path, text, trials * steps // 200, kills, seed=4)
+    print(f"\nkilled {done}")
+    assert done["drivers"] == kills
+    found = results.load(run)
+    assert found.status == "finished"
+    assert found.trials["trial"].tolist() == [f"trial-{number:05d}" for number in range(trials)]
+    assert set(found.trials["status"]) <= {"finished", "stopped"}
+    for number, trial in enumerate(found.trials["trial"]):
+        made = found.reports[found.reports["trial"] == trial]["step"].tolist()
+        assert made == [50 * (k + 1) for k in range(len(made))]
+        assert command_line.main(["rerun", str(run), str(number), "--check"]) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
