@@ -105,7 +105,7 @@ BENCHMARKS = [
     path.stem
     for path in (ROOT / "benchmarks").glob("*.py")
     if path.stem not in ("measure", "side_by_side")
-]
+] + ["search_efficiency"]
 
 
 @pytest.mark.slow
