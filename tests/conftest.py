@@ -1,11 +1,16 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# One thread each, so that tests side by side do not starve each other. NumPy reads this when it is imported, and so
+# do the processes that tests start.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import pytest
 import torch
 from hypothesis import settings
 
-# The same examples on every machine, however slow; one thread, so that tests side by side do not starve each other.
+# The same examples on every machine, however slow.
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.load_profile("tests")
 torch.set_num_threads(1)

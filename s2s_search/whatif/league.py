@@ -557,8 +557,3 @@ def raced_by(
     method: Contender | Oracle, pool: Pool, workers: int, margin: float, target: str
 ) -> Outcome:
     return raced(pool, method.method(pool), workers, margin, target)
-
-
-def league_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Returns the rows as a table, the least compute first."""
-    return pd.DataFrame(rows).sort_values(["to_target", "regret_10"], ignore_index=True)
