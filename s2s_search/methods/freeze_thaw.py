@@ -11,6 +11,7 @@ import numpy as np
 from s2s_search.methods.gaussian_process import Floats
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS, Pausing
 from s2s_search.methods.proposals import Proposals
+from s2s_search.methods.surrogate import Expectation
 from s2s_search.spaces.settings import Scheduler
 
 
@@ -28,7 +29,7 @@ class FreezeThaw(Pausing):
         self.settings, self._sign = settings, 1.0 if minimize else -1.0
         self._proposals = proposals
         self.total_steps = settings.steps_of_all(len(proposals))
-        self._known: tuple[object, int | None] | None = None  # the newest choice, and its cause
+        self._newest: tuple[object, int | None] | None = None  # the newest choice, and its cause
 
     def begin(self, number: int, config: Mapping[str, object]) -> None:
         if number not in self.trials:
@@ -40,15 +41,15 @@ class FreezeThaw(Pausing):
 
     def compares(self, number: int) -> bool:
         trial = self.trials[number]
-        self._proposals.report(number, trial.steps[-1], self._sign * trial.costs[-1])
+        self._proposals.report(number, trial.step, self._sign * trial.costs[-1])
         return True
 
     def choose(self, has_new: bool) -> int | None:
         reports = sum(len(trial.steps) for trial in self.trials.values())
         cause = (has_new, reports, len(self.trials), tuple(self.of(TRAINS)), tuple(self.of(WAITS)))
-        if self._known is None or self._known[0] != cause:
-            self._known = cause, self._choose(has_new)
-        return self._known[1]
+        if self._newest is None or self._newest[0] != cause:
+            self._newest = cause, self._choose(has_new)
+        return self._newest[1]
 
     def reason(self, number: int) -> str | None:
         surrogate = self._proposals.surrogate
@@ -58,42 +59,74 @@ class FreezeThaw(Pausing):
         return expectation.sentence(surrogate.trials[number].vector, number)
 
     def _choose(self, has_new: bool) -> int | None:
+        training = self.of(TRAINS)
         left = self.total_steps - sum(trial.step for trial in self.trials.values())
-        if left <= 0:
-            return None
+        if left <= len(training) * self._proposals.surrogate.first:
+            return None  # the reports under way take what is left
         if has_new and len(self.trials) < len(self._proposals.space.first):
             return NEW
-        expectation = self._proposals.surrogate.expectation(self.of(TRAINS))
+        expectation = self._proposals.surrogate.expectation(training)
+        late = self._late(expectation, left)
+        if late is not None:
+            return late if self.trials[late].state == WAITS else None
         new = self._proposals.best(len(self.trials), expectation) if has_new else None
-        waiting = self.of(WAITS)
-        if expectation is not None:
-            waiting = [number for number in waiting if expectation.knows(number)]
+        waiting = self._known(self.of(WAITS), expectation)
         if expectation is None or not waiting:
             return NEW if new is not None else next(iter(waiting), None)
-        vectors = np.array([self._proposals.surrogate.trials[number].vector for number in waiting])
-        means, deviations = expectation.at_the_end(vectors, waiting)
-        last = self._last_chance(waiting, means, left)
-        if last is not None:
-            return last
         # Improvement per step that it still costs.
-        rests = [self.settings.max_steps - self.trials[number].step for number in waiting]
-        worth = expectation.gains(means, deviations) / rests
+        worth = expectation.gains(*self._ends(waiting, expectation)) / self._rests(waiting)
         k = int(np.argmax(worth))
         is_new = new is not None and new.gain / self.settings.max_steps > worth[k]
         return NEW if is_new else waiting[k]
 
-    def _last_chance(self, waiting: Sequence[int], means: Floats, left: int) -> int | None:
-        """Returns the best waiting trial that can reach its end, if it must go on now for that.
+    def _late(self, expectation: Expectation | None, left: int) -> int | None:
+        """Returns the best trial that can reach its end, if it must train on now for that.
+
+        The budget may be one of steps, or of hours.
 
         Args:
-            waiting: the trials that wait.
-            means: what is expected of each.
+            expectation: what the model expects; None while it knows too little.
             left: the steps that are left of the budget.
         """
-        rests = np.array([self.settings.max_steps - self.trials[n].step for n in waiting])
-        able = np.flatnonzero(rests <= left)
-        if len(able) == 0:
+        seconds, first = self.seconds_left(), self._proposals.surrogate.first
+        known = self._known([*self.of(WAITS), *self.of(TRAINS)], expectation)
+        rests, times = self._rests(known), self._times(known)
+        able = [k for k in range(len(known)) if rests[k] <= left and times[k] <= seconds]
+        if not able:
             return None
-        best = int(able[np.argmin(means[able])])
-        is_late = left - rests[best] < self._proposals.surrogate.first
-        return waiting[best] if is_late else None
+        means, _ = self._ends(known, expectation)
+        best = min(able, key=lambda k: means[k])
+        others = sum(number != known[best] for number in self.of(TRAINS))
+        if left - rests[best] - others * first < first:
+            return known[best]
+        report = first * max(times / rests)
+        is_waiting = self.trials[known[best]].state == WAITS
+        return known[best] if is_waiting and seconds - times[best] < report else None
+
+    def _known(self, numbers: Sequence[int], expectation: Expectation | None) -> list[int]:
+        """Returns the trials of some that have reported, and of which something is expected."""
+        return [
+            number
+            for number in numbers
+            if self.trials[number].steps and (expectation is None or expectation.knows(number))
+        ]
+
+    def _ends(
+        self, numbers: Sequence[int], expectation: Expectation | None
+    ) -> tuple[Floats, Floats]:
+        """Returns mean and deviation at the end of each trial; at first, its newest cost."""
+        if expectation is None:
+            costs = np.array([self.trials[number].costs[-1] for number in numbers])
+            return costs, np.zeros(len(numbers))
+        vectors = [self._proposals.surrogate.trials[number].vector for number in numbers]
+        return expectation.at_the_end(np.array(vectors), numbers)
+
+    def _rests(self, numbers: Sequence[int]) -> Floats:
+        """Returns the number of steps of each trial that are left."""
+        return np.array([float(self.settings.max_steps - self.trials[n].step) for n in numbers])
+
+    def _times(self, numbers: Sequence[int]) -> Floats:
+        """Returns the seconds that these steps take."""
+        paces = np.array([self.trials[n].seconds / self.trials[n].step for n in numbers])
+        times: Floats = self._rests(numbers) * paces
+        return times

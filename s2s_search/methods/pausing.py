@@ -8,8 +8,9 @@ A scheduler knows nothing but what it is told, in that order. After a kill it he
 and is where it was.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 TRAINS, WAITS, ENDED = "trains", "waits", "ended"
@@ -23,6 +24,7 @@ class Standing:
     state: str = TRAINS
     steps: list[int] = field(default_factory=list)  # of its reports
     costs: list[float] = field(default_factory=list)
+    seconds: float = 0.0  # how long it has trained, as far as that is known
 
     @property
     def step(self) -> int:
@@ -30,16 +32,22 @@ class Standing:
 
 
 class Pausing(ABC):
-    """The trials of a search, by number, of which some wait."""
+    """The trials of a search, by number, of which some wait.
+
+    `seconds_left` returns the time until a budget of hours is spent. The search sets it.
+    """
 
     def __init__(self) -> None:
         self.trials: dict[int, Standing] = {}
+        self.seconds_left: Callable[[], float] = lambda: math.inf
 
     def begin(self, number: int, config: Mapping[str, object]) -> None:
         """A new trial trains, or a waiting one trains again."""
         self.trials.setdefault(number, Standing()).state = TRAINS
 
-    def report(self, number: int, step: int, value: float, has_new: bool) -> bool:
+    def report(
+        self, number: int, step: int, value: float, has_new: bool, seconds: float = 0.0
+    ) -> bool:
         """Hears a report of a trial that has steps left; returns whether the trial trains on now.
 
         Args:
@@ -47,17 +55,26 @@ class Pausing(ABC):
             step: the step of the report.
             value: its value of the metric.
             has_new: True while further trials can begin.
+            seconds: how long the trial has trained; 0 where that is not known.
         """
-        self.hear(number, step, value)
+        self.hear(number, step, value, seconds)
         if self.trials[number].state == WAITS and self.choose(has_new) == number:
             self.trials[number].state = TRAINS
         return self.trials[number].state == TRAINS
 
-    def hear(self, number: int, step: int, value: float) -> None:
-        """Hears a report of a trial, which waits now if the report is one to compare."""
+    def hear(self, number: int, step: int, value: float, seconds: float = 0.0) -> None:
+        """Hears a report of a trial, which waits now if the report is one to compare.
+
+        Args:
+            number: the number of the trial.
+            step: the step of the report.
+            value: its value of the metric.
+            seconds: how long the trial has trained; 0 where that is not known.
+        """
         trial = self.trials[number]
         trial.steps.append(step)
         trial.costs.append(self.cost(value))
+        trial.seconds = seconds
         trial.state = WAITS if self.compares(number) else TRAINS
 
     def end(self, number: int) -> None:

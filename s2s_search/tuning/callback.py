@@ -10,6 +10,7 @@ are deleted. The tables are written between two steps of Ray Tune's loop.
 """
 
 import json
+import math
 import time
 from typing import Any
 
@@ -24,6 +25,7 @@ from s2s_search.runs.folder import trial_name
 from s2s_search.statuses import LOST
 from s2s_search.tuning import cluster
 from s2s_search.tuning.best_kept import BestKept
+from s2s_search.tuning.pausing import PausingScheduler
 from s2s_search.tuning.search import HPARAMS_KEY, NUMBER_KEY, Search
 from s2s_search.tuning.trials import Trials
 
@@ -57,6 +59,8 @@ class Listener(tune.Callback):
         self._busy = search.busy
         self._begun = self._silent_since = time.monotonic()
         self._kept = BestKept(search)
+        if isinstance(self.scheduler, PausingScheduler):
+            self.scheduler.inner.seconds_left = self.seconds_left
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Pickles as an empty callback: Ray 2.60 pickles its callbacks, and nothing reads that."""
@@ -159,12 +163,29 @@ class Listener(tune.Callback):
         self._busy += time.monotonic() - self._started.pop(name, time.monotonic())
 
     def _check_budgets(self) -> None:
-        now, budget = time.monotonic(), self.search.space.search
-        if budget.hours is not None and self.search.spent + now - self._begun > 3600 * budget.hours:
+        budget = self.search.space.search
+        if self._hours_left() < 0:
             raise Over("out of budget", f"search.hours: {budget.hours:g} hours are over")
-        if budget.gpu_hours is not None:
-            busy = self._busy + sum(now - began for began in self._started.values())
-            if busy * self.search.space.resources.gpu > 3600 * budget.gpu_hours:
-                raise Over(
-                    "out of budget", f"search.gpu_hours: {budget.gpu_hours:g} GPU hours are over"
-                )
+        if self._gpu_hours_left() < 0:
+            law = f"search.gpu_hours: {budget.gpu_hours:g} GPU hours are over"
+            raise Over("out of budget", law)
+
+    def _hours_left(self) -> float:
+        hours = self.search.space.search.hours
+        if hours is None:
+            return math.inf
+        return hours - (self.search.spent + time.monotonic() - self._begun) / 3600
+
+    def _gpu_hours_left(self) -> float:
+        gpu_hours = self.search.space.search.gpu_hours
+        if gpu_hours is None:
+            return math.inf
+        now = time.monotonic()
+        busy = self._busy + sum(now - began for began in self._started.values())
+        return gpu_hours - busy * self.search.space.resources.gpu / 3600
+
+    def seconds_left(self) -> float:
+        """Returns the time until a budget is spent, if as many trials train as now."""
+        gpus = self.search.space.resources.gpu * max(1, len(self._started))
+        by_gpus = self._gpu_hours_left() / gpus if gpus else math.inf
+        return 3600 * min(self._hours_left(), by_gpus)

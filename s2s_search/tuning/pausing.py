@@ -74,7 +74,7 @@ class PausingScheduler(TrialScheduler):
         step, value = event.get("step"), event.get(self.metric_name)
         if step and value is not None and step > self.inner.trials[number].step:
             is_last = event.get("status") in ("finished", "diverged")
-            self.inner.hear(number, step, value)
+            self.inner.hear(number, step, value, event.get(SECONDS.name) or 0.0)
             if is_last:
                 self.inner.end(number)
 
@@ -98,16 +98,16 @@ class PausingScheduler(TrialScheduler):
         step, value = result.get("step"), result.get(self.metric_name)
         if step is None or value is None or step <= self.inner.trials[trial.number].step:
             return TrialScheduler.CONTINUE
+        seconds = result.get(SECONDS.name) or 0.0
         if result.get("status") not in (None, "running"):
-            self.inner.hear(trial.number, step, value)
+            self.inner.hear(trial.number, step, value, seconds)
             self.inner.end(trial.number)
             return TrialScheduler.STOP
-        seconds = result.get(SECONDS.name) or 0.0
         if self._trial_hours is not None and seconds > 3600 * self._trial_hours:
-            self.inner.hear(trial.number, step, value)
+            self.inner.hear(trial.number, step, value, seconds)
             self._decide(trial, step, value, f"{TIME_IS_OVER}{self._trial_hours:g} h are over")
             return TrialScheduler.STOP
-        goes_on = self.inner.report(trial.number, step, value, self.has_new())
+        goes_on = self.inner.report(trial.number, step, value, self.has_new(), seconds)
         action = TrialScheduler.CONTINUE if goes_on else TrialScheduler.PAUSE
         self._decide(trial, step, value, self.inner.reason(trial.number), action)
         return action
