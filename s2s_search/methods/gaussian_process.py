@@ -30,6 +30,7 @@ Whole = NDArray[np.intp]
 START = np.log([0.7, 0.5, 0.5, 0.1, 0.1, 0.05])
 STEP_LENGTH = np.log(0.5)
 JITTER = 1e-8  # added to the noise, so that equal points can be told apart
+FAR = 6.0  # deviations of the prior beyond which no parameter goes; there, numbers overflow
 MOST_STEPS = 40  # of the optimizer in a fit
 
 
@@ -126,6 +127,8 @@ class GaussianProcess:
     def predict(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
         """Returns mean and deviation of the value without noise, for each vector and its time.
 
+        Of a new trial it is the value of its configuration: the luck of the trial does not count.
+
         Args:
             vectors: the vectors of configurations.
             times: the time for each.
@@ -137,7 +140,7 @@ class GaussianProcess:
         variance = prior - (part**2).sum(0)
         return mean, np.sqrt(np.maximum(variance, 1e-10))
 
-    def _cross(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, float]:
+    def _cross(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
         count = self._count
         always, step, curve, trial, trial_step, _ = np.exp(2 * self.theta[count : count + 6])
         alike, _ = matern(self._between(vectors, self.theta))
@@ -147,7 +150,8 @@ class GaussianProcess:
         cross = (
             of_pairs * (always + step * when) + curve * when + same * (trial + trial_step * when)
         )
-        return cross, float(always + step + curve + trial + trial_step)
+        has_begun = own >= 0
+        return cross, always + step + curve + has_begun * (trial + trial_step)
 
     def _between(self, vectors: Floats, theta: Floats) -> Floats:
         """Returns the squared distances between vectors and those of the observed trials."""
@@ -174,6 +178,9 @@ class GaussianProcess:
     def _loss(self, theta: Floats) -> tuple[float, Floats]:
         """Returns the negative logarithm of the posterior of the parameters, and its gradient."""
         count, n = self._count, len(self.values)
+        residual = theta - self.start
+        if np.abs(residual).max() > FAR:
+            return 1e10, residual
         squared = self._between(self.vectors, theta)
         covariance, of_pairs, slope, when, by_length, same = self._covariance(theta, squared)
         try:
@@ -182,7 +189,6 @@ class GaussianProcess:
             return 1e10, np.zeros_like(theta)
         weights = cho_solve(factor, self.values)
         inverse = cho_solve(factor, np.eye(n))
-        residual = theta - self.start
         loss = (
             self.values @ weights / 2 + np.log(np.diag(factor[0])).sum() + residual @ residual / 2
         )

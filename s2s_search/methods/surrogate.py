@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController
 
 from s2s_search.methods.features import Features
 from s2s_search.methods.gaussian_process import Floats, GaussianProcess, Points
@@ -23,6 +24,8 @@ FEWEST = 16  # the least number of reports from which anything is expected
 GROWTH = 1.25  # the model is fitted again after 16, 20, 25, 32, ... reports
 MOST_POINTS = 400  # with more reports, the model sees fewer of each trial, and then fewer trials
 CLIPPED = 0.9  # the quantile of distances from which on a report is just bad
+# The matrices are small, and trials take the cores: with a thread for each core, the model waits.
+BLAS = ThreadpoolController()
 KEPT = (6, 4, 3, 2, 1)  # how many reports of a trial the model sees
 
 
@@ -107,7 +110,8 @@ class Expectation:
             numbers: the trial of each; None for one that has not begun.
         """
         own = np.array([self._rows.get(number, -1) for number in numbers])  # type: ignore[arg-type]
-        return self._process.predict(vectors, np.ones(len(own)), own)
+        with BLAS.limit(limits=1, user_api="blas"):
+            return self._process.predict(vectors, np.ones(len(own)), own)
 
     def gains(self, means: Floats, deviations: Floats) -> Floats:
         """Returns the expected improvement (Jones et al., 1998) on the best trial so far.
@@ -177,7 +181,8 @@ class Surrogate:
         """
         asked = len(self._reports), len(self.trials), tuple(training)
         if self._newest is None or self._newest[0] != asked:
-            self._newest = asked, self._expected(asked[2])
+            with BLAS.limit(limits=1, user_api="blas"):
+                self._newest = asked, self._expected(asked[2])
         return self._newest[1]
 
     def _expected(self, training: Sequence[int]) -> Expectation | None:

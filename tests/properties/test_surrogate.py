@@ -53,6 +53,18 @@ def test_the_gradient_of_the_likelihood(seed: int) -> None:
         assert gradient[k] == pytest.approx(numeric, rel=1e-4, abs=1e-5)
 
 
+def test_the_optimizer_may_try_parameters_at_which_numbers_overflow() -> None:
+    """It did with recorded curves of 12 trials: a length of exp(-1000) is 0, by which nothing can be divided."""
+    made = process(0)
+    made._squares = squares(made.vectors, made.vectors, made.keys)
+    with np.errstate(all="raise"):
+        for far in (-1000.0, 1000.0):
+            for k in range(len(made.start)):
+                loss, gradient = made._loss(made.start + far * np.eye(len(made.start))[k])
+                assert loss > made._loss(made.start)[0]
+                assert np.isfinite(gradient).all()
+
+
 def kernel(made: GaussianProcess, a: tuple[int, float], b: tuple[int, float]) -> float:
     """The covariance of two points as the docstring of the module says it, by scalars."""
     lengths, parts = np.exp(made.theta[:3]), np.exp(2 * made.theta[3:8])
