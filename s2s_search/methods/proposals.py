@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from s2s_search.methods.gaussian_process import Floats
 from s2s_search.methods.samplers import ObjectiveValues
 from s2s_search.methods.surrogate import Expectation, Surrogate
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
@@ -19,6 +20,7 @@ from s2s_search.spaces.space import Space
 PARENTS = 3  # the number of best configurations that are changed
 CHILDREN = 8  # the number of changes of each
 CHANGED = 0.3  # the probability that a key is changed
+BELIEF = 10  # after so many trials, a prior counts half: the square root of its ratio
 REACH = 0.1  # the deviation of a change of a number, as a share of its range
 
 
@@ -91,8 +93,18 @@ class Proposals:
             vectors.append(self.surrogate.features.of(config))
         means, deviations = expectation.at_the_end(np.array(vectors), [None] * len(vectors))
         gains = expectation.gains(means, deviations)
-        k = int(np.argmax(gains))
+        k = int(np.argmax(gains * self._preference(configs, number)))
         return Candidate(configs[k], float(gains[k]))
+
+    def _preference(self, configs: Sequence[Flat], number: int) -> Floats:
+        """Returns the weight of each candidate by the priors of the space.
+
+        It falls with the number of trials (Hvarfner et al., 2022), so that a wrong prior does not
+        hold for ever.
+        """
+        logs = np.array([self.space.log_prior(config) for config in configs])
+        weights: Floats = np.exp(logs * BELIEF / (BELIEF + number))
+        return weights
 
     def _changed(self, number: int, expectation: Expectation) -> Iterator[Flat]:
         """Yields changes of the configurations that promise most, none of which has begun."""

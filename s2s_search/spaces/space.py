@@ -49,7 +49,7 @@ from s2s_search.spaces.settings import (
 )
 from s2s_search.spaces.yaml_file import KeyPath, Problems
 
-LEANING = 0.5  # the share of the draws that lean towards the priors
+LEANING = 0.25  # the share of the draws that lean towards the priors
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Space:
     def log_prior(self, flat: Mapping[str, object]) -> float:
         """Returns the log of how much more likely a configuration is drawn than without priors.
 
-        It is 0 without priors, and never below log(1/2), because half of the draws do not lean.
+        It is 0 without priors, and never below log(3/4), because three of four draws do not lean.
 
         Raises:
             ValueError: the space does not contain a value.
@@ -388,10 +388,10 @@ class Space:
             yield from self._new_blocks(self._crossed_points(self._points(seed)), seen)
 
     def _mixed_blocks(self, seed: int, seen: set[Hparams]) -> Iterator[list[Flat]]:
-        """Yields blocks of which about one half leans towards the priors.
+        """Yields blocks of which about one in four leans towards the priors.
 
-        The others are those without priors, each at its number. Where either half has nothing new
-        left, the other half goes on.
+        The others are those without priors, each at its number. Where one kind has nothing new
+        left, the other kind goes on.
         """
         plain = self._new_blocks(self._crossed_points(self._points(seed)), set())
         points = self._points(f"{seed} prior", leaning=True)
@@ -399,11 +399,11 @@ class Space:
         rng = random.Random(f"{seed} prior")
         left = []
         for block in plain:
-            halves = [self._new_blocks([block], seen), leaning]
+            kinds = [self._new_blocks([block], seen), leaning]
             if rng.random() < LEANING:
-                halves.reverse()
+                kinds.reverse()
                 left.append(block)
-            new = next(chain.from_iterable(halves), None)
+            new = next(chain.from_iterable(kinds), None)
             if new is not None:
                 yield new
         yield from self._new_blocks(left, seen)
