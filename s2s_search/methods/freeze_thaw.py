@@ -74,7 +74,8 @@ class FreezeThaw(Pausing):
         if expectation is None or not waiting:
             return NEW if new is not None else next(iter(waiting), None)
         # Improvement per step that it still costs.
-        worth = expectation.gains(*self._ends(waiting, expectation)) / self._rests(waiting)
+        gains = expectation.gains(self._vectors(waiting), waiting)
+        worth = gains / self._rests(waiting)
         k = int(np.argmax(worth))
         is_new = new is not None and new.gain / self.settings.max_steps > worth[k]
         return NEW if is_new else waiting[k]
@@ -94,7 +95,7 @@ class FreezeThaw(Pausing):
         able = [k for k in range(len(known)) if rests[k] <= left and times[k] <= seconds]
         if not able:
             return None
-        means, _ = self._ends(known, expectation)
+        means = self._ends(known, expectation)
         best = min(able, key=lambda k: means[k])
         others = sum(number != known[best] for number in self.of(TRAINS))
         if left - rests[best] - others * first < first:
@@ -111,15 +112,15 @@ class FreezeThaw(Pausing):
             if self.trials[number].steps and (expectation is None or expectation.knows(number))
         ]
 
-    def _ends(
-        self, numbers: Sequence[int], expectation: Expectation | None
-    ) -> tuple[Floats, Floats]:
-        """Returns mean and deviation at the end of each trial; at first, its newest cost."""
+    def _ends(self, numbers: Sequence[int], expectation: Expectation | None) -> Floats:
+        """Returns what is expected at the end of each trial; at first, its newest cost."""
         if expectation is None:
-            costs = np.array([self.trials[number].costs[-1] for number in numbers])
-            return costs, np.zeros(len(numbers))
-        vectors = [self._proposals.surrogate.trials[number].vector for number in numbers]
-        return expectation.at_the_end(np.array(vectors), numbers)
+            return np.array([self.trials[number].costs[-1] for number in numbers])
+        means, _ = expectation.at_the_end(self._vectors(numbers), numbers)
+        return means
+
+    def _vectors(self, numbers: Sequence[int]) -> Floats:
+        return np.array([self._proposals.surrogate.trials[number].vector for number in numbers])
 
     def _rests(self, numbers: Sequence[int]) -> Floats:
         """Returns the number of steps of each trial that are left."""

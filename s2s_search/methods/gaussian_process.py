@@ -140,6 +140,34 @@ class GaussianProcess:
         variance = prior - (part**2).sum(0)
         return mean, np.sqrt(np.maximum(variance, 1e-10))
 
+    def apart(self, vectors: Floats, times: Floats, own: Whole, best: int) -> tuple[Floats, Floats]:
+        """Returns mean and deviation of how much lower each value is than that of one trial.
+
+        What is uncertain about both values alike does not count. Configurations that hardly differ
+        therefore have a small deviation, however uncertain they are.
+
+        Args:
+            vectors: the vectors of configurations.
+            times: the time for each.
+            own: for each the number of the observed trial that it is; -1 for a new trial.
+            best: the number of the observed trial, whose value at the time 1 counts.
+        """
+        one = np.ones(1)
+        cross, prior = self._cross(vectors, times, own)
+        cross_of_best, prior_of_best = self._cross(self.vectors[[best]], one, np.array([best]))
+        part = solve_triangular(self._lower, cross.T, lower=True)
+        part_of_best = solve_triangular(self._lower, cross_of_best.T, lower=True)
+        count = self._count
+        always, step, curve, trial, trial_step, _ = np.exp(2 * self.theta[count : count + 6])
+        alike, _ = matern(self._between(vectors, self.theta)[:, best])
+        when = near(times, one, float(np.exp(self.theta[-1])))[0][:, 0]
+        same = own == best
+        both = alike * (always + step * when) + curve * when + same * (trial + trial_step * when)
+        both -= (part * part_of_best).sum(0)
+        variance = prior - (part**2).sum(0) + prior_of_best - (part_of_best**2).sum(0) - 2 * both
+        mean: Floats = (cross_of_best @ self._weights) - cross @ self._weights
+        return mean, np.sqrt(np.maximum(variance, 1e-10))
+
     def _cross(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
         count = self._count
         always, step, curve, trial, trial_step, _ = np.exp(2 * self.theta[count : count + 6])

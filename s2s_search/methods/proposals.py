@@ -91,8 +91,7 @@ class Proposals:
         for config in self._changed(number, expectation):
             configs.append(config)
             vectors.append(self.surrogate.features.of(config))
-        means, deviations = expectation.at_the_end(np.array(vectors), [None] * len(vectors))
-        gains = expectation.gains(means, deviations)
+        gains = expectation.gains(np.array(vectors), [None] * len(vectors))
         k = int(np.argmax(gains * self._preference(configs, number)))
         return Candidate(configs[k], float(gains[k]))
 

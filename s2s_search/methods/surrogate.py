@@ -16,7 +16,7 @@ from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController
 
 from s2s_search.methods.features import Features
-from s2s_search.methods.gaussian_process import Floats, GaussianProcess, Points
+from s2s_search.methods.gaussian_process import Floats, GaussianProcess, Points, Whole
 from s2s_search.metrics import Metric
 from s2s_search.spaces.space import Space
 
@@ -92,11 +92,10 @@ class Expectation:
         self._process, self._rows, self._scale = process, rows, scale
         self._best = float(scale.values([best])[0])
         self._last, self._metric = last, metric
-        # What is in hand at the end by what is expected, whatever the reports so far.
+        # The trial of which the best value is expected at the end, whatever the reports so far.
         count = len(process.vectors)
-        self._in_hand = float(
-            process.means(process.vectors, np.ones(count), np.arange(count)).min()
-        )
+        means = process.means(process.vectors, np.ones(count), np.arange(count))
+        self._leader = int(np.argmin(means))
 
     def knows(self, number: int) -> bool:
         """Returns whether the model has seen a report of a trial. It sees a limited number."""
@@ -109,20 +108,35 @@ class Expectation:
             vectors: the vectors of configurations.
             numbers: the trial of each; None for one that has not begun.
         """
-        own = np.array([self._rows.get(number, -1) for number in numbers])  # type: ignore[arg-type]
+        own = self._own(numbers)
         with BLAS.limit(limits=1, user_api="blas"):
             return self._process.predict(vectors, np.ones(len(own)), own)
 
-    def gains(self, means: Floats, deviations: Floats) -> Floats:
+    def gains(self, vectors: Floats, numbers: Sequence[int | None]) -> Floats:
         """Returns the expected improvement (Jones et al., 1998) on the best trial so far.
 
         That is the trial of which the best value is expected at its end. Early in a search every
-        trial is expected to become better than the best report.
+        trial is expected to become better than the best report. A configuration that hardly differs
+        from that of the best trial gains little, because both values are uncertain alike. The best
+        trial itself counts by its own uncertainty, because only training shows what it is worth.
+
+        Args:
+            vectors: the vectors of configurations.
+            numbers: the trial of each; None for one that has not begun.
         """
-        better = (self._in_hand - means) / deviations
-        density = np.exp(-(better**2) / 2) / math.sqrt(2 * math.pi)
-        gains: Floats = deviations * (better * ndtr(better) + density)
+        own = self._own(numbers)
+        with BLAS.limit(limits=1, user_api="blas"):
+            better, deviations = self._process.apart(vectors, np.ones(len(own)), own, self._leader)
+            _, alone = self._process.predict(vectors, np.ones(len(own)), own)
+        deviations = np.where(own == self._leader, alone, deviations)
+        ratios = better / deviations
+        density = np.exp(-(ratios**2) / 2) / math.sqrt(2 * math.pi)
+        gains: Floats = deviations * (ratios * ndtr(ratios) + density)
         return gains
+
+    def _own(self, numbers: Sequence[int | None]) -> Whole:
+        """Returns the row of each trial in the process; -1 for one that has not begun."""
+        return np.array([-1 if n is None else self._rows.get(n, -1) for n in numbers])
 
     def sentence(self, vector: Floats, number: int | None) -> str:
         """Says what a trial is expected to reach, beside the best value so far.

@@ -95,6 +95,34 @@ def test_predictions_are_those_of_dense_algebra(seed: int) -> None:
     np.testing.assert_allclose(deviations**2, variances, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_differences_are_those_of_dense_algebra(seed: int) -> None:
+    """Seen trials and one new configuration, at two times, against trial 2 at its end."""
+    made = process(seed)
+    new = np.array([[0.3, -0.2, 0.5, 0.1]])
+    vectors, own = np.concatenate([made.vectors, new]), np.array([*range(7), -1])
+    times = np.array([1.0, 0.4] * 4)
+    made.condition()
+    found, deviations = made.apart(vectors, times, own, 2)
+    points = list(zip(made.points.trials, made.points.times, strict=True))
+    noise = math.exp(2 * made.theta[8]) + JITTER
+    covariance = np.array([[kernel(made, p, q) for q in points] for p in points])
+    inverse = np.linalg.inv(covariance + noise * np.eye(len(points)))
+    # The new configuration as an eighth trial, without the two parts of a trial's own.
+    made.vectors = vectors
+    luck = sum(np.exp(2 * made.theta[6:8]))
+    for k in range(8):
+        pair = [(k, times[k]), (2, 1.0)]
+        cross = np.array([[kernel(made, p, q) for q in points] for p in pair])
+        joint = np.array([[kernel(made, p, q) for q in pair] for p in pair])
+        joint[0, 0] -= luck * (k == 7)
+        joint -= cross @ inverse @ cross.T
+        means = cross @ inverse @ made.values
+        assert found[k] == pytest.approx(means[1] - means[0], rel=1e-5, abs=1e-6)
+        variance = joint[0, 0] + joint[1, 1] - 2 * joint[0, 1]
+        assert deviations[k] ** 2 == pytest.approx(variance, rel=1e-4, abs=1e-6)
+
+
 def test_a_key_that_takes_no_part_adds_nothing(tmp_path: Path) -> None:
     known = space(tmp_path)
     features = Features(known)
@@ -169,8 +197,9 @@ def test_all_equal_and_all_diverged_do_no_harm(tmp_path: Path) -> None:
     known = space(tmp_path)
     same = told(known, [(n, s, 0.5) for n, s, _ in reports()]).expectation()
     assert same is not None
-    means, deviations = same.at_the_end(np.zeros((2, len(Features(known).keys))), [None, None])
-    assert np.isfinite([*means, *deviations, *same.gains(means, deviations)]).all()
+    vectors = np.zeros((2, len(Features(known).keys)))
+    means, deviations = same.at_the_end(vectors, [None, None])
+    assert np.isfinite([*means, *deviations, *same.gains(vectors, [None, None])]).all()
     worst = known.metric.worst
     assert worst is not None
     assert told(known, [(n, s, worst) for n, s, _ in reports()]).expectation() is None
