@@ -17,6 +17,7 @@ from s2s_search.methods.surrogate import Expectation, Surrogate
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
 from s2s_search.spaces.space import Space
 
+DRAWN = 3  # one in so many new trials is the next draw
 PARENTS = 3  # the number of best configurations that are changed
 CHILDREN = 8  # the number of changes of each
 CHANGED = 0.3  # the probability that a key is changed
@@ -82,6 +83,8 @@ class Proposals:
         """Returns the configuration that promises most for a new trial.
 
         Without an expectation, and for the first trials that the space names, it is the next draw.
+        So it is for one in DRAWN further trials, when the most promising configuration would begin.
+        A model that is wrong then does not keep the search in one corner of the space.
         """
         if number >= len(self) or not self._left:
             return None
@@ -93,7 +96,8 @@ class Proposals:
             vectors.append(self.surrogate.features.of(config))
         gains = expectation.gains(np.array(vectors), [None] * len(vectors))
         k = int(np.argmax(gains * self._preference(configs, number)))
-        return Candidate(configs[k], float(gains[k]))
+        is_drawn = number % DRAWN == 0
+        return Candidate(configs[0] if is_drawn else configs[k], float(gains[k]))
 
     def _preference(self, configs: Sequence[Flat], number: int) -> Floats:
         """Returns the weight of each candidate by the priors of the space.
