@@ -151,8 +151,8 @@ def test_priors_are_the_frequencies_of_the_draws(tmp_path):
     )
     space = load_space(path)
     drawn = Counter(flat["embedding.dim"] for flat in space.draw(2000, seed=1))
-    # One half without the prior; of the other half one half at the prior, and one half without it.
-    expected = {8: 600, 16: 800, 32: 300, 64: 300}
+    # Three quarters without the prior; of the last one half at the prior, and one half without it.
+    expected = {8: 700, 16: 600, 32: 350, 64: 350}
     statistic = sum((drawn[dim] - n) ** 2 / n for dim, n in expected.items())
     assert statistic < 11.34  # the quantile 0.99 of 3 degrees of freedom
 
