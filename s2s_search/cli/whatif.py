@@ -94,7 +94,8 @@ def add_verbs(verb: AddVerb) -> None:
         type=counted(1),
         default=1,
         metavar="N",
-        help="print means over N orders of the trials: the recorded one and N - 1 random ones",
+        help="print means over N orders of the trials (with --league, medians): the recorded one "
+        "and N - 1 random ones",
     )
     sub.add_argument(
         "--league",
@@ -222,7 +223,9 @@ def league(args: argparse.Namespace) -> int:
     for row in league_rows(pool, methods, *settings, min(usable_cores(), args.orders)):
         rows.append(row)
         if args.json:
-            print(json.dumps(row), flush=True)
+            # JSON has no infinity: a method that lost the target has null.
+            finite = {key: None if value == math.inf else value for key, value in row.items()}
+            print(json.dumps(finite), flush=True)
         else:
             print(f"{len(rows)} of {len(methods)}: {row['method']}", file=sys.stderr)
     if args.json:

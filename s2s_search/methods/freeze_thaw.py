@@ -55,7 +55,7 @@ class FreezeThaw(Pausing):
         surrogate = self._proposals.surrogate
         expectation = surrogate.expectation(n for n in self.of(TRAINS) if n != number)
         if expectation is None:
-            return "the model knows too few reports yet; draws come first"
+            return "the model knows too few reports yet"
         return expectation.sentence(surrogate.trials[number].vector, number)
 
     def _choose(self, has_new: bool) -> int | None:
@@ -71,8 +71,12 @@ class FreezeThaw(Pausing):
             return late if self.trials[late].state == WAITS else None
         new = self._proposals.best(len(self.trials), expectation) if has_new else None
         waiting = self._known(self.of(WAITS), expectation)
-        if expectation is None or not waiting:
-            return NEW if new is not None else next(iter(waiting), None)
+        if new is not None and (expectation is None or not waiting):
+            return NEW
+        if not waiting:
+            return None
+        if expectation is None:
+            return min(waiting, key=lambda number: self.trials[number].costs[-1])
         # Improvement per step that it still costs.
         gains = expectation.gains(self._vectors(waiting), waiting)
         worth = gains / self._rests(waiting)
@@ -90,15 +94,18 @@ class FreezeThaw(Pausing):
             left: the steps that are left of the budget.
         """
         seconds, first = self.seconds_left(), self._proposals.surrogate.first
-        known = self._known([*self.of(WAITS), *self.of(TRAINS)], expectation)
+        training = self.of(TRAINS)
+        known = self._known([*self.of(WAITS), *training], expectation)
         rests, times = self._rests(known), self._times(known)
-        able = [k for k in range(len(known)) if rests[k] <= left and times[k] <= seconds]
+        # The other trials that train take a report each.
+        others = np.array([len(training) - (number in training) for number in known])
+        needs = rests + first * others
+        able = [k for k in range(len(known)) if needs[k] <= left and times[k] <= seconds]
         if not able:
             return None
         means = self._ends(known, expectation)
         best = min(able, key=lambda k: means[k])
-        others = sum(number != known[best] for number in self.of(TRAINS))
-        if left - rests[best] - others * first < first:
+        if left - needs[best] < first:
             return known[best]
         report = first * max(times / rests)
         is_waiting = self.trials[known[best]].state == WAITS

@@ -225,6 +225,11 @@ def _scheduler(
         if section[key] not in (None, STOP) and name not in names:
             law = f"only {' and '.join(names)} has {key}, but name = {name}"
             problems.add(("scheduler", key), f"scheduler.{key}: {law}")
+    total = section["total_steps"]
+    if total and total < steps:
+        law = f"must be at least max_steps, but total_steps = {total} and max_steps = {steps}"
+        why = "no trial would reach its end"
+        of_steps.add(("scheduler", "total_steps"), f"scheduler.total_steps: {law}; {why}")
     if interval and interval > steps:
         law = f"must be at most max_steps, but interval_steps = {interval} and max_steps = {steps}"
         of_steps.add(("scheduler", "interval_steps"), f"scheduler.interval_steps: {law}")

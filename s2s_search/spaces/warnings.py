@@ -194,6 +194,8 @@ def first_comparisons(space: Space, trials: int) -> list[float | None]:
     It is None for trials in the bracket of hyperband that halves nothing.
     """
     scheduler = space.scheduler
+    if scheduler.name == "freeze_thaw":  # it compares at every report
+        return [1] * trials
     if scheduler.name != "hyperband":
         return [scheduler.interval_steps or scheduler.grace_steps] * trials
     first: list[float | None] = []

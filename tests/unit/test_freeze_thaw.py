@@ -30,9 +30,13 @@ parameters:
 
 
 def space(
-    folder: Path, metric: str = "dev.error_rate", trials: int = 40, budget: str = ""
+    folder: Path,
+    metric: str = "dev.error_rate",
+    trials: int = 40,
+    budget: str = "",
+    text: str = SPACE,
 ) -> Space:
-    text = SPACE.replace("METRIC", metric).replace("TRIALS", str(trials)).replace("BUDGET", budget)
+    text = text.replace("METRIC", metric).replace("TRIALS", str(trials)).replace("BUDGET", budget)
     (folder / "space.yaml").write_text(text)
     return load_space(folder / "space.yaml")
 
@@ -141,17 +145,27 @@ def test_it_finds_a_good_configuration_and_trains_it_to_the_end(
         assert search.scheduler.trials[best].step == 200
 
 
-@pytest.mark.parametrize("trials, workers", [(9, 1), (9, 2), (20, 2), (20, 4), (40, 8)])
+@pytest.mark.parametrize(
+    "trials, workers", [(5, 2), (6, 2), (9, 1), (9, 2), (20, 2), (20, 4), (40, 8)]
+)
 def test_a_small_budget_ends_with_a_trial_that_reached_its_end(
     tmp_path: Path, trials: int, workers: int
 ) -> None:
     """Reports under way count, so that the budget is exceeded by less than one report."""
-    known = space(tmp_path, trials=trials)
-    search = Simulated(known)
-    search.run(workers)
-    steps = [trial.step for trial in search.scheduler.trials.values()]
-    assert max(steps) == 200
-    assert trials * 200 / 4 <= sum(steps) < trials * 200 / 4 + 20
+    for seed in range(6):
+        text = SPACE.replace("seed: 3", f"seed: {seed}")
+        search = Simulated(space(tmp_path, trials=trials, text=text))
+        search.run(workers)
+        steps = [trial.step for trial in search.scheduler.trials.values()]
+        assert max(steps) == 200
+        assert trials * 200 / 4 <= sum(steps) < trials * 200 / 4 + 20
+
+
+def test_while_the_model_knows_too_little_the_best_waiting_trial_trains(tmp_path: Path) -> None:
+    search = Simulated(space(tmp_path, trials=4, budget=", total_steps: 800"))
+    search.run(most=8)  # starts and first reports of the four trials
+    costs = {n: trial.costs[-1] for n, trial in search.scheduler.trials.items()}
+    assert search.scheduler.choose(False) == min(costs, key=costs.__getitem__) != 0
 
 
 @pytest.mark.parametrize("seconds", [100.0, 137.0, 300.0])
@@ -276,9 +290,9 @@ def test_with_many_workers_it_follows_from_the_order_of_reports(
 
 
 def test_the_budget_ends_it(tmp_path: Path) -> None:
-    search = Simulated(space(tmp_path, budget=", total_steps: 100"))
+    search = Simulated(space(tmp_path, budget=", total_steps: 200"))
     search.run()
-    assert sum(trial.step for trial in search.scheduler.trials.values()) == 100
+    assert sum(trial.step for trial in search.scheduler.trials.values()) == 200
     assert search.scheduler.choose(True) is None
     assert search.scheduler.dropped(True) == search.scheduler.of(WAITS)
 

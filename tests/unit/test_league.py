@@ -70,6 +70,8 @@ def pool(folder: Path, trials: int = 27, metric: str = "dev.error_rate") -> Pool
     ends = 0.1 + 0.3 * np.abs(np.log10(rates) + 3)
     falls = np.exp(-np.arange(1, 28) / 6)
     values = ends[:, None] + (1 - ends[:, None]) * falls
+    # A number of bits of which 1 - value is exact: a fit can follow the last bit of a value.
+    values = np.round(values * 2**30) / 2**30
     if known.metric.goal == "maximize":
         values = 1 - values
     steps = tuple(range(20, 541, 20))
