@@ -21,7 +21,8 @@ import numpy as np
 
 from s2s_search.spaces.dimensions import Flat, Prior, Tie
 from s2s_search.spaces.space import LEANING, Space
-from s2s_search.whatif.league import OwnMethod, Pool, contenders, league_row, load_pool, raced
+from s2s_search.whatif.league import OwnMethod, contenders, league_row, raced
+from s2s_search.whatif.pool import Pool, load_pool
 
 METHODS = ("asha_9", "gp_promote_27", "freeze_thaw")
 

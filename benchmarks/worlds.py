@@ -26,7 +26,8 @@ from s2s_search.machine import usable_cores
 from s2s_search.methods.features import Features
 from s2s_search.methods.make import make_pausing, make_sampler
 from s2s_search.methods.pausing import NEW
-from s2s_search.whatif.league import Contender, Pool, Stopping, contenders, load_pool
+from s2s_search.whatif.league import Contender, Stopping, contenders
+from s2s_search.whatif.pool import Pool, load_pool
 
 BUDGETS = (3, 6, 12)  # full trials
 TRIALS = 400  # more than begin

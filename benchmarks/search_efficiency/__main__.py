@@ -18,7 +18,8 @@ from importlib import metadata
 from pathlib import Path
 
 from s2s_search.errors import nearest
-from s2s_search.whatif.league import TARGETS, Method, Pool, league_row, load_pool, orders_of, raced
+from s2s_search.whatif.league import Method, league_row, orders_of, raced
+from s2s_search.whatif.pool import TARGETS, Pool, load_pool
 
 TOOLS = ("optuna", "syne_tune", "smac", "neps")
 

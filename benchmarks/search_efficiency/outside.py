@@ -15,7 +15,7 @@ from s2s_search.hparams.table import owners
 from s2s_search.methods.features import Features
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
 from s2s_search.spaces.space import Space
-from s2s_search.whatif.league import Pool
+from s2s_search.whatif.pool import Pool
 
 FACTOR = 3  # of all methods
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.search_efficiency.outside import FACTOR, ByBudget, Key, grace
-from s2s_search.whatif.league import Pool
+from s2s_search.whatif.pool import Pool
 
 PACKAGE = "neural-pipeline-search"
 logging.getLogger("neps").setLevel(logging.ERROR)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from benchmarks.search_efficiency.outside import FACTOR, Key, Stock, grace
 from s2s_search.spaces.dimensions import Dimension, Flat
-from s2s_search.whatif.league import Pool
+from s2s_search.whatif.pool import Pool
 
 PACKAGE = "optuna"
 optuna.logging.set_verbosity(optuna.logging.WARNING)

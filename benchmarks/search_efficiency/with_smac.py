@@ -18,7 +18,7 @@ from smac.main.config_selector import ConfigSelector
 from smac.runhistory.dataclasses import TrialInfo, TrialValue
 
 from benchmarks.search_efficiency.outside import FACTOR, ByBudget, Key, Stock, conditions, grace
-from s2s_search.whatif.league import Pool
+from s2s_search.whatif.pool import Pool
 
 PACKAGE = "smac"
 FIRST = 5  # random configurations

@@ -12,7 +12,7 @@ from syne_tune.optimizer.baselines import ASHA, ASHABORE, ASHACQR
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
 from benchmarks.search_efficiency.outside import FACTOR, Key, Stock, grace
-from s2s_search.whatif.league import Pool
+from s2s_search.whatif.pool import Pool
 
 PACKAGE = "syne-tune"
 logging.getLogger("syne_tune").setLevel(logging.ERROR)

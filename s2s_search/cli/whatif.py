@@ -63,7 +63,7 @@ def margin(text: str) -> float:
 
 
 LEAGUE_WORKERS = 4
-TARGETS = ("best", "hundredth")  # those of whatif.league, which takes a second to import
+TARGETS = ("best", "hundredth")  # those of whatif.pool, which takes a second to import
 # The options of a league with their defaults.
 LEAGUE: dict[str, Any] = {"methods": "", "target": "best", "within": 0.01, "share": 1.0}
 
@@ -205,7 +205,8 @@ def league(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from s2s_search.display.tables import cell, grid
-    from s2s_search.whatif.league import contenders, league_rows, load_pool
+    from s2s_search.whatif.league import contenders, league_rows
+    from s2s_search.whatif.pool import load_pool
 
     asked = LEAGUE | {key: value for key, value in vars(args).items() if value is not None}
     names = [name.strip() for name in asked["methods"].split(",") if name.strip()]

@@ -149,10 +149,10 @@ def print_times(table: Results) -> None:
     total = sum(parts.values())
     if total > 0:
         shares = ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in parts.items())
-        print(
-            f"where {total:.0f} worker seconds went: {shares}; "
-            f"then {tail:.0f} idle, with no trial left to start"
-        )
+        said = f"where {total:.0f} worker seconds went: {shares}"
+        if table.status == "finished":  # otherwise there are trials left to start
+            said += f"; then {tail:.0f} idle, with no trial left to start"
+        print(said)
     driver = table.driver
     if driver:
         cost = f"{driver['processor_seconds']:.1f} s of processor time in {driver['seconds']:.0f} s"

@@ -157,29 +157,39 @@ class GaussianProcess:
         cross_of_best, prior_of_best = self._cross(self.vectors[[best]], one, np.array([best]))
         part = solve_triangular(self._lower, cross.T, lower=True)
         part_of_best = solve_triangular(self._lower, cross_of_best.T, lower=True)
-        count = self._count
-        always, step, curve, trial, trial_step, _ = np.exp(2 * self.theta[count : count + 6])
-        alike, _ = matern(self._between(vectors, self.theta)[:, best])
-        when = near(times, one, float(np.exp(self.theta[-1])))[0][:, 0]
-        same = own == best
-        both = alike * (always + step * when) + curve * when + same * (trial + trial_step * when)
+        alike, _ = matern(self._between(vectors, self.theta)[:, [best]])
+        when, _ = near(times, one, float(np.exp(self.theta[-1])))
+        both = self._joined(alike, when, (own == best)[:, None])[:, 0]
         both -= (part * part_of_best).sum(0)
         variance = prior - (part**2).sum(0) + prior_of_best - (part_of_best**2).sum(0) - 2 * both
         mean: Floats = (cross_of_best @ self._weights) - cross @ self._weights
         return mean, np.sqrt(np.maximum(variance, 1e-10))
 
-    def _cross(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
+    def _joined(self, alike: Floats, when: Floats, same: NDArray[np.bool_]) -> Floats:
+        """Returns the covariances of pairs without noise.
+
+        Args:
+            alike: how alike the configurations of each pair are.
+            when: how alike their times are.
+            same: whether both are one trial.
+        """
         count = self._count
         always, step, curve, trial, trial_step, _ = np.exp(2 * self.theta[count : count + 6])
+        found: Floats = alike * (always + step * when) + curve * when
+        found += same * (trial + trial_step * when)
+        return found
+
+    def _cross(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
+        """Returns the covariances of wanted and observed points, and the variances of wanted ones.
+
+        Their shapes are (wanted, observed) and (wanted,).
+        """
         alike, _ = matern(self._between(vectors, self.theta))
         when, _ = near(times, self.points.times, float(np.exp(self.theta[-1])))
         same = np.equal.outer(own, self.points.trials)
-        of_pairs = alike[:, self.points.trials]
-        cross = (
-            of_pairs * (always + step * when) + curve * when + same * (trial + trial_step * when)
-        )
-        has_begun = own >= 0
-        return cross, always + step + curve + has_begun * (trial + trial_step)
+        one = np.ones(len(vectors))
+        cross = self._joined(alike[:, self.points.trials], when, same)
+        return cross, self._joined(one, one, own >= 0)
 
     def _between(self, vectors: Floats, theta: Floats) -> Floats:
         """Returns the squared distances between vectors and those of the observed trials."""

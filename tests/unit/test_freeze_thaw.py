@@ -98,11 +98,12 @@ class Simulated:
         step = self.scheduler.trials[number].step + 20
         self.log.append(("report", number))
         value = self.value(self.configs[number], step)
+        seconds = step / 10
         if self.is_last(step, value):
-            self.scheduler.hear(number, step, value)
+            self.scheduler.hear(number, step, value, seconds)
             self.scheduler.end(number)
             return False
-        trains = self.scheduler.report(number, step, value, self.has_new)
+        trains = self.scheduler.report(number, step, value, self.has_new, seconds)
         if trains:
             self.log.append(("on", number))
         return trains
@@ -175,23 +176,13 @@ def test_a_budget_of_hours_ends_with_a_trial_that_reached_its_end(
     """One worker, at a tenth of a second a step. A trial needs 20 s, and the last one is chosen in time."""
     search = Simulated(space(tmp_path, budget=", total_steps: 1000000"))
     trials = search.scheduler.trials
-    spent = 0.0
-    search.scheduler.seconds_left = lambda: seconds - spent
-    number = None
-    while spent + 2 <= seconds:
-        number = search.scheduler.choose(len(search.configs) < 40)
-        assert number is not None
-        if number == NEW:
-            number = len(search.configs)
-            config = search.sampler.ask(number)
-            assert config is not None
-            search.configs[number] = config
-        search.begin(number)
-        step = trials[number].step + 20
-        spent += 2
-        search.scheduler.hear(number, step, error(search.configs[number], step), step / 10)
-        if step == 200:
-            search.scheduler.end(number)
+
+    def left() -> float:
+        return seconds - sum(trial.seconds for trial in trials.values())
+
+    search.scheduler.seconds_left = left
+    while left() >= 2:  # one more report
+        search.run(most=len(search.log) + 1)
     known = [n for n, trial in trials.items() if trial.step > 20]
     best = min(known, key=lambda n: error(search.configs[n], 200))
     assert trials[best].step == 200
@@ -311,6 +302,32 @@ def test_proposals_are_draws_and_changes_of_the_best(tmp_path: Path) -> None:
     assert all(config["train.max_steps"] == 200 for config in configs)
     for config in configs:
         assert ("attention.score_type" in config) == (config["model"] == "AttentionSeq2Seq")
+
+
+def test_one_in_three_new_trials_is_the_next_draw(tmp_path: Path) -> None:
+    search = Simulated(space(tmp_path))
+    search.run(most=60)
+    sampler = search.sampler
+    expectation = sampler.surrogate.expectation()
+    assert expectation is not None
+    begun = [sampler.space.complete(config) for config in search.configs.values()]
+    left = [draw for draw in search.space.trials() if sampler.space.complete(draw) not in begun]
+    found = [sampler.best(number, expectation) for number in (24, 25, 26, 27)]
+    are_next = [each is not None and each.config == left[0] for each in found]
+    assert are_next == [True, False, False, True]
+
+
+def test_new_configurations_near_the_prior_are_preferred_less_and_less(tmp_path: Path) -> None:
+    """The weight is a power of the ratio of the densities, with an exponent that falls from 1."""
+    text = SPACE.replace("min: 1e-4, max: 1e-2", "min: 1e-4, max: 1e-2, prior: 1e-3")
+    sampler = Simulated(space(tmp_path, text=text)).sampler
+    draws = sampler.space.trials()[:5]
+    ratios = np.exp([sampler.space.log_prior(draw) for draw in draws])
+    assert max(ratios) > 1 > min(ratios)
+    for number, exponent in ((0, 1.0), (10, 0.5), (90, 0.1)):
+        assert sampler._preference(draws, number) == pytest.approx(ratios**exponent)
+    plain = Simulated(space(tmp_path)).sampler
+    assert (plain._preference(draws, 0) == 1).all()
 
 
 def test_the_sampler_looks_away_from_what_trains_and_not_from_what_waits(

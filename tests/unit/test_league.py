@@ -19,15 +19,13 @@ from s2s_search.spaces.load import load_space
 from s2s_search.whatif import league as whatif_league
 from s2s_search.whatif.curves import load_record
 from s2s_search.whatif.league import (
-    Pool,
     Race,
     contenders,
     league_rows,
-    load_pool,
     orders_of,
-    pool_of,
     raced,
 )
+from s2s_search.whatif.pool import Pool, load_pool, pool_of
 from tests.runs import write_run
 
 ROOT = Path(__file__).parents[2]

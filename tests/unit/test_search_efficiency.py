@@ -10,7 +10,8 @@ import pytest
 from benchmarks.search_efficiency.outside import ByBudget, Stock, conditions
 from s2s_search.spaces.dimensions import Range
 from s2s_search.spaces.load import load_space
-from s2s_search.whatif.league import Pool, Race
+from s2s_search.whatif.league import Race
+from s2s_search.whatif.pool import Pool
 
 SPACE = """
 model: [BasicSeq2Seq, AttentionSeq2Seq]

@@ -28,6 +28,7 @@ from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
 from s2s_search.tuning import cluster, running, start
 from s2s_search.tuning.best_kept import BestKept
+from s2s_search.tuning.callback import Listener, Over
 from s2s_search.tuning.search import Search
 from s2s_search.tuning.start import replicate_search, resume_search, run_search
 from s2s_search.tuning.trials import Trials
@@ -558,3 +559,32 @@ def test_replicates_have_seeds_that_no_earlier_replicate_had(
     for out in ("runs/a", "elsewhere/b", "elsewhere/c", "runs/d", "runs/run-replicates-e"):
         found.append(replicate_search(run, top=1, seeds=2, out=tmp_path / out))
     assert found == [[4, 5], [6, 7], [8, 9], [6, 7], [8, 9]]  # d cannot know of elsewhere
+
+
+@pytest.mark.parametrize(
+    "hours, gpu_hours, left",
+    [
+        (None, None, float("inf")),
+        (1.0, None, 3600 - 1000 - 100),  # of the wall clock: before this process, and in it
+        (None, 0.5, (1800 - 500 - 200) / 2),  # two trials train, on a GPU each
+        (0.4, 0.5, 340),
+        (0.2, None, None),
+        (None, 0.1, None),
+    ],
+)
+def test_the_seconds_until_a_budget_is_spent(
+    monkeypatch: pytest.MonkeyPatch, hours: float | None, gpu_hours: float | None, left: float
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 600.0)
+    listener = Listener.__new__(Listener)
+    budget = SimpleNamespace(hours=hours, gpu_hours=gpu_hours)
+    space = SimpleNamespace(search=budget, resources=SimpleNamespace(gpu=1.0))
+    listener.search = SimpleNamespace(space=space, spent=1000.0)  # type: ignore[assignment]
+    listener._begun, listener._busy = 500.0, 500.0
+    listener._started = {"trial-00000": 500.0, "trial-00001": 500.0}
+    if left is None:
+        with pytest.raises(Over, match="hours are over"):
+            listener._check_budgets()
+    else:
+        listener._check_budgets()
+        assert listener.seconds_left() == pytest.approx(left)
