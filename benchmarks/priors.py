@@ -58,7 +58,9 @@ def orders(pool: Pool, count: int) -> Iterator[Pool]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.priors", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--orders", type=int, default=30)
     parser.add_argument("--workers", type=int, default=4)

@@ -20,7 +20,6 @@ from multiprocessing import Pool as Processes
 from pathlib import Path
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor
 
 from s2s_search.machine import usable_cores
 from s2s_search.methods.features import Features
@@ -39,6 +38,8 @@ class World:
     """What every configuration of a space would report."""
 
     def __init__(self, pool: Pool) -> None:
+        from sklearn.ensemble import ExtraTreesRegressor  # of the extra [benchmarks]
+
         self.pool = pool
         self._features = Features(pool.space)
         vectors = np.array([self._features.of(config) for config in pool.configs])
@@ -106,7 +107,9 @@ def outcome(world: World, contender: Contender, workers: int, seed: int) -> list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.worlds", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--searches", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
