@@ -126,11 +126,12 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=1, help="the first seed (default: 1)")
     parser.add_argument("--minutes", type=float, default=4.0, help="of each search")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for seed in range(1, args.seeds + 1):
+    for seed in range(args.first, args.first + args.seeds):
         search(args.folder, seed, args.minutes)
         for method in METHODS:
             rows.append(measured(args.folder, method, seed))

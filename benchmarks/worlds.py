@@ -25,6 +25,7 @@ from s2s_search.machine import usable_cores
 from s2s_search.methods.features import Features
 from s2s_search.methods.make import make_pausing, make_sampler
 from s2s_search.methods.pausing import NEW
+from s2s_search.methods.reading import Reading
 from s2s_search.whatif.league import Contender, Stopping, contenders
 from s2s_search.whatif.pool import Pool, load_pool
 
@@ -44,10 +45,11 @@ class World:
         self._features = Features(pool.space)
         vectors = np.array([self._features.of(config) for config in pool.configs])
         self._trees = ExtraTreesRegressor(TREES, max_features=0.6, random_state=0)
-        self._trees.fit(vectors, np.log(pool.values))
+        self._trees.fit(vectors, np.log(np.hstack([pool.values, pool.losses])))
 
-    def curve(self, config: dict) -> np.ndarray:
-        return np.exp(self._trees.predict(self._features.of(config)[None])[0])
+    def curves(self, config: dict) -> np.ndarray:
+        """Returns the values of the metric and the losses, of shape (2, reports)."""
+        return np.exp(self._trees.predict(self._features.of(config)[None])[0]).reshape(2, -1)
 
 
 def search(world: World, contender: Contender, seed: int, workers: int) -> Iterator[float]:
@@ -69,21 +71,22 @@ def search(world: World, contender: Contender, seed: int, workers: int) -> Itera
             if number == NEW:
                 number = len(configs)
                 configs[number] = sampler.ask(number)
-                curves[number], made[number] = world.curve(configs[number]), 0
+                curves[number], made[number] = world.curves(configs[number]), 0
             scheduler.begin(number, configs[number])
             training.append(number)
         if not training:
             return
         number = training.pop(0)
         place = made[number]
-        step, value = steps[place], float(curves[number][place])
+        value, loss = curves[number][:, place].tolist()
         made[number] += 1
         yield value
-        sampler.report(number, step, value)
+        reading = Reading(steps[place], value, loss)
+        sampler.report(number, reading)
         if made[number] == len(steps):
-            scheduler.hear(number, step, value)
+            scheduler.hear(number, reading)
             how = "finished"
-        elif scheduler.report(number, step, value, len(configs) < TRIALS):
+        elif scheduler.report(number, reading, len(configs) < TRIALS):
             training.append(number)
             continue
         elif pausing is not None:

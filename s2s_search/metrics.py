@@ -35,9 +35,10 @@ class Metric:
     perfect: float = 0.0
 
 
+LOSS = Metric("dev.loss", MINIMIZE, "cross-entropy, in nats a token", worst=BEYOND_ALL)
 # A model is measured on the dev split. A search can be judged by any of these.
 DEV = (
-    Metric("dev.loss", MINIMIZE, "cross-entropy, in nats a token", worst=BEYOND_ALL),
+    LOSS,
     Metric("dev.perplexity", MINIMIZE, "the exponential of the loss", BEYOND_ALL, perfect=1.0),
     Metric(
         "dev.token_accuracy",

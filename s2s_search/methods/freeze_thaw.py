@@ -11,8 +11,11 @@ import numpy as np
 from s2s_search.methods.gaussian_process import Floats
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS, Pausing
 from s2s_search.methods.proposals import Proposals
+from s2s_search.methods.reading import Reading
 from s2s_search.methods.surrogate import Expectation
 from s2s_search.spaces.settings import Scheduler
+
+LEAST = 3  # a trial that trains on counts at least this part of the steps of a whole trial
 
 
 class FreezeThaw(Pausing):
@@ -39,9 +42,11 @@ class FreezeThaw(Pausing):
     def cost(self, value: float) -> float:
         return self._sign * value
 
+    def hear(self, number: int, reading: Reading) -> None:
+        self._proposals.report(number, reading)
+        super().hear(number, reading)
+
     def compares(self, number: int) -> bool:
-        trial = self.trials[number]
-        self._proposals.report(number, trial.step, self._sign * trial.costs[-1])
         return True
 
     def choose(self, has_new: bool) -> int | None:
@@ -77,9 +82,10 @@ class FreezeThaw(Pausing):
             return None
         if expectation is None:
             return min(waiting, key=lambda number: self.trials[number].costs[-1])
-        # Improvement per step that it still costs.
+        # Improvement per step that it still costs. A trial near its end costs next to nothing. It
+        # would train on for next to nothing, before the search has looked at others.
         gains = expectation.gains(self._vectors(waiting), waiting)
-        worth = gains / self._rests(waiting)
+        worth = gains / np.maximum(self._rests(waiting), self.settings.max_steps / LEAST)
         k = int(np.argmax(worth))
         is_new = new is not None and new.gain / self.settings.max_steps > worth[k]
         return NEW if is_new else waiting[k]

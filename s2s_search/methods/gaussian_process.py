@@ -8,6 +8,9 @@ The value of a configuration x at a step is a sum of five parts, each with its o
 - how this trial differs from others of the same x, at every step and at this one;
 - noise.
 
+Trials differ more and more while they train. The deviations of the parts that differ between trials
+therefore grow with the logarithm of the step.
+
 Configurations are alike by Matern's kernel (nu = 5/2) with a length of its own for each key.
 Swersky et al. (2014) describe such a model of paused trials, Rasmussen and Williams (2006, chapters
 2 and 5) the algebra. Lengths and variances are those that make the curves and a weak prior most
@@ -24,11 +27,12 @@ from scipy.optimize import minimize
 Floats = NDArray[np.float64]
 Whole = NDArray[np.intp]
 
-# The parameters of the kernel beside the lengths of the keys: the logarithms of six deviations, in
-# the order of the docstring, and of the length of the steps. The logarithm of each has a normal
-# prior of deviation 1 around its start.
+# The parameters of the kernel beside the lengths of the keys are logarithms: of six deviations in
+# the order of the docstring, of the length of the steps, and of how many times as large the
+# deviations between trials are at the end. Each has a normal prior of deviation 1 around its start.
 START = np.log([0.7, 0.5, 0.5, 0.1, 0.1, 0.05])
 STEP_LENGTH = np.log(0.5)
+SPREAD = 1.0
 JITTER = 1e-8  # added to the noise, so that equal points can be told apart
 FAR = 6.0  # deviations of the prior beyond which no parameter goes; there, numbers overflow
 MOST_STEPS = 40  # of the optimizer in a fit
@@ -82,7 +86,7 @@ class GaussianProcess:
         self._count = count = int(keys.max()) + 1  # of keys
         # Hvarfner et al. (2024): with more keys, each of them matters less.
         self.start = np.concatenate(
-            [np.full(count, np.log(0.6 * np.sqrt(count))), START, [STEP_LENGTH]]
+            [np.full(count, np.log(0.6 * np.sqrt(count))), START, [STEP_LENGTH, SPREAD]]
         )
         self.theta = self.start
 
@@ -158,25 +162,34 @@ class GaussianProcess:
         part = solve_triangular(self._lower, cross.T, lower=True)
         part_of_best = solve_triangular(self._lower, cross_of_best.T, lower=True)
         alike, _ = matern(self._between(vectors, self.theta)[:, [best]])
-        when, _ = near(times, one, float(np.exp(self.theta[-1])))
-        both = self._joined(alike, when, (own == best)[:, None])[:, 0]
+        when, _ = near(times, one, float(np.exp(self.theta[-2])))
+        spread = self._spread(times, one)
+        both = self._joined(alike, when, (own == best)[:, None], spread)[:, 0]
         both -= (part * part_of_best).sum(0)
         variance = prior - (part**2).sum(0) + prior_of_best - (part_of_best**2).sum(0) - 2 * both
         mean: Floats = (cross_of_best @ self._weights) - cross @ self._weights
         return mean, np.sqrt(np.maximum(variance, 1e-10))
 
-    def _joined(self, alike: Floats, when: Floats, same: NDArray[np.bool_]) -> Floats:
+    def _spread(self, times: Floats, others: Floats) -> Floats:
+        """Returns the variance between trials at each pair of times; 1 at the end."""
+        found: Floats = np.exp(self.theta[-1] * (np.add.outer(times, others) - 2))
+        return found
+
+    def _joined(
+        self, alike: Floats, when: Floats, same: NDArray[np.bool_], spread: Floats
+    ) -> Floats:
         """Returns the covariances of pairs without noise.
 
         Args:
             alike: how alike the configurations of each pair are.
             when: how alike their times are.
             same: whether both are one trial.
+            spread: the variance between trials at their times; 1 at the end.
         """
         count = self._count
         always, step, curve, trial, trial_step, _ = np.exp(2 * self.theta[count : count + 6])
-        found: Floats = alike * (always + step * when) + curve * when
-        found += same * (trial + trial_step * when)
+        between = alike * (always + step * when) + same * (trial + trial_step * when)
+        found: Floats = spread * between + curve * when
         return found
 
     def _cross(self, vectors: Floats, times: Floats, own: Whole) -> tuple[Floats, Floats]:
@@ -185,11 +198,13 @@ class GaussianProcess:
         Their shapes are (wanted, observed) and (wanted,).
         """
         alike, _ = matern(self._between(vectors, self.theta))
-        when, _ = near(times, self.points.times, float(np.exp(self.theta[-1])))
+        when, _ = near(times, self.points.times, float(np.exp(self.theta[-2])))
         same = np.equal.outer(own, self.points.trials)
         one = np.ones(len(vectors))
-        cross = self._joined(alike[:, self.points.trials], when, same)
-        return cross, self._joined(one, one, own >= 0)
+        spread = self._spread(times, self.points.times)
+        cross = self._joined(alike[:, self.points.trials], when, same, spread)
+        alone = np.exp(self.theta[-1] * (2 * times - 2))
+        return cross, self._joined(one, one, own >= 0, alone)
 
     def _between(self, vectors: Floats, theta: Floats) -> Floats:
         """Returns the squared distances between vectors and those of the observed trials."""
@@ -205,13 +220,15 @@ class GaussianProcess:
         always, step, curve, trial, trial_step, noise = np.exp(2 * theta[count : count + 6])
         alike, slope = matern(squared)
         which = self.points.trials
-        when, by_length = near(self.points.times, self.points.times, float(np.exp(theta[-1])))
-        same = np.equal.outer(which, which)
-        of_pairs = alike[np.ix_(which, which)]
+        when, by_length = near(self.points.times, self.points.times, float(np.exp(theta[-2])))
+        ages = np.add.outer(self.points.times, self.points.times) - 2
+        spread = np.exp(theta[-1] * ages)
+        same = spread * np.equal.outer(which, which)
+        of_pairs = spread * alike[np.ix_(which, which)]
         covariance = of_pairs * (always + step * when) + curve * when
         covariance += same * (trial + trial_step * when)
         covariance[np.diag_indices(len(which))] += noise + JITTER
-        return covariance, of_pairs, slope, when, by_length, same
+        return covariance, of_pairs, slope, when, by_length, same, spread, ages
 
     def _loss(self, theta: Floats) -> tuple[float, Floats]:
         """Returns the negative logarithm of the posterior of the parameters, and its gradient."""
@@ -220,7 +237,9 @@ class GaussianProcess:
         if np.abs(residual).max() > FAR:
             return 1e10, residual
         squared = self._between(self.vectors, theta)
-        covariance, of_pairs, slope, when, by_length, same = self._covariance(theta, squared)
+        covariance, of_pairs, slope, when, by_length, same, spread, ages = self._covariance(
+            theta, squared
+        )
         try:
             factor = cho_factor(covariance, lower=True)
         except np.linalg.LinAlgError:
@@ -232,10 +251,10 @@ class GaussianProcess:
         )
         towards = inverse - np.outer(weights, weights)
         variances = np.exp(2 * theta[count : count + 6])
-        always, step, curve, _, trial_step, noise = variances
+        always, step, curve, trial, trial_step, noise = variances
         gradient = np.empty_like(theta)
         # By the lengths: pairs of points of two trials share one derivative.
-        per_pair = towards * (always + step * when)
+        per_pair = towards * spread * (always + step * when)
         which = self.points.trials
         summed = np.zeros((len(self.vectors), n))
         np.add.at(summed, which, per_pair)
@@ -249,5 +268,7 @@ class GaussianProcess:
             gradient[count + k] = variances[k] * (towards * part).sum()
         gradient[count + 5] = noise * np.trace(towards)
         changing = of_pairs * step + curve + same * trial_step
-        gradient[-1] = (towards * changing * by_length).sum() / 2
+        gradient[-2] = (towards * changing * by_length).sum() / 2
+        growing = of_pairs * (always + step * when) + same * (trial + trial_step * when)
+        gradient[-1] = (towards * growing * ages).sum() / 2
         return float(loss), gradient + residual

@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from s2s_search.methods.reading import Reading
+
 TRAINS, WAITS, ENDED = "trains", "waits", "ended"
 NEW = -1  # the number of a trial that has not begun
 
@@ -45,36 +47,22 @@ class Pausing(ABC):
         """A new trial trains, or a waiting one trains again."""
         self.trials.setdefault(number, Standing()).state = TRAINS
 
-    def report(
-        self, number: int, step: int, value: float, has_new: bool, seconds: float = 0.0
-    ) -> bool:
+    def report(self, number: int, reading: Reading, has_new: bool) -> bool:
         """Hears a report of a trial that has steps left; returns whether the trial trains on now.
 
-        Args:
-            number: the number of the trial.
-            step: the step of the report.
-            value: its value of the metric.
-            has_new: True while further trials can begin.
-            seconds: how long the trial has trained; 0 where that is not known.
+        `has_new` is True while further trials can begin.
         """
-        self.hear(number, step, value, seconds)
+        self.hear(number, reading)
         if self.trials[number].state == WAITS and self.choose(has_new) == number:
             self.trials[number].state = TRAINS
         return self.trials[number].state == TRAINS
 
-    def hear(self, number: int, step: int, value: float, seconds: float = 0.0) -> None:
-        """Hears a report of a trial, which waits now if the report is one to compare.
-
-        Args:
-            number: the number of the trial.
-            step: the step of the report.
-            value: its value of the metric.
-            seconds: how long the trial has trained; 0 where that is not known.
-        """
+    def hear(self, number: int, reading: Reading) -> None:
+        """Hears a report of a trial, which waits now if the report is one to compare."""
         trial = self.trials[number]
-        trial.steps.append(step)
-        trial.costs.append(self.cost(value))
-        trial.seconds = seconds
+        trial.steps.append(reading.step)
+        trial.costs.append(self.cost(reading.value))
+        trial.seconds = reading.seconds
         trial.state = WAITS if self.compares(number) else TRAINS
 
     def end(self, number: int) -> None:

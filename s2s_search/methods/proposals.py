@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from s2s_search.methods.gaussian_process import Floats
+from s2s_search.methods.reading import Reading
 from s2s_search.methods.samplers import ObjectiveValues
 from s2s_search.methods.surrogate import Expectation, Surrogate
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
@@ -143,9 +144,9 @@ class Proposals:
             for kept in (self._left, self._vectors, self._complete):
                 del kept[place]
 
-    def report(self, number: int, step: int, value: float) -> None:
+    def report(self, number: int, reading: Reading) -> None:
         """Records a report of a trial."""
-        self.surrogate.report(number, step, value)
+        self.surrogate.report(number, reading)
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str

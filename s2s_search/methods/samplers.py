@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import Hparams
+from s2s_search.methods.reading import Reading
 from s2s_search.metrics import EVALUATION_SECONDS, SECONDS
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
 from s2s_search.spaces.settings import BUDGET
@@ -56,7 +57,7 @@ class Sampler(Protocol):
     def running(self, number: int, config: Mapping[str, object]) -> None:
         """Records a running trial whose configuration another sampler gave, before a restart."""
 
-    def report(self, number: int, step: int, value: float) -> None:
+    def report(self, number: int, reading: Reading) -> None:
         """Records a report of a trial that runs. A report may come twice."""
 
     def follow(self, training: Callable[[], list[int]]) -> None:
@@ -89,7 +90,7 @@ class Listed:
 
     def running(self, number: int, config: Mapping[str, object]) -> None: ...
 
-    def report(self, number: int, step: int, value: float) -> None: ...
+    def report(self, number: int, reading: Reading) -> None: ...
 
     def follow(self, training: Callable[[], list[int]]) -> None: ...
 
@@ -157,7 +158,7 @@ class TPE:
     def running(self, number: int, config: Mapping[str, object]) -> None:
         self._trials[number] = KnownTrial(completed(config), self._point(config), "running")
 
-    def report(self, number: int, step: int, value: float) -> None: ...
+    def report(self, number: int, reading: Reading) -> None: ...
 
     def follow(self, training: Callable[[], list[int]]) -> None: ...
 

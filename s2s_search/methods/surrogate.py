@@ -1,7 +1,8 @@
 """What a search has seen of its trials, and what it expects of them at the end.
 
 A value counts as its distance from the perfect value, on a logarithmic scale: from 0.2 to 0.1 is as
-far as from 0.4 to 0.2. A report of a divergence counts as the worst value of all.
+far as from 0.4 to 0.2. A report of a divergence counts as the worst value of all. Early in training
+the loss counts in place of the metric.
 
 What is expected follows from the reports alone, in the order in which they came. A search that was
 killed and hears its reports again expects the same.
@@ -17,6 +18,7 @@ from threadpoolctl import ThreadpoolController
 
 from s2s_search.methods.features import Features
 from s2s_search.methods.gaussian_process import Floats, GaussianProcess, Points, Whole
+from s2s_search.methods.reading import Reading
 from s2s_search.metrics import Metric
 from s2s_search.spaces.space import Space
 
@@ -36,6 +38,7 @@ class Seen:
     vector: Floats
     steps: list[int] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)  # inf for a divergence
+    losses: list[float] = field(default_factory=list)  # NaN where it is not known
 
     @property
     def step(self) -> int:
@@ -51,7 +54,7 @@ class Scale:
     least: float  # a smaller distance counts as this one
     worst: float  # a larger distance, or a divergence, counts as this one
 
-    def values(self, distances: Sequence[float] | Floats) -> Floats:
+    def values(self, distances: Sequence[float]) -> Floats:
         logs: Floats = np.log(np.clip(distances, self.least, self.worst))
         return (logs - self.mean) / self.deviation
 
@@ -59,13 +62,46 @@ class Scale:
         return math.exp(scaled * self.deviation + self.mean)
 
 
+def scale_of(distances: Iterable[float]) -> Scale | None:
+    """Returns the scale of some distances; None where none of them is a finite number."""
+    seen = np.array([distance for distance in distances if not math.isnan(distance)])
+    known = seen[np.isfinite(seen)]
+    if len(known) == 0:
+        return None
+    least = max(1e-3 * float(np.median(known)), 1e-12)
+    worst = max(float(np.quantile(known, CLIPPED)), least)
+    logs = np.log(np.clip(seen, least, worst))
+    return Scale(float(logs.mean()), max(float(logs.std()), 1e-6), least, worst)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How reports become what the model sees of them."""
+
+    metric: Scale
+    loss: Scale | None  # None where no loss is known
+
+    def values(self, distances: Sequence[float], losses: Sequence[float], times: Floats) -> Floats:
+        """Returns values of about mean 0 and deviation 1.
+
+        A first report counts by its loss, a last one by the metric, and one between them by a mean
+        with the weights 1 - time and time. Early in training the loss says more about the end: most
+        answers are still wrong, whatever the model has learned. At the end only the metric counts.
+        """
+        values = self.metric.values(distances)
+        if self.loss is None:
+            return values
+        early = self.loss.values(losses)
+        return np.where(np.isnan(early), values, times * values + (1 - times) * early)
+
+
 @dataclass(frozen=True)
 class Fit:
-    """The parameters of the model that were fitted to the first reports, and their scale."""
+    """The parameters of the model that were fitted to the first reports, and their scales."""
 
     reports: int
     theta: Floats
-    scale: Scale
+    scales: Scales
 
 
 class Expectation:
@@ -178,13 +214,15 @@ class Surrogate:
         if number not in self.trials:
             self.trials[number] = Seen(self.features.of(config))
 
-    def report(self, number: int, step: int, value: float) -> None:
+    def report(self, number: int, reading: Reading) -> None:
         """Adds a report; one of a step that the trial has reported is no news."""
         seen = self.trials[number]
-        if step > seen.step:
-            seen.steps.append(step)
+        if reading.step > seen.step:
+            value = reading.value
             is_known = value != self._metric.worst and math.isfinite(value)
+            seen.steps.append(reading.step)
             seen.distances.append(abs(value - self._metric.perfect) if is_known else math.inf)
+            seen.losses.append(reading.loss if is_known else math.inf)
             self._reports.append(number)
 
     def expectation(self, training: Iterable[int] = ()) -> Expectation | None:
@@ -204,7 +242,7 @@ class Surrogate:
         if fit is None:
             return None
         made = {number: len(seen.steps) for number, seen in self.trials.items() if seen.steps}
-        process, rows = self._process(fit.scale, made)
+        process, rows = self._process(fit.scales, made)
         process.theta = fit.theta
         process.condition()
         under_way = [number for number in training if self.trials[number].step < self.last]
@@ -217,7 +255,7 @@ class Surrogate:
                 rows.setdefault(number, len(rows))
             more = Points(np.array([rows[n] for n in under_way]), self._times(steps))
             process = process.believing(self._vectors(rows), more, means)
-        return Expectation(process, rows, fit.scale, self.best, self.last, self._metric)
+        return Expectation(process, rows, fit.scales.metric, self.best, self.last, self._metric)
 
     @property
     def best(self) -> float:
@@ -248,24 +286,24 @@ class Surrogate:
         made: dict[int, int] = {}
         for number in self._reports[:count]:
             made[number] = made.get(number, 0) + 1
-        seen = [d for number, m in made.items() for d in self.trials[number].distances[:m]]
-        known = np.array([distance for distance in seen if math.isfinite(distance)])
-        if len(known) == 0:
+        distances, losses = list[float](), list[float]()
+        for number, most in made.items():
+            distances += self.trials[number].distances[:most]
+            losses += self.trials[number].losses[:most]
+        scale = scale_of(distances)
+        if scale is None:
             return None
-        least = max(1e-3 * float(np.median(known)), 1e-12)
-        worst = max(float(np.quantile(known, CLIPPED)), least)
-        logs = np.log(np.clip(seen, least, worst))
-        scale = Scale(float(logs.mean()), max(float(logs.std()), 1e-6), least, worst)
-        process, _ = self._process(scale, made)
+        scales = Scales(scale, scale_of(losses))
+        process, _ = self._process(scales, made)
         process.fit()
-        return Fit(count, process.theta, scale)
+        return Fit(count, process.theta, scales)
 
     def _process(
-        self, scale: Scale, made: Mapping[int, int]
+        self, scales: Scales, made: Mapping[int, int]
     ) -> tuple[GaussianProcess, dict[int, int]]:
         """Returns the process of the first reports of trials, and the row of each trial in it."""
         rows: dict[int, int] = {}
-        which, steps, distances = [], [], []
+        which, steps, distances, losses = [], [], [], []
         newest = {n: self.trials[n].distances[count - 1] for n, count in made.items()}
         for number, places in thinned(made, newest).items():
             seen = self.trials[number]
@@ -274,8 +312,10 @@ class Surrogate:
                 which.append(rows[number])
                 steps.append(seen.steps[place])
                 distances.append(seen.distances[place])
-        points = Points(np.array(which), self._times(steps))
-        values = scale.values(distances)
+                losses.append(seen.losses[place])
+        times = self._times(steps)
+        points = Points(np.array(which), times)
+        values = scales.values(distances, losses, times)
         process = GaussianProcess(self._vectors(rows), self.features.keys, points, values)
         return process, rows
 

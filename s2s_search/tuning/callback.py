@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS, NODE_IP
 
 from s2s_search.interrupts import Interrupt
+from s2s_search.methods.reading import reading_of
 from s2s_search.methods.samplers import objective_values
 from s2s_search.runs.failures import error_message
 from s2s_search.runs.folder import trial_name
@@ -108,9 +109,9 @@ class Listener(tune.Callback):
             "node": result.get(NODE_IP)
         }
         is_news = self.recorder.report(name, metrics)
-        value = metrics.get(self.search.space.metric.name)
-        if is_news and value is not None:
-            self.search.sampler.report(trial.number, metrics["step"], value)
+        reading = reading_of(metrics, self.search.space.metric.name)
+        if is_news and reading is not None:
+            self.search.sampler.report(trial.number, reading)
         if is_news and name in self.scheduler.decisions:
             self.recorder.decision(name, self.scheduler.decisions.pop(name))
 

@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS, Pausing
-from s2s_search.metrics import SECONDS
+from s2s_search.methods.reading import Reading, reading_of
 from s2s_search.runs.events import Event
 from s2s_search.runs.folder import trial_name
 from s2s_search.statuses import TIME_IS_OVER
@@ -71,11 +71,10 @@ class PausingScheduler(TrialScheduler):
         return {}
 
     def _hear_again(self, number: int, event: Event) -> None:
-        step, value = event.get("step"), event.get(self.metric_name)
-        if step and value is not None and step > self.inner.trials[number].step:
-            is_last = event.get("status") in ("finished", "diverged")
-            self.inner.hear(number, step, value, event.get(SECONDS.name) or 0.0)
-            if is_last:
+        reading = reading_of(event, self.metric_name)
+        if reading is not None and reading.step > self.inner.trials[number].step:
+            self.inner.hear(number, reading)
+            if event.get("status") in ("finished", "diverged"):
                 self.inner.end(number)
 
     def waiting(self) -> set[str]:
@@ -95,29 +94,31 @@ class PausingScheduler(TrialScheduler):
             self.inner.begin(trial.number, trial.hparams)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        step, value = result.get("step"), result.get(self.metric_name)
-        if step is None or value is None or step <= self.inner.trials[trial.number].step:
+        reading = reading_of(result, self.metric_name)
+        if reading is None or reading.step <= self.inner.trials[trial.number].step:
             return TrialScheduler.CONTINUE
-        seconds = result.get(SECONDS.name) or 0.0
         if result.get("status") not in (None, "running"):
-            self.inner.hear(trial.number, step, value, seconds)
+            self.inner.hear(trial.number, reading)
             self.inner.end(trial.number)
             return TrialScheduler.STOP
-        if self._trial_hours is not None and seconds > 3600 * self._trial_hours:
-            self.inner.hear(trial.number, step, value, seconds)
-            self._decide(trial, step, value, f"{TIME_IS_OVER}{self._trial_hours:g} h are over")
+        if self._trial_hours is not None and reading.seconds > 3600 * self._trial_hours:
+            self.inner.hear(trial.number, reading)
+            self._decide(trial, reading, f"{TIME_IS_OVER}{self._trial_hours:g} h are over")
             return TrialScheduler.STOP
-        goes_on = self.inner.report(trial.number, step, value, self.has_new(), seconds)
+        goes_on = self.inner.report(trial.number, reading, self.has_new())
         action = TrialScheduler.CONTINUE if goes_on else TrialScheduler.PAUSE
-        self._decide(trial, step, value, self.inner.reason(trial.number), action)
+        self._decide(trial, reading, self.inner.reason(trial.number), action)
         return action
 
-    def _decide(
-        self, trial: Any, step: float, value: float, why: str | None, action: str = "stop"
-    ) -> None:
+    def _decide(self, trial: Any, reading: Reading, why: str | None, action: str = "stop") -> None:
         """Keeps a decision for the log, with what decided it."""
         if why is not None:
-            decision = {"action": action.lower(), "step": step, "value": value, "reason": why}
+            decision = {
+                "action": action.lower(),
+                "step": reading.step,
+                "value": reading.value,
+                "reason": why,
+            }
             self.decisions[trial.trial_id] = decision
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.display.progress import Progress
 from s2s_search.errors import quantity
+from s2s_search.methods.reading import reading_of
 from s2s_search.methods.samplers import Sampler, objective_values
 from s2s_search.runs.events import Event
 from s2s_search.runs.recorder import Recorder
@@ -157,11 +158,15 @@ class Search:
 
     def _hear(self, event: Event, trials: Mapping[str, TrialHistory]) -> None:
         """Tells the sampler again that a trial began or reported."""
-        trial, value = trials.get(event.get("trial", "")), event.get(self.space.metric.name)
-        if trial is not None and event["event"] == "trial":
+        trial = trials.get(event.get("trial", ""))
+        if trial is None:
+            return
+        if event["event"] == "trial":
             self.sampler.running(trial.number, event["config"])
-        elif trial is not None and event["event"] == "report" and value is not None:
-            self.sampler.report(trial.number, event["step"], value)
+        elif event["event"] == "report":
+            reading = reading_of(event, self.space.metric.name)
+            if reading is not None:
+                self.sampler.report(trial.number, reading)
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Returns Tune's configuration for a trial that copies the weights of another trial.

@@ -9,7 +9,7 @@ from random import Random
 from typing import NamedTuple
 
 from s2s_search.errors import ConfigError
-from s2s_search.metrics import SECONDS
+from s2s_search.metrics import LOSS, SECONDS
 from s2s_search.runs.events import Event
 from s2s_search.runs.inputs import space_of
 from s2s_search.runs.state import History, load_history
@@ -28,7 +28,8 @@ class CurvePoint(NamedTuple):
     """A report of a curve.
 
     `seconds` is the worker's time since the report before it. `value` is None when the report has
-    no value of the metric. `trained` is the training time of the trial so far, in seconds.
+    no value of the metric. `trained` is the training time of the trial so far, in seconds. `loss`
+    is that on the dev part.
     """
 
     step: int
@@ -36,6 +37,7 @@ class CurvePoint(NamedTuple):
     seconds: float
     status: str
     trained: float | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def _curves(history: History, metric: str) -> Iterator[Curve]:
             status = event.get("status") or "running"
             seconds = _seconds(before, event)
             value, trained = event.get(metric), event.get(SECONDS.name)
-            reports.append(CurvePoint(event["step"], value, seconds, status, trained))
+            loss = event.get(LOSS.name)
+            reports.append(CurvePoint(event["step"], value, seconds, status, trained, loss))
             before = event
         is_cut = history.trials[name].status in ("stopped", "running")
         yield Curve(name, tuple(reports), is_cut)

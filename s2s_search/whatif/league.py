@@ -25,6 +25,7 @@ from s2s_search.errors import ConfigError, nearest
 from s2s_search.methods.make import make_pausing
 from s2s_search.methods.pausing import NEW, Pausing
 from s2s_search.methods.proposals import Proposals
+from s2s_search.methods.reading import Reading
 from s2s_search.methods.samplers import Listed, Sampler
 from s2s_search.methods.surrogate import Surrogate
 from s2s_search.spaces.dimensions import Flat
@@ -140,16 +141,20 @@ class Stopping:
         self._trials[number] = Past(f"trial-{number:05d}")
         self._tune.on_trial_add(self._tune, self._trials[number])
 
-    def report(self, number: int, step: int, value: float, has_new: bool) -> bool:
-        return self._tell(number, step, value, "running") == "CONTINUE"
+    def report(self, number: int, reading: Reading, has_new: bool) -> bool:
+        return self._tell(number, reading, "running") == "CONTINUE"
 
-    def hear(self, number: int, step: int, value: float) -> None:
+    def hear(self, number: int, reading: Reading) -> None:
         """Hears the last report of a trial."""
-        self._tell(number, step, value, "finished")
+        self._tell(number, reading, "finished")
 
-    def _tell(self, number: int, step: int, value: float, status: str) -> str:
+    def _tell(self, number: int, reading: Reading, status: str) -> str:
         trial = self._trials[number]
-        trial.last_result = {"step": step, self._metric: value, "status": status}
+        trial.last_result = {
+            "step": reading.step,
+            self._metric: reading.value,
+            "status": status,
+        }
         return self._tune.on_trial_result(self._tune, trial, trial.last_result)
 
     def end(self, number: int) -> None:
@@ -186,6 +191,7 @@ class OwnMethod:
     def __init__(self, pool: Pool, contender: Contender) -> None:
         settings = contender.settings(pool.steps)
         space = replace(pool.space, scheduler=settings)
+        self._pool = pool
         self._configs = pool.configs
         self._sampler: Sampler = Listed(pool.configs)
         if contender.proposes:
@@ -215,16 +221,22 @@ class OwnMethod:
         return number, row
 
     def report(self, number: int, step: int, value: float) -> bool:
-        self._sampler.report(number, step, value)
-        trains = self._scheduler.report(number, step, value, self._has_new)
+        reading = self._reading(number, step, value)
+        self._sampler.report(number, reading)
+        trains = self._scheduler.report(number, reading, self._has_new)
         if not trains and isinstance(self._scheduler, Stopping):
             self._end(number, "stopped")
         return trains
 
     def finish(self, number: int, step: int, value: float) -> None:
-        self._sampler.report(number, step, value)
-        self._scheduler.hear(number, step, value)
+        reading = self._reading(number, step, value)
+        self._sampler.report(number, reading)
+        self._scheduler.hear(number, reading)
         self._end(number, "finished")
+
+    def _reading(self, number: int, step: int, value: float) -> Reading:
+        loss = self._pool.losses[self._row[number], self._pool.steps.index(step)]
+        return Reading(step, value, float(loss))
 
     def _end(self, number: int, how: str) -> None:
         self._scheduler.end(number)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from s2s_search.errors import ConfigError
-from s2s_search.metrics import SECONDS
+from s2s_search.metrics import LOSS, SECONDS
 from s2s_search.runs.folder import EVENTS, REPORTS, SPACE, TRIALS
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.load import load_space
@@ -27,14 +27,16 @@ TOO_FEW = f"a league needs at least {FEWEST} trials that reported at all of the 
 class Pool:
     """The trials of a search that trained to their ends or diverged.
 
-    `values` and `seconds` have a row for each trial and a column for each of `steps`. After a
-    divergence a trial has the worst value of its metric.
+    `values`, `losses` and `seconds` have a row for each trial and a column for each of `steps`.
+    After a divergence a trial has the worst value of its metric. A loss is NaN where it is not
+    known.
     """
 
     space: Space
     configs: tuple[Flat, ...]
     steps: tuple[int, ...]
     values: NDArray[np.float64]
+    losses: NDArray[np.float64]
     seconds: NDArray[np.float64]
 
     @property
@@ -56,8 +58,8 @@ class Pool:
     def ordered(self, rows: Sequence[int]) -> "Pool":
         """Returns the pool of some of the trials, in that order."""
         configs = tuple(self.configs[row] for row in rows)
-        values, seconds = self.values[list(rows)], self.seconds[list(rows)]
-        return replace(self, configs=configs, values=values, seconds=seconds)
+        tables = {name: getattr(self, name)[list(rows)] for name in ("values", "losses", "seconds")}
+        return replace(self, configs=configs, **tables)
 
 
 def pool_of(record: Record) -> Pool:
@@ -68,7 +70,7 @@ def pool_of(record: Record) -> Pool:
     """
     history = record.history
     steps = tuple(record.steps)
-    configs, values, seconds = [], [], []
+    configs, values, losses, seconds = [], [], [], []
     for curve in record.curves:
         trial = history.trials[curve.trial]
         known = {point.step: point for point in curve.reports}
@@ -86,12 +88,13 @@ def pool_of(record: Record) -> Pool:
                 for point in points
             ]
         )
+        losses.append([math.nan if point.loss is None else point.loss for point in points])
         seconds.append([point.seconds for point in points])
     if len(configs) < FEWEST:
         hint = "record them with scheduler: {name: none}"
         raise ConfigError(f"--league: {TOO_FEW}, and there are {len(configs)}; {hint}")
-    whole = np.array(values, float), np.array(seconds, float)
-    return Pool(record.space, tuple(configs), steps, *whole)
+    tables = [np.array(table, float) for table in (values, losses, seconds)]
+    return Pool(record.space, tuple(configs), steps, *tables)
 
 
 def load_pool(folder: Path) -> Pool:
@@ -116,6 +119,8 @@ def load_pool(folder: Path) -> Pool:
     whole = values[values.notna().all(axis=1)].index
     if len(whole) < FEWEST:
         raise ConfigError(f"{TOO_FEW}, and there are {len(whole)}", str(folder))
+    losses = reports.pivot_table(index="trial", columns="step", values=LOSS.name, dropna=False)
+    losses = losses.reindex(index=values.index, columns=values.columns)
     spent = reports.pivot_table(index="trial", columns="step", values=SECONDS.name, sort=True)
     seconds = spent.ffill(axis=1).diff(axis=1).fillna(spent.iloc[:, :1]).clip(lower=0)
     by_trial = trials.set_index("trial")["config"]
@@ -124,5 +129,6 @@ def load_pool(folder: Path) -> Pool:
         tuple(json.loads(by_trial[trial]) for trial in whole),
         tuple(int(step) for step in values.columns),
         values.loc[whole].to_numpy(float),
+        losses.loc[whole].to_numpy(float),
         seconds.loc[whole].to_numpy(float),
     )

@@ -11,6 +11,7 @@ import pytest
 
 from s2s_search.methods.halving import FirstReports, Halving, Progressive, Promotion
 from s2s_search.methods.pausing import ENDED, NEW, TRAINS, WAITS
+from s2s_search.methods.reading import Reading
 from s2s_search.spaces.settings import Scheduler
 
 REPORTS, EVERY = 9, 10  # of a trial to its end, and the steps between two
@@ -97,7 +98,7 @@ class Search:
             self.hear("last", number, step, cost)
             return False
         value = cost if self.minimize else -cost
-        trains = self.scheduler.report(number, step, value, self.has_new)
+        trains = self.scheduler.report(number, Reading(step, value), self.has_new)
         self.log.append(("on" if trains else "report", number, step, cost))
         return trains
 
@@ -107,7 +108,7 @@ class Search:
         if event == "start":
             self.scheduler.begin(number, {})
             return
-        self.scheduler.hear(number, step, cost if self.minimize else -cost)
+        self.scheduler.hear(number, Reading(step, cost if self.minimize else -cost))
         if event == "last":
             self.scheduler.end(number)
         if event == "on":

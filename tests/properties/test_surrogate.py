@@ -8,6 +8,7 @@ import pytest
 
 from s2s_search.methods.features import Features
 from s2s_search.methods.gaussian_process import JITTER, GaussianProcess, Points, squares
+from s2s_search.methods.reading import Reading
 from s2s_search.methods.surrogate import MOST_POINTS, Surrogate, places, thinned
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
@@ -72,9 +73,16 @@ def kernel(made: GaussianProcess, a: tuple[int, float], b: tuple[int, float]) ->
     difference = made.vectors[a[0]] - made.vectors[b[0]]
     r = math.sqrt(5 * float(np.sum(difference**2 / lengths[made.keys] ** 2)))
     alike = (1 + r + r**2 / 3) * math.exp(-r)
-    when = math.exp(-((a[1] - b[1]) ** 2) / 2 / math.exp(made.theta[-1]) ** 2)
+    when = math.exp(-((a[1] - b[1]) ** 2) / 2 / math.exp(made.theta[-2]) ** 2)
     own = (trial + trial_step * when) if a[0] == b[0] else 0.0
-    return alike * (always + step * when) + curve * when + own
+    return grown(made, a[1]) * grown(made, b[1]) * (alike * (always + step * when) + own) + (
+        curve * when
+    )
+
+
+def grown(made: GaussianProcess, time: float) -> float:
+    """The deviation between trials at a time, as a share of that at the time 1."""
+    return float(math.exp(made.theta[-1]) ** (time - 1))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -115,7 +123,7 @@ def test_differences_are_those_of_dense_algebra(seed: int) -> None:
         pair = [(k, times[k]), (2, 1.0)]
         cross = np.array([[kernel(made, p, q) for q in points] for p in pair])
         joint = np.array([[kernel(made, p, q) for q in pair] for p in pair])
-        joint[0, 0] -= luck * (k == 7)
+        joint[0, 0] -= luck * (k == 7) * grown(made, times[k]) ** 2
         joint -= cross @ inverse @ cross.T
         means = cross @ inverse @ made.values
         assert found[k] == pytest.approx(means[1] - means[0], rel=1e-5, abs=1e-6)
@@ -144,7 +152,7 @@ def told(known: Space, reports: list[tuple[int, int, float]]) -> Surrogate:
     surrogate, draws = Surrogate(known, 20), known.draw(40, 3)
     for number, step, value in reports:
         surrogate.begin(number, draws[number])
-        surrogate.report(number, step, value)
+        surrogate.report(number, Reading(step, value))
     return surrogate
 
 
@@ -160,7 +168,7 @@ def test_what_is_expected_follows_from_the_reports_alone(tmp_path: Path) -> None
     asked, draws = Surrogate(known, 20), known.draw(40, 3)
     for number, step, value in reports():
         asked.begin(number, draws[number])
-        asked.report(number, step, value)
+        asked.report(number, Reading(step, value))
         asked.expectation([number])
     vectors = np.array([asked.features.of(draw) for draw in draws[:15]])
     numbers = [*range(12), None, None, None]

@@ -11,6 +11,7 @@ from s2s_search.methods.freeze_thaw import FreezeThaw
 from s2s_search.methods.make import make_pausing, make_sampler
 from s2s_search.methods.pausing import NEW, TRAINS, WAITS
 from s2s_search.methods.proposals import Proposals
+from s2s_search.methods.reading import Reading
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
@@ -100,10 +101,10 @@ class Simulated:
         value = self.value(self.configs[number], step)
         seconds = step / 10
         if self.is_last(step, value):
-            self.scheduler.hear(number, step, value, seconds)
+            self.scheduler.hear(number, Reading(step, value, seconds=seconds))
             self.scheduler.end(number)
             return False
-        trains = self.scheduler.report(number, step, value, self.has_new, seconds)
+        trains = self.scheduler.report(number, Reading(step, value, seconds=seconds), self.has_new)
         if trains:
             self.log.append(("on", number))
         return trains
@@ -122,7 +123,7 @@ class Simulated:
                 continue
             step = other.scheduler.trials[number].step + 20
             value = self.value(self.configs[number], step)
-            other.scheduler.hear(number, step, value)
+            other.scheduler.hear(number, Reading(step, value))
             if self.is_last(step, value):
                 other.scheduler.end(number)
         return other
@@ -224,7 +225,7 @@ def test_all_diverge(tmp_path: Path) -> None:
         assert config is not None
         search.configs[number] = config
         search.begin(number)
-        search.scheduler.hear(number, 20, worst)
+        search.scheduler.hear(number, Reading(20, worst))
         search.scheduler.end(number)
     assert search.scheduler.choose(False) is None
     assert search.sampler.ask(12) is None

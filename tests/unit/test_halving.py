@@ -6,6 +6,7 @@ import pytest
 
 from s2s_search.methods.halving import FirstReports, Halving, Progressive, Promotion
 from s2s_search.methods.pausing import ENDED, NEW, TRAINS, WAITS
+from s2s_search.methods.reading import Reading
 from s2s_search.spaces.settings import Scheduler
 
 RUNGS = [10, 30, 90]
@@ -34,9 +35,9 @@ def drive(scheduler: Halving, curves: list[list[float]], workers: int, seed: int
         number = training.pop(rng.randrange(len(training)))
         made = len(scheduler.trials[number].steps)
         if made + 1 == ends:
-            scheduler.hear(number, 10 * ends, curves[number][made])
+            scheduler.hear(number, Reading(10 * ends, curves[number][made]))
             scheduler.end(number)
-        elif scheduler.report(number, 10 * (made + 1), curves[number][made], has_new=True):
+        elif scheduler.report(number, Reading(10 * (made + 1), curves[number][made]), has_new=True):
             training.append(number)
         else:
             assert scheduler.trials[number].state == WAITS
@@ -69,12 +70,12 @@ def test_promotion_in_order_by_hand() -> None:
     for number, value in enumerate([0.5, 0.3, 0.4]):
         assert scheduler.choose(True) == NEW
         scheduler.begin(number, {})
-        scheduler.hear(number, 10, value)
+        scheduler.hear(number, Reading(10, value))
     assert scheduler.choose(True) == 1
     scheduler.begin(1, {})
     assert scheduler.choose(True) == NEW
-    assert scheduler.report(1, 20, 0.2, True), "between two rungs nothing is compared"
-    assert not scheduler.report(1, 30, 0.2, True), "alone at its rung it waits"
+    assert scheduler.report(1, Reading(20, 0.2), True), "between two rungs nothing is compared"
+    assert not scheduler.report(1, Reading(30, 0.2), True), "alone at its rung it waits"
     assert scheduler.dropped(has_new=False) == []
     assert scheduler.choose(False) == 1, "the best of the highest rung trains to its end"
     scheduler.begin(1, {})

@@ -70,10 +70,11 @@ def pool(folder: Path, trials: int = 27, metric: str = "dev.error_rate") -> Pool
     values = ends[:, None] + (1 - ends[:, None]) * falls
     # A number of bits of which 1 - value is exact: a fit can follow the last bit of a value.
     values = np.round(values * 2**30) / 2**30
+    losses = values
     if known.metric.goal == "maximize":
         values = 1 - values
     steps = tuple(range(20, 541, 20))
-    return Pool(known, tuple(configs), steps, values, np.ones_like(values))
+    return Pool(known, tuple(configs), steps, values, losses, np.ones_like(values))
 
 
 def named(known: Pool, name: str) -> Race:

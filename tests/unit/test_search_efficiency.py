@@ -38,7 +38,7 @@ def pool(tmp_path: Path) -> Pool:
     rates = np.array([config["optimizer.learning_rate"] for config in configs], float)
     ends = 0.1 + 0.3 * np.abs(np.log10(rates) + 3)
     values = ends[:, None] + (1 - ends[:, None]) * np.exp(-np.arange(1, 28) / 6)
-    return Pool(space, configs, tuple(range(20, 541, 20)), values, np.ones_like(values))
+    return Pool(space, configs, tuple(range(20, 541, 20)), values, values, np.ones_like(values))
 
 
 def proposals(pool: Pool, seed: int) -> list[dict[str, float]]:
