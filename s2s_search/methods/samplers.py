@@ -26,6 +26,8 @@ from s2s_search.statuses import FAILURES
 ObjectiveValues = Sequence[float | None]  # the values of a space's objectives, in their order
 # The configuration of a trial of an earlier search, its values of the objectives, and its status.
 EarlierTrial = tuple[Mapping[str, object], ObjectiveValues | None, str]
+# Configuration, and the step, value of the metric and loss of each report.
+EarlierCurve = tuple[Mapping[str, object], Sequence[tuple[int, float, float | None]]]
 SEED = "train.seed"
 STARTUP = 10  # the number of trials with results from which tpe learns
 ATTEMPTS = 20  # how often tpe looks for a configuration that is valid and new
@@ -56,6 +58,12 @@ class Sampler(Protocol):
 
     def running(self, number: int, config: Mapping[str, object]) -> None:
         """Records a running trial whose configuration another sampler gave, before a restart."""
+
+    def learn(self, curves: Iterable[EarlierCurve]) -> tuple[int, int] | None:
+        """Takes curves of earlier searches as data; returns how many are used and how many not.
+
+        Returns None when the sampler does not learn from curves.
+        """
 
     def report(self, number: int, reading: Reading) -> None:
         """Records a report of a trial that runs. A report may come twice."""
@@ -89,6 +97,8 @@ class Listed:
         return self.configs[number] if number < len(self) else None
 
     def running(self, number: int, config: Mapping[str, object]) -> None: ...
+
+    def learn(self, curves: Iterable[EarlierCurve]) -> None: ...
 
     def report(self, number: int, reading: Reading) -> None: ...
 
@@ -157,6 +167,8 @@ class TPE:
 
     def running(self, number: int, config: Mapping[str, object]) -> None:
         self._trials[number] = KnownTrial(completed(config), self._point(config), "running")
+
+    def learn(self, curves: Iterable[EarlierCurve]) -> None: ...
 
     def report(self, number: int, reading: Reading) -> None: ...
 

@@ -6,6 +6,9 @@ the loss counts in place of the metric.
 
 What is expected follows from the reports alone, in the order in which they came. A search that was
 killed and hears its reports again expects the same.
+
+Trials of earlier searches have negative numbers. The model learns from them, and nothing more is
+expected of them.
 """
 
 import math
@@ -25,6 +28,7 @@ from s2s_search.spaces.space import Space
 FEWEST = 16  # the least number of reports from which anything is expected
 GROWTH = 1.25  # the model is fitted again after 16, 20, 25, 32, ... reports
 MOST_POINTS = 400  # with more reports, the model sees fewer of each trial, and then fewer trials
+EARLIER_POINTS = 100  # how many of these may be of earlier searches
 CLIPPED = 0.9  # the quantile of distances from which on a report is just bad
 # The matrices are small, and trials take the cores: with a thread for each core, the model waits.
 BLAS = ThreadpoolController()
@@ -128,10 +132,12 @@ class Expectation:
         self._process, self._rows, self._scale = process, rows, scale
         self._best = float(scale.values([best])[0])
         self._last, self._metric = last, metric
-        # The trial of which the best value is expected at the end, whatever the reports so far.
-        count = len(process.vectors)
-        means = process.means(process.vectors, np.ones(count), np.arange(count))
-        self._leader = int(np.argmin(means))
+        # The trial of which the best value is expected at the end, whatever the reports so far. An
+        # earlier search does not hand over its trials: one of this search leads, once there is one.
+        known = [row for number, row in rows.items() if number >= 0] or list(rows.values())
+        leaders = np.array(known)
+        means = process.means(process.vectors[leaders], np.ones(len(leaders)), leaders)
+        self._leader = known[int(np.argmin(means))]
 
     def knows(self, number: int) -> bool:
         """Returns whether the model has seen a report of a trial. It sees a limited number."""
@@ -223,7 +229,12 @@ class Surrogate:
             seen.steps.append(reading.step)
             seen.distances.append(abs(value - self._metric.perfect) if is_known else math.inf)
             seen.losses.append(reading.loss if is_known else math.inf)
-            self._reports.append(number)
+            if number >= 0:
+                self._reports.append(number)
+
+    def _earlier(self) -> dict[int, int]:
+        """Returns the number of reports of each trial of earlier searches."""
+        return {n: len(seen.steps) for n, seen in self.trials.items() if n < 0 and seen.steps}
 
     def expectation(self, training: Iterable[int] = ()) -> Expectation | None:
         """Returns what the model expects now; None while it knows too little.
@@ -259,8 +270,9 @@ class Surrogate:
 
     @property
     def best(self) -> float:
-        """The least distance from the perfect value that was reported."""
-        return min(min(seen.distances, default=math.inf) for seen in self.trials.values())
+        """The least distance from the perfect value that a trial of this search reported."""
+        own = [seen for number, seen in self.trials.items() if number >= 0]
+        return min((distance for seen in own for distance in seen.distances), default=math.inf)
 
     def _vectors(self, numbers: Iterable[int]) -> Floats:
         return np.array([self.trials[number].vector for number in numbers])
@@ -273,17 +285,19 @@ class Surrogate:
     def _fitted(self) -> Fit | None:
         """Returns the model that was fitted last, by the reports up to then."""
         count, due = len(self._reports), FEWEST
+        if sum(self._earlier().values()) >= FEWEST:
+            due = 0
         if count < due:
             return None
-        while math.ceil(due * GROWTH) <= count:
-            due = math.ceil(due * GROWTH)
+        while (following := max(math.ceil(due * GROWTH), FEWEST)) <= count:
+            due = following
         if self._fit is None or self._fit.reports != due:
             self._fit = self._fit_to(due)
         return self._fit
 
     def _fit_to(self, count: int) -> Fit | None:
         """Fits the model to the first reports of the search."""
-        made: dict[int, int] = {}
+        made = self._earlier()
         for number in self._reports[:count]:
             made[number] = made.get(number, 0) + 1
         distances, losses = list[float](), list[float]()
@@ -305,7 +319,11 @@ class Surrogate:
         rows: dict[int, int] = {}
         which, steps, distances, losses = [], [], [], []
         newest = {n: self.trials[n].distances[count - 1] for n, count in made.items()}
-        for number, places in thinned(made, newest).items():
+        earlier = {number: count for number, count in made.items() if number < 0}
+        own = {number: count for number, count in made.items() if number >= 0}
+        kept = thinned(earlier, newest, EARLIER_POINTS)
+        left = MOST_POINTS - sum(map(len, kept.values()))
+        for number, places in (kept | thinned(own, newest, left)).items():
             seen = self.trials[number]
             rows[number] = len(rows)
             for place in places:
@@ -320,7 +338,9 @@ class Surrogate:
         return process, rows
 
 
-def thinned(made: Mapping[int, int], newest: Mapping[int, float]) -> dict[int, list[int]]:
+def thinned(
+    made: Mapping[int, int], newest: Mapping[int, float], most_points: int = MOST_POINTS
+) -> dict[int, list[int]]:
     """Returns the places of the reports of each trial that a model sees, by trial.
 
     They are the first, the last and some between them in equal ratios. With too many of them it is
@@ -330,12 +350,13 @@ def thinned(made: Mapping[int, int], newest: Mapping[int, float]) -> dict[int, l
     Args:
         made: the number of reports of each trial.
         newest: the distance of its newest report from the perfect value.
+        most_points: the largest number of reports.
     """
     for most in KEPT:
         found = {number: places(count, most) for number, count in made.items()}
-        if sum(map(len, found.values())) <= MOST_POINTS:
+        if sum(map(len, found.values())) <= most_points:
             return found
-    longest = sorted(made, key=lambda number: (-made[number], newest[number], number))[:MOST_POINTS]
+    longest = sorted(made, key=lambda number: (-made[number], newest[number], number))[:most_points]
     return {number: found[number] for number in sorted(longest)}
 
 

@@ -51,6 +51,7 @@ class Configuration(Struct):
     model: str
 
 
+EarlierCurve = tuple[Configuration, list[tuple[Whole, Number, Number | None]]]
 EarlierTrial = tuple[Configuration, list[Number | None] | None, Annotated[str, one_of(ENDS)]]
 
 
@@ -89,6 +90,7 @@ class About(AnyEvent, kw_only=True):
     replicates_of: str | None = None
     audits_of: str | None = None
     warm_start: list[EarlierTrial] | UnsetType = UNSET
+    warm_start_curves: list[EarlierCurve] | UnsetType = UNSET
     warm_start_first: list[dict[str, Any]] | UnsetType = UNSET
     warm_start_from: list[str] | UnsetType = UNSET
 

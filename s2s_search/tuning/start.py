@@ -141,6 +141,8 @@ def run_search(
         else:
             configurations = fixed.trials(trials, seed)
         warn(space_warnings(fixed, corpus, configurations))
+    curves = taken.curves(corpus.fingerprint)
+    notes += taken.teach_curves(sampler, curves)
     drawn = (trials, seed, overrides or {})
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
     with search.recorder_open():
@@ -150,7 +152,7 @@ def run_search(
             origin = {"replicates_of": replicates_of, "audits_of": audits_of}
             more |= {"configs": list(configs)}
             more |= {name: str(path) for name, path in origin.items() if path is not None}
-        more |= taken.entries(sampler)
+        more |= taken.entries(sampler, curves)
         search.recorder.begin(len(sampler), about, **more)
         if space.scheduler.name == "pbt":
             search.recorder.note(
@@ -230,6 +232,7 @@ def resume_search(
     )
     if isinstance(sampler, TPE):
         sampler.warm_start(search.get("warm_start", ()))
+    sampler.learn(search.get("warm_start_curves", ()))
     plan = run.recall(history, again)
     if not plan.resumed and not plan.waiting and not plan.new and not plan.unrecorded_ends:
         more = "--trials N adds more" if not again else f"none is {' or '.join(again)}"

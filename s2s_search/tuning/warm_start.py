@@ -1,16 +1,30 @@
-"""What a search takes from earlier runs: configurations that it runs first, and data for tpe."""
+"""What a search takes from earlier runs: configurations that it runs first, and data to learn from.
 
+tpe learns from the ends of trials. The models of gp and freeze_thaw learn from curves, and only
+from those on the same corpus.
+"""
+
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from s2s_search.errors import ConfigError, collecting
-from s2s_search.methods.samplers import TPE, EarlierTrial, Sampler, fitted, objective_values
+from s2s_search.methods.reading import reading_of
+from s2s_search.methods.samplers import (
+    TPE,
+    EarlierCurve,
+    EarlierTrial,
+    Sampler,
+    fitted,
+    objective_values,
+)
 from s2s_search.runs.state import History, TrialHistory, load_history
 from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import ENDS, FAILURES
 
+NOTHING = "the space contains no trial with a result"
 BEST = 3  # the number of configurations that are run first, where the user names none
 
 
@@ -74,9 +88,30 @@ class WarmStart:
             taken, left_out = sampler.warm_start(self.trials)
             counts = f"{taken} trials taken, {left_out} do not fit the space"
             notes.append(f"warm start from {folders}: {counts}")
-        if not self.best and not taken:
-            raise ConfigError(f"--warm-start {folders}: the space contains no trial with a result")
+            if not self.best and not taken:
+                raise ConfigError(f"--warm-start {folders}: {NOTHING}")
         return notes
+
+    def curves(self, fingerprint: str) -> list[EarlierCurve]:
+        """Returns the curves of all runs whose corpus has a fingerprint.
+
+        A trial whose weights pbt replaced has no curve of its own.
+        """
+        return [
+            (trial.config, list(_points(trial, run.history.search["metric"])))
+            for run in self.runs
+            if run.history.fingerprint == fingerprint
+            for trial in run.history.trials.values()
+            if not trial.exploits
+        ]
+
+    def teach_curves(self, sampler: Sampler, curves: Sequence[EarlierCurve]) -> Iterator[str]:
+        """Hands the curves to a model, and yields a note of how many it takes."""
+        learnt = sampler.learn(curves)
+        if learnt is not None and self.runs:
+            taken, left_out = learnt
+            rest = f", {left_out} do not fit the space" if left_out else ""
+            yield f"warm start: the model learns from the reports of {taken} earlier trials{rest}"
 
     def corpus_notes(self, fingerprint: str) -> Iterator[str]:
         """Yields a note for each run whose corpus has another fingerprint."""
@@ -86,7 +121,7 @@ class WarmStart:
                 law = f"the corpus of {run.folder} ({name}) is not that of this search"
                 yield f"warm start: {law}; what was best there may not be best here"
 
-    def entries(self, sampler: Sampler) -> dict[str, object]:
+    def entries(self, sampler: Sampler, curves: Sequence[EarlierCurve]) -> dict[str, object]:
         """Returns the entries of the search event, from which the search is resumed."""
         if not self.runs:
             return {}
@@ -96,7 +131,18 @@ class WarmStart:
         }
         if isinstance(sampler, TPE):
             entries["warm_start"] = list(self.trials)
+        if sampler.learn(()) is not None:
+            entries["warm_start_curves"] = list(curves)
         return entries
+
+
+def _points(trial: TrialHistory, metric: str) -> Iterator[tuple[int, float, float | None]]:
+    """Yields step, value and loss of the reports of a trial."""
+    for event, _ in trial.news:
+        reading = reading_of(event, metric)
+        if reading is not None:
+            loss = None if math.isnan(reading.loss) else reading.loss
+            yield reading.step, reading.value, loss
 
 
 def earlier_runs(folders: Sequence[Path], space: Space) -> list[EarlierRun]:
@@ -151,16 +197,20 @@ def warm_start_of(
     draws = space.search.trials if draws is None else draws
     if draws is not None:
         count = min(count, draws - len(space.first))
-    if count < 1 and space.search.method != "tpe":
+    if count < 1 and space.learner is None:
         fact = f"--warm-start-best and {draws} draws, {len(space.first)} of them by `first`"
-        law = "only search.method tpe learns from earlier trials without running the best"
+        law = "only the methods tpe, gp and freeze_thaw learn from trials that are not run again"
         raise ConfigError(f"--warm-start: {fact}, leave nothing to run first; {law}")
     trials = [
         (trial.config, objective_values(trial.best, space), trial.status)
         for run in runs
         for trial in run.history.of(*ENDS)
     ]
-    return WarmStart(runs, best_configurations(runs, fixed, count), trials)
+    best = best_configurations(runs, fixed, max(count, 1))
+    if not best and space.learner != "tpe":
+        folders = ", ".join(str(run.folder) for run in runs)
+        raise ConfigError(f"--warm-start {folders}: {NOTHING}")
+    return WarmStart(runs, best[:count], trials)
 
 
 def best_configurations(

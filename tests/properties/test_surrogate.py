@@ -5,11 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from s2s_search.methods.features import Features
 from s2s_search.methods.gaussian_process import JITTER, GaussianProcess, Points, squares
 from s2s_search.methods.reading import Reading
-from s2s_search.methods.surrogate import MOST_POINTS, Surrogate, places, thinned
+from s2s_search.methods.surrogate import (
+    MOST_POINTS,
+    Scales,
+    Surrogate,
+    places,
+    scale_of,
+    thinned,
+)
 from s2s_search.spaces.load import load_space
 from s2s_search.spaces.space import Space
 
@@ -199,6 +207,50 @@ def test_a_divergence_is_bad_news_and_no_more(
     assert np.isfinite(means).all()
     assert np.isfinite(deviations).all()
     assert means[1] < means[0]
+
+
+def test_early_in_training_the_loss_counts_and_at_the_end_the_metric() -> None:
+    rng = np.random.default_rng(4)
+    errors, losses = rng.uniform(0.2, 0.9, (2, 40))
+    of_errors, of_losses = scale_of(errors), scale_of(losses)
+    assert of_errors is not None
+    for times, loss_counts in ((np.zeros(40), 1.0), (np.full(40, 0.5), 0.5), (np.ones(40), 0.0)):
+        seen = Scales(of_errors, of_losses).values(list(errors), list(losses), times)
+        expected = (1 - loss_counts) * standard(errors) + loss_counts * standard(losses)
+        np.testing.assert_allclose(seen, expected)
+    # Where no loss is known, only the metric counts.
+    for some in (Scales(of_errors, None), Scales(of_errors, of_losses)):
+        seen = some.values(list(errors), [math.nan] * 40, np.zeros(40))
+        np.testing.assert_allclose(seen, standard(errors))
+
+
+def standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms without the worst tenth, of mean 0 and deviation 1."""
+    logs = np.log(np.minimum(values, np.quantile(values, 0.9)))
+    return (logs - logs.mean()) / logs.std()
+
+
+def test_earlier_trials_are_known_before_the_first_report(tmp_path: Path) -> None:
+    """One of two configurations was the better one before. Of this search neither has reported."""
+    known, made = space(tmp_path), reports()
+    surrogate, draws = Surrogate(known, 20), known.draw(40, 3)
+    for number, step, value in made:
+        surrogate.begin(-1 - number, draws[number])
+        worse = 0.8 if number == 0 else 0.3 if number == 1 else value
+        surrogate.report(-1 - number, Reading(step, worse))
+    expectation = surrogate.expectation()
+    assert expectation is not None
+    vectors = np.array([surrogate.features.of(draws[number]) for number in (0, 1)])
+    means, _ = expectation.at_the_end(vectors, [None, None])
+    assert means[1] < means[0]
+    assert surrogate.best == math.inf, "no trial of this search has reported"
+    # A trial of this search leads from its first report on, though an earlier one was better.
+    surrogate.begin(0, draws[0])
+    surrogate.report(0, Reading(20, 0.9))
+    after = surrogate.expectation()
+    assert after is not None
+    assert after._leader == after._rows[0]
+    assert surrogate.best == 0.9
 
 
 def test_all_equal_and_all_diverged_do_no_harm(tmp_path: Path) -> None:

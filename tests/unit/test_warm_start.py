@@ -9,6 +9,7 @@ import pytest
 from s2s_search.cli import command_line
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
+from s2s_search.methods.proposals import Proposals
 from s2s_search.methods.samplers import TPE
 from s2s_search.runs.log import EventLog, first_event, read_events
 from s2s_search.spaces.load import load_space
@@ -96,7 +97,7 @@ def test_the_best_of_all_folders_are_run_first(
     space = write(tmp_path / "new", method=method)
     if count == 0 and method != "tpe":
         with pytest.raises(
-            ConfigError, match=r"leave nothing to run first; only search\.method tpe"
+            ConfigError, match="leave nothing to run first; only the methods tpe, gp"
         ):
             run_search(space, out=tmp_path / "run", warm_start=folders, warm_start_best=count)
         return
@@ -205,6 +206,49 @@ def test_tpe_learns_from_all_and_runs_the_best_again(tmp_path: Path, started: li
     assert notes(tmp_path / "run")[1] == (
         f"warm start from {folders[0]}, {folders[1]}: 5 trials taken, 3 do not fit the space"
     )
+
+
+CURVES = {20: [3.0, 2.0, 1.5], 30: [2.0, 1.2, 1.0], 40: [2.5, 2.0, 1.9], 65: [1.0, 0.5, 0.4]}
+
+
+def curves(folder: Path) -> Path:
+    """A run folder of trials of these widths, with reports at the steps 10, 20 and 30."""
+    earlier(folder, *[(dim, None, "running") for dim in CURVES])
+    with EventLog(folder) as log:
+        for number, values in enumerate(CURVES.values()):
+            name = {"trial": f"trial-{number:05d}"}
+            for step, value in zip((10, 20, 30), values, strict=True):
+                log.append({"event": "report", **name, "step": step, "dev.loss": value})
+            log.append({"event": "status", **name, "status": "finished"})
+    return folder
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_gp_learns_from_the_curves_of_the_same_corpus(
+    tmp_path: Path, started: list[Search], count: int
+) -> None:
+    """Of four trials one is not in the space. A run on another corpus says nothing about curves."""
+    other = curves(tmp_path / "other")
+    log = (other / "events.jsonl").read_text()
+    fingerprint = load_corpus(write(tmp_path / "any").corpus).fingerprint
+    (other / "events.jsonl").write_text(log.replace(fingerprint, "f" * len(fingerprint)))
+    folders = [curves(tmp_path / "a"), other]
+    space = write(tmp_path / "new", method="gp")
+    run_search(space, out=tmp_path / "run", warm_start=folders, warm_start_best=count)
+    shutil.rmtree(folders[0])
+    resume_search(tmp_path / "run")
+    for search in started:
+        sampler = search.sampler
+        assert isinstance(sampler, Proposals)
+        known = sampler.surrogate.trials
+        assert [(n, seen.steps, seen.distances) for n, seen in known.items()] == [
+            (-k, [10, 20, 30], CURVES[dim]) for k, dim in enumerate((20, 30, 40), start=1)
+        ]
+        assert [seen.losses for seen in known.values()] == [CURVES[dim] for dim in (20, 30, 40)]
+    said = (
+        "warm start: the model learns from the reports of 3 earlier trials, 1 do not fit the space"
+    )
+    assert said in notes(tmp_path / "run")
 
 
 @pytest.mark.parametrize("method", ["random", "tpe"])
