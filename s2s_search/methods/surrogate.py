@@ -32,6 +32,7 @@ EARLIER_POINTS = 100  # how many of these may be of earlier searches
 CLIPPED = 0.9  # the quantile of distances from which on a report is just bad
 # The matrices are small, and trials take the cores: with a thread for each core, the model waits.
 BLAS = ThreadpoolController()
+SIDES = 1.96  # deviations on either side of the mean in a 95 % interval
 KEPT = (6, 4, 3, 2, 1)  # how many reports of a trial the model sees
 
 
@@ -181,14 +182,18 @@ class Expectation:
         return np.array([-1 if n is None else self._rows.get(n, -1) for n in numbers])
 
     def sentence(self, vector: Floats, number: int | None) -> str:
-        """Says what a trial is expected to reach, beside the best value so far.
+        """Says what a trial is expected to reach, with a 95 % interval, and whether it may win.
 
-        The model is too sure of itself for an interval (docs/search_efficiency.md).
+        How often such intervals are right is in docs/search_efficiency.md.
         """
-        (mean,), _ = self.at_the_end(vector[None], [number])
+        (mean,), (deviation,) = self.at_the_end(vector[None], [number])
+        low, high = sorted(self._value(mean + k * deviation) for k in (-SIDES, SIDES))
+        chance = round(100 * float(ndtr((self._best - mean) / deviation)))
+        percent = "less than 1 %" if chance == 0 else f"{chance} %"
         return (
-            f"about {self._value(mean):.3g} is expected at step {self._last:,}; the best so far is "
-            f"{self._value(self._best):.4g}"
+            f"{self._value(mean):.3g} ({low:.3g} to {high:.3g}) is expected at step "
+            f"{self._last:,}; the best so far is {self._value(self._best):.4g}, and the chance to "
+            f"beat it is {percent}"
         )
 
     def _value(self, scaled: float) -> float:

@@ -253,6 +253,28 @@ def test_earlier_trials_are_known_before_the_first_report(tmp_path: Path) -> Non
     assert surrogate.best == 0.9
 
 
+def test_what_is_said_of_a_trial_is_what_the_model_expects(tmp_path: Path) -> None:
+    """By hand for error rates, of which the perfect one is 0."""
+    surrogate = told(space(tmp_path), [*reports(), (3, 80, 0.4)])
+    expectation = surrogate.expectation()
+    assert expectation is not None
+    assert surrogate._fit is not None
+    scale = surrogate._fit.scales.metric
+    for number in (3, 5):
+        vector = surrogate.trials[number].vector
+        (mean,), (deviation,) = expectation.at_the_end(vector[None], [number])
+        log = scale.mean + scale.deviation * mean
+        low, high = (math.exp(log + k * 1.96 * scale.deviation * deviation) for k in (-1, 1))
+        best = min(value for *_, value in reports())
+        ratio = (math.log(best) - log) / (scale.deviation * deviation)
+        chance = round(100 * (1 + math.erf(ratio / math.sqrt(2))) / 2)
+        said = f"{chance} %" if chance else "less than 1 %"
+        assert expectation.sentence(vector, number) == (
+            f"{math.exp(log):.3g} ({low:.3g} to {high:.3g}) is expected at step 160; the best so "
+            f"far is {best:.4g}, and the chance to beat it is {said}"
+        )
+
+
 def test_all_equal_and_all_diverged_do_no_harm(tmp_path: Path) -> None:
     known = space(tmp_path)
     same = told(known, [(n, s, 0.5) for n, s, _ in reports()]).expectation()
