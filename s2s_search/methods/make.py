@@ -5,6 +5,7 @@ What needs SciPy is imported late, because most searches need none of it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from s2s_search.methods.halving import FirstReports, Progressive, Promotion
 from s2s_search.methods.pausing import TRAINS, Pausing
@@ -12,6 +13,9 @@ from s2s_search.methods.samplers import TPE, Listed, Sampler
 from s2s_search.spaces.dimensions import Flat, value_of
 from s2s_search.spaces.settings import Scheduler
 from s2s_search.spaces.space import Space
+
+if TYPE_CHECKING:
+    from s2s_search.methods.surrogate import Surrogate
 
 POOL = 256  # the least number of draws among which a model chooses
 
@@ -45,15 +49,20 @@ def make_sampler(
     if space.learner is None:
         return Listed(draws)
     from s2s_search.methods.proposals import Proposals
-    from s2s_search.methods.surrogate import Surrogate
 
     seed = space.search.seed if seed is None else seed
     # The space may hold fewer configurations than POOL, which is_fixed allows.
     wanted = replace(space.search, trials=max(POOL, len(draws)))
     pool = replace(space, search=wanted, is_fixed=True).trials(None, seed)
-    first = value_of("train.eval_every_steps", draws[0])
-    surrogate = Surrogate(space, first if isinstance(first, int) else 1)
-    return Proposals(space, pool, len(draws), seed, surrogate)
+    return Proposals(space, pool, len(draws), seed, make_surrogate(space, draws[0]))
+
+
+def make_surrogate(space: Space, config: Mapping[str, object]) -> "Surrogate":
+    """Returns the model of gp and freeze_thaw; one configuration says when trials report."""
+    from s2s_search.methods.surrogate import Surrogate
+
+    first = value_of("train.eval_every_steps", config)
+    return Surrogate(space, first if isinstance(first, int) else 1)
 
 
 def make_pausing(settings: Scheduler, minimize: bool, sampler: Sampler | None) -> Pausing | None:

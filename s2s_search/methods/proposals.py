@@ -13,7 +13,7 @@ import numpy as np
 
 from s2s_search.methods.gaussian_process import Floats
 from s2s_search.methods.reading import Reading
-from s2s_search.methods.samplers import EarlierCurve, ObjectiveValues, fitted
+from s2s_search.methods.samplers import EarlierCurve, ObjectiveValues
 from s2s_search.methods.surrogate import Expectation, Surrogate
 from s2s_search.spaces.dimensions import Choice, Dimension, Flat, Range, value_of
 from s2s_search.spaces.space import Space
@@ -149,24 +149,8 @@ class Proposals:
         self.surrogate.report(number, reading)
 
     def learn(self, curves: Iterable[EarlierCurve]) -> tuple[int, int]:
-        """Takes curves of earlier searches as data; returns how many are used and how many not.
-
-        A curve is used when the space contains its configuration, whatever its budget and seed, and
-        when it has a report within the steps of a trial of this search.
-        """
-        taken = skipped = 0
-        for config, points in curves:
-            flat = fitted(self.space, config)
-            within = [point for point in points if point[0] <= self.surrogate.last]
-            if flat is None or not within:
-                skipped += 1
-                continue
-            taken += 1
-            self.surrogate.begin(-taken, flat)
-            for step, value, loss in within:
-                known = math.nan if loss is None else loss
-                self.surrogate.report(-taken, Reading(step, value, known))
-        return taken, skipped
+        """Takes curves of earlier searches as data; returns how many are used and how many not."""
+        return self.surrogate.learn(curves)
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str

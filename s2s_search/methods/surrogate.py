@@ -22,6 +22,7 @@ from threadpoolctl import ThreadpoolController
 from s2s_search.methods.features import Features
 from s2s_search.methods.gaussian_process import Floats, GaussianProcess, Points, Whole
 from s2s_search.methods.reading import Reading
+from s2s_search.methods.samplers import EarlierCurve, fitted
 from s2s_search.metrics import Metric
 from s2s_search.spaces.space import Space
 
@@ -109,6 +110,24 @@ class Fit:
     scales: Scales
 
 
+@dataclass(frozen=True)
+class End:
+    """What is expected of a trial: its best value by the last step, with a 95 % interval.
+
+    `chance` is the probability that it beats the best report so far. How often such intervals are
+    right is in docs/search_efficiency.md.
+    """
+
+    value: float
+    low: float
+    high: float
+    chance: float
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.chance:.0f} %" if self.chance >= 0.01 else "less than 1 %"
+
+
 class Expectation:
     """What the model expects after some reports.
 
@@ -116,7 +135,7 @@ class Expectation:
         process: the model, conditioned on the reports.
         rows: the row of each trial in it.
         scale: the scale of its values.
-        best: the least distance that was reported.
+        least: the least distance that each trial has reported.
         last: the step at the end of a trial.
         metric: the metric.
     """
@@ -126,12 +145,14 @@ class Expectation:
         process: GaussianProcess,
         rows: Mapping[int, int],
         scale: Scale,
-        best: float,
+        least: Mapping[int, float],
         last: int,
         metric: Metric,
     ) -> None:
         self._process, self._rows, self._scale = process, rows, scale
-        self._best = float(scale.values([best])[0])
+        self._least = least
+        own = [distance for number, distance in least.items() if number >= 0]
+        self._best = min(own, default=math.inf)
         self._last, self._metric = last, metric
         # The trial of which the best value is expected at the end, whatever the reports so far. An
         # earlier search does not hand over its trials: one of this search leads, once there is one.
@@ -181,24 +202,31 @@ class Expectation:
         """Returns the row of each trial in the process; -1 for one that has not begun."""
         return np.array([-1 if n is None else self._rows.get(n, -1) for n in numbers])
 
-    def sentence(self, vector: Floats, number: int | None) -> str:
-        """Says what a trial is expected to reach, with a 95 % interval, and whether it may win.
+    def end(self, vector: Floats, number: int | None) -> End:
+        """Returns what is expected of a trial; `number` is None for one that has not begun.
 
-        How often such intervals are right is in docs/search_efficiency.md.
+        What a trial has reported already it keeps, whatever comes.
         """
         (mean,), (deviation,) = self.at_the_end(vector[None], [number])
-        low, high = sorted(self._value(mean + k * deviation) for k in (-SIDES, SIDES))
-        chance = round(100 * float(ndtr((self._best - mean) / deviation)))
-        percent = "less than 1 %" if chance == 0 else f"{chance} %"
+        has = math.inf if number is None else self._least.get(number, math.inf)
+        ends = [mean + k * deviation for k in (0.0, -SIDES, SIDES)]
+        value, *interval = (self._value(min(self._scale.distance(end), has)) for end in ends)
+        best = float(self._scale.values([self._best])[0])
+        chance = float(ndtr((best - mean) / deviation))
+        return End(value, min(interval), max(interval), chance)
+
+    def sentence(self, vector: Floats, number: int | None) -> str:
+        """Says what a trial is expected to reach, and whether it may win."""
+        end = self.end(vector, number)
+        best = self._value(self._best)
         return (
-            f"{self._value(mean):.3g} ({low:.3g} to {high:.3g}) is expected at step "
-            f"{self._last:,}; the best so far is {self._value(self._best):.4g}, and the chance to "
-            f"beat it is {percent}"
+            f"{end.value:.3g} ({end.low:.3g} to {end.high:.3g}) is expected by step "
+            f"{self._last:,}; the best so far is {best:.4g}, and the chance to beat it is "
+            f"{end.percent}"
         )
 
-    def _value(self, scaled: float) -> float:
-        """Returns the value of the metric for a scaled one."""
-        distance = self._scale.distance(scaled)
+    def _value(self, distance: float) -> float:
+        """Returns the value of the metric at a distance from the perfect one."""
         return self._metric.perfect + (distance if self._metric.goal == "minimize" else -distance)
 
 
@@ -215,7 +243,7 @@ class Surrogate:
         self.last = space.scheduler.max_steps
         self.first = min(first, self.last)
         self.trials: dict[int, Seen] = {}
-        self._metric = space.metric
+        self._space, self._metric = space, space.metric
         self._reports: list[int] = []  # the trial of each report, in the order of reports
         self._fit: Fit | None = None
         # The newest expectation, and what it was asked for.
@@ -224,6 +252,25 @@ class Surrogate:
     def begin(self, number: int, config: Mapping[str, object]) -> None:
         if number not in self.trials:
             self.trials[number] = Seen(self.features.of(config))
+
+    def learn(self, curves: Iterable[EarlierCurve]) -> tuple[int, int]:
+        """Takes curves of earlier searches as data; returns how many are used and how many not.
+
+        A curve is used when the space contains its configuration, whatever its budget and seed, and
+        when it has a report within the steps of a trial of this search.
+        """
+        taken = skipped = 0
+        for config, points in curves:
+            flat = fitted(self._space, config)
+            within = [point for point in points if point[0] <= self.last]
+            if flat is None or not within:
+                skipped += 1
+                continue
+            taken += 1
+            self.begin(-taken, flat)
+            for step, value, loss in within:
+                self.report(-taken, Reading(step, value, math.nan if loss is None else loss))
+        return taken, skipped
 
     def report(self, number: int, reading: Reading) -> None:
         """Adds a report; one of a step that the trial has reported is no news."""
@@ -271,13 +318,11 @@ class Surrogate:
                 rows.setdefault(number, len(rows))
             more = Points(np.array([rows[n] for n in under_way]), self._times(steps))
             process = process.believing(self._vectors(rows), more, means)
-        return Expectation(process, rows, fit.scales.metric, self.best, self.last, self._metric)
+        return Expectation(process, rows, fit.scales.metric, self._least(), self.last, self._metric)
 
-    @property
-    def best(self) -> float:
-        """The least distance from the perfect value that a trial of this search reported."""
-        own = [seen for number, seen in self.trials.items() if number >= 0]
-        return min((distance for seen in own for distance in seen.distances), default=math.inf)
+    def _least(self) -> dict[int, float]:
+        """Returns the least distance from the perfect value that each trial has reported."""
+        return {number: min(seen.distances) for number, seen in self.trials.items() if seen.steps}
 
     def _vectors(self, numbers: Iterable[int]) -> Floats:
         return np.array([self.trials[number].vector for number in numbers])

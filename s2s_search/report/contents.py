@@ -52,11 +52,19 @@ from s2s_search.runs.events import cleaned
 from s2s_search.runs.folder import ENVIRONMENT, PAGE, check_writable
 from s2s_search.runs.manifest import load_manifest
 from s2s_search.runs.storage import below, is_far, place_of, shown_place
+from s2s_search.spaces.settings import MODELS
 
 LOOKED_AT = 10  # the number of best trials among which one with attention is looked for
 MAPS = 4  # the number of attention maps
 TABLE_BELOW = "The same as a table"  # the title of a folded table below a figure
 
+LEAST_CHANCE = 0.01  # of which the text speaks
+SHOWN_PROMISES = 20  # the number of trials whose expected ends are drawn
+PROMISES = (
+    "The model that chose trials says what the others might still become. It learned from the "
+    "reports of this search. Its intervals held 96 and 91 of 100 values on two corpora with "
+    "recorded curves, and missed most often after one report."
+)
 AXIS_PLOTS = (
     "Each mark is a trial, and all values are compared at equal steps. A filled mark is a finished "
     "trial. An open mark is a trial that was stopped, failed or still runs. The other "
@@ -168,12 +176,14 @@ def sections(runs: Sequence[ReportedRun]) -> list[Section]:
     ) -> Section:
         return Section(title, how, [list(blocks(run)) for run in runs], names)
 
+    has_model = any(run.space.learner in MODELS for run in runs)
     return [
         each("In short", _in_short),
         Section("Ranking", ranked_by, [[*_luck_of_the_best(runs), _ranking(runs)]]),
         Section("Best so far", "", [list(_best_so_far(runs))]),
         each("Fewer trials", _fewer_trials),
         each("Learning curves", _learning_curves),
+        *([each("What the model expects", _promises, PROMISES)] if has_model else []),
         each("Parallel coordinates", _parallel_coordinates),
         each("One hyperparameter at a time", _axis_plots, AXIS_PLOTS),
         each("Scientific hyperparameters", _isolation, ISOLATION),
@@ -380,6 +390,47 @@ def _quarter(curves: pd.DataFrame) -> float:
 
 
 # --- hyperparameters ---
+
+
+def _promises(run: ReportedRun) -> Iterator[Block]:
+    if not run.promises:
+        yield Text("The model expects nothing: it knows too little, or no trial was cut short.")
+        return
+    first = run.promises[0]
+    last, cut = run.space.scheduler.max_steps, len(run.promises)
+    best = run.scored[run.score].iloc[0]
+    many = f"Of {quantity(cut, 'trial')} that did not train to the end"
+    if first.end.chance < LEAST_CHANCE:
+        yield Text(f"{many}, none has a chance of 1 % or more to beat the best value, {best:.4g}.")
+    else:
+        yield Text(
+            f"{many}, {code(first.trial)} has the best chance to beat the best value, {best:.4g}: "
+            f"{first.end.percent}. By step {last:,} {first.end.value:.3g} ({first.end.low:.3g} to "
+            f"{first.end.high:.3g}) is expected of it."
+        )
+    shown = run.promises[:SHOWN_PROMISES]
+    how = (
+        "The filled mark is the best value that is expected by the end, with its 95 % interval. "
+        "What a trial has reported it keeps. The open mark is the newest report. The line is the "
+        "best value so far."
+    )
+    if cut > len(shown):
+        how += f" The other {quantity(cut - len(shown), 'trial')} have smaller chances."
+    numbers = [run.numbers[promise.trial] for promise in shown]
+    yield Figure(figures.promises(shown, numbers, best, run.metric), how, run.number)
+    rows = [
+        [
+            promise.trial,
+            f"{promise.step:,}",
+            f"{promise.value:.4g}",
+            f"{promise.end.value:.3g}",
+            f"{promise.end.low:.3g} to {promise.end.high:.3g}",
+            promise.end.percent,
+        ]
+        for promise in shown
+    ]
+    columns = ["trial", "step", f"newest {run.metric}", f"by step {last:,}", "95 % interval"]
+    yield Table([*columns, "chance"], rows, [*columns[1:], "chance"], TABLE_BELOW)
 
 
 def _parallel_coordinates(run: ReportedRun) -> Iterator[Block]:

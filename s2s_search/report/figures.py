@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s2s_search.report.axes import Axis
+from s2s_search.report.promises import Promise
 from s2s_search.runs.answers import Example
 
 # The colours of a light page, and below those that take their places on a dark page.
@@ -194,6 +195,52 @@ def best_so_far(runs: Sequence[tuple[str, pd.DataFrame]], metric: str, cost: str
                 hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
             )
     figure.update_yaxes(**_scale(every))
+    return figure
+
+
+def promises(
+    shown: Sequence[Promise], numbers: Sequence[int], best: float, metric: str
+) -> go.Figure:
+    """Draws what is expected of some trials at their ends, the first one above.
+
+    Args:
+        shown: the trials.
+        numbers: their numbers in the trials table.
+        best: the best value so far, as a line.
+        metric: the name of the metric.
+    """
+    values = [promise.end.value for promise in shown]
+    every = [best, *values, *(promise.value for promise in shown)]
+    names = [plain(promise.trial) for promise in shown]
+    figure = _figure(
+        120 + 20 * len(shown),
+        xaxis={"title": _title(metric)},
+        yaxis={"autorange": "reversed", "showgrid": False},
+    )
+    if is_wide(every):
+        figure.update_xaxes(type="log")
+    above = [promise.end.high - promise.end.value for promise in shown]
+    below = [promise.end.value - promise.end.low for promise in shown]
+    figure.add_scatter(
+        x=_short(promise.value for promise in shown),
+        y=names,
+        customdata=list(numbers),
+        mode="markers",
+        marker={"size": 8, "color": FAINT, "symbol": "circle-open"},
+        name="newest report",
+        hovertemplate="%{text}<br>newest report: %{x:.4g}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=_short(values),
+        y=names,
+        customdata=list(numbers),
+        mode="markers",
+        marker={"size": 8, "color": BLUE},
+        error_x={"array": _short(above), "arrayminus": _short(below), "color": BLUE},
+        name="expected at the end",
+        hovertemplate="%{text}<br>expected: %{x:.4g}<extra></extra>",
+    )
+    figure.add_vline(x=best, line={"color": GREEN, "dash": "dash"})
     return figure
 
 

@@ -14,6 +14,7 @@ from s2s_search.display.tables import cell
 from s2s_search.errors import ConfigError, printable
 from s2s_search.report.axes import Axis, axes
 from s2s_search.report.boundaries import Boundary, boundaries
+from s2s_search.report.promises import Promise, promises
 from s2s_search.results.beside import beside
 from s2s_search.results.expected import expected_best
 from s2s_search.results.importance import Reversal, importance, possible_reversals
@@ -98,6 +99,10 @@ class ReportedRun:
     @cached_property
     def axes(self) -> list[Axis]:
         return axes(self.results, self.space, self.scores)
+
+    @cached_property
+    def promises(self) -> list[Promise]:
+        return promises(self.history, self.space)
 
     @cached_property
     def boundaries(self) -> list[Boundary]:

@@ -29,6 +29,7 @@ class SearchSettings:
 METHODS = ("random", "halton", "grid", *(LEARNING := ("tpe", "gp")))
 # The schedulers that pause trials and resume them from their checkpoints. asha does with PROMOTE.
 PAUSING = ("hyperband", "pbt", *(OURS := ("pasha", "first_reports", "freeze_thaw")))
+MODELS = ("gp", "freeze_thaw")  # the method and the scheduler that have a model of all reports
 SCHEDULERS = ("asha", "median", *PAUSING, "none")
 VARIANTS = (STOP, PROMOTE) = ("stop", "promote")
 # The settings that only some schedulers have.

@@ -243,14 +243,14 @@ def test_earlier_trials_are_known_before_the_first_report(tmp_path: Path) -> Non
     vectors = np.array([surrogate.features.of(draws[number]) for number in (0, 1)])
     means, _ = expectation.at_the_end(vectors, [None, None])
     assert means[1] < means[0]
-    assert surrogate.best == math.inf, "no trial of this search has reported"
+    assert expectation._best == math.inf, "no trial of this search has reported"
     # A trial of this search leads from its first report on, though an earlier one was better.
     surrogate.begin(0, draws[0])
     surrogate.report(0, Reading(20, 0.9))
     after = surrogate.expectation()
     assert after is not None
     assert after._leader == after._rows[0]
-    assert surrogate.best == 0.9
+    assert after._best == 0.9
 
 
 def test_what_is_said_of_a_trial_is_what_the_model_expects(tmp_path: Path) -> None:
@@ -260,17 +260,21 @@ def test_what_is_said_of_a_trial_is_what_the_model_expects(tmp_path: Path) -> No
     assert expectation is not None
     assert surrogate._fit is not None
     scale = surrogate._fit.scales.metric
+    made = [*reports(), (3, 80, 0.4)]
     for number in (3, 5):
+        least = min(value for n, _, value in made if n == number)
         vector = surrogate.trials[number].vector
         (mean,), (deviation,) = expectation.at_the_end(vector[None], [number])
         log = scale.mean + scale.deviation * mean
-        low, high = (math.exp(log + k * 1.96 * scale.deviation * deviation) for k in (-1, 1))
-        best = min(value for *_, value in reports())
+        side = 1.96 * scale.deviation * deviation
+        # What it has reported it keeps.
+        value, low, high = (min(math.exp(log + k * side), least) for k in (0, -1, 1))
+        best = min(0.4, *(value for *_, value in reports()))
         ratio = (math.log(best) - log) / (scale.deviation * deviation)
-        chance = round(100 * (1 + math.erf(ratio / math.sqrt(2))) / 2)
-        said = f"{chance} %" if chance else "less than 1 %"
+        chance = (1 + math.erf(ratio / math.sqrt(2))) / 2
+        said = f"{100 * chance:.0f} %" if chance >= 0.01 else "less than 1 %"
         assert expectation.sentence(vector, number) == (
-            f"{math.exp(log):.3g} ({low:.3g} to {high:.3g}) is expected at step 160; the best so "
+            f"{value:.3g} ({low:.3g} to {high:.3g}) is expected by step 160; the best so "
             f"far is {best:.4g}, and the chance to beat it is {said}"
         )
 

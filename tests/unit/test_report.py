@@ -153,6 +153,33 @@ def test_who_led_and_when(folder: Path) -> None:
     assert run.leads()["cost"].tolist() == pytest.approx([x * 3600 / 0.5 for x in leads["cost"]])
 
 
+def test_what_the_model_of_freeze_thaw_expects(tmp_path: Path) -> None:
+    """Every third trial was stopped after one report, but for those that failed."""
+    asha = "{name: asha, max_steps: 400, grace_steps: 100, reduction_factor: 2}"
+    text = SPACE.replace(asha, "{name: freeze_thaw, max_steps: 400}")
+    run = read_runs([write_run(tmp_path / "run", text=text)])[0]
+    stopped = run.results.trials.loc[run.results.trials["status"] == "stopped", "trial"]
+    assert sorted(promise.trial for promise in run.promises) == sorted(stopped)
+    chances = [promise.end.chance for promise in run.promises]
+    assert chances == sorted(chances, reverse=True)
+    newest = run.results.reports.groupby("trial")[run.metric].last()
+    for promise in run.promises:
+        assert promise.step == 100
+        assert promise.value == newest[promise.trial]
+        assert promise.end.low <= promise.end.value <= promise.end.high <= promise.value
+    page, markdown = (path.read_text() for path in write_report([tmp_path / "run"]))
+    section = markdown.split("## What the model expects")[1].split("\n## ")[0]
+    assert f"Of {len(stopped)} trials that did not train to the end, " in section
+    rows = re.findall(r"^\| (trial-\d+) \|", section, re.MULTILINE)
+    assert rows == [promise.trial for promise in run.promises]
+    assert "What the model expects" in page
+
+
+def test_no_model_expects_nothing(folder: Path, texts: tuple[str, str]) -> None:
+    assert read_runs([folder])[0].promises == []
+    assert "What the model expects" not in texts[1]
+
+
 def test_the_rungs_count_who_came_and_who_was_stopped(folder: Path) -> None:
     trials = load(folder).trials
     reported = trials["best.dev.error_rate"].notna().sum()
