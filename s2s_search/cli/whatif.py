@@ -206,17 +206,21 @@ def league(args: argparse.Namespace) -> int:
 
     from s2s_search.display.tables import cell, grid
     from s2s_search.whatif.league import contenders, league_rows
-    from s2s_search.whatif.pool import load_pool
+    from s2s_search.whatif.pool import FEWEST, load_pool
 
     asked = LEAGUE | {key: value for key, value in vars(args).items() if value is not None}
     names = [name.strip() for name in asked["methods"].split(",") if name.strip()]
     problems = list(check_league(args))
+    if asked["methods"] and not names:
+        problems.append(f"--methods: {asked['methods']!r} names no method")
     with collecting(problems):
         methods = contenders(names)
     with collecting(problems):
         pool = load_pool(args.folder)
     if problems:
         raise ConfigError(problems)
+    if asked["share"] * len(pool.configs) < FEWEST:
+        print(f"--share: each order has {FEWEST} trials, the fewest of a league", file=sys.stderr)
     workers = args.workers or LEAGUE_WORKERS
     near, target = asked["within"], asked["target"]
     settings = args.orders, workers, near, asked["share"], target

@@ -41,9 +41,9 @@ def _judged(event: Event, metric: str, minimize: bool) -> str:
     if kind == "decision":
         return decision_line(event, metric, minimize)
     if kind == "restart":
-        return f"resumed after step {event.get('step') or 0}: {event['cause']}" + (
-            f" ({event['message']})" if event.get("message") else ""
-        )
+        cause = "the search was resumed" if event["cause"] == "resume" else event["cause"]
+        message = f" ({event['message']})" if event.get("message") else ""
+        return f"resumed after step {event.get('step') or 0}: {cause}{message}"
     if kind == "exploit":
         return f"copied the weights of {event['source']}, with other settings"
     return str(event.get("message", ""))

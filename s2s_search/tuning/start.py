@@ -14,7 +14,7 @@ search is resumed from its own log and its own checkpoints, and not from files o
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,12 @@ def resume_search(
         with run.recorder_open():
             run.recorder.end("finished")
         return Outcome("finished", folder)
+    if history.status == "out of budget":
+        over = list(_spent(run))
+        for law in over:
+            say(f"nothing to do: {law}")
+        if over:
+            return Outcome(history.status, folder, history.message)
     for line in plan.lines():
         say(line)
     with run.recorder_open():
@@ -394,6 +400,18 @@ def _with_budgets(
         for name, value in new.items()
     }
     return replace(space, search=replace(space.search, **known))
+
+
+def _spent(run: Search) -> Iterator[str]:
+    """Yields the budgets of a resumed search that are spent, and what to do about it."""
+    settings, hours = run.space.search, run.spent / 3600
+    gpu_hours = run.busy * run.space.resources.gpu / 3600
+    if settings.hours is not None and hours >= settings.hours:
+        more = f"--hours N gives more, with N above {hours:.3g}"
+        yield f"search.hours: {settings.hours:g} hours are over; {more}"
+    if settings.gpu_hours is not None and gpu_hours >= settings.gpu_hours:
+        more = f"--gpu-hours N gives more, with N above {gpu_hours:.3g}"
+        yield f"search.gpu_hours: {settings.gpu_hours:g} GPU hours are over; {more}"
 
 
 def _budgets(space: Space) -> dict[str, object]:

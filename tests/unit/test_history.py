@@ -278,6 +278,7 @@ def test_why_the_median_rule_stopped_a_trial_that_should_be_large() -> None:
             "the search ended before it (out of budget); resume continues it",
         ),
         ([restart(0, "lost", step=7, message="gone")], "resumed after step 7: lost (gone)"),
+        ([restart(0, "resume", step=7)], "resumed after step 7: the search was resumed"),
         ([end(0, "failed", message="KeyError: 1")], "why: KeyError: 1"),
         (
             [end(0, "failed")],

@@ -227,7 +227,11 @@ def test_a_league_of_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [row["method"] for row in rows] == ["random", "freeze_thaw"]
     assert set(rows[0]) >= {"method", "to_target", "low", "high", "lost", "regret_10", "work"}
     command_line.main(["replay", str(folder), "--league", "--methods", names])
-    assert "full trials until a report within 0.01" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "full trials until a report within 0.01" in told.out
+    assert "the fewest of a league" not in told.err
+    command_line.main(["replay", str(folder), "--league", "--methods", "random", "--share", "0.1"])
+    assert "--share: each order has 8 trials, the fewest of a league" in capsys.readouterr().err
 
 
 def test_tables_of_a_run_are_the_same_pool(tmp_path: Path) -> None:
@@ -239,6 +243,7 @@ def test_tables_of_a_run_are_the_same_pool(tmp_path: Path) -> None:
     assert of_tables.configs == of_log.configs
     assert of_tables.steps == of_log.steps
     np.testing.assert_array_equal(of_tables.values, of_log.values)
+    np.testing.assert_array_equal(of_tables.losses, of_log.losses)
     np.testing.assert_allclose(of_tables.seconds, of_log.seconds)
     assert str(tmp_path) not in (kept / "trials.parquet").read_bytes().decode(errors="replace")
 
@@ -268,6 +273,8 @@ def test_all_problems_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "a league needs at least 8 trials that reported",
     ):
         assert problem in text
+    assert command_line.main(["replay", str(folder), "--league", "--methods", ","]) == 2
+    assert "--methods: ',' names no method" in capsys.readouterr().err
     given = ["--methods", "random", "--within", "0.1", "--target", "best", "--share", "1"]
     assert command_line.main(["replay", str(folder), *given]) == 2
     text = capsys.readouterr().err

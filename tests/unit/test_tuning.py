@@ -316,6 +316,29 @@ def test_a_search_that_was_killed_at_its_end_is_finished_by_resume(
     assert (log_size(tmp_path), started) == (size, [])
 
 
+def test_a_search_whose_budget_is_spent_needs_a_larger_one(
+    tmp_path: Path, started: list[Search], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events are as old as the search: one hour later it ended, and its one trial trained all the time."""
+    monkeypatch.setattr(start.cluster, "ray_problems", lambda *_: [])  # there may be no GPU
+    begun = [event | {"time": 1000.0} for event in trial(0)]
+    start_event = {"event": "start", "trial": "trial-00000", "time": 1000.0}
+    end = {"event": "status", "status": "out of budget", "time": 4600.0}
+    text = SPACE.replace("method: grid", "method: grid, hours: 0.5, gpu_hours: 0.25")
+    text += "resources: {gpu: 0.5}\n"
+    a_run(tmp_path, *begun, start_event, end, text=text, time=1000.0)
+    size, said = log_size(tmp_path), list[str]()
+    assert resume_search(tmp_path, say=said.append).status == "out of budget"
+    assert said == [
+        "nothing to do: search.hours: 0.5 hours are over; --hours N gives more, with N above 1",
+        "nothing to do: search.gpu_hours: 0.25 GPU hours are over; --gpu-hours N gives more, "
+        "with N above 0.5",
+    ]
+    assert (log_size(tmp_path), started) == (size, [])
+    resume_search(tmp_path, hours=2, gpu_hours=1)
+    assert len(started) == 1
+
+
 def test_a_search_that_is_refused_when_it_goes_on_is_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
