@@ -233,14 +233,14 @@ def _prior(
         return None
     before = len(problems.found)
     spread: Any = None
-    with problems.at("parameters", key, "prior"):
+    with problems.at("parameters", key, "prior", label="prior of "):
         if "grid" in options or "same_as" in options:
-            raise ValueError(f"{key}: prior is for choices, or min and max")
+            raise ValueError(f"{key}: is for choices, or min and max")
         if domain is not None and not isinstance(domain, Tie):
             value = named_value(key, options["prior"], domain, models)
             if not domain.allows(value):
                 shown_value = described(options["prior"])
-                raise ValueError(f"{key}: prior must be {domain.law}, but got {shown_value}")
+                raise ValueError(f"{key}: must be {domain.law}, but got {shown_value}")
     if "spread" in options:
         with problems.at("parameters", key, "spread", label=f"{key}: spread "):
             if isinstance(domain, Choice):

@@ -822,32 +822,32 @@ class TestPrior:
         [
             (
                 "embedding.dim:\n  min: 8\n  max: 64\n  prior: 65",
-                "line 7: embedding.dim: prior must be from 8 to 64, but got '65'",
+                "line 7: prior of embedding.dim: must be from 8 to 64, but got '65'",
             ),
             (
                 "embedding.dim: {min: 8, max: 64, step: 8, prior: 9}",
-                "line 4: embedding.dim: prior must be from 8 to 64 in steps of 8, but got '9'",
+                "line 4: prior of embedding.dim: must be from 8 to 64 in steps of 8, but got '9'",
             ),
             (
                 "embedding.dim: {choices: [8, 64], prior: 9}",
-                "line 4: embedding.dim: prior must be one of 8, 64, but got '9'",
+                "line 4: prior of embedding.dim: must be one of 8, 64, but got '9'",
             ),
             (
                 "embedding.dim: {min: 8, max: 64, prior: x}",
-                "line 4: embedding.dim: must be a whole number at least 1 and at most 65536, but "
+                "line 4: prior of embedding.dim: must be a whole number at least 1 and at most 65536, but "
                 "got 'x'",
             ),
             (
                 "bridge_spec: {choices: {zero: {class: ZeroBridge}}, prior: zreo}",
-                "line 4: bridge_spec has no choice 'zreo'; did you mean 'zero'?",
+                "line 4: prior of bridge_spec has no choice 'zreo'; did you mean 'zero'?",
             ),
             (
                 "embedding.dim: {grid: [8, 64], prior: 8}",
-                "line 4: embedding.dim: prior is for choices, or min and max",
+                "line 4: prior of embedding.dim: is for choices, or min and max",
             ),
             (
                 "attention.dim: [8, 9]\nembedding.dim: {same_as: attention.dim, prior: 8}",
-                "line 5: embedding.dim: prior is for choices, or min and max",
+                "line 5: prior of embedding.dim: is for choices, or min and max",
             ),
             (
                 "embedding.dim:\n  min: 8\n  max: 64\n  prior: 9\n  spread: 0.6",
