@@ -31,10 +31,10 @@ GROWTH = 1.25  # the model is fitted again after 16, 20, 25, 32, ... reports
 MOST_POINTS = 400  # with more reports, the model sees fewer of each trial, and then fewer trials
 EARLIER_POINTS = 100  # how many of these may be of earlier searches
 CLIPPED = 0.9  # the quantile of distances from which on a report is just bad
+KEPT = (6, 4, 3, 2, 1)  # how many reports of a trial the model sees
+SIDES = 1.96  # deviations on either side of the mean in a 95 % interval
 # The matrices are small, and trials take the cores: with a thread for each core, the model waits.
 BLAS = ThreadpoolController()
-SIDES = 1.96  # deviations on either side of the mean in a 95 % interval
-KEPT = (6, 4, 3, 2, 1)  # how many reports of a trial the model sees
 
 
 @dataclass
@@ -92,13 +92,14 @@ class Scales:
 
         A first report counts by its loss, a last one by the metric, and one between them by a mean
         with the weights 1 - time and time. Early in training the loss says more about the end: most
-        answers are still wrong, whatever the model has learned. At the end only the metric counts.
+        answers are still wrong, whatever the model has learned. Other trials may report even before
+        the time 0, which is that of the first report.
         """
         values = self.metric.values(distances)
         if self.loss is None:
             return values
-        early = self.loss.values(losses)
-        return np.where(np.isnan(early), values, times * values + (1 - times) * early)
+        early, weights = self.loss.values(losses), np.clip(times, 0, 1)
+        return np.where(np.isnan(early), values, weights * values + (1 - weights) * early)
 
 
 @dataclass(frozen=True)
@@ -217,12 +218,14 @@ class Expectation:
 
     def sentence(self, vector: Floats, number: int | None) -> str:
         """Says what a trial is expected to reach, and whether it may win."""
-        end = self.end(vector, number)
-        best = self._value(self._best)
+        end, best = self.end(vector, number), self._value(self._best)
+        expected = (
+            f"{end.value:.3g} ({end.low:.3g} to {end.high:.3g}) is expected by step {self._last:,}"
+        )
+        if math.isinf(self._best):  # only divergences so far
+            return expected
         return (
-            f"{end.value:.3g} ({end.low:.3g} to {end.high:.3g}) is expected by step "
-            f"{self._last:,}; the best so far is {best:.4g}, and the chance to beat it is "
-            f"{end.percent}"
+            f"{expected}; the best so far is {best:.4g}, and the chance to beat it is {end.percent}"
         )
 
     def _value(self, distance: float) -> float:

@@ -214,7 +214,8 @@ def test_early_in_training_the_loss_counts_and_at_the_end_the_metric() -> None:
     errors, losses = rng.uniform(0.2, 0.9, (2, 40))
     of_errors, of_losses = scale_of(errors), scale_of(losses)
     assert of_errors is not None
-    for times, loss_counts in ((np.zeros(40), 1.0), (np.full(40, 0.5), 0.5), (np.ones(40), 0.0)):
+    for time, loss_counts in ((-0.2, 1.0), (0.0, 1.0), (0.5, 0.5), (1.0, 0.0)):
+        times = np.full(40, time)
         seen = Scales(of_errors, of_losses).values(list(errors), list(losses), times)
         expected = (1 - loss_counts) * standard(errors) + loss_counts * standard(losses)
         np.testing.assert_allclose(seen, expected)
