@@ -37,14 +37,16 @@ def state(run: ReportedRun) -> str:
     counts = Counter(run.ranked["status"]).most_common()
     if not counts:
         return f"{said} No trial has started."
-    each = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts)
+    # A trial of a search that has ended may wait to be resumed.
+    known = {"running": "running" if status == "running" else "not ended"}
+    each = ", ".join(f"{n:,} {known.get(name, name.replace('_', ' '))}" for name, n in counts)
     return f"{said} Of {quantity(len(run.ranked), 'trial')}: {each}."
 
 
 ENDED = {
     "stopped": ", which was stopped early,",
     "diverged": ", which diverged later,",
-    "running": ", which still runs,",
+    "running": ", which has not ended,",
 }
 
 

@@ -168,9 +168,12 @@ def test_the_status_of_the_winner_is_said(tmp_path: Path, status: str) -> None:
     statuses = {best: status}
     record(tmp_path / "run", noise, 12, text=SCIENTIFIC, statuses=statuses)
     text = conclusions.winner(read(tmp_path / "run"))
-    assert {"stopped": ", which was stopped early,", "running": ", which still runs,"}[
+    assert {"stopped": ", which was stopped early,", "running": ", which has not ended,"}[
         status
     ] in text
+    # The search has ended, so that none of its trials runs.
+    said = conclusions.state(read(tmp_path / "run"))
+    assert said.endswith(f"11 finished, 1 {'not ended' if status == 'running' else status}.")
 
 
 def read_configs(tmp_path: Path) -> list[Config]:
