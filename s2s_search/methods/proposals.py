@@ -127,6 +127,8 @@ class Proposals:
 
     def _parents(self, expectation: Expectation) -> list[Flat]:
         numbers = [number for number in self._begun if self.surrogate.trials[number].steps]
+        if not numbers:  # the model knows earlier searches only
+            return []
         vectors = np.array([self.surrogate.trials[number].vector for number in numbers])
         means, _ = expectation.at_the_end(vectors, numbers)
         return [self._begun[numbers[k]] for k in np.argsort(means, kind="stable")[:PARENTS]]

@@ -28,10 +28,9 @@ def reading_of(report: Mapping[str, object], metric: str) -> Reading | None:
     step, value = report.get("step"), report.get(metric)
     if not step or value is None:
         return None
-    assert isinstance(step, int)
     loss, seconds = report.get(LOSS.name), report.get(SECONDS.name)
     return Reading(
-        step,
+        int(_number(step)),
         _number(value),
         math.nan if loss is None else _number(loss),
         0.0 if seconds is None else _number(seconds),

@@ -332,7 +332,9 @@ class Surrogate:
 
     def _times(self, steps: Sequence[int]) -> Floats:
         """Returns the logarithms of steps, 0 at the first report and 1 at the end."""
-        span = math.log(self.last / self.first) or 1.0
+        if self.first == self.last:  # the first report is the last one
+            return np.ones(len(steps))
+        span = math.log(self.last / self.first)
         return np.log(np.array(steps) / self.first) / span
 
     def _fitted(self) -> Fit | None:

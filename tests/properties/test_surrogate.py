@@ -231,6 +231,17 @@ def standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return (logs - logs.mean()) / logs.std()
 
 
+def test_where_trials_report_once_only_the_metric_counts(tmp_path: Path) -> None:
+    surrogate, draws = Surrogate(space(tmp_path), 160), space(tmp_path).draw(20, 3)
+    errors = [0.2 + 0.03 * number for number in range(20)]
+    for number, error in enumerate(errors):
+        surrogate.begin(number, draws[number])
+        surrogate.report(number, Reading(160, error, loss=1 - error))
+    expectation = surrogate.expectation()
+    assert expectation is not None
+    np.testing.assert_allclose(expectation._process.values, standard(np.array(errors)))
+
+
 def test_earlier_trials_are_known_before_the_first_report(tmp_path: Path) -> None:
     """One of two configurations was the better one before. Of this search neither has reported."""
     known, made = space(tmp_path), reports()

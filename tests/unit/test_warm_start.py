@@ -208,6 +208,18 @@ def test_tpe_learns_from_all_and_runs_the_best_again(tmp_path: Path, started: li
     )
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_warm_model_proposes_before_any_trial_has_reported(
+    tmp_path: Path, started: list[Search], count: int
+) -> None:
+    """16 earlier reports are enough for the model."""
+    run = earlier(tmp_path / "a", *[(10 + k, 1.0 + k, "finished") for k in range(20)])
+    space = write(tmp_path / "new", method="gp")
+    run_search(space, out=tmp_path / "run", warm_start=run, warm_start_best=count)
+    configs = asked(started[0])
+    assert len({completed(config) for config in configs}) == 8
+
+
 CURVES = {20: [3.0, 2.0, 1.5], 30: [2.0, 1.2, 1.0], 40: [2.5, 2.0, 1.9], 65: [1.0, 0.5, 0.4]}
 
 
