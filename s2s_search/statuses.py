@@ -10,6 +10,8 @@ SEARCH_ENDS = ("finished", "interrupted", "out of budget", "failed")  # how a se
 
 # How the reason begins with which a trial is stopped that has used up search.trial_hours.
 TIME_IS_OVER = "trial_hours: "
+# The reason of a trial that is stopped while it waits.
+WAITED = "it waited for its turn when the search ended"
 
 # The status of a search whose driver is gone without a last event. No log holds it.
 KILLED = "killed"

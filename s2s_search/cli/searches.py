@@ -55,8 +55,8 @@ def add_verbs(verb: AddVerb) -> None:
         action="extend",
         default=[],
         metavar="DIR",
-        help="first run the best configurations of earlier run folders; a tpe sampler also learns "
-        "from all their trials",
+        help="first run the best configurations of earlier run folders; tpe, gp and freeze_thaw "
+        "also learn from all their trials",
     )
     sub.add_argument(
         "--warm-start-best",
@@ -284,7 +284,8 @@ def _print_outcome(outcome: "Outcome", folder: Path) -> None:
     if outcome.status == "finished":
         return
     what = f"{outcome.status}: {outcome.message}" if outcome.message else outcome.status
-    print(
-        f"{what}; the tables show all results until then; to resume: {command('resume', folder)}",
-        file=sys.stderr,
-    )
+    more = []
+    if outcome.status == "out of budget":
+        more = ["--gpu-hours" if "gpu_hours" in (outcome.message or "") else "--hours", "N"]
+    again = command("resume", folder, *more)
+    print(f"{what}; the tables show all results until then; to resume: {again}", file=sys.stderr)

@@ -82,8 +82,8 @@ class FreezeThaw(Pausing):
             return None
         if expectation is None:
             return min(waiting, key=lambda number: self.trials[number].costs[-1])
-        # Improvement per step that it still costs. A trial near its end costs next to nothing. It
-        # would train on for next to nothing, before the search has looked at others.
+        # Improvement per step that is left to train. A trial near its end has few steps left. By
+        # these alone it would train to its end before the search looks at others.
         gains = expectation.gains(self._vectors(waiting), waiting)
         worth = gains / np.maximum(self._rests(waiting), self.settings.max_steps / LEAST)
         k = int(np.argmax(worth))

@@ -115,8 +115,8 @@ class Fit:
 class End:
     """What is expected of a trial: its best value by the last step, with a 95 % interval.
 
-    `chance` is the probability that it beats the best report so far. How often such intervals are
-    right is in docs/search_efficiency.md.
+    `chance` is the probability that it beats the best report so far; nothing beats a perfect one.
+    How often such intervals are right is in docs/search_efficiency.md.
     """
 
     value: float
@@ -213,7 +213,7 @@ class Expectation:
         ends = [mean + k * deviation for k in (0.0, -SIDES, SIDES)]
         value, *interval = (self._value(min(self._scale.distance(end), has)) for end in ends)
         best = float(self._scale.values([self._best])[0])
-        chance = float(ndtr((best - mean) / deviation))
+        chance = float(ndtr((best - mean) / deviation)) if self._best > 0 else 0.0
         return End(value, min(interval), max(interval), chance)
 
     def sentence(self, vector: Floats, number: int | None) -> str:

@@ -61,9 +61,9 @@ TABLE_BELOW = "The same as a table"  # the title of a folded table below a figur
 LEAST_CHANCE = 0.01  # of which the text speaks
 SHOWN_PROMISES = 20  # the number of trials whose expected ends are drawn
 PROMISES = (
-    "The model that chose trials says what the others might still become. Its "
-    "intervals held 96 and 91 of 100 values on two corpora with recorded curves. In small searches "
-    "they hold fewer."
+    "What trials that did not train to the end might still become, by the model that chose trials. "
+    "Its intervals held 96 and 91 of 100 values on two corpora with recorded curves. In small "
+    "searches they hold fewer."
 )
 AXIS_PLOTS = (
     "Each mark is a trial, and all values are compared at equal steps. A filled mark is a finished "
@@ -393,6 +393,9 @@ def _quarter(curves: pd.DataFrame) -> float:
 
 
 def _promises(run: ReportedRun) -> Iterator[Block]:
+    if run.space.learner not in MODELS:
+        yield Text("This search has no model.")
+        return
     if not run.promises:
         yield Text("The model expects nothing: it knows too little, or no trial was cut short.")
         return

@@ -1,5 +1,6 @@
 """What the model of gp or freeze_thaw expects of trials that did not train to their ends."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,8 @@ def promises(history: History, space: Space) -> list[Promise]:
         seen = surrogate.trials[trial.number]
         if trial.status in UNDECIDED and expectation.knows(trial.number):
             newest = reading_of(trial.news[-1].event, space.metric.name)
-            assert newest is not None
+            if newest is None or math.isinf(seen.distances[-1]):
+                continue  # it diverged, and the search was killed before it said so
             end = expectation.end(seen.vector, trial.number)
             found.append(Promise(trial.name, newest.step, newest.value, end))
     return sorted(found, key=lambda promise: -promise.end.chance)

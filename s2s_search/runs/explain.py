@@ -6,7 +6,7 @@ from pathlib import Path
 from s2s_search.errors import command
 from s2s_search.runs.events import Event
 from s2s_search.runs.state import History, TrialHistory
-from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY, TIME_IS_OVER
+from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY, TIME_IS_OVER, WAITED
 
 AUDITED = 10  # the largest number of stopped trials that a command trains to the end
 ACTIONS = {"stop": "stopped", "pause": "paused", "continue": "continued"}
@@ -31,7 +31,7 @@ def explain(history: History, number: int, folder: Path = Path("DIR")) -> Iterat
         yield _judged(event, metric, minimize)
         if event["event"] == "decision":
             yield from _not_judged(event, trial, history)
-    if trial.message and trial.message != trial.reason:
+    if trial.message and trial.message not in (trial.reason, WAITED):
         yield f"why: {trial.message}"
     yield from _outlook(trial, history, folder)
 
@@ -119,7 +119,7 @@ def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[st
     if trial.status == LOST:
         yield f"its worker was lost {trial.losses + 1} times, more than search.retries allows"
     if trial.decisions and trial.decisions[-1]["action"] == "pause" and trial.status == "stopped":
-        yield "it waited for its turn when the search ended"
+        yield WAITED
     elif trial.status == "stopped" and not any(
         event["action"] == "stop" for event in trial.decisions
     ):

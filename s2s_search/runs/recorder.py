@@ -29,7 +29,7 @@ from s2s_search.runs.state import History, TrialHistory
 from s2s_search.runs.tables import write_tables
 from s2s_search.runs.trackers import Trackers
 from s2s_search.spaces.space import Space
-from s2s_search.statuses import FAILED, STOPPED
+from s2s_search.statuses import FAILED, STOPPED, WAITED
 
 SECONDS_BETWEEN_TABLES = 10.0  # the shortest time between two writings of the tables
 SHARE_OF_TABLES = 0.001  # the largest share of the driver's time that the tables may take
@@ -240,7 +240,8 @@ class Recorder:
         """Writes the end of a trial. A stopped trial has the reason of the decision as message."""
         past = self.trial(trial)
         if status == STOPPED and message is None and past is not None:
-            message = past.reason
+            is_waiting = past.decisions and past.decisions[-1]["action"] == "pause"
+            message = WAITED if is_waiting else past.reason
         if len(self._first_ends) < FIRST_FAILURES:
             self._first_ends.append((status, "" if self.step(trial) else cause(message or "")))
             self._first_message = message

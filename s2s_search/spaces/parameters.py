@@ -235,7 +235,7 @@ def _prior(
     spread: Any = None
     with problems.at("parameters", key, "prior", label="prior of "):
         if "grid" in options or "same_as" in options:
-            raise ValueError(f"{key}: is for choices, or min and max")
+            raise ValueError(f"{key}: only choices, or min and max, can have one")
         if domain is not None and not isinstance(domain, Tie):
             value = named_value(key, options["prior"], domain, models)
             if not domain.allows(value):

@@ -36,6 +36,7 @@ from s2s_search.runs.state import AUDIT, REPLICATES, History, load_history
 from s2s_search.runs.storage import storage_problems
 from s2s_search.runs.trackers import check_trackers
 from s2s_search.spaces.dimensions import Flat
+from s2s_search.spaces.settings import MODELS
 from s2s_search.spaces.space import Space
 from s2s_search.spaces.warnings import space_warnings
 from s2s_search.statuses import TIME_IS_OVER
@@ -141,7 +142,7 @@ def run_search(
         else:
             configurations = fixed.trials(trials, seed)
         warn(space_warnings(fixed, corpus, configurations))
-    curves = taken.curves(corpus.fingerprint)
+    curves = taken.curves(corpus.fingerprint) if space.learner in MODELS else []
     notes += taken.teach_curves(sampler, curves)
     drawn = (trials, seed, overrides or {})
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
@@ -248,7 +249,7 @@ def resume_search(
         for law in over:
             say(f"nothing to do: {law}")
         if over:
-            return Outcome(history.status, folder, history.message)
+            return Outcome(history.status, folder, "; ".join(over))
     for line in plan.lines():
         say(line)
     with run.recorder_open():
@@ -403,15 +404,15 @@ def _with_budgets(
 
 
 def _spent(run: Search) -> Iterator[str]:
-    """Yields the budgets of a resumed search that are spent, and what to do about it."""
+    """Yields the budgets of a resumed search that are spent, and how much was used."""
     settings, hours = run.space.search, run.spent / 3600
     gpu_hours = run.busy * run.space.resources.gpu / 3600
     if settings.hours is not None and hours >= settings.hours:
-        more = f"--hours N gives more, with N above {hours:.3g}"
-        yield f"search.hours: {settings.hours:g} hours are over; {more}"
+        used = f"{hours:.6g} were used; --hours N gives more"
+        yield f"search.hours: {settings.hours:g} hours are over, {used}"
     if settings.gpu_hours is not None and gpu_hours >= settings.gpu_hours:
-        more = f"--gpu-hours N gives more, with N above {gpu_hours:.3g}"
-        yield f"search.gpu_hours: {settings.gpu_hours:g} GPU hours are over; {more}"
+        used = f"{gpu_hours:.6g} were used; --gpu-hours N gives more"
+        yield f"search.gpu_hours: {settings.gpu_hours:g} GPU hours are over, {used}"
 
 
 def _budgets(space: Space) -> dict[str, object]:

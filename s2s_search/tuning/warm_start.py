@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s2s_search.errors import ConfigError, collecting
+from s2s_search.errors import ConfigError, collecting, quantity
 from s2s_search.methods.reading import reading_of
 from s2s_search.methods.samplers import (
     TPE,
@@ -24,7 +24,7 @@ from s2s_search.spaces.dimensions import Flat
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import ENDS, FAILURES
 
-NOTHING = "the space contains no trial with a result"
+NOTHING = "the space contains no trial with a result, besides those that `first` names"
 BEST = 3  # the number of configurations that are run first, where the user names none
 
 
@@ -102,7 +102,7 @@ class WarmStart:
             for run in self.runs
             if run.history.fingerprint == fingerprint
             for trial in run.history.trials.values()
-            if not trial.exploits
+            if trial.news and not trial.exploits
         ]
 
     def teach_curves(self, sampler: Sampler, curves: Sequence[EarlierCurve]) -> Iterator[str]:
@@ -110,8 +110,9 @@ class WarmStart:
         learnt = sampler.learn(curves)
         if learnt is not None and self.runs:
             taken, left_out = learnt
-            rest = f", {left_out} do not fit the space" if left_out else ""
-            yield f"warm start: the model learns from the reports of {taken} earlier trials{rest}"
+            rest = f"; {left_out} have values outside the space, or report too late"
+            said = f"the model learns from the reports of {quantity(taken, 'earlier trial')}"
+            yield f"warm start: {said}{rest if left_out else ''}"
 
     def corpus_notes(self, fingerprint: str) -> Iterator[str]:
         """Yields a note for each run whose corpus has another fingerprint."""
@@ -131,7 +132,7 @@ class WarmStart:
         }
         if isinstance(sampler, TPE):
             entries["warm_start"] = list(self.trials)
-        if sampler.learn(()) is not None:
+        if curves:
             entries["warm_start_curves"] = list(curves)
         return entries
 
@@ -199,7 +200,7 @@ def warm_start_of(
         count = min(count, draws - len(space.first))
     if count < 1 and space.learner is None:
         fact = f"--warm-start-best and {draws} draws, {len(space.first)} of them by `first`"
-        law = "only the methods tpe, gp and freeze_thaw learn from trials that are not run again"
+        law = "only tpe, gp and freeze_thaw learn from trials that are not run again"
         raise ConfigError(f"--warm-start: {fact}, leave nothing to run first; {law}")
     trials = [
         (trial.config, objective_values(trial.best, space), trial.status)

@@ -291,6 +291,14 @@ def test_what_is_said_of_a_trial_is_what_the_model_expects(tmp_path: Path) -> No
         )
 
 
+def test_nothing_beats_a_perfect_value(tmp_path: Path) -> None:
+    surrogate = told(space(tmp_path), [*reports(), (3, 80, 0.0)])
+    expectation = surrogate.expectation()
+    assert expectation is not None
+    for number in (3, 5):
+        assert expectation.end(surrogate.trials[number].vector, number).chance == 0
+
+
 def test_all_equal_and_all_diverged_do_no_harm(tmp_path: Path) -> None:
     known = space(tmp_path)
     same = told(known, [(n, s, 0.5) for n, s, _ in reports()]).expectation()

@@ -9,9 +9,15 @@ import pytest
 
 from s2s_search.methods.halving import Promotion
 from s2s_search.methods.pausing import ENDED, TRAINS, WAITS
+from s2s_search.runs.explain import explain
+from s2s_search.runs.recorder import Recorder
+from s2s_search.runs.state import load_history
+from s2s_search.spaces.load import load_space
 from s2s_search.spaces.settings import OURS, Scheduler
+from s2s_search.statuses import WAITED
 from s2s_search.tuning.pausing import PausingScheduler
 from s2s_search.whatif.courses import make_courses
+from tests.runs import CORPUS, ENVIRONMENT, write_run
 
 
 class TuneTrial(SimpleNamespace):
@@ -151,3 +157,23 @@ def test_plans_know_the_schedulers(tmp_path: Path, name: str) -> None:
         assert steps == 12 * math.ceil(settings.steps_of_all(12) / 12)
     if name == "first_reports":
         assert steps == pytest.approx(12 * 10 + 4 * 80)
+
+
+@pytest.mark.parametrize("action", ["pause", "stop"])
+def test_the_reason_of_a_pause_is_not_that_of_the_end(tmp_path: Path, action: str) -> None:
+    """A trial that waits is stopped when the search ends; what was said of it is old by then."""
+    folder = write_run(tmp_path / "run", trials=3)
+    (folder / "events.jsonl").unlink()
+    recorder = Recorder(load_space(tmp_path / "run.yaml"), folder)
+    recorder.begin(1, ENVIRONMENT | CORPUS)
+    recorder.begin_trial("trial-00000", {"model": "BasicSeq2Seq"})
+    recorder.report("trial-00000", {"step": 10, "dev.error_rate": 0.5, "status": "running"})
+    decided = {"action": action, "step": 10, "value": 0.5, "reason": "old news"}
+    recorder.decision("trial-00000", decided)
+    recorder.end_trial("trial-00000", "stopped")
+    recorder.end("finished")
+    recorder.close()
+    trial = load_history(folder).trials["trial-00000"]
+    assert trial.message == (WAITED if action == "pause" else "old news")
+    lines = list(explain(load_history(folder), 0))
+    assert sum(WAITED in line for line in lines) == (action == "pause")

@@ -843,11 +843,11 @@ class TestPrior:
             ),
             (
                 "embedding.dim: {grid: [8, 64], prior: 8}",
-                "line 4: prior of embedding.dim: is for choices, or min and max",
+                "line 4: prior of embedding.dim: only choices, or min and max, can have one",
             ),
             (
                 "attention.dim: [8, 9]\nembedding.dim: {same_as: attention.dim, prior: 8}",
-                "line 5: prior of embedding.dim: is for choices, or min and max",
+                "line 5: prior of embedding.dim: only choices, or min and max, can have one",
             ),
             (
                 "embedding.dim:\n  min: 8\n  max: 64\n  prior: 9\n  spread: 0.6",

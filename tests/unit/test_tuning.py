@@ -330,9 +330,9 @@ def test_a_search_whose_budget_is_spent_needs_a_larger_one(
     size, said = log_size(tmp_path), list[str]()
     assert resume_search(tmp_path, say=said.append).status == "out of budget"
     assert said == [
-        "nothing to do: search.hours: 0.5 hours are over; --hours N gives more, with N above 1",
-        "nothing to do: search.gpu_hours: 0.25 GPU hours are over; --gpu-hours N gives more, "
-        "with N above 0.5",
+        "nothing to do: search.hours: 0.5 hours are over, 1 were used; --hours N gives more",
+        "nothing to do: search.gpu_hours: 0.25 GPU hours are over, 0.5 were used; --gpu-hours N "
+        "gives more",
     ]
     assert (log_size(tmp_path), started) == (size, [])
     resume_search(tmp_path, hours=2, gpu_hours=1)
