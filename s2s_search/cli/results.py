@@ -210,8 +210,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def watch(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from s2s_search.display.console import Console
     from s2s_search.display.progress import Progress
     from s2s_search.display.watch import watch
 

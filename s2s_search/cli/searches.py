@@ -260,9 +260,9 @@ def conclude(outcome: "Outcome", folder: Path | None) -> int:
         _print_outcome(outcome, folder or RUNS / outcome.folder.name)
         sys.stdout.flush()
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in (errno.EIO, errno.EPIPE):
             raise
-        # The terminal was closed, and what is printed to it is lost.
+        # The terminal or the pipe was closed, and what is printed to it is lost.
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return {"interrupted": 130, "failed": 1}.get(outcome.status, 0)

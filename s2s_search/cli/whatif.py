@@ -202,8 +202,7 @@ def check_league(args: argparse.Namespace) -> Iterator[str]:
 
 
 def league(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from s2s_search.display.console import Console
     from s2s_search.display.tables import cell, grid
     from s2s_search.whatif.league import contenders, league_rows
     from s2s_search.whatif.pool import FEWEST, load_pool
@@ -254,8 +253,7 @@ def league(args: argparse.Namespace) -> int:
 
 
 def print_replays(record: "Record", table: "pd.DataFrame", orders: int) -> None:
-    from rich.console import Console
-
+    from s2s_search.display.console import Console
     from s2s_search.display.tables import grid
 
     idle = [column for column in ("max_steps", "workers") if table[column].nunique() == 1]
@@ -359,8 +357,7 @@ def tune_decoding(args: argparse.Namespace) -> int:
 
 
 def print_decoding(folder: Path, table: "pd.DataFrame", sources: int) -> None:
-    from rich.console import Console
-
+    from s2s_search.display.console import Console
     from s2s_search.display.tables import cell, grid
     from s2s_search.whatif.tune_decoding import margin_of
 

@@ -8,10 +8,11 @@ import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from s2s_search.display.console import Console
 from s2s_search.display.standing import Standing
 from s2s_search.display.view import (
     TO_ASCII,
@@ -119,7 +120,10 @@ class Progress:
 
     @contextlib.contextmanager
     def _terminal(self) -> Iterator[None]:
-        """Lets the search run on when its terminal is gone; from then on nothing is shown."""
+        """Lets the search run on when its terminal or the reader of its pipe is gone.
+
+        From then on nothing is shown.
+        """
         try:
             yield
         except OSError:

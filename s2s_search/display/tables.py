@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from s2s_search.display.console import Console
 from s2s_search.errors import command, quantity
 from s2s_search.results.replicates import replicates
 from s2s_search.results.results import Results

@@ -80,6 +80,21 @@ def test_a_terminal_that_closes_ends_the_search_in_order(tmp_path: Path) -> None
     ]
 
 
+def test_a_search_goes_on_when_the_reader_of_its_output_has_closed_the_pipe(tmp_path: Path) -> None:
+    """As in `search 2>&1 | head -1`."""
+    command, environment = search(tmp_path, steps=60)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=240) == 0
+    found = results.load(tmp_path / "run")
+    assert found.status == "finished"
+    assert len(found.reports) == 6
+
+
 def test_under_nohup_a_search_lives_on(tmp_path: Path) -> None:
     command, environment = search(tmp_path, steps=200)
     with subprocess.Popen(
