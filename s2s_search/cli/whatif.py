@@ -204,7 +204,7 @@ def check_league(args: argparse.Namespace) -> Iterator[str]:
 def league(args: argparse.Namespace) -> int:
     from s2s_search.display.console import Console
     from s2s_search.display.tables import cell, grid
-    from s2s_search.whatif.league import contenders, league_rows
+    from s2s_search.whatif.league import contenders, league_rows, size_of_order
     from s2s_search.whatif.pool import FEWEST, load_pool
 
     asked = LEAGUE | {key: value for key, value in vars(args).items() if value is not None}
@@ -218,6 +218,7 @@ def league(args: argparse.Namespace) -> int:
         pool = load_pool(args.folder)
     if problems:
         raise ConfigError(problems)
+    size = size_of_order(pool, asked["share"])
     if asked["share"] * len(pool.configs) < FEWEST:
         print(f"--share: each order has {FEWEST} trials, the fewest of a league", file=sys.stderr)
     workers = args.workers or LEAGUE_WORKERS
@@ -235,15 +236,21 @@ def league(args: argparse.Namespace) -> int:
     if args.json:
         return 0
     rows.sort(key=lambda row: (row["to_target"], row["regret_10"]))
-    title = f"{pool.space.name}: {quantity(len(pool.configs), 'trial')} on "
-    title += f"{quantity(workers, 'worker')}, {quantity(args.orders, 'order')}"
+    trials = quantity(len(pool.configs), "trial")
+    if size < len(pool.configs):
+        trials = f"{size} of {trials}"
+    title = f"{pool.space.name}: {trials} on {quantity(workers, 'worker')}, "
+    title += quantity(args.orders, "order")
     columns = [column for column in rows[0] if column != "oracle"]
     cells = [[cell(row[column]) for column in columns] for row in rows]
     Console(width=1000).print(grid(title, columns, cells))
     what = "the best value" if target == "best" else "the value of the best hundredth"
+    whose = f"{pool.target(target):.4g}"
+    if size < len(pool.configs):
+        whose = "among the trials of an order"
     print(
-        f"to_target: full trials until a report within {near:g} of {what}, "
-        f"{pool.target(target):.4g}: the median over orders, and its 95 % interval low to high"
+        f"to_target: full trials until a report within {near:g} of {what}, {whose}: "
+        "the median over orders, and its 95 % interval low to high"
     )
     print("lost: orders without such a report; work: to_target by worker seconds, not by steps")
     print("regret_N: the mean difference from the best value after N full trials")

@@ -151,8 +151,20 @@ class Proposals:
         self.surrogate.report(number, reading)
 
     def learn(self, curves: Iterable[EarlierCurve]) -> tuple[int, int]:
-        """Takes curves of earlier searches as data; returns how many are used and how many not."""
-        return self.surrogate.learn(curves)
+        """Takes curves of earlier searches as data; returns how many are used and how many not.
+
+        The draws that earlier searches have trained come after all others, except those that the
+        space runs first.
+        """
+        counts = self.surrogate.learn(curves)
+        known = {seen.vector.tobytes() for n, seen in self.surrogate.trials.items() if n < 0}
+        named = len(self.space.first)
+        is_known = [vector.tobytes() in known for vector in self._vectors]
+        order = sorted(range(len(self._left)), key=lambda k: k >= named and is_known[k])
+        self._left = [self._left[k] for k in order]
+        self._vectors = [self._vectors[k] for k in order]
+        self._complete = [self._complete[k] for k in order]
+        return counts
 
     def tell(
         self, number: int, config: Mapping[str, object], values: ObjectiveValues | None, status: str

@@ -29,6 +29,7 @@ EarlierTrial = tuple[Mapping[str, object], ObjectiveValues | None, str]
 # Configuration, and the step, value of the metric and loss of each report.
 EarlierCurve = tuple[Mapping[str, object], Sequence[tuple[int, float, float | None]]]
 SEED = "train.seed"
+EVALUATED = "train.eval_"  # the keys of evaluation, which change nothing in training
 STARTUP = 10  # the number of trials with results from which tpe learns
 ATTEMPTS = 20  # how often tpe looks for a configuration that is valid and new
 GROWING = (SECONDS.name, EVALUATION_SECONDS.name)  # what a trial reports grows with every step
@@ -315,7 +316,8 @@ class TPE:
 def fitted(space: Space, config: Mapping[str, object]) -> Flat | None:
     """Returns a configuration of any origin as a space has it, without budget and seed.
 
-    Returns None when the space does not contain it, whatever its budget and seed.
+    Returns None when the space does not contain it, whatever its budget and seed, and however its
+    trial was evaluated.
     """
 
     def read(dimension: Dimension) -> object:
@@ -329,7 +331,10 @@ def fitted(space: Space, config: Mapping[str, object]) -> Flat | None:
         return None
     budget = {key: config[key] for key in BUDGET if key in config and key not in flat}
     complete = space.complete(flat | budget)
-    return flat if complete is not None and complete == completed(config) else None
+    if complete is None:
+        return None
+    evaluated = {key: complete[key] for key in complete if key.startswith(EVALUATED)}
+    return flat if completed({**config, **evaluated}) == complete else None
 
 
 def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: int) -> list[Flat]:

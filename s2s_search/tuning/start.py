@@ -93,7 +93,7 @@ def run_search(
         train: a stand-in for training.train.
         storage: a folder or URL for the checkpoints; None stands for the run folder.
         warm_start: an earlier run folder, or several. The best configurations there that the space
-            contains are run first. For a tpe sampler, all trials there are data.
+            contains are run first. For tpe and a model, all trials there are data.
         warm_start_best: the number of configurations that are run first.
         configs: the configurations of the trials, in place of the sampler's: replicates.
         replicates_of: the run folder of which the trials are replicates.
@@ -117,9 +117,12 @@ def run_search(
         taken = warm_start_of(earlier, space, overrides or {}, trials, warm_start_best)
         space = replace(space, first=(*space.first, *taken.first))
         sampler = make_sampler(space, trials, seed, overrides, configs)
-        notes = taken.teach(sampler)
     with collecting(problems):
         corpus = load_corpus(space.corpus)
+    if not problems:
+        curves = taken.curves(corpus.fingerprint) if space.learner in MODELS else []
+        with collecting(problems):
+            notes = taken.teach(sampler, curves)
     problems += cluster.ray_problems(space.resources, address)
     problems += storage_problems(storage)
     with collecting(problems):
@@ -142,8 +145,6 @@ def run_search(
         else:
             configurations = fixed.trials(trials, seed)
         warn(space_warnings(fixed, corpus, configurations))
-    curves = taken.curves(corpus.fingerprint) if space.learner in MODELS else []
-    notes += taken.teach_curves(sampler, curves)
     drawn = (trials, seed, overrides or {})
     search = Search(space, folder, sampler, corpus, *drawn, address, storage, progress, train, log)
     with search.recorder_open():
@@ -159,7 +160,7 @@ def run_search(
             search.recorder.note(
                 f"pbt changes what a checkpoint survives: {', '.join(space.mutable)}"
             )
-        for note in [*notes, *taken.corpus_notes(corpus.fingerprint)]:
+        for note in [*notes, *taken.corpus_notes(corpus.fingerprint, space.learner)]:
             search.recorder.note(note)
         return running.run_trials(search)
 

@@ -21,10 +21,12 @@ from s2s_search.methods.samplers import (
 )
 from s2s_search.runs.state import History, TrialHistory, load_history
 from s2s_search.spaces.dimensions import Flat
+from s2s_search.spaces.settings import MODELS
 from s2s_search.spaces.space import Space
 from s2s_search.statuses import ENDS, FAILURES
 
 NOTHING = "the space contains no trial with a result, besides those that `first` names"
+NO_CURVES = ", and the model can learn from none: it needs the same corpus, and reports in time"
 BEST = 3  # the number of configurations that are run first, where the user names none
 
 
@@ -70,8 +72,8 @@ class WarmStart:
         """Returns the configurations that are run first, as `Space.first` has them."""
         return tuple(each.named for each in self.best)
 
-    def teach(self, sampler: Sampler) -> list[str]:
-        """Hands the data to tpe. Returns notes of all that is taken from the earlier runs.
+    def teach(self, sampler: Sampler, curves: Sequence[EarlierCurve]) -> list[str]:
+        """Hands the data to a sampler. Returns notes of all that is taken from the earlier runs.
 
         Raises:
             ConfigError: nothing of them can be used.
@@ -84,12 +86,19 @@ class WarmStart:
         if self.best:
             which = ", ".join(map(str, self.best))
             notes.append(f"warm start: the best earlier configurations are run first: {which}")
+        learnt = sampler.learn(curves)
         if isinstance(sampler, TPE):
             taken, left_out = sampler.warm_start(self.trials)
             counts = f"{taken} trials taken, {left_out} do not fit the space"
             notes.append(f"warm start from {folders}: {counts}")
-            if not self.best and not taken:
-                raise ConfigError(f"--warm-start {folders}: {NOTHING}")
+        elif learnt is not None:
+            taken, left_out = learnt
+            rest = f"; {left_out} have values outside the space, or report too late"
+            said = f"the model learns from the reports of {quantity(taken, 'earlier trial')}"
+            notes.append(f"warm start: {said}{rest if left_out else ''}")
+        if not self.best and not taken:
+            why = NOTHING if learnt is None else NOTHING + NO_CURVES
+            raise ConfigError(f"--warm-start {folders}: {why}")
         return notes
 
     def curves(self, fingerprint: str) -> list[EarlierCurve]:
@@ -105,22 +114,18 @@ class WarmStart:
             if trial.news and not trial.exploits
         ]
 
-    def teach_curves(self, sampler: Sampler, curves: Sequence[EarlierCurve]) -> Iterator[str]:
-        """Hands the curves to a model, and yields a note of how many it takes."""
-        learnt = sampler.learn(curves)
-        if learnt is not None and self.runs:
-            taken, left_out = learnt
-            rest = f"; {left_out} have values outside the space, or report too late"
-            said = f"the model learns from the reports of {quantity(taken, 'earlier trial')}"
-            yield f"warm start: {said}{rest if left_out else ''}"
+    def corpus_notes(self, fingerprint: str, learner: str | None) -> Iterator[str]:
+        """Yields a note for each run whose corpus has another fingerprint.
 
-    def corpus_notes(self, fingerprint: str) -> Iterator[str]:
-        """Yields a note for each run whose corpus has another fingerprint."""
+        learner: what chooses configurations by earlier results, if anything does.
+        """
         for run in self.runs:
             if run.history.fingerprint != fingerprint:
                 name = run.history.search.get("corpus", {}).get("name", "unknown")
                 law = f"the corpus of {run.folder} ({name}) is not that of this search"
-                yield f"warm start: {law}; what was best there may not be best here"
+                note = f"warm start: {law}; what was best there may not be best here"
+                rest = ", and the model learns nothing from it" if learner in MODELS else ""
+                yield note + rest
 
     def entries(self, sampler: Sampler, curves: Sequence[EarlierCurve]) -> dict[str, object]:
         """Returns the entries of the search event, from which the search is resumed."""
@@ -190,7 +195,7 @@ def warm_start_of(
         count: the largest number of configurations that are run first, if there are enough draws.
 
     Raises:
-        ConfigError: an override is wrong, or none can be run first and nothing learns.
+        ConfigError: an override is wrong, or no draw is left to run one first and nothing learns.
     """
     if not runs:
         return WarmStart()
@@ -208,9 +213,6 @@ def warm_start_of(
         for trial in run.history.of(*ENDS)
     ]
     best = best_configurations(runs, fixed, max(count, 1))
-    if not best and space.learner != "tpe":
-        folders = ", ".join(str(run.folder) for run in runs)
-        raise ConfigError(f"--warm-start {folders}: {NOTHING}")
     return WarmStart(runs, best[:count], trials)
 
 

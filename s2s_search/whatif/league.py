@@ -126,7 +126,7 @@ def contenders(names: Sequence[str] = ()) -> list[Contender | Oracle]:
     ]
     if problems:
         raise ConfigError(problems)
-    return [by_name[name] for name in names] if names else list(METHODS)
+    return [by_name[name] for name in dict.fromkeys(names)] if names else list(METHODS)
 
 
 class Stopping:
@@ -370,9 +370,14 @@ def _held(regrets: Sequence[float]) -> Iterator[float]:
         yield kept
 
 
+def size_of_order(pool: Pool, share: float) -> int:
+    """Returns the number of trials in a share of a pool. A league has at least FEWEST."""
+    return max(FEWEST, round(share * len(pool.configs)))
+
+
 def orders_of(pool: Pool, count: int, share: float) -> Iterator[Pool]:
     """Yields the pool in random orders, each with a share of its trials."""
-    size = max(FEWEST, round(share * len(pool.configs)))
+    size = size_of_order(pool, share)
     for seed in range(count):
         yield pool.ordered(Random(f"order {seed}").sample(range(len(pool.configs)), size))
 

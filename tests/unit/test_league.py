@@ -230,8 +230,12 @@ def test_a_league_of_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     told = capsys.readouterr()
     assert "full trials until a report within 0.01" in told.out
     assert "the fewest of a league" not in told.err
-    command_line.main(["replay", str(folder), "--league", "--methods", "random", "--share", "0.1"])
-    assert "--share: each order has 8 trials, the fewest of a league" in capsys.readouterr().err
+    asked = ["--methods", "random,random", "--share", "0.1"]
+    command_line.main(["replay", str(folder), "--league", *asked])
+    said = capsys.readouterr()
+    assert "--share: each order has 8 trials, the fewest of a league" in said.err
+    assert "1 of 1: random" in said.err  # once, though it is named twice
+    assert f": 8 of {len(load_pool(folder).configs)} trials on 4 workers, 1 order" in said.out
 
 
 def test_tables_of_a_run_are_the_same_pool(tmp_path: Path) -> None:

@@ -262,6 +262,64 @@ def test_gp_learns_from_the_curves_of_the_same_corpus(
     assert said in notes(tmp_path / "run")
 
 
+def test_a_model_learns_where_first_names_all_that_fits(
+    tmp_path: Path, started: list[Search]
+) -> None:
+    run = earlier(tmp_path / "a", (20, 3.0, "finished"))
+    named = "first: [{embedding.dim: 20, attention.score_type: dot, optimizer.lr_decay_type: ''}]\n"
+    for method in ("gp", "random"):
+        path = write(tmp_path / method, method=method).path
+        path.write_text(path.read_text() + named)
+    run_search(load_space(tmp_path / "gp/space.yaml"), out=tmp_path / "run", warm_start=run)
+    assert "warm start: the model learns from the reports of 1 earlier trial" in notes(
+        tmp_path / "run"
+    )
+    space = load_space(tmp_path / "random/space.yaml")
+    with pytest.raises(ConfigError, match="contains no trial with a result, besides") as refused:
+        run_search(space, out=tmp_path / "x", warm_start=run)
+    assert "model can learn" not in str(refused.value)
+
+
+def test_where_a_model_can_learn_nothing_the_error_says_what_it_needs(tmp_path: Path) -> None:
+    run = earlier(tmp_path / "a", (20, None, "finished"))
+    with pytest.raises(ConfigError, match="the same corpus, and reports in time"):
+        run_search(write(tmp_path / "new", method="gp"), out=tmp_path / "x", warm_start=run)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("method", ["random", "gp", "tpe"])
+def test_earlier_trials_may_have_been_evaluated_otherwise(
+    tmp_path: Path, started: list[Search], method: str
+) -> None:
+    run = earlier(
+        tmp_path / "a", *FIRST, **{"train.eval_every_steps": 3, "train.eval_batch_size": 2}
+    )
+    path = write(tmp_path / "new", method=method).path
+    path.write_text(path.read_text() + "  train.eval_every_steps: 5\n  train.eval_examples: 2\n")
+    run_search(load_space(path), out=tmp_path / "run", warm_start=run)
+    configs = asked(started[0])[:3]
+    assert [config["embedding.dim"] for config in configs] == [30, 40, 20]
+    assert {config["train.eval_every_steps"] for config in configs} == {5}
+
+
+def test_draws_that_an_earlier_search_has_trained_come_last(
+    tmp_path: Path, started: list[Search]
+) -> None:
+    """Two searches of the same file have the same draws, of which the best three run again."""
+    run = tmp_path / "run"
+    run_search(write(tmp_path / "a", method="random"), out=run)
+    draws = asked(started[0])
+    with EventLog(run) as log:
+        for number, config in enumerate(draws):
+            name = {"trial": f"trial-{number:05d}"}
+            log.append({"event": "trial", **name, "settings": {}, "config": config})
+            log.append({"event": "report", **name, "step": 7, "dev.loss": 1.0 + number})
+    run_search(write(tmp_path / "b", method="gp"), out=tmp_path / "again", warm_start=run)
+    again = asked(started[1])
+    assert again[:3] == draws[:3]
+    assert not [config for config in again[3:] if config in draws]
+
+
 @pytest.mark.parametrize("method", ["random", "tpe"])
 def test_a_search_that_is_resumed_needs_no_earlier_folder(
     tmp_path: Path, started: list[Search], method: str
@@ -311,13 +369,15 @@ def test_all_problems_come_at_once_and_nothing_is_left(
     assert not Path("out").exists()
 
 
-def test_another_corpus_is_noted(tmp_path: Path, started: list[Search]) -> None:
+@pytest.mark.parametrize("method", ["random", "gp"])
+def test_another_corpus_is_noted(tmp_path: Path, started: list[Search], method: str) -> None:
     run = earlier(tmp_path / "a", *FIRST)
-    space = write(tmp_path / "new")
+    space = write(tmp_path / "new", method=method)
     text = space.path.read_text().replace("train: 9", "train: 10")
     space.path.write_text(text)
     run_search(load_space(space.path), out=tmp_path / "run", warm_start=run)
-    assert notes(tmp_path / "run")[1] == (
+    rest = ", and the model learns nothing from it" if method == "gp" else ""
+    assert notes(tmp_path / "run")[-1] == (
         f"warm start: the corpus of {run} (copy) is not that of this search; what was best there "
-        "may not be best here"
+        f"may not be best here{rest}"
     )
