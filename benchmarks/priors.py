@@ -4,7 +4,7 @@
 
 The priors name the values of one recorded configuration for all ranges and choices: of the third
 best (good) or of the third worst (misleading). Draws come in the order in which a search draws
-them: half of them lean towards the prior, and the others do not. A draw leans by taking one of the
+them: one in four leans towards the prior, and the others do not. A draw leans by taking one of the
 recorded configurations that are left, with a probability by how much more likely the prior makes
 it. Compute is that of `replay --league`, in full trials.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from s2s_search.spaces.dimensions import Flat, Prior, Tie
 from s2s_search.spaces.space import LEANING, Space
-from s2s_search.whatif.league import OwnMethod, contenders, league_row, raced
+from s2s_search.whatif.league import MOST, OwnMethod, contenders, league_row, raced
 from s2s_search.whatif.pool import Pool, load_pool
 
 METHODS = ("asha_9", "gp_promote_27", "freeze_thaw")
@@ -39,7 +39,7 @@ def leaning_to(space: Space, config: Flat) -> Space:
 
 def orders(pool: Pool, count: int) -> Iterator[Pool]:
     """Yields the pool in the orders of draws that lean towards the priors of its space."""
-    # log_prior is that of the mixture, of which the leaning draws are one half.
+    # log_prior is that of the mixture, of which the leaning draws are a part.
     mixed = np.exp([pool.space.log_prior(config) for config in pool.configs])
     ratios = (mixed - (1 - LEANING)) / LEANING
     for seed in range(count):
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=30)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--within", type=float, default=0.01)
+    parser.add_argument("--most", type=float, default=MOST)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     args = parser.parse_args()
     pool = load_pool(args.folder)
@@ -75,14 +76,15 @@ def main() -> None:
         "good": leaning_to(pool.space, pool.configs[ranked[2]]),
         "misleading": leaning_to(pool.space, pool.configs[ranked[-3]]),
     }
-    for method in contenders(pool, args.methods):
+    for method in contenders(args.methods):
         for name, space in spaces.items():
             leaning = replace(pool, space=space)
             drawn = orders(leaning, args.orders)
             outcomes = [
-                raced(each, OwnMethod(each, method), args.workers, args.within) for each in drawn
+                raced(each, OwnMethod(each, method), args.workers, args.within, most=args.most)
+                for each in drawn
             ]
-            row = {"prior": name} | league_row(method.name, outcomes)
+            row = {"prior": name} | league_row(method.name, outcomes, most=args.most)
             print(json.dumps({k: None if v == math.inf else v for k, v in row.items()}), flush=True)
 
 

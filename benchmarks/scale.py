@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -115,7 +115,7 @@ def on_disk(run: Path, trials: int, reports: int) -> dict[str, float]:
 
 def measured(
     name: str, folder: Path, address: str, scheduler: str, trials: int
-) -> tuple[list[Mapping[str, object]], Mapping[str, object]]:
+) -> tuple[Sequence[Mapping[str, object]], Mapping[str, object]]:
     """Returns the driver's cost in each tenth of a sweep, and the total with the disk space."""
     meter = run(folder, address, scheduler, trials)
     tenths = sweep.parts(name, meter, PARTS)

@@ -265,6 +265,9 @@ def two_against_one(rounds: int) -> Iterator[Row]:
     }
 
 
+trial: Trial  # that of a process
+
+
 def begin_trial(threads: int) -> None:
     global trial
     torch.set_num_threads(threads)

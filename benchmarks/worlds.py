@@ -13,6 +13,7 @@ league.
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from s2s_search.methods.features import Features
 from s2s_search.methods.make import make_pausing, make_sampler
 from s2s_search.methods.pausing import NEW
 from s2s_search.methods.reading import Reading
+from s2s_search.spaces.dimensions import Flat
 from s2s_search.whatif.league import Contender, Stopping, contenders
 from s2s_search.whatif.pool import Pool, load_pool
 
@@ -47,7 +49,7 @@ class World:
         self._trees = ExtraTreesRegressor(TREES, max_features=0.6, random_state=0)
         self._trees.fit(vectors, np.log(np.hstack([pool.values, pool.losses])))
 
-    def curves(self, config: dict) -> np.ndarray:
+    def curves(self, config: Flat) -> np.ndarray:
         """Returns the values of the metric and the losses, of shape (2, reports)."""
         return np.exp(self._trees.predict(self._features.of(config)[None])[0]).reshape(2, -1)
 
@@ -62,7 +64,10 @@ def search(world: World, contender: Contender, seed: int, workers: int) -> Itera
     sampler = make_sampler(space)
     pausing = make_pausing(settings, world.pool.minimizes, sampler)
     scheduler = pausing or Stopping(space)
-    configs, curves, made, training = {}, {}, {}, []
+    configs: dict[int, Flat] = {}
+    curves: dict[int, np.ndarray] = {}
+    made: dict[int, int] = {}
+    training: list[int] = []
     while True:
         while len(training) < workers:
             number = scheduler.choose(len(configs) < TRIALS)
@@ -70,7 +75,9 @@ def search(world: World, contender: Contender, seed: int, workers: int) -> Itera
                 break
             if number == NEW:
                 number = len(configs)
-                configs[number] = sampler.ask(number)
+                config = sampler.ask(number)
+                assert config is not None
+                configs[number] = config
                 curves[number], made[number] = world.curves(configs[number]), 0
             scheduler.begin(number, configs[number])
             training.append(number)
@@ -99,7 +106,8 @@ def search(world: World, contender: Contender, seed: int, workers: int) -> Itera
 
 def outcome(world: World, contender: Contender, workers: int, seed: int) -> list[float]:
     """Returns the best report of a search after each of BUDGETS."""
-    full, best, found = len(world.pool.steps), np.inf, []
+    full, best = len(world.pool.steps), math.inf
+    found: list[float] = []
     for count, value in enumerate(search(world, contender, seed, workers), start=1):
         best = min(best, value)
         if count == BUDGETS[len(found)] * full:
@@ -124,7 +132,7 @@ def main() -> None:
             seeds = range(1, args.searches + 1)
             one = partial(outcome, world, contender, args.workers)
             found = np.array(processes.map(one, seeds, chunksize=1))
-        row = {"method": contender.name}
+        row: dict[str, object] = {"method": contender.name}
         for k, budget in enumerate(BUDGETS):
             row[f"mean_{budget}"] = round(float(found[:, k].mean()), 4)
             row[f"median_{budget}"] = round(float(np.median(found[:, k])), 4)

@@ -20,7 +20,11 @@ REPORTED = ("trial", "step", "status", "seconds", "evaluation_seconds", "paramet
 def main(run: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     reports = pd.read_parquet(run / "reports.parquet")
-    measured = [name for name in reports if name.startswith(("dev.", "train.")) or name in REPORTED]
+    measured = [
+        name
+        for name in map(str, reports)
+        if name.startswith(("dev.", "train.")) or name in REPORTED
+    ]
     table = reports[measured]
     table.to_parquet(folder / "reports.parquet", index=False, compression="zstd")
     trials = [

@@ -16,6 +16,7 @@ from s2s_search.cli.arguments import (
     add_fetch_argument,
     counted,
     moved_corpus,
+    positive_number,
     print_rows,
 )
 from s2s_search.errors import ConfigError, collecting, quantity
@@ -65,7 +66,13 @@ def margin(text: str) -> float:
 LEAGUE_WORKERS = 4
 TARGETS = ("best", "hundredth")  # those of whatif.pool, which takes a second to import
 # The options of a league with their defaults.
-LEAGUE: dict[str, Any] = {"methods": "", "target": "best", "within": 0.01, "share": 1.0}
+LEAGUE: dict[str, Any] = {
+    "methods": "",
+    "target": "best",
+    "within": 0.01,
+    "share": 1.0,
+    "most": 200.0,
+}
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -116,6 +123,12 @@ def add_verbs(verb: AddVerb) -> None:
         type=share,
         metavar="S",
         help="the share of the trials in each order",
+    )
+    sub.add_argument(
+        "--most",
+        type=positive_number,
+        metavar="N",
+        help="the compute in full trials after which a simulated search ends (200)",
     )
     sub.add_argument("--json", action="store_true", help="print one JSON object per row")
     flags = [flag for flag, _, _ in REPLAYED]
@@ -225,7 +238,8 @@ def league(args: argparse.Namespace) -> int:
     near, target = asked["within"], asked["target"]
     settings = args.orders, workers, near, asked["share"], target
     rows = []
-    for row in league_rows(pool, methods, *settings, min(usable_cores(), args.orders)):
+    processes = min(usable_cores(), args.orders)
+    for row in league_rows(pool, methods, *settings, processes, asked["most"]):
         rows.append(row)
         if args.json:
             # JSON has no infinity: a method that lost the target has null.
@@ -235,7 +249,7 @@ def league(args: argparse.Namespace) -> int:
             print(f"{len(rows)} of {len(methods)}: {row['method']}", file=sys.stderr)
     if args.json:
         return 0
-    rows.sort(key=lambda row: (row["to_target"], row["regret_10"]))
+    rows.sort(key=lambda row: (row["to_target"], row.get("regret_10", 0.0)))
     trials = quantity(len(pool.configs), "trial")
     if size < len(pool.configs):
         trials = f"{size} of {trials}"
@@ -252,7 +266,10 @@ def league(args: argparse.Namespace) -> int:
         f"to_target: full trials until a report within {near:g} of {what}, {whose}: "
         "the median over orders, and its 95 % interval low to high"
     )
-    print("lost: orders without such a report; work: to_target by worker seconds, not by steps")
+    print(
+        f"lost: orders whose search ended before that (full trials: {asked['most']:g}); "
+        "work: to_target by worker seconds, not by steps"
+    )
     print("regret_N: the mean difference from the best value after N full trials")
     if any(row["oracle"] for row in rows):
         print("oracle_: knows what no search can know, and says how much there is to win")

@@ -342,8 +342,24 @@ class Outcome:
     regrets: tuple[float, ...]
 
 
-def raced(pool: Pool, method: Method, workers: int, margin: float, target: str = BEST) -> Outcome:
-    """Returns the outcome of a method over a pool in its order."""
+def raced(
+    pool: Pool,
+    method: Method,
+    workers: int,
+    margin: float,
+    target: str = BEST,
+    most: float = MOST,
+) -> Outcome:
+    """Returns the outcome of a method over a pool in its order.
+
+    Args:
+        pool: the recorded trials.
+        method: the method.
+        workers: the number of trials that train at once.
+        margin: the largest difference from the target that is near enough.
+        target: one of TARGETS.
+        most: the compute in full trials after which the search ends.
+    """
     best, full = pool.best, len(pool.steps)
     full_seconds = float(pool.seconds.sum(axis=1).mean())
     enough = margin + abs(pool.target(target) - best)
@@ -357,7 +373,7 @@ def raced(pool: Pool, method: Method, workers: int, margin: float, target: str =
         for k, budget in enumerate(REGRETS):
             if count <= budget * full:
                 regrets[k] = in_hand
-        if in_hand == 0 or count >= MOST * full:
+        if in_hand == 0 or count >= most * full:
             break
     return Outcome(to_target, work, tuple(_held(regrets)))
 
@@ -382,13 +398,16 @@ def orders_of(pool: Pool, count: int, share: float) -> Iterator[Pool]:
         yield pool.ordered(Random(f"order {seed}").sample(range(len(pool.configs)), size))
 
 
-def league_row(method: str, outcomes: Sequence[Outcome], oracle: bool = False) -> dict[str, Any]:
+def league_row(
+    method: str, outcomes: Sequence[Outcome], oracle: bool = False, most: float = MOST
+) -> dict[str, Any]:
     """Returns the medians and means of a method: a row of the league.
 
     `to_target` is the median compute in full trials, with its 95 % interval `low` to `high` over
     orders (bootstrap). `lost` is the number of orders in which the target was not reached. `work`
     is the median compute by worker seconds, in those of a mean full trial.
-    `regret_N` is the mean difference from the best value after N full trials.
+    `regret_N` is the mean difference from the best value after N full trials, at `most` as many as
+    a search has.
     """
     reached = np.array([outcome.to_target for outcome in outcomes])
     drawn = np.random.default_rng(0).integers(0, len(reached), (RESAMPLES, len(reached)))
@@ -404,7 +423,8 @@ def league_row(method: str, outcomes: Sequence[Outcome], oracle: bool = False) -
         "work": float(np.median([outcome.work for outcome in outcomes])),
     }
     for k, budget in enumerate(REGRETS):
-        row[f"regret_{budget}"] = float(np.mean([outcome.regrets[k] for outcome in outcomes]))
+        if budget <= most:
+            row[f"regret_{budget}"] = float(np.mean([outcome.regrets[k] for outcome in outcomes]))
     return row
 
 
@@ -417,6 +437,7 @@ def league_rows(
     share: float = 1.0,
     target: str = BEST,
     processes: int = 1,
+    most: float = MOST,
 ) -> Iterator[dict[str, Any]]:
     """Yields a row for each method, as soon as it is known.
 
@@ -429,16 +450,17 @@ def league_rows(
         share: the share of the pool that each order has.
         target: one of TARGETS.
         processes: the number of processes that share the orders; 1 for this one alone.
+        most: the compute in full trials after which a simulated search ends.
 
     Raises:
         ConfigError: a process was killed.
     """
     pools = list(orders_of(pool, orders, share))
-    settings = workers, margin, target
+    settings = workers, margin, target, most
     if processes == 1:
         for method in methods:
             outcomes = [raced_by(method, each, *settings) for each in pools]
-            yield league_row(method.name, outcomes, isinstance(method, Oracle))
+            yield league_row(method.name, outcomes, isinstance(method, Oracle), most)
         return
     with processes_of(processes) as executors:
         for method in methods:
@@ -450,10 +472,8 @@ def league_rows(
                 outcomes = [each.result() for each in waiting]
             except BrokenExecutor:
                 raise ConfigError(KILLED) from None
-            yield league_row(method.name, outcomes, isinstance(method, Oracle))
+            yield league_row(method.name, outcomes, isinstance(method, Oracle), most)
 
 
-def raced_by(
-    method: Contender | Oracle, pool: Pool, workers: int, margin: float, target: str
-) -> Outcome:
-    return raced(pool, method.method(pool), workers, margin, target)
+def raced_by(method: Contender | Oracle, pool: Pool, *settings: Any) -> Outcome:
+    return raced(pool, method.method(pool), *settings)

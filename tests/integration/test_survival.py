@@ -300,7 +300,7 @@ def test_waiting_trials_go_on_after_kills(tmp_path: Path, scheduler: dict[str, o
 
     With SOAK=1 the search is longer, and its driver is killed ten times.
     """
-    kills, trials, steps = (10, 16, 1200) if "SOAK" in os.environ else (2, 9, 400)
+    kills, trials, steps = (10, 16, 1200) if "SOAK" in os.environ else (1, 9, 400)
     text = text_of(trials, steps, scheduler, max_at_once=1)
     (tmp_path / "calm").mkdir()
     space = write_space(tmp_path / "calm", text)
@@ -326,7 +326,7 @@ def test_trials_of_two_workers_wait_through_kills(
     tmp_path: Path, scheduler: dict[str, object]
 ) -> None:
     """Each report comes once, with the numbers of a trial that trains alone and without a pause."""
-    kills, trials, steps = (10, 16, 1200) if "SOAK" in os.environ else (2, 9, 400)
+    kills, trials, steps = (10, 16, 1200) if "SOAK" in os.environ else (1, 9, 400)
     text = text_of(trials, steps, scheduler, max_at_once=2)
     run, done = batter(tmp_path, text, trials * steps // 200, kills, seed=4)
     print(f"\nkilled {done}")

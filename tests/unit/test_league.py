@@ -238,6 +238,20 @@ def test_a_league_of_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f": 8 of {len(load_pool(folder).configs)} trials on 4 workers, 1 order" in said.out
 
 
+def test_a_search_that_ends_early_has_lost_and_has_no_regrets_after_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run", trials=40)
+    for most, regrets in (("6", {"regret_5"}), ("1", set())):
+        given = ["--methods", "random", "--within", "0", "--most", most, "--orders", "20", "--json"]
+        assert command_line.main(["replay", str(folder), "--league", *given]) == 0
+        (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+        assert {key for key in row if key.startswith("regret")} == regrets
+        assert row["lost"] > 0
+    assert command_line.main(["replay", str(folder), "--league", *given[:-1]]) == 0
+    assert "ended before that (full trials: 1)" in capsys.readouterr().out
+
+
 def test_tables_of_a_run_are_the_same_pool(tmp_path: Path) -> None:
     """Of a run that finished, with failed and stopped trials, the whole curves are kept."""
     folder, kept = write_run(tmp_path / "run", trials=40), tmp_path / "kept"
@@ -279,10 +293,21 @@ def test_all_problems_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert problem in text
     assert command_line.main(["replay", str(folder), "--league", "--methods", ","]) == 2
     assert "--methods: ',' names no method" in capsys.readouterr().err
-    given = ["--methods", "random", "--within", "0.1", "--target", "best", "--share", "1"]
+    given = [
+        "--methods",
+        "random",
+        "--within",
+        "0.1",
+        "--target",
+        "best",
+        "--share",
+        "1",
+        "--most",
+        "9",
+    ]
     assert command_line.main(["replay", str(folder), *given]) == 2
     text = capsys.readouterr().err
-    for flag in ("--methods", "--within", "--target", "--share"):
+    for flag in ("--methods", "--within", "--target", "--share", "--most"):
         assert f"{flag}: only a league has it; add --league" in text
 
 
