@@ -104,14 +104,18 @@ def ready_lines(file: io.BufferedIOBase, where: str, most: int) -> Iterator[list
     """Yields the lines of a file or pipe as they come, up to `most` at once.
 
     It waits for the first line of a list, and never for a second one, so that a user who types
-    lines gets answers. The lines are as `read_lines` returns them.
+    lines gets answers. The lines are as `read_lines` returns them. A line that cannot be read is
+    yielded too, so that every line has its place: bytes that are not UTF-8 become U+FFFD, and a
+    line of more than LONGEST_LINE bytes is empty.
 
     Raises:
-        ConfigError: after all lines before a line that cannot be read.
+        ConfigError: after all lines, with those that cannot be read; or the file cannot be read.
     """
     number = 0  # the number of lines so far
     begun = b""  # the line whose end has not come yet
+    is_too_long = False  # whether that line has been too long, so that it is not kept
     at_end = False
+    problems: list[tuple[int, str]] = []
     while not at_end:
         try:
             data = file.read1(BYTES_AT_ONCE)
@@ -121,25 +125,29 @@ def ready_lines(file: io.BufferedIOBase, where: str, most: int) -> Iterator[list
         *ended, begun = (begun + data).split(b"\n")
         ended = [line.removesuffix(b"\r") for line in ended]
         is_mark = number == 0 and begun == codecs.BOM_UTF8  # of a file that holds nothing else
-        if at_end and begun and not is_mark:
+        if at_end and (begun or is_too_long) and not is_mark:
             ended.append(begun)
         ready: list[str] = []
-        problem = ""
         for line in ended:
             number += 1
             line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if is_too_long or len(line) > LONGEST_LINE:
+                problems.append((number, f"has more than {LONGEST_LINE:,} bytes"))
+                line = b""
             try:
                 ready.append(line.decode())
             except UnicodeDecodeError as error:
-                problem = not_utf8(line, error.start)
-                break
-        if not problem and len(begun) > LONGEST_LINE:
-            number += 1
-            problem = f"has more than {LONGEST_LINE:,} bytes"
+                problems.append((number, not_utf8(line, error.start)))
+                ready.append(line.decode(errors="replace"))
+            is_too_long = False
+        if len(begun) > LONGEST_LINE + len(b"\r"):
+            is_too_long = True
+        if is_too_long:
+            begun = b""  # it is not kept, as the line may never end
         for first in range(0, len(ready), most):
             yield ready[first : first + most]
-        if problem:
-            raise ConfigError(f"{where}: line {number}: {problem}")
+    if problems:
+        raise ConfigError(shortened(problems, where))
 
 
 def read_texts(files: tuple[Path, ...]) -> list[list[str]]:

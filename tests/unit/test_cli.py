@@ -264,7 +264,7 @@ def test_debug_keeps_what_decode_needs(
         assert err.splitlines()[-1].startswith(
             f"{place}: line 2: byte 0xff is not valid UTF-8; is it Windows-1252?"
         )
-        assert len(out.splitlines()) == 1  # the line before it
+        assert len(out.splitlines()) == 2  # each line has an answer
     status, _, err = run(capsys, "debug", "--space", space, "--out", out_folder)
     assert status == 2
     assert "nothing is ever overwritten" in err

@@ -2,12 +2,15 @@
 
 import io
 import os
+import re
 import select
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,43 +208,66 @@ def test_lines_are_those_of_a_file_and_wait_for_no_other(
     data = b"".join(pieces)
     path = tmp_path_factory.getbasetemp() / "lines"
     path.write_bytes(data)
+    text = data.removeprefix(BOM_UTF8).replace(b"\r\n", b"\n")
+    expected = [line.decode(errors="replace") for line in text.split(b"\n")]
+    if not expected[-1]:
+        expected.pop()
+    with suppress(ConfigError):
+        assert read_lines(path) == expected
+    bad = [number for number, line in enumerate(expected, 1) if "\ufffd" in line]
+    arriving = Arriving(pieces)
+    lines = ready_lines(arriving, str(path), 2)
+    read: list[str] = []
     problem = ""
     try:
-        expected = read_lines(path)
+        for some in lines:
+            assert 1 <= len(some) <= 2
+            read += some
+            ended = b"".join(pieces[: len(pieces) - len(arriving.pieces)]).count(b"\n")
+            assert len(read) == ended or not arriving.pieces  # all that came, before more is read
     except ConfigError as error:
         problem = str(error)
-    arriving = Arriving(pieces)
-    if problem:
-        with pytest.raises(ConfigError) as found:
-            list(ready_lines(arriving, str(path), 2))
-        assert str(found.value) == problem
-        return
-    read: list[str] = []
-    for some in ready_lines(arriving, str(path), 2):
-        assert 1 <= len(some) <= 2
-        read += some
-        ended = b"".join(pieces[: len(pieces) - len(arriving.pieces)]).count(b"\n")
-        assert len(read) == ended or not arriving.pieces  # all that was there, before more is read
     assert read == expected
+    named = [int(n) for text in re.findall("lines? ([0-9, ]+)", problem) for n in text.split(",")]
+    assert sorted(named)[:5] == bad[:5]
 
 
 class Endless(io.BufferedIOBase):
-    """A line, then a line that never ends."""
+    """A line, then a line that does not end for a hundred times as long as a line may be."""
 
-    begun = False
+    def __init__(self) -> None:
+        self.pieces = [b"a\nb"]
+        self.left = 100 * LONGEST_LINE
 
     def read1(self, size: int = -1) -> bytes:
-        if self.begun:
-            return bytes(size)
-        self.begun = True
-        return b"a\nb"
+        if self.pieces:
+            return self.pieces.pop()
+        if self.left <= 0:
+            return b""
+        self.left -= size
+        return b"\0" * size if self.left > 0 else b"\nc\n"
 
 
-def test_a_line_without_end_is_refused() -> None:
+def test_a_line_that_is_too_long_has_its_place_and_takes_no_memory() -> None:
     lines = ready_lines(Endless(), "pipe", 9)
     assert next(lines) == ["a"]
+    tracemalloc.start()
+    assert next(lines) == ["", "c"]
+    assert tracemalloc.get_traced_memory()[1] < 10 * LONGEST_LINE
+    tracemalloc.stop()
     with pytest.raises(ConfigError, match=f"pipe: line 2: has more than {LONGEST_LINE:,} bytes"):
         next(lines)
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\n"])
+def test_the_longest_line_may_come_in_any_pieces(end: bytes) -> None:
+    for size in (LONGEST_LINE, LONGEST_LINE + 1):
+        pieces = [b"a" * size, *(end[k : k + 1] for k in range(len(end)))]
+        found = []
+        with suppress(ConfigError):
+            for some in ready_lines(Arriving(pieces), "pipe", 9):
+                found += some
+        assert found == ["a" * size if size == LONGEST_LINE else ""]
 
 
 def start(folder: Path, *argv: str, **streams: object) -> subprocess.Popen[bytes]:
@@ -332,6 +358,31 @@ def test_inputs_of_a_shell(folder: Path, command: str, out: str, status: int) ->
     assert (found.stdout.decode(), found.returncode) == (out, status)
     assert "Traceback" not in found.stderr.decode()
     assert not status or len(found.stderr.splitlines()) <= 2
+
+
+def test_each_line_has_one_answer_whatever_it_is(folder: Path) -> None:
+    lines = [
+        b"bel",
+        b"",
+        b" ",
+        b"\t",
+        b"b\re\rl",
+        b"\xff\xfebel",
+        b"\0",
+        "\u2028\x85\x0b\x0c".encode(),
+    ]
+    lines += [BOM_UTF8, b"\r", b"b" * 2000, b"b" * (LONGEST_LINE + 1), b"le"]
+    for data in (b"\n".join(lines), b"\n".join(lines) + b"\n", b"\r\n".join(lines)):
+        with start(folder) as process:
+            out, err = process.communicate(data)
+        answers = out.split(b"\n")
+        assert answers.pop() == b""
+        assert len(answers) == len(lines)
+        assert (answers[0], answers[-1]) == (b"b e l", b"l e")
+        assert process.returncode == 2
+        *_, first, second = err.decode().splitlines()
+        assert first.lstrip().startswith("standard input: line 6: byte 0xff is not valid UTF-8")
+        assert second.lstrip() == "standard input: line 12: has more than 1,048,576 bytes"
 
 
 def test_ctrl_c_ends_a_session(folder: Path) -> None:
