@@ -17,6 +17,8 @@ from s2s_search.spaces.yaml_file import parse_corpus
 if TYPE_CHECKING:
     import pandas as pd
 
+    from s2s_search.spaces.space import Space
+
 LARGEST_NUMBER = 2**32 - 1  # the largest number that an argument may be; numpy takes no larger seed
 POSITIVE = Argument("", FLOAT, REQUIRED, above=0)
 
@@ -125,6 +127,13 @@ def print_warnings(warnings: Iterable[InputWarning], where: object) -> None:
     """Prints warnings on standard error, one per line; `where` is a file or an option."""
     for warning in warnings:
         print(f"{where}: {line_prefix([warning.at])}warning: {warning}", file=sys.stderr)
+
+
+def print_note_of_draws(space: "Space") -> None:
+    """Says on standard error that a search need not run the draws, if something learns."""
+    if space.learner is not None:
+        law = f"{space.learner} chooses later trials by the results of earlier ones"
+        print(f"note: in a search, {law}; these are the random draws", file=sys.stderr)
 
 
 def print_json(row: Mapping[str, object]) -> None:

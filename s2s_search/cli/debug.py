@@ -14,6 +14,7 @@ from s2s_search.cli.arguments import (
     moved_corpus,
     overrides,
     print_json,
+    print_note_of_draws,
     print_warnings,
     report_line,
     trial,
@@ -203,6 +204,8 @@ def debug_configuration(
             raise ConfigError(
                 f"--trial {number}: {law}; --trials N draws more, as in `search`", str(args.space)
             )
+        if number > 0:
+            print_note_of_draws(space)
         given = trials[number]
         model = str(given["model"])
     elif not (args.trial is args.trials is args.seed is None):

@@ -15,6 +15,7 @@ from s2s_search.cli.arguments import (
     counted,
     overrides,
     print_json,
+    print_note_of_draws,
     print_warnings,
 )
 from s2s_search.errors import ConfigError, collecting, quantity, started_as
@@ -123,6 +124,8 @@ def corpus_to_check(space: Space) -> "Corpus | None":
 def sample(args: argparse.Namespace) -> int:
     space = load_space(args.file)
     trials = space.trials(args.trials, args.seed, overrides(args))[: args.trials]
+    if len(trials) > 1:
+        print_note_of_draws(space)
     if args.json:
         for config in trials:
             print_json(config)

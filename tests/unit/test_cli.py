@@ -169,6 +169,20 @@ def test_sample_prints_what_a_search_runs(capsys: pytest.CaptureFixture[str], sp
     ]  # fmt: skip
 
 
+def test_draws_of_a_search_that_learns_are_said_to_be_draws(
+    capsys: pytest.CaptureFixture[str], space: Path
+) -> None:
+    space.write_text(space.read_text().replace("method: random", "method: gp"))
+    note = "note: in a search, gp chooses later trials by the results of earlier ones"
+    status, out, err = run(capsys, "sample", space, "--json")
+    assert (status, len(out.splitlines())) == (0, 4)
+    assert note in err
+    assert run(capsys, "sample", space, "-n", 1)[2] == ""
+    for number, said in ((0, False), (1, True)):
+        err = run(capsys, "debug", "--space", space, "--trial", number)[2]
+        assert (note in err) == said
+
+
 def test_debug_runs_the_trial_of_a_search(capsys: pytest.CaptureFixture[str], space: Path) -> None:
     """The same configuration, budget, corpus and numbers, printed as JSON and nothing else."""
     status, out, err = run(capsys, "debug", "--space", space, "--trial", 2, "--json")
