@@ -179,14 +179,21 @@ def resolve(model: str, overrides: Mapping[str, object]) -> Hparams:
         overrides: dotted keys and their values. All other hyperparameters have their defaults.
 
     Raises:
-        ConfigError: with all problems of names and values; without any, with all rules that are
-            broken.
+        ConfigError: with all problems of names and values, and all rules that are broken. A rule
+            that reads a wrong value is not checked.
     """
     name = canonical_model(model)
     values, problems = overlay(name, overrides)
     sentences = [sentence for _, sentence in problems]
-    if not sentences:  # a rule reads values that are known to be of their kinds
-        sentences = [text for rule in RULES for text in rule(values)]
+    sound = values
+    for key, _ in problems:  # the key of a row, or of an entry of its spec
+        sound = {row: value for row, value in sound.items() if not f"{key}.".startswith(f"{row}.")}
+    for rule in RULES:
+        try:
+            sentences += rule(sound)
+        except KeyError:  # the rule reads a wrong value
+            if not problems:
+                raise
     if sentences:
         raise ConfigError(sentences)
     return Hparams(name, values)

@@ -382,6 +382,16 @@ class TestPassThrough:
         (problem,) = problems("BasicSeq2Seq", overrides)
         assert "encoder = (3 x LSTM(128, 128)) and decoder = LSTM(128, 128)" in problem
 
+    def test_it_is_checked_beside_a_wrong_value_that_it_does_not_read(self):
+        broken = {"bridge_spec.class": "PassThroughBridge", "encoder.rnn_cell.num_layers": 3}
+        found = problems("BasicSeq2Seq", broken | {"optimizer.learning_rate": -1})
+        assert len(found) == 2
+        assert found[0].startswith("optimizer.learning_rate: must be a number above 0")
+        assert found[1].startswith("bridge_spec: PassThroughBridge needs")
+        for wrong in ("decoder.rnn_cell.num_layers", "decoder.rnn_cell.cell_spec.num_units"):
+            (problem,) = problems("BasicSeq2Seq", broken | {wrong: -3})
+            assert problem.startswith(wrong)
+
 
 class TestDecay:
     @pytest.mark.parametrize(
