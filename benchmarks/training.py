@@ -5,13 +5,13 @@
 backward. Everything else is the same trial. "torch's loops" have the written-out backward of
 nn/fast without compiled code. All run on one thread. W1, W1n, W2 and W3 have the sizes of the
 comparison with other toolkits. The other rows show what a configuration costs, compared with
-similar ones.
+similar ones. "by the step without" is the ratio to the same step without what the name adds.
 """
 
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
 from typing import Any
@@ -41,6 +41,7 @@ class Work:
     tokens: int | None = None  # size of the vocabulary of the toy task reverse; None: CMUdict
     length: int = 0  # of all sequences of the toy task, END included
     steps: int = 10
+    added: Mapping[str, Any] = field(default_factory=dict)  # to compare with the step without it
 
 
 def both(**values: object) -> dict[str, object]:
@@ -117,6 +118,14 @@ WORKS = {
         both(num_layers=4, residual_connections=True) | DROPOUT, steps=5
     ),
 }
+ADDED: dict[str, Mapping[str, Any]] = {
+    "label-smoothing": {"train.label_smoothing": 0.1},
+}
+WORKS |= {
+    f"{name}-{what}": replace(WORKS[name], added=added)
+    for what, added in ADDED.items()
+    for name in ("dot", "W2", "W3")
+}
 
 
 def main() -> None:
@@ -140,10 +149,14 @@ def row(name: str, work: Work, rounds: int) -> dict[str, object]:
         "plain": partial(train_plainly, plain, work.steps),
         "batches": lambda: list(islice(batches, work.steps)),
     }
+    if work.added:
+        without = trial(replace(work, added={}))
+        contestants["without"] = partial(without.train_steps, work.steps)
     seconds = take_turns(contestants, rounds)
     return {
         "work": name,
         "ms a step": 1000 * statistics.median(seconds["now"]) / work.steps,
+        "by the step without": ratio(seconds["now"], seconds["without"]) if work.added else None,
         "plain loops take": ratio(seconds["plain"], seconds["now"]),
         "torch's loops take": ratio(seconds["torch"], seconds["now"]),
         "plain by torch's": ratio(seconds["plain"], seconds["torch"]),
@@ -157,7 +170,9 @@ def row(name: str, work: Work, rounds: int) -> dict[str, object]:
 def trial(work: Work) -> Trial:
     """Returns a trial at its beginning. Two trials of the same work get the same batches."""
     return Trial(
-        resolve(work.model, work.overrides), corpus(work.tokens, work.length), torch.device("cpu")
+        resolve(work.model, {**work.overrides, **work.added}),
+        corpus(work.tokens, work.length),
+        torch.device("cpu"),
     )
 
 
@@ -196,8 +211,8 @@ def plain_loops() -> Iterator[None]:
         yield
 
 
-def plain_loss(model: Seq2Seq, batch: Batch) -> torch.Tensor:
-    return token_losses(model(batch), batch).sum()
+def plain_loss(model: Seq2Seq, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
+    return token_losses(model(batch), batch, label_smoothing).sum()
 
 
 def padding(batches: TrainingBatches) -> float:

@@ -32,13 +32,19 @@ class Argument:
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None  # the lower bound, when the bound itself is not allowed
+    below: float | None = None  # the upper bound, when the bound itself is not allowed
 
     @property
     def law(self) -> str:
         """Returns what a value must be, in words: "a number above 0 and at most 1"."""
         if self.choices:
             return "one of " + ", ".join(choice or '""' for choice in self.choices)
-        ends = (("at least", self.minimum), ("above", self.above), ("at most", self.maximum))
+        ends = (
+            ("at least", self.minimum),
+            ("above", self.above),
+            ("at most", self.maximum),
+            ("below", self.below),
+        )
         bounds = " and ".join(f"{word} {end:.12g}" for word, end in ends if end is not None)
         law = f"{self.kind.value} {bounds}".strip()
         return f"{law} or null" if self.default is None else law

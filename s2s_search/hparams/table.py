@@ -166,6 +166,11 @@ HPARAMS: tuple[Hparam, ...] = (
     Hparam("attention.score_type", NAME, "dot", "The formula of the attention scores.",
            choices=("bahdanau", "dot"), models=("AttentionSeq2Seq",)),
     Hparam("train.batch_size", INT, 32, "Examples in a training batch.", minimum=1, ours=True),
+    Hparam("train.label_smoothing", FLOAT, 0.0,
+           "The share of each target's probability that training spreads evenly over the target "
+           "vocabulary (Szegedy et al., 2016); 0 for none. train.loss is then the smoothed loss; "
+           "dev.loss never is.",
+           minimum=0, below=1, ours=True),
     Hparam("train.max_steps", INT, 1000, "Steps (updates) after which training ends.", minimum=1,
            ours=True),
     Hparam("train.eval_every_steps", INT, 100, "Steps from one report to the next.", minimum=1,

@@ -76,11 +76,13 @@ def _within(argument: Argument, value: object) -> bool:
     """Returns whether a value lies in the argument's range; True for what is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return True
-    least, most, above = argument.minimum, argument.maximum, argument.above
+    least, most = argument.minimum, argument.maximum
+    above, below = argument.above, argument.below
     return (
         (least is None or least <= value)
         and (most is None or value <= most)
         and (above is None or above < value)
+        and (below is None or value < below)
     )
 
 

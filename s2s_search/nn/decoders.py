@@ -104,11 +104,17 @@ class Decoder(nn.Module):
         )
 
     def loss(
-        self, x: Embedded, targets: Tensor, lengths: Tensor, state: State, memory: Memory | None
+        self,
+        x: Embedded,
+        targets: Tensor,
+        lengths: Tensor,
+        state: State,
+        memory: Memory | None,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """Returns the cross-entropy in nats of target ids [B, T], summed over the real steps.
 
-        The other arguments are those of `recur`.
+        `fast.loss.cross_entropy` defines it. The other arguments are those of `recur`.
         """
         outputs, contexts, _ = self.recur(x, lengths, state, memory)
         live = positions_within(lengths, targets.shape[1])
@@ -124,7 +130,13 @@ class Decoder(nn.Module):
 
         of_context = None if contexts is None else column(contexts)
         return cross_entropy(
-            column(targets), column(live), column(outputs), of_context, self.mix, self.logits
+            column(targets),
+            column(live),
+            column(outputs),
+            of_context,
+            self.mix,
+            self.logits,
+            label_smoothing,
         )
 
 

@@ -133,12 +133,17 @@ class Seq2Seq(nn.Module):
         encoding = self.encode(batch.source_ids, batch.source_lengths)
         return self.decode(encoding, batch.target_ids, batch.target_lengths).logits
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Returns the cross-entropy in nats of batch.target_ids[:, 1:], summed over all targets."""
+    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        """Returns the cross-entropy in nats of batch.target_ids[:, 1:], summed over all targets.
+
+        With label smoothing, a target shares this part of its probability evenly with all tokens.
+        """
         encoding = self.encode(batch.source_ids, batch.source_lengths)
         target_ids, target_lengths = sequences(batch.target_ids, batch.target_lengths, "target")
         x, targets = self.decoder_inputs(target_ids, encoding.extra), target_ids[:, 1:]
-        return self.decoder.loss(x, targets, target_lengths - 1, encoding.state, encoding.memory)
+        return self.decoder.loss(
+            x, targets, target_lengths - 1, encoding.state, encoding.memory, label_smoothing
+        )
 
 
 def sequences(ids: Tensor, lengths: Tensor, side: str) -> tuple[Tensor, Tensor]:

@@ -166,6 +166,8 @@ def _shifted_range(domain: Range, law: Argument, upper: bool) -> dict[str, Any] 
         # Zero is the limit and is not allowed. Only on a logarithmic scale can a range end before
         # it.
         low, log = domain.low / 10, True
+    if law.below is not None and high >= law.below:
+        return None
     low, high = _rounded(low, domain), _rounded(high, domain)
     if law.minimum is not None:
         low = max(low, whole_or_rounded(law.minimum, domain))
@@ -199,6 +201,8 @@ def _shifted_choices(axis: Axis, law: Argument, upper: bool) -> dict[str, Any] |
     if law.above is not None and following <= law.above:
         return None
     if law.maximum is not None and following > law.maximum:
+        return None
+    if law.below is not None and following >= law.below:
         return None
     if all(isinstance(value, int) for value in values):
         if following != int(following):

@@ -352,6 +352,6 @@ def _check_pbt(space: Space, problems: Problems, derived: Problems) -> None:
         problems.add(("search", "method"), f"search.method: {law}; take random or halton")
     if not space.mutable:
         law = "pbt needs a searched key that may change in training"
-        keys = "optimizer.* without optimizer.name, or a keep_prob"
+        keys = "optimizer.* without optimizer.name, a keep_prob, or train.label_smoothing"
         fact = f"this file searches {', '.join(space.searched) or 'none'}"
         derived.add(("scheduler", "name"), f"scheduler.name: {law}: {keys}; {fact}")

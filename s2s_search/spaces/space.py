@@ -491,7 +491,8 @@ def survives(key: str) -> bool:
 
     Such a key decides neither the size of a tensor nor which state an optimizer has.
     """
-    return (key.startswith("optimizer.") and key != "optimizer.name") or key.endswith("keep_prob")
+    of_optimizer = key.startswith("optimizer.") and key != "optimizer.name"
+    return of_optimizer or key.endswith("keep_prob") or key == "train.label_smoothing"
 
 
 def _active(dimension: Dimension, flat: Mapping[str, object]) -> bool:

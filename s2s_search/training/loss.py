@@ -10,13 +10,15 @@ from torch.nn import functional as F
 from s2s_search.corpus.batches import Batch
 
 
-def token_losses(logits: Tensor, batch: Batch) -> Tensor:
+def token_losses(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
     """Returns the cross-entropy [B, T] in nats of logits [B, T, V], zero past a row's end.
 
     The targets are batch.target_ids[:, 1:].
     """
     targets = batch.target_ids[:, 1:].long()
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
     return losses.view_as(targets) * target_mask(batch)
 
 

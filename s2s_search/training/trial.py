@@ -40,7 +40,7 @@ class Report:
     evaluation_seconds  the part of `seconds` that evaluation took
     learning_rate       that of the last update
     parameters          number of the model's parameters
-    train.loss          nats per target token since the last report
+    train.loss          nats per target token since the last report, with label smoothing if any
     dev.*               see `evaluate`
     """
 
@@ -85,6 +85,7 @@ class Trial:
         self.hparams, self.corpus, self.device = hparams, corpus, device
         self.steps_between_reports = hparams["train.eval_every_steps"]
         self.max_steps = hparams["train.max_steps"]
+        self.label_smoothing = hparams["train.label_smoothing"]
         torch.manual_seed(hparams["train.seed"])
         self.model = build_model(hparams, len(corpus.source_vocab), len(corpus.target_vocab)).to(
             device
@@ -135,7 +136,9 @@ class Trial:
         tokens = torch.zeros((), dtype=torch.int64, device=self.device)
         for _ in range(steps):
             batch = next(self.batches).to(self.device)
-            loss, count = training_step(self.model, self.optimizer, batch, self.step)
+            loss, count = training_step(
+                self.model, self.optimizer, batch, self.step, self.label_smoothing
+            )
             total, tokens = total + loss, tokens + count
             self.step += 1
             if self.step % STEPS_BETWEEN_LOOKS == 0 and not math.isfinite(total.item()):
@@ -202,13 +205,14 @@ class Trial:
 
 
 def training_step(
-    model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int
+    model: Seq2Seq, optimizer: Optimizer, batch: Batch, step: int, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Makes one update and returns the summed loss in nats and the number of target tokens.
 
     Both are scalars on the device, so that the host need not wait for them.
     """
-    loss, tokens = model.loss(batch), (batch.target_lengths.long() - 1).sum()
+    loss = model.loss(batch, label_smoothing)
+    tokens = (batch.target_lengths.long() - 1).sum()
     torch.autograd.backward(loss / tokens.clamp(min=1))
     optimizer.step(step)
     return loss.detach(), tokens

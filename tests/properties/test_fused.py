@@ -201,6 +201,41 @@ def test_a_model(hparams: Hparams, sources: list[list[int]], data: st.DataObject
             torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
 
 
+@settings(max_examples=40)
+@given(
+    st.sampled_from(["AttentionSeq2Seq", "BasicSeq2Seq"]),
+    sources,
+    st.floats(0, 1, exclude_max=True),
+    st.data(),
+)
+def test_label_smoothing_equals_a_plain_loop(
+    name: str, sources: list[list[int]], share: float, data: st.DataObject
+) -> None:
+    """Every token of the vocabulary is a target, with its share of the probability."""
+    model = make(small(name))
+    padding = data.draw(st.sampled_from([(0, 0), (2, 1)]))
+    batch = batch_of(sources, [data.draw(target) for _ in sources], padding=padding)
+    results = []
+    for smoothed in (True, False):
+        model.zero_grad()
+        if smoothed:
+            loss = model.loss(batch, share)
+        else:
+            loss = torch.zeros(())
+            log_p = torch.log_softmax(model(batch), -1)
+            for row, length in enumerate(batch.target_lengths.tolist()):
+                for t in range(length - 1):
+                    for token in range(TARGET_SIZE):
+                        wanted = share / TARGET_SIZE
+                        if token == batch.target_ids[row, t + 1]:
+                            wanted += 1 - share
+                        loss = loss - wanted * log_p[row, t, token]
+        loss.backward()
+        gradients = [None if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+        results.append((loss, gradients))
+    torch.testing.assert_close(results[0], results[1])
+
+
 class Drawn:
     """Records the dropout of a loop over all layers at every step, for use in the plain loop."""
 

@@ -1052,6 +1052,7 @@ class TestSections:
             optimizer.name: [Adam, SGD]
             {rate}
             optimizer.clip_gradients: 1
+            train.label_smoothing: [0, 0.1]
             decoder.rnn_cell.dropout_input_keep_prob: [0.5, 1]
             {CELL}.class: LayerNormBasicLSTMCell
             {CELL}.dropout_keep_prob: {{min: 0.5, max: 1}}
@@ -1059,7 +1060,8 @@ class TestSections:
             scheduler="{name: pbt, max_steps: 90}",
         )
         keeps = ("decoder.rnn_cell.dropout_input_keep_prob", f"{CELL}.dropout_keep_prob")
-        assert set(space.mutable) == {"optimizer.learning_rate", *keeps}
+        smoothing = "train.label_smoothing"
+        assert set(space.mutable) == {"optimizer.learning_rate", smoothing, *keeps}
         assert space.scheduler.interval_steps == space.scheduler.grace_steps == 10
         assert load(rate, scheduler="{name: pbt, interval_steps: 7}").scheduler.interval_steps == 7
         assert load(rate).scheduler.interval_steps is None
@@ -1411,7 +1413,8 @@ class TestProblems:
             (
                 {"scheduler": "{name: pbt}"},
                 "line 3: scheduler.name: pbt needs a searched key that may change in training: "
-                "optimizer.* without optimizer.name, or a keep_prob; this file searches "
+                "optimizer.* without optimizer.name, a keep_prob, or train.label_smoothing; "
+                "this file searches "
                 "embedding.dim",
             ),
             (

@@ -129,10 +129,19 @@ def test_reports(corpus: Corpus) -> None:
     assert {report["parameters"] for report in reports} == {parameters}
 
 
-@pytest.mark.parametrize("name", ["Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD"])
-def test_resumes_bit_for_bit_in_mid_epoch_with_dropout(corpus: Corpus, name: str) -> None:
+RULES = ("Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [*({"optimizer__name": name} for name in RULES), {"train__label_smoothing": 0.1}],
+    ids=str,
+)
+def test_resumes_bit_for_bit_in_mid_epoch_with_dropout(
+    corpus: Corpus, more: dict[str, object]
+) -> None:
     """train(20) == train(10) + snapshot to bytes and back + train(10); an epoch has six batches."""
-    hparams = settings(optimizer__name=name)
+    hparams = settings(**more)
     whole = list(train(hparams, corpus))
     expected = collected(whole)
     buffer = io.BytesIO()
@@ -165,6 +174,21 @@ def test_what_happens_between_reports_changes_nothing(corpus: Corpus) -> None:
             yield report
 
     assert collected(disturbed()) == collected(train(settings(), corpus))
+
+
+def test_label_smoothing_changes_the_training_loss_and_not_what_dev_loss_means(
+    corpus: Corpus,
+) -> None:
+    """With a rate of almost 0 the models are equal, and so are their dev losses."""
+    losses = []
+    for share in (0.0, 0.5):
+        hparams = settings(
+            train__label_smoothing=share, optimizer__learning_rate=1e-12, train__max_steps=5
+        )
+        (report,) = collected(train(hparams, corpus))
+        losses.append((report["train.loss"], report["dev.loss"]))
+    assert losses[0][0] != losses[1][0]
+    assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-6)
 
 
 def test_the_seed_decides(corpus: Corpus) -> None:
