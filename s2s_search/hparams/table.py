@@ -166,6 +166,10 @@ HPARAMS: tuple[Hparam, ...] = (
     Hparam("attention.score_type", NAME, "dot", "The formula of the attention scores.",
            choices=("bahdanau", "dot"), models=("AttentionSeq2Seq",)),
     Hparam("train.batch_size", INT, 32, "Examples in a training batch.", minimum=1, ours=True),
+    Hparam("optimizer.weight_decay", FLOAT, 0.0,
+           "Each update first takes this share, times the learning rate, from every weight "
+           "(decoupled, Loshchilov & Hutter, 2019); 0 for none.",
+           minimum=0, ours=True),
     Hparam("train.label_smoothing", FLOAT, 0.0,
            "The share of each target's probability that training spreads evenly over the target "
            "vocabulary (Szegedy et al., 2016); 0 for none. train.loss is then the smoothed loss; "

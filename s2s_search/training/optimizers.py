@@ -30,7 +30,11 @@ def make_optimizer(parameters: Iterable[nn.Parameter], hparams: Hparams) -> "Opt
         )
 
     return Optimizer(
-        parameters, hparams["optimizer.name"], schedule, hparams["optimizer.clip_gradients"]
+        parameters,
+        hparams["optimizer.name"],
+        schedule,
+        hparams["optimizer.clip_gradients"],
+        hparams["optimizer.weight_decay"],
     )
 
 
@@ -90,7 +94,7 @@ class Optimizer:
 
     As in the original, the norm counts the gradient of an embedding once for each looked-up
     position, not for each row. A negative `clip` never clips, and a `clip` of 0 zeroes all
-    gradients.
+    gradients. Weight decay is decoupled from the gradients (Loshchilov & Hutter, 2019).
     """
 
     def __init__(
@@ -99,10 +103,11 @@ class Optimizer:
         name: str,
         schedule: Callable[[int], float],
         clip: float,
+        weight_decay: float = 0.0,
     ) -> None:
         self.parameters = list(parameters)
         self.rule = UPDATE_RULES[name](self.parameters)
-        self.schedule, self.clip = schedule, clip
+        self.schedule, self.clip, self.weight_decay = schedule, clip, weight_decay
 
     def step(self, step: int) -> Tensor:
         """Updates all parameters that have a gradient, and frees the gradients.
@@ -110,7 +115,10 @@ class Optimizer:
         Returns the norm of the gradients before clipping, a scalar.
         """
         norm = global_norm([p.grad for p in self.parameters if p.grad is not None])
-        self.rule.step(step, self.schedule(step), clip_factor(norm, self.clip))
+        lr = self.schedule(step)
+        if self.weight_decay:
+            self.rule.decay(lr * self.weight_decay)
+        self.rule.step(step, lr, clip_factor(norm, self.clip))
         for p in self.parameters:
             p.grad = None
         return norm
@@ -165,6 +173,12 @@ class Rule:
             name: [torch.full_like(p, value, requires_grad=False) for p in parameters]
             for name, value in self.SLOTS.items()
         }
+
+    @torch.no_grad()
+    def decay(self, share: float) -> None:
+        """Takes a share from every parameter that has a gradient, p -= share p, in all its rows."""
+        used = [p for p in self.parameters if p.grad is not None]
+        torch._foreach_add_(used, used, alpha=-share)
 
     @torch.no_grad()
     def step(self, step: int, lr: float, factor: Tensor | None = None) -> None:
@@ -342,6 +356,15 @@ class Ftrl(Rule):
     """
 
     SLOTS: ClassVar[Mapping[str, float]] = {"n": 0.1, "z": 0.0}
+
+    @torch.no_grad()
+    def decay(self, share: float) -> None:
+        """Takes a share from p, and from z, out of which the next update makes p."""
+        super().decay(share)
+        used = [
+            z for p, z in zip(self.parameters, self.slots["z"], strict=True) if p.grad is not None
+        ]
+        torch._foreach_add_(used, used, alpha=-share)
 
     def update(self, p: Tensor, gradient: Tensor, lr: float, slots: Mapping[str, Tensor]) -> None:
         n, z = slots["n"], slots["z"]

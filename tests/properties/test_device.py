@@ -68,7 +68,7 @@ def step(hparams: Hparams, device: str) -> Operations:
     model, batch = make(hparams).to(device), BATCH.to(device)
     optimizer = make_optimizer(model.parameters(), hparams)
     with Operations() as operations:
-        loss, tokens = training_step(model, optimizer, batch, 0)
+        loss, tokens = training_step(model, optimizer, batch, 0, hparams["train.label_smoothing"])
     assert loss.device.type == tokens.device.type == device
     return operations
 
@@ -95,6 +95,8 @@ SETTINGS = {
     "outputs": {
         "bridge_spec": {"class": "ConcatInputBridge", "num_units": 3, "bridge_input": "outputs"}
     },
+    "label smoothing": {"train.label_smoothing": 0.1},
+    "weight decay": {"optimizer.weight_decay": 0.1},
     "never clipped": {"optimizer.clip_gradients": -1.0},
     **{rule: {"optimizer.name": rule} for rule in UPDATE_RULES},
 }

@@ -68,18 +68,21 @@ PLAIN: dict[str, Callable[[float, float, float, dict[str, float], int], float]] 
 }
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.7])
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
+def test_dense_and_row_sparse_updates_equal_plain_loops(name: str, weight_decay: float) -> None:
     """Five updates of a matrix, and of an embedding whose looked-up rows change and repeat.
 
-    Adam updates all rows, the other rules those that were looked up.
+    Adam updates all rows, the other rules those that were looked up. Weight decay is for all rows.
     """
     torch.manual_seed(0)
     dense, embedding = (
         nn.Parameter(torch.randn(2, 3).double()),
         nn.Embedding(5, 3, sparse=True).double(),
     )
-    optimizer = Optimizer([dense, embedding.weight], name, lambda step: 0.1 / (step + 1), clip=-1.0)
+    optimizer = Optimizer(
+        [dense, embedding.weight], name, lambda step: 0.1 / (step + 1), -1.0, weight_decay
+    )
     plain = {
         "dense": dense.detach().numpy().copy(),
         "rows": embedding.weight.detach().numpy().copy(),
@@ -93,6 +96,11 @@ def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
             gradients["rows"][i] += row
         optimizer.step(step)
         for what, values in plain.items():
+            for i, j in np.ndindex(values.shape):
+                share = 0.1 / (step + 1) * weight_decay
+                values[i, j] -= share * values[i, j]
+                if "z" in (slot := slots.get((what, i, j), {})):  # Ftrl makes p of it
+                    slot["z"] -= share * slot["z"]
             touched = range(len(values)) if what == "dense" or name == "Adam" else sorted(set(ids))
             for i in touched:
                 for j in range(3):
@@ -103,6 +111,31 @@ def test_dense_and_row_sparse_updates_equal_plain_loops(name: str) -> None:
                     )
         np.testing.assert_allclose(dense.detach(), plain["dense"], rtol=1e-9)
         np.testing.assert_allclose(embedding.weight.detach(), plain["rows"], rtol=1e-9)
+
+
+def test_weight_decay_of_ftrl_is_not_forgotten() -> None:
+    """At a constant rate Ftrl is p -= lr g / sqrt(n) from its second update on, as Adagrad is."""
+    p = nn.Parameter(torch.tensor([3.0]).double())
+    optimizer = Optimizer([p], "Ftrl", lambda step: 0.1, -1.0, weight_decay=0.5)
+    plain, n = 0.0, 0.1
+    for step, gradient in enumerate([0.5, -0.2, 0.1, 0.3, -0.4]):
+        p.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step(step)
+        n += gradient**2
+        if step == 0:
+            plain = p.item()  # of a first update, which forgets p
+        else:
+            plain = plain - 0.1 * 0.5 * plain - 0.1 * gradient / math.sqrt(n)
+        assert p.item() == pytest.approx(plain, rel=1e-12)
+
+
+def test_weight_decay_is_not_clipped() -> None:
+    """It takes its share although the clipped gradients are zero."""
+    p = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = Optimizer([p], "SGD", lambda step: 0.1, clip=0.0, weight_decay=0.5)
+    p.grad = torch.tensor([3.0, 4.0])
+    optimizer.step(0)
+    torch.testing.assert_close(p.detach(), torch.tensor([0.95, -1.9]))
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)

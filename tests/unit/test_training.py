@@ -134,7 +134,12 @@ RULES = ("Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD")
 
 @pytest.mark.parametrize(
     "more",
-    [*({"optimizer__name": name} for name in RULES), {"train__label_smoothing": 0.1}],
+    [
+        *({"optimizer__name": name} for name in RULES),
+        {"train__label_smoothing": 0.1},
+        {"optimizer__weight_decay": 0.1},
+        {"optimizer__weight_decay": 0.1, "optimizer__name": "Ftrl"},
+    ],
     ids=str,
 )
 def test_resumes_bit_for_bit_in_mid_epoch_with_dropout(
