@@ -166,6 +166,10 @@ HPARAMS: tuple[Hparam, ...] = (
     Hparam("attention.score_type", NAME, "dot", "The formula of the attention scores.",
            choices=("bahdanau", "dot"), models=("AttentionSeq2Seq",)),
     Hparam("train.batch_size", INT, 32, "Examples in a training batch.", minimum=1, ours=True),
+    Hparam("optimizer.warmup_steps", INT, 0,
+           "The updates over which the learning rate grows linearly, from a first one of 1 / "
+           "warmup_steps of it; the decay is computed as without; 0 for none.",
+           minimum=0, ours=True),
     Hparam("optimizer.weight_decay", FLOAT, 0.0,
            "Each update first takes this share, times the learning rate, from every weight "
            "(decoupled, Loshchilov & Hutter, 2019); 0 for none.",

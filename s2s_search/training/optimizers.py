@@ -27,6 +27,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], hparams: Hparams) -> "Opt
             stop_at=hparams["optimizer.lr_stop_decay_at"],
             minimum=hparams["optimizer.lr_min_learning_rate"],
             staircase=hparams["optimizer.lr_staircase"],
+            warmup_steps=hparams["optimizer.warmup_steps"],
         )
 
     return Optimizer(
@@ -48,6 +49,7 @@ def decayed_learning_rate(
     stop_at: int = 10**9,
     minimum: float = 1e-12,
     staircase: bool = False,
+    warmup_steps: int = 0,
 ) -> float:
     """Returns the learning rate of the update at `step`, counted from 0.
 
@@ -62,6 +64,8 @@ def decayed_learning_rate(
         stop_at: The step after which the rate stays.
         minimum: The smallest rate, 0 for none. As in the original, it holds before `start_at` too.
         staircase: True to round p down to a whole number.
+        warmup_steps: The number of first updates whose rate, also a smallest one, is multiplied by
+            (step + 1) / warmup_steps. 0 for none.
     """
     rate = initial
     if decay_type and step > start_at:
@@ -71,6 +75,8 @@ def decayed_learning_rate(
         rate = DECAY_FUNCTIONS[decay_type](initial, decay_rate, p, minimum)
     if minimum:
         rate = max(rate, minimum)
+    if step < warmup_steps:
+        rate *= (step + 1) / warmup_steps
     return rate
 
 
@@ -177,7 +183,7 @@ class Rule:
     @torch.no_grad()
     def decay(self, share: float) -> None:
         """Takes a share from every parameter that has a gradient, p -= share p, in all its rows."""
-        used = [p for p in self.parameters if p.grad is not None]
+        used: list[Tensor] = [p for p in self.parameters if p.grad is not None]
         torch._foreach_add_(used, used, alpha=-share)
 
     @torch.no_grad()

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from s2s_search.training.optimizers import (
@@ -224,6 +227,30 @@ def test_extensions_go_from_the_first_rate_to_the_least(decay: str) -> None:
     assert [rate(step) for step in (15, 16, 10**6)] == pytest.approx([0.02] * 3)
     falling = [rate(step) for step in range(5, 16)]
     assert falling == sorted(falling, reverse=True)
+
+
+@given(
+    warmup=st.integers(0, 30),
+    decay=st.sampled_from(["", *DECAY_FUNCTIONS]),
+    start=st.integers(0, 20),
+    staircase=st.booleans(),
+)
+def test_warmup_grows_the_decayed_rate_linearly(
+    warmup: int, decay: str, start: int, staircase: bool
+) -> None:
+    """The plain loop adds 1 / warmup to the share of the rate at each update, up to 1."""
+
+    def rate(step: int, **more: int) -> float:
+        return decayed_learning_rate(
+            step, 0.1, decay, 7, 0.6, start_at=start, staircase=staircase, **more
+        )
+
+    share = Fraction(0)
+    for step in range(40):
+        share = min(share + Fraction(1, warmup), Fraction(1)) if warmup else Fraction(1)
+        expected = float(share) * rate(step)
+        assert rate(step, warmup_steps=warmup) == pytest.approx(expected, rel=1e-12)
+    assert rate(100, warmup_steps=warmup) == rate(100)
 
 
 def test_the_least_rate_holds_for_every_decay() -> None:

@@ -137,6 +137,7 @@ RULES = ("Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD")
     [
         *({"optimizer__name": name} for name in RULES),
         {"train__label_smoothing": 0.1},
+        {"optimizer__warmup_steps": 15},
         {"optimizer__weight_decay": 0.1},
         {"optimizer__weight_decay": 0.1, "optimizer__name": "Ftrl"},
     ],
