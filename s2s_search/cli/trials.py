@@ -5,9 +5,9 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from s2s_search.cli.arguments import (
     AddVerb,
@@ -19,8 +19,12 @@ from s2s_search.cli.arguments import (
     trial,
 )
 from s2s_search.corpus.text import ready_lines
-from s2s_search.errors import ConfigError, unreadable
-from s2s_search.runs.folder import no_trial, trial_name
+from s2s_search.errors import ConfigError, collecting, unreadable
+from s2s_search.runs.folder import check_writable, no_trial, trial_name
+
+if TYPE_CHECKING:
+    from s2s_search.training.answer_form import AnswerForm
+    from s2s_search.training.trained_model import TrainedModel
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -57,6 +61,37 @@ def add_verbs(verb: AddVerb) -> None:
     )
     sub.add_argument(
         "--beam", type=counted(1), metavar="N", help="beam width (inference.beam_search.beam_width)"
+    )
+    sub.add_argument(
+        "--n-best",
+        type=counted(1),
+        metavar="K",
+        help="write the K best answers to each line, at most the beam width: the line's number, "
+        "the rank and the answer, separated by tabs",
+    )
+    sub.add_argument(
+        "--scores",
+        action="store_true",
+        help="write the score of an answer and a tab before it: its log probability, divided by "
+        "the length penalty",
+    )
+    sub.add_argument(
+        "--unk-replace",
+        action="store_true",
+        help="replace each UNK of an answer by the source token that the model attended to most",
+    )
+    sub.add_argument(
+        "--unk-map",
+        type=Path,
+        metavar="FILE",
+        help="with --unk-replace: what replaces UNK in place of some source tokens; lines of a "
+        "source token, a tab and its replacement",
+    )
+    sub.add_argument(
+        "--attention",
+        type=Path,
+        metavar="FILE.npz",
+        help="write the attention weights of each answer to a NumPy file",
     )
     add_fetch_argument(sub)
 
@@ -117,35 +152,93 @@ def explain(args: argparse.Namespace) -> int:
 def decode(args: argparse.Namespace) -> int:
     path = checkpoint_path(args.folder, args.trial, args.fetch)
     where = "standard input" if args.input is None else f"--input {args.input}"
-    with open_input(args.input) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(open_input(args.input))
         from s2s_search.runs.storage import shown_place
+        from s2s_search.training.attention_file import attention_file
         from s2s_search.training.trained_model import LINES_AT_ONCE, SourceNotes, load_trained
 
         settings = {"inference.beam_search.beam_width": args.beam} if args.beam else None
         trained = load_trained(path, settings)
+        form = checked_form(args, trained)
+        keep_attention = None
+        if args.attention is not None:
+            keep_attention = stack.enter_context(attention_file(args.attention))
         metric, value = trained.score
         delimiter = trained.delimiters[0]
-        form = f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
+        read_as = f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
         end = ", until Ctrl-D" if file.isatty() else ""
         print(
             f"model: {shown_place(path)}, step {trained.step:,}, {metric} {value:.4g}; "
-            f"input: one source per line, {form}{end}",
+            f"input: one source per line, {read_as}{end}",
             file=sys.stderr,
             flush=True,
         )
         notes = SourceNotes(trained)
+        number = 0
+        problem: ConfigError | None = None
         try:
             for lines in ready_lines(file, where, LINES_AT_ONCE):
                 for line in lines:
                     for sentence in notes.of(line):
                         print(f"{where}, {sentence}", file=sys.stderr, flush=True)
-                for answer in trained.answers(lines):
-                    print(answer)
+                for line, ranked in zip(lines, form.ranked(lines), strict=True):
+                    number += 1
+                    for row in form.rows(number, line, ranked):
+                        print(row)
+                    weights = ranked[0].weights
+                    if keep_attention is not None and weights is not None:
+                        keep_attention(weights)
                 sys.stdout.flush()
+        except ConfigError as error:  # of lines that cannot be read
+            problem = error
         finally:
             for sentence in notes.total():
                 print(f"{where}: {sentence}", file=sys.stderr)
+    if problem is not None:
+        raise problem
     return 0
+
+
+def checked_form(args: argparse.Namespace, trained: "TrainedModel") -> "AnswerForm":
+    """Returns the form of the answers that the arguments ask for.
+
+    Raises:
+        ConfigError: with all reasons why the model cannot give such answers.
+    """
+    from s2s_search.training.answer_form import AnswerForm
+    from s2s_search.training.unk_replacement import load_replacements
+
+    problems: list[str] = []
+    width = trained.hparams["inference.beam_search.beam_width"]
+    if args.n_best is not None and args.n_best > width:
+        problems.append(
+            f"--n-best {args.n_best}: must be at most the beam width, which is {width}; "
+            f"--beam {args.n_best} widens it"
+        )
+    for option, is_given in (("--unk-replace", args.unk_replace), ("--attention", args.attention)):
+        if is_given and not trained.has_attention:
+            law = "needs the weights of attention, and this model has none"
+            problems.append(f"{option}: {law}: {trained.hparams.model}")
+    replacements = None
+    if args.unk_map is not None and not args.unk_replace:
+        problems.append(f"--unk-map {args.unk_map}: does nothing without --unk-replace")
+    elif args.unk_map is not None:
+        with collecting(problems, "--unk-map "):
+            replacements = load_replacements(args.unk_map, trained.delimiters)
+    if args.attention is not None:
+        with collecting(problems, "--attention "):
+            check_writable(args.attention)
+    if problems:
+        raise ConfigError(problems, where=str(args.folder))
+    return AnswerForm(
+        trained,
+        count=args.n_best,
+        scores=args.scores,
+        unk_replace=args.unk_replace,
+        replacements=replacements or {},
+        attention=args.attention is not None,
+    )
 
 
 def checkpoint_path(folder: Path, number: int | None, fetch: bool = False) -> str:

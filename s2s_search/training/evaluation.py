@@ -1,5 +1,6 @@
 """Evaluation: the metrics of a model on a split, and its answers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -233,9 +234,26 @@ def attention_maps(
 ) -> Sequence[list[list[float]] | None]:
     """Returns the attention weights of each encoded source with given target ids.
 
-    The target ids are without START and END. A map has a row for each target id and END, and a
-    column for each source id and END; its numbers are rounded to four decimals. It is None without
-    attention, and where it would have more than MAP_CELLS numbers.
+    A map has a row for each target id and END, and a column for each source id and END; its
+    numbers are rounded to four decimals. It is None without attention, and where it would have more
+    than MAP_CELLS numbers.
+    """
+    maps: list[list[list[float]] | None] = []
+    for weights in attention_weights(model, encoding, target_rows):
+        if weights is None or weights.numel() > MAP_CELLS:
+            maps.append(None)
+        else:
+            maps.append(weights.double().round(decimals=4).tolist())
+    return maps
+
+
+def attention_weights(
+    model: Seq2Seq, encoding: Encoding, target_rows: Sequence[Sequence[int]]
+) -> Sequence[Tensor | None]:
+    """Returns the attention weights [T + 1, S + 1] of each encoded source with given target ids.
+
+    The T target ids are without START and END. The last row and the last column are those of END.
+    The weights are in the order of the given source. They are None without attention.
     """
     ids = [torch.tensor([model.start_id, *row, model.end_id]) for row in target_rows]
     source_lengths = encoding.encoder_output.lengths
@@ -246,15 +264,12 @@ def attention_maps(
     if weights is None:
         return [None] * len(ids)
     weights = model.source_order(weights, source_lengths)
-    maps: list[list[list[float]] | None] = []
+    cut: list[Tensor | None] = []
     for each, rows, columns in zip(
         weights, (target_lengths - 1).tolist(), source_lengths.tolist(), strict=True
     ):
-        if rows * columns > MAP_CELLS:
-            maps.append(None)
-        else:
-            maps.append(each[:rows, :columns].double().round(decimals=4).tolist())
-    return maps
+        cut.append(each[:rows, :columns])
+    return cut
 
 
 @torch.no_grad()
@@ -273,10 +288,41 @@ def answers(model: Seq2Seq, encoding: Encoding, hparams: Hparams) -> list[list[i
     max_length = hparams["inference.max_decode_length"]
     width = hparams["inference.beam_search.beam_width"]
     if width > 1:
-        weight = hparams["inference.beam_search.length_penalty_weight"]
-        beam = beam_search_from(model, encoding, max_length, width, weight)
-        ids, lengths = beam.ids[:, 0], beam.lengths[:, 0]
-    else:
-        ids, lengths, *_ = greedy_from(model, encoding, max_length)
-    rows = [row[:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
-    return [row[:-1] if row and row[-1] == model.end_id else row for row in rows]
+        return [best.ids for best, *_ in hypotheses(model, encoding, hparams)]
+    ids, lengths, *_ = greedy_from(model, encoding, max_length)
+    rows = zip(ids.tolist(), lengths.tolist(), strict=True)
+    return [without_end(row[:length], model.end_id) for row, length in rows]
+
+
+class Hypothesis(NamedTuple):
+    """An answer in ids, without END, and its score: that of `beam_search`."""
+
+    ids: list[int]
+    score: float
+
+
+def hypotheses(model: Seq2Seq, encoding: Encoding, hparams: Hparams) -> list[list[Hypothesis]]:
+    """Returns the hypotheses of each encoded source, by beam search, the best first.
+
+    They are as many as the beam is wide. There are fewer where a short decoding with a small
+    vocabulary has fewer answers.
+    """
+    beam = beam_search_from(
+        model,
+        encoding,
+        hparams["inference.max_decode_length"],
+        hparams["inference.beam_search.beam_width"],
+        hparams["inference.beam_search.length_penalty_weight"],
+    )
+    found = []
+    for rows, lengths, scores in zip(*(tensor.tolist() for tensor in beam), strict=True):
+        of_source = []
+        for row, length, score in zip(rows, lengths, scores, strict=True):
+            if score > -math.inf:
+                of_source.append(Hypothesis(without_end(row[:length], model.end_id), score))
+        found.append(of_source)
+    return found
+
+
+def without_end(ids: list[int], end_id: int) -> list[int]:
+    return ids[:-1] if ids and ids[-1] == end_id else ids

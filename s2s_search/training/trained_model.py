@@ -1,5 +1,6 @@
 """A trained model from its checkpoint, and its answers to lines of text."""
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,8 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from s2s_search.corpus.cuts import cut_at_cells
@@ -17,10 +20,12 @@ from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError, shown
 from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.nn.models import Seq2Seq, build_model
+from s2s_search.nn.stepping import selected
 from s2s_search.runs.checkpoints import read_snapshot
 from s2s_search.runs.storage import shown_place
-from s2s_search.training.evaluation import decode
+from s2s_search.training.evaluation import Hypothesis, answers, attention_weights, hypotheses
 from s2s_search.training.footprint import row_cells
+from s2s_search.training.unk_replacement import Weights
 
 LINES_AT_ONCE = 128  # number of lines that are read before the first is answered
 NAMED = 20  # number of unknown tokens that are named; all are counted
@@ -32,6 +37,18 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "in Unicode form NFC": lambda line: unicodedata.normalize("NFC", line),
     "in Unicode form NFD": lambda line: unicodedata.normalize("NFD", line),
 }
+
+
+class RankedAnswer(NamedTuple):
+    """One of the best answers to a source line, of T tokens to S source tokens.
+
+    The score is that of `nn.generate.beam_search`, NaN unless asked for. The attention weights
+    [T + 1, S + 1] have a row and a column for END; they are None unless asked for.
+    """
+
+    tokens: list[str]
+    score: float
+    weights: Weights | None
 
 
 @dataclass(frozen=True)
@@ -55,8 +72,29 @@ class TrainedModel:
         The tokens of a line are separated as in the corpus. Unknown tokens are read as UNK;
         `SourceNotes` names them. LINES_AT_ONCE lines are read before the first is answered.
         """
-        cells = row_cells(self.hparams, len(self.target_vocab))
+        for best, *_ in self.ranked(lines):
+            yield self.text(best.tokens)
+
+    def ranked(
+        self,
+        lines: Iterable[str],
+        count: int = 1,
+        scores: bool = False,
+        attention: bool = False,
+    ) -> Iterator[list[RankedAnswer]]:
+        """Yields the best answers to each source line, the best first.
+
+        The lines are read as `answers` reads them.
+
+        Args:
+            lines: the source lines.
+            count: the number of answers to a line, at most the beam width. There are fewer where a
+                short decoding with a small vocabulary has fewer.
+            scores: True for the scores of the answers.
+            attention: True for the attention weights, which only a model with attention has.
+        """
         longest = self.hparams["inference.max_decode_length"] + 1
+        cells = row_cells(self.hparams, len(self.target_vocab))
         lines = iter(lines)
         while some := list(islice(lines, LINES_AT_ONCE)):
             rows = [
@@ -64,18 +102,49 @@ class TrainedModel:
                 for line in some
             ]
             for part in cut_at_cells([len(row) for row in rows], [longest] * len(rows), cells):
-                yield from self._answers(rows[part])
+                yield from self._ranked(rows[part], count, scores, attention)
 
-    def _answers(self, rows: Sequence[Sequence[int]]) -> Iterator[str]:
-        """Yields the answer to each row of source ids, END included."""
+    @torch.no_grad()
+    def _ranked(
+        self, rows: Sequence[Sequence[int]], count: int, scores: bool, attention: bool
+    ) -> list[list[RankedAnswer]]:
+        """Returns what `ranked` yields for rows of source ids, END included."""
         ids = pad_sequence(
             [torch.tensor(row) for row in rows],
             batch_first=True,
             padding_value=self.source_vocab.unk,
         )
-        lengths = torch.tensor([len(row) for row in rows])
-        for row in decode(self.model, ids, lengths, self.hparams):
-            yield self.delimiters[1].join(self.target_vocab.decode(row))
+        encoding = self.model.encode(ids, torch.tensor([len(row) for row in rows]))
+        found: list[list[Hypothesis]] = []
+        if count > 1 or scores:
+            for of_source in hypotheses(self.model, encoding, self.hparams):
+                found.append(of_source[:count])
+        else:
+            for answer in answers(self.model, encoding, self.hparams):
+                found.append([Hypothesis(answer, math.nan)])
+        ranked: list[list[RankedAnswer]] = [[] for _ in rows]
+        for rank in range(max(map(len, found))):  # a rank at a time, which bounds the memory
+            at = [row for row, of_source in enumerate(found) if rank < len(of_source)]
+            weights: Sequence[Tensor | None] = [None] * len(at)
+            if attention:
+                weights = attention_weights(
+                    self.model,
+                    selected(encoding, torch.tensor(at)),
+                    [found[row][rank].ids for row in at],
+                )
+            for row, of_row in zip(at, weights, strict=True):
+                tokens = self.target_vocab.decode(found[row][rank].ids)
+                array = None if of_row is None else of_row.numpy()
+                ranked[row].append(RankedAnswer(tokens, found[row][rank].score, array))
+        return ranked
+
+    def text(self, tokens: Iterable[str]) -> str:
+        """Returns target tokens as a line of the corpus."""
+        return self.delimiters[1].join(tokens)
+
+    @property
+    def has_attention(self) -> bool:
+        return self.hparams.model == "AttentionSeq2Seq"
 
     def source_tokens(self, line: str) -> list[str]:
         """Returns the tokens of a source line.
