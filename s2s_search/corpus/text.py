@@ -32,6 +32,11 @@ def tokenize(line: str, delimiter: str) -> list[str]:
     return [token for token in line.split(delimiter) if token]
 
 
+def canonical(line: str, delimiter: str) -> str:
+    """Returns a text that is equal for all lines with the same tokens."""
+    return delimiter.join(tokenize(line, delimiter))
+
+
 def why_unreadable(path: Path) -> list[str]:
     """Returns why a file cannot be opened, as a list of one sentence; of none when it can."""
     try:

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Literal
 
 from s2s_search.corpus.corpus import SIDES
-from s2s_search.corpus.text import AS_TSV, CONVERT_CR, FROM_UTF16, tokenize
+from s2s_search.corpus.text import AS_TSV, CONVERT_CR, FROM_UTF16, canonical, tokenize
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
 from s2s_search.errors import InputWarning, noticed, percent, shown
 
@@ -251,7 +251,7 @@ def shared_sources(pairs: Mapping[str, Pairs], delimiter: str) -> Iterator[Input
     sources: dict[str, list[str]] = {}
     for part, rows in pairs.items():
         texts = [source for source, _ in rows if source.strip()]
-        sources[part] = [delimiter.join(tokenize(text, delimiter)) for text in texts]
+        sources[part] = [canonical(text, delimiter) for text in texts]
     for part, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
         if part not in sources:
             continue

@@ -56,6 +56,8 @@ def _anywhere(corpus: Mapping[str, object]) -> dict[str, object]:
 
 
 def _absolute(value: object) -> object:
+    if isinstance(value, Mapping):  # sources held out from train, which is no path
+        return dict(value)
     if isinstance(value, list):
         return [os.path.abspath(str(path)) for path in value]
     return os.path.abspath(str(value))

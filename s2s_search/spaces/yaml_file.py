@@ -9,7 +9,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -359,12 +359,26 @@ def read_corpus(
 
 
 def _corpus_value(value: object, folder: Path | None) -> object:
-    """Returns a whole number for its text, and a path below `folder`; any other value as it is."""
+    """Returns a whole number for its text, and a path below `folder`; any other value as it is.
+
+    In a mapping, fractions are numbers, too, and no value is a path.
+    """
+    if isinstance(value, Mapping):
+        return {key: _number(inner) for key, inner in value.items()}
     if not isinstance(value, str):
         return value
     if re.fullmatch("-?[0-9]{1,15}", value):
         return int(value)
     return str(folder / value) if folder is not None and value else value
+
+
+def _number(value: object) -> object:
+    """Returns the number that a text is, or else the value as it is."""
+    converted = _corpus_value(value, None)
+    if isinstance(converted, str):
+        with suppress(ValueError):
+            return convert(Argument("", FLOAT, 0.0), converted)
+    return converted
 
 
 def parse_corpus(text: str) -> dict[str, object]:

@@ -475,7 +475,8 @@ def test_error_says_where(good: list[str]) -> None:
         load_corpus({"train": good})
     assert (
         str(caught.value)
-        == "corpus.dev: is missing; give train: and dev:, or name: cmudict | copy | reverse"
+        == "corpus.dev: is missing; give train: and dev:, or name: cmudict | copy | reverse; "
+        "dev: {hold_out: 0.05} takes a share of the sources of train"
     )
 
 
@@ -567,8 +568,8 @@ def test_examples_of_the_documentation_are_specifications(
     monkeypatch.chdir(tmp_path)
     for name in re.findall(r"\w+\.(?:source|target|vocab|tsv)\b", text):
         (tmp_path / name).touch()
-    assert len(specs) == 5
-    assert [check_corpus(spec) for spec in specs] == [[]] * 5
+    assert len(specs) == 6
+    assert [check_corpus(spec) for spec in specs] == [[]] * 6
     assert load_corpus(specs[2]).fingerprint == load_corpus({"name": "reverse"}).fingerprint
 
 

@@ -1,0 +1,206 @@
+"""Forms of a user's corpus: sources held out from one file.
+
+The parts are held to plain loops.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+import yaml
+
+from s2s_search.cli.command_line import main
+from s2s_search.corpus.corpus import Corpus, Split
+from s2s_search.corpus.load import load_corpus
+from s2s_search.errors import ConfigError
+from s2s_search.hparams.configuration import resolve
+from s2s_search.metrics import METRICS
+from s2s_search.spaces.load import load_space
+from s2s_search.spaces.settings import Resources
+from s2s_search.spaces.trial_file import trial_file
+from s2s_search.spaces.yaml_file import parse_corpus
+
+Rows = list[tuple[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> str:
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    return str(path)
+
+
+def rows_of(corpus: Corpus, split: Split | None) -> Rows:
+    """Returns the pairs of a part as text, with one space between tokens."""
+    assert split is not None
+    rows = []
+    for i in range(len(split)):
+        source = corpus.source_vocab.decode(split.source(i))
+        rows.append((" ".join(source), " ".join(corpus.target_vocab.decode(split.target(i)))))
+    return rows
+
+
+def problems_of(spec: dict[str, object]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_corpus(spec)
+    return list(caught.value.problems)
+
+
+def made_rows(seed: int, number: int) -> Rows:
+    """Returns rows of which many have the same source, once with other spaces."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(number):
+        source = " ".join(rng.choices("abcde", k=rng.randint(1, 4)))
+        if rng.random() < 0.2:
+            source = f" {source}  "
+        rows.append((source, " ".join(rng.choices("xyz", k=rng.randint(1, 5)))))
+    return rows
+
+
+def share_of(source: str) -> float:
+    """Returns the place of a source in [0, 1)."""
+    return crc32(" ".join(source.split()).encode()) / 2**32
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_share_is_held_out_by_the_source_alone(tmp_path: Path, seed: int) -> None:
+    rows = made_rows(seed, 400)
+    path = write_rows(tmp_path / "all.tsv", rows)
+    dev, test = {"hold_out": 0.25}, {"hold_out": 0.125}
+    corpus = load_corpus({"train": path, "dev": dev, "test": test})
+    expected: dict[str, Rows] = {"train": [], "dev": [], "test": []}
+    for source, target in rows:
+        part = "train"
+        if share_of(source) < 0.25:
+            part = "dev"
+        elif share_of(source) >= 0.875:
+            part = "test"
+        expected[part].append((" ".join(source.split()), target))
+    assert all(expected.values())
+    for part, wanted in expected.items():
+        assert rows_of(corpus, getattr(corpus, part)) == wanted
+    without_test = load_corpus({"train": path, "dev": dev})
+    assert rows_of(without_test, without_test.dev) == expected["dev"]
+    assert without_test.test is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_number_of_sources_is_held_out(tmp_path: Path, seed: int) -> None:
+    rows = made_rows(seed, 400)
+    path = write_rows(tmp_path / "all.tsv", rows)
+    corpus = load_corpus({"train": path, "dev": {"hold_out": 7}, "test": {"hold_out": 5}})
+    sources = sorted({" ".join(source.split()) for source, _ in rows}, key=share_of)
+    dev, test = set(sources[:7]), set(sources[-5:])
+    plain = [(" ".join(source.split()), target) for source, target in rows]
+    assert rows_of(corpus, corpus.dev) == [row for row in plain if row[0] in dev]
+    assert rows_of(corpus, corpus.test) == [row for row in plain if row[0] in test]
+    assert rows_of(corpus, corpus.train) == [row for row in plain if row[0] not in dev | test]
+
+
+def test_new_lines_move_no_source_that_a_share_has_placed(tmp_path: Path) -> None:
+    rows = made_rows(1, 300)
+    spec = {"dev": {"hold_out": 0.2}, "test": {"hold_out": 0.2}}
+    before = load_corpus({"train": write_rows(tmp_path / "a.tsv", rows), **spec})
+    more = [*made_rows(2, 500), *rows[::-1]]
+    after = load_corpus({"train": write_rows(tmp_path / "b.tsv", more), **spec})
+    for part in ("train", "dev", "test"):
+        old = {source for source, _ in rows_of(before, getattr(before, part))}
+        new = {source for source, _ in rows_of(after, getattr(after, part))}
+        assert old < new
+
+
+def test_the_vocabulary_is_made_from_what_stays_in_train(tmp_path: Path) -> None:
+    rows = [(f"s{k}", f"t{k}") for k in range(50)]
+    path = write_rows(tmp_path / "all.tsv", rows)
+    corpus = load_corpus({"train": path, "dev": {"hold_out": 10}})
+    dev = sorted((source for source, _ in rows), key=share_of)[:10]
+    assert set(corpus.source_vocab.tokens) == {source for source, _ in rows} - set(dev)
+    assert corpus.dev.source_tokens.tolist() == [corpus.source_vocab.unk] * 10
+    assert {warning.file for warning in corpus.warnings} == {path}
+
+
+def test_parts_can_be_held_out_from_parallel_files(tmp_path: Path) -> None:
+    rows = made_rows(3, 100)
+    files = [tmp_path / "a.source", tmp_path / "a.target"]
+    for k, file in enumerate(files):
+        file.write_text("".join(row[k] + "\n" for row in rows))
+    tsv = write_rows(tmp_path / "all.tsv", rows)
+    dev = {"hold_out": 0.3}
+    assert (
+        load_corpus({"train": files, "dev": dev}).fingerprint
+        == load_corpus({"train": tsv, "dev": dev}).fingerprint
+    )
+
+
+def test_what_is_held_out_is_part_of_the_key_of_the_cache(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "all.tsv", made_rows(4, 100))
+    sizes = [3, 4, 0.3, 3]
+    lengths = [len(load_corpus({"train": path, "dev": {"hold_out": size}}).dev) for size in sizes]
+    assert lengths[0] == lengths[3]
+    assert len(set(lengths)) == 3
+
+
+@pytest.mark.parametrize(
+    "dev, problem",
+    [
+        ({}, "must have hold_out, as in {hold_out: 0.05}"),
+        ({"holdout": 0.1}, "unknown key 'holdout'; did you mean 'hold_out'?"),
+        ({"hold_out": 0}, "number of sources, but is 0"),
+        ({"hold_out": 1.0}, "must be a share above 0 and below 1, or a whole number"),
+        ({"hold_out": -0.1}, "but is -0.1"),
+        ({"hold_out": True}, "but is True"),
+        ({"hold_out": "half"}, "but is 'half'"),
+        ({"hold_out": float("nan")}, "but is nan"),
+        ({"hold_out": [1]}, "but is [1]"),
+        ({"hold_out": 1e-9}, "hold_out: 1e-09 takes none of 3 sources"),
+        ({"hold_out": 3}, "dev: {hold_out: 3} leave train none of 3 sources"),
+    ],
+)
+def test_a_bad_hold_out(tmp_path: Path, dev: dict[str, object], problem: str) -> None:
+    path = write_rows(tmp_path / "all.tsv", [("a", "x"), ("b", "y"), ("b ", "x"), ("c", "x")])
+    found = problems_of({"train": path, "dev": dev})
+    assert problem in found[0]
+
+
+def test_a_bad_hold_out_of_a_file_has_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rows(tmp_path / "all.tsv", [("a", "x"), ("b", "y")])
+    space = tmp_path / "space.yaml"
+    text = "corpus:\n  train: all.tsv\n  dev: {hold_out: 2.5}\n  test: {hold_out: 1, half: 2}\n"
+    space.write_text("model: BasicSeq2Seq\n" + text)
+    assert main(["check", str(space)]) == 2
+    err = capsys.readouterr().err
+    law = "must be a share above 0 and below 1, or a whole number of sources, but is 2.5"
+    assert f"line 4: corpus.dev: hold_out: {law}" in err
+    assert "line 5: corpus.test: unknown key 'half'; known: hold_out" in err
+    space.write_text(f"model: BasicSeq2Seq\ncorpus: {{train: {path}, dev: {{hold_out: 5e-1}}}}\n")
+    assert load_space(space).corpus["dev"] == {"hold_out": 0.5}
+
+
+def test_train_cannot_be_held_out() -> None:
+    found = problems_of({"train": {"hold_out": 0.1}, "dev": {"hold_out": 0.1}})
+    assert len(found) == 1
+    assert found[0].startswith("corpus.train: must be [SOURCE, TARGET] or one TSV file")
+
+
+def test_an_argument_and_a_file_give_the_same_corpus(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "all.tsv", made_rows(5, 100))
+    spec = {"train": path, "dev": {"hold_out": 0.2}, "test": {"hold_out": 3}}
+    assert parse_corpus(yaml.safe_dump(spec)) == spec
+
+
+def test_the_file_of_one_trial_holds_out_the_same_sources(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "all.tsv", made_rows(6, 100))
+    spec: dict[str, object] = {"train": path, "dev": {"hold_out": 0.2}}
+    hparams = resolve("BasicSeq2Seq", {})
+    text = trial_file(hparams, spec, METRICS["dev.loss"], Resources())
+    (tmp_path / "trial.yaml").write_text(text)
+    again = load_space(tmp_path / "trial.yaml").corpus
+    assert load_corpus(again).fingerprint == load_corpus(spec).fingerprint
