@@ -10,8 +10,9 @@ from typing import Any
 
 from s2s_search.corpus.built_in import BUILT_IN
 from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
-from s2s_search.corpus.held_out import KEY, hold_out, hold_out_problems
+from s2s_search.corpus.held_out import KEY, Pairs, hold_out, hold_out_problems
 from s2s_search.corpus.text import (
+    canonical,
     check_two_sides,
     paired,
     read_texts,
@@ -26,6 +27,7 @@ VOCABS = tuple(f"{side}_vocab" for side in SIDES)
 FILE_KEYS = (
     *PARTS,
     *VOCABS,
+    "group_by",
     *(f"{side}_{what}" for what in ("max_vocab", "delimiter") for side in SIDES),
 )
 
@@ -54,6 +56,8 @@ def file_problems(spec: Mapping[str, Any], look: bool) -> Iterator[tuple[str, st
             yield part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}"
         if look:
             yield from _unreadable(part, files)
+    if "group_by" in spec and spec["group_by"] != "source":
+        yield "group_by", f"must be source, but is {shown(spec['group_by'])}"
     for side in SIDES:
         yield from _side_problems(spec, side, look)
 
@@ -144,13 +148,29 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     if problems:
         raise ConfigError(problems)
     splits = {}
+    is_grouped = "group_by" in spec
     for part, pairs in texts.items():
+        group_sizes = None
+        if is_grouped:
+            pairs, group_sizes = grouped(pairs, delimiters[0])
         sources = (tokenize(source, delimiters[0]) for source, _ in pairs)
         targets = (tokenize(target, delimiters[1]) for _, target in pairs)
-        splits[part] = make_split(sources, targets, (vocabs[0], vocabs[1]))
+        splits[part] = make_split(sources, targets, (vocabs[0], vocabs[1]), group_sizes)
     corpus = make_corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
-    warnings = tuple(text_warnings(lines, texts, (vocabs[0], vocabs[1]), delimiters))
-    return replace(corpus, warnings=warnings)
+    warnings = text_warnings(lines, texts, (vocabs[0], vocabs[1]), delimiters, is_grouped)
+    return replace(corpus, warnings=tuple(warnings))
+
+
+def grouped(pairs: Pairs, delimiter: str) -> tuple[Pairs, list[int]]:
+    """Returns the pairs with those of one source together, and the number of each source.
+
+    Sources are in the order of their first lines, and the pairs of a source in that of the file.
+    Sources are equal when they have the same tokens.
+    """
+    groups: dict[str, Pairs] = {}
+    for pair in pairs:
+        groups.setdefault(canonical(pair[0], delimiter), []).append(pair)
+    return [pair for group in groups.values() for pair in group], [*map(len, groups.values())]
 
 
 def with_files(corpus: Corpus, spec: Mapping[str, Any]) -> Corpus:

@@ -53,6 +53,7 @@ def text_warnings(
     pairs: Mapping[str, Pairs],
     vocabs: tuple[Vocabulary, Vocabulary],
     delimiters: tuple[str, str],
+    is_grouped: bool = False,
 ) -> Iterator[InputWarning]:
     """Yields the warnings of a corpus.
 
@@ -61,6 +62,8 @@ def text_warnings(
         pairs: the pairs of each part.
         vocabs: the vocabularies of sources and targets.
         delimiters: the delimiters between tokens of source and target text.
+        is_grouped: whether the lines of one source are its references, so that no part should
+            have a source of another part.
     """
     for part, files in lines.items():
         yield from odd_characters(part, files, delimiters)
@@ -80,7 +83,7 @@ def text_warnings(
             if part != "train":
                 cells = [row[k] for row in pairs[part]]
                 yield from unknown_tokens(part, k, cells, vocabs[k], delimiters[k])
-    yield from shared_sources(pairs, delimiters[0])
+    yield from shared_sources(pairs, delimiters[0], is_grouped)
 
 
 def odd_characters(
@@ -243,21 +246,28 @@ def shown_token(token: str) -> str:
     return shown(token)
 
 
-def shared_sources(pairs: Mapping[str, Pairs], delimiter: str) -> Iterator[InputWarning]:
+def shared_sources(
+    pairs: Mapping[str, Pairs], delimiter: str, is_grouped: bool
+) -> Iterator[InputWarning]:
     """Warns of sources of dev that are also in train, and of sources of test in train or dev.
 
-    Sources are equal when they have the same tokens.
+    Sources are equal when they have the same tokens. Where the lines of a source are its
+    references, they count once, and a single shared source is worth a warning.
     """
     sources: dict[str, list[str]] = {}
+    totals = {part: len(rows) for part, rows in pairs.items()}
     for part, rows in pairs.items():
         texts = [source for source, _ in rows if source.strip()]
         sources[part] = [canonical(text, delimiter) for text in texts]
+        if is_grouped:
+            sources[part] = list(dict.fromkeys(sources[part]))
+            totals[part] = len(sources[part])
     for part, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
         if part not in sources:
             continue
-        known, total = set(sources[other]), len(pairs[part])
+        known, total = set(sources[other]), totals[part]
         shared = [source for source in sources[part] if source in known]
-        if noticed(len(shared), total):
+        if noticed(len(shared), total) or (is_grouped and shared):
             share = percent(len(shared), total)
             sentence = f"{len(shared):,} of {total:,} sources are in {other}, too ({share})"
             sentence += f", such as {shown(shared[0])}"

@@ -1,10 +1,11 @@
-"""Forms of a user's corpus: sources held out from one file.
+"""Forms of a user's corpus: sources held out from one file, and several references of a source.
 
 The parts are held to plain loops.
 """
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -204,3 +205,75 @@ def test_the_file_of_one_trial_holds_out_the_same_sources(tmp_path: Path) -> Non
     (tmp_path / "trial.yaml").write_text(text)
     again = load_space(tmp_path / "trial.yaml").corpus
     assert load_corpus(again).fingerprint == load_corpus(spec).fingerprint
+
+
+# --- several references ---
+
+
+def groups_of(corpus: Corpus, split: Split | None) -> list[Rows]:
+    assert split is not None
+    rows = rows_of(corpus, split)
+    bounds = split.groups.tolist()
+    return [rows[begin:end] for begin, end in pairwise(bounds)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_lines_of_one_source_are_one_group(tmp_path: Path, seed: int) -> None:
+    parts = {"train": made_rows(seed, 200), "dev": made_rows(seed + 50, 60)}
+    files = {part: write_rows(tmp_path / f"{part}.tsv", rows) for part, rows in parts.items()}
+    corpus = load_corpus({**files, "group_by": "source"})
+    alone = load_corpus(files)
+    assert corpus.source_vocab == alone.source_vocab
+    for part, rows in parts.items():
+        expected: list[Rows] = []
+        for source, target in rows:
+            row = (" ".join(source.split()), target)
+            for group in expected:
+                if group[0][0] == row[0]:
+                    group.append(row)
+                    break
+            else:
+                expected.append([row])
+        assert len(expected) < len(rows)
+        known = set(corpus.target_vocab.tokens)
+        assert all(token in known for _, target in rows for token in target.split())
+        assert groups_of(corpus, getattr(corpus, part)) == expected
+        assert len(getattr(alone, part).groups) == len(rows) + 1
+
+
+def test_held_out_sources_keep_all_their_references(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "all.tsv", made_rows(8, 300))
+    corpus = load_corpus({"train": path, "dev": {"hold_out": 20}, "group_by": "source"})
+    assert len(corpus.dev.groups) == 21
+    assert not [warning for warning in corpus.warnings if "shared" in warning.values]
+
+
+def test_sources_that_are_all_different_make_the_same_corpus(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.tsv", [("a b", "x"), ("b", "y"), ("c a", "x y")])
+    spec: dict[str, object] = {"train": path, "dev": path}
+    grouped = load_corpus({**spec, "group_by": "source"})
+    assert grouped.fingerprint == load_corpus(spec).fingerprint
+
+
+def test_one_shared_source_is_warned_of_when_sources_have_references(tmp_path: Path) -> None:
+    train = [(f"s{k}", "x") for k in range(1000)]
+    dev = [(f"s{k % 500 + 999}", "x y") for k in range(1000)]
+    files = {
+        "train": write_rows(tmp_path / "train.tsv", [*train, ("all", "x y")]),
+        "dev": write_rows(tmp_path / "dev.tsv", [*dev, ("s999  ", "y")]),
+    }
+
+    def shared(spec: dict[str, object]) -> list[dict[str, object]]:
+        found = load_corpus(spec).warnings
+        return [dict(warning.values) for warning in found if "shared" in warning.values]
+
+    assert shared({**files}) == []
+    assert shared({**files, "group_by": "source"}) == [{"shared": 1, "of": 500, "other": "train"}]
+
+
+@pytest.mark.parametrize("value", ["target", "sources", 1, None, ["source"]])
+def test_a_bad_group_by(tmp_path: Path, value: object) -> None:
+    path = write_rows(tmp_path / "a.tsv", [("a", "x")])
+    assert problems_of({"train": path, "dev": path, "group_by": value}) == [
+        f"corpus.group_by: must be source, but is {value!r}"
+    ]
