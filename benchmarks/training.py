@@ -119,6 +119,7 @@ WORKS = {
     ),
 }
 ADDED: dict[str, Mapping[str, Any]] = {
+    "average": {"train.average_decay": 0.999},
     "label-smoothing": {"train.label_smoothing": 0.1},
     "warmup": {"optimizer.warmup_steps": 10_000},
     "weight-decay": {"optimizer.weight_decay": 0.01},

@@ -174,6 +174,11 @@ HPARAMS: tuple[Hparam, ...] = (
            "Each update first takes this share, times the learning rate, from every weight "
            "(decoupled, Loshchilov & Hutter, 2019); 0 for none.",
            minimum=0, ours=True),
+    Hparam("train.average_decay", FLOAT, 0.0,
+           "Evaluation, checkpoints and decoding use an exponential average of the weights, in "
+           "which each update counts this many times as much as the next one; 0 for the newest "
+           "weights.",
+           minimum=0, below=1, ours=True),
     Hparam("train.label_smoothing", FLOAT, 0.0,
            "The share of each target's probability that training spreads evenly over the target "
            "vocabulary (Szegedy et al., 2016); 0 for none. train.loss is then the smoothed loss; "

@@ -166,7 +166,7 @@ def memory_problem(
         at_once: The number of trials that run at the same time.
     """
     batch = largest_batch(hparams, corpus)
-    weights = checkpoint_bytes(parameters, hparams["optimizer.name"]) + FLOAT_BYTES * parameters
+    weights = checkpoint_bytes(parameters, hparams) + FLOAT_BYTES * parameters
     needed = at_once * (weights + batch.bytes)
     memory = device_memory(device, at_once)
     if needed <= memory:

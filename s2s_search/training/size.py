@@ -15,14 +15,17 @@ def count_parameters(hparams: Hparams, corpus: Corpus) -> int:
     return model_size.count_parameters(hparams, *sizes)
 
 
-def checkpoint_bytes(parameters: int, optimizer_name: str) -> int:
+def checkpoint_bytes(parameters: int, hparams: Hparams) -> int:
     """Returns the bytes of a snapshot: float32 weights and optimizer slots, and their description.
 
-    The tokens of the vocabularies are left out: their embeddings take far more.
+    An average of the weights is a copy more. The tokens of the vocabularies are left out: their
+    embeddings take far more.
     """
     from s2s_search.training.optimizers import UPDATE_RULES
 
-    copies = 1 + len(UPDATE_RULES[optimizer_name].SLOTS)
+    copies = 1 + len(UPDATE_RULES[hparams["optimizer.name"]].SLOTS)
+    if hparams["train.average_decay"]:
+        copies += 1
     return copies * (FLOAT_BYTES * parameters + TENSOR_BYTES) + STATE_BYTES
 
 

@@ -19,6 +19,7 @@ from s2s_search.corpus.corpus import Corpus
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.runs.answers import Answers
+from s2s_search.training.average import Average
 from s2s_search.training.evaluation import evaluation, examples
 from s2s_search.training.optimizers import Optimizer, make_optimizer
 from s2s_search.training.process_memory import keep_freed_memory
@@ -91,6 +92,9 @@ class Trial:
             device
         )
         self.optimizer: Optimizer = make_optimizer(self.model.parameters(), hparams)
+        self.average: Average | None = None
+        if hparams["train.average_decay"]:
+            self.average = Average(self.model, hparams["train.average_decay"])
         self.batches = TrainingBatches(
             corpus.train,
             corpus.source_vocab,
@@ -106,6 +110,11 @@ class Trial:
         self.measured: dict[str, float] = {}
         self.edits: metrics.Edits | None = None
 
+    @property
+    def evaluated(self) -> Seq2Seq:
+        """The model that answers: the one that is trained, or the average of its weights."""
+        return self.model if self.average is None else self.average.model
+
     def advance(self) -> None:
         """Trains up to the next report, and evaluates unless the loss has diverged."""
         began = time.perf_counter()
@@ -115,7 +124,7 @@ class Trial:
         trained = time.perf_counter()
         if math.isfinite(self.measured["train.loss"]):
             measured, self.edits = evaluation(
-                self.model, self.corpus.dev, self.corpus, self.hparams
+                self.evaluated, self.corpus.dev, self.corpus, self.hparams
             )
             self.measured |= measured
         if not all(math.isfinite(value) for value in self.measured.values()):
@@ -141,6 +150,8 @@ class Trial:
             )
             total, tokens = total + loss, tokens + count
             self.step += 1
+            if self.average is not None:
+                self.average.update(self.step)
             if self.step % STEPS_BETWEEN_LOOKS == 0 and not math.isfinite(total.item()):
                 break
         return float(total / tokens.clamp(min=1)) if steps else 0.0
@@ -164,7 +175,7 @@ class Trial:
         three entries more, which `runs.checkpoints.keep_snapshots` adds: `report` (the metrics),
         `metric` (the name of the one that chooses the best step) and `best` (its best value).
         """
-        return {
+        snapshot = {
             "hparams": self.hparams.flat(),
             "source_tokens": list(self.corpus.source_vocab.tokens),
             "target_tokens": list(self.corpus.target_vocab.tokens),
@@ -174,17 +185,20 @@ class Trial:
             "seconds": self.seconds,
             "evaluation_seconds": self.evaluation_seconds,
             "batches": self.batches.position,
-            "model": self.model.state_dict(),
+            "model": self.evaluated.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             # All random numbers of training are drawn on the CPU.
             "random": {"cpu": torch.get_rng_state()},
         }
+        if self.average is not None:
+            snapshot["trained"] = self.model.state_dict()  # "model" is the average
+        return snapshot
 
     def answers(self) -> Answers | None:
         """Returns the model's answers to the dev set; None if a diverged trial decoded nothing."""
         if self.edits is None:
             return None
-        shown = examples(self.model, self.corpus.dev, self.corpus, self.hparams)
+        shown = examples(self.evaluated, self.corpus.dev, self.corpus, self.hparams)
         return Answers(self.step, *self.edits, shown)
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -199,7 +213,9 @@ class Trial:
         self.evaluation_seconds = snapshot["evaluation_seconds"]
         self.status = "finished" if self.step >= self.max_steps else "running"
         self.batches.position = snapshot["batches"]
-        self.model.load_state_dict(snapshot["model"])
+        self.evaluated.load_state_dict(snapshot["model"])
+        if self.average is not None:
+            self.model.load_state_dict(snapshot["trained"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         torch.set_rng_state(snapshot["random"]["cpu"].cpu())
 

@@ -48,9 +48,7 @@ def check_disk(space: Space, corpus: Corpus, trials: Sequence[Flat], at_once: in
     if space.checkpoints.disk_gb is None:
         return
     hparams = [resolve(str(trials[k]["model"]), trials[k]) for k in sampled_trials(len(trials))]
-    checkpoint = max(
-        checkpoint_bytes(count_parameters(own, corpus), own["optimizer.name"]) for own in hparams
-    )
+    checkpoint = max(checkpoint_bytes(count_parameters(own, corpus), own) for own in hparams)
     needed = disk_needed(checkpoint, at_once, len(trials), space)
     if problems := disk_problems(needed, needed, space.checkpoints):
         raise ConfigError(problems, str(space.path))

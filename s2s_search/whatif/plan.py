@@ -219,7 +219,7 @@ def make_plan(
     parameters = {k: count_parameters(hparams[k], corpus) for k in counted}
     fitting = min(trials_at_once(space.resources, gpus), len(trials))
     at_once = space.search.at_once(fitting)
-    checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]["optimizer.name"]) for k in counted)
+    checkpoint = max(checkpoint_bytes(parameters[k], hparams[k]) for k in counted)
     disk = disk_needed(checkpoint, at_once, len(trials), space)
     free = shutil.disk_usage(".").free
     usable = free if gpus is None else disk  # a cluster has its own storage, of unknown size

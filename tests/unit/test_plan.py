@@ -247,23 +247,26 @@ def test_of_many_trials_a_sample_is_counted(path: Path, monkeypatch: pytest.Monk
     assert "of 5 trials" in dict(made.lines())["parameters"]
 
 
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
 @pytest.mark.parametrize("name", UPDATE_RULES)
 @pytest.mark.parametrize("units", [8, 128])
-def test_checkpoint_bytes_are_those_of_a_saved_snapshot(name: str, units: int) -> None:
+def test_checkpoint_bytes_are_those_of_a_saved_snapshot(
+    name: str, units: int, average_decay: float
+) -> None:
     corpus = load_corpus({"name": "copy", "train": 9, "dev": 2, "test": 1})
     spec = {"class": "LSTMCell", "num_units": units}
     sizes = {
         "encoder.rnn_cell.cell_spec": spec,
         "decoder.rnn_cell.cell_spec": spec,
         "embedding.dim": units,
+        "train.average_decay": average_decay,
     }
-    trial = Trial(
-        resolve("AttentionSeq2Seq", {**sizes, "optimizer.name": name}), corpus, torch.device("cpu")
-    )
+    hparams = resolve("AttentionSeq2Seq", {**sizes, "optimizer.name": name})
+    trial = Trial(hparams, corpus, torch.device("cpu"))
     file = io.BytesIO()
     torch.save(trial.snapshot(), file)
     parameters = sum(p.numel() for p in trial.model.parameters())
-    assert size.checkpoint_bytes(parameters, name) == pytest.approx(
+    assert size.checkpoint_bytes(parameters, hparams) == pytest.approx(
         len(file.getvalue()), rel=0.15 if units == 8 else 0.02
     )
 
@@ -287,7 +290,7 @@ def test_trials_that_wait_keep_their_checkpoints(
 ) -> None:
     """What the plan counts and what a search is refused for are the same."""
     for module in (plan, disk):
-        monkeypatch.setattr(module, "checkpoint_bytes", lambda parameters, optimizer_name: 10**6)
+        monkeypatch.setattr(module, "checkpoint_bytes", lambda parameters, hparams: 10**6)
     monkeypatch.setattr(plan, "usable_cores", lambda: 2)
     text = SPACE.replace(
         "name: asha, max_steps: 100, grace_steps: 10", f"name: {name}, max_steps: 100"
@@ -598,7 +601,7 @@ def test_the_verb(
 def test_the_free_disk_of_this_machine_is_not_a_clusters(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, optimizer_name: 10**18)
+    monkeypatch.setattr(plan, "checkpoint_bytes", lambda parameters, hparams: 10**18)
     assert "disk: " in " ".join(planned(path).problems)
     assert planned(path, gpus=2).problems == ()
 

@@ -1,5 +1,6 @@
 """The trial as a generator: it reports, resumes bit for bit, and ends in order."""
 
+import copy
 import ctypes
 import io
 import math
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of_tests
+from hypothesis import strategies as st
 
 from s2s_search.corpus import cuts
 from s2s_search.corpus.batches import make_batch
@@ -29,6 +34,7 @@ from s2s_search.training import evaluation as evaluations
 from s2s_search.training import trial
 from s2s_search.training.evaluation import evaluate, evaluation, examples
 from s2s_search.training.process_memory import keep_freed_memory, release_freed_memory
+from s2s_search.training.trained_model import load_trained
 from s2s_search.training.trial import train
 from tests.models import small
 from tests.spaces import distance
@@ -129,6 +135,12 @@ def test_reports(corpus: Corpus) -> None:
     assert {report["parameters"] for report in reports} == {parameters}
 
 
+NEW = (
+    "optimizer.warmup_steps",
+    "optimizer.weight_decay",
+    "train.average_decay",
+    "train.label_smoothing",
+)
 RULES = ("Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD")
 
 
@@ -138,6 +150,7 @@ RULES = ("Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD")
         *({"optimizer__name": name} for name in RULES),
         {"train__label_smoothing": 0.1},
         {"optimizer__warmup_steps": 15},
+        {"train__average_decay": 0.9},
         {"optimizer__weight_decay": 0.1},
         {"optimizer__weight_decay": 0.1, "optimizer__name": "Ftrl"},
     ],
@@ -161,8 +174,10 @@ def test_resumes_bit_for_bit_in_mid_epoch_with_dropout(
     resumed = list(train(hparams, corpus, snapshot=snapshot))
     assert collected(resumed) == expected[2:]
     last, last_resumed = whole[-1].snapshot(), resumed[-1].snapshot()
-    for key, tensor in last["model"].items():
-        assert torch.equal(tensor, last_resumed["model"][key]), key
+    assert last.keys() == last_resumed.keys()
+    for weights in {"model", "trained"} & last.keys():
+        for key, tensor in last[weights].items():
+            assert torch.equal(tensor, last_resumed[weights][key]), key
     assert torch.equal(last["random"]["cpu"], last_resumed["random"]["cpu"])
 
 
@@ -195,6 +210,63 @@ def test_label_smoothing_changes_the_training_loss_and_not_what_dev_loss_means(
         losses.append((report["train.loss"], report["dev.loss"]))
     assert losses[0][0] != losses[1][0]
     assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-6)
+
+
+@settings_of_tests(max_examples=15)
+@given(decay=st.floats(0.01, 0.999), seed=st.integers(0, 99), steps=st.integers(1, 7))
+def test_the_average_of_the_weights_equals_a_plain_sum(
+    corpus: Corpus, decay: float, seed: int, steps: int
+) -> None:
+    """Training itself is as without; the average is summed over the weights after each update."""
+    hparams = {"train__seed": seed, "train__max_steps": steps, "train__eval_every_steps": 1}
+    after = [
+        [p.double().numpy() for p in copy.deepcopy(report.snapshot())["model"].values()]
+        for report in train(settings(**hparams), corpus)
+    ]
+    (last,) = train(
+        settings(**hparams | {"train__eval_every_steps": steps}, train__average_decay=decay), corpus
+    )
+    snapshot, total = last.snapshot(), sum(decay**age for age in range(steps))
+    for number, tensor in enumerate(snapshot["model"].values()):
+        expected = sum(decay**age * weights[number] for age, weights in enumerate(reversed(after)))
+        np.testing.assert_allclose(tensor, expected / total, rtol=1e-4, atol=1e-6)
+    for number, tensor in enumerate(snapshot["trained"].values()):
+        assert (tensor.double().numpy() == after[-1][number]).all()
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated_saved_and_decoded(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    hparams = settings(train__average_decay=0.9)
+    reports = train(hparams, corpus)
+    for report in keep_snapshots(reports, Checkpoints(tmp_path), "dev.loss", "minimize"):
+        expected = {key: report.metrics[key] for key in METRICS if key.startswith("dev.")}
+        for name in ("best.pt", "last.pt"):
+            trained = load_trained(tmp_path / name)
+            if trained.step == report.metrics["step"]:
+                assert evaluate(trained.model, corpus.dev, corpus, hparams) == expected
+    newest = {report.metrics["dev.loss"] for report in train(settings(), corpus)}
+    assert report.metrics["dev.loss"] not in newest
+
+
+def test_a_checkpoint_from_before_some_hyperparameters_loads_and_resumes(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    expected = collected(train(settings(), corpus))
+    reports = keep_snapshots(
+        train(settings(), corpus), Checkpoints(tmp_path), "dev.loss", "minimize"
+    )
+    next(reports)
+    last, old = next(reports), torch.load(tmp_path / "last.pt", weights_only=True)
+    for name in NEW:
+        del old["hparams"][name]
+    torch.save(old, tmp_path / "old.pt")
+    trained = load_trained(tmp_path / "old.pt")
+    assert trained.hparams == settings()
+    assert evaluate(trained.model, corpus.dev, corpus, settings()) == {
+        name: last.metrics[name] for name in METRICS if name.startswith("dev.")
+    }
+    assert collected(train(settings(), corpus, snapshot=old)) == expected[2:]
 
 
 def test_the_seed_decides(corpus: Corpus) -> None:
