@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from s2s_search.corpus.text import Delimiter
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import InputWarning, shown
 
@@ -64,7 +65,8 @@ class Corpus:
     train: Split
     dev: Split
     test: Split | None
-    delimiters: tuple[str, str]  # between tokens of source and target text; "" for characters
+    # Between tokens of source and target text; "" stands for characters.
+    delimiters: tuple[Delimiter, str]
     fingerprint: str  # the SHA-256 of everything but the name and the warnings
     warnings: tuple[InputWarning, ...] = ()  # what in the text is probably a mistake
 
@@ -110,7 +112,10 @@ def _encode(sequences: Sequences, vocab: Vocabulary) -> tuple[Ids, Offsets]:
 
 
 def make_corpus(
-    name: str, vocabs: Vocabularies, splits: Mapping[str, Split], delimiters: tuple[str, str]
+    name: str,
+    vocabs: Vocabularies,
+    splits: Mapping[str, Split],
+    delimiters: tuple[Delimiter, str],
 ) -> Corpus:
     """Returns the corpus of these splits, with its fingerprint.
 

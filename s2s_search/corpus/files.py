@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from s2s_search.corpus.built_in import BUILT_IN
+from s2s_search.corpus.columns import columns_of, columns_problems, delimiters_of
 from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
 from s2s_search.corpus.held_out import KEY, Pairs, hold_out, hold_out_problems
 from s2s_search.corpus.text import (
+    Delimiter,
     canonical,
     check_two_sides,
     paired,
@@ -21,12 +23,13 @@ from s2s_search.corpus.text import (
 )
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
 from s2s_search.corpus.warnings import text_warnings
-from s2s_search.errors import ConfigError, collecting, shown
+from s2s_search.errors import ConfigError, collecting, quantity, shown
 
 VOCABS = tuple(f"{side}_vocab" for side in SIDES)
 FILE_KEYS = (
     *PARTS,
     *VOCABS,
+    "columns",
     "group_by",
     *(f"{side}_{what}" for what in ("max_vocab", "delimiter") for side in SIDES),
 )
@@ -56,6 +59,8 @@ def file_problems(spec: Mapping[str, Any], look: bool) -> Iterator[tuple[str, st
             yield part, f"must be [SOURCE, TARGET] or one TSV file, but is {shown(spec[part])}"
         if look:
             yield from _unreadable(part, files)
+    if "columns" in spec:
+        yield from columns_problems(spec)
     if "group_by" in spec and spec["group_by"] != "source":
         yield "group_by", f"must be source, but is {shown(spec['group_by'])}"
     for side in SIDES:
@@ -82,12 +87,20 @@ def _side_problems(spec: Mapping[str, Any], side: str, look: bool) -> Iterator[t
             yield maximum, problem
         if vocab in spec:
             yield maximum, f"limits a vocabulary built from train, but {vocab} gives one"
-    text = spec.get(delimiter, " ")
-    if not isinstance(text, str) or "\n" in text or "\r" in text:
-        yield (
-            delimiter,
-            f"must be text within a line, or empty for characters, but is {shown(text)}",
-        )
+    texts = spec.get(delimiter, " ")
+    if side == "source" and isinstance(texts, list | tuple):
+        columns = spec.get("columns")
+        numbers = columns.get("source") if isinstance(columns, Mapping) else None
+        count = len(numbers) if isinstance(numbers, list | tuple) else 1
+        if len(texts) != count:
+            law = "must have a delimiter for each column in columns.source"
+            yield delimiter, f"{law}, but has {len(texts)} for {quantity(count, 'column')}"
+    else:
+        texts = [texts]
+    for text in texts:
+        if not isinstance(text, str) or "\n" in text or "\r" in text:
+            law = "must be text within a line, or empty for characters"
+            yield delimiter, f"{law}, but is {shown(text)}"
 
 
 def files_of(value: object) -> tuple[Path, ...]:
@@ -109,7 +122,8 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     Raises:
         ConfigError: with the problems of all files, of which every one is read.
     """
-    delimiters = spec.get("source_delimiter", " "), spec.get("target_delimiter", " ")
+    delimiters = delimiters_of(spec)
+    columns = columns_of(spec)
     problems: list[str] = []
     texts: dict[str, list[tuple[str, str]]] = {}  # the pairs of each part
     lines: dict[str, list[list[str]]] = {}  # the lines of each file, for the warnings
@@ -120,9 +134,12 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
             continue
         with collecting(problems, f"corpus.{part}: "):
             lines[part] = read_texts(files)
-            if "\t" not in "".join(delimiters):
+            if not any("\t" in delimiter for delimiter in delimiters):
                 check_two_sides(files, lines[part])
-            texts[part] = paired(files, lines[part])
+            if columns is None:
+                texts[part] = paired(files, lines[part])
+            else:
+                texts[part] = paired(files, lines[part], columns.source, columns.target)
     sizes = held_out_sizes(spec)
     if sizes and "train" in texts:
         with collecting(problems):
@@ -161,7 +178,7 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     return replace(corpus, warnings=tuple(warnings))
 
 
-def grouped(pairs: Pairs, delimiter: str) -> tuple[Pairs, list[int]]:
+def grouped(pairs: Pairs, delimiter: Delimiter) -> tuple[Pairs, list[int]]:
     """Returns the pairs with those of one source together, and the number of each source.
 
     Sources are in the order of their first lines, and the pairs of a source in that of the file.
@@ -190,7 +207,7 @@ def _side_file(value: object, k: int) -> Path:
     return files[k % len(files)]
 
 
-def _no_token(side: str, counts: Mapping[str, int], delimiter: str) -> str:
+def _no_token(side: str, counts: Mapping[str, int], delimiter: Delimiter) -> str:
     """Returns why a vocabulary cannot be built from train."""
     if not counts:
         return f"train has no {side} token; is {side}_delimiter right: {delimiter!r}?"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from zlib import crc32
 
-from s2s_search.corpus.text import canonical
+from s2s_search.corpus.text import Delimiter, canonical
 from s2s_search.errors import ConfigError, nearest, shown
 
 KEY = "hold_out"
@@ -25,7 +25,9 @@ def hold_out_problems(value: Mapping[str, object]) -> list[str]:
     return problems
 
 
-def hold_out(pairs: Pairs, sizes: Mapping[str, int | float], delimiter: str) -> dict[str, Pairs]:
+def hold_out(
+    pairs: Pairs, sizes: Mapping[str, int | float], delimiter: Delimiter
+) -> dict[str, Pairs]:
     """Returns the pairs that stay in train, and those of each part that holds out sources.
 
     A source with all its pairs is in one part, which the CRC-32 of its tokens decides: dev takes

@@ -72,7 +72,7 @@ def check_corpus(spec: object, files: bool = True) -> list[tuple[str, str]]:
 
 # A new number makes all entries of the cache useless. It is needed whenever the same files give
 # other arrays or other warnings than before, in their words, too.
-FORMAT = 6
+FORMAT = 7
 
 
 def _key(spec: Mapping[str, Any]) -> str | None:
@@ -115,6 +115,9 @@ def _kept(key: str, name: str) -> Corpus | None:
     if entry is None:
         return None
     head, arrays = entry
+    source_delimiter, target_delimiter = head["delimiters"]
+    if isinstance(source_delimiter, list):
+        source_delimiter = tuple(source_delimiter)  # one for each column
     source, target = (Vocabulary(tuple(tokens)) for tokens in head["tokens"])
     splits = {part: Split(*arrays[5 * k : 5 * k + 5]) for k, part in enumerate(head["parts"])}
     warnings = []
@@ -127,7 +130,7 @@ def _kept(key: str, name: str) -> Corpus | None:
         train=splits["train"],
         dev=splits["dev"],
         test=splits.get("test"),
-        delimiters=tuple(head["delimiters"]),
+        delimiters=(source_delimiter, target_delimiter),
         fingerprint=head["fingerprint"],
         warnings=tuple(warnings),
     )

@@ -5,10 +5,11 @@ A problem names its file and line.
 
 import codecs
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from s2s_search.errors import ConfigError, collecting, unreadable
+from s2s_search.errors import ConfigError, collecting, quantity, unreadable
 
 GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
 BYTES_AT_ONCE = 65_536  # the capacity of a pipe
@@ -19,21 +20,44 @@ AS_TSV = (
     'pandas writes plain TSV with to_csv(..., sep="\\t", header=False, index=False, '
     "quoting=csv.QUOTE_NONE)"
 )
+NAME_COLUMNS = (
+    "the key columns names those to read, as in columns: {source: 1, target: 2} "
+    "or {source: [1, 3], target: 2}"
+)
 CONVERT_CR = "lines must end in LF or CRLF; tr '\\r' '\\n' converts lines that end in CR alone"
 
 
-def tokenize(line: str, delimiter: str) -> list[str]:
+# What separates the tokens of a text: a string, or for columns between tabs one string for each.
+Delimiter = str | tuple[str, ...]
+
+
+def tokenize(line: str, delimiter: Delimiter) -> list[str]:
     """Returns the tokens of a line: its parts between delimiters without empty ones.
 
-    An empty delimiter stands for a split into characters.
+    An empty delimiter stands for a split into characters. A token of the second column begins with
+    a tab, and one of the third with two. No text in a column has a tab, so tokens of different
+    columns are never equal.
     """
+    if isinstance(delimiter, tuple):
+        tokens = []
+        for k, (cell, own) in enumerate(zip(line.split("\t"), delimiter, strict=False)):
+            mark = "\t" * k
+            tokens += [mark + token for token in tokenize(cell, own)]
+        return tokens
     if not delimiter:
         return list(line)
     return [token for token in line.split(delimiter) if token]
 
 
-def canonical(line: str, delimiter: str) -> str:
+def without_column(token: str, delimiter: Delimiter) -> str:
+    """Returns a token of a text as the file has it, without the mark of its column."""
+    return token.lstrip("\t") if isinstance(delimiter, tuple) else token
+
+
+def canonical(line: str, delimiter: Delimiter) -> str:
     """Returns a text that is equal for all lines with the same tokens."""
+    if isinstance(delimiter, tuple):
+        return "\t".join(map(canonical, line.split("\t"), delimiter))
     return delimiter.join(tokenize(line, delimiter))
 
 
@@ -171,15 +195,30 @@ def read_texts(files: tuple[Path, ...]) -> list[list[str]]:
     return texts
 
 
-def paired(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:
+def paired(
+    files: tuple[Path, ...],
+    texts: list[list[str]],
+    source_columns: Sequence[int] = (),
+    target_column: int = 0,
+) -> list[tuple[str, str]]:
     """Returns the pairs of source and target of two files or one TSV file.
 
     Lines that are blank on both sides are left out.
 
+    Args:
+        files: the files.
+        texts: the lines of each file.
+        source_columns: the numbers of the columns of a source, from 1, which a tab then separates;
+            without them, a line of a TSV file has two columns.
+        target_column: the number of the column of a target.
+
     Raises:
         ConfigError: the files do not go together, or one side is blank in all lines.
     """
-    pairs = _columns(files[0], texts[0]) if len(files) == 1 else _aligned(files, texts)
+    if source_columns:
+        pairs = _chosen_columns(files[0], texts[0], source_columns, target_column)
+    else:
+        pairs = _columns(files[0], texts[0]) if len(files) == 1 else _aligned(files, texts)
     if not pairs:
         raise ConfigError(f"{files[0]}: holds no examples")
     for k, side in enumerate(("source", "target")):
@@ -207,6 +246,10 @@ def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
         if tabs != 1:
             bad.append((number, tabs))
     if bad:
+        widths = {tabs + 1 for _, tabs in bad}
+        odd = any("\0" in line or "\r" in line for line in lines)
+        if len(bad) == len(pairs) and len(widths) == 1 and min(widths) > 2 and not odd:
+            raise ConfigError(f"{path}: every line has {min(widths)} columns; {NAME_COLUMNS}")
         without_tab, more_tabs = _hints_of_columns(lines, [number for number, _ in bad], len(pairs))
         problems = []
         for number, tabs in bad:
@@ -225,7 +268,42 @@ def _hints_of_columns(lines: list[str], bad: list[int], examples: int) -> tuple[
     has_commas = all("," in lines[number - 1] or ";" in lines[number - 1] for number in bad)
     is_csv = has_commas and len(bad) == examples
     without_tab = f"; is it CSV? {AS_TSV}" if is_csv else ""
-    return without_tab, "; a file of more columns needs two of them, as cut -f1,2 gives"
+    return without_tab, f"; {NAME_COLUMNS}"
+
+
+def _chosen_columns(
+    path: Path, lines: list[str], source_columns: Sequence[int], target_column: int
+) -> list[tuple[str, str]]:
+    """Returns the columns of sources, with tabs between them, and the column of targets.
+
+    Raises:
+        ConfigError: with all lines that have not as many columns as most lines, or most lines
+            lack a column.
+    """
+    widths = Counter(line.count("\t") + 1 for line in lines if line.strip())
+    if not widths:
+        return []
+    ((width, _),) = widths.most_common(1)
+    highest = max(*source_columns, target_column)
+    if highest > width:
+        lines_have = "every line has" if len(widths) == 1 else "most lines have"
+        fact = f"{lines_have} {quantity(width, 'column')}"
+        raise ConfigError(f"{path}: columns names column {highest}, but {fact}")
+    pairs = []
+    bad: list[tuple[int, str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if len(cells) != width:
+            law = f"must have {width} columns, as most lines have"
+            bad.append((number, f"{law}, but has {len(cells)}"))
+        else:
+            source = "\t".join([cells[k - 1] for k in source_columns])
+            pairs.append((source, cells[target_column - 1]))
+    if bad:
+        raise ConfigError(shortened(bad, path))
+    return [pair for pair in pairs if pair[0].strip() or pair[1].strip()]
 
 
 def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from s2s_search.corpus.text import line_prefix, read_lines, shortened, tokenize
+from s2s_search.corpus.text import Delimiter, line_prefix, read_lines, shortened, tokenize
 from s2s_search.errors import ConfigError, shown
 
 # The special tokens. Their ids follow those of the vocabulary, in this order.
@@ -70,7 +70,7 @@ class Vocabulary:
         return tokens
 
     @classmethod
-    def load(cls, path: str | Path, delimiter: str = " ") -> Vocabulary:
+    def load(cls, path: str | Path, delimiter: Delimiter = " ") -> Vocabulary:
         """Returns the vocabulary of a file with one token per line.
 
         The id of a token is the number of its line, from 0. A tab and a count may follow a token.

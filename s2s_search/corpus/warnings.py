@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Literal
 
 from s2s_search.corpus.corpus import SIDES
-from s2s_search.corpus.text import AS_TSV, CONVERT_CR, FROM_UTF16, canonical, tokenize
+from s2s_search.corpus.text import AS_TSV, CONVERT_CR, FROM_UTF16, Delimiter, canonical, tokenize
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
 from s2s_search.errors import InputWarning, noticed, percent, shown
 
@@ -36,7 +36,7 @@ HEADERS = (
     "source", "target", "src", "tgt", "trg", "input", "output", "text", "label", "sentence",
     "translation", "word", "words", "grapheme", "graphemes", "spelling", "phone", "phones",
     "phoneme", "phonemes", "ipa", "pronunciation", "question", "answer", "original", "corrected",
-    "summary",
+    "summary", "lemma", "form", "inflection", "features", "tags",
 )  # fmt: skip
 MANY_SPACES = 0.3  # a share of all characters; in English text spaces are a fifth at most
 NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
@@ -52,7 +52,7 @@ def text_warnings(
     lines: Mapping[str, Sequence[Lines]],
     pairs: Mapping[str, Pairs],
     vocabs: tuple[Vocabulary, Vocabulary],
-    delimiters: tuple[str, str],
+    delimiters: tuple[Delimiter, str],
     is_grouped: bool = False,
 ) -> Iterator[InputWarning]:
     """Yields the warnings of a corpus.
@@ -76,9 +76,11 @@ def text_warnings(
     for part, rows in pairs.items():
         for k in range(2):
             yield from blank_cells(part, k, [row[k] for row in rows])
-            yield from quoted_cells(part, k, [row[k] for row in rows])
+            for cells, _ in cells_of([row[k] for row in rows], delimiters[k]):
+                yield from quoted_cells(part, k, cells)
     for k in range(2):
-        yield from spaces_as_tokens(k, [row[k] for row in pairs["train"]], delimiters[k])
+        for cells, delimiter in cells_of([row[k] for row in pairs["train"]], delimiters[k]):
+            yield from spaces_as_tokens(k, cells, delimiter)
         for part in pairs:
             if part != "train":
                 cells = [row[k] for row in pairs[part]]
@@ -86,8 +88,16 @@ def text_warnings(
     yield from shared_sources(pairs, delimiters[0], is_grouped)
 
 
+def cells_of(lines: Lines, delimiter: Delimiter) -> list[tuple[Lines, str]]:
+    """Returns the texts of each column of one side with the delimiter of the column."""
+    if isinstance(delimiter, str):
+        return [(lines, delimiter)]
+    rows = [line.split("\t") for line in lines]
+    return [([row[k] for row in rows], own) for k, own in enumerate(delimiter)]
+
+
 def odd_characters(
-    part: str, files: Sequence[Lines], delimiters: tuple[str, str]
+    part: str, files: Sequence[Lines], delimiters: tuple[Delimiter, str]
 ) -> Iterator[InputWarning]:
     """Warns of characters that hardly any text is meant to hold, by their first line."""
     for k, lines in enumerate(files):
@@ -112,7 +122,8 @@ def headers(pairs: Mapping[str, Pairs]) -> Iterator[InputWarning]:
     seconds = [rows[1] if len(rows) > 1 else None for rows in pairs.values()]
     is_repeated = len(firsts) == 1 and len(set(seconds)) == len(seconds) > 1
     for part, rows in pairs.items():
-        cells = [cell.strip().strip('"').lower() for cell in rows[0]]
+        texts = "\t".join(rows[0]).split("\t")
+        cells = [text.strip().strip('"').lower() for text in texts]
         if is_repeated or all(cell in HEADERS for cell in cells):
             source, target = map(shown, rows[0])
             sentence = f"the first example looks like a header: {source} and {target}"
@@ -166,7 +177,7 @@ def spaces_as_tokens(k: int, lines: Lines, delimiter: str) -> Iterator[InputWarn
 
 
 def unknown_tokens(
-    part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter: str
+    part: str, k: int, lines: Lines, vocab: Vocabulary, delimiter: Delimiter
 ) -> Iterator[InputWarning]:
     """Warns of unknown tokens, with the change that would make most of them known.
 
@@ -209,7 +220,7 @@ def unknown_tokens(
         left = still_unknown(change)
         if left <= count / 2:
             remedies.append((left / total, f"in {name} {left:,} would be; write all files alike"))
-    if delimiter and single >= 0.9 * len(lines):
+    if delimiter and isinstance(delimiter, str) and single >= 0.9 * len(lines):
         share = _unknown_characters(lines, vocab)
         if share <= count / total / 2:
             hint = (
@@ -247,7 +258,7 @@ def shown_token(token: str) -> str:
 
 
 def shared_sources(
-    pairs: Mapping[str, Pairs], delimiter: str, is_grouped: bool
+    pairs: Mapping[str, Pairs], delimiter: Delimiter, is_grouped: bool
 ) -> Iterator[InputWarning]:
     """Warns of sources of dev that are also in train, and of sources of test in train or dev.
 

@@ -373,7 +373,9 @@ def _corpus_value(value: object, folder: Path | None) -> object:
 
 
 def _number(value: object) -> object:
-    """Returns the number that a text is, or else the value as it is."""
+    """Returns the number that a text is, a list with numbers, or else the value as it is."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
     converted = _corpus_value(value, None)
     if isinstance(converted, str):
         with suppress(ValueError):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from s2s_search.corpus.text import without_column
 from s2s_search.training.trained_model import RankedAnswer, TrainedModel
 from s2s_search.training.unk_replacement import without_unk
 
@@ -36,7 +37,10 @@ class AnswerForm:
         for rank, answer in enumerate(ranked, start=1):
             tokens = answer.tokens
             if self.unk_replace and answer.weights is not None:
-                source = self.trained.source_tokens(line)
+                delimiter = self.trained.delimiters[0]
+                source = []
+                for token in self.trained.source_tokens(line):
+                    source.append(without_column(token, delimiter))
                 tokens = without_unk(tokens, source, answer.weights, self.replacements)
             columns = [self.trained.text(tokens)]
             if self.scores:

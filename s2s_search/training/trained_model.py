@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from s2s_search.corpus.cuts import cut_at_cells
-from s2s_search.corpus.text import tokenize
+from s2s_search.corpus.text import Delimiter, tokenize, without_column
 from s2s_search.corpus.vocabulary import Vocabulary
-from s2s_search.errors import ConfigError, shown
+from s2s_search.errors import ConfigError, quantity, shown
 from s2s_search.hparams.configuration import Hparams, resolve
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.nn.stepping import selected
@@ -56,13 +56,14 @@ class TrainedModel:
     """A model with everything that decoding text needs.
 
     The two delimiters separate the tokens of source and target; "" splits text into characters.
+    A source of several columns has a delimiter for each.
     """
 
     model: Seq2Seq
     hparams: Hparams
     source_vocab: Vocabulary
     target_vocab: Vocabulary
-    delimiters: tuple[str, str]
+    delimiters: tuple[Delimiter, str]
     step: int
     score: tuple[str, float]  # the metric that chose this step of the trial, and its value
 
@@ -149,15 +150,23 @@ class TrainedModel:
     def source_tokens(self, line: str) -> list[str]:
         """Returns the tokens of a source line.
 
-        The source ends at a tab, as in a TSV file, unless the corpus has tabs in its sources.
+        The source ends at a tab, as in a TSV file, unless the corpus has tabs in its sources. A
+        source of several columns has them in the order of the corpus, with a tab between them.
         """
         if not self.has_tabs:
-            line = line.partition("\t")[0]
+            line = "\t".join(line.split("\t")[: self.source_columns])
         return tokenize(line, self.delimiters[0])
+
+    @property
+    def source_columns(self) -> int:
+        """The number of columns of a source."""
+        return len(self.delimiters[0]) if isinstance(self.delimiters[0], tuple) else 1
 
     @cached_property
     def has_tabs(self) -> bool:
-        """True when a tab is part of source text: in a token, or between tokens."""
+        """True when a tab is part of source text of one column: in a token, or between tokens."""
+        if self.source_columns > 1:
+            return False
         if "\t" in self.delimiters[0]:
             return True
         return any("\t" in token for token in self.source_vocab.tokens)
@@ -171,29 +180,39 @@ class SourceNotes:
 
     def __init__(self, trained: TrainedModel) -> None:
         self.trained = trained
-        delimiter = trained.delimiters[0]
+        delimiter = self.delimiter = trained.delimiters[0]
         self.unit = "token" if delimiter else "character"
         self.spellings = dict(SPELLINGS)
-        if delimiter:
+        if isinstance(delimiter, str) and delimiter:
             self.spellings[f"with {delimiter!r} between its characters"] = delimiter.join
-        else:
+        elif not delimiter:
             self.spellings["without its spaces"] = lambda line: line.replace(" ", "")
         self.named: set[str] = set()
         self.lines = self.tokens = self.unknown = self.lines_with_unknown = 0
-        self.cut_at_tab = self.too_long = 0
+        self.cut_at_tab = self.few_columns = self.too_long = 0
         self.known_by_spelling: Counter[str] = Counter()
 
     def of(self, line: str) -> list[str]:
         """Returns sentences about the next line that were not said before.
 
-        They name new unknown tokens, the first tab and the first line that is too long.
+        They name new unknown tokens, the first tab too much or too few, and the first line that is
+        too long.
         """
         self.lines += 1
         sentences = []
-        if "\t" in line and not self.trained.has_tabs:
+        tabs, columns = line.count("\t"), self.trained.source_columns
+        if tabs >= columns and not self.trained.has_tabs:
             self.cut_at_tab += 1
-            if self.cut_at_tab == 1:
+            if self.cut_at_tab == 1 and columns == 1:
                 sentences.append("read up to its tab only, since no source of the corpus has a tab")
+            elif self.cut_at_tab == 1:
+                has = f"a source of the corpus has {columns} columns"
+                sentences.append(f"read up to its tab {columns} only, since {has}")
+        if tabs + 1 < columns:
+            self.few_columns += 1
+            if self.few_columns == 1:
+                has = f"{quantity(tabs + 1, 'column')}, but a source of the corpus has {columns}"
+                sentences.append(f"{has}, with a tab between them")
         tokens = self.trained.source_tokens(line)
         self.tokens += len(tokens)
         most = self.trained.hparams["source.max_seq_len"]
@@ -227,7 +246,8 @@ class SourceNotes:
             token = tokens[position]
             if token not in self.named and len(self.named) < NAMED:
                 self.named.add(token)
-                new.append(f"{_spelt(token)} ({self.unit} {position + 1})")
+                place = f"{self.unit} {position + 1}"
+                new.append(f"{_spelt(without_column(token, self.delimiter))} ({place})")
         if not new:
             return []
         return [f"not in the source vocabulary and read as UNK: {', '.join(new)}{''.join(hints)}"]
@@ -244,6 +264,9 @@ class SourceNotes:
         ]
         if self.cut_at_tab:
             sentences.append(f"read up to a tab: {self.cut_at_tab:,} of {self.lines:,} lines")
+        if self.few_columns:
+            of_lines = f"{self.few_columns:,} of {self.lines:,} lines"
+            sentences.append(f"fewer columns than a source: {of_lines}")
         if self.too_long:
             sentences.append(
                 f"longer than source.max_seq_len: {self.too_long:,} of {self.lines:,} lines"
@@ -295,6 +318,8 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
         raise ConfigError(
             f"this is no checkpoint of a trial: {reason}", where=shown_place(path)
         ) from None
+    if not isinstance(first, str):
+        first = tuple(first)  # a delimiter for each column of a source
     return TrainedModel(
         model.eval(), hparams, *vocabularies, (first, second), snapshot["step"], score
     )

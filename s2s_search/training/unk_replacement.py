@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from s2s_search.corpus.text import read_lines, shortened, tokenize
+from s2s_search.corpus.text import Delimiter, read_lines, shortened, tokenize
 from s2s_search.corpus.vocabulary import SPECIALS
 from s2s_search.errors import ConfigError, shown
 
@@ -45,8 +45,10 @@ def without_unk(
     return tokens
 
 
-def load_replacements(path: Path, delimiters: tuple[str, str]) -> Replacements:
+def load_replacements(path: Path, delimiters: tuple[Delimiter, str]) -> Replacements:
     """Returns the replacements of a file: lines of a source token, a tab and target tokens.
+
+    A source of several columns may have the token in any of them.
 
     Args:
         path: the file.
@@ -55,6 +57,7 @@ def load_replacements(path: Path, delimiters: tuple[str, str]) -> Replacements:
     Raises:
         ConfigError: with all lines that are wrong.
     """
+    columns = delimiters[0] if isinstance(delimiters[0], tuple) else (delimiters[0],)
     found: dict[str, list[str]] = {}
     first: dict[str, int] = {}
     problems = []
@@ -62,7 +65,8 @@ def load_replacements(path: Path, delimiters: tuple[str, str]) -> Replacements:
         if not line:
             continue
         source, _, target = line.partition("\t")
-        tokens = tokenize(source, delimiters[0])
+        split = [tokenize(source, own) for own in columns]
+        tokens = next((tokens for tokens in split if len(tokens) == 1), [])
         if line.count("\t") != 1 or len(tokens) != 1:
             law = "must be a source token, one tab and what replaces it"
             problems.append((number, f"{law}, but is {shown(line)}"))

@@ -1,4 +1,4 @@
-"""Forms of a user's corpus: sources held out from one file, and several references of a source.
+"""Forms of a user's corpus: sources held out, several references of a source, and columns.
 
 The parts are held to plain loops.
 """
@@ -277,3 +277,203 @@ def test_a_bad_group_by(tmp_path: Path, value: object) -> None:
     assert problems_of({"train": path, "dev": path, "group_by": value}) == [
         f"corpus.group_by: must be source, but is {value!r}"
     ]
+
+
+# --- columns ---
+
+INFLECTION = [
+    ("Haus", "Hauses", "N;GEN;SG"),
+    ("N", "Ns", "N;;PL"),
+    ("hau ab", "haute ab", "V;PST"),
+    ("SG", "SGs", ""),
+]
+INFLECTION_KEYS: dict[str, object] = {
+    "columns": {"source": [1, 3], "target": 2},
+    "source_delimiter": ["", ";"],
+    "target_delimiter": "",
+}
+
+
+def test_a_source_of_two_columns_has_the_tokens_of_both(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.tsv", INFLECTION)
+    corpus = load_corpus({"train": path, "dev": path, **INFLECTION_KEYS})
+    for i, (lemma, form, features) in enumerate(INFLECTION):
+        expected = list(lemma)
+        for feature in features.split(";"):
+            if feature:
+                expected.append("\t" + feature)
+        assert corpus.source_vocab.decode(corpus.train.source(i)) == expected
+        assert corpus.target_vocab.decode(corpus.train.target(i)) == list(form)
+    assert corpus.delimiters == (("", ";"), "")
+    kept = load_corpus({"train": path, "dev": path, **INFLECTION_KEYS})
+    assert (kept.delimiters, kept.fingerprint) == (corpus.delimiters, corpus.fingerprint)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_tokens_of_different_columns_are_never_equal(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    delimiters = ["", ";", " ", ";"]
+    rows = []
+    for _ in range(50):
+        rows.append(["".join(rng.choices("ab; 12", k=rng.randint(1, 5))) for _ in range(5)])
+    path = write_rows(tmp_path / "a.tsv", rows)
+    order = rng.sample([1, 2, 4, 5], k=4)
+    corpus = load_corpus(
+        {
+            "train": path,
+            "dev": path,
+            "columns": {"source": order, "target": 3},
+            "source_delimiter": delimiters,
+            "target_delimiter": "",
+        }
+    )
+    ids: dict[tuple[int, str], int] = {}  # the id of each token of each column
+    for i, row in enumerate(rows):
+        tokens = []
+        for place, column in enumerate(order):
+            cell, delimiter = row[column - 1], delimiters[place]
+            pieces = list(cell) if delimiter == "" else cell.split(delimiter)
+            tokens += [(place, piece) for piece in pieces if piece]
+        source = corpus.train.source(i).tolist()
+        assert len(source) == len(tokens)
+        for token, token_id in zip(tokens, source, strict=True):
+            assert ids.setdefault(token, token_id) == token_id
+    assert len(set(ids.values())) == len(ids) == len(corpus.source_vocab.tokens)
+
+
+def test_two_columns_of_three_are_as_a_file_of_these_two(tmp_path: Path) -> None:
+    rows = [(source, target, str(k)) for k, (source, target) in enumerate(made_rows(9, 100))]
+    wide = write_rows(tmp_path / "wide.tsv", rows)
+    narrow = write_rows(tmp_path / "narrow.tsv", [row[:2] for row in rows])
+    turned = write_rows(tmp_path / "turned.tsv", [row[1::-1] for row in rows])
+    for path, columns in (
+        (narrow, {"source": 1, "target": 2}),
+        (narrow, {"source": [1], "target": 2}),
+        (turned, {"source": 2, "target": 1}),
+    ):
+        plain = load_corpus({"train": path, "dev": path})
+        spec: dict[str, object] = {"train": wide, "dev": wide, "columns": columns}
+        assert load_corpus(spec).fingerprint == plain.fingerprint
+
+
+def test_columns_go_with_held_out_sources_and_groups(tmp_path: Path) -> None:
+    rows = [(lemma, form, "N;PL") for lemma, form in made_rows(10, 200)]
+    path = write_rows(tmp_path / "a.tsv", [*rows, *rows])
+    more: dict[str, object] = {"dev": {"hold_out": 0.2}, "group_by": "source"}
+    corpus = load_corpus({"train": path, **INFLECTION_KEYS, **more, "source_delimiter": [" ", ";"]})
+    sources = {" ".join(lemma.split()) for lemma, _, _ in rows}
+    dev = {source for source in sources if crc32(f"{source}\tN;PL".encode()) < 0.2 * 2**32}
+    assert {source for source, _ in rows_of(corpus, corpus.dev)} == {f"{s} \tN \tPL" for s in dev}
+    assert len(corpus.dev.groups) == len(dev) + 1
+
+
+def test_three_columns_without_the_key_are_one_sentence_that_names_it(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.tsv", INFLECTION * 3000)
+    assert problems_of({"train": path, "dev": {"hold_out": 1}}) == [
+        f"corpus.train: {path}: every line has 3 columns; the key columns names those to read, as "
+        "in columns: {source: 1, target: 2} or {source: [1, 3], target: 2}"
+    ]
+
+
+def test_lines_that_lack_a_column_are_one_sentence(tmp_path: Path) -> None:
+    rows: list[Sequence[str]] = [*INFLECTION * 10, ("a", "b"), ("a", "b"), ("a", "b", "c", "d")]
+    path = write_rows(tmp_path / "a.tsv", rows)
+    law = "must have 3 columns, as most lines have, but has"
+    assert problems_of({"train": path, "dev": {"hold_out": 1}, **INFLECTION_KEYS}) == [
+        f"corpus.train: {path}: lines 41, 42: {law} 2",
+        f"corpus.train: {path}: line 43: {law} 4",
+    ]
+    narrow = write_rows(tmp_path / "b.tsv", [("a", "b")])
+    assert problems_of({"train": narrow, "dev": narrow, **INFLECTION_KEYS}) == [
+        f"corpus.{part}: {narrow}: columns names column 3, but every line has 2 columns"
+        for part in ("train", "dev")
+    ]
+
+
+@pytest.mark.parametrize(
+    "keys, expected",
+    [
+        ({"columns": 3}, ["columns: must be a mapping such as {source: [1, 3], target: 2}"]),
+        (
+            {"columns": {"sorce": 1, "target": 2}},
+            ["columns: unknown key 'sorce'; did you mean 'source'?", "columns: source is missing"],
+        ),
+        (
+            {"columns": {"source": 0, "target": [2]}},
+            ["columns: target: must be the number of one", "columns: source: must be the number"],
+        ),
+        ({"columns": {"source": [], "target": 2}}, ["columns: source: must be the number"]),
+        ({"columns": {"source": [1, True], "target": 2}}, ["columns: source: must be"]),
+        ({"columns": {"source": [1, 2], "target": 2}}, ["columns: column 2 is named 2 times"]),
+        (
+            {"columns": {"source": [1, 3], "target": 2}, "source_delimiter": [" "]},
+            [
+                "source_delimiter: must have a delimiter for each column in columns.source, but has 1"
+            ],
+        ),
+        ({"source_delimiter": ["", ";"]}, ["source_delimiter: must have a delimiter for each"]),
+        (
+            {"columns": {"source": [1, 3], "target": 2}, "source_delimiter": ["", 5]},
+            ["source_delimiter: must be text within a line, or empty for characters, but is 5"],
+        ),
+        (
+            {"columns": {"source": 1, "target": 2}, "source_delimiter": "\t"},
+            ["source_delimiter: must not hold a tab, which is between the columns"],
+        ),
+        ({"target_delimiter": [" "]}, ["target_delimiter: must be text within a line"]),
+    ],
+)
+def test_bad_columns(tmp_path: Path, keys: dict[str, object], expected: list[str]) -> None:
+    path = write_rows(tmp_path / "a.tsv", INFLECTION)
+    found = problems_of({"train": path, "dev": path, **keys})
+    assert len(found) == len(expected)
+    for problem, start in zip(found, expected, strict=True):
+        assert problem.startswith(f"corpus.{start}")
+
+
+def test_keys_that_do_not_go_with_columns(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.tsv", INFLECTION)
+    keys: dict[str, object] = {"dev": [path, path], "source_vocab": path}
+    found = problems_of({"train": path, **INFLECTION_KEYS, **keys})
+    law = "must be one TSV file, because columns names the columns of sources"
+    assert found[0] == f"corpus.dev: {law}"
+    assert found[1].startswith("corpus.source_vocab: cannot be combined with several columns")
+    assert len(found) == 2
+
+
+def test_quotes_and_spaces_are_found_in_each_column(tmp_path: Path) -> None:
+    rows = [("a b c d", "x", '"N;PL"'), ("d c b a", "y", '"N;SG"')]
+    path = write_rows(tmp_path / "a.tsv", rows)
+    found = load_corpus({"train": path, "dev": {"hold_out": 1}, **INFLECTION_KEYS}).warnings
+    assert [warning.values for warning in found if "quoted" in warning.values][:1] == [
+        {"quoted": 1, "of": 1}
+    ]
+    assert [warning.values for warning in found if "spaces" in warning.values] == [
+        {"spaces": 3, "of": 7}
+    ]
+
+
+def test_a_model_of_columns_answers_lines_of_the_columns_of_its_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "a.tsv", INFLECTION)
+    space = tmp_path / "space.yaml"
+    text = "corpus:\n  train: a.tsv\n  dev: a.tsv\n  columns: {source: [1, 3], target: 2}\n"
+    text += '  source_delimiter: ["", ";"]\n  target_delimiter: ""\n'
+    space.write_text("model: AttentionSeq2Seq\n" + text)
+    run = tmp_path / "run"
+    assert main(["debug", "--space", str(space), "--steps", "1", "--out", str(run)]) == 0
+    lines = tmp_path / "lines"
+    lines.write_text("Haus\tN;GEN;SG\nHaus\nHaus\tN;DU\tx\n\n")
+    capsys.readouterr()
+    assert main(["decode", str(run), "--input", str(lines), "--unk-replace"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.split("\n")) == 5
+    assert "\t" not in out
+    assert (
+        "2 columns with a tab between them (split into characters; tokens separated by ';')" in err
+    )
+    assert "line 2: 1 column, but a source of the corpus has 2, with a tab between them" in err
+    assert "line 3: read up to its tab 2 only, since a source of the corpus has 2 columns" in err
+    assert "line 3: not in the source vocabulary and read as UNK: 'DU' (token 6)" in err
+    assert "fewer columns than a source: 2 of 4 lines" in err
