@@ -30,7 +30,7 @@ from s2s_search.spaces.load import load_space
 from s2s_search.spaces.settings import Resources
 from s2s_search.spaces.space import Space
 from s2s_search.spaces.trial_file import trial_file
-from s2s_search.spaces.warnings import trial_warnings
+from s2s_search.spaces.warnings import corpus_warnings
 from s2s_search.spaces.yaml_file import parse_corpus
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def debug(args: argparse.Namespace) -> int:
         where = "debug"
     corpus = debug_corpus(args, corpus_spec, space, where)
     of_file = space if args.space and not args.corpus else None
-    print_warnings(trial_warnings(corpus, corpus_spec, hparams.flat(), of_file), where)
+    print_warnings(corpus_warnings(corpus, corpus_spec, [hparams.flat()], of_file), where)
     import torch  # late, so that a user sees problems of the corpus without waiting for torch
 
     from s2s_search.training.footprint import check_memory

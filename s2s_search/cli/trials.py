@@ -18,7 +18,7 @@ from s2s_search.cli.arguments import (
     report_line,
     trial,
 )
-from s2s_search.corpus.text import Delimiter, ready_lines
+from s2s_search.corpus.text import ready_lines, text_form
 from s2s_search.errors import ConfigError, collecting, unreadable
 from s2s_search.runs.folder import check_writable, no_trial, trial_name
 
@@ -149,14 +149,6 @@ def explain(args: argparse.Namespace) -> int:
     return 0
 
 
-def source_form(delimiter: Delimiter) -> str:
-    """Returns how the tokens of a source line are found."""
-    if isinstance(delimiter, tuple):
-        columns = "; ".join(map(source_form, delimiter))
-        return f"{len(delimiter)} columns with a tab between them ({columns})"
-    return f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
-
-
 def decode(args: argparse.Namespace) -> int:
     path = checkpoint_path(args.folder, args.trial, args.fetch)
     where = "standard input" if args.input is None else f"--input {args.input}"
@@ -173,7 +165,7 @@ def decode(args: argparse.Namespace) -> int:
         if args.attention is not None:
             keep_attention = stack.enter_context(attention_file(args.attention))
         metric, value = trained.score
-        read_as = source_form(trained.delimiters[0])
+        read_as = text_form(trained.delimiters[0])
         end = ", until Ctrl-D" if file.isatty() else ""
         print(
             f"model: {shown_place(path)}, step {trained.step:,}, {metric} {value:.4g}; "

@@ -54,6 +54,14 @@ def without_column(token: str, delimiter: Delimiter) -> str:
     return token.lstrip("\t") if isinstance(delimiter, tuple) else token
 
 
+def text_form(delimiter: Delimiter) -> str:
+    """Returns how the tokens of a text are found, in words."""
+    if isinstance(delimiter, tuple):
+        columns = "; ".join(map(text_form, delimiter))
+        return f"{len(delimiter)} columns with a tab between them ({columns})"
+    return f"tokens separated by {delimiter!r}" if delimiter else "split into characters"
+
+
 def canonical(line: str, delimiter: Delimiter) -> str:
     """Returns a text that is equal for all lines with the same tokens."""
     if isinstance(delimiter, tuple):

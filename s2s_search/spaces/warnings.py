@@ -45,19 +45,27 @@ def _with_lines(found: Iterable[InputWarning], space: Space) -> list[InputWarnin
     return [replace(warning, at=space.line(warning.key_path)) for warning in found]
 
 
-def trial_warnings(
-    corpus: Corpus, spec: Mapping[str, object], config: Mapping[str, object], space: Space | None
+def corpus_warnings(
+    corpus: Corpus,
+    spec: Mapping[str, object],
+    trials: Sequence[Mapping[str, object]],
+    space: Space | None,
 ) -> list[InputWarning]:
-    """Returns the warnings of a single trial.
+    """Returns the warnings about a corpus, and about the lengths that trials on it have.
 
     Args:
-        corpus: the corpus of the trial.
+        corpus: the corpus.
         spec: the specification of the corpus.
-        config: the configuration of the trial.
+        trials: the configurations of the trials.
         space: the space whose file gives lines; None when there is none.
     """
-    found = [*corpus.warnings, *cut_sequences(corpus, spec, [config])]
+    found = [*corpus.warnings, *cut_sequences(corpus, spec, trials)]
     return found if space is None else _with_lines(found, space)
+
+
+def least_limit(key: str, trials: Sequence[Mapping[str, object]]) -> int:
+    """Returns the smallest value of a max_seq_len in trials."""
+    return min(int(str(trial.get(key, TABLE[key].default))) for trial in trials)
 
 
 def cut_sequences(
@@ -79,7 +87,7 @@ def cut_sequences(
     )
     for side, offsets, specials in sides:
         key = f"{side}.max_seq_len"
-        limit = min(int(str(trial.get(key, TABLE[key].default))) for trial in trials)
+        limit = least_limit(key, trials)
         if has_default_lengths and limit == TABLE[key].default:
             continue
         lengths = np.diff(offsets) + specials

@@ -383,16 +383,16 @@ def _number(value: object) -> object:
     return converted
 
 
-def parse_corpus(text: str) -> dict[str, object]:
+def parse_corpus(text: str, argument: str = "--corpus") -> dict[str, object]:
     """Returns the corpus of an argument: a built-in one, a mapping, or the corpus of a file.
 
     Raises:
         ConfigError: with all problems.
     """
-    problems = Problems("--corpus")
+    problems = Problems(argument)
     if Path(text).suffix in (".yaml", ".yml"):
         path = Path(text)
-        problems.where = f"--corpus {text}"
+        problems.where = f"{argument} {text}"
         corpus = read_corpus(read_parts(path, problems)[1], path.absolute().parent, problems)
     else:
         value = _tree(text, problems)
