@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from s2s_search.nn.ensembles import AnyEncoding, AnyModel
 from s2s_search.nn.fast.greedy_loop import greedy_ids
 from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stacks import positions_within
@@ -26,7 +27,8 @@ class Generated(NamedTuple):
 
     The ids [B, T] include END and are 0 after it; the lengths [B] include END. The logits [B, T, V]
     and the attention weights [B, T, S] are None unless asked for, and zero after a row's END. The
-    weights are in the order of the given source, and None without attention.
+    weights are in the order of the given source. They are None without attention and for an
+    ensemble, whose logits are log probabilities.
     """
 
     ids: Tensor
@@ -49,7 +51,7 @@ class Hypotheses(NamedTuple):
 
 @torch.no_grad()
 def greedy(
-    model: Seq2Seq,
+    model: AnyModel,
     source_ids: Tensor,
     source_lengths: Tensor,
     max_length: int,
@@ -58,7 +60,7 @@ def greedy(
     """Decodes with the most probable token at every step, up to END or `max_length` tokens.
 
     Args:
-        model: The model.
+        model: The model, or an ensemble.
         source_ids: [B, S].
         source_lengths: [B].
         max_length: The largest number of tokens, END included.
@@ -69,14 +71,14 @@ def greedy(
 
 @torch.no_grad()
 def greedy_from(
-    model: Seq2Seq, encoding: Encoding, max_length: int, keep_logits: bool = False
+    model: AnyModel, encoding: AnyEncoding, max_length: int, keep_logits: bool = False
 ) -> Generated:
     """Returns what `greedy` returns, for encoded sources."""
-    if not keep_logits:
+    if not keep_logits and isinstance(model, Seq2Seq) and isinstance(encoding, Encoding):
         compiled = greedy_ids(model, encoding, max_length)
         if compiled is not None:
             return Generated(*cut_at_end(compiled, model.end_id))
-    source_lengths = encoding.encoder_output.lengths
+    source_lengths = encoding.lengths
     stepper = make_stepper(model, encoding, beams=1)
     state = stepper.start()
     ids = torch.full_like(source_lengths, model.start_id)
@@ -109,7 +111,9 @@ def greedy_from(
         torch.stack(column, dim=1)[:, :steps].masked_fill(past, 0.0)
         for column in zip(*seen, strict=True)
     ]
-    weights = model.source_order(kept[1], source_lengths) if len(kept) > 1 else None
+    weights = None
+    if len(kept) > 1 and isinstance(model, Seq2Seq):
+        weights = model.source_order(kept[1], source_lengths)
     return Generated(all_ids, lengths, kept[0] if kept else None, weights)
 
 
@@ -139,7 +143,7 @@ def cut_at_end(ids: Tensor, end_id: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def beam_search(
-    model: Seq2Seq,
+    model: AnyModel,
     source_ids: Tensor,
     source_lengths: Tensor,
     max_length: int,
@@ -152,7 +156,7 @@ def beam_search(
     original, the length does not count END, and a finished hypothesis keeps its score.
 
     Args:
-        model: The model.
+        model: The model, or an ensemble.
         source_ids: [B, S].
         source_lengths: [B].
         max_length: The largest number of tokens, END included.
@@ -165,19 +169,19 @@ def beam_search(
 
 @torch.no_grad()
 def beam_search_from(
-    model: Seq2Seq,
-    encoding: Encoding,
+    model: AnyModel,
+    encoding: AnyEncoding,
     max_length: int,
     beam_width: int,
     length_penalty_weight: float = 0.0,
 ) -> Hypotheses:
     """Returns what `beam_search` returns, for encoded sources."""
-    source_lengths, k = encoding.encoder_output.lengths, beam_width
+    source_lengths, k = encoding.lengths, beam_width
     batch, device = len(source_lengths), source_lengths.device
     stepper = make_stepper(model, encoding, beams=k)
     state = stepper.start()
     ids = source_lengths.new_full((batch * k,), model.start_id)
-    is_end = torch.arange(model.target_embedding.num_embeddings, device=device) == model.end_id
+    is_end = torch.arange(model.target_size, device=device) == model.end_id
     only_end = torch.where(is_end, 0.0, -torch.inf)  # a finished hypothesis adds END at no cost
     beam = torch.arange(k, device=device)
     lengths = source_lengths.new_zeros(batch, k)

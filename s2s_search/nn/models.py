@@ -4,7 +4,7 @@ B batch · S source positions · T target steps · E embedding · M memory units
 V target vocabulary, special ids included
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -39,6 +39,11 @@ class Encoding(NamedTuple):
     extra: Tensor | None
     memory: Memory | None
 
+    @property
+    def lengths(self) -> Tensor:
+        """The source lengths [B]."""
+        return self.encoder_output.lengths
+
 
 class Seq2Seq(nn.Module):
     """Embeddings, an encoder, a bridge and a decoder.
@@ -66,6 +71,7 @@ class Seq2Seq(nn.Module):
         self.encoder, self.bridge, self.decoder = encoder, bridge, decoder
         self.reverse_source = reverse_source
         self.start_id, self.end_id = target_size - 2, target_size - 1
+        self.target_size = target_size
 
     def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoding:
         """Returns the encoding of source_ids [B, S] of lengths [B], integers of any type.
@@ -121,6 +127,37 @@ class Seq2Seq(nn.Module):
         return output._replace(
             weights=self.source_order(output.weights, encoding.encoder_output.lengths)
         )
+
+    def predictor(
+        self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor
+    ) -> Callable[[slice], Tensor]:
+        """Returns a function that computes the logits [B, steps, V] of a slice of the steps.
+
+        The arguments are those of `decode`. Logits past a row's end are not defined.
+        """
+        x = self.decoder_inputs(target_ids, encoding.extra)
+        unrolled = self.decoder.recur(x, target_lengths - 1, encoding.state, encoding.memory)
+        outputs, contexts = unrolled.outputs, unrolled.contexts
+
+        def logits(steps: slice) -> Tensor:
+            of_context = None if contexts is None else contexts[:, steps]
+            return self.decoder.predict(outputs[:, steps], of_context)
+
+        return logits
+
+    def attention(
+        self, encoding: Encoding, target_ids: Tensor, target_lengths: Tensor
+    ) -> Tensor | None:
+        """Returns the attention weights [B, T, S] of a decoder that reads a target.
+
+        The arguments are those of `decode`. The weights are in the order of the given source; past
+        a row's end they are not defined. They are None without attention.
+        """
+        x = self.decoder_inputs(target_ids, encoding.extra)
+        unrolled = self.decoder.recur(x, target_lengths - 1, encoding.state, encoding.memory)
+        if unrolled.weights is None:
+            return None
+        return self.source_order(unrolled.weights, encoding.lengths)
 
     def source_order(self, weights: Tensor, lengths: Tensor) -> Tensor:
         """Returns attention weights [B, T, S] in the order of the given source."""

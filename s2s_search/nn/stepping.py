@@ -7,7 +7,7 @@ The rows of a tensor [B * K, ...] are the hypotheses, those of one source side b
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, overload
 
 import torch
 from torch import Tensor
@@ -16,6 +16,14 @@ from s2s_search.nn.attention import Attention, Memory
 from s2s_search.nn.cells import Cell, State
 from s2s_search.nn.decoders import AttentionDecoder, BasicDecoder
 from s2s_search.nn.encoders import EncoderOutput
+from s2s_search.nn.ensembles import (
+    AnyEncoding,
+    AnyModel,
+    Encodings,
+    Ensemble,
+    mean_log_probs,
+    members,
+)
 from s2s_search.nn.fast import cell_loops
 from s2s_search.nn.fast.matmul import addmm, mm
 from s2s_search.nn.models import Encoding, Seq2Seq
@@ -47,8 +55,14 @@ class Stepper(Protocol):
         """Returns a stepper for some of the sources, given their indices."""
 
 
-def make_stepper(model: Seq2Seq, encoding: Encoding, beams: int) -> Stepper:
-    """Returns the fastest stepper for the decoder; all compute what PlainStepper does."""
+def make_stepper(model: AnyModel, encoding: AnyEncoding, beams: int) -> Stepper:
+    """Returns the fastest stepper for the decoder; all compute what PlainStepper does.
+
+    The stepper of an ensemble has those of its models.
+    """
+    if isinstance(model, Ensemble):
+        return EnsembleStepper([make_stepper(*each, beams) for each in members(model, encoding)])
+    assert isinstance(encoding, Encoding)
     if model.decoder.cell.residual:
         return PlainStepper(model, encoding, beams)
     return PreparedStepper(model, encoding, beams)
@@ -154,6 +168,39 @@ class PreparedStepper:
         fewer.encoding = selected(self.encoding, sources)
         fewer.constant = None if self.constant is None else self.constant[sources]
         fewer.attention = None if self.attention is None else self.attention.select(sources)
+        return fewer
+
+
+class EnsembleStepper:
+    """Averages the distributions of several steppers, whose states it has side by side.
+
+    The logits are log probabilities. There are no weights: models that read the source in different
+    orders have different positions.
+    """
+
+    def __init__(self, steppers: Sequence[Stepper]) -> None:
+        self.steppers = steppers
+        self.sizes: list[int] = []  # the number of tensors in the state of each
+
+    def start(self) -> State:
+        states = [stepper.start() for stepper in self.steppers]
+        self.sizes = [len(state) for state in states]
+        return tuple(tensor for state in states for tensor in state)
+
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State, None]:
+        logits = []
+        after: State = ()
+        first = 0
+        for stepper, size in zip(self.steppers, self.sizes, strict=True):
+            of_model, new, _ = stepper.step(ids, state[first : first + size])
+            logits.append(of_model)
+            after += new
+            first += size
+        return mean_log_probs(logits), after, None
+
+    def select(self, sources: Tensor) -> "EnsembleStepper":
+        fewer = copy.copy(self)
+        fewer.steppers = [stepper.select(sources) for stepper in self.steppers]
         return fewer
 
 
@@ -276,8 +323,18 @@ def repeated(encoding: Encoding, times: int) -> Encoding:
     return selected(encoding, sources.repeat_interleave(times))
 
 
-def selected(encoding: Encoding, sources: Tensor) -> Encoding:
+@overload
+def selected(encoding: Encoding, sources: Tensor) -> Encoding: ...
+
+
+@overload
+def selected(encoding: AnyEncoding, sources: Tensor) -> AnyEncoding: ...
+
+
+def selected(encoding: AnyEncoding, sources: Tensor) -> AnyEncoding:
     """Returns the encoding of some sources, given their indices."""
+    if isinstance(encoding, Encodings):
+        return Encodings(tuple(selected(each, sources) for each in encoding.members))
 
     def each(tensor: Tensor) -> Tensor:
         return tensor.index_select(0, sources)

@@ -17,8 +17,8 @@ from s2s_search.corpus.batches import Batch, Indices, evaluation_batches, make_b
 from s2s_search.corpus.corpus import Corpus, Split
 from s2s_search.corpus.cuts import MOST_CELLS, cut_at_cells
 from s2s_search.hparams.configuration import Hparams
+from s2s_search.nn.ensembles import AnyEncoding, AnyModel, mean_attention, predictor
 from s2s_search.nn.generate import beam_search_from, greedy_from
-from s2s_search.nn.models import Encoding, Seq2Seq
 from s2s_search.nn.stepping import selected
 from s2s_search.runs.answers import Example
 from s2s_search.training.footprint import row_cells
@@ -29,7 +29,7 @@ EXAMPLES = 8  # number of dev sources whose answers are kept in full
 MAP_CELLS = 2**16  # numbers in the largest attention map that is kept; nobody can read a larger one
 
 
-def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> dict[str, float]:
+def evaluate(model: AnyModel, split: Split, corpus: Corpus, hparams: Hparams) -> dict[str, float]:
     """Returns the dev.* metrics of a split, or of a sample of `train.eval_examples` sources.
 
     The sample is the same for every trial.
@@ -42,7 +42,7 @@ def evaluate(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
 
 @torch.no_grad()
 def evaluation(
-    model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams
+    model: AnyModel, split: Split, corpus: Corpus, hparams: Hparams
 ) -> tuple[dict[str, float], metrics.Edits]:
     """Returns the metrics, and the edits of each decoded source in the split's order."""
     device = next(model.parameters()).device
@@ -64,7 +64,7 @@ def evaluation(
 
 @torch.no_grad()
 def source_sums(
-    model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
+    model: AnyModel, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
 ) -> npt.NDArray[np.float64]:
     """Returns what each source of a split adds to the sums of `metrics.SUMS`.
 
@@ -122,7 +122,7 @@ class EvaluatedBatch(NamedTuple):
 
 
 def evaluated_batches(
-    model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
+    model: AnyModel, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
 ) -> Iterator[EvaluatedBatch]:
     """Yields the batches of a split, or every `parts`-th of them from number `part` on, evaluated.
 
@@ -147,7 +147,7 @@ def evaluated_batches(
 
 
 def evaluate_batch(
-    model: Seq2Seq, batch: Batch, hparams: Hparams, rows: Sequence[int]
+    model: AnyModel, batch: Batch, hparams: Hparams, rows: Sequence[int]
 ) -> tuple[TargetScores, list[list[int]]]:
     """Returns the scores of the targets of a batch, and the answers to the sources of `rows`."""
     encoding = model.encode(batch.source_ids, batch.source_lengths)
@@ -158,22 +158,19 @@ def evaluate_batch(
     return scores, answers(model, chosen, hparams)
 
 
-def target_scores(model: Seq2Seq, encoding: Encoding, batch: Batch) -> TargetScores:
+def target_scores(model: AnyModel, encoding: AnyEncoding, batch: Batch) -> TargetScores:
     """Returns the scores of the targets of a batch.
 
     Logits are computed for a slice of steps at a time, with at most MOST_CELLS numbers.
     """
-    x = model.decoder_inputs(batch.target_ids, encoding.extra)
-    lengths = batch.target_lengths - 1
-    outputs, contexts = model.decoder.recur(x, lengths, encoding.state, encoding.memory)[:2]
+    predict = predictor(model, encoding, batch.target_ids, batch.target_lengths)
     targets, ended = batch.target_ids[:, 1:], ~target_mask(batch)
-    losses, correct = torch.zeros_like(targets, dtype=outputs.dtype), torch.zeros_like(ended)
-    steps = max(1, MOST_CELLS // (len(targets) * len(model.target_embedding.weight)))
+    dtype = next(model.parameters()).dtype
+    losses, correct = torch.zeros_like(targets, dtype=dtype), torch.zeros_like(ended)
+    steps = max(1, MOST_CELLS // (len(targets) * model.target_size))
     for first in range(0, targets.shape[1], steps):
         part = slice(first, first + steps)
-        logits = model.decoder.predict(
-            outputs[:, part], None if contexts is None else contexts[:, part]
-        )
+        logits = predict(part)
         correct[:, part] = logits.argmax(-1) == targets[:, part]
         loss = F.cross_entropy(logits.flatten(0, 1), targets[:, part].flatten(), reduction="none")
         losses[:, part] = loss.view_as(targets[:, part])
@@ -200,7 +197,7 @@ def comparable_targets(split: Split, group: int, unk: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> list[Example]:
+def examples(model: AnyModel, split: Split, corpus: Corpus, hparams: Hparams) -> list[Example]:
     """Returns a model's answers to EXAMPLES sources of a split, with attention.
 
     The sources are spread evenly over the split and are the same for all hyperparameters. `decode`
@@ -230,7 +227,7 @@ def examples(model: Seq2Seq, split: Split, corpus: Corpus, hparams: Hparams) -> 
 
 
 def attention_maps(
-    model: Seq2Seq, encoding: Encoding, target_rows: list[list[int]]
+    model: AnyModel, encoding: AnyEncoding, target_rows: list[list[int]]
 ) -> Sequence[list[list[float]] | None]:
     """Returns the attention weights of each encoded source with given target ids.
 
@@ -248,7 +245,7 @@ def attention_maps(
 
 
 def attention_weights(
-    model: Seq2Seq, encoding: Encoding, target_rows: Sequence[Sequence[int]]
+    model: AnyModel, encoding: AnyEncoding, target_rows: Sequence[Sequence[int]]
 ) -> Sequence[Tensor | None]:
     """Returns the attention weights [T + 1, S + 1] of each encoded source with given target ids.
 
@@ -256,14 +253,12 @@ def attention_weights(
     The weights are in the order of the given source. They are None without attention.
     """
     ids = [torch.tensor([model.start_id, *row, model.end_id]) for row in target_rows]
-    source_lengths = encoding.encoder_output.lengths
+    source_lengths = encoding.lengths
     target_lengths = source_lengths.new_tensor([len(row) for row in ids])
     padded = pad_sequence(ids, batch_first=True).to(source_lengths.device)
-    x = model.decoder_inputs(padded, encoding.extra)
-    weights = model.decoder.recur(x, target_lengths - 1, encoding.state, encoding.memory).weights
+    weights = mean_attention(model, encoding, padded, target_lengths)
     if weights is None:
         return [None] * len(ids)
-    weights = model.source_order(weights, source_lengths)
     cut: list[Tensor | None] = []
     for each, rows, columns in zip(
         weights, (target_lengths - 1).tolist(), source_lengths.tolist(), strict=True
@@ -274,7 +269,7 @@ def attention_weights(
 
 @torch.no_grad()
 def decode(
-    model: Seq2Seq, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams
+    model: AnyModel, source_ids: Tensor, source_lengths: Tensor, hparams: Hparams
 ) -> list[list[int]]:
     """Returns the best target ids of each source, without END.
 
@@ -283,7 +278,7 @@ def decode(
     return answers(model, model.encode(source_ids, source_lengths), hparams)
 
 
-def answers(model: Seq2Seq, encoding: Encoding, hparams: Hparams) -> list[list[int]]:
+def answers(model: AnyModel, encoding: AnyEncoding, hparams: Hparams) -> list[list[int]]:
     """Returns what `decode` returns, for encoded sources."""
     max_length = hparams["inference.max_decode_length"]
     width = hparams["inference.beam_search.beam_width"]
@@ -301,7 +296,7 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-def hypotheses(model: Seq2Seq, encoding: Encoding, hparams: Hparams) -> list[list[Hypothesis]]:
+def hypotheses(model: AnyModel, encoding: AnyEncoding, hparams: Hparams) -> list[list[Hypothesis]]:
     """Returns the hypotheses of each encoded source, by beam search, the best first.
 
     They are as many as the beam is wide. There are fewer where a short decoding with a small
