@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s_search.corpus.text import line_prefix
@@ -61,6 +62,30 @@ def add_fetch_argument(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also read what the search saved at a URL (its --storage), with your credentials",
     )
+
+
+def add_ensemble_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "others", nargs="*", type=Path, metavar="DIR", help="with --ensemble: more run folders"
+    )
+    parser.add_argument(
+        "--ensemble",
+        type=counted(1),
+        metavar="K",
+        help="average the distributions of the K best checkpoints of all DIR at each step",
+    )
+
+
+def check_ensemble(args: argparse.Namespace) -> None:
+    """Raises ConfigError when the arguments of an ensemble do not go together."""
+    problems = []
+    if args.others and args.ensemble is None:
+        law = "several run folders make an ensemble"
+        problems.append(f"{law}; add --ensemble K, such as --ensemble {1 + len(args.others)}")
+    if args.ensemble is not None and args.trial not in (None, []):
+        problems.append("--ensemble chooses the trials by itself, so --trial cannot name them")
+    if problems:
+        raise ConfigError(problems)
 
 
 def moved_corpus(args: argparse.Namespace) -> dict[str, object] | None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from s2s_search.cli.arguments import (
     AddVerb,
     add_corpus_argument,
+    add_ensemble_arguments,
     add_fetch_argument,
+    check_ensemble,
     counted,
     moved_corpus,
     print_json,
@@ -29,7 +31,10 @@ def add_verbs(verb: AddVerb) -> None:
         "measure the best configuration on all of dev or test, with intervals over seeds and "
         "examples",
     )
-    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument(
+        "folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run"
+    )
+    add_ensemble_arguments(sub)
     sub.add_argument(
         "--split",
         choices=MEASURED_SPLITS,
@@ -58,21 +63,32 @@ def add_verbs(verb: AddVerb) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from s2s_search.runs.debug_runs import debug_history, is_debug_run
     from s2s_search.runs.evaluations import keep_evaluation, load_evaluations
     from s2s_search.runs.folder import check_writable
     from s2s_search.runs.inputs import corpus_of, space_of
     from s2s_search.runs.state import load_history
     from s2s_search.whatif import evaluate as evaluation
 
-    history = load_history(args.folder)
+    check_ensemble(args)
+    of_debug_run = is_debug_run(args.folder)
+    history = debug_history(args.folder) if of_debug_run else load_history(args.folder)
     problems: list[str] = []
     where = str(args.folder)
     chosen, corpus = [], None
     with collecting(problems, where=where):
-        chosen = evaluation.choose(args.folder, args.trial, args.fetch)
+        if args.ensemble is not None:
+            folders = [args.folder, *args.others]
+            chosen = [evaluation.choose_ensemble(folders, args.ensemble, args.fetch)]
+        elif of_debug_run:
+            for number in args.trial:
+                history.trial(number)
+            chosen = [evaluation.choose_debug_run(args.folder)]
+        else:
+            chosen = evaluation.choose(args.folder, args.trial, args.fetch)
     with collecting(problems, where=where):
         space = space_of(history, args.folder, moved_corpus(args))
-        corpus = corpus_of(space, history.fingerprint, args.folder)
+        corpus = corpus_of(space, history.fingerprint or None, args.folder)
         evaluation.part_of(corpus, args.split, args.folder)
     with collecting(problems, where=where):
         check_writable(args.folder / EVALUATIONS)
@@ -121,28 +137,36 @@ def print_table(found: "Evaluation", evaluated: "Evaluated") -> None:
     seeds = len(evaluated.models)
     over = "sources" if seeds == 1 else f"{seeds} seeds and the sources"
     what = f"{quantity(found.examples, f'{found.split} source')}, {decoding(evaluated.beam)}"
-    print(f"\n{evaluated.trial} on {what}, with the 95 % interval over {over}")
+    whose = evaluated.trial
+    if evaluated.ensemble > 1:
+        whose = f"the ensemble of {evaluated.ensemble}"
+    print(f"\n{whose} on {what}, with the 95 % interval over {over}")
     for name, metric in evaluated.metrics.items():
         interval = "no interval"
         if metric.low is not None and metric.high is not None:
             interval = f"{metric.low:.4g} to {metric.high:.4g}"
         print(f"  {name:<22}{metric.value:<11.4g}{interval}")
-    if seeds == 1:
+    if seeds == 1 and evaluated.ensemble == 1:
         print("  one seed: the interval says nothing about other seeds")
 
 
 def as_row(found: "Evaluation", evaluated: "Evaluated") -> dict[str, object]:
     """Returns an evaluated configuration as --json prints it."""
+    models: list[dict[str, object]] = []
+    for model in evaluated.models:
+        models.append(
+            {"run": model.run, "trial": model.trial, "seed": model.seed, "step": model.step}
+        )
+        for other in model.others:
+            models.append({"run": other.run, "trial": other.trial, "step": other.step})
     row: dict[str, object] = {
         "trial": evaluated.trial,
+        "ensemble": evaluated.ensemble,
         "split": found.split,
         "examples": found.examples,
         "beam": evaluated.beam,
         "fresh": evaluated.fresh,
-        "models": [
-            {"run": model.run, "trial": model.trial, "seed": model.seed, "step": model.step}
-            for model in evaluated.models
-        ],
+        "models": models,
     }
     for name, metric in evaluated.metrics.items():
         row |= {name: metric.value, f"{name}.low": metric.low, f"{name}.high": metric.high}

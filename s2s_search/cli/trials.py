@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from s2s_search.cli.arguments import (
     AddVerb,
     add_corpus_argument,
+    add_ensemble_arguments,
     add_fetch_argument,
+    check_ensemble,
     counted,
     moved_corpus,
     report_line,
@@ -50,6 +52,7 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument(
         "folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run"
     )
+    add_ensemble_arguments(sub)
     sub.add_argument(
         "--trial",
         type=trial,
@@ -150,16 +153,17 @@ def explain(args: argparse.Namespace) -> int:
 
 
 def decode(args: argparse.Namespace) -> int:
-    path = checkpoint_path(args.folder, args.trial, args.fetch)
+    paths = checkpoint_paths(args)
     where = "standard input" if args.input is None else f"--input {args.input}"
     with ExitStack() as stack:
         file = stack.enter_context(open_input(args.input))
         from s2s_search.runs.storage import shown_place
         from s2s_search.training.attention_file import attention_file
-        from s2s_search.training.trained_model import LINES_AT_ONCE, SourceNotes, load_trained
+        from s2s_search.training.ensemble import load_ensemble
+        from s2s_search.training.trained_model import LINES_AT_ONCE, SourceNotes
 
         settings = {"inference.beam_search.beam_width": args.beam} if args.beam else None
-        trained = load_trained(path, settings)
+        trained = load_ensemble(paths, settings)
         form = checked_form(args, trained)
         keep_attention = None
         if args.attention is not None:
@@ -167,8 +171,12 @@ def decode(args: argparse.Namespace) -> int:
         metric, value = trained.score
         read_as = text_form(trained.delimiters[0])
         end = ", until Ctrl-D" if file.isatty() else ""
+        if len(paths) > 1:
+            print(f"ensemble of {len(paths)} models, the best first:", file=sys.stderr)
+            for path in paths:
+                print(f"  {shown_place(path)}", file=sys.stderr)
         print(
-            f"model: {shown_place(path)}, step {trained.step:,}, {metric} {value:.4g}; "
+            f"model: {shown_place(paths[0])}, step {trained.step:,}, {metric} {value:.4g}; "
             f"input: one source per line, {read_as}{end}",
             file=sys.stderr,
             flush=True,
@@ -238,6 +246,17 @@ def checked_form(args: argparse.Namespace, trained: "TrainedModel") -> "AnswerFo
         replacements=replacements or {},
         attention=args.attention is not None,
     )
+
+
+def checkpoint_paths(args: argparse.Namespace) -> list[str]:
+    """Returns the paths or URLs of the checkpoints that the arguments name, the best first."""
+    check_ensemble(args)
+    if args.ensemble is None:
+        return [checkpoint_path(args.folder, args.trial, args.fetch)]
+    from s2s_search.results.kept import best_kept
+
+    kept = best_kept([args.folder, *args.others], args.ensemble, args.fetch)
+    return [each.place for each in kept]
 
 
 def checkpoint_path(folder: Path, number: int | None, fetch: bool = False) -> str:

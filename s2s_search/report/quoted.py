@@ -26,13 +26,17 @@ def quoted(run: ReportedRun) -> Iterator[str]:
         name = name if name in evaluated.metrics else "test.error_rate"
         found = evaluated.metrics[name]
         over = "the sources alone: one seed says nothing about others"
+        whose = code(evaluated.trial)
+        if evaluated.ensemble > 1:
+            over = "the sources alone: one ensemble says nothing about others"
+            whose = f"the ensemble of {evaluated.ensemble} models, {whose} among them,"
         if len(evaluated.models) > 1:
             over = f"{len(evaluated.models)} seeds and the sources"
         interval = "no interval"
         if found.low is not None and found.high is not None:
             interval = f"95 % interval {found.low:.4g} to {found.high:.4g}, over {over}"
         yield (
-            f"The number to quote: {code(evaluated.trial)} has {code(name)} {found.value:.4g} on "
+            f"The number to quote: {whose} has {code(name)} {found.value:.4g} on "
             f"the {quantity(newest.examples, 'test source')}, {decoding(evaluated.beam)} "
             f"({interval})."
         )

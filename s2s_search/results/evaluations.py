@@ -77,6 +77,8 @@ def compared(
     newest: dict[tuple[str, str, int, int], dict[int, Evaluated]] = {}
     for evaluation in load_evaluations(folder):
         for evaluated in evaluation.trials:
+            if evaluated.ensemble > 1:
+                continue  # it is not the trial's own result
             key = (
                 evaluation.split,
                 evaluation.fingerprint,
@@ -138,9 +140,10 @@ def table(folder: Path) -> pd.DataFrame:
     """Returns the evaluations of a run folder, one row per evaluation and configuration.
 
     Columns: time (UTC); split (dev or test); trial; run (the run folder of the models); seeds
-    (their number); fresh (False when these seeds chose the configuration); beam; examples; and for
-    each metric, such as error_rate, its mean over seeds, and as error_rate.low and error_rate.high
-    its 95 % interval.
+    (their number); ensemble (the number of models that answered together, of which trial is the
+    best; 1 where each answered alone); fresh (False when these seeds chose the configuration);
+    beam; examples; and for each metric, such as error_rate, its mean over seeds, and as
+    error_rate.low and error_rate.high its 95 % interval.
 
     Raises:
         ConfigError: the file is there and cannot be read.
@@ -162,10 +165,14 @@ def table(folder: Path) -> pd.DataFrame:
 
 
 def _about(evaluated: Evaluated) -> dict[str, object]:
+    runs = []
+    for model in evaluated.models:
+        runs += [model.run, *(other.run for other in model.others)]
     return {
         "trial": evaluated.trial,
-        "run": ", ".join(dict.fromkeys(model.run for model in evaluated.models)),
+        "run": ", ".join(dict.fromkeys(runs)),
         "seeds": len(evaluated.models),
+        "ensemble": evaluated.ensemble,
         "fresh": evaluated.fresh,
         "beam": evaluated.beam,
     }
@@ -174,7 +181,7 @@ def _about(evaluated: Evaluated) -> dict[str, object]:
 COLUMN_TYPES = {
     "time": "datetime64[ns, UTC]",
     **dict.fromkeys(("split", "trial", "run"), "string"),
-    "seeds": "Int64",
+    **dict.fromkeys(("seeds", "ensemble"), "Int64"),
     "fresh": "boolean",
     **dict.fromkeys(("beam", "examples"), "Int64"),
     **dict.fromkeys(

@@ -1,9 +1,12 @@
 """The trials of a search whose best checkpoints are kept."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
-from s2s_search.errors import ConfigError
-from s2s_search.results.results import Results
+from s2s_search.errors import ConfigError, collecting
+from s2s_search.results.results import Results, load
 from s2s_search.runs.checkpoints import Checkpoints
 from s2s_search.runs.folder import BEST
 from s2s_search.runs.log import first_event
@@ -42,3 +45,59 @@ def kept_checkpoints(
             ) from None
         if is_there:
             yield trial, below(folder, BEST)
+
+
+class Kept(NamedTuple):
+    """A best checkpoint that is kept, with the value that chose it."""
+
+    folder: Path  # a run folder, or the folder of a debug run
+    trial: str
+    place: str  # a path or URL
+    value: float
+
+
+def best_kept(folders: Sequence[Path], count: int, fetch: bool = False) -> list[Kept]:
+    """Returns the `count` best checkpoints of several run folders, the best first.
+
+    Args:
+        folders: run folders, or folders of debug runs. A folder that is named twice counts once.
+        count: the number of checkpoints.
+        fetch: also look at the URLs where the searches saved their checkpoints.
+
+    Raises:
+        ConfigError: with all folders that cannot be read; or there are fewer checkpoints; or there
+            are more, and different metrics chose them.
+    """
+    problems: list[str] = []
+    found: list[Kept] = []
+    metrics: dict[tuple[str, str], str] = {}  # metric and goal, with a folder that has them
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        with collecting(problems):
+            run = load(folder)
+            metrics.setdefault((run.metric, run.goal), str(folder))
+            found += islice(_kept_of(run, fetch), count)
+    if not problems and len(found) < count:
+        nearest = f"--ensemble {len(found)} takes them all" if found else "no trial has a report"
+        law = f"needs {count} checkpoints, but {len(found)} are kept (checkpoints.best)"
+        problems.append(f"{law}; {nearest}")
+    if not problems and len(found) > count and len(metrics) > 1:
+        named = ", ".join(f"{metric} ({folder})" for (metric, _), folder in metrics.items())
+        problems.append(f"the best of several runs need one metric, but there are {named}")
+    if problems:
+        raise ConfigError(problems, "--ensemble")
+    if len(metrics) == 1:
+        ((_, goal),) = metrics
+        found.sort(key=lambda kept: kept.value if goal == "minimize" else -kept.value)
+    return found[:count]
+
+
+def _kept_of(run: Results, fetch: bool) -> Iterator[Kept]:
+    """Yields the best checkpoints of a search or a debug run, the best trial first."""
+    trials = run.best(None)
+    values = dict(zip(map(str, trials["trial"]), trials[f"best.{run.metric}"], strict=True))
+    if (run.folder / BEST).exists():  # of a debug run
+        for trial, value in values.items():
+            yield Kept(run.folder, trial, str(run.folder / BEST), float(value))
+        return
+    for trial, place in kept_checkpoints(run, fetch=fetch):
+        yield Kept(run.folder, trial, place, float(values[trial]))

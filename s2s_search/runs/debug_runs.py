@@ -8,6 +8,7 @@ from s2s_search.errors import ConfigError, unreadable
 from s2s_search.metrics import METRICS, Metric
 from s2s_search.runs.events import Row
 from s2s_search.runs.folder import CONFIG, DEBUG_REPORTS, SPACE, trial_name
+from s2s_search.runs.state import History
 from s2s_search.spaces.load import load_space
 
 TRIAL = trial_name(0)
@@ -16,6 +17,11 @@ STATUSES = ("running", "finished", "diverged")  # the statuses that a report may
 
 def is_debug_run(folder: Path) -> bool:
     return (folder / DEBUG_REPORTS).is_file() and (folder / CONFIG).is_file()
+
+
+def debug_history(folder: Path) -> History:
+    """Returns the state of a search with one trial. Raises ConfigError as `debug_events`."""
+    return History(debug_events(folder)[0])
 
 
 def judged_by(folder: Path) -> Metric:

@@ -66,14 +66,26 @@ class Sums(Struct, frozen=True):
         return rows
 
 
+class Member(Struct, frozen=True):
+    """A model of an ensemble, besides its best: a trial of a run folder, with its step."""
+
+    run: str  # the name of the run folder
+    trial: TrialName
+    step: Count
+
+
 class MeasuredModel(Struct, frozen=True):
-    """A model that was measured: a trial of a run folder, with its seed and its step."""
+    """A model that was measured: a trial of a run folder, with its seed and its step.
+
+    Of an ensemble it is the best model, and `others` has the models that answered with it.
+    """
 
     run: str  # the name of the run folder
     trial: TrialName
     seed: int | None
     step: Count
     sums: Sums
+    others: list[Member] = []
 
 
 class Estimate(Struct, frozen=True):
@@ -92,6 +104,11 @@ class Evaluated(Struct, frozen=True):
     beam: Positive
     metrics: dict[str, Estimate]
     models: Annotated[list[MeasuredModel], Meta(min_length=1)]
+
+    @property
+    def ensemble(self) -> int:
+        """The number of models that answered together; 1 where each answered alone."""
+        return 1 + len(self.models[0].others)
 
 
 class Evaluation(Struct, frozen=True):
@@ -136,7 +153,7 @@ def _is_whole(evaluation: Evaluation) -> bool:
         if set(evaluated.metrics) != names:
             return False
         for model in evaluated.models:
-            texts.append(model.run)
+            texts += [model.run, *(other.run for other in model.others)]
             lengths |= {len(getattr(model.sums, field)) for field in Sums.__struct_fields__}
     return lengths <= {evaluation.examples} and all(text == printable(text) for text in texts)
 

@@ -8,12 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from s2s_search.training.ensemble import load_ensemble
     from s2s_search.training.evaluation import evaluate
     from s2s_search.training.trained_model import SourceNotes, TrainedModel, load_trained
     from s2s_search.training.trial import train
 
-__all__ = ["SourceNotes", "TrainedModel", "evaluate", "load_trained", "train"]
-MODULES = {"train": "trial", "evaluate": "evaluation"}  # the other names are in trained_model
+__all__ = ["SourceNotes", "TrainedModel", "evaluate", "load_ensemble", "load_trained", "train"]
+# The modules of the names; those of the others are in trained_model.
+MODULES = {"train": "trial", "evaluate": "evaluation", "load_ensemble": "ensemble"}
 
 
 def __getattr__(name: str) -> object:

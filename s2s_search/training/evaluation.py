@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from s2s_search import metrics
 from s2s_search.corpus.batches import Batch, Indices, evaluation_batches, make_batch, moved
 from s2s_search.corpus.corpus import Corpus, Split
-from s2s_search.corpus.cuts import MOST_CELLS, cut_at_cells
+from s2s_search.corpus.cuts import MOST_CELLS, Cells, cut_at_cells
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.nn.ensembles import AnyEncoding, AnyModel, mean_attention, predictor
 from s2s_search.nn.generate import beam_search_from, greedy_from
@@ -64,7 +64,13 @@ def evaluation(
 
 @torch.no_grad()
 def source_sums(
-    model: AnyModel, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
+    model: AnyModel,
+    split: Split,
+    corpus: Corpus,
+    hparams: Hparams,
+    part: int = 0,
+    parts: int = 1,
+    cells: Cells | None = None,
 ) -> npt.NDArray[np.float64]:
     """Returns what each source of a split adds to the sums of `metrics.SUMS`.
 
@@ -73,6 +79,7 @@ def source_sums(
         split: the pairs, in G groups of one source with all its references.
         corpus: the corpus, for its vocabularies.
         hparams: the hyperparameters of the model, with those of decoding.
+        cells: the numbers of a row in the largest tensor; None: by the hyperparameters.
         part: the number of the part that is evaluated, from 0.
         parts: the number of parts. A part has every `parts`-th batch, and the sums of all parts
             add up to those of the split.
@@ -83,7 +90,7 @@ def source_sums(
     groups = np.repeat(np.arange(len(split.groups) - 1), np.diff(split.groups))
     sums = np.zeros((len(split.groups) - 1, len(metrics.SUMS)))
     decoded: dict[int, list[int]] = {}
-    for evaluated in evaluated_batches(model, split, corpus, hparams, part, parts):
+    for evaluated in evaluated_batches(model, split, corpus, hparams, part, parts, cells):
         rows = evaluated.scores.rows().cpu().numpy()
         np.add.at(sums[:, : rows.shape[1]], groups[evaluated.pairs], rows)
         decoded |= evaluated.answers
@@ -122,7 +129,13 @@ class EvaluatedBatch(NamedTuple):
 
 
 def evaluated_batches(
-    model: AnyModel, split: Split, corpus: Corpus, hparams: Hparams, part: int = 0, parts: int = 1
+    model: AnyModel,
+    split: Split,
+    corpus: Corpus,
+    hparams: Hparams,
+    part: int = 0,
+    parts: int = 1,
+    cells: Cells | None = None,
 ) -> Iterator[EvaluatedBatch]:
     """Yields the batches of a split, or every `parts`-th of them from number `part` on, evaluated.
 
@@ -137,7 +150,7 @@ def evaluated_batches(
         corpus.target_vocab,
         hparams["train.eval_batch_size"],
         hparams["train.eval_examples"],
-        row_cells(hparams, len(corpus.target_vocab)),
+        cells or row_cells(hparams, len(corpus.target_vocab)),
     )
     for batch, pairs in islice(batches, part, None, parts):
         rows = [row for row, pair in enumerate(pairs) if int(pair) in first_pairs]

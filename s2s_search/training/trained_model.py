@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from s2s_search.corpus.cuts import cut_at_cells
+from s2s_search.corpus.cuts import Cells, cut_at_cells
 from s2s_search.corpus.text import Delimiter, tokenize, without_column
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError, quantity, shown
 from s2s_search.hparams.configuration import Hparams, resolve
-from s2s_search.nn.models import Seq2Seq, build_model
+from s2s_search.nn.ensembles import AnyModel
+from s2s_search.nn.models import build_model
 from s2s_search.nn.stepping import selected
 from s2s_search.runs.checkpoints import read_snapshot
 from s2s_search.runs.storage import shown_place
@@ -53,19 +54,22 @@ class RankedAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with everything that decoding text needs.
+    """A model, or an ensemble, with everything that decoding text needs.
 
     The two delimiters separate the tokens of source and target; "" splits text into characters.
     A source of several columns has a delimiter for each.
     """
 
-    model: Seq2Seq
+    model: AnyModel
     hparams: Hparams
     source_vocab: Vocabulary
     target_vocab: Vocabulary
     delimiters: tuple[Delimiter, str]
     step: int
     score: tuple[str, float]  # the metric that chose this step of the trial, and its value
+    # The hyperparameters and the steps of an ensemble, whose other fields are those of its first.
+    members: tuple[Hparams, ...] = ()
+    member_steps: tuple[int, ...] = ()
 
     def answers(self, lines: Iterable[str]) -> Iterator[str]:
         """Yields the target line for each source line, decoded with the `inference.*` settings.
@@ -95,14 +99,13 @@ class TrainedModel:
             attention: True for the attention weights, which only a model with attention has.
         """
         longest = self.hparams["inference.max_decode_length"] + 1
-        cells = row_cells(self.hparams, len(self.target_vocab))
         lines = iter(lines)
         while some := list(islice(lines, LINES_AT_ONCE)):
             rows = [
                 [*self.source_vocab.encode(self.source_tokens(line)), self.source_vocab.end]
                 for line in some
             ]
-            for part in cut_at_cells([len(row) for row in rows], [longest] * len(rows), cells):
+            for part in cut_at_cells([len(row) for row in rows], [longest] * len(rows), self.cells):
                 yield from self._ranked(rows[part], count, scores, attention)
 
     @torch.no_grad()
@@ -145,7 +148,23 @@ class TrainedModel:
 
     @property
     def has_attention(self) -> bool:
-        return self.hparams.model == "AttentionSeq2Seq"
+        """True when all models have attention."""
+        return all(hparams.model == "AttentionSeq2Seq" for hparams in self._hparams)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The step of each model."""
+        return self.member_steps or (self.step,)
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The numbers of a row in the largest tensor that decoding makes."""
+        of_models = [row_cells(hparams, len(self.target_vocab)) for hparams in self._hparams]
+        return lambda source, target: max(cells(source, target) for cells in of_models)
+
+    @property
+    def _hparams(self) -> tuple[Hparams, ...]:
+        return self.members or (self.hparams,)
 
     def source_tokens(self, line: str) -> list[str]:
         """Returns the tokens of a source line.

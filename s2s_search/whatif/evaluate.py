@@ -20,12 +20,13 @@ from s2s_search.hparams.configuration import Hparams
 from s2s_search.machine import usable_cores
 from s2s_search.results.beside import LINKS, folders_beside
 from s2s_search.results.evaluations import with_intervals
-from s2s_search.results.kept import kept_checkpoints
+from s2s_search.results.kept import best_kept, kept_checkpoints
 from s2s_search.results.replicates import seedless
 from s2s_search.results.results import Results, load
 from s2s_search.results.statistics import Floats
-from s2s_search.runs.evaluations import Evaluated, Evaluation, MeasuredModel, Sums
+from s2s_search.runs.evaluations import Evaluated, Evaluation, MeasuredModel, Member, Sums
 from s2s_search.runs.state import REPLICATES, History, TrialHistory, load_history
+from s2s_search.runs.storage import shown_place
 from s2s_search.whatif.processes import KILLED, processes_of
 
 BEAM_WIDTH = "inference.beam_search.beam_width"
@@ -56,9 +57,25 @@ class Chosen:
     models: Sequence[Checkpoint]
     fresh: bool  # False when the seeds are those that chose the configuration
     left_out: Sequence[str]  # a phrase for each model that does not count
+    is_ensemble: bool = False  # whether the models answer together
+    is_debug_run: bool = False
+
+    @property
+    def units(self) -> list[Sequence[Checkpoint]]:
+        """The models that answer together, the best first: all of an ensemble, or one by one."""
+        if self.is_ensemble:
+            return [self.models]
+        return [[model] for model in self.models]
 
     def about(self, folder: Path) -> Iterator[str]:
         """Yields sentences about the models, and about those that do not count."""
+        if self.is_ensemble:
+            named = ", ".join(f"{model.run}/{model.trial}" for model in self.models)
+            yield f"ensemble of {len(self.models)}, the best first: {named}"
+            return
+        if self.is_debug_run:
+            yield f"the model of the debug run {self.models[0].run}"
+            return
         seeds = ", ".join(str(model.seed) for model in self.models)
         many = "s" if len(self.models) > 1 else ""
         if self.fresh:
@@ -143,6 +160,27 @@ def choose(folder: Path, numbers: Sequence[int] = (), fetch: bool = False) -> li
     return list(chosen.values())
 
 
+def choose_ensemble(folders: Sequence[Path], count: int, fetch: bool = False) -> Chosen:
+    """Returns the ensemble of the `count` best checkpoints of several run folders.
+
+    Raises:
+        ConfigError: as `results.kept.best_kept`.
+    """
+    models = []
+    for kept in best_kept(folders, count, fetch):
+        name = printable(kept.folder.absolute().name)
+        models.append(Checkpoint(name, kept.trial, None, kept.place))
+    return Chosen(models[0].trial, models, fresh=False, left_out=(), is_ensemble=True)
+
+
+def choose_debug_run(folder: Path) -> Chosen:
+    """Returns the model of a debug run. Raises ConfigError when it has none."""
+    (kept,) = best_kept([folder], 1)
+    name = printable(kept.folder.absolute().name)
+    model = Checkpoint(name, kept.trial, None, kept.place)
+    return Chosen(kept.trial, [model], fresh=False, left_out=(), is_debug_run=True)
+
+
 def _best(search: TrialsOf, replicates: Sequence[TrialsOf]) -> int:
     """Returns the number of the best trial: by the mean of its replicates, if any was replicated.
 
@@ -221,7 +259,7 @@ class Part(NamedTuple):
     """A part of the batches of a split, which one process evaluates with one model."""
 
     model: int  # the place of the model among all
-    checkpoint: str
+    checkpoints: tuple[str, ...]  # of an ensemble several
     beam: int | None
     number: int
     parts: int
@@ -229,9 +267,9 @@ class Part(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a process found: the step and the beam width of the model, and sums by source."""
+    """What a process found: the steps of the models, their beam width, and sums by source."""
 
-    step: int
+    steps: tuple[int, ...]
     beam: int
     sums: Floats
 
@@ -265,38 +303,50 @@ def evaluate(
         ConfigError: checkpoints cannot be read, or a process was killed.
     """
     part: Split = getattr(corpus, split)
-    models = [model for each in chosen for model in each.models]
-    found = _found(models, replace(corpus, train=part, dev=part, test=None), beam, say)
+    units = [unit for each in chosen for unit in each.units]
+    found = _found(units, replace(corpus, train=part, dev=part, test=None), beam, say)
     trials, first = [], 0
     for each in chosen:
-        of_trial = found[first : first + len(each.models)]
-        kept = [
-            MeasuredModel(model.run, model.trial, model.seed, one.step, Sums.of(one.sums.tolist()))
-            for model, one in zip(each.models, of_trial, strict=True)
-        ]
+        of_trial = found[first : first + len(each.units)]
+        kept = [_measured(unit, one) for unit, one in zip(each.units, of_trial, strict=True)]
         metrics = with_intervals([one.sums for one in of_trial], split)
         trials.append(Evaluated(each.trial, each.fresh, of_trial[0].beam, metrics, kept))
-        first += len(each.models)
+        first += len(each.units)
     return Evaluation(round(time(), 3), split, corpus.fingerprint, len(part.groups) - 1, trials)
 
 
+def _measured(unit: Sequence[Checkpoint], found: Found) -> MeasuredModel:
+    """Returns what is kept of a model, or of an ensemble."""
+    first, *others = zip(unit, found.steps, strict=True)
+    model, step = first
+    return MeasuredModel(
+        model.run,
+        model.trial,
+        model.seed,
+        step,
+        Sums.of(found.sums.tolist()),
+        [Member(other.run, other.trial, of_other) for other, of_other in others],
+    )
+
+
 def _found(
-    models: Sequence[Checkpoint],
+    units: Sequence[Sequence[Checkpoint]],
     corpus: Corpus,
     beam: int | None,
     say: Callable[[str], object],
 ) -> list[Found]:
-    """Returns what each model answers to the dev part of the corpus, summed up by source."""
+    """Returns what each model or ensemble answers to the dev part of the corpus, by source."""
     import torch
 
     gpus = torch.cuda.device_count()
     processes = gpus or usable_cores()
-    parts = -(-processes // len(models))  # so that no process is without work
+    parts = -(-processes // len(units))  # so that no process is without work
     work: list[Part] = []
     for number in range(parts):
-        for place, model in enumerate(models):
+        for place, unit in enumerate(units):
             device = f"cuda:{len(work) % gpus}" if gpus else "cpu"
-            work.append(Part(place, model.place, beam, number, parts, device))
+            places = tuple(model.place for model in unit)
+            work.append(Part(place, places, beam, number, parts, device))
     found: dict[int, Found] = {}
     problems: list[str] = []
     ended = 0
@@ -314,26 +364,36 @@ def _found(
                 if each.model in found:
                     one = one._replace(sums=found[each.model].sums + one.sums)
                 found[each.model] = one
-            model = models[each.model]
+            model = units[each.model][0]
             ended += 1
             say(f"{ended} of {len(work)}: {model.run}/{model.trial}")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return [found[place] for place in range(len(models))]
+    return [found[place] for place in range(len(units))]
 
 
 def evaluate_part(corpus: Corpus, part: Part) -> Found:
-    """Returns what a model answers to a part of the dev sources of a corpus."""
+    """Returns what a model or an ensemble answers to a part of the dev sources of a corpus.
+
+    Raises:
+        ConfigError: a checkpoint cannot be read, or its vocabularies are not those of the corpus.
+    """
     import torch
 
+    from s2s_search.training.ensemble import load_ensemble
     from s2s_search.training.evaluation import source_sums
-    from s2s_search.training.trained_model import load_trained
 
     torch.set_num_threads(1)
     overrides: dict[str, object] = {"train.eval_examples": 0}
     if part.beam is not None:
         overrides[BEAM_WIDTH] = part.beam
-    trained = load_trained(part.checkpoint, overrides)
+    trained = load_ensemble(part.checkpoints, overrides)
+    vocabularies = corpus.source_vocab, corpus.target_vocab
+    if (trained.source_vocab, trained.target_vocab) != vocabularies:
+        law = "the vocabularies of the model are not those of the corpus"
+        raise ConfigError(law, shown_place(part.checkpoints[0]))
     model = trained.model.to(part.device)
-    sums = source_sums(model, corpus.dev, corpus, trained.hparams, part.number, part.parts)
-    return Found(trained.step, trained.hparams[BEAM_WIDTH], sums)
+    sums = source_sums(
+        model, corpus.dev, corpus, trained.hparams, part.number, part.parts, trained.cells
+    )
+    return Found(trained.steps, trained.hparams[BEAM_WIDTH], sums)
