@@ -158,6 +158,28 @@ def test_replacements_of_a_file(tmp_path: Path) -> None:
     ]
 
 
+def test_tokens_of_columns_are_copied_and_replaced_without_their_column(tmp_path: Path) -> None:
+    hparams = small()
+    source = Vocabulary(("a", "b", "\tN", "\tPL"))
+    target = Vocabulary(("x",))
+    torch.manual_seed(0)
+    model = build_model(hparams, len(source), len(target)).eval()
+    with torch.no_grad():
+        model.decoder.logits.bias[target.unk] += 9
+    made = TrainedModel(model, hparams, source, target, (("", ";"), " "), 1, ("dev.loss", 1.0))
+    (tmp_path / "map").write_text("a\tA\nPL\tP P\n")
+    replacements = load_replacements(tmp_path / "map", made.delimiters)
+    assert replacements == {"a": ["A"], "PL": ["P", "P"]}
+    form = AnswerForm(made, unk_replace=True, replacements=replacements)
+    lines = ["ab\tN;PL", "\tPL", "\tXY"]
+    found = [
+        list(form.rows(1, line, ranked))
+        for line, ranked in zip(lines, form.ranked(lines), strict=True)
+    ]
+    assert set(found[0][0].split(" ")) <= {"A", "b", "N", "P"}
+    assert found[1:] == [[" ".join(["P"] * 14)], [" ".join(["XY"] * 7)]]
+
+
 # The command
 
 
