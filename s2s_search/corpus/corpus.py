@@ -90,11 +90,21 @@ def make_split(
         group_sizes: the number of pairs of each group. Without it, every pair is a group of its
             own.
     """
+    return split_of(_encode(sources, vocabs[0]), _encode(targets, vocabs[1]), group_sizes)
+
+
+def split_of(
+    source: tuple[Ids, Offsets],
+    target: tuple[Ids, Offsets],
+    group_sizes: Iterable[int] | None = None,
+) -> Split:
+    """Returns the pairs of one part of a corpus from the ids and the offsets of both sides."""
     import numpy as np
 
-    source, target = _encode(sources, vocabs[0]), _encode(targets, vocabs[1])
-    sizes = [1] * (len(source[1]) - 1) if group_sizes is None else group_sizes
-    groups = np.cumsum([0, *sizes], dtype=np.int64)
+    if group_sizes is None:
+        groups = np.arange(len(source[1]), dtype=np.int64)
+    else:
+        groups = np.cumsum([0, *group_sizes], dtype=np.int64)
     for values in (*source, *target, groups):
         values.flags.writeable = False  # as Ray makes arrays that processes share
     return Split(*source, *target, groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from s2s_search.corpus.built_in import BUILT_IN
 from s2s_search.corpus.columns import columns_of, columns_problems, delimiters_of
-from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, make_split, not_whole
+from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, not_whole, split_of
+from s2s_search.corpus.encoding import encode_lines
 from s2s_search.corpus.held_out import KEY, Pairs, hold_out, hold_out_problems
 from s2s_search.corpus.text import (
     Delimiter,
@@ -18,7 +18,6 @@ from s2s_search.corpus.text import (
     check_two_sides,
     paired,
     read_texts,
-    tokenize,
     why_unreadable,
 )
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
@@ -144,11 +143,16 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     if sizes and "train" in texts:
         with collecting(problems):
             texts |= hold_out(texts["train"], sizes, delimiters[0])
+    group_sizes: dict[str, list[int]] = {}
+    if "group_by" in spec:
+        for part, pairs in texts.items():
+            texts[part], group_sizes[part] = grouped(pairs, delimiters[0])
+    encoded = {}
+    for part, pairs in texts.items():
+        encoded[part] = [encode_lines([pair[k] for pair in pairs], delimiters[k]) for k in range(2)]
     for k, side in enumerate(SIDES):
         file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
-        counts = Counter(
-            token for pair in texts.get("train", ()) for token in tokenize(pair[k], delimiter)
-        )
+        counts = encoded["train"][k].counts() if "train" in encoded else {}
         with collecting(problems, f"corpus.{side}_vocab: "):
             if file:
                 vocabs.append(Vocabulary.load(file, delimiter))
@@ -165,16 +169,11 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     if problems:
         raise ConfigError(problems)
     splits = {}
-    is_grouped = "group_by" in spec
-    for part, pairs in texts.items():
-        group_sizes = None
-        if is_grouped:
-            pairs, group_sizes = grouped(pairs, delimiters[0])
-        sources = (tokenize(source, delimiters[0]) for source, _ in pairs)
-        targets = (tokenize(target, delimiters[1]) for _, target in pairs)
-        splits[part] = make_split(sources, targets, (vocabs[0], vocabs[1]), group_sizes)
+    for part, (source, target) in encoded.items():
+        ids = source.ids(vocabs[0]), target.ids(vocabs[1])
+        splits[part] = split_of(*ids, group_sizes.get(part))
     corpus = make_corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
-    warnings = text_warnings(lines, texts, (vocabs[0], vocabs[1]), delimiters, is_grouped)
+    warnings = text_warnings(lines, texts, (vocabs[0], vocabs[1]), delimiters, "group_by" in spec)
     return replace(corpus, warnings=tuple(warnings))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from s2s_search.errors import ConfigError, collecting, quantity, unreadable
 
 GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
+BLOCK = 1 << 24  # the number of bytes of a file that are read at once
 BYTES_AT_ONCE = 65_536  # the capacity of a pipe
 LONGEST_LINE = 1 << 20  # the limit of a line that comes through a pipe, in bytes
 NAMED = 5  # the number of lines, and of different sentences, that a problem of a file names
@@ -66,6 +67,11 @@ def canonical(line: str, delimiter: Delimiter) -> str:
     """Returns a text that is equal for all lines with the same tokens."""
     if isinstance(delimiter, tuple):
         return "\t".join(map(canonical, line.split("\t"), delimiter))
+    if not delimiter:
+        return line
+    at_end = line.startswith(delimiter) or line.endswith(delimiter)
+    if not at_end and delimiter + delimiter not in line:
+        return line  # there is no empty text between delimiters
     return delimiter.join(tokenize(line, delimiter))
 
 
@@ -116,17 +122,30 @@ def read_lines(path: str | Path) -> list[str]:
     """
     if problems := why_unreadable(Path(path)):
         raise ConfigError(problems)
-    data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        lines = data.decode().replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}: line {line}: {not_utf8(data, error.start)}") from None
-    return lines if lines[-1] else lines[:-1]
+    lines: list[str] = []
+    begin = b""  # of the file, by which another encoding is guessed
+    with Path(path).open("rb") as file:
+        while data := file.read(BLOCK):
+            data += file.readline()  # to the end of the line
+            if not begin:
+                data = data.removeprefix(codecs.BOM_UTF8)
+                begin = data[:BYTES_AT_ONCE]
+            try:
+                text = data.decode()
+            except UnicodeDecodeError as error:
+                line = len(lines) + data.count(b"\n", 0, error.start) + 1
+                problem = not_utf8(begin, data[error.start])
+                raise ConfigError(f"{path}: line {line}: {problem}") from None
+            if text:
+                lines += text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return lines
 
 
-def not_utf8(data: bytes, at: int) -> str:
-    """Returns a sentence about a byte of some text, with a guess of the encoding."""
+def not_utf8(data: bytes, byte: int) -> str:
+    """Returns a sentence about a byte of a text that begins with `data`.
+
+    It has a guess of the encoding.
+    """
     has_utf16_mark = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if data.startswith(GZIP):
         hint = "is it compressed? gunzip unpacks it"
@@ -134,7 +153,7 @@ def not_utf8(data: bytes, at: int) -> str:
         hint = FROM_UTF16
     else:
         hint = "is it Windows-1252? iconv -f WINDOWS-1252 -t UTF-8 converts it"
-    return f"byte 0x{data[at]:02x} is not valid UTF-8; {hint}"
+    return f"byte 0x{byte:02x} is not valid UTF-8; {hint}"
 
 
 def ready_lines(file: io.BufferedIOBase, where: str, most: int) -> Iterator[list[str]]:
@@ -174,7 +193,7 @@ def ready_lines(file: io.BufferedIOBase, where: str, most: int) -> Iterator[list
             try:
                 ready.append(line.decode())
             except UnicodeDecodeError as error:
-                problems.append((number, not_utf8(line, error.start)))
+                problems.append((number, not_utf8(line, line[error.start])))
                 ready.append(line.decode(errors="replace"))
             is_too_long = False
         if len(begun) > LONGEST_LINE + len(b"\r"):

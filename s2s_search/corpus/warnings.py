@@ -166,9 +166,11 @@ def quoted_cells(part: str, k: int, cells: Lines) -> Iterator[InputWarning]:
 
 def spaces_as_tokens(k: int, lines: Lines, delimiter: str) -> Iterator[InputWarning]:
     """Warns of text that is split into characters, although spaces seem to separate its tokens."""
+    if delimiter:
+        return
     characters = sum(map(len, lines))
     spaces = sum(line.count(" ") for line in lines)
-    if not delimiter and spaces >= MANY_SPACES * characters > 0:
+    if spaces >= MANY_SPACES * characters > 0:
         key = f"{SIDES[k]}_delimiter"
         sentence = f"{percent(spaces, characters)} of the {SIDES[k]} tokens of train are spaces"
         values = {"spaces": spaces, "of": characters}
@@ -265,19 +267,15 @@ def shared_sources(
     Sources are equal when they have the same tokens. Where the lines of a source are its
     references, they count once, and a single shared source is worth a warning.
     """
-    sources: dict[str, list[str]] = {}
-    totals = {part: len(rows) for part, rows in pairs.items()}
-    for part, rows in pairs.items():
-        texts = [source for source, _ in rows if source.strip()]
-        sources[part] = [canonical(text, delimiter) for text in texts]
-        if is_grouped:
-            sources[part] = list(dict.fromkeys(sources[part]))
-            totals[part] = len(sources[part])
     for part, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
-        if part not in sources:
+        if part not in pairs:
             continue
-        known, total = set(sources[other]), totals[part]
-        shared = [source for source in sources[part] if source in known]
+        sources, total = list(sources_of(pairs[part], delimiter)), len(pairs[part])
+        if is_grouped:
+            sources = list(dict.fromkeys(sources))
+            total = len(sources)
+        known = set(sources).intersection(sources_of(pairs[other], delimiter))
+        shared = [source for source in sources if source in known]
         if noticed(len(shared), total) or (is_grouped and shared):
             share = percent(len(shared), total)
             sentence = f"{len(shared):,} of {total:,} sources are in {other}, too ({share})"
@@ -285,3 +283,10 @@ def shared_sources(
             hint = f"a model can answer them from memory; leave them out of {other}"
             values = {"shared": len(shared), "of": total, "other": other}
             yield InputWarning(("corpus", part), sentence, values, hint)
+
+
+def sources_of(pairs: Pairs, delimiter: Delimiter) -> Iterator[str]:
+    """Yields the sources that are not blank, in a text that is equal for equal tokens."""
+    for source, _ in pairs:
+        if source.strip():
+            yield canonical(source, delimiter)
