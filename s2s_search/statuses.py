@@ -4,8 +4,12 @@ LOST, OUT_OF_MEMORY, FAILED = "lost", "out_of_memory", "failed"
 FAILURES = (FAILED, OUT_OF_MEMORY, LOST)
 
 RUNNING, STOPPED = "running", "stopped"
-ENDS = ("finished", STOPPED, "diverged", *FAILURES)  # how a trial can end
-REPORTED = (RUNNING, "finished", "diverged")  # the statuses that a report gives to its trial
+# A trial that plateaued made as many reports as train.patience says without a better one.
+PLATEAUED = "plateaued"
+COMPLETE = ("finished", PLATEAUED)  # the ends of a trial that trained as long as its settings say
+ENDS_ITSELF = (*COMPLETE, "diverged")  # the statuses of a last report
+ENDS = (*COMPLETE, STOPPED, "diverged", *FAILURES)  # how a trial can end
+REPORTED = (RUNNING, *ENDS_ITSELF)  # the statuses that a report gives to its trial
 SEARCH_ENDS = ("finished", "interrupted", "out of budget", "failed")  # how a search can end
 
 # How the reason begins with which a trial is stopped that has used up search.trial_hours.

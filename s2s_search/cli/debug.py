@@ -32,6 +32,7 @@ from s2s_search.spaces.space import Space
 from s2s_search.spaces.trial_file import trial_file
 from s2s_search.spaces.warnings import corpus_warnings
 from s2s_search.spaces.yaml_file import parse_corpus
+from s2s_search.statuses import PLATEAUED
 
 if TYPE_CHECKING:
     from s2s_search.corpus.corpus import Corpus
@@ -109,7 +110,10 @@ def debug(args: argparse.Namespace) -> int:
         raise ConfigError(str(error)) from None
     if args.out is not None:
         make_new_folder(args.out)
-    reports: Iterable[Saveable] = train(hparams, corpus, device)
+    metric = space.metric if space else METRICS["dev.loss"]
+    reports: Iterable[Saveable] = train(
+        hparams, corpus, device, metric=metric.name, goal=metric.goal
+    )
     if args.out is not None:
         reports = saved(reports, args.out, hparams, corpus_spec, space)
     if not args.json:
@@ -125,6 +129,9 @@ def debug(args: argparse.Namespace) -> int:
         if args.out is not None:
             with (args.out / DEBUG_REPORTS).open("a") as file:
                 file.write(json.dumps(report.metrics) + "\n")
+    if status == PLATEAUED and not args.json:
+        without = quantity(hparams["train.patience"], "report")
+        print(f"plateaued: {without} without a better {metric.name} (train.patience)")
     if status == "diverged" and not args.json:
         print(
             "diverged: the loss is no longer finite; the last values are those of the worst model",

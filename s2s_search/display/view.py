@@ -11,11 +11,13 @@ from rich.text import Text
 from s2s_search.display.standing import Points, Standing
 from s2s_search.errors import quantity
 from s2s_search.runs.events import Event
+from s2s_search.statuses import COMPLETE
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 # For a terminal whose encoding has no blocks.
 TO_ASCII = str.maketrans(BLOCKS + "·…", "__..--''-.")
-STYLES = {"finished": "green", "stopped": "yellow", "diverged": "magenta", "running": "cyan"}
+STYLES = {"stopped": "yellow", "diverged": "magenta", "running": "cyan"}
+STYLES |= dict.fromkeys(COMPLETE, "green")
 STYLES |= dict.fromkeys(("failed", "out of memory", "lost"), "bold red")
 CAUSES_SHOWN = 3
 WIDEST_CURVE = 72  # the most cells that a curve takes

@@ -193,6 +193,10 @@ HPARAMS: tuple[Hparam, ...] = (
            ours=True),
     Hparam("train.eval_batch_size", INT, 128, "Examples in an evaluation batch.", minimum=1,
            ours=True),
+    Hparam("train.patience", INT, 0,
+           "A trial ends after this many reports without a better one, by the metric of the "
+           "search; 0 for never. Its status is then plateaued.",
+           minimum=0, ours=True),
     Hparam("train.seed", INT, 0, "Seeds the initial weights, the order of the data and dropout.",
            minimum=0, ours=True),
     Hparam("inference.beam_search.beam_width", INT, 1,

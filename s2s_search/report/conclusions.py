@@ -20,7 +20,7 @@ from s2s_search.results.importance import Reversal
 from s2s_search.results.isolation import CHANCE, by_configuration, conclusion, leaders
 from s2s_search.results.replicates import seed_deviation
 from s2s_search.results.statistics import BEST_SHARE, FEWEST_BEST, LEAST, share_interval
-from s2s_search.statuses import FAILURES, TIME_IS_OVER
+from s2s_search.statuses import FAILURES, PLATEAUED, TIME_IS_OVER
 
 STATUS = {
     "finished": "The search finished.",
@@ -45,6 +45,7 @@ def state(run: ReportedRun) -> str:
 
 ENDED = {
     "stopped": ", which was stopped early,",
+    PLATEAUED: ", which plateaued (`train.patience`),",
     "diverged": ", which diverged later,",
     "running": ", which has not ended,",
 }

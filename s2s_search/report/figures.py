@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from s2s_search.report.axes import Axis
 from s2s_search.report.promises import Promise
 from s2s_search.runs.answers import Example
+from s2s_search.statuses import PLATEAUED
 
 # The colours of a light page, and below those that take their places on a dark page.
 INK = "#1f2328"
@@ -52,6 +53,7 @@ STATUS = {
     "stopped": (FAINT, "circle-open"),
     "ended without finishing": (RED, "x"),
     "running": (GREEN, "triangle-up"),
+    PLATEAUED: (SKY, "circle"),
     "finished": (BLUE, "circle"),
 }
 FEW_CURVES = 50  # up to this number of curves, the marks are large

@@ -21,6 +21,7 @@ from s2s_search.results.statistics import (
 from s2s_search.runs.answers import load_answers
 from s2s_search.runs.state import History, load_history
 from s2s_search.runs.storage import is_far, shown_place
+from s2s_search.statuses import COMPLETE, STOPPED
 
 EVERY = "train.eval_every_steps"
 
@@ -445,7 +446,7 @@ def _broken(question: Question) -> str:
 
     table, shares = [], []
     for side in question.sides:
-        ended = [run for run in side.runs if run.trial.status in (*BROKEN, "finished", "stopped")]
+        ended = [run for run in side.runs if run.trial.status in (*BROKEN, *COMPLETE, STOPPED)]
         units = {question.design.of(run) for run in ended}
         broken = {question.design.of(run) for run in ended if run.is_broken}
         table.append([len(broken), len(units) - len(broken)])

@@ -14,6 +14,7 @@ from s2s_search.errors import quantity
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.results import Results
 from s2s_search.results.statistics import LEAST, LEVEL, Floats, share_interval
+from s2s_search.statuses import COMPLETE, ENDS_ITSELF
 
 # A rank correlation of at least this much between a rung and the end is enough for a scheduler.
 # Two of three trials are then on the same side of the median at both.
@@ -30,7 +31,7 @@ def predictions(results: Ranked, steps: Sequence[float]) -> pd.DataFrame:
     trials, and where all values are equal.
     """
     trials, curves = results.trials, results.curves()
-    is_finished = trials["status"].eq("finished").to_numpy(bool)
+    is_finished = trials["status"].isin(COMPLETE).to_numpy(bool)
     end = trials[f"best.{results.metric}"].to_numpy(float, na_value=math.nan)
     at_steps = curves.reindex(list(steps)).to_numpy(float, na_value=math.nan)
     rows = []
@@ -107,9 +108,9 @@ def _ends(results: Results, audits: Results) -> tuple["pd.Series[float]", "pd.Se
     """Returns what audited trials reached, what finished trials did, and how many were audited."""
     column = f"best.{results.metric}"
     status = audits.trials["status"]
-    ends = audits.trials[column].where(status.eq("finished"))
-    finished = results.trials[column][results.trials["status"].eq("finished")].dropna()
-    return ends, finished, int(status.isin(["finished", "diverged"]).sum())
+    ends = audits.trials[column].where(status.isin(COMPLETE))
+    finished = results.trials[column][results.trials["status"].isin(COMPLETE)].dropna()
+    return ends, finished, int(status.isin(ENDS_ITSELF).sum())
 
 
 def audited(results: Results, audits: Results) -> str:

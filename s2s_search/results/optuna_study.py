@@ -20,9 +20,10 @@ from s2s_search.results.ranked import Ranked, run_names
 from s2s_search.runs.tables import stored
 from s2s_search.spaces.dimensions import Choice, Range
 from s2s_search.spaces.space import Space
+from s2s_search.statuses import COMPLETE
 
 STATES = {
-    "finished": TrialState.COMPLETE,
+    **dict.fromkeys(COMPLETE, TrialState.COMPLETE),
     "stopped": TrialState.PRUNED,
     "running": TrialState.RUNNING,
 }

@@ -16,6 +16,7 @@ from s2s_search.runs.inputs import space_of
 from s2s_search.runs.log import Log, first_event
 from s2s_search.runs.state import History, history_of
 from s2s_search.spaces.space import Space
+from s2s_search.statuses import COMPLETE
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +170,7 @@ class Ranked:
         names = [self.column(name) for name, _ in self.objectives]
         goals = [goal for _, goal in self.objectives]
         table = self.trials[names].copy()
-        is_cut = self.trials["status"].ne("finished").fillna(True)
+        is_cut = ~self.trials["status"].isin(COMPLETE)
         for name in names:
             if name in GROWING:
                 table[name] = table[name].mask(is_cut & table[name].notna(), table[name].max())

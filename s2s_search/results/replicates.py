@@ -12,6 +12,7 @@ from s2s_search.hparams.configuration import Hparams
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.statistics import SEED, alike, mean_interval
 from s2s_search.spaces.space import completed
+from s2s_search.statuses import COMPLETE
 
 
 def seedless(config: Mapping[str, object]) -> Hparams | str:
@@ -39,7 +40,7 @@ def replicates(results: Ranked) -> pd.DataFrame:
     seed that diverged come after all others: the mean of the other seeds flatters them.
     """
     keys = [key for key in results.searched if key != SEED]
-    is_finished = results.trials["status"].eq("finished")
+    is_finished = results.trials["status"].isin(COMPLETE)
     value = results.trials[f"best.{results.metric}"].where(is_finished)
     trials = results.trials.assign(value=value, diverged=results.trials["status"].eq("diverged"))
     upwards = results.goal == "minimize"

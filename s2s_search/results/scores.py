@@ -8,11 +8,15 @@ pandas and numpy; neither Ray nor torch.
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from s2s_search.errors import ConfigError, quantity
 from s2s_search.results.ranked import Ranked
 from s2s_search.results.statistics import Floats
+from s2s_search.statuses import COMPLETE, PLATEAUED, STOPPED
+
+Bools = npt.NDArray[np.bool_]
 
 EXAMPLES = "train.eval_examples"
 DIGITS = 9  # two scores are equal if they agree to this number of digits of the largest
@@ -61,10 +65,11 @@ class Scores:
 def comparable(results: Ranked, metric: str | None = None) -> Scores:
     """Returns the scores of the trials that can be compared.
 
-    If all trials that ended well finished, with reports at the same steps, the score of a finished
-    trial is that of its best report. Otherwise, the score of a trial is that of its report at the
-    last step at which all finished and stopped trials have a report. Trials that still run, or
-    failed later, then count too. A best report would favour trials with more reports.
+    If all trials that ended well finished or plateaued, with reports at the same steps, the score
+    of such a trial is that of its best report. One that plateaued has no reports after its end.
+    Otherwise, the score of a trial is that of its report at the last step at which all finished,
+    plateaued and stopped trials have a report. Trials that still run, or failed later, then count
+    too. A best report would favour trials with more reports.
 
     Args:
         results: the search.
@@ -85,13 +90,13 @@ def comparable(results: Ranked, metric: str | None = None) -> Scores:
     name = metric.removeprefix("best.").removeprefix("last.")
     curves = results.curves(name if name in results.reports else None)
     reported = curves.notna().to_numpy()  # a row for each step, a column for each trial
-    ended = status.isin(["finished", "stopped"]).to_numpy(bool) & reported.any(axis=0)
+    ended = status.isin([*COMPLETE, STOPPED]).to_numpy(bool) & reported.any(axis=0)
     if not ended.any():
         return Scores(nothing, None, none, minimize, "no trial has finished or was stopped")
     diverged = status.eq("diverged").to_numpy(bool)
-    first = reported[:, ended][:, :1]
-    if (reported[:, ended] == first).all() and not status.eq("stopped").any():
-        values = best.where(status.eq("finished").to_numpy(bool))
+    plateaued = status[ended].eq(PLATEAUED).to_numpy(bool)
+    if _at_the_same_steps(reported[:, ended], plateaued) and not status.eq(STOPPED).any():
+        values = best.where(status.isin(COMPLETE).to_numpy(bool))
         return Scores(values, None, pd.Series(diverged, best.index), minimize)
     common = np.flatnonzero(reported[:, ended].all(axis=1))
     if len(common) == 0:
@@ -103,6 +108,19 @@ def comparable(results: Ranked, metric: str | None = None) -> Scores:
     values = values.where(reported[step])
     lost = pd.Series(diverged & ~reported[step], best.index)
     return Scores(values, int(curves.index[step]), lost, minimize)
+
+
+def _at_the_same_steps(reported: Bools, plateaued: Bools) -> bool:
+    """Returns whether trials reported at the same steps: one that plateaued, up to its last report.
+
+    Args:
+        reported: [steps, trials], whether a trial reported at a step.
+        plateaued: [trials], whether it plateaued.
+    """
+    ahead = reported[::-1].cumsum(axis=0)[::-1] > 0  # whether a trial reports then, or later
+    every = reported.any(axis=1, keepdims=True)
+    expected = every & (ahead | ~plateaued)
+    return bool((reported == expected).all())
 
 
 def _reason(results: Ranked) -> str:

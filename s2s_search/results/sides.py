@@ -16,7 +16,7 @@ from s2s_search.runs.folder import no_trial, trial_name, trial_number
 from s2s_search.runs.inputs import space_of
 from s2s_search.runs.state import AUDIT, History, TrialHistory
 from s2s_search.runs.storage import below, place_of
-from s2s_search.statuses import FAILED, OUT_OF_MEMORY
+from s2s_search.statuses import COMPLETE, FAILED, OUT_OF_MEMORY, STOPPED
 
 BROKEN = ("diverged", FAILED, OUT_OF_MEMORY)  # the ends that a configuration may bring about
 
@@ -41,7 +41,7 @@ class ComparedTrial:
 
     @property
     def is_finished(self) -> bool:
-        return self.trial.status == "finished" and not math.isnan(self.value)
+        return self.trial.status in COMPLETE and not math.isnan(self.value)
 
     @property
     def is_broken(self) -> bool:
@@ -89,9 +89,7 @@ class Side:
 
         All of them say something about how good the side is.
         """
-        return [
-            run for run in self.runs if run.trial.status in ("finished", "stopped") and run.curve
-        ]
+        return [run for run in self.runs if run.trial.status in (*COMPLETE, STOPPED) and run.curve]
 
     def line(self) -> str:
         """Returns a line about the trials that count, and those that are left out.

@@ -10,9 +10,9 @@ from s2s_search.runs.events import Row
 from s2s_search.runs.folder import CONFIG, DEBUG_REPORTS, SPACE, trial_name
 from s2s_search.runs.state import History
 from s2s_search.spaces.load import load_space
+from s2s_search.statuses import REPORTED
 
 TRIAL = trial_name(0)
-STATUSES = ("running", "finished", "diverged")  # the statuses that a report may have
 
 
 def is_debug_run(folder: Path) -> bool:
@@ -88,7 +88,7 @@ def _report_event(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or row.get("status") not in STATUSES:
+    if not isinstance(row, dict) or row.get("status") not in REPORTED:
         return None
     if not all(_is_finite_number(row.get(key)) for key in ("step", "seconds")):
         return None

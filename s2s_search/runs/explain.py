@@ -6,7 +6,7 @@ from pathlib import Path
 from s2s_search.errors import command
 from s2s_search.runs.events import Event
 from s2s_search.runs.state import History, TrialHistory
-from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY, TIME_IS_OVER, WAITED
+from s2s_search.statuses import FAILURES, LOST, OUT_OF_MEMORY, PLATEAUED, TIME_IS_OVER, WAITED
 
 AUDITED = 10  # the largest number of stopped trials that a command trains to the end
 ACTIONS = {"stop": "stopped", "pause": "paused", "continue": "continued"}
@@ -127,6 +127,8 @@ def _outlook(trial: TrialHistory, history: History, folder: Path) -> Iterator[st
             f"the scheduler, {history.search.get('scheduler', {}).get('name')}, ended it and gave "
             "no numbers"
         )
+    if trial.status == PLATEAUED:
+        yield "as many reports as train.patience says were no better than its best one"
     yield from _to_the_end(trial, history, folder)
     if trial.status == "running" and not history.is_running:
         how = "killed" if history.is_killed else history.status

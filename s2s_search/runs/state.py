@@ -17,10 +17,6 @@ from s2s_search.statuses import KILLED, LOST
 REPLICATES = "-replicates"  # how the names of replicates end
 AUDIT = "-audit"  # how the name ends of a search that trains stopped trials to the end
 
-# The statuses of a last report with which a trial ends by itself. A driver that was killed may not
-# have recorded the end.
-ENDS_ITSELF = ("finished", "diverged")
-
 
 class News(NamedTuple):
     """A report that was news, and the time until it came, in seconds of the search's work."""

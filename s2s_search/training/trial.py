@@ -19,9 +19,11 @@ from s2s_search.corpus.corpus import Corpus
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.nn.models import Seq2Seq, build_model
 from s2s_search.runs.answers import Answers
+from s2s_search.statuses import PLATEAUED
 from s2s_search.training.average import Average
 from s2s_search.training.evaluation import evaluation, examples
 from s2s_search.training.optimizers import Optimizer, make_optimizer
+from s2s_search.training.patience import Patience
 from s2s_search.training.process_memory import keep_freed_memory
 
 # The number of steps between two looks at the loss. On a GPU each look waits for the device.
@@ -36,7 +38,7 @@ class Report:
     valid only until the next report is asked for: call them, and save what they return, before.
 
     step                number of updates so far
-    status              running, finished or diverged
+    status              running, finished, plateaued or diverged
     seconds             time of this trial so far, evaluation included
     evaluation_seconds  the part of `seconds` that evaluation took
     learning_rate       that of the last update
@@ -55,11 +57,14 @@ def train(
     corpus: Corpus,
     device: str | torch.device = "cpu",
     snapshot: Mapping[str, Any] | None = None,
+    metric: str = metrics.LOSS.name,
+    goal: str = metrics.LOSS.goal,
 ) -> Iterator[Report]:
     """Trains a model and yields a report every `train.eval_every_steps` steps and at the end.
 
     A loss that is not finite ends the trial with status `diverged` and the values of
-    `metrics.WORST`. Random numbers that the caller draws between two reports change no number.
+    `metrics.WORST`. `train.patience` reports without a better one end it with status `plateaued`.
+    Random numbers that the caller draws between two reports change no number.
 
     Args:
         hparams: The hyperparameters.
@@ -67,8 +72,10 @@ def train(
         device: The device of the model.
         snapshot: The snapshot of a report from which training resumes. On the CPU the numbers are
             then the same, bit for bit, as without the interruption.
+        metric: The name of the metric by which a report is better than another.
+        goal: "minimize" or "maximize".
     """
-    trial = Trial(hparams, corpus, torch.device(device))
+    trial = Trial(hparams, corpus, torch.device(device), metric, goal)
     if snapshot is not None:
         trial.restore(snapshot)
     while trial.status == "running":
@@ -81,7 +88,14 @@ def train(
 class Trial:
     """A model in training, with everything that a snapshot holds."""
 
-    def __init__(self, hparams: Hparams, corpus: Corpus, device: torch.device) -> None:
+    def __init__(
+        self,
+        hparams: Hparams,
+        corpus: Corpus,
+        device: torch.device,
+        metric: str = metrics.LOSS.name,
+        goal: str = metrics.LOSS.goal,
+    ) -> None:
         keep_freed_memory()
         self.hparams, self.corpus, self.device = hparams, corpus, device
         self.steps_between_reports = hparams["train.eval_every_steps"]
@@ -104,6 +118,9 @@ class Trial:
             source_max=hparams["source.max_seq_len"],
             target_max=hparams["target.max_seq_len"],
         )
+        self.patience: Patience | None = None
+        if hparams["train.patience"]:
+            self.patience = Patience(hparams["train.patience"], metric, goal)
         self.step = 0
         self.status = "running"
         self.seconds = self.evaluation_seconds = 0.0
@@ -133,6 +150,10 @@ class Trial:
             self.status = "finished"
         self.evaluation_seconds += time.perf_counter() - trained
         self.seconds += time.perf_counter() - began
+        if self.patience is not None and self.status == "running":
+            self.patience.hear(self.report())
+            if self.patience.is_over:
+                self.status = PLATEAUED
 
     def train_steps(self, steps: int) -> float:
         """Makes `steps` updates, or fewer when the loss is not finite.
@@ -192,6 +213,8 @@ class Trial:
         }
         if self.average is not None:
             snapshot["trained"] = self.model.state_dict()  # "model" is the average
+        if self.patience is not None:
+            snapshot["patience"] = self.patience.state()
         return snapshot
 
     def answers(self) -> Answers | None:
@@ -212,6 +235,10 @@ class Trial:
         self.step, self.seconds = snapshot["step"], snapshot["seconds"]
         self.evaluation_seconds = snapshot["evaluation_seconds"]
         self.status = "finished" if self.step >= self.max_steps else "running"
+        if self.patience is not None:
+            self.patience.restore(snapshot["patience"])
+            if self.patience.is_over and self.status == "running":
+                self.status = PLATEAUED
         self.batches.position = snapshot["batches"]
         self.evaluated.load_state_dict(snapshot["model"])
         if self.average is not None:

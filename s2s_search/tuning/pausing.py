@@ -14,7 +14,7 @@ from s2s_search.methods.pausing import NEW, TRAINS, WAITS, Pausing
 from s2s_search.methods.reading import Reading, reading_of
 from s2s_search.runs.events import Event
 from s2s_search.runs.folder import trial_name
-from s2s_search.statuses import TIME_IS_OVER
+from s2s_search.statuses import ENDS_ITSELF, TIME_IS_OVER
 
 
 class PausingScheduler(TrialScheduler):
@@ -74,7 +74,7 @@ class PausingScheduler(TrialScheduler):
         reading = reading_of(event, self.metric_name)
         if reading is not None and reading.step > self.inner.trials[number].step:
             self.inner.hear(number, reading)
-            if event.get("status") in ("finished", "diverged"):
+            if event.get("status") in ENDS_ITSELF:
                 self.inner.end(number)
 
     def waiting(self) -> set[str]:

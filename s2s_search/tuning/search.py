@@ -15,11 +15,11 @@ from s2s_search.methods.reading import reading_of
 from s2s_search.methods.samplers import Sampler, objective_values
 from s2s_search.runs.events import Event
 from s2s_search.runs.recorder import Recorder
-from s2s_search.runs.state import ENDS_ITSELF, History, TrialHistory
+from s2s_search.runs.state import History, TrialHistory
 from s2s_search.runs.trackers import Trackers
 from s2s_search.spaces.explore import explore
 from s2s_search.spaces.space import Space
-from s2s_search.statuses import FAILURES
+from s2s_search.statuses import ENDS_ITSELF, FAILURES
 from s2s_search.tuning.schedulers import make_scheduler
 from s2s_search.tuning.worker import Train
 
@@ -124,6 +124,7 @@ class Search:
             # The log has a decision right after its report, so only the newest can be missing.
             if "step" in decided and all(e["step"] != decided["step"] for e in trial.decisions):
                 unrecorded_decisions[trial.name] = decided
+            # A driver that was killed may not have recorded the end of a trial.
             if trial.status == "running" and trial.reported_status in ENDS_ITSELF:
                 unrecorded_ends[trial.name] = trial.reported_status
             elif trial.status == "running" and decided.get("action") == "stop":

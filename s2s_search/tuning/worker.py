@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,12 @@ def trainable(
         ]
         if train is None:
             check_memory(arguments[0], arguments[1], torch.device(device))
+        reports_of = train or partial(trial.train, metric=metric, goal=goal)
         arguments += [] if before is None else [before]
         # No variable here holds the reports, because the reports hold the model.
         _pass_on(
             name,
-            keep_snapshots((train or trial.train)(*arguments), checkpoints, metric, goal, before),
+            keep_snapshots(reports_of(*arguments), checkpoints, metric, goal, before),
             checkpoints,
             before,
             pausing,

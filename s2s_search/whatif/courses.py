@@ -14,7 +14,8 @@ from s2s_search.spaces.settings import Scheduler
 class Span:
     """An amount, from the least to the most.
 
-    least: the amount if only the best trials pass each comparison
+    least: the amount if only the best trials pass each comparison, and if those with train.patience
+        have no better report than their first
     most: the amount if all trials run to their end
     """
 
@@ -44,25 +45,32 @@ class Course:
     ends: the steps at which it may end
     shares: the probability that it ideally reaches each of them
     every: the number of steps between two reports
+    patience: its train.patience; 0 when it does not end by itself before its last step
     """
 
     ends: tuple[int, ...]
     shares: tuple[float, ...]
     every: int
+    patience: int = 0
 
     @property
     def steps(self) -> Span:
-        return self._total(self.ends)
+        return self._total(self.ends, (self.patience + 1) * self.every)
 
     @property
     def evaluations(self) -> Span:
-        return self._total([math.ceil(end / self.every) for end in self.ends])
+        return self._total([math.ceil(end / self.every) for end in self.ends], self.patience + 1)
 
-    def _total(self, amounts: Sequence[int]) -> Span:
-        """Returns the expected amount, where a trial that ends at `ends[k]` takes `amounts[k]`."""
+    def _total(self, amounts: Sequence[int], plateaued: int) -> Span:
+        """Returns the expected amount, where a trial that ends at `ends[k]` takes `amounts[k]`.
+
+        A trial with patience takes at least `plateaued`, when its first report is the best.
+        """
         expected = 0.0
         before = 0
         for share, amount in zip(self.shares, amounts, strict=True):
+            if self.patience:
+                amount = min(amount, plateaued)
             expected += share * (amount - before)
             before = amount
         return Span(expected, amounts[-1])
@@ -105,7 +113,7 @@ def course(hparams: Hparams, scheduler: Scheduler, trials: int) -> Course:
     ends = [step for step in reports if step < end]
     ends.append(end)
     shares = [max(factor**-k, 1 / trials) for k in range(len(ends))]
-    return Course(tuple(ends), tuple(shares), every)
+    return Course(tuple(ends), tuple(shares), every, hparams["train.patience"])
 
 
 def bracket_course(hparams: Hparams, bracket: Sequence[Rung]) -> Course:
@@ -118,7 +126,7 @@ def bracket_course(hparams: Hparams, bracket: Sequence[Rung]) -> Course:
     for rung in bracket:
         report = min(math.ceil(rung.step / every) * every, end)
         shares.setdefault(report, rung.trials / bracket[0].trials)
-    return Course(tuple(shares), tuple(shares.values()), every)
+    return Course(tuple(shares), tuple(shares.values()), every, hparams["train.patience"])
 
 
 def expected_rungs(courses: Sequence[Course]) -> tuple[Rung, ...]:

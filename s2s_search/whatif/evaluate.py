@@ -27,6 +27,7 @@ from s2s_search.results.statistics import Floats
 from s2s_search.runs.evaluations import Evaluated, Evaluation, MeasuredModel, Member, Sums
 from s2s_search.runs.state import REPLICATES, History, TrialHistory, load_history
 from s2s_search.runs.storage import shown_place
+from s2s_search.statuses import COMPLETE
 from s2s_search.whatif.processes import KILLED, processes_of
 
 BEAM_WIDTH = "inference.beam_search.beam_width"
@@ -196,7 +197,7 @@ def _best(search: TrialsOf, replicates: Sequence[TrialsOf]) -> int:
             trial.best[metric]
             for other in replicates
             for trial in other.trials.get(configuration, ())
-            if trial.status == "finished" and trial.best is not None
+            if trial.status in COMPLETE and trial.best is not None
         ]
         if found and (best is None or history.beats(float(np.mean(found)), best_mean)):
             best, best_mean = name, float(np.mean(found))
@@ -241,7 +242,7 @@ def _models(
         places = search.checkpoints(trials)
         for trial in trials:
             name, seed = f"{search.name}/{trial.name}", seed_of(trial)
-            if trial.status != "finished":
+            if trial.status not in COMPLETE:
                 left_out.append(f"{name} ({trial.status.replace('_', ' ')})")
             elif trial.name not in places:
                 left_out.append(f"{name} (no checkpoint)")

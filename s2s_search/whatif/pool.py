@@ -91,7 +91,7 @@ def pool_of(record: Record) -> Pool:
         losses.append([math.nan if point.loss is None else point.loss for point in points])
         seconds.append([point.seconds for point in points])
     if len(configs) < FEWEST:
-        hint = "record them with scheduler: {name: none}"
+        hint = "record them with scheduler: {name: none} and without train.patience"
         raise ConfigError(f"--league: {TOO_FEW}, and there are {len(configs)}; {hint}")
     tables = [np.array(table, float) for table in (values, losses, seconds)]
     return Pool(record.space, tuple(configs), steps, *tables)

@@ -20,7 +20,8 @@ def train_again(manifest: Manifest, corpus: Corpus) -> Iterator[Metrics]:
 
     torch.set_num_threads(manifest.space.resources.threads)
     device = "cuda" if manifest.space.resources.gpu > 0 and torch.cuda.is_available() else "cpu"
-    for report in train(manifest.hparams, corpus, device):
+    metric = manifest.space.metric
+    for report in train(manifest.hparams, corpus, device, metric=metric.name, goal=metric.goal):
         yield report.metrics
 
 

@@ -480,6 +480,71 @@ def test_asha_stops_the_worse_and_a_nan_neither_wins_nor_blocks(
     assert trials["step"].tolist() == [40, 10, 40, 10, 40]
 
 
+def plateauing(hparams: Any, corpus: Any, device: str, snapshot: Any = None) -> Iterator[Any]:
+    """A trial with a seed of 0 or 3 is among the best, and ends by itself at its second report."""
+    kind = hparams["train.seed"]
+    for step in range(snapshot["step"] + 10 if snapshot else 10, 50, 10):
+        if kind in (0, 3) and step == 20:
+            yield report(step, kind / 1000, status="plateaued")
+            return
+        yield report(step, kind / 1000 if kind in (0, 3) else kind / step)
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "pbt", "asha, variant: promote"])
+def test_no_trial_waits_for_one_that_plateaued(
+    address: str, tmp_path: Path, scheduler: str
+) -> None:
+    """With asha the best one is complete then, and no other needs to train to its end."""
+    text = SEEDS.format(seeds=[0, 1, 2, 3], scheduler=scheduler, cpu=1)
+    if scheduler == "hyperband":
+        text = text.replace(" grace_steps: 10,", "")
+    if scheduler == "pbt":
+        text = text.replace("method: grid", "trials: 4")
+        text += "  optimizer.learning_rate: {min: 1e-4, max: 1e-3}\n"
+        text = text.replace("{train.seed: [0, 1, 2, 3]}", "\n  train.seed: [0, 1, 2, 3]")
+        text = text.replace(", grace_steps: 10, reduction_factor: 2", ", interval_steps: 10")
+    space = write_space(tmp_path, text)
+    outcome = tuning.run_search(space, out=tmp_path / "run", address=address, train=plateauing)
+    assert outcome.status == "finished"
+    trials = results.load(tmp_path / "run").trials
+    by_itself = trials["status"].eq("plateaued")
+    assert by_itself.any()
+    assert trials["step"][by_itself].eq(20).all()
+    assert set(trials["status"]) <= {"plateaued", "finished", "stopped"}
+    if scheduler.startswith("asha"):
+        assert trials["status"].tolist() == ["plateaued", "stopped", "stopped", "plateaued"]
+    else:
+        assert trials["status"].eq("finished").any()
+
+
+def test_a_search_with_patience_goes_on_after_a_kill_before_an_end_was_recorded(
+    address: str, tmp_path: Path
+) -> None:
+    """Real trials judged by the error rate; one of them had sent its last report."""
+    text = space_text(
+        {"embedding.dim": 4, "optimizer.learning_rate": {"min": 1e-9, "max": 1e-8}}
+        | {"train.patience": 2, "train.eval_every_steps": 3},
+        model="BasicSeq2Seq",
+        search={"trials": 2, "seed": 3},
+        metric={"name": "dev.error_rate"},
+        scheduler={"name": "none", "max_steps": 60},
+    )
+    tuning.run_search(write_space(tmp_path, text), out=tmp_path / "run", address=address)
+    before = results.load(tmp_path / "run")
+    assert before.metric == "dev.error_rate"
+    assert before.trials["status"].tolist() == ["plateaued"] * 2
+    assert before.trials["step"].tolist() == [9, 9]
+    log = tmp_path / "run" / "events.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    ends = [k for k, line in enumerate(lines) if json.loads(line)["event"] == "status"]
+    log.write_text("".join(lines[: ends[0]]))
+    tuning.resume_search(tmp_path / "run", address=address)
+    after = results.load(tmp_path / "run")
+    assert after.trials["status"].tolist() == ["plateaued"] * 2
+    assert after.trials["step"].tolist() == [9, 9]
+    assert after.trials["best.dev.loss"].tolist() == before.trials["best.dev.loss"].tolist()
+
+
 FIRST = space_text(
     RATES | {"embedding.dim": {"min": 4, "max": 16}, "attention.dim": {"min": 4, "max": 16}},
     model="AttentionSeq2Seq",
@@ -493,7 +558,7 @@ FIRST = space_text(
 def as_from_before(folder: Path) -> None:
     """Makes the folder one of a version without some hyperparameters, none of them in the log."""
     new = ("optimizer.warmup_steps", "optimizer.weight_decay", "train.average_decay",
-           "train.label_smoothing")  # fmt: skip
+           "train.label_smoothing", "train.patience")  # fmt: skip
     assert not any(name in (folder / "events.jsonl").read_text() for name in new)
     for path in folder.glob("trial-*/config.json"):
         values = json.loads(path.read_text())

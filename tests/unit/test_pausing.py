@@ -145,7 +145,7 @@ def test_a_log_restores_who_waits() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_plans_know_the_schedulers(tmp_path: Path, name: str) -> None:
-    hparams: Any = {"train.eval_every_steps": 10, "train.max_steps": 90}
+    hparams: Any = {"train.eval_every_steps": 10, "train.max_steps": 90, "train.patience": 0}
     settings = Scheduler(name, 90, 10, 3.0)
     courses = make_courses([hparams] * 12, settings)
     steps = sum(

@@ -208,6 +208,17 @@ def test_fewer_steps_end_trials_sooner_and_more_are_unknown(tmp_path: Path) -> N
     }  # the third was given 20 steps
 
 
+def test_a_trial_that_plateaued_ends_there_under_any_scheduler(tmp_path: Path) -> None:
+    """It needs no more steps than it made, whatever it is given."""
+    known = record(
+        make_space(tmp_path), curve(0, [4, 3, 2, 1]), curve(1, [5, 2, 3], end="plateaued")
+    )
+    for last, steps in ((40, 70), (30, 60)):
+        outcome = run(known, last=last)
+        assert (outcome.steps, outcome.unknown, outcome.stopped) == (steps, {}, 0)
+    assert run(known, last=80).unknown == {"trial-00000": 40}
+
+
 def test_what_a_divergence_is_given_is_never_best(tmp_path: Path) -> None:
     diverged = curve(1, [5, 0], end="diverged")
     outcome = run(record(make_space(tmp_path), curve(0, [4, 3, 2, 1]), diverged))

@@ -629,7 +629,10 @@ def test_methods_take_the_trials_of_all_runs(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_was_cut_short_is_not_fast(tmp_path: Path) -> None:
-    """It took a second of the four that its neighbours took, as it made a quarter of the steps."""
+    """It took a second of the four that its neighbours took, as it made a quarter of the steps.
+
+    A trial that plateaued ended by itself after a second, and is fast.
+    """
     begin = {"event": "search", "name": "x", "metric": "dev.loss", "goal": "minimize"}
     objectives = [["dev.loss", "minimize"], ["seconds", "minimize"]]
     with EventLog(tmp_path) as log:
@@ -641,6 +644,7 @@ def test_a_trial_that_was_cut_short_is_not_fast(tmp_path: Path) -> None:
                 ("stopped", 0.5, 1.0),
                 ("diverged", 0.05, 0.5),
                 ("failed", 0.6, 0.1),
+                ("plateaued", 0.25, 1.0),
             ]
         ):
             trial = {"trial": f"trial-{k:05d}"}
@@ -650,8 +654,9 @@ def test_a_trial_that_was_cut_short_is_not_fast(tmp_path: Path) -> None:
             )
             log.append({"event": "status", **trial, "status": status})
     front = load(tmp_path).pareto()
-    assert front["trial"].tolist() == ["trial-00001", "trial-00003"]  # 0.05 after 4 s, at most
-    assert front["seconds"].tolist() == [3.0, 0.5]  # as they were measured
+    names = ["trial-00001", "trial-00003", "trial-00005"]
+    assert front["trial"].tolist() == names  # 0.05 after 4 s, at most
+    assert front["seconds"].tolist() == [3.0, 0.5, 1.0]  # as they were measured
 
 
 def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:

@@ -1052,7 +1052,11 @@ class TestSections:
             optimizer.name: [Adam, SGD]
             {rate}
             optimizer.clip_gradients: 1
+            optimizer.weight_decay: {{min: 0, max: 0.1}}
+            optimizer.warmup_steps: [0, 100]
             train.label_smoothing: [0, 0.1]
+            train.average_decay: [0, 0.9]
+            train.patience: [0, 5]
             decoder.rnn_cell.dropout_input_keep_prob: [0.5, 1]
             {CELL}.class: LayerNormBasicLSTMCell
             {CELL}.dropout_keep_prob: {{min: 0.5, max: 1}}
@@ -1060,8 +1064,8 @@ class TestSections:
             scheduler="{name: pbt, max_steps: 90}",
         )
         keeps = ("decoder.rnn_cell.dropout_input_keep_prob", f"{CELL}.dropout_keep_prob")
-        smoothing = "train.label_smoothing"
-        assert set(space.mutable) == {"optimizer.learning_rate", smoothing, *keeps}
+        ours = ("optimizer.weight_decay", "optimizer.warmup_steps", "train.label_smoothing")
+        assert set(space.mutable) == {"optimizer.learning_rate", *ours, *keeps}
         assert space.scheduler.interval_steps == space.scheduler.grace_steps == 10
         assert load(rate, scheduler="{name: pbt, interval_steps: 7}").scheduler.interval_steps == 7
         assert load(rate).scheduler.interval_steps is None

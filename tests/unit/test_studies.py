@@ -308,6 +308,7 @@ def test_a_run_without_its_space_says_so(tmp_path: Path) -> None:
 
 def test_a_study_has_what_the_tables_have(tmp_path: Path) -> None:
     statuses = {1: "stopped", 2: "failed", 3: "diverged", 4: "out_of_memory", 5: "running"}
+    statuses |= {6: "plateaued"}
     run = record(tmp_path / "run", by_rate, 8, statuses=statuses)
     study = run.to_optuna()
     assert study.study_name == "run"

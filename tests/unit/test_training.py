@@ -140,6 +140,7 @@ NEW = (
     "optimizer.weight_decay",
     "train.average_decay",
     "train.label_smoothing",
+    "train.patience",
 )
 RULES = ("Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD")
 
@@ -151,6 +152,7 @@ RULES = ("Adam", "Momentum", "RMSProp", "Ftrl", "Adagrad", "SGD")
         {"train__label_smoothing": 0.1},
         {"optimizer__warmup_steps": 15},
         {"train__average_decay": 0.9},
+        {"train__patience": 3},
         {"optimizer__weight_decay": 0.1},
         {"optimizer__weight_decay": 0.1, "optimizer__name": "Ftrl"},
     ],
