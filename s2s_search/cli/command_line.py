@@ -12,7 +12,17 @@ import os
 import sys
 from collections.abc import Callable
 
-from s2s_search.cli import corpora, debug, evaluations, results, searches, spaces, trials, whatif
+from s2s_search.cli import (
+    corpora,
+    debug,
+    evaluations,
+    exports,
+    results,
+    searches,
+    spaces,
+    trials,
+    whatif,
+)
 from s2s_search.errors import ConfigError, started_as
 
 
@@ -104,7 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for group in (spaces, corpora, debug, trials, searches, results, evaluations, whatif):
+    for group in (spaces, corpora, debug, trials, searches, results, evaluations, exports, whatif):
         group.add_verbs(verb)
     return parser
 

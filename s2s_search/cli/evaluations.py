@@ -21,7 +21,9 @@ from s2s_search.metrics import MEASURED_SPLITS
 from s2s_search.runs.folder import EVALUATIONS
 
 if TYPE_CHECKING:
+    from s2s_search.corpus.corpus import Corpus
     from s2s_search.runs.evaluations import Evaluated, Evaluation
+    from s2s_search.whatif.evaluate import Chosen
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -32,7 +34,10 @@ def add_verbs(verb: AddVerb) -> None:
         "examples",
     )
     sub.add_argument(
-        "folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run"
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="a run folder, the folder of a debug run, or that of an exported model",
     )
     add_ensemble_arguments(sub)
     sub.add_argument(
@@ -63,39 +68,22 @@ def add_verbs(verb: AddVerb) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from s2s_search.runs.debug_runs import debug_history, is_debug_run
     from s2s_search.runs.evaluations import keep_evaluation, load_evaluations
+    from s2s_search.runs.exported import is_exported
     from s2s_search.runs.folder import check_writable
-    from s2s_search.runs.inputs import corpus_of, space_of
-    from s2s_search.runs.state import load_history
     from s2s_search.whatif import evaluate as evaluation
 
     check_ensemble(args)
-    of_debug_run = is_debug_run(args.folder)
-    history = debug_history(args.folder) if of_debug_run else load_history(args.folder)
     problems: list[str] = []
     where = str(args.folder)
-    chosen, corpus = [], None
-    with collecting(problems, where=where):
-        if args.ensemble is not None:
-            folders = [args.folder, *args.others]
-            chosen = [evaluation.choose_ensemble(folders, args.ensemble, args.fetch)]
-        elif of_debug_run:
-            for number in args.trial:
-                history.trial(number)
-            chosen = [evaluation.choose_debug_run(args.folder)]
-        else:
-            chosen = evaluation.choose(args.folder, args.trial, args.fetch)
-    with collecting(problems, where=where):
-        space = space_of(history, args.folder, moved_corpus(args))
-        corpus = corpus_of(space, history.fingerprint or None, args.folder)
-        evaluation.part_of(corpus, args.split, args.folder)
+    if is_exported(args.folder) and args.ensemble is None:
+        chosen, corpus = exported_model(args, problems)
+    else:
+        chosen, corpus = models_of_runs(args, problems)
     with collecting(problems, where=where):
         check_writable(args.folder / EVALUATIONS)
     if problems or corpus is None:
         raise ConfigError(problems, where)
-    if history.is_running:
-        print(f"{args.folder} is still running: what follows may change", file=sys.stderr)
     for each in chosen:
         for line in each.about(args.folder):
             print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
@@ -112,6 +100,57 @@ def evaluate(args: argparse.Namespace) -> int:
     if not args.json:
         print(f"kept in {args.folder / EVALUATIONS}")
     return 0
+
+
+def models_of_runs(
+    args: argparse.Namespace, problems: list[str]
+) -> "tuple[list[Chosen], Corpus | None]":
+    """Returns the models of a run folder, or an ensemble, and the corpus of the search."""
+    from s2s_search.runs.debug_runs import debug_history, is_debug_run
+    from s2s_search.runs.inputs import corpus_of, space_of
+    from s2s_search.runs.state import load_history
+    from s2s_search.whatif import evaluate as evaluation
+
+    of_debug_run = is_debug_run(args.folder)
+    history = debug_history(args.folder) if of_debug_run else load_history(args.folder)
+    where = str(args.folder)
+    chosen, corpus = [], None
+    with collecting(problems, where=where):
+        if args.ensemble is not None:
+            folders = [args.folder, *args.others]
+            chosen = [evaluation.choose_ensemble(folders, args.ensemble, args.fetch)]
+        elif of_debug_run:
+            for number in args.trial:
+                history.trial(number)
+            chosen = [evaluation.choose_debug_run(args.folder)]
+        else:
+            chosen = evaluation.choose(args.folder, args.trial, args.fetch)
+    with collecting(problems, where=where):
+        space = space_of(history, args.folder, moved_corpus(args))
+        corpus = corpus_of(space, history.fingerprint or None, args.folder)
+        evaluation.part_of(corpus, args.split, args.folder)
+    if history.is_running and not problems:
+        print(f"{args.folder} is still running: what follows may change", file=sys.stderr)
+    return chosen, corpus
+
+
+def exported_model(
+    args: argparse.Namespace, problems: list[str]
+) -> "tuple[list[Chosen], Corpus | None]":
+    """Returns the model of an exported folder, and the corpus that it was trained with."""
+    from s2s_search.runs.exported import read_description
+    from s2s_search.runs.inputs import moved, recorded_corpus
+    from s2s_search.whatif import evaluate as evaluation
+
+    described = read_description(args.folder)
+    if args.trial:
+        problems.append("--trial: an exported model has no other trials")
+    corpus = None
+    with collecting(problems, where=str(args.folder)):
+        spec = moved(described.corpus, moved_corpus(args) or described.corpus)
+        corpus = recorded_corpus(spec, described.fingerprint or None, args.folder)
+        evaluation.part_of(corpus, args.split, args.folder)
+    return [evaluation.choose_exported(args.folder, described)], corpus
 
 
 def print_evaluation(

@@ -50,7 +50,10 @@ def add_verbs(verb: AddVerb) -> None:
 
     sub = verb("decode", decode, "decode lines of text with the best model of a search")
     sub.add_argument(
-        "folder", type=Path, metavar="DIR", help="a run folder, or the folder of a debug run"
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="a run folder, the folder of a debug run, or that of an exported model",
     )
     add_ensemble_arguments(sub)
     sub.add_argument(
@@ -249,8 +252,15 @@ def checked_form(args: argparse.Namespace, trained: "TrainedModel") -> "AnswerFo
 
 
 def checkpoint_paths(args: argparse.Namespace) -> list[str]:
-    """Returns the paths or URLs of the checkpoints that the arguments name, the best first."""
+    """Returns the paths or URLs of the checkpoints that the arguments name, the best first.
+
+    The folder of an exported model is its own place.
+    """
+    from s2s_search.runs.exported import is_exported
+
     check_ensemble(args)
+    if is_exported(args.folder) and args.ensemble is None and args.trial is None:
+        return [str(args.folder)]
     if args.ensemble is None:
         return [checkpoint_path(args.folder, args.trial, args.fetch)]
     from s2s_search.results.kept import best_kept

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from s2s_search.corpus.corpus import Corpus
 from s2s_search.corpus.load import load_corpus
@@ -25,8 +26,7 @@ def space_of(history: History, folder: Path, corpus: Mapping[str, object] | None
     space = replace(load_space(folder / SPACE, home, files=False), name=history.search["name"])
     space = replace(space, first=(*space.first, *history.search.get("warm_start_first", ())))
     if corpus is not None:
-        is_same_kind = "name" not in corpus and "name" not in space.corpus
-        space = replace(space, corpus={**space.corpus, **corpus} if is_same_kind else dict(corpus))
+        space = replace(space, corpus=moved(space.corpus, corpus))
     if "configs" in history.search:
         return of_replicates(space, history.search["configs"])
     return space
@@ -46,6 +46,15 @@ def of_replicates(space: Space, configs: Sequence[object]) -> Space:
     )
 
 
+def moved(spec: Mapping[str, Any], corpus: Mapping[str, object]) -> dict[str, Any]:
+    """Returns the specification of a corpus that lies in a new place.
+
+    Entries that the new one leaves out, such as delimiters, are as they were.
+    """
+    is_same_kind = "name" not in corpus and "name" not in spec
+    return {**spec, **corpus} if is_same_kind else dict(corpus)
+
+
 def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:
     """Returns the corpus of a past search, which must have this fingerprint.
 
@@ -54,14 +63,19 @@ def corpus_of(space: Space, fingerprint: str | None, folder: Path) -> Corpus:
     Raises:
         ConfigError: the corpus cannot be read where the space says, or has another fingerprint.
     """
+    return recorded_corpus(space.corpus, fingerprint, folder)
+
+
+def recorded_corpus(spec: Mapping[str, Any], fingerprint: str | None, folder: Path) -> Corpus:
+    """Returns what `corpus_of` returns, for the specification of a corpus."""
     moved = (
         "where it lies now is said by --corpus, as a mapping {train: ..., dev: ...} or the file "
         "of a search space"
     )
     try:
-        corpus = load_corpus(space.corpus)
+        corpus = load_corpus(spec)
     except ConfigError as error:
-        hint = [] if "name" in space.corpus else [moved]
+        hint = [] if "name" in spec else [moved]
         raise ConfigError([*error.problems, *hint], str(folder)) from None
     if fingerprint is not None and corpus.fingerprint != fingerprint:
         now = (

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError, collecting, shown
 from s2s_search.hparams.configuration import resolve
 from s2s_search.nn.ensembles import Ensemble
 from s2s_search.nn.models import Seq2Seq
+from s2s_search.runs.exported import is_exported
 from s2s_search.runs.storage import shown_place
+from s2s_search.training.exported import load_exported
 from s2s_search.training.trained_model import TrainedModel, load_trained
 
 NAMED = 3  # the number of tokens that a sentence about two vocabularies names
@@ -17,14 +20,28 @@ NAMED = 3  # the number of tokens that a sentence about two vocabularies names
 def load_ensemble(
     places: Sequence[str], overrides: dict[str, object] | None = None
 ) -> TrainedModel:
-    """Returns one model of several checkpoints; of a single checkpoint, its own model.
+    """Returns one model of several checkpoints, or of the folder of an exported model.
 
-    It decodes with the `inference.*` settings of the first, and `overrides` may change these.
+    Of a single checkpoint it is that model. It decodes with the `inference.*` settings of the
+    first, and `overrides` may change these.
+
+    Raises:
+        ConfigError: as `load_members`.
+    """
+    return join(load_members(places, overrides))
+
+
+def load_members(
+    places: Sequence[str], overrides: dict[str, object] | None = None
+) -> list[TrainedModel]:
+    """Returns the models that `load_ensemble` joins.
 
     Raises:
         ConfigError: with all checkpoints that cannot be read, or else with all that do not fit the
             first.
     """
+    if len(places) == 1 and "://" not in places[0] and is_exported(Path(places[0])):
+        return load_exported(Path(places[0]), overrides)
     problems: list[str] = []
     models: list[TrainedModel] = []
     for place in places:
@@ -37,7 +54,7 @@ def load_ensemble(
             problems.append(f"{shown_place(place)}: {sentence}")
     if problems:
         raise ConfigError(problems, "--ensemble")
-    return join(models)
+    return models
 
 
 def join(models: Sequence[TrainedModel]) -> TrainedModel:

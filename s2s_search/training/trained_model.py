@@ -70,6 +70,7 @@ class TrainedModel:
     # The hyperparameters and the steps of an ensemble, whose other fields are those of its first.
     members: tuple[Hparams, ...] = ()
     member_steps: tuple[int, ...] = ()
+    corpus: str = ""  # the fingerprint of the corpus; empty where it is not known
 
     def answers(self, lines: Iterable[str]) -> Iterator[str]:
         """Yields the target line for each source line, decoded with the `inference.*` settings.
@@ -340,5 +341,11 @@ def load_trained(path: str | Path, overrides: dict[str, object] | None = None) -
     if not isinstance(first, str):
         first = tuple(first)  # a delimiter for each column of a source
     return TrainedModel(
-        model.eval(), hparams, *vocabularies, (first, second), snapshot["step"], score
+        model.eval(),
+        hparams,
+        *vocabularies,
+        (first, second),
+        snapshot["step"],
+        score,
+        corpus=str(snapshot.get("corpus", "")),
     )

@@ -25,6 +25,7 @@ from s2s_search.results.replicates import seedless
 from s2s_search.results.results import Results, load
 from s2s_search.results.statistics import Floats
 from s2s_search.runs.evaluations import Evaluated, Evaluation, MeasuredModel, Member, Sums
+from s2s_search.runs.exported import ExportedModel
 from s2s_search.runs.state import REPLICATES, History, TrialHistory, load_history
 from s2s_search.runs.storage import shown_place
 from s2s_search.statuses import COMPLETE
@@ -59,7 +60,7 @@ class Chosen:
     fresh: bool  # False when the seeds are those that chose the configuration
     left_out: Sequence[str]  # a phrase for each model that does not count
     is_ensemble: bool = False  # whether the models answer together
-    is_debug_run: bool = False
+    of_folder: str = ""  # the name of the folder of a debug run or an exported model
 
     @property
     def units(self) -> list[Sequence[Checkpoint]]:
@@ -70,12 +71,12 @@ class Chosen:
 
     def about(self, folder: Path) -> Iterator[str]:
         """Yields sentences about the models, and about those that do not count."""
-        if self.is_ensemble:
+        if self.is_ensemble and len(self.models) > 1:
             named = ", ".join(f"{model.run}/{model.trial}" for model in self.models)
             yield f"ensemble of {len(self.models)}, the best first: {named}"
             return
-        if self.is_debug_run:
-            yield f"the model of the debug run {self.models[0].run}"
+        if self.of_folder:
+            yield f"the model of {self.of_folder}"
             return
         seeds = ", ".join(str(model.seed) for model in self.models)
         many = "s" if len(self.models) > 1 else ""
@@ -179,7 +180,19 @@ def choose_debug_run(folder: Path) -> Chosen:
     (kept,) = best_kept([folder], 1)
     name = printable(kept.folder.absolute().name)
     model = Checkpoint(name, kept.trial, None, kept.place)
-    return Chosen(kept.trial, [model], fresh=False, left_out=(), is_debug_run=True)
+    return Chosen(kept.trial, [model], fresh=False, left_out=(), of_folder=name)
+
+
+def choose_exported(folder: Path, described: ExportedModel) -> Chosen:
+    """Returns the models of an exported folder, which answer together."""
+    models = []
+    for member in described.members:
+        seed = member.hparams.get("train.seed")
+        own = seed if isinstance(seed, int) else None
+        models.append(Checkpoint(printable(member.run), member.trial, own, str(folder)))
+    return Chosen(
+        models[0].trial, models, fresh=False, left_out=(), is_ensemble=True, of_folder=folder.name
+    )
 
 
 def _best(search: TrialsOf, replicates: Sequence[TrialsOf]) -> int:
@@ -346,7 +359,7 @@ def _found(
     for number in range(parts):
         for place, unit in enumerate(units):
             device = f"cuda:{len(work) % gpus}" if gpus else "cpu"
-            places = tuple(model.place for model in unit)
+            places = tuple(dict.fromkeys(model.place for model in unit))
             work.append(Part(place, places, beam, number, parts, device))
     found: dict[int, Found] = {}
     problems: list[str] = []
