@@ -63,16 +63,20 @@ class Encoded:
             yield self.numbers[begin : begin + IDS_AT_ONCE]
 
 
-def encode_lines(lines: Sequence[str], delimiter: Delimiter) -> Encoded:
-    """Returns the tokens of lines as numbers."""
+def encode_lines(lines: list[str], delimiter: Delimiter) -> Encoded:
+    """Returns the tokens of lines as numbers.
+
+    The lines are removed from the list, so that text and numbers need not be in memory at once.
+    """
     if isinstance(delimiter, tuple):
         return _encode_columns(lines, delimiter)
     import numpy as np
 
     numbers, offsets = array("i"), array("q", [0])
     number_of: dict[str, int] = {}
-    for begin in range(0, len(lines), LINES_AT_ONCE):
-        block = lines[begin : begin + LINES_AT_ONCE]
+    while lines:
+        block = lines[:LINES_AT_ONCE]
+        del lines[:LINES_AT_ONCE]
         if delimiter:
             found, ends = _split(block, delimiter, number_of)
         else:

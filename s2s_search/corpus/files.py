@@ -21,8 +21,8 @@ from s2s_search.corpus.text import (
     why_unreadable,
 )
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
-from s2s_search.corpus.warnings import text_warnings
-from s2s_search.errors import ConfigError, collecting, quantity, shown
+from s2s_search.corpus.warnings import text_warnings, unknown_warnings
+from s2s_search.errors import ConfigError, InputWarning, collecting, quantity, shown
 
 VOCABS = tuple(f"{side}_vocab" for side in SIDES)
 FILE_KEYS = (
@@ -126,7 +126,6 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     problems: list[str] = []
     texts: dict[str, list[tuple[str, str]]] = {}  # the pairs of each part
     lines: dict[str, list[list[str]]] = {}  # the lines of each file, for the warnings
-    vocabs = []
     for part in PARTS:
         files = files_of(spec.get(part))
         if not files:  # the part is held out, or there is none
@@ -147,34 +146,46 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     if "group_by" in spec:
         for part, pairs in texts.items():
             texts[part], group_sizes[part] = grouped(pairs, delimiters[0])
+    vocabs: dict[str, Vocabulary] = {}
+    for side, delimiter in zip(SIDES, delimiters, strict=True):
+        if f"{side}_vocab" in spec:
+            with collecting(problems, f"corpus.{side}_vocab: "):
+                vocabs[side] = Vocabulary.load(spec[f"{side}_vocab"], delimiter)
+                lines[f"{side}_vocab"] = [list(vocabs[side].tokens)]
+    warnings: list[InputWarning] = []
+    if not problems:
+        warnings += text_warnings(lines, texts, delimiters, "group_by" in spec)
+    lines.clear()
     encoded = {}
     for part, pairs in texts.items():
-        encoded[part] = [encode_lines([pair[k] for pair in pairs], delimiters[k]) for k in range(2)]
+        sides = [[pair[k] for pair in pairs] for k in range(2)]
+        if part == "train":
+            pairs.clear()  # of the text of train nothing is kept
+        encoded[part] = list(map(encode_lines, sides, delimiters))
     for k, side in enumerate(SIDES):
-        file, delimiter = spec.get(f"{side}_vocab"), delimiters[k]
-        counts = encoded["train"][k].counts() if "train" in encoded else {}
+        file, counts = spec.get(f"{side}_vocab"), {}
+        if "train" in encoded:
+            counts = encoded["train"][k].counts()
         with collecting(problems, f"corpus.{side}_vocab: "):
-            if file:
-                vocabs.append(Vocabulary.load(file, delimiter))
-                lines[f"{side}_vocab"] = [list(vocabs[-1].tokens)]
-            elif "train" in texts:
+            if not file and "train" in encoded:
                 if not counts.keys() - SPECIALS:
                     key_path = _side_file(spec["train"], k)
-                    raise ConfigError(f"{key_path}: {_no_token(side, counts, delimiter)}")
-                vocabs.append(Vocabulary.from_counts(counts, spec.get(f"{side}_max_vocab")))
-            if file and counts and counts.keys().isdisjoint(vocabs[-1].tokens):
+                    raise ConfigError(f"{key_path}: {_no_token(side, counts, delimiters[k])}")
+                vocabs[side] = Vocabulary.from_counts(counts, spec.get(f"{side}_max_vocab"))
+            elif side in vocabs and counts and counts.keys().isdisjoint(vocabs[side].tokens):
                 raise ConfigError(
-                    f"{file}: holds no token of train; is {side}_delimiter right: {delimiter!r}?"
+                    f"{file}: holds no token of train; "
+                    f"is {side}_delimiter right: {delimiters[k]!r}?"
                 )
     if problems:
         raise ConfigError(problems)
+    both = vocabs["source"], vocabs["target"]
+    del texts["train"]
+    warnings += list(unknown_warnings(texts, both, delimiters, warnings))
     splits = {}
     for part, (source, target) in encoded.items():
-        ids = source.ids(vocabs[0]), target.ids(vocabs[1])
-        splits[part] = split_of(*ids, group_sizes.get(part))
-    corpus = make_corpus(name, (vocabs[0], vocabs[1]), splits, delimiters)
-    warnings = text_warnings(lines, texts, (vocabs[0], vocabs[1]), delimiters, "group_by" in spec)
-    return replace(corpus, warnings=tuple(warnings))
+        splits[part] = split_of(source.ids(both[0]), target.ids(both[1]), group_sizes.get(part))
+    return replace(make_corpus(name, both, splits, delimiters), warnings=tuple(warnings))
 
 
 def grouped(pairs: Pairs, delimiter: Delimiter) -> tuple[Pairs, list[int]]:

@@ -51,16 +51,14 @@ CHANGES: dict[str, Callable[[str], str]] = {
 def text_warnings(
     lines: Mapping[str, Sequence[Lines]],
     pairs: Mapping[str, Pairs],
-    vocabs: tuple[Vocabulary, Vocabulary],
     delimiters: tuple[Delimiter, str],
-    is_grouped: bool = False,
+    is_grouped: bool,
 ) -> Iterator[InputWarning]:
-    """Yields the warnings of a corpus.
+    """Yields the warnings of a corpus that need no vocabulary.
 
     Args:
         lines: the lines of the files of each part, and the tokens of each vocabulary file.
         pairs: the pairs of each part.
-        vocabs: the vocabularies of sources and targets.
         delimiters: the delimiters between tokens of source and target text.
         is_grouped: whether the lines of one source are its references, so that no part should
             have a source of another part.
@@ -70,9 +68,7 @@ def text_warnings(
         yield from equal_files(part, files)
     found = list(headers(pairs))
     yield from found
-    # A header would cause other warnings below, so it is left out.
-    with_header = {warning.key_path[1] for warning in found}
-    pairs = {part: rows[1:] if part in with_header else rows for part, rows in pairs.items()}
+    pairs = without_headers(pairs, found)
     for part, rows in pairs.items():
         for k in range(2):
             yield from blank_cells(part, k, [row[k] for row in rows])
@@ -81,11 +77,36 @@ def text_warnings(
     for k in range(2):
         for cells, delimiter in cells_of([row[k] for row in pairs["train"]], delimiters[k]):
             yield from spaces_as_tokens(k, cells, delimiter)
-        for part in pairs:
-            if part != "train":
-                cells = [row[k] for row in pairs[part]]
-                yield from unknown_tokens(part, k, cells, vocabs[k], delimiters[k])
     yield from shared_sources(pairs, delimiters[0], is_grouped)
+
+
+def unknown_warnings(
+    pairs: Mapping[str, Pairs],
+    vocabs: tuple[Vocabulary, Vocabulary],
+    delimiters: tuple[Delimiter, str],
+    found: Sequence[InputWarning],
+) -> Iterator[InputWarning]:
+    """Yields the warnings of unknown tokens.
+
+    Args:
+        pairs: the pairs of dev and test.
+        vocabs: the vocabularies of sources and targets.
+        delimiters: the delimiters between tokens of source and target text.
+        found: the warnings of `text_warnings`.
+    """
+    pairs = without_headers(pairs, found)
+    for k in range(2):
+        for part, rows in pairs.items():
+            cells = [row[k] for row in rows]
+            yield from unknown_tokens(part, k, cells, vocabs[k], delimiters[k])
+
+
+def without_headers(
+    pairs: Mapping[str, Pairs], found: Sequence[InputWarning]
+) -> Mapping[str, Pairs]:
+    """Returns the pairs without the headers that were found, which would cause more warnings."""
+    parts = {warning.key_path[1] for warning in found if "header" in warning.values}
+    return {part: rows[1:] if part in parts else rows for part, rows in pairs.items()}
 
 
 def cells_of(lines: Lines, delimiter: Delimiter) -> list[tuple[Lines, str]]:
