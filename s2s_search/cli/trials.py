@@ -174,12 +174,15 @@ def decode(args: argparse.Namespace) -> int:
         metric, value = trained.score
         read_as = text_form(trained.delimiters[0])
         end = ", until Ctrl-D" if file.isatty() else ""
+        whose = "model"
+        if len(trained.steps) > 1:
+            whose = f"the best of {len(trained.steps)} models"
         if len(paths) > 1:
             print(f"ensemble of {len(paths)} models, the best first:", file=sys.stderr)
             for path in paths:
                 print(f"  {shown_place(path)}", file=sys.stderr)
         print(
-            f"model: {shown_place(paths[0])}, step {trained.step:,}, {metric} {value:.4g}; "
+            f"{whose}: {shown_place(paths[0])}, step {trained.step:,}, {metric} {value:.4g}; "
             f"input: one source per line, {read_as}{end}",
             file=sys.stderr,
             flush=True,
@@ -227,9 +230,9 @@ def checked_form(args: argparse.Namespace, trained: "TrainedModel") -> "AnswerFo
             f"--beam {args.n_best} widens it"
         )
     for option, is_given in (("--unk-replace", args.unk_replace), ("--attention", args.attention)):
-        if is_given and not trained.has_attention:
-            law = "needs the weights of attention, and this model has none"
-            problems.append(f"{option}: {law}: {trained.hparams.model}")
+        if is_given and trained.without_attention:
+            models = " and ".join(trained.without_attention)
+            problems.append(f"{option}: needs the weights of attention, and {models} has none")
     replacements = None
     if args.unk_map is not None and not args.unk_replace:
         problems.append(f"--unk-map {args.unk_map}: does nothing without --unk-replace")

@@ -5,6 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from s2s_search.errors import ConfigError, collecting
 from s2s_search.results.results import Results, load
 from s2s_search.runs.checkpoints import Checkpoints
@@ -76,15 +78,16 @@ def best_kept(folders: Sequence[Path], count: int, fetch: bool = False) -> list[
             run = load(folder)
             metrics.setdefault((run.metric, run.goal), str(folder))
             found += islice(_kept_of(run, fetch), count)
+    if not problems and not found:
+        raise ConfigError("no trial has a checkpoint yet", ", ".join(map(str, folders)))
     if not problems and len(found) < count:
-        nearest = f"--ensemble {len(found)} takes them all" if found else "no trial has a report"
         law = f"needs {count} checkpoints, but {len(found)} are kept (checkpoints.best)"
-        problems.append(f"{law}; {nearest}")
+        problems.append(f"{law}; --ensemble {len(found)} takes them all")
     if not problems and len(found) > count and len(metrics) > 1:
         named = ", ".join(f"{metric} ({folder})" for (metric, _), folder in metrics.items())
         problems.append(f"the best of several runs need one metric, but there are {named}")
     if problems:
-        raise ConfigError(problems, "--ensemble")
+        raise ConfigError(problems, "--ensemble" if count > 1 else None)
     if len(metrics) == 1:
         ((_, goal),) = metrics
         found.sort(key=lambda kept: kept.value if goal == "minimize" else -kept.value)
@@ -97,6 +100,8 @@ def _kept_of(run: Results, fetch: bool) -> Iterator[Kept]:
     values = dict(zip(map(str, trials["trial"]), trials[f"best.{run.metric}"], strict=True))
     if (run.folder / BEST).exists():  # of a debug run
         for trial, value in values.items():
+            if pd.isna(value):  # its reports are lost
+                continue
             yield Kept(run.folder, trial, str(run.folder / BEST), float(value))
         return
     for trial, place in kept_checkpoints(run, fetch=fetch):

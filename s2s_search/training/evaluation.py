@@ -18,7 +18,7 @@ from s2s_search.corpus.corpus import Corpus, Split
 from s2s_search.corpus.cuts import MOST_CELLS, Cells, cut_at_cells
 from s2s_search.hparams.configuration import Hparams
 from s2s_search.nn.ensembles import AnyEncoding, AnyModel, mean_attention, predictor
-from s2s_search.nn.generate import beam_search_from, greedy_from
+from s2s_search.nn.generate import Hypotheses, beam_search_from, greedy_from
 from s2s_search.nn.stepping import selected
 from s2s_search.runs.answers import Example
 from s2s_search.training.footprint import row_cells
@@ -293,11 +293,11 @@ def decode(
 
 def answers(model: AnyModel, encoding: AnyEncoding, hparams: Hparams) -> list[list[int]]:
     """Returns what `decode` returns, for encoded sources."""
-    max_length = hparams["inference.max_decode_length"]
-    width = hparams["inference.beam_search.beam_width"]
-    if width > 1:
-        return [best.ids for best, *_ in hypotheses(model, encoding, hparams)]
-    ids, lengths, *_ = greedy_from(model, encoding, max_length)
+    if hparams["inference.beam_search.beam_width"] > 1:
+        beam = beam_of(model, encoding, hparams)
+        ids, lengths = beam.ids[:, 0], beam.lengths[:, 0]
+    else:
+        ids, lengths, *_ = greedy_from(model, encoding, hparams["inference.max_decode_length"])
     rows = zip(ids.tolist(), lengths.tolist(), strict=True)
     return [without_end(row[:length], model.end_id) for row, length in rows]
 
@@ -315,21 +315,27 @@ def hypotheses(model: AnyModel, encoding: AnyEncoding, hparams: Hparams) -> list
     They are as many as the beam is wide. There are fewer where a short decoding with a small
     vocabulary has fewer answers.
     """
-    beam = beam_search_from(
+    beam = beam_of(model, encoding, hparams)
+    found = []
+    for rows, lengths, scores in zip(*(tensor.tolist() for tensor in beam), strict=True):
+        of_source: list[Hypothesis] = []
+        for row, length, score in zip(rows, lengths, scores, strict=True):
+            # Of a model whose weights are not finite, the best is kept all the same.
+            if score > -math.inf or not of_source:
+                of_source.append(Hypothesis(without_end(row[:length], model.end_id), score))
+        found.append(of_source)
+    return found
+
+
+def beam_of(model: AnyModel, encoding: AnyEncoding, hparams: Hparams) -> Hypotheses:
+    """Returns the result of beam search with the `inference.*` settings."""
+    return beam_search_from(
         model,
         encoding,
         hparams["inference.max_decode_length"],
         hparams["inference.beam_search.beam_width"],
         hparams["inference.beam_search.length_penalty_weight"],
     )
-    found = []
-    for rows, lengths, scores in zip(*(tensor.tolist() for tensor in beam), strict=True):
-        of_source = []
-        for row, length, score in zip(rows, lengths, scores, strict=True):
-            if score > -math.inf:
-                of_source.append(Hypothesis(without_end(row[:length], model.end_id), score))
-        found.append(of_source)
-    return found
 
 
 def without_end(ids: list[int], end_id: int) -> list[int]:

@@ -148,9 +148,9 @@ class TrainedModel:
         return self.delimiters[1].join(tokens)
 
     @property
-    def has_attention(self) -> bool:
-        """True when all models have attention."""
-        return all(hparams.model == "AttentionSeq2Seq" for hparams in self._hparams)
+    def without_attention(self) -> list[str]:
+        """The classes of the models that have no attention."""
+        return sorted({each.model for each in self._hparams} - {"AttentionSeq2Seq"})
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -180,6 +180,17 @@ def test_tokens_of_columns_are_copied_and_replaced_without_their_column(tmp_path
     assert found[1:] == [[" ".join(["P"] * 14)], [" ".join(["XY"] * 7)]]
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_model_that_is_not_finite_answers_each_line_too(width: int) -> None:
+    made = trained(0, **{WIDTH: width})
+    with torch.no_grad():
+        made.model.decoder.logits.bias.fill_(math.nan)  # type: ignore[union-attr]
+    assert len(list(made.answers(LINES))) == len(LINES)
+    form = AnswerForm(made, scores=True, unk_replace=True)
+    for line, ranked in zip(LINES, form.ranked(LINES), strict=True):
+        assert len(list(form.rows(1, line, ranked))) == 1
+
+
 # The command
 
 
@@ -254,8 +265,8 @@ def test_what_a_model_cannot_give_is_said_at_once(
     assert [line.strip() for line in err.splitlines()] == [
         f"{folder}: 5 problems",
         "--n-best 2: must be at most the beam width, which is 1; --beam 2 widens it",
-        "--unk-replace: needs the weights of attention, and this model has none: BasicSeq2Seq",
-        "--attention: needs the weights of attention, and this model has none: BasicSeq2Seq",
+        "--unk-replace: needs the weights of attention, and BasicSeq2Seq has none",
+        "--attention: needs the weights of attention, and BasicSeq2Seq has none",
         f"--unk-map {folder / 'map'}: line 1: must be a source token, one tab and what replaces it, but is 'ab\\tA'",
         f"--attention {tmp_path / 'no' / 'x'}: cannot be written: No such file or directory",
     ]

@@ -219,6 +219,15 @@ def test_other_vocabularies_are_refused_with_their_differences(home: Path, call:
     assert load_evaluations(home / "run") == []
 
 
+def test_attention_is_needed_of_all_models(tmp_path: Path) -> None:
+    paths = []
+    for name in ("AttentionSeq2Seq", "BasicSeq2Seq"):
+        made = trained(0, model=name, source__max_seq_len=12)
+        paths.append(str(folder_of(made, tmp_path / name) / BEST))
+    assert load_ensemble(paths).without_attention == ["BasicSeq2Seq"]
+    assert load_ensemble(paths[:1]).without_attention == []
+
+
 def test_orders_and_delimiters_count(tmp_path: Path) -> None:
     first = trained(0)
     turned = replace(first, source_vocab=Vocabulary(tuple("abdc")), delimiters=("", ""))
@@ -251,6 +260,18 @@ def test_arguments_that_do_not_go_together(home: Path, call: Call) -> None:
         assert status == 2
         assert "none" in err
         assert "nowhere" in err
+
+
+def test_a_run_without_checkpoints_is_one_sentence(home: Path, tmp_path: Path, call: Call) -> None:
+    run = home / "run"
+    for path in run.glob(f"*/{BEST}"):
+        path.unlink()
+    for argv in (
+        ["decode", run, "--ensemble", 2],
+        ["evaluate", run, "--ensemble", 2],
+        ["export", run, "--to", tmp_path / "model"],
+    ):
+        assert call(*argv) == (2, "", f"{run}: no trial has a checkpoint yet\n")
 
 
 def test_runs_of_other_metrics_have_no_best(home: Path, call: Call) -> None:
