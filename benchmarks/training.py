@@ -139,7 +139,28 @@ def main() -> None:
     if unknown := set(names) - set(WORKS):
         made.error(f"no such work: {', '.join(sorted(unknown))}; there are {', '.join(WORKS)}")
     torch.set_num_threads(1)
-    show([row(name, WORKS[name], args.rounds) for name in names], args.json)
+    rows = []
+    for name in names:
+        measure = beside if WORKS[name].added else row
+        rows.append(measure(name, WORKS[name], args.rounds))
+    show(rows, args.json)
+
+
+def beside(name: str, work: Work, rounds: int) -> dict[str, object]:
+    """Returns the row of a step with something added, and of the same step without it."""
+    now, without = trial(work), trial(replace(work, added={}))
+    seconds = take_turns(
+        {
+            "now": partial(now.train_steps, work.steps),
+            "without": partial(without.train_steps, work.steps),
+        },
+        rounds,
+    )
+    return {
+        "work": name,
+        "ms a step": 1000 * statistics.median(seconds["now"]) / work.steps,
+        "by the step without": ratio(seconds["now"], seconds["without"]),
+    }
 
 
 def row(name: str, work: Work, rounds: int) -> dict[str, object]:
@@ -152,14 +173,10 @@ def row(name: str, work: Work, rounds: int) -> dict[str, object]:
         "plain": partial(train_plainly, plain, work.steps),
         "batches": lambda: list(islice(batches, work.steps)),
     }
-    if work.added:
-        without = trial(replace(work, added={}))
-        contestants["without"] = partial(without.train_steps, work.steps)
     seconds = take_turns(contestants, rounds)
     return {
         "work": name,
         "ms a step": 1000 * statistics.median(seconds["now"]) / work.steps,
-        "by the step without": ratio(seconds["now"], seconds["without"]) if work.added else None,
         "plain loops take": ratio(seconds["plain"], seconds["now"]),
         "torch's loops take": ratio(seconds["torch"], seconds["now"]),
         "plain by torch's": ratio(seconds["plain"], seconds["torch"]),
