@@ -78,7 +78,16 @@ def add_ensemble_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_ensemble(args: argparse.Namespace) -> None:
     """Raises ConfigError when the arguments of an ensemble do not go together."""
+    from s2s_search.runs.exported import is_exported
+
     problems = []
+    chooses = args.others or args.ensemble is not None or args.trial not in (None, [])
+    for folder in (args.folder, *args.others):
+        if chooses and is_exported(folder):
+            law = "is an exported model, which answers as a whole"
+            problems.append(f"{folder}: {law}, without --ensemble, --trial and other folders")
+    if problems:
+        raise ConfigError(problems)
     if args.others and args.ensemble is None:
         law = "several run folders make an ensemble"
         problems.append(f"{law}; add --ensemble K, such as --ensemble {1 + len(args.others)}")

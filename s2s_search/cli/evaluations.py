@@ -76,7 +76,7 @@ def evaluate(args: argparse.Namespace) -> int:
     check_ensemble(args)
     problems: list[str] = []
     where = str(args.folder)
-    if is_exported(args.folder) and args.ensemble is None:
+    if is_exported(args.folder):
         chosen, corpus = exported_model(args, problems)
     else:
         chosen, corpus = models_of_runs(args, problems)
@@ -143,8 +143,6 @@ def exported_model(
     from s2s_search.whatif import evaluate as evaluation
 
     described = read_description(args.folder)
-    if args.trial:
-        problems.append("--trial: an exported model has no other trials")
     corpus = None
     with collecting(problems, where=str(args.folder)):
         spec = moved(described.corpus, moved_corpus(args) or described.corpus)

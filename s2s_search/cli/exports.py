@@ -39,10 +39,13 @@ def export(args: argparse.Namespace) -> int:
     from s2s_search.cli.trials import checkpoint_path
     from s2s_search.results.kept import Kept, best_kept
     from s2s_search.runs.debug_runs import debug_history, is_debug_run
+    from s2s_search.runs.exported import is_exported
     from s2s_search.runs.inputs import space_of
     from s2s_search.runs.state import load_history
 
     check_ensemble(args)
+    if is_exported(args.folder):
+        raise ConfigError("is an exported model already; copy the folder", str(args.folder))
     problems: list[str] = []
     kept: list[Kept] = []
     with collecting(problems):

@@ -262,7 +262,7 @@ def checkpoint_paths(args: argparse.Namespace) -> list[str]:
     from s2s_search.runs.exported import is_exported
 
     check_ensemble(args)
-    if is_exported(args.folder) and args.ensemble is None and args.trial is None:
+    if is_exported(args.folder):
         return [str(args.folder)]
     if args.ensemble is None:
         return [checkpoint_path(args.folder, args.trial, args.fetch)]

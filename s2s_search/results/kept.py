@@ -81,7 +81,7 @@ def best_kept(folders: Sequence[Path], count: int, fetch: bool = False) -> list[
     if not problems and not found:
         raise ConfigError("no trial has a checkpoint yet", ", ".join(map(str, folders)))
     if not problems and len(found) < count:
-        law = f"needs {count} checkpoints, but {len(found)} are kept (checkpoints.best)"
+        law = f"needs {count} checkpoints, but the runs keep {len(found)} (checkpoints.best)"
         problems.append(f"{law}; --ensemble {len(found)} takes them all")
     if not problems and len(found) > count and len(metrics) > 1:
         named = ", ".join(f"{metric} ({folder})" for (metric, _), folder in metrics.items())

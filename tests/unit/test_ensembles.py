@@ -253,7 +253,7 @@ def test_arguments_that_do_not_go_together(home: Path, call: Call) -> None:
         status, _, err = call(verb, run, "--ensemble", 4)
         assert status == 2
         assert (
-            "needs 4 checkpoints, but 3 are kept (checkpoints.best); --ensemble 3 takes them all"
+            "needs 4 checkpoints, but the runs keep 3 (checkpoints.best); --ensemble 3 takes them all"
             in err
         )
         status, _, err = call(verb, run, home / "none", home / "nowhere", "--ensemble", 2)

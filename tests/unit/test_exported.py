@@ -113,6 +113,24 @@ def test_a_damaged_folder_is_refused(home: Path, tmp_path: Path, call: Call) -> 
     assert "optimizer.name" in err
 
 
+def test_an_exported_model_answers_as_a_whole(home: Path, tmp_path: Path, call: Call) -> None:
+    to = tmp_path / "model"
+    assert call("export", home / "run", "--to", to)[0] == 0
+    law = "is an exported model, which answers as a whole, without --ensemble, --trial and other folders"
+    for verb in (["decode"], ["evaluate"], ["export", "--to", tmp_path / "new"]):
+        for more in (
+            [to, "--ensemble", 2],
+            [to, "--trial", 0],
+            [home / "run", to, "--ensemble", 2],
+        ):
+            assert call(verb[0], *more, *verb[1:]) == (2, "", f"{to}: {law}\n")
+    assert call("export", to, "--to", tmp_path / "new") == (
+        2,
+        "",
+        f"{to}: is an exported model already; copy the folder\n",
+    )
+
+
 def test_nothing_is_overwritten_or_left(
     home: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
