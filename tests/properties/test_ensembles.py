@@ -127,7 +127,8 @@ def test_attention_is_the_mean_in_the_order_of_the_source() -> None:
     assert found is not None
     for row, steps in enumerate((BATCH.target_lengths - 1).tolist()):
         for t in range(steps):
-            torch.testing.assert_close(found[row, t], (each[0][row, t] + each[1][row, t]) / 2)  # type: ignore[index]
+            first, second = (weights[row, t] for weights in each)  # type: ignore[index]
+            torch.testing.assert_close(found[row, t], (first + second) / 2)
     with_none = Ensemble([models[0], make(small("BasicSeq2Seq")).eval()])
     assert mean_attention(with_none, with_none.encode(*BATCH[:2]), *target) is None
 

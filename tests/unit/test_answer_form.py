@@ -1,4 +1,4 @@
-"""What `decode` writes: the best answers with scores, UNK replaced, attention; compared with plain loops."""
+"""What `decode` writes, against plain loops: best answers, scores, UNK replaced, attention."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def trained(seed: int, unk_bias: float = 0.0, **overrides: object) -> TrainedMod
 
 
 def reading(made: TrainedModel, line: str, target: Sequence[str]) -> tuple[list[float], np.ndarray]:
-    """Returns the log probabilities of the tokens of an answer and of END, and the weights [T + 1, S + 1].
+    """Returns the log probabilities of an answer's tokens and END, and the weights [T + 1, S + 1].
 
     The decoder reads the answer token by token.
     """
@@ -267,7 +267,8 @@ def test_what_a_model_cannot_give_is_said_at_once(
         "--n-best 2: must be at most the beam width, which is 1; --beam 2 widens it",
         "--unk-replace: needs the weights of attention, and BasicSeq2Seq has none",
         "--attention: needs the weights of attention, and BasicSeq2Seq has none",
-        f"--unk-map {folder / 'map'}: line 1: must be a source token, one tab and what replaces it, but is 'ab\\tA'",
+        f"--unk-map {folder / 'map'}: line 1: must be a source token, one tab and what replaces it, "
+        "but is 'ab\\tA'",
         f"--attention {tmp_path / 'no' / 'x'}: cannot be written: No such file or directory",
     ]
     status, _, err = ask(capsys, folder, "--unk-map", folder / "map")

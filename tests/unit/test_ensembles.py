@@ -1,4 +1,4 @@
-"""Ensembles of checkpoints: which models they have, what they answer, what is measured and refused."""
+"""Ensembles of checkpoints: their models, answers and numbers, and what is refused."""
 
 # The fixtures of test_evaluate are imported, and are parameters of the tests.
 # ruff: noqa: F401, F811
@@ -53,7 +53,7 @@ def best_of(folders: Sequence[Path], count: int) -> list[Path]:
 def next_probabilities(
     models: Sequence[Seq2Seq], ids: torch.Tensor, target: list[int]
 ) -> torch.Tensor:
-    """Returns the mean probabilities of the token after a target, [V]; each model reads it by itself."""
+    """Returns the mean probabilities of the token after a target, [V], by plain steps."""
     total = torch.zeros(())
     length = torch.tensor([ids.shape[1]])
     for model in models:
@@ -101,7 +101,7 @@ def test_an_ensemble_is_measured_and_answers_as_a_plain_loop_over_its_models(
     call: Call,
     tmp_path: Path,
 ) -> None:
-    """Of the best of two run folders; decode and evaluate; the table has it, and compare leaves it out."""
+    """Of two run folders. The table of evaluations has it, and compare leaves it out."""
     folders = [home / "run", home / "run-replicates"]
     paths = best_of(folders, 3)
     corpus = load_corpus(load_space(home / "space.yaml").corpus)
@@ -125,7 +125,8 @@ def test_an_ensemble_is_measured_and_answers_as_a_plain_loop_over_its_models(
     asked = ["decode", *folders, "--ensemble", 3, "--input", tmp_path / "lines"]
     status, out, err = call(*asked)
     assert status == 0, err
-    answers = [" ".join(corpus.target_vocab.decode(row[3])) for row in found]  # type: ignore[arg-type]
+    target_vocab = corpus.target_vocab
+    answers = [" ".join(target_vocab.decode(row[3])) for row in found]  # type: ignore[arg-type]
     assert out.splitlines() == answers
     assert "ensemble of 3 models" in err
     rows = call(*asked, "--beam", 3, "--n-best", 2, "--scores")[1].splitlines()
@@ -253,8 +254,8 @@ def test_arguments_that_do_not_go_together(home: Path, call: Call) -> None:
         status, _, err = call(verb, run, "--ensemble", 4)
         assert status == 2
         assert (
-            "needs 4 checkpoints, but the runs keep 3 (checkpoints.best); --ensemble 3 takes them all"
-            in err
+            "needs 4 checkpoints, but the runs keep 3 (checkpoints.best); "
+            "--ensemble 3 takes them all" in err
         )
         status, _, err = call(verb, run, home / "none", home / "nowhere", "--ensemble", 2)
         assert status == 2

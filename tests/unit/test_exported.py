@@ -1,4 +1,4 @@
-"""Exported models: they answer and are measured without the run folder, and a damaged one is refused."""
+"""Exported models answer and are measured without the run; a damaged one is refused."""
 
 # The fixtures of test_evaluate are imported, and are parameters of the tests.
 # ruff: noqa: F401, F811
@@ -116,7 +116,8 @@ def test_a_damaged_folder_is_refused(home: Path, tmp_path: Path, call: Call) -> 
 def test_an_exported_model_answers_as_a_whole(home: Path, tmp_path: Path, call: Call) -> None:
     to = tmp_path / "model"
     assert call("export", home / "run", "--to", to)[0] == 0
-    law = "is an exported model, which answers as a whole, without --ensemble, --trial and other folders"
+    law = "is an exported model, which answers as a whole"
+    law += ", without --ensemble, --trial and other folders"
     for verb in (["decode"], ["evaluate"], ["export", "--to", tmp_path / "new"]):
         for more in (
             [to, "--ensemble", 2],
