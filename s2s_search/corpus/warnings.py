@@ -38,6 +38,7 @@ HEADERS = (
     "phoneme", "phonemes", "ipa", "pronunciation", "question", "answer", "original", "corrected",
     "summary", "lemma", "form", "inflection", "features", "tags",
 )  # fmt: skip
+LINES_AT_ONCE = 20_000
 MANY_SPACES = 0.3  # a share of all characters; in English text spaces are a fifth at most
 NORMAL_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 # Changes of a text that may make its tokens known.
@@ -122,16 +123,21 @@ def odd_characters(
 ) -> Iterator[InputWarning]:
     """Warns of characters that hardly any text is meant to hold, by their first line."""
     for k, lines in enumerate(files):
+        present = set[str]()  # a search in many lines at once is faster, and most files have none
+        for begin in range(0, len(lines), LINES_AT_ONCE):
+            text = "".join(lines[begin : begin + LINES_AT_ONCE])
+            present.update(character for character in ODD_CHARACTERS if character in text)
         for character, (what, hint) in ODD_CHARACTERS.items():
+            if character not in present:
+                continue
             # A tab separates the columns of a TSV file, or the tokens.
             if character == "\t" and (len(files) == 1 or "\t" in delimiters[k]):
                 continue
             found = [number for number, line in enumerate(lines, start=1) if character in line]
-            if found:
-                sentence = f"{what}, in {len(found):,} of {len(lines):,} lines"
-                values = {"lines": len(found), "of": len(lines)}
-                hint = hint.format(side=SIDES[k])
-                yield InputWarning(("corpus", part), sentence, values, hint, side=k, line=found[0])
+            sentence = f"{what}, in {len(found):,} of {len(lines):,} lines"
+            values = {"lines": len(found), "of": len(lines)}
+            hint = hint.format(side=SIDES[k])
+            yield InputWarning(("corpus", part), sentence, values, hint, side=k, line=found[0])
 
 
 def headers(pairs: Mapping[str, Pairs]) -> Iterator[InputWarning]:
@@ -309,5 +315,5 @@ def shared_sources(
 def sources_of(pairs: Pairs, delimiter: Delimiter) -> Iterator[str]:
     """Yields the sources that are not blank, in a text that is equal for equal tokens."""
     for source, _ in pairs:
-        if source.strip():
+        if source and not source.isspace():
             yield canonical(source, delimiter)
