@@ -63,29 +63,53 @@ class Encoded:
             yield self.numbers[begin : begin + IDS_AT_ONCE]
 
 
-def encode_lines(lines: list[str], delimiter: Delimiter) -> Encoded:
-    """Returns the tokens of lines as numbers.
+def encode_pairs(
+    pairs: list[tuple[str, str]], delimiters: tuple[Delimiter, str]
+) -> tuple[Encoded, Encoded]:
+    """Returns the tokens of the sources and of the targets as numbers.
 
-    The lines are removed from the list, so that text and numbers need not be in memory at once.
+    The pairs are removed from the list, so that text and numbers need not be in memory at once.
     """
-    if isinstance(delimiter, tuple):
-        return _encode_columns(lines, delimiter)
-    import numpy as np
+    source, target = map(_Side, delimiters)
+    while pairs:
+        block = pairs[:LINES_AT_ONCE]
+        del pairs[:LINES_AT_ONCE]
+        source.add([pair[0] for pair in block])
+        target.add([pair[1] for pair in block])
+    return source.encoded(), target.encoded()
 
-    numbers, offsets = array("i"), array("q", [0])
-    number_of: dict[str, int] = {}
-    while lines:
-        block = lines[:LINES_AT_ONCE]
-        del lines[:LINES_AT_ONCE]
-        if delimiter:
-            found, ends = _split(block, delimiter, number_of)
+
+class _Side:
+    """Encodes the lines of one side, which come in blocks."""
+
+    def __init__(self, delimiter: Delimiter) -> None:
+        self.delimiter = delimiter
+        self.columns: list[_Side] = []  # of a side that has several
+        if isinstance(delimiter, tuple):
+            self.columns = list(map(_Side, delimiter))
+        self.number_of: dict[str, int] = {}
+        self.numbers, self.offsets = array("i"), array("q", [0])
+
+    def add(self, lines: list[str]) -> None:
+        if isinstance(self.delimiter, tuple):
+            rows = [line.split("\t") for line in lines]
+            for k, column in enumerate(self.columns):
+                column.add([row[k] for row in rows])
+            return
+        if self.delimiter:
+            found, ends = _split(lines, self.delimiter, self.number_of)
         else:
-            found, ends = _characters(block, number_of)
-        offsets.frombytes((ends + len(numbers)).tobytes())
-        numbers.frombytes(found.tobytes())
-    return Encoded(
-        list(number_of), np.frombuffer(numbers, np.int32), np.frombuffer(offsets, np.int64)
-    )
+            found, ends = _characters(lines, self.number_of)
+        self.offsets.frombytes((ends + len(self.numbers)).tobytes())
+        self.numbers.frombytes(found.tobytes())
+
+    def encoded(self) -> Encoded:
+        import numpy as np
+
+        if self.columns:
+            return _together([column.encoded() for column in self.columns])
+        numbers = np.frombuffer(self.numbers, np.int32)
+        return Encoded(list(self.number_of), numbers, np.frombuffer(self.offsets, np.int64))
 
 
 def _split(lines: Sequence[str], delimiter: str, number_of: dict[str, int]) -> tuple[Ids, Offsets]:
@@ -124,13 +148,10 @@ def _characters(lines: Sequence[str], number_of: dict[str, int]) -> tuple[Ids, O
     return numbers[codes], np.cumsum(lengths)
 
 
-def _encode_columns(lines: Sequence[str], delimiters: tuple[str, ...]) -> Encoded:
-    """Returns the tokens of lines of several columns, which mark the columns of tokens by tabs."""
+def _together(columns: Sequence[Encoded]) -> Encoded:
+    """Returns the sequences of several columns as one; tabs before a token mark its column."""
     import numpy as np
 
-    columns = []
-    for k, delimiter in enumerate(delimiters):
-        columns.append(encode_lines([line.split("\t")[k] for line in lines], delimiter))
     lengths = [np.diff(column.offsets) for column in columns]
     offsets = np.concatenate([[0], np.cumsum(sum(lengths))])
     numbers = np.empty(offsets[-1], np.int32)

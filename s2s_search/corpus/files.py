@@ -10,7 +10,7 @@ from typing import Any
 from s2s_search.corpus.built_in import BUILT_IN
 from s2s_search.corpus.columns import columns_of, columns_problems, delimiters_of
 from s2s_search.corpus.corpus import PARTS, SIDES, Corpus, make_corpus, not_whole, split_of
-from s2s_search.corpus.encoding import encode_lines
+from s2s_search.corpus.encoding import encode_pairs
 from s2s_search.corpus.held_out import KEY, Pairs, hold_out, hold_out_problems
 from s2s_search.corpus.text import (
     Delimiter,
@@ -21,7 +21,7 @@ from s2s_search.corpus.text import (
     why_unreadable,
 )
 from s2s_search.corpus.vocabulary import SPECIALS, Vocabulary
-from s2s_search.corpus.warnings import text_warnings, unknown_warnings
+from s2s_search.corpus.warnings import line_warnings, text_warnings, unknown_warnings
 from s2s_search.errors import ConfigError, InputWarning, collecting, quantity, shown
 
 VOCABS = tuple(f"{side}_vocab" for side in SIDES)
@@ -125,19 +125,20 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
     columns = columns_of(spec)
     problems: list[str] = []
     texts: dict[str, list[tuple[str, str]]] = {}  # the pairs of each part
-    lines: dict[str, list[list[str]]] = {}  # the lines of each file, for the warnings
+    warnings: list[InputWarning] = []
     for part in PARTS:
         files = files_of(spec.get(part))
         if not files:  # the part is held out, or there is none
             continue
         with collecting(problems, f"corpus.{part}: "):
-            lines[part] = read_texts(files)
+            lines = read_texts(files)
+            warnings += line_warnings(part, lines, delimiters)
             if not any("\t" in delimiter for delimiter in delimiters):
-                check_two_sides(files, lines[part])
+                check_two_sides(files, lines)
             if columns is None:
-                texts[part] = paired(files, lines[part])
+                texts[part] = paired(files, lines)
             else:
-                texts[part] = paired(files, lines[part], columns.source, columns.target)
+                texts[part] = paired(files, lines, columns.source, columns.target)
     sizes = held_out_sizes(spec)
     if sizes and "train" in texts:
         with collecting(problems):
@@ -151,17 +152,15 @@ def load_files(spec: Mapping[str, Any], name: str) -> Corpus:
         if f"{side}_vocab" in spec:
             with collecting(problems, f"corpus.{side}_vocab: "):
                 vocabs[side] = Vocabulary.load(spec[f"{side}_vocab"], delimiter)
-                lines[f"{side}_vocab"] = [list(vocabs[side].tokens)]
-    warnings: list[InputWarning] = []
+                tokens = [vocabs[side].tokens]
+                warnings += line_warnings(f"{side}_vocab", tokens, delimiters)
     if not problems:
-        warnings += text_warnings(lines, texts, delimiters, "group_by" in spec)
-    lines.clear()
+        warnings += text_warnings(texts, delimiters, "group_by" in spec)
     encoded = {}
     for part, pairs in texts.items():
-        sides = [[pair[k] for pair in pairs] for k in range(2)]
-        if part == "train":
-            pairs.clear()  # of the text of train nothing is kept
-        encoded[part] = list(map(encode_lines, sides, delimiters))
+        kept = [] if part == "train" else pairs.copy()  # of the text of train nothing is kept
+        encoded[part] = encode_pairs(pairs, delimiters)
+        pairs += kept
     for k, side in enumerate(SIDES):
         file, counts = spec.get(f"{side}_vocab"), {}
         if "train" in encoded:

@@ -234,7 +234,7 @@ def paired(
 
     Args:
         files: the files.
-        texts: the lines of each file.
+        texts: the lines of each file. The lists of a TSV file are left without text.
         source_columns: the numbers of the columns of a source, from 1, which a tab then separates;
             without them, a line of a TSV file has two columns.
         target_column: the number of the column of a target.
@@ -262,28 +262,43 @@ def _columns(path: Path, lines: list[str]) -> list[tuple[str, str]]:
     Raises:
         ConfigError: with all lines that do not have exactly one tab.
     """
-    pairs = []
+    examples = 0
     bad: list[tuple[int, int]] = []  # number of the line, number of tabs
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        source, _, target = line.partition("\t")
-        pairs.append((source, target))
+        examples += 1
         tabs = line.count("\t")
         if tabs != 1:
             bad.append((number, tabs))
     if bad:
         widths = {tabs + 1 for _, tabs in bad}
         odd = any("\0" in line or "\r" in line for line in lines)
-        if len(bad) == len(pairs) and len(widths) == 1 and min(widths) > 2 and not odd:
+        if len(bad) == examples and len(widths) == 1 and min(widths) > 2 and not odd:
             raise ConfigError(f"{path}: every line has {min(widths)} columns; {NAME_COLUMNS}")
-        without_tab, more_tabs = _hints_of_columns(lines, [number for number, _ in bad], len(pairs))
+        without_tab, more_tabs = _hints_of_columns(lines, [number for number, _ in bad], examples)
         problems = []
         for number, tabs in bad:
             law = f"must be a source, one tab and a target, but the tabs number {tabs}"
             problems.append((number, law + (without_tab if tabs == 0 else more_tabs)))
         raise ConfigError(shortened(problems, path))
+    pairs = []
+    for line in taken(lines):
+        source, _, target = line.partition("\t")
+        pairs.append((source, target))
     return pairs
+
+
+def taken(lines: list[str]) -> Iterator[str]:
+    """Yields the lines that are not blank.
+
+    Each is replaced by empty text in the list, so that a file and its columns need not be in memory
+    at once.
+    """
+    for k, line in enumerate(lines):
+        lines[k] = ""
+        if line.strip():
+            yield line
 
 
 def _hints_of_columns(lines: list[str], bad: list[int], examples: int) -> tuple[str, str]:
@@ -316,21 +331,22 @@ def _chosen_columns(
         lines_have = "every line has" if len(widths) == 1 else "most lines have"
         fact = f"{lines_have} {quantity(width, 'column')}"
         raise ConfigError(f"{path}: columns names column {highest}, but {fact}")
-    pairs = []
     bad: list[tuple[int, str]] = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        cells = line.split("\t")
-        if len(cells) != width:
+        has = line.count("\t") + 1
+        if line.strip() and has != width:
             law = f"must have {width} columns, as most lines have"
-            bad.append((number, f"{law}, but has {len(cells)}"))
-        else:
-            source = "\t".join([cells[k - 1] for k in source_columns])
-            pairs.append((source, cells[target_column - 1]))
+            bad.append((number, f"{law}, but has {has}"))
     if bad:
         raise ConfigError(shortened(bad, path))
-    return [pair for pair in pairs if pair[0].strip() or pair[1].strip()]
+    pairs = []
+    for line in taken(lines):
+        cells = line.split("\t")
+        source = "\t".join([cells[k - 1] for k in source_columns])
+        target = cells[target_column - 1]
+        if source.strip() or target.strip():
+            pairs.append((source, target))
+    return pairs
 
 
 def _aligned(files: tuple[Path, ...], texts: list[list[str]]) -> list[tuple[str, str]]:

@@ -49,8 +49,15 @@ CHANGES: dict[str, Callable[[str], str]] = {
 }
 
 
+def line_warnings(
+    part: str, files: Sequence[Lines], delimiters: tuple[Delimiter, str]
+) -> Iterator[InputWarning]:
+    """Yields the warnings of the lines of files: those of a part, or the tokens of a vocabulary."""
+    yield from odd_characters(part, files, delimiters)
+    yield from equal_files(part, files)
+
+
 def text_warnings(
-    lines: Mapping[str, Sequence[Lines]],
     pairs: Mapping[str, Pairs],
     delimiters: tuple[Delimiter, str],
     is_grouped: bool,
@@ -58,15 +65,11 @@ def text_warnings(
     """Yields the warnings of a corpus that need no vocabulary.
 
     Args:
-        lines: the lines of the files of each part, and the tokens of each vocabulary file.
         pairs: the pairs of each part.
         delimiters: the delimiters between tokens of source and target text.
         is_grouped: whether the lines of one source are its references, so that no part should
             have a source of another part.
     """
-    for part, files in lines.items():
-        yield from odd_characters(part, files, delimiters)
-        yield from equal_files(part, files)
     found = list(headers(pairs))
     yield from found
     pairs = without_headers(pairs, found)

@@ -9,7 +9,7 @@ import pytest
 
 from s2s_search.corpus import encoding, text
 from s2s_search.corpus.corpus import make_split, split_of
-from s2s_search.corpus.encoding import encode_lines
+from s2s_search.corpus.encoding import encode_pairs
 from s2s_search.corpus.text import Delimiter, canonical, read_lines, tokenize
 from s2s_search.corpus.vocabulary import Vocabulary
 from s2s_search.errors import ConfigError
@@ -42,7 +42,11 @@ def test_lines_are_encoded_as_by_a_plain_loop(seed: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(encoding, "IDS_AT_ONCE", rng.choice([1, 3, 50, 1000]))
     delimiter = made_delimiter(rng)
     lines = made_lines(rng, len(delimiter) if isinstance(delimiter, tuple) else 1)
-    encoded = encode_lines(lines.copy(), delimiter)
+    targets = [made_line(rng) for _ in lines]
+    own = str(rng.choice(DELIMITERS))
+    pairs = list(zip(lines, targets, strict=True))
+    encoded, target = encode_pairs(pairs, (delimiter, own))
+    assert pairs == []
     sequences = [tokenize(line, delimiter) for line in lines]
     counts = Counter(token for sequence in sequences for token in sequence)
     assert encoded.counts() == counts
@@ -53,8 +57,9 @@ def test_lines_are_encoded_as_by_a_plain_loop(seed: int, monkeypatch: pytest.Mon
     vocab = Vocabulary(
         tuple(rng.sample([*sorted(counts), "never", "seen"], k=1 + len(counts) // 2))
     )
-    split = split_of(encoded.ids(vocab), encode_lines(lines.copy(), delimiter).ids(vocab))
-    plain = make_split(sequences, sequences, (vocab, vocab))
+    split = split_of(encoded.ids(vocab), target.ids(vocab))
+    target_sequences = [tokenize(line, own) for line in targets]
+    plain = make_split(sequences, target_sequences, (vocab, vocab))
     for name, values in vars(plain).items():
         found = vars(split)[name]
         assert (found.dtype, found.tolist()) == (values.dtype, values.tolist())

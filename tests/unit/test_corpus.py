@@ -598,7 +598,7 @@ def same(one: Corpus, other: Corpus) -> bool:
 
 def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "_encode", lambda *_: pytest.fail("encodes again"))
-    monkeypatch.setattr(files, "encode_lines", lambda *_: pytest.fail("encodes again"))
+    monkeypatch.setattr(files, "encode_pairs", lambda *_: pytest.fail("encodes again"))
 
 
 def test_cmudict_is_encoded_once(cmudict: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
