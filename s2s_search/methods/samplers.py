@@ -29,7 +29,8 @@ EarlierTrial = tuple[Mapping[str, object], ObjectiveValues | None, str]
 # Configuration, and the step, value of the metric and loss of each report.
 EarlierCurve = tuple[Mapping[str, object], Sequence[tuple[int, float, float | None]]]
 SEED = "train.seed"
-EVALUATED = "train.eval_"  # the keys of evaluation, which change nothing in training
+# The beginnings of the keys that change no step of training: how it is measured, and its end.
+MEASURED = ("train.eval_", "train.patience")
 STARTUP = 10  # the number of trials with results from which tpe learns
 ATTEMPTS = 20  # how often tpe looks for a configuration that is valid and new
 GROWING = (SECONDS.name, EVALUATION_SECONDS.name)  # what a trial reports grows with every step
@@ -317,7 +318,7 @@ def fitted(space: Space, config: Mapping[str, object]) -> Flat | None:
     """Returns a configuration of any origin as a space has it, without budget and seed.
 
     Returns None when the space does not contain it, whatever its budget and seed, and however its
-    trial was evaluated.
+    trial was measured.
     """
 
     def read(dimension: Dimension) -> object:
@@ -333,8 +334,8 @@ def fitted(space: Space, config: Mapping[str, object]) -> Flat | None:
     complete = space.complete(flat | budget)
     if complete is None:
         return None
-    evaluated = {key: complete[key] for key in complete if key.startswith(EVALUATED)}
-    return flat if completed({**config, **evaluated}) == complete else None
+    measured = {key: complete[key] for key in complete if key.startswith(MEASURED)}
+    return flat if completed({**config, **measured}) == complete else None
 
 
 def replicated(ranked: Sequence[Flat], others: Sequence[Flat], top: int, seeds: int) -> list[Flat]:

@@ -292,7 +292,9 @@ def test_earlier_trials_may_have_been_evaluated_otherwise(
     tmp_path: Path, started: list[Search], method: str
 ) -> None:
     run = earlier(
-        tmp_path / "a", *FIRST, **{"train.eval_every_steps": 3, "train.eval_batch_size": 2}
+        tmp_path / "a",
+        *FIRST,
+        **{"train.eval_every_steps": 3, "train.eval_batch_size": 2, "train.patience": 4},
     )
     path = write(tmp_path / "new", method=method).path
     path.write_text(path.read_text() + "  train.eval_every_steps: 5\n  train.eval_examples: 2\n")
