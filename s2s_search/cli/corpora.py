@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2s_search.cli.arguments import AddVerb, print_json, print_warnings
@@ -40,6 +41,9 @@ def corpus(args: argparse.Namespace) -> int:
     text: str = args.file
     if text in BUILT_IN or text.lstrip().startswith("{"):
         spec, space, trials = parse_corpus(text, "corpus"), None, [Flat()]
+    elif Path(text).is_file() and Path(text).suffix not in (".yaml", ".yml"):
+        law = "a search space ends in .yaml; for a file of pairs give the corpus as"
+        raise ConfigError(f"{law} '{{train: {text}, dev: {{hold_out: 0.05}}}}'", text)
     else:
         space = load_space(text)
         spec, trials = space.corpus, space.trials()

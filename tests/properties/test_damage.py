@@ -480,8 +480,9 @@ def test_the_commands_say_what_is_damaged(
 
 def test_nothing_unsafe_reads_a_file() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "s2s_search").rglob("*.py"))
+    source = source.replace("safetensors.torch.load(", "")  # it reads numbers alone
     for forbidden in ("import pickle", "pickle.load", "yaml.load(", "eval(", "weights_only=False"):
-        assert forbidden not in source.replace("self.eval()", "").replace("model.eval()", ""), (
+        assert forbidden not in source.replace(".eval()", ""), (  # the eval of a torch module
             forbidden
         )
     assert source.count("torch.load(") == source.count("weights_only=True")

@@ -169,6 +169,20 @@ def test_no_corpus(argument: str, problem: str, capsys: pytest.CaptureFixture[st
     assert "Traceback" not in err
 
 
+def test_a_file_of_pairs_is_no_search_space(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence names the argument that describes it."""
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a\tb\nb\ta\n" * 50)
+    status, out, err = said(capsys, str(file))
+    assert (status, out) == (2, "")
+    assert "a search space ends in .yaml" in err
+    assert "Traceback" not in err
+    meant = err.partition("'")[2].rpartition("'")[0]
+    assert said(capsys, meant.replace("0.05", "1"))[0] == 0
+
+
 def test_bad_text_is_named_with_the_file_of_the_space(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ import torch
 from s2s_search.corpus.load import load_corpus
 from s2s_search.errors import ConfigError
 from s2s_search.hparams.configuration import resolve
+from s2s_search.hparams.table import ENTRIES, TABLE
 from s2s_search.nn.models import build_model
 from s2s_search.spaces.constraints import read_constraints
 from s2s_search.spaces.dimensions import Choice, Range, Tie
@@ -1252,7 +1253,7 @@ class TestProblems:
             (
                 "embedding.dim: {same_as: [x]}",
                 "line 4: unknown hyperparameter \"['x']\"; known: source.max_seq_len, "
-                "source.reverse, target.max_seq_len, ... (71 in all)",
+                f"source.reverse, target.max_seq_len, ... ({len(TABLE) + len(ENTRIES)} in all)",
             ),
             (
                 "embedding.dim: {same_as: embedding.dim}",
