@@ -19,9 +19,12 @@ playwright = pytest.importorskip(
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium on the PATH, such as Debian's chromium"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="there is no Chromium on the PATH, such as Debian's chromium"
+    ),
+]
 
 DRAW_ALL = "dispatchEvent(new Event('beforeprint'))"
 ROWS = ".ranking tbody tr"
@@ -289,7 +292,7 @@ def test_it_is_sorted_and_filtered_with_the_keyboard_alone(reader: Reader) -> No
 # --- themes ---
 
 
-@pytest.mark.parametrize("width", [1280, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [1280, 600])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_is_readable_in_both_themes(
     browser: Any, report: Path, theme: str, width: int
@@ -345,7 +348,6 @@ def test_a_text_that_is_named_like_a_part_of_every_object_is_shown(reader: Reade
 # --- many trials ---
 
 
-@pytest.mark.slow
 def test_two_thousand_trials_stay_usable(browser: Any, many: Path) -> None:
     started = time.monotonic()
     reader = Reader(browser, many, viewport={"width": 1280, "height": 900})
@@ -377,7 +379,6 @@ def test_two_thousand_trials_stay_usable(browser: Any, many: Path) -> None:
     reader.page.close()
 
 
-@pytest.mark.slow
 def test_many_runs_side_by_side_have_room_in_webgl(browser: Any, tmp_path: Path) -> None:
     """A browser gives up the oldest of about 16 WebGL contexts; a figure takes three."""
     runs = [write_run(tmp_path / f"run-{k}", trials=12, text=SPACE) for k in range(7)]

@@ -111,6 +111,7 @@ def test_state_sizes_of_the_rules_are_those_of_the_cells(cell: str) -> None:
             assert built.output_size == cell_output_size(spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", table.ENCODERS)
 @pytest.mark.parametrize(
     "model_name, more",

@@ -161,6 +161,7 @@ def test_few_sources_recommend_nothing(
     assert "must be a whole number of at least 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sources", [20, 50, 200, 500, 2000])
 def test_a_setting_that_is_worse_is_seldom_recommended(sources: int) -> None:
     """The fast one has an error rate of 0.12, and the slow one of 0.10."""

@@ -243,7 +243,7 @@ def test_a_search_that_ends_early_has_lost_and_has_no_regrets_after_its_end(
 ) -> None:
     folder = write_run(tmp_path / "run", trials=40)
     for most, regrets in (("6", {"regret_5"}), ("1", set())):
-        given = ["--methods", "random", "--within", "0", "--most", most, "--orders", "20", "--json"]
+        given = ["--methods", "random", "--within", "0", "--most", most, "--orders", "8", "--json"]
         assert command_line.main(["replay", str(folder), "--league", *given]) == 0
         (row,) = map(json.loads, capsys.readouterr().out.splitlines())
         assert {key for key in row if key.startswith("regret")} == regrets
