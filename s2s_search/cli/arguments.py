@@ -76,6 +76,17 @@ def add_ensemble_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that name a model of any kind, or an ensemble."""
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="a run folder, the folder of a debug run, or that of an exported model",
+    )
+    add_ensemble_arguments(parser)
+
+
 def check_ensemble(args: argparse.Namespace) -> None:
     """Raises ConfigError when the arguments of an ensemble do not go together."""
     from s2s_search.runs.exported import is_exported

@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2s_search.cli.arguments import (
     AddVerb,
     add_corpus_argument,
-    add_ensemble_arguments,
     add_fetch_argument,
+    add_model_arguments,
     check_ensemble,
     counted,
     moved_corpus,
@@ -33,13 +32,7 @@ def add_verbs(verb: AddVerb) -> None:
         "measure the best configuration on all of dev or test, with intervals over seeds and "
         "examples",
     )
-    sub.add_argument(
-        "folder",
-        type=Path,
-        metavar="DIR",
-        help="a run folder, the folder of a debug run, or that of an exported model",
-    )
-    add_ensemble_arguments(sub)
+    add_model_arguments(sub)
     sub.add_argument(
         "--split",
         choices=MEASURED_SPLITS,

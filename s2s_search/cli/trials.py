@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from s2s_search.cli.arguments import (
     AddVerb,
     add_corpus_argument,
-    add_ensemble_arguments,
     add_fetch_argument,
+    add_model_arguments,
     check_ensemble,
     counted,
     moved_corpus,
@@ -49,13 +49,7 @@ def add_verbs(verb: AddVerb) -> None:
     add_trial_argument(sub)
 
     sub = verb("decode", decode, "decode lines of text with the best model of a search")
-    sub.add_argument(
-        "folder",
-        type=Path,
-        metavar="DIR",
-        help="a run folder, the folder of a debug run, or that of an exported model",
-    )
-    add_ensemble_arguments(sub)
+    add_model_arguments(sub)
     sub.add_argument(
         "--trial",
         type=trial,

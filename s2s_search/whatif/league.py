@@ -406,8 +406,13 @@ def league_row(
     `to_target` is the median compute in full trials, with its 95 % interval `low` to `high` over
     orders (bootstrap). `lost` is the number of orders in which the target was not reached. `work`
     is the median compute by worker seconds, in those of a mean full trial.
-    `regret_N` is the mean difference from the best value after N full trials, at `most` as many as
-    a search has.
+    `regret_N` is the mean difference from the best value after N full trials.
+
+    Args:
+        method: the name of the method.
+        outcomes: what it reached in each order.
+        oracle: whether it knows what no search can know.
+        most: the compute in full trials after which a search ends. No regret is given beyond it.
     """
     reached = np.array([outcome.to_target for outcome in outcomes])
     drawn = np.random.default_rng(0).integers(0, len(reached), (RESAMPLES, len(reached)))
